@@ -1,0 +1,3 @@
+//! The `upload-gateway` binary.
+
+fn main() {}
