@@ -1,1 +1,7 @@
 //! The upload gateway.
+
+pub mod blobs;
+pub mod error;
+pub mod proto;
+pub mod state;
+pub mod upload;

@@ -1,0 +1,26 @@
+//! Compiles the protos, with protox so that no `protoc` is needed, and keeps their descriptors for reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const PROTOS: [&str; 3] = [
+    "proto/uploadgateway/v1/types.proto",
+    "proto/uploadgateway/v1/upload.proto",
+    "proto/uploadgateway/v1/signing.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(
+        out.join("uploadgateway.v1.bin"),
+        descriptors.encode_to_vec(),
+    )?;
+    // Bytes fields as `bytes::Bytes`: prost then decodes them without a copy.
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The port to the blob stores: where parts become objects.
+//!
+//! An adapter sends each request once, bounded in time, and does not retry: the gateway owns retries. Throttling and
+//! unreachable stores are `Unavailable`; refused credentials, missing buckets and answers that make no sense are
+//! `Internal` with the store's answer as source.
+
+pub mod azure;
+pub mod embedded;
+pub mod s3;
+
+use std::{collections::BTreeMap, fmt::Debug, ops::Range};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::{
+    error::Result,
+    upload::{Md5, Part, Residence, StoreLimits, UploadId, WriterTag},
+};
+
+/// A store that takes objects whole or in parts.
+#[async_trait]
+pub trait BlobStore: Send + Sync + Debug {
+    /// The kind of store.
+    fn residence(&self) -> Residence;
+
+    /// The bucket or container.
+    fn bucket(&self) -> &str;
+
+    /// What the store takes.
+    fn limits(&self) -> StoreLimits;
+
+    /// Begins a session for the parts of one object and returns the store's name for it. Stores without sessions
+    /// (Azure) return a name of their own making and contact nobody. A session that is begun twice leaves an empty
+    /// one behind, which the sweeper finds.
+    async fn begin(&self, object: &NewObject) -> Result<String>;
+
+    /// Puts one part and returns its receipt: what the commit will name it by. The store checks the MD5; where it
+    /// answers with one, that is compared here. The same part put again replaces itself.
+    ///
+    /// # Errors
+    /// `FailedPrecondition`, `SessionLost` when the store does not know the session; `DataLoss` when the store received
+    /// other bytes than were sent.
+    async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String>;
+
+    /// All parts the store holds of a session, by number, or `None` when it does not know the session. A store that
+    /// has no session and no parts yet answers an empty list.
+    async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>>;
+
+    /// Makes the object of exactly `parts`, in this order.
+    async fn commit(
+        &self,
+        session: &Session<'_>,
+        object: &NewObject,
+        parts: &[Part],
+    ) -> Result<Commit>;
+
+    /// Ends a session and drops its parts. One that is gone already is fine.
+    async fn abort(&self, session: &Session<'_>) -> Result<()>;
+
+    /// Puts a whole object, only if there is none of its key.
+    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put>;
+
+    /// What lies under a key.
+    async fn head(&self, key: &str) -> Result<Option<StoredObject>>;
+
+    /// Reads an object, or those bytes of it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none; the stream's items fail like any request.
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>>;
+
+    /// Deletes an object. One that is gone already is fine.
+    async fn delete(&self, key: &str) -> Result<()>;
+
+    /// Whether the store answers and the bucket or container is there.
+    async fn check(&self) -> Result<()>;
+}
+
+/// An object to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewObject {
+    /// Its key.
+    pub key: String,
+    /// Its media type.
+    pub mime: String,
+    /// Kept in the object's metadata as `upload_id`, so that whoever meets the object knows whose it is.
+    pub upload_id: UploadId,
+    /// The MD5 of the whole, where it is proven; stored with the object where the store has a field for it.
+    pub md5: Option<Md5>,
+}
+
+/// A session of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session<'a> {
+    /// The key of the object that is being made.
+    pub key: &'a str,
+    /// The store's name for the session.
+    pub id: &'a str,
+}
+
+/// A part to be put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPart {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Who sends it; a store that lets the sender name parts (Azure) has it in the name.
+    pub writer: WriterTag,
+    /// Its MD5.
+    pub md5: Md5,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// A part as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    /// What a commit would name it by.
+    pub receipt: String,
+    /// Its number, where the store (S3) or the form of its name (Azure) tells.
+    pub number: Option<u32>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    /// The object is there.
+    Done,
+    /// The store does not know the session: it was committed before, or aborted. HEAD tells.
+    SessionGone,
+    /// The store holds another part, or none, under a number that was named.
+    PartReplaced,
+}
+
+/// What became of a whole put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there, with this ETag (no quotes).
+    Stored(String),
+    /// There was an object of that key; it is as it was.
+    Exists,
+}
+
+/// An object as the store describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Its entity tag, without quotes.
+    pub etag: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its MD5, where the store computed it itself (S3 single puts without KMS) or was given it.
+    pub md5: Option<Md5>,
+    /// Its metadata, keys in lower case; `upload_id` is the gateway's.
+    pub metadata: BTreeMap<String, String>,
+}

@@ -1,0 +1,23 @@
+//! The generated API: messages, clients and servers of `proto/`.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    reason = "generated"
+)]
+
+/// Package `uploadgateway.v1`.
+pub mod v1 {
+    tonic::include_proto!("uploadgateway.v1");
+}
+
+/// The encoded descriptors of package `uploadgateway.v1` and all it imports, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/uploadgateway.v1.bin"));

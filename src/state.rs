@@ -1,0 +1,146 @@
+//! The port to the state store: where the records of all uploads live.
+//!
+//! Adapters store and compare; what may happen to a record is decided by [`crate::upload`]. Every call may be repeated
+//! after a lost answer and then reports what it would have reported. An unreachable store is `Unavailable`
+//! ([`Error::is_retryable`](crate::error::Error::is_retryable)); anything the store holds that cannot be read is `Internal`.
+
+pub mod redb;
+pub mod redis;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::{
+    error::Result,
+    upload::{Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+};
+
+/// How long a record outlives its `expires_at`, so that the sweeper ends it and not the store: 7 days, in seconds.
+pub const RECORD_GRACE_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+/// A store of upload records. Writes are durable to the store's own promise when they are answered.
+#[async_trait]
+pub trait StateStore: Send + Sync + Debug {
+    /// Stores a new record, and its fingerprint if it has one, at once and atomically.
+    ///
+    /// A live upload (OPEN or COMMITTING) of the same fingerprint wins: it is returned and nothing is stored. A record
+    /// of the same id is the echo of a lost answer: [`Creation::Created`].
+    async fn create(&self, upload: &Upload) -> Result<Creation>;
+
+    /// Reads a record with all its parts.
+    async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// Makes `writer` the one that may write, if the upload is OPEN: from then on every other writer's
+    /// [`record_part`](Self::record_part) is refused, and parts behind a gap are forgotten, in one step. Sets
+    /// `updated_at` and `expires_at`, bumps the version, and returns the record as it now is. A record in another
+    /// phase is returned unchanged.
+    async fn take_over(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        times: Times,
+    ) -> Result<Option<Upload>>;
+
+    /// Records one part that the store has acknowledged, if the upload is OPEN and `writer` still its writer. One
+    /// round trip. A number that is recorded keeps its first part. Does not touch the version, so that parts recorded
+    /// side by side do not fight over it; sets `updated_at` and `expires_at`.
+    async fn record_part(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        part: &Part,
+        times: Times,
+    ) -> Result<PartRecord>;
+
+    /// Replaces everything of a record but its parts, if its version still is `upload.version`; the stored version is
+    /// then one more. Leaving OPEN and COMMITTING releases the fingerprint in the same step. A record that already
+    /// holds exactly this under the next version is the echo of a lost answer: [`Update::Updated`].
+    async fn update(&self, upload: &Upload) -> Result<Update>;
+
+    /// Lists an owner's uploads, newest first. Parts are summed up ([`Parts::summary`](crate::upload::Parts::summary)).
+    /// A page may hold fewer than `limit` uploads, also none, and still have a next one.
+    async fn list(&self, query: &ListQuery) -> Result<ListPage>;
+
+    /// The deployment's secret: the first one ever offered is kept and returned to everybody.
+    async fn secret(&self, offered: &Secret) -> Result<Secret>;
+
+    /// Whether the store answers and can be written to.
+    async fn check(&self) -> Result<()>;
+}
+
+/// The times a write sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// The new `updated_at`.
+    pub now: Timestamp,
+    /// The new `expires_at`.
+    pub expires_at: Timestamp,
+}
+
+/// What became of a new record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Creation {
+    /// It is stored.
+    Created,
+    /// A live upload of the same fingerprint exists; this is it, with its parts.
+    Exists(Box<Upload>),
+}
+
+/// What became of a part's receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartRecord {
+    /// It is recorded, now or before.
+    Recorded {
+        /// How many parts the contiguous prefix now holds.
+        committed: u32,
+    },
+    /// Another stream has taken the upload over.
+    TakenOver,
+    /// The upload left OPEN.
+    NotOpen(Phase),
+    /// There is no such record.
+    Missing,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// It is stored, under this version.
+    Updated(u64),
+    /// The record had changed; this is it now, with its parts.
+    Conflict(Box<Upload>),
+    /// There is no such record.
+    Missing,
+}
+
+/// Which uploads to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Whose.
+    pub owner: Owner,
+    /// In this phase only.
+    pub phase: Option<Phase>,
+    /// At most so many.
+    pub limit: usize,
+    /// Those behind this place.
+    pub after: Option<Cursor>,
+}
+
+/// A place in a listing: newest first, then by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last upload's creation.
+    pub created_at: Timestamp,
+    /// Its id.
+    pub id: UploadId,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// The uploads.
+    pub uploads: Vec<Upload>,
+    /// Where the next page begins, unless this is the last.
+    pub next: Option<Cursor>,
+}

@@ -1,0 +1,335 @@
+//! The domain: one upload's record and the rules of its life. Pure: no I/O, no wire or SDK types.
+//!
+//! An [`Upload`] is created OPEN, collects [`Part`]s, and ends COMPLETE or ABORTED. [`Upload::apply`] is the only way
+//! from one [`Phase`] to another.
+
+mod digest;
+mod id;
+mod part;
+mod plan;
+pub mod policy;
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    digest::{DigestState, FileDigest, InvalidDigest, Md5},
+    id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
+    part::{Part, Parts, WriterTag},
+    plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
+};
+
+/// One upload: what is to be stored, where, how it is cut, and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Its unguessable name.
+    pub id: UploadId,
+    /// Counts the writes of the record; every update but a part's receipt is compared and set on it.
+    pub version: u64,
+    /// Where it stands in its life.
+    pub phase: Phase,
+    /// What the sender said of the file.
+    pub file: FileMetadata,
+    /// Who may see and continue it.
+    pub owner: Owner,
+    /// The configured storage it goes to, for good.
+    pub storage_id: String,
+    /// The kind of that storage.
+    pub residence: Residence,
+    /// The object's key in the bucket or container: never shared, never reused.
+    pub object_key: String,
+    /// How the file is cut into parts: fixed at creation, so every replica cuts alike.
+    pub plan: Plan,
+    /// Where the same create finds it again, if it can.
+    pub fingerprint: Option<Fingerprint>,
+    /// The store's session (S3: its upload id), once one was begun. A finished upload without one was a single put.
+    pub session: Option<String>,
+    /// The stream that may write now.
+    pub writer: Option<WriterTag>,
+    /// Who commits, and until when nobody else does.
+    pub lease: Option<Lease>,
+    /// The parts the store has acknowledged.
+    #[serde(skip)]
+    pub parts: Parts,
+    /// What lies in the store, once COMPLETE.
+    pub object: Option<Object>,
+    /// When the record was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When it is given up unless it changes before.
+    pub expires_at: Timestamp,
+}
+
+/// Where an upload stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Takes parts.
+    Open,
+    /// All parts are there; the store is being asked to make the object of them.
+    Committing,
+    /// The object was verified in the store.
+    Complete,
+    /// Given up; nothing of it stays in the store.
+    Aborted,
+}
+
+/// What the sender said of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMetadata {
+    /// The name, without a path.
+    pub file_name: String,
+    /// The size in bytes, where it is known beforehand.
+    pub file_size: Option<u64>,
+    /// The media type the object gets.
+    pub file_mime: String,
+    /// For a stream the base64 MD5 of the whole file, which is checked.
+    pub file_id: Option<String>,
+    /// Who may download it, besides its owner.
+    pub permissions: Permissions,
+    /// Whether any authenticated caller may download it.
+    pub public: bool,
+    /// Labels to find it by.
+    pub tags: Vec<String>,
+    /// Where the caller files it; only kept, never part of the object key.
+    pub file_path: String,
+    /// Keep no whole-file digest: cheaper, and no `file_id` can be checked.
+    pub skip_file_digest: bool,
+}
+
+/// Who may download an upload, besides its owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Permissions {
+    /// Any authenticated caller.
+    #[default]
+    None,
+    /// Support staff and administrators.
+    Support,
+    /// Administrators.
+    Admin,
+}
+
+/// The kind of store, as PlaceOS clients know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Residence {
+    /// S3 or a store that speaks its protocol.
+    AmazonS3,
+    /// Azure Blob Storage.
+    AzureStorage,
+}
+
+/// Whose upload it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// The organisation; empty where there is only one.
+    pub tenant: String,
+    /// The caller within it; empty without authentication.
+    pub subject: String,
+}
+
+/// The right to commit an upload, for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The committer.
+    pub holder: WriterTag,
+    /// From then on somebody else may commit.
+    pub until: Timestamp,
+}
+
+/// An object that lies verified in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// S3 bucket or Azure container.
+    pub bucket: String,
+    /// Its key there.
+    pub key: String,
+    /// The store's entity tag, without quotes.
+    pub etag: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its whole MD5, only where it was proven.
+    pub md5: Option<Md5>,
+}
+
+/// Milliseconds since the Unix epoch.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Timestamp(pub u64);
+
+/// Something that happens to an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The store began a session for its parts.
+    SessionStarted {
+        /// The store's name for it.
+        session: String,
+    },
+    /// All parts are recorded, and one committer begins.
+    CommitStarted {
+        /// Its right to do so.
+        lease: Lease,
+        /// The size of the whole file in bytes, now that it is known.
+        file_size: u64,
+    },
+    /// The committer finds parts missing, before it asked the store for anything.
+    CommitReopened,
+    /// The object was verified in the store.
+    Committed {
+        /// What was found there.
+        object: Object,
+    },
+    /// The store or the digest refused the commit for good.
+    CommitRefused,
+    /// Its owner, or its age, gave it up.
+    Abandoned,
+}
+
+/// What an event did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The record changed and must be stored.
+    Changed,
+    /// It had happened before; nothing changed.
+    Same,
+}
+
+/// An event that the upload's phase forbids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the upload is {0}")]
+pub struct Rejected(pub Phase);
+
+// === impl Upload ===
+
+impl Upload {
+    /// Applies one event: legal → next phase, repeated → the same, illegal → rejected and unchanged.
+    pub fn apply(&mut self, event: Event) -> Result<Applied, Rejected> {
+        let next = match (self.phase, event) {
+            (Phase::Open, Event::SessionStarted { session }) => match &self.session {
+                Some(known) if *known == session => return Ok(Applied::Same),
+                Some(_) => return Err(Rejected(self.phase)),
+                None => {
+                    self.session = Some(session);
+                    Phase::Open
+                }
+            },
+            (Phase::Open | Phase::Committing, Event::CommitStarted { lease, file_size }) => {
+                if self.phase == Phase::Committing && self.lease == Some(lease) {
+                    return Ok(Applied::Same);
+                }
+                self.lease = Some(lease);
+                self.file.file_size = Some(file_size);
+                Phase::Committing
+            }
+            (Phase::Committing, Event::CommitReopened) => {
+                self.lease = None;
+                Phase::Open
+            }
+            (Phase::Open, Event::CommitReopened) => return Ok(Applied::Same),
+            (Phase::Committing, Event::Committed { object }) => {
+                self.lease = None;
+                self.object = Some(object);
+                Phase::Complete
+            }
+            (Phase::Complete, Event::Committed { object })
+                if self.object.as_ref() == Some(&object) =>
+            {
+                return Ok(Applied::Same);
+            }
+            (Phase::Committing, Event::CommitRefused) | (Phase::Open, Event::Abandoned) => {
+                self.lease = None;
+                Phase::Aborted
+            }
+            (Phase::Aborted, Event::CommitRefused | Event::Abandoned) => return Ok(Applied::Same),
+            (
+                Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
+                Event::SessionStarted { .. }
+                | Event::CommitStarted { .. }
+                | Event::CommitReopened
+                | Event::Committed { .. }
+                | Event::CommitRefused
+                | Event::Abandoned,
+            ) => return Err(Rejected(self.phase)),
+        };
+        self.phase = next;
+        Ok(Applied::Changed)
+    }
+
+    /// The end, in bytes, of the contiguous prefix of committed parts.
+    pub fn committed_size(&self) -> u64 {
+        match self.phase {
+            Phase::Complete => self.object.as_ref().map_or(0, |object| object.size),
+            Phase::Open | Phase::Committing | Phase::Aborted => self.parts.committed_size(),
+        }
+    }
+
+    /// The size of the whole file in bytes, once it is settled: declared, or implied by a last part that is shorter
+    /// than its plan.
+    pub fn settled_size(&self) -> Option<u64> {
+        self.file.file_size.or_else(|| {
+            let last = self.parts.last_committed()?;
+            let planned = self.plan.span(last.number)?;
+            (last.size < planned.size).then(|| last.offset + last.size)
+        })
+    }
+
+    /// Where part `number` lies in the file; the last part of a file of known size is as short as it must be.
+    pub fn span(&self, number: u32) -> Option<Span> {
+        let span = self.plan.span(number)?;
+        match self.settled_size() {
+            Some(size) if span.offset >= size && size > 0 => None,
+            Some(size) => Some(Span {
+                size: span.size.min(size - span.offset.min(size)),
+                ..span
+            }),
+            None => Some(span),
+        }
+    }
+
+    /// Whether the whole file fits one put and no session was begun for it.
+    pub fn fits_single_put(&self, size: u64) -> bool {
+        self.session.is_none() && size <= SINGLE_PUT_MAX
+    }
+
+    /// The promised MD5 of the whole file, where the sender gave one that a stream can check.
+    pub fn promised_md5(&self) -> Option<Md5> {
+        self.file
+            .file_id
+            .as_deref()
+            .and_then(|text| text.parse().ok())
+    }
+
+    /// Whether it still may become an object.
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Committing)
+    }
+}
+
+// === impl Phase ===
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Open => "open",
+            Self::Committing => "committing",
+            Self::Complete => "complete",
+            Self::Aborted => "aborted",
+        })
+    }
+}
+
+// === impl Timestamp ===
+
+impl Timestamp {
+    /// This moment, `duration` later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+}

@@ -1,0 +1,178 @@
+//! MD5, of parts and of whole files.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use md5::{
+    Digest,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
+use serde::{Deserialize, Serialize};
+
+/// An MD5 digest; as text base64, the form of `Content-MD5` (RFC 1864).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Md5(pub [u8; 16]);
+
+/// The text is no MD5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the base64 of 16 bytes")]
+pub struct InvalidDigest;
+
+/// A running MD5 over a whole file, which can be put down after any byte and taken up elsewhere.
+#[derive(Clone, Default)]
+pub struct FileDigest(md5::Md5);
+
+/// A [`FileDigest`] that was put down. Zeros at its end are left out, so at a multiple of 64 bytes it takes 24 bytes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct DigestState(Vec<u8>);
+
+// === impl Md5 ===
+
+impl Md5 {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(md5::Md5::digest(bytes).into())
+    }
+
+    /// The lower-case hexadecimal form, as S3 writes it into ETags.
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Md5 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Md5 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Md5({self})")
+    }
+}
+
+impl FromStr for Md5 {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let bytes = STANDARD.decode(text).map_err(|_| InvalidDigest)?;
+        bytes.try_into().map(Self).map_err(|_| InvalidDigest)
+    }
+}
+
+impl TryFrom<String> for Md5 {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Self, InvalidDigest> {
+        text.parse()
+    }
+}
+
+impl From<Md5> for String {
+    fn from(md5: Md5) -> Self {
+        md5.to_string()
+    }
+}
+
+// === impl FileDigest ===
+
+impl FileDigest {
+    /// Adds the file's next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The MD5 of all bytes so far.
+    pub fn finish(self) -> Md5 {
+        Md5(self.0.finalize().into())
+    }
+
+    /// Puts the digest down.
+    pub fn state(&self) -> DigestState {
+        let mut bytes = self.0.serialize().to_vec();
+        let length = bytes
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |last| last + 1);
+        bytes.truncate(length);
+        DigestState(bytes)
+    }
+
+    /// Takes up what [`FileDigest::state`] put down.
+    ///
+    /// # Errors
+    /// The state is none.
+    pub fn resume(state: &DigestState) -> Result<Self, InvalidDigest> {
+        let mut serialized = SerializedState::<md5::Md5>::default();
+        serialized
+            .get_mut(..state.0.len())
+            .ok_or(InvalidDigest)?
+            .copy_from_slice(&state.0);
+        md5::Md5::deserialize(&serialized)
+            .map(Self)
+            .map_err(|_| InvalidDigest)
+    }
+}
+
+impl fmt::Debug for FileDigest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("FileDigest")
+    }
+}
+
+// === impl DigestState ===
+
+impl fmt::Debug for DigestState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("DigestState")
+    }
+}
+
+impl From<DigestState> for String {
+    fn from(state: DigestState) -> Self {
+        STANDARD.encode(state.0)
+    }
+}
+
+impl TryFrom<String> for DigestState {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Self, InvalidDigest> {
+        STANDARD.decode(text).map(Self).map_err(|_| InvalidDigest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_put_down_anywhere_goes_on_elsewhere() {
+        let bytes: Vec<u8> = (0..1000u16).map(|value| value.to_le_bytes()[0]).collect();
+        for cut in [0, 1, 63, 64, 65, 640, 1000] {
+            let mut first = FileDigest::default();
+            first.update(&bytes[..cut]);
+            let text = String::from(first.state());
+            let state = DigestState::try_from(text).unwrap();
+            let mut second = FileDigest::resume(&state).unwrap();
+            second.update(&bytes[cut..]);
+            assert_eq!(second.finish(), Md5::of(&bytes), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_state_of_rubbish_is_refused() {
+        assert!(FileDigest::resume(&DigestState(vec![255; 88])).is_err());
+        assert!(FileDigest::resume(&DigestState(vec![1; 200])).is_err());
+    }
+
+    #[test]
+    fn the_state_at_a_part_boundary_is_short() {
+        let mut digest = FileDigest::default();
+        digest.update(&[7; 640]);
+        assert!(digest.state().0.len() <= 24);
+    }
+}

@@ -1,0 +1,143 @@
+//! Parts, and who wrote them.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DigestState, Md5};
+
+/// The random tag of one opened stream, 31 bits, never zero. Compared for equality only: tags have no order, so a
+/// state store that rolled back cannot hand one out twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WriterTag(u32);
+
+/// One part that the store has acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Where it begins in the file, in bytes.
+    pub offset: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its MD5.
+    pub md5: Md5,
+    /// What a commit names it by: the ETag on S3 (no quotes), the block id on Azure.
+    pub receipt: String,
+    /// The whole-file digest up to the end of this part, where one is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<DigestState>,
+}
+
+/// The parts of one upload. *Committed* parts are those of the contiguous prefix 1, 2, 3….
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parts {
+    committed: u32,
+    by_number: BTreeMap<u32, Part>,
+}
+
+// === impl WriterTag ===
+
+impl WriterTag {
+    /// A fresh tag.
+    pub fn random() -> Self {
+        Self(rand::random_range(1..=Self::MAX))
+    }
+
+    /// The largest tag: 31 bits, what an Azure block id has room for.
+    const MAX: u32 = 0x7fff_ffff;
+
+    /// The tag of that number, if it is one.
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        (1..=Self::MAX).contains(&bits).then_some(Self(bits))
+    }
+
+    /// The tag as a number of 31 bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for WriterTag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:08x}", self.0)
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// What a listing knows: how many parts are committed, and the last of them.
+    pub fn summary(committed: u32, last: Option<Part>) -> Self {
+        Self {
+            committed,
+            by_number: last.into_iter().map(|part| (part.number, part)).collect(),
+        }
+    }
+
+    /// Adds a part; a number that is recorded keeps its first part.
+    pub fn insert(&mut self, part: Part) {
+        self.by_number.entry(part.number).or_insert(part);
+        while self.by_number.contains_key(&(self.committed + 1)) {
+            self.committed += 1;
+        }
+    }
+
+    /// Forgets the parts behind a gap.
+    pub fn drop_beyond_committed(&mut self) {
+        self.by_number.split_off(&(self.committed + 1));
+    }
+
+    /// The part of that number, committed or behind a gap.
+    pub fn get(&self, number: u32) -> Option<&Part> {
+        self.by_number.get(&number)
+    }
+
+    /// How many parts are committed; also the number of the last of them.
+    pub fn committed(&self) -> u32 {
+        self.committed
+    }
+
+    /// The last committed part.
+    pub fn last_committed(&self) -> Option<&Part> {
+        self.get(self.committed)
+    }
+
+    /// The end of the committed prefix in bytes.
+    pub fn committed_size(&self) -> u64 {
+        self.last_committed()
+            .map_or(0, |part| part.offset + part.size)
+    }
+
+    /// All parts by number, also those behind a gap.
+    pub fn iter(&self) -> impl Iterator<Item = &Part> {
+        self.by_number.values()
+    }
+
+    /// The committed parts by number.
+    pub fn iter_committed(&self) -> impl Iterator<Item = &Part> {
+        self.by_number
+            .range(..=self.committed)
+            .map(|(_, part)| part)
+    }
+
+    /// How many parts are known, also those behind a gap.
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// Whether no part is known.
+    pub fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+}
+
+impl FromIterator<Part> for Parts {
+    fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            all.insert(part);
+        }
+        all
+    }
+}

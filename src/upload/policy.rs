@@ -1,0 +1,226 @@
+//! What a file may be called and carry, and what its object is called.
+
+use super::{FileMetadata, UploadId};
+use crate::error::{Error, Result};
+
+/// The longest file name in bytes.
+pub const MAX_NAME_LENGTH: usize = 1024;
+
+/// The longest file name within an object key, in characters.
+const MAX_KEY_NAME_LENGTH: usize = 100;
+
+/// The most tags of one file.
+const MAX_TAGS: usize = 64;
+
+/// The longest tag, media type or `file_id`, in bytes.
+const MAX_LABEL_LENGTH: usize = 255;
+
+/// Names that Windows keeps for devices, with any extension.
+/// <https://learn.microsoft.com/windows/win32/fileio/naming-a-file>
+const DEVICE_NAMES: [&str; 22] = [
+    "CON", "PRN", "AUX", "NUL", "COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8",
+    "COM9", "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
+];
+
+/// Refuses metadata that cannot be kept or would mislead: see [`check_name`]; the rest is bounded in size.
+///
+/// # Errors
+/// `InvalidArgument` that names the field.
+pub fn check(file: &FileMetadata) -> Result<()> {
+    check_name(&file.file_name)?;
+    check_label("file.file_mime", &file.file_mime)?;
+    if let Some(file_id) = &file.file_id {
+        check_label("file.file_id", file_id)?;
+        if file.skip_file_digest {
+            return Err(Error::invalid(
+                "file.skip_file_digest",
+                "a file_id cannot be checked without a file digest",
+            ));
+        }
+    }
+    if file.tags.len() > MAX_TAGS {
+        return Err(Error::invalid(
+            "file.tags",
+            format!("at most {MAX_TAGS} tags"),
+        ));
+    }
+    file.tags
+        .iter()
+        .try_for_each(|tag| check_label("file.tags", tag))?;
+    if file.file_path.len() > MAX_NAME_LENGTH || file.file_path.chars().any(char::is_control) {
+        return Err(Error::invalid(
+            "file.file_path",
+            format!("at most {MAX_NAME_LENGTH} bytes and no control characters"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses names that are empty, longer than [`MAX_NAME_LENGTH`], contain a separator, a control character or `..`, or
+/// name a device; characters that only look like a separator or turn the reading direction count as such.
+///
+/// # Errors
+/// `InvalidArgument` on `file.file_name`.
+pub fn check_name(name: &str) -> Result<()> {
+    let refuse = |why: &str| Err(Error::invalid("file.file_name", why));
+    if name.is_empty() {
+        return refuse("must not be empty");
+    }
+    if name.len() > MAX_NAME_LENGTH {
+        return refuse("longer than 1,024 bytes");
+    }
+    if name.chars().any(is_separator) {
+        return refuse("contains a path separator");
+    }
+    if name
+        .chars()
+        .any(|character| character.is_control() || is_invisible(character))
+    {
+        return refuse("contains a control character");
+    }
+    if name == "." || name.contains("..") {
+        return refuse("contains `..`");
+    }
+    let stem = name.split('.').next().unwrap_or_default().trim();
+    if DEVICE_NAMES
+        .iter()
+        .any(|device| device.eq_ignore_ascii_case(stem))
+    {
+        return refuse("is a device name");
+    }
+    Ok(())
+}
+
+/// The key of an upload's object: `<prefix>/<upload id>/<sanitised name>`.
+pub fn object_key(prefix: &str, id: &UploadId, file_name: &str) -> String {
+    let name = sanitise(file_name);
+    match prefix.trim_matches('/') {
+        "" => format!("{id}/{name}"),
+        prefix => format!("{prefix}/{id}/{name}"),
+    }
+}
+
+/// The name in ASCII letters, digits, `_`, `.` and `-`; where it is too long its extension is kept.
+fn sanitise(name: &str) -> String {
+    let safe =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '-');
+    let ascii: String = name
+        .chars()
+        .map(|character| if safe(character) { character } else { '_' })
+        .collect();
+    if ascii.len() <= MAX_KEY_NAME_LENGTH {
+        return ascii;
+    }
+    let extension = ascii.rfind('.').map_or("", |dot| &ascii[dot..]);
+    let extension = if extension.len() < MAX_KEY_NAME_LENGTH {
+        extension
+    } else {
+        ""
+    };
+    format!(
+        "{}{extension}",
+        &ascii[..MAX_KEY_NAME_LENGTH - extension.len()]
+    )
+}
+
+fn check_label(field: &'static str, text: &str) -> Result<()> {
+    if text.len() > MAX_LABEL_LENGTH || text.chars().any(char::is_control) {
+        return Err(Error::invalid(
+            field,
+            format!("at most {MAX_LABEL_LENGTH} bytes and no control characters"),
+        ));
+    }
+    Ok(())
+}
+
+/// `/`, `\` and the characters of Unicode that are drawn like them.
+fn is_separator(character: char) -> bool {
+    matches!(
+        character,
+        '/' | '\\'
+            | '\u{2044}'
+            | '\u{2215}'
+            | '\u{29f8}'
+            | '\u{29f9}'
+            | '\u{fe68}'
+            | '\u{ff0f}'
+            | '\u{ff3c}'
+    )
+}
+
+/// Marks that reorder or hide text, and the replacement character of a broken encoding.
+fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fffd}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_are_taken_whatever_their_language() {
+        for name in [
+            "a",
+            "später & mehr?.bin",
+            "图片.png",
+            ".profile",
+            "a*b:c|d.txt",
+            "console.log",
+            "x\u{301}.txt",
+        ] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let long = "x".repeat(1025);
+        for name in [
+            "",
+            "a/b",
+            "a\\b",
+            "..",
+            ".",
+            "a..b",
+            "nul",
+            "COM1.txt",
+            "a\nb",
+            "a\0",
+            "a\u{ff0f}b",
+            "a\u{202e}b",
+        ] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        assert!(check_name(&long).is_err());
+        assert!(check_name(&long[..1024]).is_ok());
+    }
+
+    #[test]
+    fn keys_are_ascii_short_and_keep_the_extension() {
+        let id: UploadId = format!("uploads-{:016x}-{:032x}", 1, 2).parse().unwrap();
+        assert_eq!(
+            object_key("/media/", &id, "später & mehr?.bin"),
+            format!("media/{id}/sp_ter___mehr_.bin")
+        );
+        let key = object_key("", &id, &format!("{}.mp4", "é".repeat(300)));
+        assert!(
+            key.ends_with("__.mp4") && key.len() == id.as_str().len() + 1 + MAX_KEY_NAME_LENGTH,
+            "{key}"
+        );
+        object_key("", &id, &".".repeat(300));
+    }
+
+    #[test]
+    fn a_file_id_needs_the_file_digest() {
+        let file = FileMetadata {
+            file_name: "a".into(),
+            file_id: Some("x".into()),
+            skip_file_digest: true,
+            ..FileMetadata::default()
+        };
+        assert!(check(&file).is_err());
+    }
+}
