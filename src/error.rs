@@ -218,6 +218,13 @@ impl Error {
         self
     }
 
+    /// Replaces the reason by a more exact one.
+    #[must_use]
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.0.reason = reason;
+        self
+    }
+
     /// Says when to try again.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {

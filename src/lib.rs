@@ -2,6 +2,9 @@
 
 pub mod blobs;
 pub mod error;
+pub mod gateway;
+pub mod grpc;
 pub mod proto;
 pub mod state;
+pub mod status;
 pub mod upload;

@@ -172,6 +172,8 @@ pub enum Event {
     CommitStarted {
         /// Its right to do so.
         lease: Lease,
+        /// When it begins; another committer's lease must have ended by then.
+        now: Timestamp,
         /// The size of the whole file in bytes, now that it is known.
         file_size: u64,
     },
@@ -182,8 +184,8 @@ pub enum Event {
         /// What was found there.
         object: Object,
     },
-    /// The store or the digest refused the commit for good.
-    CommitRefused,
+    /// The store or the digest refused it for good.
+    Refused,
     /// Its owner, or its age, gave it up.
     Abandoned,
 }
@@ -216,9 +218,22 @@ impl Upload {
                     Phase::Open
                 }
             },
-            (Phase::Open | Phase::Committing, Event::CommitStarted { lease, file_size }) => {
-                if self.phase == Phase::Committing && self.lease == Some(lease) {
+            (
+                Phase::Open | Phase::Committing,
+                Event::CommitStarted {
+                    lease,
+                    now,
+                    file_size,
+                },
+            ) => {
+                if self.lease == Some(lease) {
                     return Ok(Applied::Same);
+                }
+                if self
+                    .lease
+                    .is_some_and(|held| held.holder != lease.holder && held.until > now)
+                {
+                    return Err(Rejected(self.phase));
                 }
                 self.lease = Some(lease);
                 self.file.file_size = Some(file_size);
@@ -239,18 +254,18 @@ impl Upload {
             {
                 return Ok(Applied::Same);
             }
-            (Phase::Committing, Event::CommitRefused) | (Phase::Open, Event::Abandoned) => {
+            (Phase::Open | Phase::Committing, Event::Refused) | (Phase::Open, Event::Abandoned) => {
                 self.lease = None;
                 Phase::Aborted
             }
-            (Phase::Aborted, Event::CommitRefused | Event::Abandoned) => return Ok(Applied::Same),
+            (Phase::Aborted, Event::Refused | Event::Abandoned) => return Ok(Applied::Same),
             (
                 Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
                 Event::SessionStarted { .. }
                 | Event::CommitStarted { .. }
                 | Event::CommitReopened
                 | Event::Committed { .. }
-                | Event::CommitRefused
+                | Event::Refused
                 | Event::Abandoned,
             ) => return Err(Rejected(self.phase)),
         };

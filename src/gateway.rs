@@ -1,0 +1,325 @@
+//! The use cases: they put the domain and the two ports in sequence, and decide nothing that the domain decides.
+//!
+//! [`Gateway::receive`] takes a stream of [`Message`]s to a verified object; the record's other calls are here.
+
+mod budget;
+mod buffers;
+mod commit;
+mod hash;
+mod open;
+mod part;
+mod patience;
+mod receive;
+mod storage;
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use self::{budget::Budget, buffers::BufferPool, hash::Hasher, patience::Patience};
+pub use self::{
+    receive::{Chunk, Counts, Finish, Message, Observer, Open, Target},
+    storage::{Storage, Storages},
+};
+use crate::{
+    blobs::Session,
+    error::{Error, Kind, Reason, Result},
+    state::{Cursor, ListPage, ListQuery, StateStore, Times, Update},
+    upload::{
+        Event, MIB, Owner, PART_SIZE, Phase, Plan, Residence, SINGLE_PUT_MAX, Secret, Timestamp,
+        Upload, UploadId,
+    },
+};
+
+/// How often a watched upload is read.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The size in bytes of a chunk that goes through best: big enough that its framing costs nothing, small enough that a
+/// stream's window of 256 KiB does not wait for it.
+const PREFERRED_CHUNK_SIZE: u64 = 256 * 1024;
+
+/// What the gateway may use and how long it waits.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes of files in memory, all streams together.
+    pub memory_budget: u64,
+    /// Parts of one upload that are on their way to the store at once.
+    pub parts_in_flight: usize,
+    /// Parts of all uploads that are on their way to the store at once.
+    pub parts_in_flight_total: usize,
+    /// The largest file in bytes, where the operator wants less than the store takes.
+    pub max_file_size: Option<u64>,
+    /// The largest message in bytes.
+    pub max_message_size: u64,
+    /// How long a stream may be silent.
+    pub idle_timeout: Duration,
+    /// How long a stream is held while a store or the state store is away.
+    pub outage_patience: Duration,
+    /// How long an OPEN upload is kept after its last change.
+    pub upload_expiry: Duration,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// What the caller's uploads are filed under.
+    pub owner: Owner,
+}
+
+/// What the gateway takes, for one storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The storage.
+    pub storage_id: String,
+    /// Its kind.
+    pub residence: Residence,
+    /// The largest file of declared size, in bytes.
+    pub max_file_size: u64,
+    /// The largest file of unknown size, in bytes.
+    pub max_unknown_file_size: u64,
+    /// The least part size, in bytes.
+    pub part_size: u64,
+    /// The largest file that is stored by a single put, in bytes.
+    pub max_single_put_size: u64,
+    /// The largest message, in bytes.
+    pub max_message_size: u64,
+    /// The chunk size that goes through best, in bytes.
+    pub preferred_chunk_size: u64,
+    /// How long a stream may be silent.
+    pub idle_timeout: Duration,
+    /// How long an OPEN upload is kept after its last change.
+    pub expiry: Duration,
+}
+
+/// Tells the time; injected so that tests can own it.
+pub trait Clock: Send + Sync + Debug {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The gateway: all use cases over one state store and the configured storages.
+#[derive(Debug)]
+pub struct Gateway {
+    state: Arc<dyn StateStore>,
+    storages: Storages,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    secret: Secret,
+    patience: Patience,
+    budget: Arc<Budget>,
+    buffers: Arc<BufferPool>,
+    hasher: Hasher,
+    in_flight: Arc<Semaphore>,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// A gateway over `state` and `storages`; reads or makes the deployment's secret.
+    ///
+    /// # Errors
+    /// The state store is away for longer than the patience, or the operating system gives no thread.
+    pub async fn new(
+        state: Arc<dyn StateStore>,
+        storages: Storages,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let patience = Patience {
+            total: settings.outage_patience,
+        };
+        let offered = Secret::random();
+        let secret = patience.hold(|| state.secret(&offered)).await?;
+        // The pooled buffers lie in memory whether they are full or not, so they are taken off the budget at once.
+        let pooled = (settings.memory_budget / 4 / PART_SIZE).min(16);
+        let drawn = settings.memory_budget - pooled * PART_SIZE;
+        let storages = storages.with_largest_part(settings.memory_budget / 4 / MIB * MIB);
+        Ok(Self {
+            budget: Budget::new(drawn, storages.largest_part(), settings.outage_patience),
+            buffers: BufferPool::new(to_usize(PART_SIZE), to_usize(pooled)),
+            hasher: Hasher::start()
+                .map_err(|error| Error::internal("start the hashing thread", error))?,
+            in_flight: Arc::new(Semaphore::new(settings.parts_in_flight_total)),
+            state,
+            storages,
+            settings,
+            clock,
+            secret,
+            patience,
+        })
+    }
+
+    /// The configured storages.
+    pub fn storages(&self) -> &Storages {
+        &self.storages
+    }
+
+    /// Reads an upload of the caller's.
+    ///
+    /// # Errors
+    /// `NotFound`, also for somebody else's.
+    pub async fn get_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        let found = self.patience.hold(|| self.state.get(id)).await?;
+        found
+            .filter(|upload| upload.owner == caller.owner)
+            .ok_or_else(|| Error::upload_not_found(id))
+    }
+
+    /// Lists the caller's uploads, newest first.
+    ///
+    /// # Errors
+    /// The state store is away.
+    pub async fn list_uploads(
+        &self,
+        caller: &Caller,
+        phase: Option<Phase>,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<ListPage> {
+        let query = ListQuery {
+            owner: caller.owner.clone(),
+            phase,
+            limit,
+            after,
+        };
+        self.patience.hold(|| self.state.list(&query)).await
+    }
+
+    /// Gives an OPEN upload up, and then its session in the store. Repeatable: repeated, it ends the session again.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` while it is COMMITTING and when it is COMPLETE.
+    pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        let mut upload = self.get_upload(caller, id).await?;
+        self.transition(&mut upload, &Event::Abandoned, Fence::Anybody)
+            .await?;
+        self.end_session(&upload).await?;
+        Ok(upload)
+    }
+
+    /// Says what the gateway takes for a storage, the default one where `storage_id` is empty.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such storage.
+    pub fn limits(&self, storage_id: &str) -> Result<Limits> {
+        let storage = self.storages.get(storage_id)?;
+        let bounded = |size: u64| {
+            self.settings
+                .max_file_size
+                .map_or(size, |max| max.min(size))
+        };
+        Ok(Limits {
+            storage_id: storage.id.clone(),
+            residence: storage.store.residence(),
+            max_file_size: bounded(Plan::max_known(&storage.limits)),
+            max_unknown_file_size: bounded(
+                Plan::unknown(storage.part_size, &storage.limits).capacity(),
+            ),
+            part_size: storage.part_size,
+            max_single_put_size: SINGLE_PUT_MAX,
+            max_message_size: self.settings.max_message_size,
+            preferred_chunk_size: PREFERRED_CHUNK_SIZE,
+            idle_timeout: self.settings.idle_timeout,
+            expiry: self.settings.upload_expiry,
+        })
+    }
+
+    /// Waits until an upload differs from `seen` and returns it as it then is.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn next_change(&self, caller: &Caller, seen: &Upload) -> Result<Upload> {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            let upload = self.get_upload(caller, &seen.id).await?;
+            if upload != *seen {
+                return Ok(upload);
+            }
+        }
+    }
+
+    /// Whether the state store and every storage answer; the error names the first that does not.
+    ///
+    /// # Errors
+    /// What that one said.
+    pub async fn check(&self) -> Result<()> {
+        self.state.check().await?;
+        for storage in self.storages.iter() {
+            storage.store.check().await?;
+        }
+        Ok(())
+    }
+
+    /// Applies an event and stores the record. Where somebody else changed it in between, the event is applied to what
+    /// they left.
+    async fn transition(&self, upload: &mut Upload, event: &Event, fence: Fence) -> Result<()> {
+        loop {
+            let mut changed = upload.clone();
+            let applied = changed.apply(event.clone()).map_err(|rejected| {
+                Error::precondition(Reason::WrongPhase, rejected.to_string())
+                    .with("phase", rejected.0)
+            })?;
+            if applied == crate::upload::Applied::Same {
+                return Ok(());
+            }
+            let times = self.times();
+            (changed.updated_at, changed.expires_at) = (times.now, times.expires_at);
+            match self.patience.hold(|| self.state.update(&changed)).await? {
+                Update::Updated(version) => {
+                    changed.version = version;
+                    *upload = changed;
+                    return Ok(());
+                }
+                Update::Conflict(current) => {
+                    if fence == Fence::Writer && current.writer != upload.writer {
+                        return Err(taken_over());
+                    }
+                    *upload = *current;
+                }
+                Update::Missing => return Err(Error::upload_not_found(&upload.id)),
+            }
+        }
+    }
+
+    async fn end_session(&self, upload: &Upload) -> Result<()> {
+        let Some(id) = &upload.session else {
+            return Ok(());
+        };
+        let storage = self.storages.get(&upload.storage_id)?;
+        let session = Session {
+            key: &upload.object_key,
+            id,
+        };
+        self.patience.hold(|| storage.store.abort(&session)).await
+    }
+
+    fn times(&self) -> Times {
+        let now = self.clock.now();
+        Times {
+            now,
+            expires_at: now.plus(self.settings.upload_expiry),
+        }
+    }
+}
+
+/// Whose change of a record is honoured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fence {
+    /// Only the present writer's.
+    Writer,
+    /// Anybody's.
+    Anybody,
+}
+
+fn taken_over() -> Error {
+    Error::new(
+        Kind::Aborted,
+        Reason::TakenOver,
+        "a newer stream has taken this upload over",
+    )
+}
+
+/// A size that is bounded by the memory budget, as memory sizes are counted.
+fn to_usize(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}

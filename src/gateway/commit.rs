@@ -1,0 +1,249 @@
+//! The commit: all parts are recorded, and the store makes the object of them.
+//!
+//! One committer at a time, by a lease in the record. Whatever the store answers, the object itself decides: it carries
+//! the upload's id, so that a commit whose answer was lost is found by looking at it.
+
+use std::time::Duration;
+
+use super::{Fence, Gateway, Storage, part::new_object, receive::digest_so_far};
+use crate::{
+    blobs::{Commit, Session, StoredObject, StoredPart},
+    error::{Error, Kind, Reason, Result},
+    upload::{Event, FileDigest, Lease, Md5, Object, Phase, Upload, WriterTag},
+};
+
+/// How long one committer has: longer than the store's slowest answer and the patience with it.
+const LEASE: Duration = Duration::from_secs(90);
+
+/// How often a commit that somebody else has begun is looked at.
+const JOIN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The key of the object's metadata that names its upload.
+const UPLOAD_ID: &str = "upload_id";
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Makes the object of an upload whose parts are all recorded, `file_size` bytes together, and verifies it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition`: `Incomplete` when parts are missing (the upload is OPEN again); `PartReplaced` and
+    /// `SessionLost` when the store has other parts than were recorded (the upload is ABORTED). `Unavailable` leaves it
+    /// COMMITTING: whoever opens it next joins the commit.
+    pub(super) async fn commit(&self, upload: &mut Upload, file_size: u64) -> Result<()> {
+        let now = self.clock.now();
+        let lease = Lease {
+            holder: WriterTag::random(),
+            until: now.plus(LEASE),
+        };
+        self.transition(
+            upload,
+            &Event::CommitStarted {
+                lease,
+                now,
+                file_size,
+            },
+            Fence::Writer,
+        )
+        .await?;
+        if upload.parts.committed_size() != file_size {
+            self.transition(upload, &Event::CommitReopened, Fence::Writer)
+                .await?;
+            return Err(missing(upload, file_size));
+        }
+        let storage = self.storages.get(&upload.storage_id)?;
+        let md5 = digest_so_far(upload)?.map(FileDigest::finish);
+        if let (Some(promised), Some(received)) = (upload.promised_md5(), md5)
+            && promised != received
+        {
+            return Err(self
+                .refuse(upload, digest_mismatch(promised, received))
+                .await);
+        }
+        match self
+            .patience
+            .hold(|| self.make_object(&storage, upload, md5))
+            .await
+        {
+            Ok(stored) => {
+                let object = Object {
+                    bucket: storage.store.bucket().to_owned(),
+                    key: upload.object_key.clone(),
+                    etag: stored.etag,
+                    size: stored.size,
+                    md5,
+                };
+                self.transition(upload, &Event::Committed { object }, Fence::Writer)
+                    .await
+            }
+            Err(error) if error.kind() == Kind::FailedPrecondition => {
+                Err(self.refuse(upload, error).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for a commit that somebody else has begun, and does it when they are gone.
+    pub(super) async fn join_commit(&self, mut upload: Upload) -> Result<Upload> {
+        loop {
+            match (upload.phase, upload.lease) {
+                (Phase::Complete, _) => return Ok(upload),
+                (Phase::Committing, Some(lease)) if lease.until > self.clock.now() => {}
+                (Phase::Committing, _) => {
+                    let file_size = upload.parts.committed_size();
+                    match self.commit(&mut upload, file_size).await {
+                        Ok(()) => return Ok(upload),
+                        // Somebody else was quicker.
+                        Err(error) if error.reason() == Reason::WrongPhase => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                (phase @ (Phase::Open | Phase::Aborted), _) => {
+                    return Err(Error::precondition(
+                        Reason::WrongPhase,
+                        format!("the commit failed: it is {phase}"),
+                    )
+                    .with("phase", phase)
+                    .with("upload_id", &upload.id));
+                }
+            }
+            tokio::time::sleep(JOIN_INTERVAL).await;
+            let id = upload.id.clone();
+            let found = self.patience.hold(|| self.state.get(&id)).await?;
+            upload = found.ok_or_else(|| Error::upload_not_found(&id))?;
+        }
+    }
+
+    /// Ends an upload that can never become the object it was meant to be, and returns why.
+    pub(super) async fn refuse(&self, upload: &mut Upload, why: Error) -> Error {
+        if let Err(error) = self
+            .transition(upload, &Event::Refused, Fence::Writer)
+            .await
+        {
+            return error;
+        }
+        if let Err(error) = self.end_session(upload).await {
+            tracing::warn!(upload_id = %upload.id, error = %error, "a refused upload's session stays behind");
+        }
+        why
+    }
+
+    /// One try: compare, commit, look.
+    async fn make_object(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        md5: Option<Md5>,
+    ) -> Result<StoredObject> {
+        let Some(id) = &upload.session else {
+            return self
+                .look(storage, upload)
+                .await?
+                .ok_or_else(|| lost("the object of a single put is gone"));
+        };
+        let session = Session {
+            key: &upload.object_key,
+            id,
+        };
+        let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
+        let Some(stored) = storage.store.list_parts(&session).await? else {
+            return self
+                .look(storage, upload)
+                .await?
+                .ok_or_else(|| lost("the store knows neither session nor object"));
+        };
+        // A store without sessions (Azure) lists the parts of a finished object, too: nothing to commit again.
+        compare(upload, &stored)?;
+        match storage
+            .store
+            .commit(&session, &new_object(upload, md5), &parts)
+            .await?
+        {
+            Commit::Done | Commit::SessionGone => self
+                .look(storage, upload)
+                .await?
+                .ok_or_else(|| lost("the store knows neither session nor object")),
+            Commit::PartReplaced => Err(replaced("the store refuses a part that was recorded")),
+        }
+    }
+
+    /// The upload's own object, if it is there with the right size.
+    async fn look(&self, storage: &Storage, upload: &Upload) -> Result<Option<StoredObject>> {
+        let Some(found) = storage.store.head(&upload.object_key).await? else {
+            return Ok(None);
+        };
+        if found
+            .metadata
+            .get(UPLOAD_ID)
+            .is_some_and(|id| id != upload.id.as_str())
+        {
+            return Err(replaced("another upload's object lies under this key"));
+        }
+        if Some(found.size) != upload.file.file_size {
+            return Err(replaced("the object has another size than the file")
+                .with("object_size", found.size));
+        }
+        Ok(Some(found))
+    }
+}
+
+/// Every recorded part must be the one the store holds.
+fn compare(upload: &Upload, stored: &[StoredPart]) -> Result<()> {
+    let receipts: std::collections::HashMap<&str, u64> = stored
+        .iter()
+        .map(|part| (part.receipt.as_str(), part.size))
+        .collect();
+    let numbers: std::collections::HashMap<u32, &StoredPart> = stored
+        .iter()
+        .filter_map(|part| part.number.map(|number| (number, part)))
+        .collect();
+    for part in upload.parts.iter_committed() {
+        let same_size = receipts
+            .get(part.receipt.as_str())
+            .is_some_and(|size| *size == part.size);
+        // Where the store keeps one part a number, it must be this one.
+        let replaced_by = numbers
+            .get(&part.number)
+            .filter(|stored| stored.receipt != part.receipt);
+        if !same_size
+            || (upload.residence == crate::upload::Residence::AmazonS3 && replaced_by.is_some())
+        {
+            return Err(replaced("the store holds other bytes than were recorded")
+                .with("part", part.number));
+        }
+    }
+    Ok(())
+}
+
+/// The refusal of a file that is not the promised one.
+pub(super) fn digest_mismatch(promised: Md5, received: Md5) -> Error {
+    Error::new(
+        Kind::DataLoss,
+        Reason::DigestMismatch,
+        "the file's MD5 is not the promised one",
+    )
+    .with("promised", promised)
+    .with("received", received)
+}
+
+fn replaced(message: &str) -> Error {
+    Error::precondition(Reason::PartReplaced, message)
+}
+
+fn lost(message: &str) -> Error {
+    Error::precondition(Reason::SessionLost, message)
+}
+
+fn missing(upload: &Upload, file_size: u64) -> Error {
+    /// So many missing parts are named; the rest is counted by whoever asks again.
+    const NAMED: usize = 100;
+    let missing: Vec<String> = (1..)
+        .map_while(|number| upload.span(number).map(|span| (number, span)))
+        .take_while(|(_, span)| span.offset < file_size)
+        .filter(|(number, _)| upload.parts.get(*number).is_none())
+        .take(NAMED)
+        .map(|(number, _)| number.to_string())
+        .collect();
+    Error::precondition(Reason::Incomplete, "parts are missing")
+        .with("missing_parts", missing.join(","))
+}

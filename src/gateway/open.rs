@@ -1,0 +1,180 @@
+//! Creating an upload, and opening one for writing.
+
+use std::sync::Arc;
+
+use super::{Caller, Fence, Gateway, Open, Storage, Target};
+use crate::{
+    error::{Error, Reason, Result},
+    state::Creation,
+    upload::{
+        Event, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge, Upload, UploadId,
+        WriterTag, policy,
+    },
+};
+
+/// How often a create may find an upload that is gone again when it is opened.
+const MAX_CREATES: usize = 5;
+
+/// An upload that a stream has opened.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// It is the stream's to write, under this tag.
+    Writing(Upload, WriterTag),
+    /// It is being committed by somebody, or was left behind in it.
+    Committing(Upload),
+    /// It is finished.
+    Finished(Upload),
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Opens what a stream's first message names, and takes it over.
+    pub(super) async fn open(&self, caller: &Caller, open: Open) -> Result<Opened> {
+        match open.target {
+            Target::Upload(id) => self.open_known(caller, &id).await,
+            Target::File { file, storage_id } => {
+                self.open_file(caller, file, &storage_id, open.restart)
+                    .await
+            }
+        }
+    }
+
+    async fn open_known(&self, caller: &Caller, id: &UploadId) -> Result<Opened> {
+        let upload = self.get_upload(caller, id).await?;
+        let upload = if upload.phase == Phase::Open {
+            let writer = WriterTag::random();
+            let times = self.times();
+            let taken = self
+                .patience
+                .hold(|| self.state.take_over(id, writer, times))
+                .await?;
+            let upload = taken.ok_or_else(|| Error::upload_not_found(id))?;
+            if upload.phase == Phase::Open {
+                return Ok(Opened::Writing(upload, writer));
+            }
+            upload
+        } else {
+            upload
+        };
+        match upload.phase {
+            Phase::Complete => Ok(Opened::Finished(upload)),
+            Phase::Open | Phase::Committing => Ok(Opened::Committing(upload)),
+            Phase::Aborted => Err(Error::precondition(
+                Reason::WrongPhase,
+                "the upload is aborted; create a new one",
+            )
+            .with("phase", upload.phase)),
+        }
+    }
+
+    async fn open_file(
+        &self,
+        caller: &Caller,
+        file: FileMetadata,
+        storage_id: &str,
+        restart: bool,
+    ) -> Result<Opened> {
+        policy::check(&file)?;
+        if let Some(file_id) = &file.file_id {
+            let _: Md5 = file_id
+                .parse()
+                .map_err(|error| Error::invalid("open.file.file_id", format!("{error}")))?;
+        }
+        let storage = self.storages.get(storage_id)?;
+        for _ in 0..MAX_CREATES {
+            let writer = WriterTag::random();
+            let new = self.new_upload(caller, file.clone(), &storage, writer)?;
+            let mut found = match self.patience.hold(|| self.state.create(&new)).await? {
+                Creation::Created => return Ok(Opened::Writing(new, writer)),
+                Creation::Exists(found) => *found,
+            };
+            if restart {
+                self.transition(&mut found, &Event::Abandoned, Fence::Anybody)
+                    .await?;
+                self.end_session(&found).await?;
+                continue;
+            }
+            match self.open_known(caller, &found.id).await {
+                // It was aborted in this very moment: the next create finds nothing.
+                Err(error) if error.reason() == Reason::WrongPhase => {}
+                opened => return opened,
+            }
+        }
+        Err(Error::fault(
+            "create an upload: the one found is gone each time",
+        ))
+    }
+
+    fn new_upload(
+        &self,
+        caller: &Caller,
+        file: FileMetadata,
+        storage: &Arc<Storage>,
+        writer: WriterTag,
+    ) -> Result<Upload> {
+        let plan = self.plan(&file, storage)?;
+        let fingerprint = match (file.file_size, &file.file_id) {
+            (Some(file_size), Some(file_id)) => {
+                let identity = Identity {
+                    owner: &caller.owner,
+                    storage_id: &storage.id,
+                    file_name: &file.file_name,
+                    file_size,
+                    file_id,
+                };
+                Some(identity.fingerprint(&self.secret))
+            }
+            _ => None,
+        };
+        let id = UploadId::generate(fingerprint.as_ref());
+        let times = self.times();
+        Ok(Upload {
+            version: 1,
+            phase: Phase::Open,
+            owner: caller.owner.clone(),
+            storage_id: storage.id.clone(),
+            residence: storage.store.residence(),
+            object_key: policy::object_key(&storage.prefix, &id, &file.file_name),
+            plan,
+            fingerprint,
+            session: None,
+            writer: Some(writer),
+            lease: None,
+            parts: Parts::default(),
+            object: None,
+            created_at: times.now,
+            updated_at: times.now,
+            expires_at: times.expires_at,
+            id,
+            file,
+        })
+    }
+
+    fn plan(&self, file: &FileMetadata, storage: &Storage) -> Result<Plan> {
+        let planned = match (file.file_size, self.settings.max_file_size) {
+            (Some(size), Some(max)) if size > max => Err(TooLarge { max }),
+            (Some(size), _) => Plan::known(size, storage.part_size, &storage.limits),
+            (None, _) => Ok(Plan::unknown(storage.part_size, &storage.limits)),
+        };
+        planned.map_err(|TooLarge { max }| too_large(max))
+    }
+
+    /// The largest size in bytes that `upload` may come to.
+    pub(super) fn max_size(&self, upload: &Upload) -> u64 {
+        let capacity = upload.plan.capacity();
+        self.settings
+            .max_file_size
+            .map_or(capacity, |max| max.min(capacity))
+    }
+}
+
+/// The refusal of a file above `max` bytes.
+pub(super) fn too_large(max: u64) -> Error {
+    Error::invalid(
+        "open.file.file_size",
+        format!("at most {max} bytes can be stored"),
+    )
+    .because(Reason::FileTooLarge)
+    .with("max_file_size", max)
+}

@@ -1,0 +1,212 @@
+//! One part's way: hashed, put, recorded, in that order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Gateway, Storage, budget::Draw, taken_over};
+use crate::{
+    blobs::{NewObject, NewPart, Put, Session},
+    error::{Error, Reason, Result},
+    state::PartRecord,
+    upload::{DigestState, FileDigest, Md5, Part, Upload, UploadId, WriterTag},
+};
+
+/// Where one stream's parts go.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) upload_id: UploadId,
+    pub(super) key: String,
+    pub(super) session: String,
+    pub(super) writer: WriterTag,
+    pub(super) storage: Arc<Storage>,
+}
+
+/// A part that was received whole.
+#[derive(Debug)]
+pub(super) struct ReceivedPart {
+    pub(super) number: u32,
+    pub(super) offset: u64,
+    pub(super) bytes: Bytes,
+    /// Given back once the part is stored.
+    pub(super) draw: Draw,
+    pub(super) link: Option<DigestLink>,
+}
+
+/// A part's link in the chain of the whole-file digest: it waits for the part before, and hands on to the next.
+#[derive(Debug)]
+pub(super) struct DigestLink {
+    before: oneshot::Receiver<FileDigest>,
+    after: oneshot::Sender<FileDigest>,
+}
+
+/// The end of the chain, to which the next part is linked.
+#[derive(Debug)]
+pub(super) struct DigestChain(oneshot::Receiver<FileDigest>);
+
+// === impl DigestChain ===
+
+impl DigestChain {
+    /// A chain that goes on from `digest`.
+    pub(super) fn from(digest: FileDigest) -> Self {
+        let (after, before) = oneshot::channel();
+        // Cannot fail: the receiver is right here.
+        let _ = after.send(digest);
+        Self(before)
+    }
+
+    /// Links the next part.
+    pub(super) fn link(&mut self) -> DigestLink {
+        let (after, next) = oneshot::channel();
+        DigestLink {
+            before: std::mem::replace(&mut self.0, next),
+            after,
+        }
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Puts a part into its session and records it.
+    pub(super) async fn store_part(&self, to: &Destination, part: ReceivedPart) -> Result<Part> {
+        let md5 = self.hasher.part(part.bytes.clone()).await?;
+        let session = Session {
+            key: &to.key,
+            id: &to.session,
+        };
+        let put = self.patience.hold(|| {
+            let body = part.bytes.clone();
+            to.storage.store.put_part(
+                &session,
+                NewPart {
+                    number: part.number,
+                    writer: to.writer,
+                    md5,
+                    body,
+                },
+            )
+        });
+        // Both to their end, whatever becomes of the put: the next part waits for this link.
+        let (receipt, digest) = tokio::join!(put, self.follow(part.link, &part.bytes));
+        let stored = Part {
+            number: part.number,
+            offset: part.offset,
+            size: part.bytes.len() as u64,
+            md5,
+            receipt: receipt?,
+            digest: digest?,
+        };
+        drop((part.bytes, part.draw));
+        self.record_part(&to.upload_id, to.writer, &stored).await?;
+        Ok(stored)
+    }
+
+    /// Puts a small file whole and records it as its only part.
+    pub(super) async fn store_whole(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        writer: WriterTag,
+        part: ReceivedPart,
+    ) -> Result<Part> {
+        let md5 = self.hasher.part(part.bytes.clone()).await?;
+        let object = new_object(upload, Some(md5));
+        let put = self
+            .patience
+            .hold(|| storage.store.put_object(&object, part.bytes.clone()))
+            .await?;
+        let size = part.bytes.len() as u64;
+        let receipt = match put {
+            Put::Stored(etag) => etag,
+            Put::Exists => self.own_object(storage, upload, size, md5).await?,
+        };
+        let digest = self.follow(part.link, &part.bytes).await?;
+        let stored = Part {
+            number: part.number,
+            offset: part.offset,
+            size,
+            md5,
+            receipt,
+            digest,
+        };
+        self.record_part(&upload.id, writer, &stored).await?;
+        Ok(stored)
+    }
+
+    /// The MD5 of bytes that are only compared.
+    pub(super) async fn digest(&self, bytes: Bytes) -> Result<Md5> {
+        self.hasher.part(bytes).await
+    }
+
+    async fn follow(&self, link: Option<DigestLink>, bytes: &Bytes) -> Result<Option<DigestState>> {
+        let Some(DigestLink { before, after }) = link else {
+            return Ok(None);
+        };
+        let digest = before
+            .await
+            .map_err(|_| Error::fault("hash a file: the chain is broken"))?;
+        let digest = self.hasher.file(digest, bytes.clone()).await?;
+        let state = digest.state();
+        // The last part has no next one.
+        let _ = after.send(digest);
+        Ok(Some(state))
+    }
+
+    async fn record_part(&self, id: &UploadId, writer: WriterTag, part: &Part) -> Result<()> {
+        let times = self.times();
+        match self
+            .patience
+            .hold(|| self.state.record_part(id, writer, part, times))
+            .await?
+        {
+            PartRecord::Recorded { .. } => Ok(()),
+            PartRecord::TakenOver => Err(taken_over()),
+            PartRecord::NotOpen(phase) => Err(Error::precondition(
+                Reason::WrongPhase,
+                format!("the upload is {phase}"),
+            )
+            .with("phase", phase)),
+            PartRecord::Missing => Err(Error::upload_not_found(id)),
+        }
+    }
+
+    /// An object that was there before a single put is this upload's own when it has its bytes: the answer to an
+    /// earlier try was lost.
+    async fn own_object(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        size: u64,
+        md5: Md5,
+    ) -> Result<String> {
+        let found = self
+            .patience
+            .hold(|| storage.store.head(&upload.object_key))
+            .await?;
+        found
+            .filter(|object| object.size == size && object.md5 == Some(md5))
+            .map(|object| object.etag)
+            .ok_or_else(|| {
+                Error::precondition(
+                    Reason::PartReplaced,
+                    "the store holds other bytes of this upload",
+                )
+            })
+    }
+}
+
+/// The object an upload becomes.
+pub(super) fn new_object(upload: &Upload, md5: Option<Md5>) -> NewObject {
+    let mime = match upload.file.file_mime.as_str() {
+        "" => "binary/octet-stream",
+        mime => mime,
+    };
+    NewObject {
+        key: upload.object_key.clone(),
+        mime: mime.to_owned(),
+        upload_id: upload.id.clone(),
+        md5,
+    }
+}

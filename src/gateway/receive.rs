@@ -1,0 +1,639 @@
+//! A stream of messages becomes parts, and the parts an object.
+//!
+//! The receiver cuts what arrives at the plan's borders, whatever the sender's chunks are. A full part goes its own way
+//! ([`store_part`](super::part)) while the next one fills; there are so many on their way at most, and the receiver
+//! reads nothing while they are.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Caller, Fence, Gateway, Storage,
+    budget::Draw,
+    buffers::PartBuffer,
+    commit::digest_mismatch,
+    open::{Opened, too_large},
+    part::{Destination, DigestChain, ReceivedPart, new_object},
+    to_usize,
+};
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    upload::{
+        Event, FileDigest, FileMetadata, Md5, Part, Phase, SINGLE_PUT_MAX, Span, Upload, UploadId,
+        WriterTag,
+    },
+};
+
+/// How long a message after `finish` is looked for.
+const FINISH_GRACE: Duration = Duration::from_millis(200);
+
+/// One message of a stream.
+#[derive(Debug)]
+pub enum Message {
+    /// The first, and only the first.
+    Open(Open),
+    /// Bytes of the file, in order.
+    Chunk(Chunk),
+    /// The last: the file is whole.
+    Finish(Finish),
+}
+
+/// Begins a new upload or opens a known one.
+#[derive(Debug)]
+pub struct Open {
+    /// Which.
+    pub target: Target,
+    /// Whether to give up the open upload that the same create finds.
+    pub restart: bool,
+}
+
+/// What a stream writes to.
+#[derive(Debug)]
+pub enum Target {
+    /// A file to create an upload for.
+    File {
+        /// The file.
+        file: FileMetadata,
+        /// The storage; empty for the default one.
+        storage_id: String,
+    },
+    /// An upload to go on with.
+    Upload(UploadId),
+}
+
+/// Bytes of the file.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Where they begin in the file.
+    pub offset: u64,
+    /// The bytes; empty for a keep-alive.
+    pub data: Bytes,
+    /// Their CRC32C, where the sender gives it.
+    pub crc32c: Option<u32>,
+}
+
+/// The file is whole.
+#[derive(Debug)]
+pub struct Finish {
+    /// Its size in bytes, where the sender gives it.
+    pub file_size: Option<u64>,
+    /// Its MD5, where the sender gives it.
+    pub file_id: Option<Md5>,
+}
+
+/// Who is told how a stream goes on. Never waited for.
+#[derive(Debug)]
+pub struct Observer {
+    /// Gets the upload as it was opened.
+    pub opened: oneshot::Sender<Upload>,
+    /// Gets the latest counts.
+    pub counts: watch::Sender<Counts>,
+}
+
+/// How far a stream has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The end of the committed prefix in bytes.
+    pub committed_size: u64,
+    /// The end of what was received, in bytes.
+    pub received_size: u64,
+    /// Whether the commit has begun.
+    pub committing: bool,
+}
+
+/// One stream that writes to one upload.
+#[derive(Debug)]
+struct Receiver {
+    gateway: Arc<Gateway>,
+    storage: Arc<Storage>,
+    writer: WriterTag,
+    upload: Upload,
+    counts: watch::Sender<Counts>,
+    /// Where the next chunk begins, once there was a first one.
+    next_offset: Option<u64>,
+    filling: Option<Filling>,
+    in_flight: JoinSet<Result<Part>>,
+    destination: Option<Arc<Destination>>,
+    chain: Option<DigestChain>,
+}
+
+/// The part that is being received.
+#[derive(Debug)]
+struct Filling {
+    number: u32,
+    span: Span,
+    buffer: PartBuffer,
+    draw: Draw,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Takes one stream to its end: the finished upload, verified in the store. Whole parts that were received are
+    /// committed also when it fails.
+    ///
+    /// # Errors
+    /// All kinds but `PermissionDenied` and `Unauthenticated`; once an upload is open, the metadata names `upload_id` and
+    /// `committed_size`.
+    pub async fn receive<S>(
+        self: Arc<Self>,
+        caller: &Caller,
+        messages: &mut S,
+        observer: Observer,
+    ) -> Result<Upload>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let idle = self.settings.idle_timeout;
+        let open = match next_message(messages, idle).await? {
+            Some(Message::Open(open)) => open,
+            Some(_) => return Err(Error::sequence("the first message must be open")),
+            None => {
+                return Err(Error::sequence(
+                    "the stream is empty; the first message must be open",
+                ));
+            }
+        };
+        let opened = self.open(caller, open).await?;
+        let (Opened::Writing(upload, _) | Opened::Committing(upload) | Opened::Finished(upload)) =
+            &opened;
+        observer.counts.send_replace(Counts {
+            committed_size: upload.committed_size(),
+            received_size: upload.committed_size(),
+            committing: false,
+        });
+        // Whoever does not look at it does not get it.
+        let _ = observer.opened.send(upload.clone());
+        match opened {
+            Opened::Finished(upload) => Ok(upload),
+            Opened::Committing(upload) => self.join_commit(upload).await,
+            Opened::Writing(upload, writer) => {
+                let mut receiver = Receiver::new(self, upload, writer, observer.counts)?;
+                let result = receiver.run(messages, idle).await;
+                receiver.end(result).await
+            }
+        }
+    }
+}
+
+async fn next_message<S>(messages: &mut S, idle: Duration) -> Result<Option<Message>>
+where
+    S: Stream<Item = Result<Message>> + Unpin + Send,
+{
+    next_before(messages, Instant::now() + idle).await
+}
+
+async fn next_before<S>(messages: &mut S, deadline: Instant) -> Result<Option<Message>>
+where
+    S: Stream<Item = Result<Message>> + Unpin + Send,
+{
+    let silent = |_| {
+        Error::new(
+            Kind::Unavailable,
+            Reason::IdleTimeout,
+            "the stream was silent for too long; resume it",
+        )
+        .retry_after(Duration::from_secs(1))
+    };
+    timeout_at(deadline, messages.next())
+        .await
+        .map_err(silent)?
+        .transpose()
+}
+
+// === impl Receiver ===
+
+impl Receiver {
+    fn new(
+        gateway: Arc<Gateway>,
+        upload: Upload,
+        writer: WriterTag,
+        counts: watch::Sender<Counts>,
+    ) -> Result<Self> {
+        let storage = gateway.storages.get(&upload.storage_id)?;
+        let chain = digest_so_far(&upload)?.map(DigestChain::from);
+        Ok(Self {
+            gateway,
+            storage,
+            writer,
+            upload,
+            counts,
+            next_offset: None,
+            filling: None,
+            in_flight: JoinSet::new(),
+            destination: None,
+            chain,
+        })
+    }
+
+    async fn run<S>(&mut self, messages: &mut S, idle: Duration) -> Result<Upload>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        loop {
+            match self.next(messages, idle).await? {
+                Some(Message::Chunk(chunk)) => self.chunk(chunk).await?,
+                Some(Message::Finish(finish)) => return self.finish(finish, messages).await,
+                Some(Message::Open(_)) => {
+                    return Err(Error::sequence("the stream is open already"));
+                }
+                None => {
+                    self.settle_all().await?;
+                    return Err(Error::precondition(
+                        Reason::Incomplete,
+                        "the stream ended without finish; whole parts are kept, resume by upload_id",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The next message; parts that come to their end meanwhile are counted.
+    async fn next<S>(&mut self, messages: &mut S, idle: Duration) -> Result<Option<Message>>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let deadline = Instant::now() + idle;
+        loop {
+            tokio::select! {
+                message = next_before(messages, deadline) => return message,
+                Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
+            }
+        }
+    }
+
+    async fn chunk(&mut self, chunk: Chunk) -> Result<()> {
+        let Chunk {
+            offset,
+            mut data,
+            crc32c,
+        } = chunk;
+        if let Some(expected) = crc32c {
+            check_crc32c(&data, expected)?;
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.check_offset(offset)?;
+        self.check_end(offset, data.len())?;
+        let mut offset = offset;
+        while !data.is_empty() {
+            let mut filling = match self.filling.take() {
+                Some(filling) => filling,
+                None => self.begin_part(offset)?,
+            };
+            let room = to_usize(filling.span.size) - filling.buffer.len();
+            let piece = data.split_to(room.min(data.len()));
+            filling.draw.draw(piece.len() as u64).await?;
+            filling.buffer.extend(&piece);
+            offset += piece.len() as u64;
+            self.next_offset = Some(offset);
+            if piece.len() == room && !self.is_held_for_single_put() {
+                self.dispatch(filling).await?;
+            } else {
+                self.filling = Some(filling);
+            }
+        }
+        // Nobody is woken for it: it is read along with what is committed.
+        self.counts.send_if_modified(|counts| {
+            counts.received_size = offset.max(counts.received_size);
+            false
+        });
+        Ok(())
+    }
+
+    /// The first chunk begins at `committed_size` or at an earlier part, every other where the one before ended.
+    fn check_offset(&self, offset: u64) -> Result<()> {
+        let committed = self.upload.committed_size();
+        let (expected, fits) = match self.next_offset {
+            Some(next) => (next, offset == next),
+            None => {
+                let begins_part = self.upload.plan.part_beginning_at(offset).is_some();
+                (
+                    committed,
+                    offset == committed || (offset < committed && begins_part),
+                )
+            }
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::wrong_offset(expected, offset))
+        }
+    }
+
+    fn check_end(&self, offset: u64, length: usize) -> Result<()> {
+        let end = offset.saturating_add(length as u64);
+        match self.upload.settled_size() {
+            Some(size) if end > size => Err(Error::new(
+                Kind::OutOfRange,
+                Reason::SizeExceeded,
+                format!("the file ends at {size}, the chunk at {end}"),
+            )
+            .with("file_size", size)),
+            Some(_) => Ok(()),
+            None => {
+                let max = self.gateway.max_size(&self.upload);
+                if end > max {
+                    Err(too_large(max))
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn begin_part(&self, offset: u64) -> Result<Filling> {
+        let number = self.upload.plan.part_beginning_at(offset);
+        let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
+        let (number, span) =
+            planned.ok_or_else(|| Error::fault("begin a part: outside the plan"))?;
+        let buffer = self.gateway.buffers.take(to_usize(span.size));
+        Ok(Filling {
+            number,
+            span,
+            buffer,
+            draw: self.gateway.budget.begin(),
+        })
+    }
+
+    /// A small file goes to the store whole, and only once the sender has said that it is whole.
+    fn is_held_for_single_put(&self) -> bool {
+        self.upload
+            .settled_size()
+            .is_some_and(|size| self.upload.fits_single_put(size))
+    }
+
+    /// Sends a part on its way, or compares one that was sent before.
+    async fn dispatch(&mut self, filling: Filling) -> Result<()> {
+        let Filling {
+            number,
+            span,
+            buffer,
+            draw,
+        } = filling;
+        let bytes = buffer.freeze();
+        if let Some(recorded) = self.upload.parts.get(number) {
+            if self.gateway.digest(bytes).await? == recorded.md5 {
+                return Ok(());
+            }
+            return Err(Error::precondition(
+                Reason::PrefixMismatch,
+                format!("part {number} differs from what was sent before"),
+            )
+            .with("part", number)
+            .with("offset", span.offset));
+        }
+        let destination = self.destination().await?;
+        while self.in_flight.len() >= self.gateway.settings.parts_in_flight {
+            if let Some(stored) = self.in_flight.join_next().await {
+                self.settle(stored)?;
+            }
+        }
+        let permit = Arc::clone(&self.gateway.in_flight).acquire_owned().await;
+        let permit = permit.map_err(|error| Error::internal("send a part", error))?;
+        let link = self.chain.as_mut().map(DigestChain::link);
+        let part = ReceivedPart {
+            number,
+            offset: span.offset,
+            bytes,
+            draw,
+            link,
+        };
+        let gateway = Arc::clone(&self.gateway);
+        self.in_flight.spawn(async move {
+            let stored = gateway.store_part(&destination, part).await;
+            drop(permit);
+            stored
+        });
+        Ok(())
+    }
+
+    /// Where the parts go; begins the store's session for the first of them.
+    async fn destination(&mut self) -> Result<Arc<Destination>> {
+        if let Some(known) = &self.destination {
+            return Ok(Arc::clone(known));
+        }
+        let session = match &self.upload.session {
+            Some(session) => session.clone(),
+            None => {
+                let object = new_object(&self.upload, None);
+                let session = self
+                    .gateway
+                    .patience
+                    .hold(|| self.storage.store.begin(&object))
+                    .await?;
+                let event = Event::SessionStarted {
+                    session: session.clone(),
+                };
+                self.gateway
+                    .transition(&mut self.upload, &event, Fence::Writer)
+                    .await?;
+                session
+            }
+        };
+        let destination = Arc::new(Destination {
+            upload_id: self.upload.id.clone(),
+            key: self.upload.object_key.clone(),
+            session,
+            writer: self.writer,
+            storage: Arc::clone(&self.storage),
+        });
+        self.destination = Some(Arc::clone(&destination));
+        Ok(destination)
+    }
+
+    async fn finish<S>(&mut self, finish: Finish, messages: &mut S) -> Result<Upload>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let total = self
+            .next_offset
+            .unwrap_or_else(|| self.upload.committed_size());
+        self.check_total(total, finish.file_size)?;
+        if finish.file_id.is_some() && self.chain.is_none() {
+            return Err(Error::precondition(
+                Reason::DigestUnknown,
+                "this upload keeps no digest of the whole file, so file_id cannot be checked",
+            ));
+        }
+        // A client that only half-closes once it has its answer is not waited for.
+        if let Ok(Some(_)) = next_before(messages, Instant::now() + FINISH_GRACE).await {
+            return Err(Error::sequence("nothing may follow finish"));
+        }
+        let promised = [self.upload.promised_md5(), finish.file_id];
+        if self.upload.parts.is_empty()
+            && self.upload.fits_single_put(total)
+            && self.in_flight.is_empty()
+        {
+            self.finish_single(total, promised).await?;
+        } else {
+            if let Some(filling) = self.filling.take() {
+                self.dispatch(filling).await?;
+            }
+            self.settle_all().await?;
+        }
+        let digest = digest_so_far(&self.upload)?.map(FileDigest::finish);
+        self.check_promise(promised, digest).await?;
+        self.counts.send_modify(|counts| counts.committing = true);
+        self.gateway.commit(&mut self.upload, total).await?;
+        Ok(self.upload.clone())
+    }
+
+    /// What was sent must be what was announced.
+    fn check_total(&self, total: u64, finished: Option<u64>) -> Result<()> {
+        let declared = self.upload.settled_size();
+        if let (Some(declared), Some(finished)) = (declared, finished)
+            && declared != finished
+        {
+            let message = format!("{finished}, but the upload was opened for {declared} bytes");
+            return Err(Error::invalid("finish.file_size", message));
+        }
+        if finished.is_some_and(|finished| finished < total) {
+            let message = format!("{total} bytes were sent");
+            return Err(Error::new(Kind::OutOfRange, Reason::SizeExceeded, message));
+        }
+        let wanted = declared
+            .or(finished)
+            .unwrap_or(total)
+            .max(self.upload.committed_size());
+        if total < wanted {
+            return Err(Error::precondition(
+                Reason::Incomplete,
+                format!("{total} of {wanted} bytes were sent; resume by upload_id"),
+            )
+            .with("file_size", wanted));
+        }
+        Ok(())
+    }
+
+    /// Puts a small file whole; a store without conditional puts gets it as the only part of a session.
+    async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 2]) -> Result<()> {
+        debug_assert!(total <= SINGLE_PUT_MAX, "more goes in parts");
+        let filling = match self.filling.take() {
+            Some(filling) => filling,
+            None => self.begin_part(0)?,
+        };
+        let Filling {
+            number,
+            span,
+            buffer,
+            draw,
+        } = filling;
+        let bytes = buffer.freeze();
+        // Before anything is put: a wrong file is not stored at all.
+        if promised.iter().any(Option::is_some) {
+            let digest = self.gateway.digest(bytes.clone()).await?;
+            self.check_promise(promised, Some(digest)).await?;
+        }
+        let link = self.chain.as_mut().map(DigestChain::link);
+        let part = ReceivedPart {
+            number,
+            offset: span.offset,
+            bytes,
+            draw,
+            link,
+        };
+        let stored = self
+            .gateway
+            .store_whole(&self.storage, &self.upload, self.writer, part)
+            .await?;
+        self.count(stored);
+        Ok(())
+    }
+
+    async fn check_promise(
+        &mut self,
+        promised: [Option<Md5>; 2],
+        digest: Option<Md5>,
+    ) -> Result<()> {
+        let Some(digest) = digest else { return Ok(()) };
+        match promised
+            .into_iter()
+            .flatten()
+            .find(|promised| *promised != digest)
+        {
+            None => Ok(()),
+            Some(promised) => {
+                let error = digest_mismatch(promised, digest);
+                Err(self.gateway.refuse(&mut self.upload, error).await)
+            }
+        }
+    }
+
+    async fn settle_all(&mut self) -> Result<()> {
+        while let Some(stored) = self.in_flight.join_next().await {
+            self.settle(stored)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, stored: Result<Result<Part>, tokio::task::JoinError>) -> Result<()> {
+        let part = stored.map_err(|error| Error::internal("store a part", error))??;
+        self.count(part);
+        Ok(())
+    }
+
+    fn count(&mut self, part: Part) {
+        self.upload.parts.insert(part);
+        let committed_size = self.upload.committed_size();
+        self.counts.send_if_modified(|counts| {
+            let moved = counts.committed_size < committed_size;
+            counts.committed_size = committed_size.max(counts.committed_size);
+            moved
+        });
+    }
+
+    /// Lets whole parts come to their end before a failure is passed on; another writer's parts are not waited for.
+    async fn end(mut self, result: Result<Upload>) -> Result<Upload> {
+        let mut error = match result {
+            Ok(upload) => return Ok(upload),
+            Err(error) => error,
+        };
+        if error.reason() == Reason::TakenOver {
+            self.in_flight.shutdown().await;
+        }
+        while let Some(stored) = self.in_flight.join_next().await {
+            if let Err(late) = self.settle(stored) {
+                tracing::debug!(upload_id = %self.upload.id, error = %late, "a part was lost with its stream");
+            }
+        }
+        if error.reason() == Reason::SessionLost && self.upload.phase == Phase::Open {
+            error = self.gateway.refuse(&mut self.upload, error).await;
+        }
+        Err(error
+            .with("upload_id", &self.upload.id)
+            .with("committed_size", self.upload.committed_size()))
+    }
+}
+
+/// The whole-file digest up to the committed size, where one is kept.
+pub(super) fn digest_so_far(upload: &Upload) -> Result<Option<FileDigest>> {
+    if upload.file.skip_file_digest {
+        return Ok(None);
+    }
+    let Some(last) = upload.parts.last_committed() else {
+        return Ok(Some(FileDigest::default()));
+    };
+    let resumed = last.digest.as_ref().map(FileDigest::resume).transpose();
+    resumed.map_err(|error| Error::internal("resume a file digest", error))
+}
+
+fn check_crc32c(data: &[u8], expected: u32) -> Result<()> {
+    let found = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data);
+    if found == u64::from(expected) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::DataLoss,
+        Reason::ChecksumMismatch,
+        "a chunk's CRC32C is not that of its data; resume",
+    ))
+}

@@ -1,0 +1,114 @@
+//! The configured storages.
+
+use std::sync::Arc;
+
+use crate::{
+    blobs::BlobStore,
+    error::{Error, Kind, Reason, Result},
+    upload::StoreLimits,
+};
+
+/// A place files go to.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// Its name in the configuration and in records.
+    pub id: String,
+    /// The adapter.
+    pub store: Arc<dyn BlobStore>,
+    /// Where object keys begin; may be empty.
+    pub prefix: String,
+    /// The least part size in bytes.
+    pub part_size: u64,
+    /// What the store takes and the gateway's memory allows.
+    pub limits: StoreLimits,
+}
+
+/// All of them, one the default.
+#[derive(Debug, Clone)]
+pub struct Storages {
+    all: Vec<Arc<Storage>>,
+    default: usize,
+}
+
+// === impl Storage ===
+
+impl Storage {
+    /// The storage `id` over `store`.
+    pub fn new(
+        id: impl Into<String>,
+        store: Arc<dyn BlobStore>,
+        prefix: impl Into<String>,
+        part_size: u64,
+    ) -> Self {
+        let limits = store.limits();
+        Self {
+            id: id.into(),
+            store,
+            prefix: prefix.into(),
+            part_size,
+            limits,
+        }
+    }
+}
+
+// === impl Storages ===
+
+impl Storages {
+    /// The storages, of which the one named `default` serves those who name none.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no storage of that name.
+    pub fn new(all: Vec<Storage>, default: &str) -> Result<Self> {
+        let all: Vec<Arc<Storage>> = all.into_iter().map(Arc::new).collect();
+        let default = all
+            .iter()
+            .position(|storage| storage.id == default)
+            .ok_or_else(|| not_found(default))?;
+        Ok(Self { all, default })
+    }
+
+    /// The storage of that name, or the default one for an empty name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn get(&self, id: &str) -> Result<Arc<Storage>> {
+        if id.is_empty() {
+            return Ok(Arc::clone(&self.all[self.default]));
+        }
+        self.iter()
+            .find(|storage| storage.id == id)
+            .map(Arc::clone)
+            .ok_or_else(|| not_found(id))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Storage>> {
+        self.all.iter()
+    }
+
+    /// Bounds every storage's parts to `size` bytes.
+    pub(super) fn with_largest_part(mut self, size: u64) -> Self {
+        for storage in &mut self.all {
+            let storage = Arc::make_mut(storage);
+            storage.limits.max_part_size = storage.limits.max_part_size.min(size);
+        }
+        self
+    }
+
+    /// The largest part in bytes that any file may be cut into.
+    pub(super) fn largest_part(&self) -> u64 {
+        self.iter()
+            .map(|storage| storage.limits.max_part_size)
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+fn not_found(id: &str) -> Error {
+    Error::new(
+        Kind::NotFound,
+        Reason::StorageNotFound,
+        format!("no storage `{id}`"),
+    )
+    .with("storage_id", id)
+}

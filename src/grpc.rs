@@ -1,0 +1,31 @@
+//! The gRPC edge: parse, ask the gateway, convert.
+
+mod convert;
+mod signing;
+mod upload;
+
+use tonic_reflection::server::{Builder, v1, v1alpha};
+
+pub use self::{signing::SigningApi, upload::UploadApi};
+use crate::proto;
+
+/// Reflection in both versions, over this API, health and the types of error details, so that a client without proto
+/// files can call everything and read every error.
+///
+/// # Errors
+/// A descriptor set that is none, which the build does not produce.
+pub fn reflection() -> Result<
+    (
+        v1::ServerReflectionServer<impl v1::ServerReflection>,
+        v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>,
+    ),
+    tonic_reflection::server::Error,
+> {
+    let builder = || {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok((builder().build_v1()?, builder().build_v1alpha()?))
+}

@@ -1,0 +1,320 @@
+//! Between the wire's messages and the domain's values: the only place that names both.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost_types::Timestamp as WireTimestamp;
+use tonic::{Code, Status};
+
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    gateway::{Chunk, Counts, Finish, Limits, Message, Open, Target},
+    proto::v1,
+    state::Cursor,
+    upload::{
+        self, FileMetadata, Md5, Object, Permissions, Phase, Residence, Timestamp, Upload, UploadId,
+    },
+};
+
+/// A message of a stream.
+pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
+    use v1::upload_request::Message as Wire;
+    match request.message {
+        Some(Wire::Open(open)) => self::open(open).map(Message::Open),
+        Some(Wire::Chunk(chunk)) => Ok(Message::Chunk(Chunk {
+            offset: size("chunk.offset", chunk.offset)?,
+            data: chunk.data,
+            crc32c: chunk.crc32c,
+        })),
+        Some(Wire::Finish(finish)) => Ok(Message::Finish(Finish {
+            file_size: finish
+                .file_size
+                .map(|value| size("finish.file_size", value))
+                .transpose()?,
+            file_id: finish
+                .file_id
+                .map(|text| digest("finish.file_id", &text))
+                .transpose()?,
+        })),
+        None => Err(Error::sequence("a message must be open, chunk or finish")),
+    }
+}
+
+/// Why a stream could not be read: a message that is none, or the client has gone.
+pub(super) fn stream_error(status: &Status, max_message_size: u64) -> Error {
+    match status.code() {
+        Code::OutOfRange => {
+            Error::sequence(format!("a message is larger than {max_message_size} bytes"))
+                .with("max_message_size", max_message_size)
+        }
+        Code::Internal if status.message().contains("decode") => {
+            Error::sequence("a message could not be decoded: not an UploadRequest in UTF-8")
+        }
+        _ => Error::new(
+            Kind::Cancelled,
+            Reason::ClientGone,
+            "the client ended the stream",
+        ),
+    }
+}
+
+/// An upload's name.
+pub(super) fn upload_id(text: &str) -> Result<UploadId> {
+    // What cannot be an id is nobody's: the answer tells no more than for an unknown one.
+    text.parse()
+        .map_err(|_| Error::upload_not_found(text.chars().take(80).collect::<String>()))
+}
+
+/// A filter by phase; unspecified is none.
+pub(super) fn phase_filter(value: i32) -> Result<Option<Phase>> {
+    match v1::Phase::try_from(value) {
+        Ok(v1::Phase::Unspecified) => Ok(None),
+        Ok(v1::Phase::Open) => Ok(Some(Phase::Open)),
+        Ok(v1::Phase::Committing) => Ok(Some(Phase::Committing)),
+        Ok(v1::Phase::Complete) => Ok(Some(Phase::Complete)),
+        Ok(v1::Phase::Aborted) => Ok(Some(Phase::Aborted)),
+        Err(_) => Err(Error::invalid("phase", "not a phase")),
+    }
+}
+
+/// How many uploads a page holds: 100 where nothing is said.
+pub(super) fn page_size(value: i32) -> Result<usize> {
+    match usize::try_from(value) {
+        Ok(0) => Ok(100),
+        Ok(size @ 1..=1000) => Ok(size),
+        Ok(_) | Err(_) => Err(Error::invalid("page_size", "must be 0 to 1,000")),
+    }
+}
+
+/// Where a listing goes on.
+pub(super) fn cursor(token: &str) -> Result<Option<Cursor>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let parse = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+        let (created_at, id) = text.split_once(' ')?;
+        Some(Cursor {
+            created_at: Timestamp(created_at.parse().ok()?),
+            id: id.parse().ok()?,
+        })
+    };
+    parse()
+        .map(Some)
+        .ok_or_else(|| Error::invalid("page_token", "not a token of this listing"))
+}
+
+/// The token of a place in a listing; empty for none.
+pub(super) fn page_token(cursor: Option<&Cursor>) -> String {
+    cursor
+        .map(|cursor| URL_SAFE_NO_PAD.encode(format!("{} {}", cursor.created_at.0, cursor.id)))
+        .unwrap_or_default()
+}
+
+/// An upload's record.
+pub(super) fn upload(upload: &Upload) -> v1::Upload {
+    let parts = upload.parts.iter_committed().map(|part| v1::Part {
+        part: number(part.number),
+        md5: part.md5.to_string(),
+        size: bytes(part.size),
+        offset: bytes(part.offset),
+    });
+    v1::Upload {
+        parts: parts.collect(),
+        ..summary(upload)
+    }
+}
+
+/// An upload's record without its parts.
+pub(super) fn summary(upload: &Upload) -> v1::Upload {
+    v1::Upload {
+        upload_id: upload.id.to_string(),
+        file: Some(file(upload)),
+        phase: phase(upload.phase).into(),
+        residence: residence(upload.residence).into(),
+        storage_id: upload.storage_id.clone(),
+        part_size: upload.plan.part_size().map_or(0, bytes),
+        committed_size: bytes(upload.committed_size()),
+        parts: Vec::new(),
+        resumable_id: upload.session.clone().unwrap_or_default(),
+        resume_token: String::new(),
+        owner: upload.owner.subject.clone(),
+        created_at: Some(time(upload.created_at)),
+        updated_at: Some(time(upload.updated_at)),
+        expires_at: Some(time(upload.expires_at)),
+        object: upload.object.as_ref().map(object),
+    }
+}
+
+/// Progress that carries the whole record: the first and the last.
+pub(super) fn progress_with_upload(record: &Upload, received_size: u64) -> v1::UploadProgress {
+    v1::UploadProgress {
+        upload_id: record.id.to_string(),
+        committed_size: bytes(record.committed_size()),
+        received_size: bytes(received_size),
+        phase: phase(record.phase).into(),
+        resume_token: String::new(),
+        upload: Some(upload(record)),
+    }
+}
+
+/// Progress in between.
+pub(super) fn progress(id: &UploadId, counts: Counts) -> v1::UploadProgress {
+    let phase = if counts.committing {
+        v1::Phase::Committing
+    } else {
+        v1::Phase::Open
+    };
+    v1::UploadProgress {
+        upload_id: id.to_string(),
+        committed_size: bytes(counts.committed_size),
+        received_size: bytes(counts.received_size),
+        phase: phase.into(),
+        resume_token: String::new(),
+        upload: None,
+    }
+}
+
+/// What the gateway takes.
+pub(super) fn limits(limits: Limits) -> v1::Limits {
+    v1::Limits {
+        storage_id: limits.storage_id,
+        residence: residence(limits.residence).into(),
+        max_file_size: bytes(limits.max_file_size),
+        max_unknown_file_size: bytes(limits.max_unknown_file_size),
+        part_size: bytes(limits.part_size),
+        max_single_put_size: bytes(limits.max_single_put_size),
+        max_message_size: bytes(limits.max_message_size),
+        preferred_chunk_size: bytes(limits.preferred_chunk_size),
+        idle_timeout_seconds: bytes(limits.idle_timeout.as_secs()),
+        expiry_seconds: bytes(limits.expiry.as_secs()),
+    }
+}
+
+fn open(open: v1::Open) -> Result<Open> {
+    use v1::open::Target as Wire;
+    let target = match open.target {
+        Some(Wire::File(file)) => {
+            let storage_id = file.storage_id.clone();
+            Target::File {
+                file: file_metadata(file)?,
+                storage_id,
+            }
+        }
+        Some(Wire::UploadId(id)) => Target::Upload(upload_id(&id)?),
+        None => return Err(Error::invalid("open.target", "must be file or upload_id")),
+    };
+    Ok(Open {
+        target,
+        restart: open.restart,
+    })
+}
+
+fn file_metadata(file: v1::FileMetadata) -> Result<FileMetadata> {
+    Ok(FileMetadata {
+        permissions: match file.permissions() {
+            v1::Permissions::Unspecified | v1::Permissions::None => Permissions::None,
+            v1::Permissions::Support => Permissions::Support,
+            v1::Permissions::Admin => Permissions::Admin,
+        },
+        file_size: file
+            .file_size
+            .map(|value| size("open.file.file_size", value))
+            .transpose()?,
+        file_id: Some(file.file_id).filter(|text| !text.is_empty()),
+        file_name: file.file_name,
+        file_mime: file.file_mime,
+        public: file.public,
+        tags: file.tags,
+        file_path: file.file_path,
+        skip_file_digest: file.skip_file_digest,
+    })
+}
+
+fn file(upload: &Upload) -> v1::FileMetadata {
+    let file = &upload.file;
+    let permissions = match file.permissions {
+        Permissions::None => v1::Permissions::None,
+        Permissions::Support => v1::Permissions::Support,
+        Permissions::Admin => v1::Permissions::Admin,
+    };
+    v1::FileMetadata {
+        file_name: file.file_name.clone(),
+        file_size: file.file_size.map(bytes),
+        file_mime: file.file_mime.clone(),
+        file_id: file.file_id.clone().unwrap_or_default(),
+        permissions: permissions.into(),
+        public: file.public,
+        tags: file.tags.clone(),
+        file_path: file.file_path.clone(),
+        storage_id: upload.storage_id.clone(),
+        skip_file_digest: file.skip_file_digest,
+    }
+}
+
+fn object(object: &Object) -> v1::Object {
+    v1::Object {
+        bucket: object.bucket.clone(),
+        key: object.key.clone(),
+        etag: object.etag.clone(),
+        size: bytes(object.size),
+        md5: object.md5.map(|md5| md5.to_string()).unwrap_or_default(),
+    }
+}
+
+fn phase(phase: Phase) -> v1::Phase {
+    match phase {
+        Phase::Open => v1::Phase::Open,
+        Phase::Committing => v1::Phase::Committing,
+        Phase::Complete => v1::Phase::Complete,
+        Phase::Aborted => v1::Phase::Aborted,
+    }
+}
+
+fn residence(residence: Residence) -> v1::Residence {
+    match residence {
+        Residence::AmazonS3 => v1::Residence::AmazonS3,
+        Residence::AzureStorage => v1::Residence::AzureStorage,
+    }
+}
+
+fn size(field: &'static str, value: i64) -> Result<u64> {
+    u64::try_from(value).map_err(|_| Error::invalid(field, "must not be negative"))
+}
+
+fn digest(field: &'static str, text: &str) -> Result<Md5> {
+    text.parse()
+        .map_err(|error: upload::InvalidDigest| Error::invalid(field, error.to_string()))
+}
+
+/// A size on the wire; no file comes near the end of an `int64`.
+fn bytes(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn number(part: u32) -> i32 {
+    i32::try_from(part).unwrap_or(i32::MAX)
+}
+
+fn time(time: Timestamp) -> WireTimestamp {
+    let seconds = bytes(time.0 / 1000);
+    let nanos = i32::try_from(time.0 % 1000).unwrap_or_default() * 1_000_000;
+    WireTimestamp { seconds, nanos }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_token_leads_back_to_its_place() {
+        let cursor = Cursor {
+            created_at: Timestamp(17),
+            id: UploadId::generate(None),
+        };
+        assert_eq!(
+            self::cursor(&page_token(Some(&cursor))).unwrap(),
+            Some(cursor)
+        );
+        assert_eq!(self::cursor("").unwrap(), None);
+        assert!(self::cursor("rubbish").is_err());
+    }
+}

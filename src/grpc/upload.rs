@@ -1,0 +1,305 @@
+//! `UploadService`: bytes through the gateway, and the record's life.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, stream, stream::BoxStream};
+use tokio::sync::{oneshot, watch};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert;
+use crate::{
+    error::{Error, Result},
+    gateway::{Caller, Counts, Gateway, Message, Observer},
+    proto::v1::{
+        DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
+        ListUploadsResponse, Upload, UploadProgress, UploadRequest, UploadResponse,
+        WatchUploadRequest, upload_service_server::UploadService,
+    },
+    status::grpc_status,
+    upload,
+};
+
+/// How long a stream that was answered is read on, so that the client sees the answer and not a broken connection.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How often received bytes are told of while nothing is committed.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves `UploadService`.
+#[derive(Debug, Clone)]
+pub struct UploadApi {
+    gateway: Arc<Gateway>,
+    max_message_size: u64,
+}
+
+/// A stream that is being received by its own task.
+#[derive(Debug)]
+struct Receiving {
+    opened: oneshot::Receiver<upload::Upload>,
+    counts: watch::Receiver<Counts>,
+    finished: oneshot::Receiver<Result<upload::Upload>>,
+}
+
+/// Where a stream of progress stands.
+#[derive(Debug)]
+enum Progress {
+    Opening(Receiving),
+    Running(upload::UploadId, Counts, Receiving),
+    Ended,
+}
+
+// === impl UploadApi ===
+
+impl UploadApi {
+    /// Serves `gateway`, with messages of at most `max_message_size` bytes.
+    pub fn new(gateway: Arc<Gateway>, max_message_size: u64) -> Self {
+        Self {
+            gateway,
+            max_message_size,
+        }
+    }
+
+    /// Receives in a task of its own: when the client goes away, whole parts are still committed.
+    fn receive(&self, request: Request<Streaming<UploadRequest>>) -> Receiving {
+        let caller = caller(&request);
+        let gateway = Arc::clone(&self.gateway);
+        let max_message_size = self.max_message_size;
+        let (opened, opened_by) = oneshot::channel();
+        let (counts, counted) = watch::channel(Counts::default());
+        let (finished, ended) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut messages = request.into_inner().map(|read| match read {
+                Ok(request) => convert::message(request),
+                Err(status) => Err(convert::stream_error(&status, max_message_size)),
+            });
+            let result = gateway
+                .receive(&caller, &mut messages, Observer { opened, counts })
+                .await;
+            if let Err(Err(error)) = finished.send(result) {
+                tracing::debug!(%error, "the client was gone before its stream failed");
+            }
+            drain(&mut messages).await;
+        });
+        Receiving {
+            opened: opened_by,
+            counts: counted,
+            finished: ended,
+        }
+    }
+}
+
+/// Without authentication everybody is the same caller.
+fn caller<T>(_request: &Request<T>) -> Caller {
+    Caller::default()
+}
+
+async fn drain(messages: &mut (impl Stream<Item = Result<Message>> + Unpin)) {
+    let all = async { while let Some(Ok(_)) = messages.next().await {} };
+    // A client that still sends by then has had its answer.
+    let _ = tokio::time::timeout(DRAIN, all).await;
+}
+
+fn respond<T>(result: Result<T>) -> Result<Response<T>, Status> {
+    result
+        .map(Response::new)
+        .map_err(|error| grpc_status(&error))
+}
+
+#[tonic::async_trait]
+impl UploadService for UploadApi {
+    async fn upload(
+        &self,
+        request: Request<Streaming<UploadRequest>>,
+    ) -> Result<Response<UploadResponse>, Status> {
+        let result = self.receive(request).ended().await;
+        respond(result.map(|upload| UploadResponse {
+            upload: Some(convert::upload(&upload)),
+        }))
+    }
+
+    type UploadWithProgressStream = BoxStream<'static, Result<UploadProgress, Status>>;
+
+    async fn upload_with_progress(
+        &self,
+        request: Request<Streaming<UploadRequest>>,
+    ) -> Result<Response<Self::UploadWithProgressStream>, Status> {
+        let progress = Progress::Opening(self.receive(request));
+        Ok(Response::new(
+            stream::unfold(progress, Progress::next).boxed(),
+        ))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<Upload>, Status> {
+        let caller = caller(&request);
+        let found = async {
+            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            self.gateway.get_upload(&caller, &id).await
+        };
+        respond(found.await.map(|upload| convert::upload(&upload)))
+    }
+
+    async fn list_uploads(
+        &self,
+        request: Request<ListUploadsRequest>,
+    ) -> Result<Response<ListUploadsResponse>, Status> {
+        let caller = caller(&request);
+        let page = async {
+            let request = request.get_ref();
+            let phase = convert::phase_filter(request.phase)?;
+            let limit = convert::page_size(request.page_size)?;
+            let after = convert::cursor(&request.page_token)?;
+            self.gateway
+                .list_uploads(&caller, phase, limit, after)
+                .await
+        };
+        respond(page.await.map(|page| ListUploadsResponse {
+            uploads: page.uploads.iter().map(convert::summary).collect(),
+            next_page_token: convert::page_token(page.next.as_ref()),
+        }))
+    }
+
+    async fn delete_upload(
+        &self,
+        request: Request<DeleteUploadRequest>,
+    ) -> Result<Response<Upload>, Status> {
+        let caller = caller(&request);
+        let deleted = async {
+            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            self.gateway.delete_upload(&caller, &id).await
+        };
+        respond(deleted.await.map(|upload| convert::upload(&upload)))
+    }
+
+    async fn get_limits(
+        &self,
+        request: Request<GetLimitsRequest>,
+    ) -> Result<Response<Limits>, Status> {
+        respond(
+            self.gateway
+                .limits(&request.get_ref().storage_id)
+                .map(convert::limits),
+        )
+    }
+
+    type WatchUploadStream = BoxStream<'static, Result<UploadProgress, Status>>;
+
+    async fn watch_upload(
+        &self,
+        request: Request<WatchUploadRequest>,
+    ) -> Result<Response<Self::WatchUploadStream>, Status> {
+        let caller = caller(&request);
+        let gateway = Arc::clone(&self.gateway);
+        let first = async {
+            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            gateway.get_upload(&caller, &id).await
+        };
+        let first = first.await.map_err(|error| grpc_status(&error))?;
+        Ok(Response::new(watch(gateway, caller, first).boxed()))
+    }
+}
+
+/// The record, then its changes, until it is finished.
+fn watch(
+    gateway: Arc<Gateway>,
+    caller: Caller,
+    first: upload::Upload,
+) -> impl Stream<Item = Result<UploadProgress, Status>> {
+    let head = convert::progress_with_upload(&first, first.committed_size());
+    let changes = stream::unfold(Some(first), move |seen| {
+        let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
+        async move {
+            let seen = seen.filter(upload::Upload::is_live)?;
+            match gateway.next_change(&caller, &seen).await {
+                Ok(upload) => {
+                    let mut progress =
+                        convert::progress_with_upload(&upload, upload.committed_size());
+                    if upload.is_live() {
+                        progress.upload = None;
+                    }
+                    Some((Ok(progress), Some(upload)))
+                }
+                Err(error) => Some((Err(grpc_status(&error)), None)),
+            }
+        }
+    });
+    stream::iter([Ok(head)]).chain(changes)
+}
+
+// === impl Receiving ===
+
+impl Receiving {
+    async fn ended(self) -> Result<upload::Upload> {
+        self.finished
+            .await
+            .unwrap_or_else(|_| Err(Error::fault("receive a stream: the task is gone")))
+    }
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// The next message: the upload as it was opened, then the latest counts, at last the finished upload.
+    async fn next(self) -> Option<(Result<UploadProgress, Status>, Self)> {
+        match self {
+            Self::Opening(mut receiving) => match (&mut receiving.opened).await {
+                Ok(upload) => {
+                    let counts = *receiving.counts.borrow_and_update();
+                    let first = convert::progress_with_upload(&upload, counts.received_size);
+                    Some((Ok(first), Self::Running(upload.id, counts, receiving)))
+                }
+                Err(_) => Some((Self::last(receiving.ended().await), Self::Ended)),
+            },
+            Self::Running(id, told, receiving) => Some(Self::run(id, told, receiving).await),
+            Self::Ended => None,
+        }
+    }
+
+    async fn run(
+        id: upload::UploadId,
+        told: Counts,
+        mut receiving: Receiving,
+    ) -> (Result<UploadProgress, Status>, Self) {
+        let Receiving {
+            counts, finished, ..
+        } = &mut receiving;
+        let mut finished = pin!(finished);
+        loop {
+            tokio::select! {
+                biased;
+                result = finished.as_mut() => {
+                    let result = result.unwrap_or_else(|_| Err(Error::fault("receive a stream: the task is gone")));
+                    return (Self::last(result), Self::Ended);
+                }
+                changed = counts.changed() => {
+                    // The sender goes with the task, whose result is next.
+                    if changed.is_err() {
+                        let result = finished.as_mut().await;
+                        let result = result.unwrap_or_else(|_| Err(Error::fault("receive a stream: the task is gone")));
+                        return (Self::last(result), Self::Ended);
+                    }
+                }
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+            }
+            let latest = *counts.borrow_and_update();
+            if latest != told {
+                return (
+                    Ok(convert::progress(&id, latest)),
+                    Self::Running(id, latest, receiving),
+                );
+            }
+        }
+    }
+
+    fn last(result: Result<upload::Upload>) -> Result<UploadProgress, Status> {
+        match result {
+            Ok(upload) => Ok(convert::progress_with_upload(
+                &upload,
+                upload.committed_size(),
+            )),
+            Err(error) => Err(grpc_status(&error)),
+        }
+    }
+}
