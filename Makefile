@@ -1,0 +1,31 @@
+# The project's commands. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+.PHONY: help demo run dev test check bench
+
+help: ## List these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: ## Upload, kill the gateway in mid-stream, resume, compare digests (needs Rust only)
+	cargo run --locked -- demo
+
+run: ## Run the gateway on its embedded stores, in ./data
+	cargo run --locked -- serve
+
+dev: ## Run the gateway on real Redis, S3 (versitygw) and Azure (Azurite), in ./data/dev
+	@tests/backends/dev
+
+test: ## Install the servers the tests need, run every test, stop the servers
+	@tests/backends/run
+
+check: ## Formatting, clippy and rustdoc without a warning
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+	@if command -v typos >/dev/null; then typos; else echo 'not checked: spelling (typos is not installed)'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run tests/backends/{install,run,dev}; \
+	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
+
+bench: ## Measure throughput, CPU and memory of a release build
+	cargo bench --locked --bench gateway
