@@ -1,0 +1,34 @@
+//! What the integration tests share: real servers, found or started, and stopped when dropped.
+//!
+//! A test program says `#[path = "common/lib.rs"] mod common;`, and a test asks for what it needs:
+//! `let Some(s3) = common::s3().await else { return };`. Under `make test` one server of each kind serves all tests, and
+//! each call gets a database, bucket or container of its own. Under plain `cargo test` the server is started by the first
+//! test that asks and stopped with the last. `private_…` starts a server for one test alone, to be killed or paused.
+//! `None` means that the program is not on this machine: the skip is printed and counted, and is a panic under
+//! `REQUIRE_BACKENDS=1`. Programs are looked for in `.tools/bin`, where `tests/backends/install` puts them, then in PATH.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses a part of this"
+)]
+#![allow(unreachable_pub, reason = "public to the test programs")]
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
+mod azurite;
+mod programs;
+mod redis_cluster;
+mod redis_sentinel;
+mod redis_server;
+mod redis_tls;
+mod server;
+mod versitygw;
+
+pub use azurite::{AzureBackend, azure, private_azure};
+pub use programs::{grpcurl, python};
+pub use redis_cluster::{RedisCluster, redis_cluster};
+pub use redis_sentinel::{RedisSentinels, redis_sentinels};
+pub use redis_server::{RedisBackend, private_redis, redis};
+pub use redis_tls::{RedisTls, redis_tls};
+pub use server::Server;
+pub use versitygw::{S3Backend, private_s3, s3};

@@ -1,0 +1,66 @@
+//! Programs the tests run, and what happens when one is missing.
+
+use std::{
+    env,
+    fs::OpenOptions,
+    io::Write as _,
+    path::{Path, PathBuf},
+    thread,
+};
+
+/// The path of `grpcurl`.
+pub fn grpcurl() -> Option<PathBuf> {
+    find("grpcurl")
+}
+
+/// The path of a Python interpreter that can import `grpc` and `grpc_tools`.
+pub fn python() -> Option<PathBuf> {
+    let python = tools().join("venv/bin/python");
+    python
+        .is_file()
+        .then_some(python)
+        .or_else(|| skip("Python with grpcio"))
+}
+
+/// The path of the program called `name`; `None`, after the skip was noted, when there is none.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    std::iter::once(tools().join("bin"))
+        .chain(env::split_paths(&path))
+        .map(|directory| directory.join(name))
+        .find(|program| program.is_file())
+        .or_else(|| skip(name))
+}
+
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools")
+}
+
+/// Notes that the running test is skipped for want of `what`, where `tests/backends/run` counts it.
+#[expect(clippy::print_stderr, reason = "a skip has to be seen")]
+fn skip<T>(what: &str) -> Option<T> {
+    let program = env::current_exe().unwrap();
+    let program = program.file_stem().unwrap().to_string_lossy();
+    // Cargo appends a hash to the name of the test program.
+    let program = program.rsplit_once('-').map_or(&*program, |(name, _)| name);
+    let thread = thread::current();
+    let line = format!(
+        "SKIPPED {program}::{}: no {what}",
+        thread.name().unwrap_or("?")
+    );
+    assert!(
+        env::var_os("REQUIRE_BACKENDS").is_none_or(|value| value != "1"),
+        "{line}, and REQUIRE_BACKENDS=1 is set"
+    );
+    eprintln!("{line}");
+    if let Some(log) = env::var_os("TEST_SKIP_LOG") {
+        let mut log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(log)
+            .unwrap();
+        // One write, so that lines of concurrent tests do not mix.
+        log.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+    None
+}

@@ -1,0 +1,98 @@
+//! Redis with fail-over: a primary, a replica, and three Sentinels that watch them.
+
+use std::{collections::HashMap, fs};
+
+use super::{
+    programs,
+    redis_server::{private_redis, query, try_query, url},
+    server::{self, Server},
+};
+
+/// A watched primary. Killing `primary` makes `replica` the new one within a few seconds.
+#[derive(Debug)]
+pub struct RedisSentinels {
+    /// The name under which the Sentinels know the primary.
+    pub name: &'static str,
+    /// `redis://127.0.0.1:PORT` of each Sentinel.
+    pub urls: Vec<String>,
+    /// Takes the writes.
+    pub primary: Server,
+    /// Follows the primary.
+    pub replica: Server,
+    sentinels: Vec<Server>,
+}
+
+const NAME: &str = "gateway";
+
+/// A set for the caller alone; the Sentinels know each other and the replica when this returns.
+pub fn redis_sentinels() -> Option<RedisSentinels> {
+    let program = programs::find("redis-server")?;
+    let (primary, _) = private_redis(&[])?;
+    let (replica, _) = private_redis(&["--replicaof", "127.0.0.1", &primary.port().to_string()])?;
+    let watch = format!(
+        "bind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} 500\n\
+         sentinel failover-timeout {NAME} 2000\n",
+        primary.port()
+    );
+    let sentinels: Vec<_> = (0..3)
+        .map(|_| {
+            Server::start(|port, directory| {
+                let configuration = directory.join("sentinel.conf");
+                let directory = directory.display();
+                fs::write(
+                    &configuration,
+                    format!("port {port}\ndir {directory}\n{watch}"),
+                )
+                .unwrap();
+                let mut command = std::process::Command::new(&program);
+                command.arg(configuration).arg("--sentinel");
+                command
+            })
+        })
+        .collect();
+    let urls: Vec<_> = sentinels.iter().map(url).collect();
+    for sentinel in &urls {
+        server::poll(|| knows_the_others(sentinel).then_some(()))
+            .expect("the Sentinels found each other");
+    }
+    Some(RedisSentinels {
+        name: NAME,
+        urls,
+        primary,
+        replica,
+        sentinels,
+    })
+}
+
+impl RedisSentinels {
+    /// The port of the server the Sentinels call the primary now.
+    pub fn primary_port(&self) -> u16 {
+        let (_, port): (String, u16) = query(
+            &self.urls[0],
+            redis::cmd("SENTINEL")
+                .arg("get-master-addr-by-name")
+                .arg(NAME),
+        );
+        port
+    }
+
+    /// Kills the primary and returns when the replica has taken its place.
+    pub fn fail_over(&mut self) {
+        self.primary.kill();
+        let promoted = || {
+            let role: redis::RedisResult<Vec<redis::Value>> =
+                try_query(&url(&self.replica), &redis::cmd("ROLE"));
+            let is_primary = role.is_ok_and(|role| {
+                role.first() == Some(&redis::Value::BulkString(b"master".into()))
+            });
+            (is_primary && self.primary_port() == self.replica.port()).then_some(())
+        };
+        server::poll(promoted).expect("the Sentinels promoted the replica");
+    }
+}
+
+fn knows_the_others(sentinel: &str) -> bool {
+    let state: redis::RedisResult<HashMap<String, String>> =
+        try_query(sentinel, redis::cmd("SENTINEL").arg("master").arg(NAME));
+    state.is_ok_and(|state| state["num-other-sentinels"] == "2" && state["num-slaves"] == "1")
+}
