@@ -1,6 +1,7 @@
 //! The upload gateway.
 
 pub mod blobs;
+pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod grpc;
