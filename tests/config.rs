@@ -1,5 +1,7 @@
 //! Configuration: precedence, refusals that name the key, secrets, and the example file.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 use std::{fs, path::Path};
 
 use serde_json::Value;
