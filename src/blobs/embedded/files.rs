@@ -1,0 +1,120 @@
+//! Durable file operations. All of them block.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A file or directory that nobody has been told about yet: removed on drop, unless it was published.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    path: PathBuf,
+}
+
+/// 32 hexadecimal digits nobody can guess.
+pub(super) fn random_name() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Makes renames, creations and removals in `directory` durable.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Creates `directory` durably if it is missing; its parent must exist.
+pub(super) fn ensure_directory(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => directory.parent().map_or(Ok(()), sync_directory),
+    }
+}
+
+/// Removes a file durably; `false` if there was none.
+pub(super) fn remove_durably(path: &Path) -> io::Result<bool> {
+    let Some(()) = absent_as_none(fs::remove_file(path))? else {
+        return Ok(false);
+    };
+    path.parent().map_or(Ok(()), sync_directory)?;
+    Ok(true)
+}
+
+/// Writes `value` as the whole content of `path`: after a crash there is the old content or the new one.
+pub(super) fn write_json(
+    temporary: Temporary,
+    path: &Path,
+    value: &impl Serialize,
+) -> io::Result<()> {
+    let mut file = File::create_new(&temporary.path)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.sync_all()?;
+    temporary.publish(path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Reads what [`write_json`] wrote; `None` if there is no such file, `InvalidData` naming the file if it is damaged.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let Some(content) = absent_as_none(fs::read(path))? else {
+        return Ok(None);
+    };
+    let value = serde_json::from_slice(&content).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("read {}: {error}", path.display()),
+        )
+    })?;
+    Ok(Some(value))
+}
+
+/// The UTF-8 names in `directory`, unsorted.
+pub(super) fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(directory)?;
+    entries
+        .filter_map(|entry| {
+            entry
+                .map(|entry| entry.file_name().into_string().ok())
+                .transpose()
+        })
+        .collect()
+}
+
+/// Turns "not found" into `None`.
+pub(super) fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+// === impl Temporary ===
+
+impl Temporary {
+    /// A name in `directory` that does not exist yet.
+    pub(super) fn new_in(directory: &Path) -> Self {
+        Self {
+            path: directory.join(random_name()),
+        }
+    }
+
+    /// Where it is until it is published.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Renames it to `target`, atomically replacing a file there. Not durable before the directory is synced.
+    pub(super) fn publish(self, target: &Path) -> io::Result<()> {
+        // The drop that follows finds nothing to remove.
+        fs::rename(&self.path, target)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed at the next start.
+        if fs::remove_file(&self.path).is_err() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}

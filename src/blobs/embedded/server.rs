@@ -1,0 +1,114 @@
+//! HTTP/1.1 on the listener: bounded connections, bounded waiting, bounded stopping.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use s3s::service::S3Service;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Connections served at once; further ones wait in the listener's queue.
+const MAXIMUM_CONNECTIONS: usize = 1024;
+/// How long a connection may take over a request's head, or stay idle. Longer than the 90 seconds for which hyper's
+/// clients keep an idle connection, so that they, not the server, close it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long running requests may take to finish once the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept (out of file descriptors), instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The background task that serves. It ends at once when this is dropped.
+#[derive(Debug)]
+pub(super) struct Server {
+    stopping: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+async fn serve(listener: TcpListener, service: S3Service, mut stopping: watch::Receiver<()>) {
+    let permits = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accept = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        tokio::select! {
+            (accepted, permit) = accept => match accepted {
+                Ok((stream, _)) => {
+                    let connection = serve_connection(stream, service.clone(), stopping.clone());
+                    connections.spawn(async move {
+                        let _permit = permit;
+                        connection.await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = stopping.changed() => break,
+        }
+    }
+    drop(listener);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "end requests that did not finish in time"
+        );
+        connections.shutdown().await;
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    service: S3Service,
+    mut stopping: watch::Receiver<()>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "set nodelay");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "serve a connection");
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    pub(super) fn start(listener: TcpListener, service: S3Service) -> Self {
+        let (stopping, receiver) = watch::channel(());
+        let task = tokio::spawn(serve(listener, service, receiver));
+        Self { stopping, task }
+    }
+
+    pub(super) async fn stop(mut self) {
+        self.stopping.send_replace(());
+        if let Err(error) = (&mut self.task).await {
+            tracing::warn!(%error, "stop the embedded S3");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

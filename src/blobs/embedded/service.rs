@@ -1,0 +1,353 @@
+//! The S3 calls: each checks its input, asks the storage on a blocking thread, and words the answer.
+
+use std::sync::Arc;
+
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::dto::*;
+use s3s::path::S3Path;
+use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
+use tokio::task::spawn_blocking;
+
+use super::list;
+use super::read;
+use super::receive::{Announced, receive};
+use super::storage::{Attributes, Completion, Failure, Manifest, Outcome, Storage, hexadecimal};
+
+/// The highest part number (S3's own limit).
+const MAXIMUM_PART_NUMBER: u16 = 10_000;
+
+/// The S3 calls on one storage.
+#[derive(Debug)]
+pub(super) struct Service {
+    storage: Arc<Storage>,
+}
+
+/// Who may call: the holder of one key, on one bucket.
+#[derive(Clone)]
+pub(super) struct Keys {
+    pub(super) bucket: String,
+    pub(super) access_key_id: String,
+    pub(super) secret_access_key: SecretKey,
+}
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key != self.access_key_id {
+            return Err(s3_error!(InvalidAccessKeyId));
+        }
+        Ok(self.secret_access_key.clone())
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Access for Keys {
+    async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        if context.credentials().is_none() {
+            return Err(s3_error!(AccessDenied, "a signature is required"));
+        }
+        match context.s3_path() {
+            S3Path::Bucket { bucket } | S3Path::Object { bucket, .. }
+                if **bucket != *self.bucket =>
+            {
+                Err(s3_error!(NoSuchBucket))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl S3 for Service {
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let input = request.input;
+        let attributes = Attributes {
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            content_type: input.content_type,
+            metadata: input.metadata.unwrap_or_default(),
+        };
+        let key = input.key.clone();
+        let upload_id = self
+            .blocking(move |storage| storage.create_upload(key, attributes))
+            .await?;
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(upload_id),
+            ..Default::default()
+        }))
+    }
+
+    async fn upload_part(
+        &self,
+        request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        let input = request.input;
+        let announced = Announced {
+            content_length: input.content_length,
+            content_md5: input.content_md5,
+        };
+        let received = receive(&self.storage, input.body, announced).await?;
+        let number = part_number(input.part_number)?;
+        let md5 = received.md5;
+        self.blocking(move |storage| {
+            storage.store_part(&input.key, &input.upload_id, number, received)
+        })
+        .await?;
+        Ok(S3Response::new(UploadPartOutput {
+            e_tag: Some(ETag::Strong(hexadecimal(&md5))),
+            ..Default::default()
+        }))
+    }
+
+    async fn list_parts(
+        &self,
+        request: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
+        let input = request.input;
+        let limit = list::page_limit(input.max_parts)?;
+        let after = u16::try_from(input.part_number_marker.unwrap_or(0))
+            .map_err(|_| s3_error!(InvalidArgument, "part-number-marker is out of range"))?;
+        let (key, upload_id) = (input.key.clone(), input.upload_id.clone());
+        let (parts, truncated) = self
+            .blocking(move |storage| storage.list_parts(&key, &upload_id, after, limit))
+            .await?;
+        Ok(S3Response::new(list::parts(input, parts, truncated)?))
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let input = request.input;
+        let named = input
+            .multipart_upload
+            .and_then(|upload| upload.parts)
+            .unwrap_or_default();
+        if named.is_empty() {
+            return Err(s3_error!(MalformedXML));
+        }
+        let completion = Completion {
+            parts: named.into_iter().map(named_part).collect::<S3Result<_>>()?,
+            only_new: only_new(input.if_match.as_ref(), input.if_none_match.as_ref())?,
+            size: input.mpu_object_size,
+        };
+        let key = input.key.clone();
+        let manifest = self
+            .blocking(move |storage| storage.complete(&key, &input.upload_id, &completion))
+            .await?;
+        Ok(S3Response::new(CompleteMultipartUploadOutput {
+            location: Some(format!("/{}/{}", input.bucket, input.key)),
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            e_tag: Some(ETag::Strong(manifest.etag)),
+            ..Default::default()
+        }))
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let input = request.input;
+        self.blocking(move |storage| storage.abort(&input.key, &input.upload_id))
+            .await?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let uploads = self.blocking(Storage::open_uploads).await?;
+        Ok(S3Response::new(list::uploads(request.input, uploads)?))
+    }
+
+    async fn put_object(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        let input = request.input;
+        let announced = Announced {
+            content_length: input.content_length,
+            content_md5: input.content_md5,
+        };
+        let received = receive(&self.storage, input.body, announced).await?;
+        let only_new = only_new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let attributes = Attributes {
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            content_type: input.content_type,
+            metadata: input.metadata.unwrap_or_default(),
+        };
+        let key = input.key;
+        let manifest = self
+            .blocking(move |storage| storage.put_object(key, attributes, only_new, received))
+            .await?;
+        Ok(S3Response::new(PutObjectOutput {
+            e_tag: Some(ETag::Strong(manifest.etag)),
+            ..Default::default()
+        }))
+    }
+
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        let input = request.input;
+        refuse_part_number(input.part_number)?;
+        let manifest = self.object(input.key).await?;
+        let size = manifest.size();
+        let range = input.range.map(|range| range.check(size)).transpose()?;
+        let content_range = range
+            .as_ref()
+            .map(|range| format!("bytes {}-{}/{size}", range.start, range.end - 1));
+        let range = range.unwrap_or(0..size);
+        let content_length = length(range.end - range.start)?;
+        let body = read::stream(self.storage.segments(&manifest, &range));
+        // The response-… overrides of the query are applied by the protocol layer.
+        let attributes = manifest.attributes;
+        Ok(S3Response::new(GetObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            body: Some(body),
+            cache_control: attributes.cache_control,
+            content_disposition: attributes.content_disposition,
+            content_encoding: attributes.content_encoding,
+            content_language: attributes.content_language,
+            content_length: Some(content_length),
+            content_range,
+            content_type: Some(content_type(attributes.content_type)),
+            e_tag: Some(ETag::Strong(manifest.etag)),
+            last_modified: Some(manifest.modified.into()),
+            metadata: Some(attributes.metadata),
+            ..Default::default()
+        }))
+    }
+
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        let input = request.input;
+        refuse_part_number(input.part_number)?;
+        let manifest = self.object(input.key).await?;
+        let content_length = length(manifest.size())?;
+        let attributes = manifest.attributes;
+        Ok(S3Response::new(HeadObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            cache_control: attributes.cache_control,
+            content_disposition: attributes.content_disposition,
+            content_encoding: attributes.content_encoding,
+            content_language: attributes.content_language,
+            content_length: Some(content_length),
+            content_type: Some(content_type(attributes.content_type)),
+            e_tag: Some(ETag::Strong(manifest.etag)),
+            last_modified: Some(manifest.modified.into()),
+            metadata: Some(attributes.metadata),
+            ..Default::default()
+        }))
+    }
+
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.blocking(move |storage| storage.delete_object(&request.input.key))
+            .await?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn head_bucket(
+        &self,
+        _: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        // That it is the right bucket was checked with the signature.
+        Ok(S3Response::new(HeadBucketOutput::default()))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let objects = self.blocking(Storage::objects).await?;
+        Ok(S3Response::new(list::objects(request.input, objects)?))
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    pub(super) fn new(storage: Arc<Storage>) -> Self {
+        Self { storage }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Storage) -> Outcome<T> + Send + 'static,
+    ) -> S3Result<T> {
+        let storage = Arc::clone(&self.storage);
+        let outcome = spawn_blocking(move || call(&storage))
+            .await
+            .map_err(Failure::from)?;
+        outcome.map_err(S3Error::from)
+    }
+
+    async fn object(&self, key: String) -> S3Result<Manifest> {
+        let object = self.blocking(move |storage| storage.object(&key)).await?;
+        object.ok_or_else(|| s3_error!(NoSuchKey))
+    }
+}
+
+fn part_number(number: i32) -> S3Result<u16> {
+    let number = u16::try_from(number)
+        .ok()
+        .filter(|number| (1..=MAXIMUM_PART_NUMBER).contains(number));
+    number.ok_or_else(|| s3_error!(InvalidArgument, "part numbers are 1 to 10,000"))
+}
+
+fn named_part(part: CompletedPart) -> S3Result<(u16, String)> {
+    let number = part_number(part.part_number.ok_or_else(|| s3_error!(MalformedXML))?)?;
+    let etag = part.e_tag.ok_or_else(|| s3_error!(MalformedXML))?;
+    Ok((number, etag.into_value()))
+}
+
+/// Of the conditions on writes, only "if there is no object yet" is known; the others are refused, not ignored.
+fn only_new(
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<bool> {
+    match (if_match, if_none_match) {
+        (None, None) => Ok(false),
+        (None, Some(ETagCondition::Any)) => Ok(true),
+        _ => Err(s3_error!(
+            NotImplemented,
+            "the only condition on writes is If-None-Match: *"
+        )),
+    }
+}
+
+fn refuse_part_number(part_number: Option<i32>) -> S3Result<()> {
+    part_number.map_or(Ok(()), |_| {
+        Err(s3_error!(
+            NotImplemented,
+            "objects are not read by part number"
+        ))
+    })
+}
+
+fn content_type(given: Option<String>) -> String {
+    given.unwrap_or_else(|| "binary/octet-stream".to_owned())
+}
+
+pub(super) fn length(size: u64) -> S3Result<i64> {
+    i64::try_from(size).map_err(S3Error::internal_error)
+}
