@@ -15,6 +15,7 @@ mod receive;
 mod server;
 mod service;
 mod storage;
+mod uploads;
 
 use std::fmt;
 use std::io;

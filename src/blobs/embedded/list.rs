@@ -6,7 +6,8 @@ use s3s::dto::*;
 use s3s::{S3Result, s3_error};
 
 use super::service::length;
-use super::storage::{Manifest, Session, StoredPart, hexadecimal};
+use super::storage::{Manifest, Session, hexadecimal};
+use super::uploads::StoredPart;
 
 /// Entries of a page at most, and if the request names no other number (S3's own limit).
 const PAGE: i32 = 1000;

@@ -12,7 +12,8 @@ use tokio::task::spawn_blocking;
 use super::list;
 use super::read;
 use super::receive::{Announced, receive};
-use super::storage::{Attributes, Completion, Failure, Manifest, Outcome, Storage, hexadecimal};
+use super::storage::{Attributes, Failure, Manifest, Outcome, Storage, hexadecimal};
+use super::uploads::Completion;
 
 /// The highest part number (S3's own limit).
 const MAXIMUM_PART_NUMBER: u16 = 10_000;
