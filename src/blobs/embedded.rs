@@ -1,6 +1,6 @@
 //! An S3 server inside this process, for a gateway without any storage configured.
 //!
-//! The `s3s` crate checks signatures and speaks the protocol on a loopback port; [`storage`] keeps parts and objects
+//! The `s3s` crate checks signatures and speaks the protocol on a loopback port; `storage` keeps parts and objects
 //! in plain files and survives SIGKILL at any point. It is spoken to with an ordinary S3 client, so the gateway has no
 //! special path for it, and the URLs signed for it work.
 //!
@@ -8,6 +8,7 @@
 //! the one this upload made and the parts named are the same, otherwise `NoSuchUpload`. A download that runs while its
 //! object is replaced or deleted breaks off, it never mixes two objects. There is one bucket, and no versions.
 
+mod drain;
 mod files;
 mod list;
 mod read;

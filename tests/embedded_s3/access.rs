@@ -50,6 +50,18 @@ async fn wrong_keys_no_signature_and_other_buckets_are_refused() {
 }
 
 #[tokio::test]
+async fn refusal_reaches_a_sender_that_is_still_sending() {
+    let server = TestServer::start().await;
+    let http = reqwest::Client::new();
+    for _ in 0..10 {
+        let put = http
+            .put(format!("{}/{BUCKET}/key", server.endpoint))
+            .body(content(1, 5 * MIB));
+        assert_eq!(put.send().await.unwrap().status(), 403);
+    }
+}
+
+#[tokio::test]
 async fn presigned_part_put_and_get_work_without_credentials() {
     let server = TestServer::start().await;
     let http = reqwest::Client::new();

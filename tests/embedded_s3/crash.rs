@@ -1,10 +1,10 @@
 //! Restart, and what a crash leaves behind.
 
 use std::fs;
-use std::time::Duration;
 
-use aws_sdk_s3::presigning::PresigningConfig;
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use upload_gateway::blobs::embedded::{EmbeddedS3, EmbeddedS3Config};
 
 use crate::server::*;
@@ -136,23 +136,8 @@ async fn complete_interrupted_before_the_manifest_can_be_repeated() {
 
 #[tokio::test]
 async fn body_cut_off_leaves_nothing_behind() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = TestServer::start().await;
-    let expiry = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
-    let signed = server
-        .client
-        .put_object()
-        .bucket(BUCKET)
-        .key(KEY)
-        .presigned(expiry)
-        .await
-        .unwrap();
-    let address = server.endpoint.strip_prefix("http://").unwrap();
-    let target = signed.uri().strip_prefix(&server.endpoint).unwrap();
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let head =
-        format!("PUT {target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 1000000\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut stream = server.begin_put(1_000_000).await;
     stream.write_all(&[7; 400_000]).await.unwrap();
     stream.shutdown().await.unwrap();
 
@@ -162,12 +147,34 @@ async fn body_cut_off_leaves_nothing_behind() {
     assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(server.read(None).await.unwrap_err(), "NoSuchKey");
     let server = server.restart(|_| ()).await;
+    let directory = server.directory.path();
+    assert_eq!((temporary_files(directory), part_files(directory)), (0, 0));
+}
+
+#[tokio::test]
+async fn stop_lets_a_running_request_finish() {
+    let server = TestServer::start().await;
+    let mut stream = server.begin_put(10).await;
+    stream.write_all(b"first").await.unwrap();
+    // The request has reached storage once its temporary file is there.
+    while temporary_files(server.directory.path()) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let address = stream.peer_addr().unwrap();
+    let restarted = tokio::spawn(server.restart(|_| ()));
+    // Nobody listens any more: the server is stopping.
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+
+    stream.write_all(b" last").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(
-        (
-            temporary_files(server.directory.path()),
-            part_files(server.directory.path())
-        ),
-        (0, 0)
+        restarted.await.unwrap().read(None).await.unwrap(),
+        b"first last"
     );
 }
 

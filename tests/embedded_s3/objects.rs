@@ -61,6 +61,29 @@ async fn put_object_verifies_its_md5_and_keeps_an_existing_object_if_asked() {
 }
 
 #[tokio::test]
+async fn object_is_read_only_with_the_etag_asked_for() {
+    let server = TestServer::start().await;
+    server.upload(&[Bytes::from_static(b"first")]).await;
+    let head = server.client.head_object().bucket(BUCKET).key(KEY);
+    let etag = head.send().await.unwrap().e_tag.unwrap();
+    let get = |etag: &str| {
+        server
+            .client
+            .get_object()
+            .bucket(BUCKET)
+            .key(KEY)
+            .if_match(etag)
+            .send()
+    };
+
+    assert!(get(&etag).await.is_ok());
+    assert_eq!(
+        code(get("\"another\"").await).unwrap_err(),
+        "PreconditionFailed"
+    );
+}
+
+#[tokio::test]
 async fn complete_keeps_an_existing_object_if_asked() {
     let server = TestServer::start().await;
     server.upload(&[Bytes::from_static(b"first")]).await;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
@@ -9,12 +10,15 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use upload_gateway::blobs::embedded::{EmbeddedS3, EmbeddedS3Config};
 
 pub(crate) const BUCKET: &str = "uploads";
@@ -213,6 +217,27 @@ impl TestServer {
             .into_iter()
             .filter_map(|upload| upload.upload_id)
             .collect()
+    }
+
+    /// Sends the head of a put over a connection of its own; the caller sends the body.
+    pub(crate) async fn begin_put(&self, content_length: usize) -> TcpStream {
+        let expiry = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+        let signed = self
+            .client
+            .put_object()
+            .bucket(BUCKET)
+            .key(KEY)
+            .presigned(expiry)
+            .await
+            .unwrap();
+        let address = self.endpoint.strip_prefix("http://").unwrap();
+        let target = signed.uri().strip_prefix(&self.endpoint).unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "PUT {target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {content_length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
     }
 
     pub(crate) async fn read_key(&self, key: &str) -> Result<Vec<u8>, String> {

@@ -92,11 +92,8 @@ async fn next_chunk(body: &mut StreamingBlob) -> Result<Option<Bytes>, Failure> 
         Err(_) => Err(s3_error!(RequestTimeout, "the body stopped arriving").into()),
         Ok(None) => Ok(None),
         Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        // Cut off, or its signature or digest is wrong: only the text of the error tells.
-        Ok(Some(Err(error))) if error.to_string().contains("Mismatch") => {
-            Err(s3_error!(BadDigest, "the body does not match its signature").into())
-        }
-        Ok(Some(Err(_))) => Err(s3_error!(IncompleteBody).into()),
+        // Cut off, or not what its signature says.
+        Ok(Some(Err(error))) => Err(s3_error!(IncompleteBody, "read the body: {error}").into()),
     }
 }
 

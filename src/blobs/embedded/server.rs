@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Connections served at once; further ones wait in the listener's queue.
-const MAXIMUM_CONNECTIONS: usize = 1024;
+use super::drain;
+
+/// Connections served at once; further ones wait in the listener's queue. Each holds less than 1 MiB.
+const MAXIMUM_CONNECTIONS: usize = 512;
 /// How long a connection may take over a request's head, or stay idle. Longer than the 90 seconds for which hyper's
 /// clients keep an idle connection, so that they, not the server, close it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
@@ -76,7 +79,10 @@ async fn serve_connection(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| drain::call(&service, request)),
+        );
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,

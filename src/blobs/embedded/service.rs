@@ -206,7 +206,7 @@ impl S3 for Service {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = request.input;
         refuse_part_number(input.part_number)?;
-        let manifest = self.object(input.key).await?;
+        let manifest = self.object(input.key, input.if_match).await?;
         let size = manifest.size();
         let range = input.range.map(|range| range.check(size)).transpose()?;
         let content_range = range
@@ -240,7 +240,7 @@ impl S3 for Service {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = request.input;
         refuse_part_number(input.part_number)?;
-        let manifest = self.object(input.key).await?;
+        let manifest = self.object(input.key, input.if_match).await?;
         let content_length = length(manifest.size())?;
         let attributes = manifest.attributes;
         Ok(S3Response::new(HeadObjectOutput {
@@ -302,9 +302,15 @@ impl Service {
         outcome.map_err(S3Error::from)
     }
 
-    async fn object(&self, key: String) -> S3Result<Manifest> {
+    async fn object(&self, key: String, if_match: Option<ETagCondition>) -> S3Result<Manifest> {
         let object = self.blocking(move |storage| storage.object(&key)).await?;
-        object.ok_or_else(|| s3_error!(NoSuchKey))
+        let object = object.ok_or_else(|| s3_error!(NoSuchKey))?;
+        match if_match {
+            Some(ETagCondition::ETag(etag)) if etag.value() != object.etag => {
+                Err(s3_error!(PreconditionFailed))
+            }
+            _ => Ok(object),
+        }
     }
 }
 

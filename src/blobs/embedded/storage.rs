@@ -12,7 +12,7 @@
 //! the manifest for complete, put and delete. What comes after it is tidying, which the next start repeats.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
@@ -98,7 +98,13 @@ impl Storage {
     pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
         let exclusive = File::create(directory.join("lock"))?;
-        exclusive.try_lock()?;
+        exclusive.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{} is in use by another process", directory.display()),
+            ),
+            TryLockError::Error(error) => error,
+        })?;
         let storage = Self {
             objects: directory.join("objects"),
             sessions: directory.join("sessions"),
