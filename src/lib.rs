@@ -1,4 +1,56 @@
-//! The upload gateway.
+//! The upload gateway: internal services stream files to it over gRPC, it cuts them into parts, puts each part into S3 or
+//! Azure Blob, keeps what it did in a state store, and goes on where a broken stream ended, on any replica.
+//!
+//! ```text
+//!   callers            edges                 use cases             ports            adapters
+//!
+//!   gRPC  ───────▶  grpc::UploadApi  ──┐                     ┌──▶ StateStore ──▶ state::{redis, redb}
+//!                   grpc::SigningApi   ├──▶  gateway::Gateway ┤
+//!   HTTP  ───────▶  rest             ──┘      │              └──▶ BlobStore  ──▶ blobs::{s3, azure}
+//!                                             ▼                                        │
+//!                                     upload::Upload (domain)             blobs::embedded (an S3 on loopback)
+//! ```
+//!
+//! Imports point from left to right and towards the domain, never back; `tests/architecture.rs` holds them to it.
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`upload`] | the domain: one upload's record, how a file is cut, and the rules of its life. Pure |
+//! | [`error`] | one error type, by kind: what its reader does next |
+//! | [`state`], [`blobs`] | the two ports, and their adapters below them |
+//! | [`gateway`] | the use cases: they put domain and ports in sequence |
+//! | [`status`] | the one table from kinds to gRPC codes, HTTP statuses and log levels |
+//! | [`grpc`], [`rest`] | the edges: parse, ask the gateway, convert |
+//! | [`config`], [`serve`], [`telemetry`], [`cli`] | the process |
+//! | [`client`] | a client that resumes by itself; the command line is built on it |
+//!
+//! # One upload, walked through
+//!
+//! 1. A stream's first message opens an upload ([`gateway::Open`]): a new record is created in the state store under a
+//!    fresh random *writer tag*, or a known one is taken over, which fences out the stream that wrote before.
+//! 2. Chunks fill a part's buffer. The sizes and places of parts are dictated by the [`upload::Plan`] in the record, so
+//!    every replica cuts alike; where the chunks begin and end does not matter.
+//! 3. A full part goes its own way while the next one fills: its MD5 is taken off the async workers, the store
+//!    acknowledges it ([`blobs::BlobStore::put_part`]), and then, in this order, the state store records it
+//!    ([`state::StateStore::record_part`]) with the MD5 state of the whole file up to its end.
+//! 4. The connection breaks. Whole parts that were received are still put and recorded; the rest is forgotten.
+//! 5. The sender opens the upload again, on any replica, and learns `committed_size`: the end of the contiguous prefix of
+//!    recorded parts. It goes on there, and so does the whole-file digest.
+//! 6. `finish` begins the commit: the record becomes COMMITTING under a lease, the store's list of parts is compared with
+//!    the record, the store makes the object of exactly the recorded parts, and HEAD verifies it. Then the record is
+//!    COMPLETE, and says where the object lies.
+//!
+//! # What always holds
+//!
+//! - A part is *committed* when the store has acknowledged it and then the state store has recorded it. A recorded part
+//!   number is never put again, and `committed_size` never goes down.
+//! - Nothing of an upload lives in a process's memory but the parts that are on their way.
+//! - One writer: every state write compares the writer tag. Tags are random and have no order, so a state store that
+//!   was rolled back cannot hand out one twice.
+//! - Object keys hold the upload's id and are never reused, so what HEAD finds under one is that upload's object.
+//! - [`upload::Upload::apply`] is the only way from one phase to another.
+//! - What lies in memory is bounded by the byte budget, whatever the files' sizes and however slow the streams are.
+//! - A server fault never shows its inside to the caller.
 
 pub mod blobs;
 pub mod config;
@@ -6,6 +58,7 @@ pub mod error;
 pub mod gateway;
 pub mod grpc;
 pub mod proto;
+pub mod rest;
 pub mod state;
 pub mod status;
 pub mod upload;

@@ -1,0 +1,185 @@
+//! The process: connects the stores, binds the listeners, serves until told to stop, and drains.
+
+mod backends;
+mod health;
+
+use std::{
+    error::Error as StdError,
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tonic::transport::{Server as GrpcServer, server::TcpIncoming};
+
+pub use self::backends::{Backends, connect};
+use self::health::Monitor;
+use crate::{
+    config::{Config, Limits},
+    gateway::{Clock, Gateway, Settings},
+    grpc::{self, SigningApi, UploadApi},
+    proto::v1::{signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer},
+    rest,
+    upload::Timestamp,
+};
+
+/// How often an idle connection is asked whether it still lives.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a connection has to answer that.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a gateway does not start, or stops.
+pub type ServeError = Box<dyn StdError + Send + Sync>;
+
+/// A gateway that is bound to its addresses and ready to run.
+#[derive(Debug)]
+pub struct Server {
+    grpc: TcpListener,
+    http: TcpListener,
+    gateway: Arc<Gateway>,
+    backends: Backends,
+    limits: Limits,
+}
+
+/// The system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+struct SystemClock;
+
+// === impl Server ===
+
+impl Server {
+    /// Binds the listeners, then connects the stores.
+    ///
+    /// # Errors
+    /// An address that is taken, or a state store that is out of reach or unfit.
+    pub async fn bind(config: &Config) -> Result<Self, ServeError> {
+        let bind = |key: &'static str, address: SocketAddr| async move {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|error| format!("{key}: listen on {address}: {error}"))
+        };
+        let grpc = bind("grpc_listen", config.grpc_listen).await?;
+        let http = bind("http_listen", config.http_listen).await?;
+        let backends = connect(config).await?;
+        let gateway = Gateway::new(
+            Arc::clone(&backends.state),
+            backends.storages.clone(),
+            settings(&config.limits),
+            Arc::new(SystemClock),
+        );
+        let gateway = Arc::new(gateway.await?);
+        Ok(Self { grpc, http, gateway, backends, limits: config.limits.clone() })
+    }
+
+    /// Where gRPC is listened for.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    /// Where HTTP is listened for.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn http_address(&self) -> std::io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// One line for each listener, and one for the embedded S3 with its development keys.
+    ///
+    /// # Errors
+    /// The operating system does not tell an address.
+    pub fn announcement(&self) -> std::io::Result<Vec<String>> {
+        let mut lines = vec![
+            format!("grpc listening on http://{}", self.grpc_address()?),
+            format!("http listening on http://{}", self.http_address()?),
+        ];
+        lines.extend(self.backends.embedded_line());
+        Ok(lines)
+    }
+
+    /// Serves until `shutdown`, then lets running calls end, for at most the configured time.
+    ///
+    /// # Errors
+    /// A listener that fails.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        let (monitor, health) = Monitor::start(Arc::clone(&self.gateway), reporter).await;
+        let (reflection, reflection_alpha) = grpc::reflection()?;
+        let (stop, stopped) = watch::channel(false);
+        let window = u32::try_from(self.limits.stream_window.0)?;
+        let message_size = usize::try_from(self.limits.max_message_size.0)?;
+        let uploads = UploadApi::new(Arc::clone(&self.gateway), self.limits.max_message_size.0);
+        let uploads = UploadServiceServer::new(uploads).max_decoding_message_size(message_size);
+        let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
+        let mut grpc = tokio::spawn(
+            GrpcServer::builder()
+                .initial_stream_window_size(window)
+                // One stream that nobody reads must not stop the others of its connection.
+                .initial_connection_window_size(window * self.limits.max_concurrent_streams)
+                .max_concurrent_streams(self.limits.max_concurrent_streams)
+                .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+                .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+                .add_service(health_service)
+                .add_service(reflection)
+                .add_service(reflection_alpha)
+                .add_service(uploads)
+                .add_service(SigningServiceServer::new(SigningApi))
+                .serve_with_incoming_shutdown(incoming, until(stopped.clone())),
+        );
+        let http = axum::serve(self.http, rest::router(health)).with_graceful_shutdown(until(stopped));
+        let http = tokio::spawn(http.into_future());
+        tokio::select! {
+            () = shutdown => tracing::info!("stop taking calls"),
+            ended = &mut grpc => ended??,
+        }
+        monitor.drain().await;
+        // Every receiver may be gone already.
+        let _ = stop.send(true);
+        let drain = Duration::from_secs(self.limits.drain_seconds);
+        let drained = timeout(drain, async {
+            if !grpc.is_finished() {
+                grpc.await??;
+            }
+            http.await??;
+            Ok::<(), ServeError>(())
+        });
+        match drained.await {
+            Ok(result) => result?,
+            Err(_) => tracing::warn!(drain_seconds = drain.as_secs(), "calls still running are cut off"),
+        }
+        self.backends.stop().await;
+        Ok(())
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means stop, too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn settings(limits: &Limits) -> Settings {
+    Settings {
+        memory_budget: limits.memory_budget.0,
+        parts_in_flight: limits.parts_in_flight as usize,
+        parts_in_flight_total: limits.parts_in_flight_total as usize,
+        max_file_size: limits.max_file_size.map(|size| size.0),
+        max_message_size: limits.max_message_size.0,
+        idle_timeout: Duration::from_secs(limits.idle_timeout_seconds),
+        outage_patience: Duration::from_secs(limits.outage_patience_seconds),
+        upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),
+    }
+}
+
+// === impl SystemClock ===
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}

@@ -1,0 +1,145 @@
+//! From the configuration to the state store and the storages.
+
+use std::{sync::Arc, time::Duration};
+
+use super::ServeError;
+use crate::{
+    blobs::{
+        BlobStore,
+        azure::{AzureConfig, AzureStore},
+        embedded::{EmbeddedS3, EmbeddedS3Config},
+        s3::{Profile, S3Config, S3Store},
+    },
+    config::{self, Config, RedisMode, S3Profile, StorageConfig, StoreConfig},
+    gateway::{Storage, Storages},
+    state::{StateStore, redb::Redb, redis},
+    upload::PART_SIZE,
+};
+
+/// The id of the storage that exists when none is configured.
+const EMBEDDED_ID: &str = "embedded";
+
+/// The stores a gateway works with.
+#[derive(Debug)]
+pub struct Backends {
+    /// Where the records live.
+    pub state: Arc<dyn StateStore>,
+    /// Where the files go.
+    pub storages: Storages,
+    embedded: Option<(EmbeddedS3, config::Embedded)>,
+}
+
+/// Connects everything that `config` names, and starts the embedded S3 when it names no storage.
+///
+/// # Errors
+/// A state store that is out of reach or unfit; an embedded store that cannot start. Storages are contacted when they are
+/// first used: their health is told by the server.
+pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
+    let state = state(config).await?;
+    let Some(default) = config.default_storage() else {
+        return embedded(config, state).await;
+    };
+    let mut storages = Vec::new();
+    for storage in &config.storage {
+        let store = store(storage).await?;
+        storages.push(Storage::new(&storage.id, store, &storage.prefix, storage.part_size.0));
+    }
+    let storages = Storages::new(storages, &default.id)?;
+    Ok(Backends { state, storages, embedded: None })
+}
+
+async fn state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
+    let Some(url) = &config.redis_url else {
+        return Ok(Arc::new(Redb::open(&config.data_dir.join("state.redb")).await?));
+    };
+    let urls = [url].into_iter().chain(&config.redis.nodes).map(|url| url.expose().to_owned()).collect();
+    let mode = match config.redis.mode {
+        RedisMode::Single => redis::RedisMode::Single,
+        RedisMode::Cluster => redis::RedisMode::Cluster,
+        RedisMode::Sentinel => redis::RedisMode::Sentinel {
+            service_name: config.redis.service_name.clone().unwrap_or_default(),
+            sentinel_password: None,
+        },
+    };
+    let settings = redis::RedisConfig {
+        mode,
+        key_prefix: config.redis.key_prefix.clone(),
+        authority_file: config.redis.ca_file.clone(),
+        allow_eviction: config.redis.allow_eviction,
+        ..redis::RedisConfig::new(urls)
+    };
+    Ok(Arc::new(redis::Redis::connect(&settings).await?))
+}
+
+async fn store(storage: &StorageConfig) -> Result<Arc<dyn BlobStore>, ServeError> {
+    Ok(match &storage.store {
+        StoreConfig::S3(s3) => Arc::new(
+            S3Store::connect(S3Config {
+                region: s3.region.clone(),
+                endpoint: s3.endpoint.as_ref().map(|endpoint| endpoint.url().clone()),
+                profile: match s3.profile {
+                    S3Profile::Aws => Profile::Aws,
+                    S3Profile::Compatible => Profile::Compatible,
+                    S3Profile::EqualParts => Profile::EqualParts,
+                },
+                access_key_id: s3.access_key_id.clone(),
+                secret_access_key: s3.secret_access_key.as_ref().map(|secret| secret.expose().into()),
+                ..S3Config::new(&s3.bucket)
+            })
+            .await?,
+        ),
+        StoreConfig::Azure(azure) => Arc::new(AzureStore::connect(AzureConfig {
+            endpoint: azure.endpoint.url().clone(),
+            account_key: azure.account_key.as_ref().map(|key| key.expose().into()),
+            ..AzureConfig::new(&azure.account, &azure.container)
+        })?),
+    })
+}
+
+/// The S3 adapter, pointed at the S3 inside the process.
+async fn embedded(config: &Config, state: Arc<dyn StateStore>) -> Result<Backends, ServeError> {
+    let settings = &config.embedded;
+    let server = EmbeddedS3::start(EmbeddedS3Config {
+        directory: config.data_dir.join("blobs"),
+        listen: settings.s3_listen,
+        bucket: settings.bucket.clone(),
+        access_key_id: settings.access_key_id.clone(),
+        secret_access_key: settings.secret_access_key.expose().to_owned(),
+    })
+    .await
+    .map_err(|error| format!("start the embedded S3: {error}"))?;
+    let store = S3Store::connect(S3Config {
+        region: Some("us-east-1".into()),
+        endpoint: Some(server.endpoint().parse()?),
+        profile: Profile::Compatible,
+        access_key_id: Some(settings.access_key_id.clone()),
+        secret_access_key: Some(settings.secret_access_key.expose().into()),
+        ..S3Config::new(&settings.bucket)
+    });
+    let storage = Storage::new(EMBEDDED_ID, Arc::new(store.await?), "", PART_SIZE);
+    let storages = Storages::new(vec![storage], EMBEDDED_ID)?;
+    Ok(Backends { state, storages, embedded: Some((server, settings.clone())) })
+}
+
+// === impl Backends ===
+
+impl Backends {
+    /// Where the embedded S3 is and how it is entered, if it runs.
+    pub(super) fn embedded_line(&self) -> Option<String> {
+        let (server, settings) = self.embedded.as_ref()?;
+        Some(format!(
+            "embedded s3 at {} bucket={} access_key_id={} secret_access_key={}",
+            server.endpoint(),
+            settings.bucket,
+            settings.access_key_id,
+            settings.secret_access_key.expose()
+        ))
+    }
+
+    /// Stops what runs inside the process.
+    pub async fn stop(self) {
+        if let Some((server, _)) = self.embedded {
+            server.stop().await;
+        }
+    }
+}

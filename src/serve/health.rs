@@ -1,0 +1,90 @@
+//! Health that follows the real state of the state store and of every storage.
+
+use std::{error::Error as StdError, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    gateway::Gateway,
+    proto::v1::{signing_service_server, upload_service_server},
+    rest::Health,
+};
+
+/// How often the stores are asked.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long they have to answer.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The services whose health is told; the empty name is the whole server.
+const SERVICES: [&str; 3] = ["", upload_service_server::SERVICE_NAME, signing_service_server::SERVICE_NAME];
+
+/// Asks the stores for ever and tells who wants to know.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    reporter: HealthReporter,
+    told: watch::Sender<Health>,
+    task: JoinHandle<()>,
+}
+
+// === impl Monitor ===
+
+impl Monitor {
+    /// Asks once, then begins.
+    pub(super) async fn start(gateway: Arc<Gateway>, reporter: HealthReporter) -> (Self, watch::Receiver<Health>) {
+        let (told, health) = watch::channel(Health::NotReady("starting"));
+        tell(&reporter, &told, look(&gateway).await).await;
+        let task = tokio::spawn({
+            let (reporter, told) = (reporter.clone(), told.clone());
+            async move {
+                loop {
+                    sleep(INTERVAL).await;
+                    tell(&reporter, &told, look(&gateway).await).await;
+                }
+            }
+        });
+        (Self { reporter, told, task }, health)
+    }
+
+    /// From now on the gateway is not ready.
+    pub(super) async fn drain(self) {
+        self.task.abort();
+        tell(&self.reporter, &self.told, Health::NotReady("draining")).await;
+    }
+}
+
+async fn look(gateway: &Gateway) -> Health {
+    match timeout(CHECK_TIMEOUT, gateway.check()).await {
+        Ok(Ok(())) => Health::Ready,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, cause = error.source().map(ToString::to_string), "a store does not answer: {error}");
+            Health::NotReady("a store does not answer; the log says which")
+        }
+        Err(_) => {
+            tracing::warn!("a store does not answer in time");
+            Health::NotReady("a store does not answer in time")
+        }
+    }
+}
+
+async fn tell(reporter: &HealthReporter, told: &watch::Sender<Health>, health: Health) {
+    let status = match health {
+        Health::Ready => ServingStatus::Serving,
+        Health::NotReady(_) => ServingStatus::NotServing,
+    };
+    let changed = told.send_if_modified(|known| {
+        let changed = *known != health;
+        *known = health;
+        changed
+    });
+    if changed {
+        for service in SERVICES {
+            reporter.set_service_status(service, status).await;
+        }
+    }
+}
