@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod azurite;
+mod gateway;
 mod programs;
 mod redis_cluster;
 mod redis_sentinel;
@@ -25,6 +26,10 @@ mod server;
 mod versitygw;
 
 pub use azurite::{AzureBackend, azure, private_azure};
+pub use gateway::{
+    Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,
+    s3_client,
+};
 pub use programs::{grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{RedisSentinels, redis_sentinels};
