@@ -23,6 +23,7 @@ check: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+	@echo 'one TLS stack: no OpenSSL'; ! cargo tree --locked --edges normal --prefix none | grep -E '^(openssl-sys|native-tls) '
 	@if command -v typos >/dev/null; then typos; else echo 'not checked: spelling (typos is not installed)'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run tests/backends/{install,run,dev}; \
 	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
