@@ -7,7 +7,7 @@
 pub mod redb;
 pub mod redis;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
@@ -143,4 +143,9 @@ pub struct ListPage {
     pub uploads: Vec<Upload>,
     /// Where the next page begins, unless this is the last.
     pub next: Option<Cursor>,
+}
+
+/// When a store may forget a record that is given up at `expires_at`.
+fn removal_time(expires_at: Timestamp) -> Timestamp {
+    expires_at.plus(Duration::from_secs(RECORD_GRACE_SECONDS))
 }

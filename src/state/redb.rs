@@ -1,1 +1,277 @@
-//! Adapter.
+//! The embedded state store: one [redb](https://www.redb.org) file, locked by the process that has it open.
+//!
+//! Every write is one transaction that is on the disk before it is answered. What may happen to a record is decided
+//! exactly as the Redis scripts do. Records are removed
+//! [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire: when the file is
+//! opened, and a few at each create.
+
+mod tables;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ::redb::{Database, DatabaseError, ReadableDatabase};
+use async_trait::async_trait;
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use self::tables::{Record, Snapshot, Tables, internal};
+use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
+use crate::{
+    error::{Error, Result},
+    upload::{Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+};
+
+/// The most expired records that a create removes on the way: more than it adds, so that they cannot pile up.
+const REMOVALS_PER_CREATE: usize = 4;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("another gateway has {} open", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its directory cannot be made.
+    #[error("cannot create the directory of {}", path.display())]
+    Directory {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no state file, is damaged, or cannot be read.
+    #[error("cannot open the state file {}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The embedded state store.
+#[derive(Clone)]
+pub struct Redb {
+    database: Arc<Database>,
+    /// Taken by one write at a time, so that waiting ones hold no thread.
+    turn: Arc<Mutex<()>>,
+}
+
+// === impl Redb ===
+
+impl Redb {
+    /// Opens the file at `path`; makes it, and its directory, where there is none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        let path = path.into();
+        let unusable = {
+            let path = path.clone();
+            move |source| OpenError::Unusable { path, source }
+        };
+        let database = spawn_blocking(move || open(&path))
+            .await
+            .map_err(|cause| unusable.clone()(cause.into()))??;
+        let store = Self {
+            database: Arc::new(database),
+            turn: Arc::default(),
+        };
+        let now = now();
+        store
+            .write(move |tables| tables.remove_expired(now, usize::MAX))
+            .await
+            .map_err(|cause| unusable(cause.into()))?;
+        Ok(store)
+    }
+
+    /// Runs `work` in one durable transaction; nothing is stored if it fails.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let database = Arc::clone(&self.database);
+        spawn_blocking(move || {
+            // Held to the end even when nobody waits for the answer any more.
+            let _turn = turn;
+            let transaction = database.begin_write().map_err(internal)?;
+            let answer = work(&mut Tables::open(&transaction)?)?;
+            transaction.commit().map_err(internal)?;
+            Ok(answer)
+        })
+        .await
+        .map_err(|cause| Error::internal("the work on the state file did not end", cause))?
+    }
+
+    /// Runs `work` on the tables as they are now; writes do not wait for it.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let database = Arc::clone(&self.database);
+        spawn_blocking(move || {
+            let transaction = database.begin_read().map_err(internal)?;
+            work(&Snapshot::open(&transaction)?)
+        })
+        .await
+        .map_err(|cause| Error::internal("the work on the state file did not end", cause))?
+    }
+}
+
+impl fmt::Debug for Redb {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Redb")
+    }
+}
+
+#[async_trait]
+impl StateStore for Redb {
+    async fn create(&self, upload: &Upload) -> Result<Creation> {
+        let upload = upload.clone();
+        self.write(move |tables| {
+            tables.remove_expired(upload.updated_at, REMOVALS_PER_CREATE)?;
+            if tables.record(&upload.id)?.is_some() {
+                return Ok(Creation::Created);
+            }
+            if let Some(fingerprint) = &upload.fingerprint {
+                if let Some(known) = tables.holder(fingerprint)?
+                    && known.is_live()
+                {
+                    return Ok(Creation::Exists(Box::new(known)));
+                }
+                tables.hold(fingerprint, &upload.id)?;
+            }
+            tables.insert(upload)?;
+            Ok(Creation::Created)
+        })
+        .await
+    }
+
+    async fn get(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let id = id.clone();
+        self.read(move |snapshot| snapshot.upload(&id)).await
+    }
+
+    async fn take_over(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        times: Times,
+    ) -> Result<Option<Upload>> {
+        let id = id.clone();
+        self.write(move |tables| {
+            let Some(mut record) = tables.record(&id)? else {
+                return Ok(None);
+            };
+            if record.written.phase == Phase::Open {
+                tables.remove_parts_beyond(&id, record.committed)?;
+                record.writer = Some(writer);
+                record.version += 1;
+                record.set(times);
+                tables.store(&record)?;
+            }
+            tables.with_parts(record).map(Some)
+        })
+        .await
+    }
+
+    async fn record_part(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        part: &Part,
+        times: Times,
+    ) -> Result<PartRecord> {
+        let (id, part) = (id.clone(), part.clone());
+        self.write(move |tables| {
+            let Some(mut record) = tables.record(&id)? else {
+                return Ok(PartRecord::Missing);
+            };
+            if record.written.phase != Phase::Open {
+                return Ok(PartRecord::NotOpen(record.written.phase));
+            }
+            if record.writer != Some(writer) {
+                return Ok(PartRecord::TakenOver);
+            }
+            tables.add_part(&id, &part)?;
+            record.committed = tables.contiguous_from(&id, record.committed)?;
+            record.set(times);
+            tables.store(&record)?;
+            Ok(PartRecord::Recorded {
+                committed: record.committed,
+            })
+        })
+        .await
+    }
+
+    async fn update(&self, upload: &Upload) -> Result<Update> {
+        let upload = upload.clone();
+        self.write(move |tables| {
+            let Some(record) = tables.record(&upload.id)? else {
+                return Ok(Update::Missing);
+            };
+            let next = upload.version + 1;
+            if record.is_echo_of(&upload) {
+                return Ok(Update::Updated(next));
+            }
+            if record.version != upload.version {
+                let current = tables.with_parts(record)?;
+                return Ok(Update::Conflict(Box::new(current)));
+            }
+            if let Some(fingerprint) = &upload.fingerprint
+                && !upload.is_live()
+            {
+                tables.release(fingerprint, &upload.id)?;
+            }
+            tables.store(&Record::updated(upload, record.committed))?;
+            Ok(Update::Updated(next))
+        })
+        .await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        let query = query.clone();
+        self.read(move |snapshot| snapshot.page(&query)).await
+    }
+
+    async fn secret(&self, offered: &Secret) -> Result<Secret> {
+        let offered = offered.clone();
+        self.write(move |tables| tables.secret(&offered)).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.write(|tables| tables.probe(now())).await
+    }
+}
+
+fn open(path: &Path) -> Result<Database, OpenError> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
+        path: path.to_owned(),
+        source,
+    })?;
+    Database::create(path).map_err(|failure| match failure {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
+            path: path.to_owned(),
+        },
+        other => OpenError::Unusable {
+            path: path.to_owned(),
+            source: other.into(),
+        },
+    })
+}
+
+/// A clock before the epoch counts as the epoch: then nothing is expired.
+fn now() -> Timestamp {
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(0).plus(elapsed)
+}

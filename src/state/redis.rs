@@ -1,1 +1,255 @@
-//! Adapter.
+//! The state store in Redis 7 or newer: a single server, Sentinel or Cluster.
+//!
+//! Keys, each behind [`RedisConfig::key_prefix`]: the record `upload:{<tag>}:<upload id>` (a hash), the live uploads
+//! by fingerprint `fingerprints:{<tag>}` (a hash), an owner's listing `owner:<owner>` (a sorted set), and `secret`. The
+//! tag is [`UploadId::tag`], so that one script can change a record and its fingerprint on a Cluster too. All but the
+//! secret are removed by the server [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire.
+//!
+//! Listings are hints: a member is checked against its record when it is read.
+
+mod config;
+mod connection;
+mod eviction;
+mod listing;
+mod record;
+mod scripts;
+
+use async_trait::async_trait;
+use redis::{FromRedisValue, Script, Value, from_redis_value};
+
+pub use self::config::{ConnectError, RedisConfig, RedisMode};
+use self::{
+    connection::Link,
+    record::{Fields, removal_time},
+    scripts::SCRIPTS,
+};
+use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
+use crate::{
+    error::{Error, Result},
+    upload::{Fingerprint, Part, Secret, Upload, UploadId, WriterTag},
+};
+
+/// How often a create tries to replace the fingerprint of an upload that is over, before it gives up.
+const CREATE_ATTEMPTS: usize = 5;
+
+/// How long the key of [`StateStore::check`] lives, in milliseconds.
+const PROBE_LIFE: u64 = 60_000;
+
+/// The state store in Redis.
+#[derive(Debug)]
+pub struct Redis {
+    link: Link,
+    key_prefix: String,
+}
+
+// === impl Redis ===
+
+impl Redis {
+    /// Connects and checks that the server keeps what it is given.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(config: &RedisConfig) -> Result<Self, ConnectError> {
+        if config.key_prefix.contains(['{', '}']) {
+            return Err(ConnectError::Invalid(
+                "the key prefix contains a brace".into(),
+            ));
+        }
+        let authority =
+            match &config.authority_file {
+                None => None,
+                Some(path) => Some(tokio::fs::read(path).await.map_err(|source| {
+                    ConnectError::AuthorityFile {
+                        path: path.clone(),
+                        source,
+                    }
+                })?),
+            };
+        let store = Self {
+            link: Link::new(config, authority)
+                .map_err(|error| ConnectError::Invalid(error.to_string()))?,
+            key_prefix: config.key_prefix.clone(),
+        };
+        store.link.command::<()>(&redis::cmd("PING")).await?;
+        store.check_eviction(config.allow_eviction).await?;
+        Ok(store)
+    }
+
+    fn record_key(&self, id: &UploadId) -> String {
+        format!("{}upload:{{{}}}:{id}", self.key_prefix, id.tag())
+    }
+
+    fn fingerprints_key(&self, id: &UploadId) -> String {
+        format!("{}fingerprints:{{{}}}", self.key_prefix, id.tag())
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.key_prefix)
+    }
+
+    /// Runs a script on a record and its fingerprints.
+    async fn invoke<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        id: &UploadId,
+        arguments: &[String],
+    ) -> Result<T> {
+        let mut invocation = script.key(self.record_key(id));
+        invocation.key(self.fingerprints_key(id)).arg(arguments);
+        self.link.script(&invocation).await
+    }
+}
+
+#[async_trait]
+impl StateStore for Redis {
+    async fn create(&self, upload: &Upload) -> Result<Creation> {
+        let fingerprint = upload.fingerprint.as_ref().map_or("", Fingerprint::as_str);
+        let fields = record::all_fields(upload)?;
+        let mut over = String::new();
+        for _ in 0..CREATE_ATTEMPTS {
+            let mut arguments = vec![
+                upload.id.to_string(),
+                fingerprint.to_owned(),
+                over,
+                removal_time(upload.expires_at).to_string(),
+            ];
+            arguments.extend(
+                fields
+                    .iter()
+                    .flat_map(|(name, value)| [name.clone(), value.clone()]),
+            );
+            let holder: String = self.invoke(&SCRIPTS.create, &upload.id, &arguments).await?;
+            if holder.is_empty() {
+                self.enlist(upload).await?;
+                return Ok(Creation::Created);
+            }
+            // An upload that is over never comes back to life, so its hold on the fingerprint may be taken away.
+            let holder_id = holder
+                .parse()
+                .map_err(|cause| Error::internal("a fingerprint leads to no upload", cause))?;
+            match self.get(&holder_id).await? {
+                Some(known) if known.is_live() => return Ok(Creation::Exists(Box::new(known))),
+                _ => over = holder,
+            }
+        }
+        Err(Error::state_unavailable(
+            "the fingerprint changed hands too often",
+        ))
+    }
+
+    async fn get(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let key = self.record_key(id);
+        let fields: Fields = self.link.command(redis::cmd("HGETALL").arg(&key)).await?;
+        record::parse(&fields)
+    }
+
+    async fn take_over(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        times: Times,
+    ) -> Result<Option<Upload>> {
+        let arguments = [
+            record::writer_text(Some(writer)),
+            times.now.0.to_string(),
+            times.expires_at.0.to_string(),
+            removal_time(times.expires_at).to_string(),
+        ];
+        let fields: Fields = self.invoke(&SCRIPTS.take_over, id, &arguments).await?;
+        let upload = record::parse(&fields)?;
+        if let Some(upload) = &upload {
+            self.enlist(upload).await?;
+        }
+        Ok(upload)
+    }
+
+    async fn record_part(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        part: &Part,
+        times: Times,
+    ) -> Result<PartRecord> {
+        let arguments = [
+            record::writer_text(Some(writer)),
+            part.number.to_string(),
+            record::part_json(part)?,
+            times.now.0.to_string(),
+            times.expires_at.0.to_string(),
+            removal_time(times.expires_at).to_string(),
+        ];
+        let (outcome, detail): (String, String) =
+            self.invoke(&SCRIPTS.record_part, id, &arguments).await?;
+        match outcome.as_str() {
+            "recorded" => detail
+                .parse()
+                .map(|committed| PartRecord::Recorded { committed })
+                .map_err(|cause| Error::internal("record_part.lua counts oddly", cause)),
+            "taken_over" => Ok(PartRecord::TakenOver),
+            "not_open" => record::parse_phase(&detail).map(PartRecord::NotOpen),
+            "missing" => Ok(PartRecord::Missing),
+            _ => Err(Error::fault("record_part.lua answers oddly")),
+        }
+    }
+
+    async fn update(&self, upload: &Upload) -> Result<Update> {
+        let released = upload.fingerprint.as_ref().filter(|_| !upload.is_live());
+        let mut arguments = vec![
+            upload.version.to_string(),
+            upload.id.to_string(),
+            released.map_or("", Fingerprint::as_str).to_owned(),
+            removal_time(upload.expires_at).to_string(),
+            record::header_json(upload)?,
+        ];
+        for (name, value) in record::header_fields(upload) {
+            arguments.extend([name.to_owned(), value]);
+        }
+        let (outcome, detail): (String, Value) =
+            self.invoke(&SCRIPTS.update, &upload.id, &arguments).await?;
+        let unreadable = |cause| Error::internal("update.lua answers oddly", cause);
+        match outcome.as_str() {
+            "updated" => {
+                self.enlist(upload).await?;
+                from_redis_value(detail)
+                    .map(Update::Updated)
+                    .map_err(unreadable)
+            }
+            "conflict" => {
+                let fields: Fields = from_redis_value(detail).map_err(unreadable)?;
+                let current = record::parse(&fields)?;
+                Ok(current.map_or(Update::Missing, |upload| Update::Conflict(Box::new(upload))))
+            }
+            "missing" => Ok(Update::Missing),
+            _ => Err(Error::fault("update.lua answers oddly")),
+        }
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        self.page(query).await
+    }
+
+    async fn secret(&self, offered: &Secret) -> Result<Secret> {
+        let key = self.key("secret");
+        let offer = redis::cmd("SET")
+            .arg(&key)
+            .arg(offered.expose())
+            .arg("NX")
+            .to_owned();
+        self.link.command::<Value>(&offer).await?;
+        let kept: Vec<u8> = self.link.command(redis::cmd("GET").arg(&key)).await?;
+        let bytes = kept
+            .try_into()
+            .map_err(|_| Error::fault("redis holds a secret that is not 32 bytes long"))?;
+        Ok(Secret::new(bytes))
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.link.command::<()>(&redis::cmd("PING")).await?;
+        let probe = redis::cmd("SET")
+            .arg(self.key("probe"))
+            .arg("")
+            .arg(("PX", PROBE_LIFE))
+            .to_owned();
+        self.link.command(&probe).await
+    }
+}

@@ -1,0 +1,413 @@
+//! The tables of the state file, and what is read and written together.
+
+use std::ops::Bound;
+
+use ::redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    state::{Cursor, ListPage, ListQuery, Times, removal_time},
+    upload::{Fingerprint, Part, Parts, Secret, Timestamp, Upload, UploadId, WriterTag},
+};
+
+/// The most members of a listing that one call looks at.
+const LIST_SCAN: usize = 1_000;
+
+/// [`Record`]s as JSON, by upload id.
+const RECORDS: TableDefinition<'_, &str, &str> = TableDefinition::new("records");
+/// [`Part`]s as JSON, by upload id and number.
+const PARTS: TableDefinition<'_, (&str, u32), &str> = TableDefinition::new("parts");
+/// The id of the live upload, by fingerprint.
+const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fingerprints");
+/// By tenant, subject, creation (see [`age`]) and id: the order of a listing.
+const LISTING: TableDefinition<'_, ListingKey<'static>, ()> = TableDefinition::new("listing");
+/// By time of removal and id. A hint: records live longer when they change.
+const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("removals");
+/// The secret, and the time of the last check.
+const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
+
+type ListingKey<'a> = (&'a str, &'a str, u64, &'a str);
+
+/// A record as it was last created or updated, and what has changed since.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) version: u64,
+    pub(super) writer: Option<WriterTag>,
+    pub(super) committed: u32,
+    updated_at: Timestamp,
+    expires_at: Timestamp,
+    /// As it was given, thus under the version before.
+    pub(super) written: Upload,
+}
+
+/// All tables in one write transaction.
+pub(super) struct Tables<'a> {
+    records: Table<'a, &'static str, &'static str>,
+    parts: Table<'a, (&'static str, u32), &'static str>,
+    fingerprints: Table<'a, &'static str, &'static str>,
+    listing: Table<'a, ListingKey<'static>, ()>,
+    removals: Table<'a, (u64, &'static str), ()>,
+    facts: Table<'a, &'static str, &'static [u8]>,
+}
+
+/// What is read without writing, at one moment.
+pub(super) struct Snapshot {
+    records: ReadOnlyTable<&'static str, &'static str>,
+    parts: ReadOnlyTable<(&'static str, u32), &'static str>,
+    listing: ReadOnlyTable<ListingKey<'static>, ()>,
+}
+
+// === impl Record ===
+
+impl Record {
+    fn created(upload: Upload) -> Self {
+        Self {
+            version: upload.version,
+            ..Self::updated(upload.clone(), upload.parts.committed())
+        }
+    }
+
+    /// The record after an update that keeps its parts, of which so many are committed.
+    pub(super) fn updated(upload: Upload, committed: u32) -> Self {
+        Self {
+            version: upload.version + 1,
+            writer: upload.writer,
+            committed,
+            updated_at: upload.updated_at,
+            expires_at: upload.expires_at,
+            written: Upload {
+                parts: Parts::default(),
+                ..upload
+            },
+        }
+    }
+
+    /// Whether it is what this update left.
+    pub(super) fn is_echo_of(&self, update: &Upload) -> bool {
+        let update = Upload {
+            parts: Parts::default(),
+            ..update.clone()
+        };
+        self.version == update.version + 1 && self.written == update
+    }
+
+    pub(super) fn set(&mut self, times: Times) {
+        self.updated_at = times.now;
+        self.expires_at = times.expires_at;
+    }
+
+    fn with(self, parts: Parts) -> Upload {
+        Upload {
+            version: self.version,
+            writer: self.writer,
+            updated_at: self.updated_at,
+            expires_at: self.expires_at,
+            parts,
+            ..self.written
+        }
+    }
+}
+
+// === impl Tables ===
+
+impl<'a> Tables<'a> {
+    /// Opens all tables; makes those that are not there yet.
+    pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS).map_err(internal)?,
+            parts: transaction.open_table(PARTS).map_err(internal)?,
+            fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
+            listing: transaction.open_table(LISTING).map_err(internal)?,
+            removals: transaction.open_table(REMOVALS).map_err(internal)?,
+            facts: transaction.open_table(FACTS).map_err(internal)?,
+        })
+    }
+
+    pub(super) fn record(&self, id: &UploadId) -> Result<Option<Record>> {
+        record(&self.records, id.as_str())
+    }
+
+    pub(super) fn with_parts(&self, record: Record) -> Result<Upload> {
+        with_parts(record, &self.parts)
+    }
+
+    /// The upload that holds the fingerprint.
+    pub(super) fn holder(&self, fingerprint: &Fingerprint) -> Result<Option<Upload>> {
+        let holder = self
+            .fingerprints
+            .get(fingerprint.as_str())
+            .map_err(internal)?;
+        let Some(holder) = holder else {
+            return Ok(None);
+        };
+        let record = record(&self.records, holder.value())?;
+        record.map(|record| self.with_parts(record)).transpose()
+    }
+
+    pub(super) fn hold(&mut self, fingerprint: &Fingerprint, id: &UploadId) -> Result<()> {
+        let inserted = self.fingerprints.insert(fingerprint.as_str(), id.as_str());
+        inserted.map(drop).map_err(internal)
+    }
+
+    /// Frees the fingerprint if this upload holds it.
+    pub(super) fn release(&mut self, fingerprint: &Fingerprint, id: &UploadId) -> Result<()> {
+        let holds = self
+            .fingerprints
+            .get(fingerprint.as_str())
+            .map_err(internal)?
+            .is_some_and(|holder| holder.value() == id.as_str());
+        if holds {
+            self.fingerprints
+                .remove(fingerprint.as_str())
+                .map_err(internal)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a new record with its parts.
+    pub(super) fn insert(&mut self, upload: Upload) -> Result<()> {
+        for part in upload.parts.iter() {
+            self.add_part(&upload.id, part)?;
+        }
+        self.listing
+            .insert(listing_key(&upload), ())
+            .map_err(internal)?;
+        let removal = removal_time(upload.expires_at).0;
+        self.removals
+            .insert((removal, upload.id.as_str()), ())
+            .map_err(internal)?;
+        self.store(&Record::created(upload))
+    }
+
+    pub(super) fn store(&mut self, record: &Record) -> Result<()> {
+        let json = to_json(record)?;
+        let inserted = self
+            .records
+            .insert(record.written.id.as_str(), json.as_str());
+        inserted.map(drop).map_err(internal)
+    }
+
+    /// Adds a part unless its number is recorded.
+    pub(super) fn add_part(&mut self, id: &UploadId, part: &Part) -> Result<()> {
+        let key = (id.as_str(), part.number);
+        if self.parts.get(key).map_err(internal)?.is_none() {
+            self.parts
+                .insert(key, to_json(part)?.as_str())
+                .map_err(internal)?;
+        }
+        Ok(())
+    }
+
+    /// How many parts are committed, when so many were before.
+    pub(super) fn contiguous_from(&self, id: &UploadId, mut committed: u32) -> Result<u32> {
+        while self
+            .parts
+            .get((id.as_str(), committed + 1))
+            .map_err(internal)?
+            .is_some()
+        {
+            committed += 1;
+        }
+        Ok(committed)
+    }
+
+    pub(super) fn remove_parts_beyond(&mut self, id: &UploadId, committed: u32) -> Result<()> {
+        let beyond = (id.as_str(), committed + 1)..=(id.as_str(), u32::MAX);
+        self.parts.retain_in(beyond, |_, _| false).map_err(internal)
+    }
+
+    /// Removes records whose time has come, at most `limit`.
+    pub(super) fn remove_expired(&mut self, now: Timestamp, limit: usize) -> Result<()> {
+        for _ in 0..limit {
+            let Some((due, id)) = self.first_removal()?.filter(|(due, _)| *due <= now.0) else {
+                break;
+            };
+            self.removals.remove((due, id.as_str())).map_err(internal)?;
+            let Some(record) = record(&self.records, &id)? else {
+                continue;
+            };
+            let removal = removal_time(record.expires_at);
+            if removal <= now {
+                self.remove(&record.written)?;
+            } else {
+                self.removals
+                    .insert((removal.0, id.as_str()), ())
+                    .map_err(internal)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn first_removal(&self) -> Result<Option<(u64, String)>> {
+        let first = self.removals.first().map_err(internal)?;
+        Ok(first.map(|(key, _)| {
+            let (due, id) = key.value();
+            (due, id.to_owned())
+        }))
+    }
+
+    fn remove(&mut self, upload: &Upload) -> Result<()> {
+        if let Some(fingerprint) = &upload.fingerprint {
+            self.release(fingerprint, &upload.id)?;
+        }
+        self.remove_parts_beyond(&upload.id, 0)?;
+        self.listing.remove(listing_key(upload)).map_err(internal)?;
+        self.records
+            .remove(upload.id.as_str())
+            .map(drop)
+            .map_err(internal)
+    }
+
+    /// The secret that was offered first.
+    pub(super) fn secret(&mut self, offered: &Secret) -> Result<Secret> {
+        if let Some(kept) = self.facts.get("secret").map_err(internal)? {
+            let bytes = kept.value().try_into().map_err(|cause| {
+                Error::internal(
+                    "the state file holds a secret that is not 32 bytes long",
+                    cause,
+                )
+            })?;
+            return Ok(Secret::new(bytes));
+        }
+        self.facts
+            .insert("secret", offered.expose().as_slice())
+            .map_err(internal)?;
+        Ok(offered.clone())
+    }
+
+    pub(super) fn probe(&mut self, now: Timestamp) -> Result<()> {
+        let now = now.0.to_be_bytes();
+        self.facts
+            .insert("checked_at", now.as_slice())
+            .map(drop)
+            .map_err(internal)
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Opens the tables, all of which exist once the file was opened.
+    pub(super) fn open(transaction: &ReadTransaction) -> Result<Self> {
+        Ok(Self {
+            records: transaction.open_table(RECORDS).map_err(internal)?,
+            parts: transaction.open_table(PARTS).map_err(internal)?,
+            listing: transaction.open_table(LISTING).map_err(internal)?,
+        })
+    }
+
+    pub(super) fn upload(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let record = record(&self.records, id.as_str())?;
+        record
+            .map(|record| with_parts(record, &self.parts))
+            .transpose()
+    }
+
+    pub(super) fn page(&self, query: &ListQuery) -> Result<ListPage> {
+        let (tenant, subject) = (query.owner.tenant.as_str(), query.owner.subject.as_str());
+        let start = query
+            .after
+            .as_ref()
+            .map_or(Bound::Included((tenant, subject, 0, "")), |cursor| {
+                Bound::Excluded((tenant, subject, age(cursor.created_at), cursor.id.as_str()))
+            });
+        // Every id sorts before this.
+        let end = Bound::Included((tenant, subject, u64::MAX, "~"));
+        let mut page = ListPage::default();
+        let mut last = None;
+        let members = self
+            .listing
+            .range::<ListingKey<'_>>((start, end))
+            .map_err(internal)?;
+        for (scanned, member) in members.enumerate() {
+            if scanned == LIST_SCAN || page.uploads.len() == query.limit.max(1) {
+                page.next = last;
+                break;
+            }
+            let (member, _) = member.map_err(internal)?;
+            let (_, _, _, id) = member.value();
+            let Some(record) = record(&self.records, id)? else {
+                continue;
+            };
+            last = Some(Cursor {
+                created_at: record.written.created_at,
+                id: record.written.id.clone(),
+            });
+            if query
+                .phase
+                .is_none_or(|phase| phase == record.written.phase)
+            {
+                page.uploads.push(self.summary(record)?);
+            }
+        }
+        Ok(page)
+    }
+
+    fn summary(&self, record: Record) -> Result<Upload> {
+        let committed = record.committed;
+        let key = (record.written.id.as_str(), committed);
+        let last = self.parts.get(key).map_err(internal)?;
+        let last = last.map(|json| from_json(json.value())).transpose()?;
+        Ok(record.with(Parts::summary(committed, last)))
+    }
+}
+
+/// A failure of the file: passing where the disk is full or away, a fault where the content is wrong.
+pub(super) fn internal(cause: impl Into<::redb::Error>) -> Error {
+    match cause.into() {
+        cause @ (::redb::Error::Io(_) | ::redb::Error::PreviousIo) => {
+            Error::state_unavailable(cause)
+        }
+        cause => Error::internal("the state file cannot be used", cause),
+    }
+}
+
+fn record(
+    records: &impl ReadableTable<&'static str, &'static str>,
+    id: &str,
+) -> Result<Option<Record>> {
+    let json = records.get(id).map_err(internal)?;
+    json.map(|json| from_json(json.value())).transpose()
+}
+
+fn with_parts(
+    record: Record,
+    parts: &impl ReadableTable<(&'static str, u32), &'static str>,
+) -> Result<Upload> {
+    let id = record.written.id.as_str();
+    let parts = parts
+        .range((id, 0)..=(id, u32::MAX))
+        .map_err(internal)?
+        .map(|entry| from_json(entry.map_err(internal)?.1.value()))
+        .collect::<Result<Parts>>()?;
+    Ok(record.with(parts))
+}
+
+fn listing_key(upload: &Upload) -> ListingKey<'_> {
+    let owner = &upload.owner;
+    (
+        &owner.tenant,
+        &owner.subject,
+        age(upload.created_at),
+        upload.id.as_str(),
+    )
+}
+
+/// Grows with age, so that the newest comes first.
+fn age(created_at: Timestamp) -> u64 {
+    u64::MAX - created_at.0
+}
+
+fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|cause| Error::internal("a record cannot be written as JSON", cause))
+}
+
+fn from_json<T: for<'de> Deserialize<'de>>(json: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(|cause| {
+        Error::internal("the state file holds a record that cannot be read", cause)
+    })
+}

@@ -1,0 +1,338 @@
+//! The way to the servers: one connection that all calls share, replaced when it breaks.
+//!
+//! A single server and a primary found through Sentinels get a fresh connection after any failure that leaves the old
+//! one in doubt; Sentinels are then asked again who the primary is. A Cluster connection mends itself.
+
+use std::{fmt, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, RetryMethod,
+    ScriptInvocation, ServerErrorKind, TlsCertificates, TlsMode, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    from_redis_value,
+    sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{RedisConfig, RedisMode, scripts::SCRIPTS};
+use crate::error::{Error, Result};
+
+/// The first pause before a repetition; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause before a repetition: a restarted server is found within this time.
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+
+/// One shared connection to wherever the records are.
+pub(super) struct Link {
+    source: Source,
+    options: AsyncConnectionConfig,
+    patience: Duration,
+    current: Mutex<Option<Current>>,
+}
+
+/// A connection that commands can be sent on; clones share it.
+#[derive(Clone)]
+pub(super) enum Connection {
+    /// To one server.
+    Server(MultiplexedConnection),
+    /// To all nodes of a cluster.
+    Cluster(ClusterConnection),
+}
+
+#[derive(Clone)]
+struct Current {
+    generation: u64,
+    connection: Connection,
+}
+
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    Command(&'a Cmd),
+    Script(&'a ScriptInvocation<'a>),
+}
+
+enum Source {
+    Single(Box<Client>),
+    Sentinel(Box<Mutex<SentinelClient>>),
+    Cluster(Box<ClusterClient>),
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Prepares the way that `config` describes; nothing is sent yet.
+    pub(super) fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
+        Ok(Self {
+            source: Source::new(config, authority)?,
+            options: AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(config.connect_timeout))
+                .set_response_timeout(Some(config.response_timeout)),
+            patience: config.patience,
+            current: Mutex::new(None),
+        })
+    }
+
+    /// The answer to one command, which must be fit to be repeated.
+    pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
+        read(self.answer(Request::Command(command)).await?)
+    }
+
+    /// The answer to one script, which must be fit to be repeated. One round trip unless the server lost the script.
+    pub(super) async fn script<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T> {
+        read(self.answer(Request::Script(script)).await?)
+    }
+
+    /// Repeats `request` until there is an answer or the patience is at its end.
+    async fn answer(&self, request: Request<'_>) -> Result<Value> {
+        let deadline = Instant::now() + self.patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let failure = match timeout_at(deadline, self.attempt(request)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) => failure,
+                Err(late) => return Err(Error::state_unavailable(late)),
+            };
+            if !is_passing(&failure) {
+                return Err(Error::internal("redis refused a command", failure));
+            }
+            // Jitter keeps those who failed together from coming back together.
+            let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
+            if Instant::now() + jittered >= deadline {
+                return Err(Error::state_unavailable(failure));
+            }
+            tracing::debug!(error = %failure, "repeats a redis command");
+            sleep(jittered).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    async fn attempt(&self, request: Request<'_>) -> RedisResult<Value> {
+        let mut current = self.current().await?;
+        let answer = match request {
+            Request::Command(command) => command.query_async(&mut current.connection).await,
+            Request::Script(script) => script.invoke_async(&mut current.connection).await,
+        };
+        if let Err(failure) = &answer
+            && is_connection_in_doubt(failure)
+        {
+            self.discard(current.generation).await;
+        }
+        answer
+    }
+
+    async fn current(&self) -> RedisResult<Current> {
+        let mut slot = self.current.lock().await;
+        if let Some(current) = &*slot {
+            return Ok(current.clone());
+        }
+        let mut connection = self.source.connect(&self.options).await?;
+        // So that a part's receipt needs no second round trip after NOSCRIPT.
+        for script in SCRIPTS.iter() {
+            script.load_async(&mut connection).await?;
+        }
+        let current = Current {
+            generation: rand::random(),
+            connection,
+        };
+        *slot = Some(current.clone());
+        Ok(current)
+    }
+
+    /// Lets the next attempt connect anew, unless another one has done so already.
+    async fn discard(&self, generation: u64) {
+        let mut slot = self.current.lock().await;
+        if matches!(&*slot, Some(Current { generation: known, connection: Connection::Server(_) }) if *known == generation)
+        {
+            *slot = None;
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self.source {
+            Source::Single(_) => "Link(single server)",
+            Source::Sentinel(_) => "Link(sentinel)",
+            Source::Cluster(_) => "Link(cluster)",
+        })
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
+        let nodes: Vec<ConnectionInfo> = config
+            .urls
+            .iter()
+            .map(|url| url.as_str().into_connection_info())
+            .collect::<RedisResult<_>>()?;
+        let Some(first) = nodes.first().cloned() else {
+            return Err((ErrorKind::InvalidClientConfig, "no redis url is given").into());
+        };
+        let certificates = authority.map(|root_cert| TlsCertificates {
+            client_tls: None,
+            root_cert: Some(root_cert),
+        });
+        match &config.mode {
+            RedisMode::Single => match certificates {
+                Some(certificates) => Client::build_with_tls(first, certificates),
+                None => Client::open(first),
+            }
+            .map(|client| Self::Single(Box::new(client))),
+            RedisMode::Sentinel {
+                service_name,
+                sentinel_password,
+            } => sentinel(
+                nodes,
+                service_name,
+                sentinel_password.as_deref(),
+                certificates,
+            )
+            .map(|client| Self::Sentinel(Box::new(Mutex::new(client)))),
+            RedisMode::Cluster => {
+                let mut builder = ClusterClient::builder(nodes)
+                    .connection_timeout(config.connect_timeout)
+                    .response_timeout(config.response_timeout)
+                    // The repetitions above bound the time; these follow a slot that moved.
+                    .retries(3)
+                    .min_retry_wait(10)
+                    .max_retry_wait(100);
+                if let Some(certificates) = certificates {
+                    builder = builder.certs(certificates);
+                }
+                builder
+                    .build()
+                    .map(|client| Self::Cluster(Box::new(client)))
+            }
+        }
+    }
+
+    async fn connect(&self, options: &AsyncConnectionConfig) -> RedisResult<Connection> {
+        match self {
+            Self::Single(client) => client
+                .get_multiplexed_async_connection_with_config(options)
+                .await
+                .map(Connection::Server),
+            Self::Sentinel(client) => client
+                .lock()
+                .await
+                .get_async_connection_with_config(options)
+                .await
+                .map(Connection::Server),
+            Self::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+        }
+    }
+}
+
+/// A client that asks the Sentinels for the primary. The URLs' credentials and database are the servers', their
+/// addresses the Sentinels'.
+fn sentinel(
+    nodes: Vec<ConnectionInfo>,
+    service_name: &str,
+    sentinel_password: Option<&str>,
+    certificates: Option<TlsCertificates>,
+) -> RedisResult<SentinelClient> {
+    let settings = nodes
+        .first()
+        .map(|node| node.redis_settings().clone())
+        .unwrap_or_default();
+    let encrypted = nodes
+        .iter()
+        .any(|node| matches!(node.addr(), redis::ConnectionAddr::TcpTls { .. }));
+    let addresses = nodes.iter().map(|node| node.addr().clone());
+    let mut builder =
+        SentinelClientBuilder::new(addresses, service_name, SentinelServerType::Master)?
+            .set_client_to_redis_db(settings.db());
+    if let Some(username) = settings.username() {
+        builder = builder.set_client_to_redis_username(username);
+    }
+    if let Some(password) = settings.password() {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    if let Some(password) = sentinel_password {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
+    if encrypted {
+        builder = builder
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates {
+        builder = builder
+            .set_client_to_redis_certificates(certificates.clone())
+            .set_client_to_sentinel_certificates(certificates);
+    }
+    builder.build()
+}
+
+// === impl Connection ===
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Server(connection) => connection.req_packed_command(command),
+            Self::Cluster(connection) => connection.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Server(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Server(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+/// Whether a fresh connection may do better than this one: it broke, hangs, or leads to a former primary.
+fn is_connection_in_doubt(failure: &RedisError) -> bool {
+    failure.is_io_error() || failure.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+}
+
+/// Whether the same command may succeed a moment later: the server restarts, loads, fails over, or is out of reach.
+fn is_passing(failure: &RedisError) -> bool {
+    match failure.kind() {
+        ErrorKind::Io => !matches!(failure.retry_method(), RetryMethod::NoRetry),
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ReadOnly
+            | ServerErrorKind::Moved
+            | ServerErrorKind::Ask
+            // Between loading a script and calling it the server was restarted.
+            | ServerErrorKind::NoScript,
+        )
+        | ErrorKind::ClusterConnectionNotFound
+        | ErrorKind::MasterNameNotFoundBySentinel => true,
+        // Too few replicas, a full disk, full memory, a long script: the operator's to mend, and mendable.
+        _ => matches!(failure.code(), Some("NOREPLICAS" | "MISCONF" | "OOM" | "BUSY")),
+    }
+}
+
+fn read<T: FromRedisValue>(answer: Value) -> Result<T> {
+    from_redis_value(answer).map_err(|cause| Error::internal("redis answers oddly", cause))
+}

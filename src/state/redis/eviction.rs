@@ -1,0 +1,53 @@
+//! Whether the servers keep what they are given.
+
+use redis::{Value, from_redis_value};
+
+use super::{ConnectError, Redis};
+use crate::error::Result;
+
+impl Redis {
+    /// Refuses servers that drop keys when their memory is full, or only warns where that is `allowed`.
+    pub(super) async fn check_eviction(&self, allowed: bool) -> Result<(), ConnectError> {
+        let report = self
+            .link
+            .command::<Value>(redis::cmd("INFO").arg("memory"))
+            .await;
+        let policies = match report {
+            Ok(report) => eviction_policies(&report),
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            Err(_) => Vec::new(),
+        };
+        if policies.is_empty() {
+            tracing::warn!(
+                "cannot tell whether redis evicts keys: make sure that maxmemory-policy is noeviction"
+            );
+        }
+        for policy in policies {
+            if policy == "noeviction" {
+                continue;
+            }
+            if !allowed {
+                return Err(ConnectError::Evicts { policy });
+            }
+            tracing::warn!(policy, "redis drops uploads when its memory is full");
+        }
+        Ok(())
+    }
+}
+
+/// The `maxmemory_policy` of each server in an answer to INFO; a Cluster's answer holds one text per node.
+fn eviction_policies(report: &Value) -> Vec<String> {
+    match report {
+        Value::Array(items) => items.iter().flat_map(eviction_policies).collect(),
+        Value::Map(entries) => entries
+            .iter()
+            .flat_map(|(_, text)| eviction_policies(text))
+            .collect(),
+        text => from_redis_value::<String>(text.clone())
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.strip_prefix("maxmemory_policy:"))
+            .map(str::to_owned)
+            .collect(),
+    }
+}

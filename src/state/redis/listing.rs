@@ -1,0 +1,142 @@
+//! An owner's uploads: a sorted set whose members are in the order of the listing.
+//!
+//! It is a hint, written after the record: a member is checked against its record when it is read, and removed when
+//! that is gone. Opening an upload or updating it notes it again.
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{
+    Redis,
+    record::{self, Fields, removal_time},
+    scripts::SCRIPTS,
+};
+use crate::{
+    error::Result,
+    state::{Cursor, ListPage, ListQuery},
+    upload::{Owner, Timestamp, Upload, UploadId},
+};
+
+/// The most members of a listing that one call looks at.
+const LIST_SCAN: usize = 1_000;
+
+/// How many records a listing reads side by side.
+const LIST_CONCURRENCY: usize = 16;
+
+impl Redis {
+    fn listing_key(&self, owner: &Owner) -> String {
+        // The length keeps ("a:b", "c") and ("a", "b:c") apart.
+        let Owner { tenant, subject } = owner;
+        format!(
+            "{}owner:{}:{tenant}:{subject}",
+            self.key_prefix,
+            tenant.len()
+        )
+    }
+
+    /// See [`StateStore::list`](crate::state::StateStore::list).
+    pub(super) async fn page(&self, query: &ListQuery) -> Result<ListPage> {
+        let listing = self.listing_key(&query.owner);
+        let mut after = query.after.as_ref().map_or_else(
+            || "-".to_owned(),
+            |cursor| format!("({}", listing_member(cursor.created_at, &cursor.id)),
+        );
+        let mut page = ListPage::default();
+        let mut scanned = 0;
+        while scanned < LIST_SCAN {
+            let missing = query.limit.max(1) - page.uploads.len();
+            let size = if query.phase.is_some() {
+                missing.max(100)
+            } else {
+                missing
+            }
+            .min(LIST_SCAN - scanned);
+            let batch = self.batch(&listing, &after, size).await?;
+            scanned += size;
+            let is_last_batch = batch.len() < size;
+            let last = batch.len().saturating_sub(1);
+            for (index, (member, upload)) in batch.into_iter().enumerate() {
+                after = format!("({member}");
+                let shown = upload.filter(|upload| {
+                    upload.owner == query.owner
+                        && query.phase.is_none_or(|phase| phase == upload.phase)
+                });
+                page.uploads.extend(shown);
+                if page.uploads.len() == query.limit.max(1) {
+                    if !(is_last_batch && index == last) {
+                        page.next = listing_cursor(&member);
+                    }
+                    return Ok(page);
+                }
+            }
+            if is_last_batch {
+                return Ok(page);
+            }
+        }
+        page.next = listing_cursor(after.trim_start_matches('('));
+        Ok(page)
+    }
+
+    /// Notes the upload in its owner's listing.
+    pub(super) async fn enlist(&self, upload: &Upload) -> Result<()> {
+        let mut invocation = SCRIPTS.enlist.key(self.listing_key(&upload.owner));
+        let member = listing_member(upload.created_at, &upload.id);
+        invocation.arg(member).arg(removal_time(upload.expires_at));
+        self.link.script(&invocation).await
+    }
+
+    /// One batch of a listing behind `after`, each with its record if that still exists.
+    async fn batch(
+        &self,
+        listing: &str,
+        after: &str,
+        size: usize,
+    ) -> Result<Vec<(String, Option<Upload>)>> {
+        let members: Vec<String> = self
+            .link
+            .command(
+                redis::cmd("ZRANGE")
+                    .arg(listing)
+                    .arg(after)
+                    .arg("+")
+                    .arg("BYLEX")
+                    .arg(("LIMIT", 0, size)),
+            )
+            .await?;
+        let summaries = members.into_iter().map(|member| async move {
+            let id = member.split_once(':').and_then(|(_, id)| id.parse().ok());
+            let upload = match id {
+                Some(id) => self.summary(&id).await?,
+                None => None,
+            };
+            if upload.is_none() {
+                self.link
+                    .command::<()>(redis::cmd("ZREM").arg(listing).arg(&member))
+                    .await?;
+            }
+            Ok((member, upload))
+        });
+        stream::iter(summaries)
+            .buffered(LIST_CONCURRENCY)
+            .try_collect()
+            .await
+    }
+
+    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let invocation = SCRIPTS.summary.key(self.record_key(id));
+        let fields: Fields = self.link.script(&invocation).await?;
+        record::parse_summary(&fields)
+    }
+}
+
+/// A member of a listing: in the order of their bytes the newest comes first, then the least id.
+fn listing_member(created_at: Timestamp, id: &UploadId) -> String {
+    format!("{:016x}:{id}", u64::MAX - created_at.0)
+}
+
+fn listing_cursor(member: &str) -> Option<Cursor> {
+    let (age, id) = member.split_once(':')?;
+    Some(Cursor {
+        created_at: Timestamp(u64::MAX - u64::from_str_radix(age, 16).ok()?),
+        id: id.parse().ok()?,
+    })
+}

@@ -1,0 +1,48 @@
+//! The scripts: Lua stores, Rust decides.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// The scripts, each hashed once.
+pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(Scripts::default);
+
+/// One script per operation that must be one step.
+pub(super) struct Scripts {
+    pub(super) create: Script,
+    pub(super) take_over: Script,
+    pub(super) record_part: Script,
+    pub(super) update: Script,
+    pub(super) summary: Script,
+    pub(super) enlist: Script,
+}
+
+// === impl Scripts ===
+
+impl Default for Scripts {
+    fn default() -> Self {
+        Self {
+            create: Script::new(include_str!("create.lua")),
+            take_over: Script::new(include_str!("take_over.lua")),
+            record_part: Script::new(include_str!("record_part.lua")),
+            update: Script::new(include_str!("update.lua")),
+            summary: Script::new(include_str!("summary.lua")),
+            enlist: Script::new(include_str!("enlist.lua")),
+        }
+    }
+}
+
+impl Scripts {
+    /// All of them, to be loaded beforehand.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Script> {
+        [
+            &self.create,
+            &self.take_over,
+            &self.record_part,
+            &self.update,
+            &self.summary,
+            &self.enlist,
+        ]
+        .into_iter()
+    }
+}

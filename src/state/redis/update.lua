@@ -1,0 +1,28 @@
+-- Replaces everything of a record but its parts, if its version is the expected one.
+-- KEYS  1 record  2 fingerprints of the tag
+-- ARGV  1 expected version  2 upload id  3 fingerprint to release, or ""  4 time the record is removed (ms)
+--       5 record as JSON (it contains the expected version)  6… field, value, field, value…
+-- Returns {"updated", version}, {"conflict", all fields and values of the record} or {"missing", ""}.
+local version = redis.call('HGET', KEYS[1], 'version')
+if not version then
+  return {'missing', ''}
+end
+local next_version = string.format('%d', tonumber(ARGV[1]) + 1)
+if version == next_version and redis.call('HGET', KEYS[1], 'record') == ARGV[5] then
+  return {'updated', version}
+end
+if version ~= ARGV[1] then
+  return {'conflict', redis.call('HGETALL', KEYS[1])}
+end
+redis.call('HSET', KEYS[1], 'version', next_version, 'record', ARGV[5])
+for index = 6, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
+end
+redis.call('PEXPIREAT', KEYS[1], ARGV[4])
+if ARGV[3] ~= '' and redis.call('HGET', KEYS[2], ARGV[3]) == ARGV[2] then
+  redis.call('HDEL', KEYS[2], ARGV[3])
+end
+if redis.call('PEXPIRETIME', KEYS[2]) < tonumber(ARGV[4]) then
+  redis.call('PEXPIREAT', KEYS[2], ARGV[4])
+end
+return {'updated', next_version}
