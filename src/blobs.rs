@@ -8,14 +8,20 @@ pub mod azure;
 pub mod embedded;
 pub mod s3;
 
-use std::{collections::BTreeMap, fmt::Debug, ops::Range};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug},
+    ops::Range,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use serde::Deserialize;
 
 use crate::{
-    error::Result,
+    error::{Error, Kind, Reason, Result},
     upload::{Md5, Part, Residence, StoreLimits, UploadId, WriterTag},
 };
 
@@ -45,10 +51,12 @@ pub trait BlobStore: Send + Sync + Debug {
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String>;
 
     /// All parts the store holds of a session, by number, or `None` when it does not know the session. A store that
-    /// has no session and no parts yet answers an empty list.
+    /// has no session and no parts yet answers an empty list. A store without sessions lists what lies under the key,
+    /// also after [`BlobStore::abort`] and, with the parts it is made of, after [`BlobStore::commit`].
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>>;
 
-    /// Makes the object of exactly `parts`, in this order.
+    /// Makes the object of exactly `parts`, in this order. Repeating a commit that succeeded answers
+    /// [`Commit::SessionGone`], or [`Commit::Done`] and the object is as it was.
     async fn commit(
         &self,
         session: &Session<'_>,
@@ -56,10 +64,15 @@ pub trait BlobStore: Send + Sync + Debug {
         parts: &[Part],
     ) -> Result<Commit>;
 
-    /// Ends a session and drops its parts. One that is gone already is fine.
+    /// Ends a session and drops its parts. One that is gone already is fine. A store without sessions forgets parts by
+    /// itself (Azure after a week).
     async fn abort(&self, session: &Session<'_>) -> Result<()>;
 
-    /// Puts a whole object, only if there is none of its key.
+    /// Puts a whole object, only if there is none of its key. The store checks `object.md5` where it is known.
+    ///
+    /// # Errors
+    /// `DataLoss` when the store received other bytes than were sent; `Unimplemented` when it cannot put only if there
+    /// is none: a multipart upload of one part does instead.
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put>;
 
     /// What lies under a key.
@@ -68,7 +81,8 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Reads an object, or those bytes of it.
     ///
     /// # Errors
-    /// `NotFound` when there is none; the stream's items fail like any request.
+    /// `NotFound` when there is none; the stream's items fail like any request. An empty range reads nothing and asks
+    /// nobody; one that begins behind the object's end is `Internal`.
     async fn read(
         &self,
         key: &str,
@@ -78,7 +92,7 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Deletes an object. One that is gone already is fine.
     async fn delete(&self, key: &str) -> Result<()>;
 
-    /// Whether the store answers and the bucket or container is there.
+    /// Whether the store answers and the bucket or container is there. The message says what is wrong, for operators.
     async fn check(&self) -> Result<()>;
 }
 
@@ -159,4 +173,61 @@ pub struct StoredObject {
     pub md5: Option<Md5>,
     /// Its metadata, keys in lower case; `upload_id` is the gateway's.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// A key that opens the store. It is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretKey(String);
+
+/// The longest wait for a connection to a store. A store in reach accepts within a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one request to a store may take unless configured otherwise: 5 MiB at 0.7 Mbit/s.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The part arrived damaged at the store.
+fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(
+        Kind::DataLoss,
+        Reason::ChecksumMismatch,
+        "the store received other bytes than were sent",
+    )
+    .caused_by(source)
+}
+
+/// There is no object of that key.
+fn object_not_found(key: &str) -> Error {
+    Error::new(
+        Kind::NotFound,
+        Reason::UploadNotFound,
+        format!("no object {key} in the store"),
+    )
+}
+
+// === impl SecretKey ===
+
+impl SecretKey {
+    /// The key itself, for the one who signs with it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for SecretKey {
+    fn from(key: String) -> Self {
+        Self(key)
+    }
+}
+
+impl From<&str> for SecretKey {
+    fn from(key: &str) -> Self {
+        Self(key.to_owned())
+    }
+}
+
+impl Debug for SecretKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
 }

@@ -47,7 +47,7 @@ pub enum Reason {
     InvalidField,
     /// A message came out of turn in the stream.
     InvalidSequence,
-    /// A message's CRC32C is not that of its data.
+    /// A message's CRC32C is not that of its data, or the store received other bytes than were sent.
     ChecksumMismatch,
     /// The first offset, or a gap: continue at `expected_offset`.
     WrongOffset,

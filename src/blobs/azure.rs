@@ -1,1 +1,475 @@
-//! Adapter.
+//! Azure Blob Storage, through Microsoft's SDK.
+//!
+//! There are no sessions: blocks lie uncommitted under the blob's name until a block list names them, or a week has
+//! passed. Each stream names its blocks differently ([`BlockId`]), so a commit gets exactly the recorded ones. The SDK
+//! takes no account key: with one, every request carries a signature of our own ([`sas`]); without, an Entra ID token.
+//!
+//! Needed role: Storage Blob Data Contributor on the container.
+
+mod block_id;
+mod fault;
+mod policy;
+pub mod sas;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    num::NonZero,
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use azure_core::{
+    credentials::TokenCredential,
+    error::ErrorKind,
+    http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport, policies::Policy},
+};
+use azure_identity::{
+    DeveloperToolsCredential, ManagedIdentityCredential, WorkloadIdentityCredential,
+};
+use azure_storage_blob::{
+    BlobClient, BlobContainerClient, BlobContainerClientOptions,
+    models::{
+        BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders,
+        BlobContainerClientListBlobsOptions, BlockBlobClientCommitBlockListOptions,
+        BlockBlobClientStageBlockOptions, BlockBlobClientStageBlockResultHeaders,
+        BlockBlobClientUploadOptions, BlockListType, BlockLookupList,
+    },
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use serde::Deserialize;
+use url::Url;
+
+pub use self::block_id::BlockId;
+use self::{
+    fault::{code, fault, report, status},
+    policy::{ContentMd5, Sign, with_content_md5},
+    sas::AccountKey,
+};
+use super::{
+    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, OPERATION_TIMEOUT, Put, SecretKey,
+    Session, StoredObject, StoredPart, object_not_found, part_damaged,
+};
+use crate::{
+    error::{Error, Result},
+    upload::{MIB, Md5, Part, Residence, StoreLimits},
+};
+
+/// 50,000 blocks of at most 4,000 MiB: together 190.7 TiB.
+/// <https://learn.microsoft.com/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs>
+const LIMITS: StoreLimits = StoreLimits {
+    max_parts: 50_000,
+    max_part_size: 4_000 * MIB,
+    max_object_size: 50_000 * 4_000 * MIB,
+    equal_parts: false,
+};
+
+/// Larger than any blob, so that the SDK reads with one request instead of collecting ranges in memory.
+const WHOLE: NonZero<usize> = NonZero::new(isize::MAX.unsigned_abs()).expect("it is not zero");
+
+/// Where a container is, and how to open it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AzureConfig {
+    /// The storage account.
+    pub account: String,
+    /// The container, which must exist.
+    pub container: String,
+    /// The address of the account's blobs; `https://ACCOUNT.blob.core.windows.net` when absent.
+    pub endpoint: Option<Url>,
+    /// The account's key, base64; Entra ID when absent.
+    pub account_key: Option<SecretKey>,
+    /// Who the gateway is to Entra ID. When absent the workload identity where the environment (a Kubernetes pod's)
+    /// describes one, otherwise the managed identity.
+    pub identity: Option<Identity>,
+    /// How long one request may take.
+    pub operation_timeout: Duration,
+}
+
+/// Who the gateway is to Entra ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// A Kubernetes service account.
+    Workload,
+    /// The machine or app service it runs on.
+    Managed,
+    /// Whoever is logged in with `az` or `azd`.
+    DeveloperTools,
+}
+
+/// A container.
+#[derive(Clone)]
+pub struct AzureStore {
+    client: Arc<BlobContainerClient>,
+    container: String,
+    operation_timeout: Duration,
+}
+
+// === impl AzureConfig ===
+
+impl AzureConfig {
+    /// That container in Azure's public cloud, opened with Entra ID.
+    pub fn new(account: impl Into<String>, container: impl Into<String>) -> Self {
+        Self {
+            account: account.into(),
+            container: container.into(),
+            endpoint: None,
+            account_key: None,
+            identity: None,
+            operation_timeout: OPERATION_TIMEOUT,
+        }
+    }
+
+    fn container_url(&self) -> Result<Url> {
+        let mut url = match &self.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => Url::parse(&format!("https://{}.blob.core.windows.net", self.account))
+                .map_err(|error| Error::internal("account is no host name", error))?,
+        };
+        url.path_segments_mut()
+            .map_err(|()| Error::fault("endpoint is no base of URLs"))?
+            .pop_if_empty()
+            .push(&self.container);
+        Ok(url)
+    }
+
+    fn credential(&self) -> Result<Arc<dyn TokenCredential>> {
+        let credential =
+            match self.identity {
+                Some(Identity::Workload) => WorkloadIdentityCredential::new(None)
+                    .map(|found| found as Arc<dyn TokenCredential>),
+                Some(Identity::Managed) => ManagedIdentityCredential::new(None)
+                    .map(|found| found as Arc<dyn TokenCredential>),
+                Some(Identity::DeveloperTools) => DeveloperToolsCredential::new(None)
+                    .map(|found| found as Arc<dyn TokenCredential>),
+                None => WorkloadIdentityCredential::new(None)
+                    .map(|found| found as Arc<dyn TokenCredential>)
+                    .or_else(|_| ManagedIdentityCredential::new(None).map(|found| found as _)),
+            };
+        credential.map_err(|error| fault("find an Entra ID identity", error))
+    }
+}
+
+// === impl AzureStore ===
+
+impl AzureStore {
+    /// Prepares a client; contacts the store with the first request only.
+    ///
+    /// # Errors
+    /// `Internal` when the configuration cannot work: a key that is not base64, an endpoint that is no base URL, Entra
+    /// ID over plain HTTP.
+    pub fn connect(config: AzureConfig) -> Result<Self> {
+        let url = config.container_url()?;
+        let transport = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Error::internal("prepare an HTTP client", error))?;
+        let mut policies: Vec<Arc<dyn Policy>> = vec![Arc::new(ContentMd5)];
+        let credential = match &config.account_key {
+            Some(key) => {
+                policies.push(Arc::new(Sign {
+                    key: AccountKey::new(&config.account, key)?,
+                    container: config.container.clone(),
+                    https_only: url.scheme() == "https",
+                }));
+                None
+            }
+            None => Some(config.credential()?),
+        };
+        let options = BlobContainerClientOptions {
+            client_options: ClientOptions {
+                per_try_policies: policies,
+                retry: RetryOptions::none(),
+                transport: Some(Transport::new(Arc::new(transport))),
+                ..ClientOptions::default()
+            },
+            ..BlobContainerClientOptions::default()
+        };
+        let client = BlobContainerClient::new(url, credential, Some(options))
+            .map_err(|error| fault("prepare a client", error))?;
+        Ok(Self {
+            client: Arc::new(client),
+            container: config.container,
+            operation_timeout: config.operation_timeout,
+        })
+    }
+
+    /// A client for one blob; the slashes of its key separate the parts of a path.
+    fn blob(&self, key: &str) -> BlobClient {
+        self.client.blob_client(key)
+    }
+
+    /// Waits for an answer, bounded in time.
+    async fn answer<T>(
+        &self,
+        request: impl Future<Output = azure_core::Result<T>> + Send,
+    ) -> azure_core::Result<T> {
+        let answer = tokio::time::timeout(self.operation_timeout, request).await;
+        answer.unwrap_or_else(|elapsed| Err(azure_core::Error::new(ErrorKind::Io, elapsed)))
+    }
+}
+
+#[async_trait]
+impl BlobStore for AzureStore {
+    fn residence(&self) -> Residence {
+        Residence::AzureStorage
+    }
+
+    fn bucket(&self) -> &str {
+        &self.container
+    }
+
+    fn limits(&self) -> StoreLimits {
+        LIMITS
+    }
+
+    async fn begin(&self, _object: &NewObject) -> Result<String> {
+        Ok(format!("{:032x}", rand::random::<u128>()))
+    }
+
+    async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
+        let id = BlockId::Streamed {
+            number: u16::try_from(part.number)
+                .map_err(|error| Error::internal("name a block", error))?,
+            writer: part.writer,
+        };
+        let options = BlockBlobClientStageBlockOptions {
+            transactional_content_md5: Some(part.md5.0.to_vec()),
+            ..BlockBlobClientStageBlockOptions::default()
+        };
+        let (name, size) = (id.to_bytes(), part.body.len() as u64);
+        let blob = self.blob(session.key).block_blob_client();
+        let stage = blob.stage_block(&name, size, part.body.into(), Some(options));
+        let output = self
+            .answer(stage)
+            .await
+            .map_err(|error| match code(&error) {
+                Some("Md5Mismatch") => part_damaged(report(&error)),
+                _ => fault("put a block", error),
+            })?;
+        match output.content_md5().ok().flatten() {
+            Some(md5) if md5 != part.md5.0 => Err(part_damaged(format!(
+                "part {} has MD5 {} in the store, and {} here",
+                part.number,
+                STANDARD.encode(md5),
+                part.md5
+            ))),
+            _ => Ok(id.to_base64()),
+        }
+    }
+
+    async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
+        let blob = self.blob(session.key).block_blob_client();
+        let answer = self.answer(async {
+            blob.get_block_list(BlockListType::All, None)
+                .await?
+                .into_model()
+        });
+        let list = match answer.await {
+            Ok(list) => list,
+            Err(error) if code(&error) == Some("BlobNotFound") => return Ok(Some(Vec::new())),
+            Err(error) => return Err(fault("list the blocks", error)),
+        };
+        // By name: an uncommitted block goes before the committed one it would replace.
+        let mut parts = BTreeMap::new();
+        let committed = list.committed_blocks.into_iter().flatten();
+        for block in committed.chain(list.uncommitted_blocks.into_iter().flatten()) {
+            let (Some(name), Some(size)) = (block.name, block.size) else {
+                continue;
+            };
+            let part = StoredPart {
+                receipt: STANDARD.encode(&name),
+                number: BlockId::from_bytes(&name).map(BlockId::number),
+                size: size.unsigned_abs(),
+            };
+            parts.insert(name, part);
+        }
+        let mut parts: Vec<_> = parts.into_values().collect();
+        parts.sort_by_key(|part| part.number);
+        Ok(Some(parts))
+    }
+
+    async fn commit(
+        &self,
+        session: &Session<'_>,
+        object: &NewObject,
+        parts: &[Part],
+    ) -> Result<Commit> {
+        let names = parts.iter().map(|part| STANDARD.decode(&part.receipt));
+        let names = names
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Error::internal("read the receipt of a block", error))?;
+        // Latest: the blocks are uncommitted, or committed already by a commit whose answer was lost.
+        let list = BlockLookupList {
+            latest: Some(names),
+            ..BlockLookupList::default()
+        };
+        let list = RequestContent::try_from(list)
+            .map_err(|error| Error::internal("write a block list", error))?;
+        let options = BlockBlobClientCommitBlockListOptions {
+            blob_content_type: Some(object.mime.clone()),
+            blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
+            metadata: Some(metadata(object)),
+            ..BlockBlobClientCommitBlockListOptions::default()
+        };
+        let blob = self.blob(session.key).block_blob_client();
+        match self
+            .answer(blob.commit_block_list(list, Some(options)))
+            .await
+        {
+            Ok(_) => Ok(Commit::Done),
+            Err(error) if code(&error) == Some("InvalidBlockList") => Ok(Commit::PartReplaced),
+            Err(error) => Err(fault("commit", error)),
+        }
+    }
+
+    /// Does nothing: Azure has no call for it, and drops uncommitted blocks after a week. To commit and delete them
+    /// would put an object under the key for a moment, or delete one that a late commit has just made.
+    async fn abort(&self, _session: &Session<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
+        let options = BlockBlobClientUploadOptions {
+            blob_content_type: Some(object.mime.clone()),
+            blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
+            metadata: Some(metadata(object)),
+            if_none_match: Some(Etag::from("*")),
+            method_options: with_content_md5(object.md5),
+            // One request whatever the size.
+            partition_size: Some(NonZero::<u64>::MAX),
+            ..BlockBlobClientUploadOptions::default()
+        };
+        let blob = self.blob(&object.key).block_blob_client();
+        let answer = self.answer(blob.upload(body.into(), Some(options)));
+        match answer.await {
+            Ok(output) => Ok(Put::Stored(entity_tag(output.etag))),
+            Err(error) => match code(&error) {
+                Some("BlobAlreadyExists" | "ConditionNotMet") => Ok(Put::Exists),
+                Some("Md5Mismatch") => Err(part_damaged(report(&error))),
+                _ => Err(fault("put a blob", error)),
+            },
+        }
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
+        let action = "describe a blob";
+        let answer = self.answer(self.blob(key).get_properties(None)).await;
+        let output = match answer {
+            Ok(output) => output,
+            Err(error) if status(&error) == Some(404) && !is_container_missing(&error) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(fault(action, error)),
+        };
+        let read = || -> azure_core::Result<_> {
+            Ok((
+                output.etag()?,
+                output.content_length()?,
+                output.content_md5()?,
+                output.metadata()?,
+            ))
+        };
+        let (etag, size, md5, metadata) = read().map_err(|error| fault(action, error))?;
+        Ok(Some(StoredObject {
+            etag: entity_tag(etag),
+            size: size.ok_or_else(|| Error::fault("describe a blob: no size in the answer"))?,
+            md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| (key.to_ascii_lowercase(), value))
+                .collect(),
+        }))
+    }
+
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        if range.as_ref().is_some_and(Range::is_empty) {
+            return Ok(stream::empty().boxed());
+        }
+        let options = BlobClientDownloadOptions {
+            partition_size: Some(WHOLE),
+            range: range.map(Into::into),
+            ..BlobClientDownloadOptions::default()
+        };
+        let answer = self.answer(self.blob(key).download(Some(options))).await;
+        let output = answer.map_err(|error| match code(&error) {
+            Some("BlobNotFound") => object_not_found(key),
+            _ => fault("read a blob", error),
+        })?;
+        let limit = self.operation_timeout;
+        let chunks = stream::try_unfold(output.body, move |mut body| async move {
+            let chunk = tokio::time::timeout(limit, body.try_next()).await;
+            let chunk = chunk
+                .map_err(Error::store_unavailable)?
+                .map_err(|error| fault("read a blob", error))?;
+            Ok(chunk.map(|chunk| (chunk, body)))
+        });
+        Ok(chunks.boxed())
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        match self.answer(self.blob(key).delete(None)).await {
+            Err(error) if code(&error) != Some("BlobNotFound") => {
+                Err(fault("delete a blob", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lists one blob: the container's own properties are not for signatures of this kind to read.
+    async fn check(&self) -> Result<()> {
+        let options = BlobContainerClientListBlobsOptions {
+            maxresults: Some(1),
+            ..BlobContainerClientListBlobsOptions::default()
+        };
+        let first_page = async {
+            let mut pages = self.client.list_blobs(Some(options))?.into_pages();
+            pages.try_next().await
+        };
+        self.answer(first_page).await.map(drop).map_err(|error| {
+            let container = &self.container;
+            let context = match status(&error) {
+                Some(404) => format!("there is no container {container}"),
+                Some(401 | 403) => format!("the store refuses these credentials for {container}"),
+                _ => return fault("check the container", error),
+            };
+            Error::internal(context, report(&error))
+        })
+    }
+}
+
+impl std::fmt::Debug for AzureStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("AzureStore")
+            .field("container", &self.client.url().as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+fn metadata(object: &NewObject) -> HashMap<String, String> {
+    HashMap::from([("upload_id".to_owned(), object.upload_id.to_string())])
+}
+
+fn entity_tag(etag: Option<Etag>) -> String {
+    etag.map(String::from)
+        .unwrap_or_default()
+        .trim_matches('"')
+        .to_owned()
+}
+
+fn is_container_missing(error: &azure_core::Error) -> bool {
+    code(error) == Some("ContainerNotFound")
+}

@@ -1,1 +1,509 @@
-//! Adapter.
+//! S3, and stores that speak its protocol, through the AWS SDK.
+//!
+//! The payload of a part is not hashed for its signature: `Content-MD5` is one of the signed headers, the store checks
+//! it, and a SHA-256 of every part would cost 0.8 CPU seconds per GiB. A part's bytes are handed to the SDK as they are.
+//!
+//! Needed permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
+//! `s3:ListMultipartUploadParts`, `s3:ListBucket`.
+
+mod fault;
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use async_trait::async_trait;
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, retry::RetryConfig,
+    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+};
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use aws_sdk_s3::{
+    Client,
+    config::{RequestChecksumCalculation, ResponseChecksumValidation},
+    error::ProvideErrorMetadata,
+    primitives::ByteStream,
+    types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption},
+};
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use serde::Deserialize;
+use url::Url;
+
+use self::fault::fault;
+use super::{
+    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, OPERATION_TIMEOUT, Put, SecretKey,
+    Session, StoredObject, StoredPart, object_not_found, part_damaged,
+};
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    upload::{MIB, Md5, Part, Residence, StoreLimits},
+};
+
+/// Signed for where neither the configuration nor the environment names a region; other stores than AWS take any.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// 10,000 parts of at most 5 GiB. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
+const MAX_PARTS: u32 = 10_000;
+const MAX_PART_SIZE: u64 = 5 * 1024 * MIB;
+
+/// What every store of this kind takes; AWS takes more, which is for the configuration to say.
+const MAX_OBJECT_SIZE: u64 = 5 * 1024 * 1024 * MIB;
+
+/// Where a bucket is, and how to speak to its store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Config {
+    /// The bucket, which must exist.
+    pub bucket: String,
+    /// Its region.
+    pub region: Option<String>,
+    /// The store's address; AWS when absent.
+    pub endpoint: Option<Url>,
+    /// The kind of store.
+    pub profile: Profile,
+    /// Without keys the SDK's default chain finds credentials: environment, profile, web identity, container, instance.
+    pub access_key_id: Option<String>,
+    /// Given together with `access_key_id`.
+    pub secret_access_key: Option<SecretKey>,
+    /// The largest object in bytes.
+    pub max_object_size: u64,
+    /// How long one request may take.
+    pub operation_timeout: Duration,
+}
+
+/// In what the stores that speak S3's protocol differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// AWS: the bucket is in the host name.
+    #[default]
+    Aws,
+    /// MinIO, Ceph and others: the bucket is in the path.
+    Compatible,
+    /// Like `Compatible`, and all parts but the last must have one size (Cloudflare R2).
+    EqualParts,
+}
+
+/// A bucket.
+#[derive(Debug)]
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+    limits: StoreLimits,
+    operation_timeout: Duration,
+}
+
+// === impl S3Config ===
+
+impl S3Config {
+    /// That bucket on AWS, with the SDK's default credentials.
+    pub fn new(bucket: impl Into<String>) -> Self {
+        Self {
+            bucket: bucket.into(),
+            region: None,
+            endpoint: None,
+            profile: Profile::default(),
+            access_key_id: None,
+            secret_access_key: None,
+            max_object_size: MAX_OBJECT_SIZE,
+            operation_timeout: OPERATION_TIMEOUT,
+        }
+    }
+
+    /// Credentials and region: the configured ones alone, or what the SDK's chain finds.
+    async fn load(&self) -> Result<SdkConfig> {
+        let region = self.region.clone().map(Region::new);
+        match (&self.access_key_id, &self.secret_access_key) {
+            (Some(id), Some(secret)) => {
+                let credentials = Credentials::from_keys(id, secret.expose(), None);
+                Ok(SdkConfig::builder()
+                    .behavior_version(BehaviorVersion::latest())
+                    .credentials_provider(SharedCredentialsProvider::new(credentials))
+                    .region(region)
+                    .build())
+            }
+            (None, None) => {
+                let mut loader = aws_config::defaults(BehaviorVersion::latest());
+                if let Some(region) = region {
+                    loader = loader.region(region);
+                }
+                Ok(loader.load().await)
+            }
+            _ => Err(Error::fault(
+                "access_key_id and secret_access_key are given together or not at all",
+            )),
+        }
+    }
+}
+
+// === impl S3Store ===
+
+impl S3Store {
+    /// Prepares a client; contacts the store with the first request only.
+    ///
+    /// # Errors
+    /// `Internal` when just one of the two keys is given.
+    pub async fn connect(config: S3Config) -> Result<Self> {
+        let shared = config.load().await?;
+        let region = shared.region().cloned();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_timeout(config.operation_timeout)
+            .build();
+        let mut builder = aws_sdk_s3::config::Builder::from(&shared)
+            .region(region.unwrap_or_else(|| Region::new(DEFAULT_REGION)))
+            .force_path_style(config.profile != Profile::Aws)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(endpoint) = &config.endpoint {
+            builder = builder.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+        }
+        Ok(Self {
+            client: Client::from_conf(builder.build()),
+            limits: StoreLimits {
+                max_parts: MAX_PARTS,
+                max_part_size: MAX_PART_SIZE,
+                max_object_size: config.max_object_size,
+                equal_parts: config.profile == Profile::EqualParts,
+            },
+            bucket: config.bucket,
+            operation_timeout: config.operation_timeout,
+        })
+    }
+}
+
+#[async_trait]
+impl BlobStore for S3Store {
+    fn residence(&self) -> Residence {
+        Residence::AmazonS3
+    }
+
+    fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.limits
+    }
+
+    async fn begin(&self, object: &NewObject) -> Result<String> {
+        let output = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(&object.key)
+            .content_type(&object.mime)
+            .metadata("upload_id", object.upload_id.as_str())
+            .send()
+            .await
+            .map_err(|error| fault("begin a multipart upload", error))?;
+        let id = output.upload_id.filter(|id| !id.is_empty());
+        id.ok_or_else(|| Error::fault("begin a multipart upload: the store named no upload"))
+    }
+
+    async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
+        let output = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(session.key)
+            .upload_id(session.id)
+            .part_number(part_number(part.number)?)
+            .content_md5(part.md5.to_string())
+            .body(ByteStream::from(part.body))
+            .customize()
+            .disable_payload_signing()
+            .send()
+            .await
+            .map_err(|error| match error.code() {
+                Some("NoSuchUpload") => session_lost(error),
+                Some("BadDigest") => part_damaged(error),
+                _ => fault("put a part", error),
+            })?;
+        let etag = entity_tag(output.e_tag.as_deref(), "put a part")?;
+        let opaque = is_opaque(output.server_side_encryption.as_ref())
+            || output.sse_customer_algorithm.is_some();
+        match md5_of(&etag) {
+            Some(md5) if md5 != part.md5 && !opaque => Err(part_damaged(format!(
+                "part {} has ETag {etag} in the store, and MD5 {} here",
+                part.number,
+                part.md5.to_hex()
+            ))),
+            _ => Ok(etag),
+        }
+    }
+
+    async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
+        let mut pages = self
+            .client
+            .list_parts()
+            .bucket(&self.bucket)
+            .key(session.key)
+            .upload_id(session.id)
+            .into_paginator()
+            .send();
+        let mut parts = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(error) if error.code() == Some("NoSuchUpload") => return Ok(None),
+                Err(error) => return Err(fault("list the parts", error)),
+            };
+            for part in page.parts() {
+                parts.push(StoredPart {
+                    receipt: entity_tag(part.e_tag(), "list the parts")?,
+                    number: part.part_number().and_then(|number| number.try_into().ok()),
+                    size: size(part.size(), "list the parts")?,
+                });
+            }
+        }
+        parts.sort_by_key(|part| part.number);
+        Ok(Some(parts))
+    }
+
+    async fn commit(
+        &self,
+        session: &Session<'_>,
+        _object: &NewObject,
+        parts: &[Part],
+    ) -> Result<Commit> {
+        let mut named = Vec::with_capacity(parts.len());
+        for part in parts {
+            let part = CompletedPart::builder()
+                .part_number(part_number(part.number)?)
+                .e_tag(format!("\"{}\"", part.receipt));
+            named.push(part.build());
+        }
+        let named = CompletedMultipartUpload::builder()
+            .set_parts(Some(named))
+            .build();
+        let answer = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(session.key)
+            .upload_id(session.id)
+            .multipart_upload(named)
+            .send()
+            .await;
+        // The SDK turns an error that comes with status 200 into an `Err`.
+        match answer {
+            Ok(output) => entity_tag(output.e_tag(), "commit").map(|_| Commit::Done),
+            Err(error) => match error.code() {
+                Some("NoSuchUpload") => Ok(Commit::SessionGone),
+                Some("InvalidPart") => Ok(Commit::PartReplaced),
+                _ => Err(fault("commit", error)),
+            },
+        }
+    }
+
+    async fn abort(&self, session: &Session<'_>) -> Result<()> {
+        let answer = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.bucket)
+            .key(session.key)
+            .upload_id(session.id)
+            .send()
+            .await;
+        match answer {
+            Err(error) if error.code() != Some("NoSuchUpload") => Err(fault("abort", error)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(&object.key)
+            .content_type(&object.mime)
+            .metadata("upload_id", object.upload_id.as_str())
+            .if_none_match("*")
+            .set_content_md5(object.md5.map(|md5| md5.to_string()))
+            .body(ByteStream::from(body))
+            .customize();
+        // Without an MD5 the SHA-256 in the signature protects the payload.
+        let answer = match object.md5 {
+            Some(_) => request.disable_payload_signing().send().await,
+            None => request.send().await,
+        };
+        match answer {
+            Ok(output) => entity_tag(output.e_tag(), "put an object").map(Put::Stored),
+            Err(error) => match error.code() {
+                Some("PreconditionFailed") => Ok(Put::Exists),
+                Some("BadDigest") => Err(part_damaged(error)),
+                Some("NotImplemented") => Err(Error::new(
+                    Kind::Unimplemented,
+                    Reason::NotOffered,
+                    "the store cannot put an object only if there is none",
+                )
+                .caused_by(error)),
+                _ => Err(fault("put an object", error)),
+            },
+        }
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
+        let answer = self.client.head_object().bucket(&self.bucket).key(key);
+        let output = match answer.send().await {
+            Ok(output) => output,
+            // HEAD has no body that would say whether the key or the bucket is missing; `check` tells.
+            Err(error) if fault::status(&error) == Some(404) => return Ok(None),
+            Err(error) => return Err(fault("describe an object", error)),
+        };
+        let etag = entity_tag(output.e_tag(), "describe an object")?;
+        let opaque = is_opaque(output.server_side_encryption.as_ref())
+            || output.sse_customer_algorithm.is_some();
+        let metadata = output.metadata.unwrap_or_default();
+        Ok(Some(StoredObject {
+            md5: md5_of(&etag).filter(|_| !opaque),
+            etag,
+            size: size(output.content_length, "describe an object")?,
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| (key.to_ascii_lowercase(), value))
+                .collect::<BTreeMap<_, _>>(),
+        }))
+    }
+
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        if range.as_ref().is_some_and(Range::is_empty) {
+            return Ok(stream::empty().boxed());
+        }
+        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let output = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .set_range(range)
+            .send()
+            .await
+            .map_err(|error| match error.code() {
+                Some("NoSuchKey") => object_not_found(key),
+                _ => fault("read an object", error),
+            })?;
+        let limit = self.operation_timeout;
+        let chunks = stream::try_unfold(output.body, move |mut body| async move {
+            let chunk = tokio::time::timeout(limit, body.try_next()).await;
+            let chunk = chunk
+                .map_err(Error::store_unavailable)?
+                .map_err(Error::store_unavailable)?;
+            Ok(chunk.map(|chunk| (chunk, body)))
+        });
+        Ok(chunks.boxed())
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        let request = self.client.delete_object().bucket(&self.bucket).key(key);
+        match request.send().await {
+            Err(error) if error.code() != Some("NoSuchKey") => {
+                Err(fault("delete an object", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn check(&self) -> Result<()> {
+        let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
+        answer.map(drop).map_err(|error| {
+            let bucket = &self.bucket;
+            let context = match fault::status(&error) {
+                Some(404) => format!("there is no bucket {bucket}"),
+                Some(401 | 403) => format!("the store refuses these credentials for {bucket}"),
+                Some(301) => format!("bucket {bucket} is in another region"),
+                _ => return fault("check the bucket", error),
+            };
+            Error::internal(context, error)
+        })
+    }
+}
+
+fn part_number(number: u32) -> Result<i32> {
+    i32::try_from(number).map_err(|error| Error::internal("name a part", error))
+}
+
+fn size(size: Option<i64>, action: &str) -> Result<u64> {
+    size.and_then(|size| size.try_into().ok())
+        .ok_or_else(|| Error::fault(format!("{action}: the store answered without a size")))
+}
+
+/// The entity tag without its quotes. An answer without one was cut off or is no answer of S3: worth another try.
+fn entity_tag(tag: Option<&str>, action: &str) -> Result<String> {
+    match tag.map(|tag| tag.trim_matches('"')) {
+        Some(tag) if !tag.is_empty() => Ok(tag.to_owned()),
+        _ => Err(Error::store_unavailable(format!(
+            "{action}: the store answered without an ETag"
+        ))),
+    }
+}
+
+/// The MD5 that an entity tag is, if it looks like one.
+fn md5_of(etag: &str) -> Option<Md5> {
+    let mut md5 = [0; 16];
+    if etag.len() != 32 || !etag.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in md5.iter_mut().zip(etag.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(Md5(md5))
+}
+
+/// Whether entity tags are of ciphertext: all encryptions but S3's own keys.
+fn is_opaque(encryption: Option<&ServerSideEncryption>) -> bool {
+    encryption.is_some_and(|encryption| *encryption != ServerSideEncryption::Aes256)
+}
+
+fn session_lost(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::precondition(
+        Reason::SessionLost,
+        "the store no longer knows the upload's session",
+    )
+    .caused_by(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_entity_tags_are_digests() {
+        let md5 = Md5::of(b"part");
+        assert_eq!(md5_of(&md5.to_hex()), Some(md5));
+        assert_eq!(md5_of(&md5.to_hex().to_uppercase()), Some(md5));
+        for etag in [
+            "",
+            "+1",
+            &format!("{}-2", md5.to_hex()),
+            &"x".repeat(32),
+            &"é".repeat(16),
+        ] {
+            assert_eq!(md5_of(etag), None, "{etag}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let mut config = S3Config::new("media");
+        config.secret_access_key = Some("hush".into());
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    #[tokio::test]
+    async fn half_a_pair_of_keys_is_refused() {
+        let mut config = S3Config::new("media");
+        config.access_key_id = Some("key".into());
+        assert!(S3Store::connect(config).await.is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! The names of blocks.
+//!
+//! All block ids of one blob have one length before encoding: 6 bytes. A part that a client puts with a signed URL is
+//! called by its number in ASCII digits, as PlaceOS clients expect (`base64("000001")`). A part of a stream is called
+//!
+//! ```text
+//! bit   47      46…31         30…0
+//!        1   part number   writer tag
+//! ```
+//!
+//! The highest bit is set in no ASCII digit, so the two kinds never meet, and streams with different writer tags never
+//! overwrite each other's blocks: a commit gets exactly those it names.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use crate::upload::WriterTag;
+
+const LENGTH: usize = 6;
+const MARKER: u64 = 1 << 47;
+const NUMBER_SHIFT: u32 = 31;
+
+/// The name of a block, as this gateway gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockId {
+    /// A part of a stream.
+    Streamed {
+        /// The part's number; Azure takes 50,000.
+        number: u16,
+        /// The stream that wrote it.
+        writer: WriterTag,
+    },
+    /// A part put with a signed URL.
+    Signed {
+        /// The part's number, at most 999,999.
+        number: u32,
+    },
+}
+
+// === impl BlockId ===
+
+impl BlockId {
+    /// The part's number.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Streamed { number, .. } => number.into(),
+            Self::Signed { number } => number,
+        }
+    }
+
+    /// The name as the SDK takes it.
+    pub fn to_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Streamed { number, writer } => {
+                let bits = MARKER | u64::from(number) << NUMBER_SHIFT | u64::from(writer.bits());
+                bits.to_be_bytes()[size_of::<u64>() - LENGTH..].to_vec()
+            }
+            Self::Signed { number } => format!("{number:0LENGTH$}").into_bytes(),
+        }
+    }
+
+    /// The name as it stands in URLs, block lists and receipts.
+    pub fn to_base64(self) -> String {
+        STANDARD.encode(self.to_bytes())
+    }
+
+    /// The inverse of [`BlockId::to_bytes`]; `None` for names that are not of this gateway's making.
+    pub fn from_bytes(id: &[u8]) -> Option<Self> {
+        let id: [u8; LENGTH] = id.try_into().ok()?;
+        if id.iter().all(u8::is_ascii_digit) {
+            let number = id
+                .iter()
+                .fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+            return Some(Self::Signed { number });
+        }
+        let bits = id.iter().fold(0, |bits, &byte| bits << 8 | u64::from(byte));
+        let number = (bits & !MARKER) >> NUMBER_SHIFT;
+        let tag = bits & ((1 << NUMBER_SHIFT) - 1);
+        (bits & MARKER != 0).then_some(Self::Streamed {
+            number: number.try_into().ok()?,
+            writer: WriterTag::from_bits(tag.try_into().ok()?)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn streamed_ids_say_part_and_writer(number: u16, tag in 1u32..=0x7fff_ffff) {
+            let id = BlockId::Streamed { number, writer: WriterTag::from_bits(tag).unwrap() };
+            let bytes = id.to_bytes();
+            prop_assert_eq!(bytes.len(), LENGTH);
+            prop_assert!(bytes[0] >= 0x80);
+            prop_assert_eq!(BlockId::from_bytes(&bytes), Some(id));
+            prop_assert_eq!(id.to_base64().len(), 8);
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes: Vec<u8>) {
+            if let Some(id) = BlockId::from_bytes(&bytes) {
+                prop_assert_eq!(id.to_bytes(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn signed_ids_are_six_digits() {
+        let id = BlockId::Signed { number: 1 };
+        assert_eq!(id.to_base64(), STANDARD.encode("000001"));
+        assert_eq!(
+            BlockId::from_bytes(b"050000"),
+            Some(BlockId::Signed { number: 50_000 })
+        );
+    }
+
+    #[test]
+    fn other_names_are_not_ours() {
+        for id in [
+            &b""[..],
+            b"00001",
+            b"0000001",
+            b"abcdef",
+            b"+00001",
+            &[0x80, 0, 0, 0, 0, 0],
+        ] {
+            assert_eq!(BlockId::from_bytes(id), None, "{id:?}");
+        }
+    }
+}
