@@ -53,6 +53,7 @@
 //! - A server fault never shows its inside to the caller.
 
 pub mod blobs;
+pub mod client;
 pub mod config;
 pub mod error;
 pub mod gateway;

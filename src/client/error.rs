@@ -1,0 +1,243 @@
+//! What stops a client, and what only delays it.
+
+use std::{collections::HashMap, io, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server's address is none.
+    #[error("{server:?} is no server's address: {problem}")]
+    InvalidServer {
+        /// The address.
+        server: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The gateway answered with an error, or could not be reached.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing more was committed for too long.
+    #[error("gave up after {} s without progress", patience.as_secs())]
+    GaveUp {
+        /// The upload, which may be resumed later.
+        upload_id: Option<String>,
+        /// How long it was tried.
+        patience: Duration,
+        /// The last failure.
+        source: Box<Self>,
+    },
+    /// The source could not be read.
+    #[error("read the source")]
+    Source(#[from] io::Error),
+    /// The gateway needs bytes again that are gone.
+    #[error(
+        "the gateway needs the bytes from {wanted} again, and the input is kept from {kept_from} only"
+    )]
+    NotRewindable {
+        /// What is needed.
+        wanted: u64,
+        /// What there still is.
+        kept_from: u64,
+    },
+    /// The object is not the file.
+    #[error("the object of {upload_id} has {what} {found}, the file has {expected}")]
+    Mismatch {
+        /// The upload.
+        upload_id: String,
+        /// What differs.
+        what: &'static str,
+        /// The file's.
+        expected: String,
+        /// The object's.
+        found: String,
+    },
+    /// The gateway answered what makes no sense.
+    #[error("unexpected answer: {0}")]
+    Protocol(String),
+}
+
+/// An error that the gateway answered with, or that the connection ended with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", reason_in_brackets(.reason))]
+pub struct Refusal {
+    /// The gRPC code.
+    pub code: Code,
+    /// The `reason` of the answer's `ErrorInfo`, `UPLOAD_NOT_FOUND`. Empty where the connection failed.
+    pub reason: String,
+    /// The sentence for people.
+    pub message: String,
+    /// The `metadata` of the answer's `ErrorInfo`.
+    pub metadata: HashMap<String, String>,
+    /// When to try again, where the gateway says so.
+    pub retry_delay: Option<Duration>,
+}
+
+// === impl ClientError ===
+
+impl ClientError {
+    /// An answer that makes no sense.
+    pub(super) fn protocol(problem: impl Into<String>) -> Self {
+        Self::Protocol(problem.into())
+    }
+
+    /// Whether the upload can go on from what is committed, by the error table of `upload.proto`.
+    pub fn is_resumable(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_resumable(),
+            Self::InvalidServer { .. }
+            | Self::GaveUp { .. }
+            | Self::Source(_)
+            | Self::NotRewindable { .. }
+            | Self::Mismatch { .. }
+            | Self::Protocol(_) => false,
+        }
+    }
+
+    /// When the gateway wants to be asked again, where it says so.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_delay,
+            _ => None,
+        }
+    }
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Refused(status.into())
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// A stream that ended before its end.
+    pub(super) fn ended_early() -> Self {
+        Self {
+            code: Code::Unavailable,
+            reason: String::new(),
+            message: "the gateway ended the stream early".into(),
+            metadata: HashMap::new(),
+            retry_delay: None,
+        }
+    }
+
+    fn is_resumable(&self) -> bool {
+        // Only the gateway gives reasons: without one the connection, or a proxy on the way, has failed.
+        if self.reason.is_empty() {
+            return matches!(
+                self.code,
+                Code::Unavailable
+                    | Code::Unknown
+                    | Code::Cancelled
+                    | Code::Internal
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+            );
+        }
+        match self.code {
+            Code::Unavailable | Code::ResourceExhausted => true,
+            // The upload is opened again, and says itself where it goes on.
+            Code::OutOfRange => matches!(self.reason.as_str(), "WRONG_OFFSET" | "STATE_LOST"),
+            Code::DataLoss => self.reason == "CHECKSUM_MISMATCH",
+            _ => false,
+        }
+    }
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        let info = status.get_details_error_info();
+        let (reason, metadata) =
+            info.map_or_else(Default::default, |info| (info.reason, info.metadata));
+        let retry_delay = status
+            .get_details_retry_info()
+            .and_then(|info| info.retry_delay);
+        Self {
+            code: status.code(),
+            message: describe(&status),
+            reason,
+            metadata,
+            retry_delay,
+        }
+    }
+}
+
+/// The status's message; for a failed connection also the cause, which the message leaves out.
+fn describe(status: &Status) -> String {
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
+    let mut innermost = None;
+    while let Some(error) = cause {
+        innermost = Some(error);
+        cause = error.source();
+    }
+    let message = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    match innermost {
+        Some(innermost) => format!("{message}: {innermost}"),
+        None => message.to_owned(),
+    }
+}
+
+fn reason_in_brackets(reason: &str) -> String {
+    match reason {
+        "" => String::new(),
+        reason => format!(" [{reason}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn answered(code: Code, reason: &str) -> ClientError {
+        let details = ErrorDetails::with_error_info(reason, "uploadgateway.v1", HashMap::new());
+        Status::with_error_details(code, "no", details).into()
+    }
+
+    #[test]
+    fn the_error_table_decides_what_is_resumed() {
+        for (code, reason) in [
+            (Code::Unavailable, "STORE_UNAVAILABLE"),
+            (Code::ResourceExhausted, "OVERLOADED"),
+            (Code::OutOfRange, "WRONG_OFFSET"),
+            (Code::OutOfRange, "STATE_LOST"),
+            (Code::DataLoss, "CHECKSUM_MISMATCH"),
+        ] {
+            assert!(answered(code, reason).is_resumable(), "{reason}");
+        }
+        for (code, reason) in [
+            (Code::Aborted, "TAKEN_OVER"),
+            (Code::OutOfRange, "SIZE_EXCEEDED"),
+            (Code::DataLoss, "DIGEST_MISMATCH"),
+            (Code::NotFound, "UPLOAD_NOT_FOUND"),
+            (Code::FailedPrecondition, "WRONG_PHASE"),
+            (Code::InvalidArgument, "INVALID_FIELD"),
+            (Code::Internal, "INTERNAL"),
+        ] {
+            assert!(!answered(code, reason).is_resumable(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_is_resumed() {
+        for code in [
+            Code::Unavailable,
+            Code::Unknown,
+            Code::Cancelled,
+            Code::Internal,
+        ] {
+            assert!(
+                ClientError::from(Status::new(code, "h2")).is_resumable(),
+                "{code}"
+            );
+        }
+    }
+}
