@@ -60,6 +60,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod proto;
 pub mod rest;
+pub mod serve;
 pub mod state;
 pub mod status;
 pub mod upload;

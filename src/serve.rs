@@ -20,7 +20,9 @@ use crate::{
     config::{Config, Limits},
     gateway::{Clock, Gateway, Settings},
     grpc::{self, SigningApi, UploadApi},
-    proto::v1::{signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer},
+    proto::v1::{
+        signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
+    },
     rest,
     upload::Timestamp,
 };
@@ -70,7 +72,13 @@ impl Server {
             Arc::new(SystemClock),
         );
         let gateway = Arc::new(gateway.await?);
-        Ok(Self { grpc, http, gateway, backends, limits: config.limits.clone() })
+        Ok(Self {
+            grpc,
+            http,
+            gateway,
+            backends,
+            limits: config.limits.clone(),
+        })
     }
 
     /// Where gRPC is listened for.
@@ -106,7 +114,10 @@ impl Server {
     ///
     /// # Errors
     /// A listener that fails.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let (monitor, health) = Monitor::start(Arc::clone(&self.gateway), reporter).await;
         let (reflection, reflection_alpha) = grpc::reflection()?;
@@ -131,7 +142,8 @@ impl Server {
                 .add_service(SigningServiceServer::new(SigningApi))
                 .serve_with_incoming_shutdown(incoming, until(stopped.clone())),
         );
-        let http = axum::serve(self.http, rest::router(health)).with_graceful_shutdown(until(stopped));
+        let http =
+            axum::serve(self.http, rest::router(health)).with_graceful_shutdown(until(stopped));
         let http = tokio::spawn(http.into_future());
         tokio::select! {
             () = shutdown => tracing::info!("stop taking calls"),
@@ -150,7 +162,10 @@ impl Server {
         });
         match drained.await {
             Ok(result) => result?,
-            Err(_) => tracing::warn!(drain_seconds = drain.as_secs(), "calls still running are cut off"),
+            Err(_) => tracing::warn!(
+                drain_seconds = drain.as_secs(),
+                "calls still running are cut off"
+            ),
         }
         self.backends.stop().await;
         Ok(())
@@ -179,7 +194,9 @@ fn settings(limits: &Limits) -> Settings {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }

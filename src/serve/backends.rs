@@ -1,6 +1,6 @@
 //! From the configuration to the state store and the storages.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::ServeError;
 use crate::{
@@ -42,17 +42,32 @@ pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
     let mut storages = Vec::new();
     for storage in &config.storage {
         let store = store(storage).await?;
-        storages.push(Storage::new(&storage.id, store, &storage.prefix, storage.part_size.0));
+        storages.push(Storage::new(
+            &storage.id,
+            store,
+            &storage.prefix,
+            storage.part_size.0,
+        ));
     }
     let storages = Storages::new(storages, &default.id)?;
-    Ok(Backends { state, storages, embedded: None })
+    Ok(Backends {
+        state,
+        storages,
+        embedded: None,
+    })
 }
 
 async fn state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
     let Some(url) = &config.redis_url else {
-        return Ok(Arc::new(Redb::open(&config.data_dir.join("state.redb")).await?));
+        return Ok(Arc::new(
+            Redb::open(config.data_dir.join("state.redb")).await?,
+        ));
     };
-    let urls = [url].into_iter().chain(&config.redis.nodes).map(|url| url.expose().to_owned()).collect();
+    let urls = [url]
+        .into_iter()
+        .chain(&config.redis.nodes)
+        .map(|url| url.expose().to_owned())
+        .collect();
     let mode = match config.redis.mode {
         RedisMode::Single => redis::RedisMode::Single,
         RedisMode::Cluster => redis::RedisMode::Cluster,
@@ -62,11 +77,12 @@ async fn state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
         },
     };
     let settings = redis::RedisConfig {
+        urls,
         mode,
         key_prefix: config.redis.key_prefix.clone(),
         authority_file: config.redis.ca_file.clone(),
         allow_eviction: config.redis.allow_eviction,
-        ..redis::RedisConfig::new(urls)
+        ..redis::RedisConfig::default()
     };
     Ok(Arc::new(redis::Redis::connect(&settings).await?))
 }
@@ -83,13 +99,16 @@ async fn store(storage: &StorageConfig) -> Result<Arc<dyn BlobStore>, ServeError
                     S3Profile::EqualParts => Profile::EqualParts,
                 },
                 access_key_id: s3.access_key_id.clone(),
-                secret_access_key: s3.secret_access_key.as_ref().map(|secret| secret.expose().into()),
+                secret_access_key: s3
+                    .secret_access_key
+                    .as_ref()
+                    .map(|secret| secret.expose().into()),
                 ..S3Config::new(&s3.bucket)
             })
             .await?,
         ),
         StoreConfig::Azure(azure) => Arc::new(AzureStore::connect(AzureConfig {
-            endpoint: azure.endpoint.url().clone(),
+            endpoint: Some(azure.endpoint.url().clone()),
             account_key: azure.account_key.as_ref().map(|key| key.expose().into()),
             ..AzureConfig::new(&azure.account, &azure.container)
         })?),
@@ -118,7 +137,11 @@ async fn embedded(config: &Config, state: Arc<dyn StateStore>) -> Result<Backend
     });
     let storage = Storage::new(EMBEDDED_ID, Arc::new(store.await?), "", PART_SIZE);
     let storages = Storages::new(vec![storage], EMBEDDED_ID)?;
-    Ok(Backends { state, storages, embedded: Some((server, settings.clone())) })
+    Ok(Backends {
+        state,
+        storages,
+        embedded: Some((server, settings.clone())),
+    })
 }
 
 // === impl Backends ===

@@ -22,7 +22,11 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The services whose health is told; the empty name is the whole server.
-const SERVICES: [&str; 3] = ["", upload_service_server::SERVICE_NAME, signing_service_server::SERVICE_NAME];
+const SERVICES: [&str; 3] = [
+    "",
+    upload_service_server::SERVICE_NAME,
+    signing_service_server::SERVICE_NAME,
+];
 
 /// Asks the stores for ever and tells who wants to know.
 #[derive(Debug)]
@@ -36,7 +40,10 @@ pub(super) struct Monitor {
 
 impl Monitor {
     /// Asks once, then begins.
-    pub(super) async fn start(gateway: Arc<Gateway>, reporter: HealthReporter) -> (Self, watch::Receiver<Health>) {
+    pub(super) async fn start(
+        gateway: Arc<Gateway>,
+        reporter: HealthReporter,
+    ) -> (Self, watch::Receiver<Health>) {
         let (told, health) = watch::channel(Health::NotReady("starting"));
         tell(&reporter, &told, look(&gateway).await).await;
         let task = tokio::spawn({
@@ -48,7 +55,14 @@ impl Monitor {
                 }
             }
         });
-        (Self { reporter, told, task }, health)
+        (
+            Self {
+                reporter,
+                told,
+                task,
+            },
+            health,
+        )
     }
 
     /// From now on the gateway is not ready.

@@ -52,8 +52,10 @@ impl TestGateway {
     /// As [`TestGateway::start`], with some keys changed.
     pub async fn with(configure: impl FnOnce(&mut Config)) -> Self {
         let directory = TempDir::new().unwrap();
-        let mut config = Config::default();
-        config.data_dir = directory.path().join("data");
+        let mut config = Config {
+            data_dir: directory.path().join("data"),
+            ..Config::default()
+        };
         configure(&mut config);
         let mut gateway = Self::over(config).await;
         gateway._directory = Some(directory);
