@@ -22,7 +22,7 @@ pub fn redis_cluster() -> Option<RedisCluster> {
         .map(|_| {
             // The nodes' own port, by default 10,000 above the other, might not be free.
             let bus_port = free_port();
-            let node = Server::start(|port, directory| {
+            let node = Server::start_until(redis_server::answers, |port, directory| {
                 let mut command = redis_server::command(&program, directory);
                 command
                     .args(["--port", &port.to_string(), "--cluster-enabled", "yes"])

@@ -47,11 +47,16 @@ pub fn private_redis(options: &[&str]) -> Option<(Server, String)> {
 /// Starts `redis-server` with `options`.
 pub fn start(options: &[&str]) -> Option<Server> {
     let program = programs::find("redis-server")?;
-    Some(Server::start(|port, directory| {
+    Some(Server::start_until(answers, |port, directory| {
         let mut command = command(&program, directory);
         command.args(["--port", &port.to_string()]).args(options);
         command
     }))
+}
+
+/// Whether a server answers; one that still loads its file refuses.
+pub fn answers(port: u16) -> bool {
+    try_query::<String>(&format!("redis://127.0.0.1:{port}"), &redis::cmd("PING")).is_ok()
 }
 
 /// `redis-server` on loopback, with its files in `directory`; the port is still to be given.

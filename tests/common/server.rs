@@ -20,11 +20,20 @@ pub struct Server {
     command: Command,
     port: u16,
     directory: TempDir,
+    is_ready: fn(u16) -> bool,
 }
 
 impl Server {
     /// Starts what `command` makes of a free port and an empty directory, and returns once the port is listened on.
     pub fn start(command: impl Fn(u16, &Path) -> Command) -> Self {
+        Self::start_until(
+            |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+            command,
+        )
+    }
+
+    /// As [`Server::start`], but returns once the server on the port `is_ready`.
+    pub fn start_until(is_ready: fn(u16) -> bool, command: impl Fn(u16, &Path) -> Command) -> Self {
         let mut failure = String::new();
         // Again if another process took the port first.
         for _ in 0..5 {
@@ -42,8 +51,9 @@ impl Server {
                 command,
                 port,
                 directory,
+                is_ready,
             };
-            if server.wait_until_listening() {
+            if server.wait_until_ready() {
                 return server;
             }
             failure = server.log();
@@ -83,7 +93,7 @@ impl Server {
         self.kill();
         self.child = self.command.spawn().unwrap();
         assert!(
-            self.wait_until_listening(),
+            self.wait_until_ready(),
             "the server did not come back: {}",
             self.log()
         );
@@ -110,11 +120,10 @@ impl Server {
         );
     }
 
-    fn wait_until_listening(&mut self) -> bool {
+    fn wait_until_ready(&mut self) -> bool {
         poll(|| {
             let ended = self.child.try_wait().unwrap().is_some();
-            let listens = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
-            (ended || listens).then_some(!ended)
+            (ended || (self.is_ready)(self.port)).then_some(!ended)
         })
         .unwrap_or(false)
     }
