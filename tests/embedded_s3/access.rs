@@ -49,7 +49,8 @@ async fn wrong_keys_no_signature_and_other_buckets_are_refused() {
     assert_eq!(server.read(None).await.unwrap_err(), "NoSuchKey");
 }
 
-#[tokio::test]
+// Sender and server run side by side, or the sender would always have sent before it is refused.
+#[tokio::test(flavor = "multi_thread")]
 async fn refusal_reaches_a_sender_that_is_still_sending() {
     let server = TestServer::start().await;
     let http = reqwest::Client::new();
