@@ -1,0 +1,248 @@
+//! Random calls, answered alike by a store and by a model of it that fits a page.
+
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use upload_gateway::{
+    state::{Creation, ListQuery, PartRecord, StateStore, Times, Update},
+    upload::{Owner, Part, Phase, Timestamp, Upload, UploadId, WriterTag},
+};
+
+use super::{fresh_redb, fresh_redis, samples::*};
+
+/// One call; uploads, writers and parts are given by number.
+#[derive(Debug, Clone)]
+enum Call {
+    Create(usize),
+    TakeOver(usize, u32, u64),
+    RecordPart(usize, u32, u32, u64),
+    /// With the present version, or an older one.
+    Update(usize, Phase, u64),
+    List(Option<Phase>, usize),
+}
+
+/// The records, and for each the update that made its version.
+#[derive(Default)]
+struct Model {
+    records: BTreeMap<UploadId, (Upload, Option<Upload>)>,
+}
+
+impl Model {
+    fn create(&mut self, upload: &Upload) -> Creation {
+        if self.records.contains_key(&upload.id) {
+            return Creation::Created;
+        }
+        let mut live = self.records.values().filter(|(known, _)| known.is_live());
+        let twin = live.find(|(known, _)| {
+            known.fingerprint.is_some() && known.fingerprint == upload.fingerprint
+        });
+        if let Some((known, _)) = twin {
+            return Creation::Exists(Box::new(known.clone()));
+        }
+        self.records
+            .insert(upload.id.clone(), (upload.clone(), None));
+        Creation::Created
+    }
+
+    fn take_over(&mut self, id: &UploadId, writer: WriterTag, times: Times) -> Option<Upload> {
+        let (record, update) = self.records.get_mut(id)?;
+        if record.phase == Phase::Open {
+            record.parts.drop_beyond_committed();
+            record.writer = Some(writer);
+            record.version += 1;
+            (record.updated_at, record.expires_at) = (times.now, times.expires_at);
+            *update = None;
+        }
+        Some(record.clone())
+    }
+
+    fn record_part(
+        &mut self,
+        id: &UploadId,
+        writer: WriterTag,
+        part: &Part,
+        times: Times,
+    ) -> PartRecord {
+        let Some((record, _)) = self.records.get_mut(id) else {
+            return PartRecord::Missing;
+        };
+        if record.phase != Phase::Open {
+            return PartRecord::NotOpen(record.phase);
+        }
+        if record.writer != Some(writer) {
+            return PartRecord::TakenOver;
+        }
+        record.parts.insert(part.clone());
+        (record.updated_at, record.expires_at) = (times.now, times.expires_at);
+        PartRecord::Recorded {
+            committed: record.parts.committed(),
+        }
+    }
+
+    fn update(&mut self, upload: &Upload) -> Update {
+        let Some((record, update)) = self.records.get_mut(&upload.id) else {
+            return Update::Missing;
+        };
+        if record.version == upload.version + 1 && update.as_ref() == Some(upload) {
+            return Update::Updated(record.version);
+        }
+        if record.version != upload.version {
+            return Update::Conflict(Box::new(record.clone()));
+        }
+        let parts = record.parts.clone();
+        *record = Upload {
+            parts,
+            version: upload.version + 1,
+            ..upload.clone()
+        };
+        *update = Some(upload.clone());
+        Update::Updated(record.version)
+    }
+
+    fn list(&self, owner: &Owner, phase: Option<Phase>) -> Vec<UploadId> {
+        let records = self.records.values().map(|(record, _)| record);
+        let mut listed: Vec<_> = records
+            .filter(|record| {
+                record.owner == *owner && phase.is_none_or(|phase| phase == record.phase)
+            })
+            .map(|record| (u64::MAX - record.created_at.0, record.id.clone()))
+            .collect();
+        listed.sort();
+        listed.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+/// Makes `calls` of both and compares every answer, and all records at the end.
+async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseError> {
+    let owner = owner();
+    let uploads = [
+        findable(&owner, "a"),
+        findable(&owner, "a"),
+        findable(&owner, "a"),
+        upload(&owner),
+    ];
+    let mut model = Model::default();
+    let start = times();
+    let at = |seconds: u64| Times {
+        now: Timestamp(start.now.0 + seconds),
+        expires_at: Timestamp(start.expires_at.0 + seconds),
+    };
+    let mut last_update: BTreeMap<UploadId, Upload> = BTreeMap::new();
+    for call in calls {
+        match *call {
+            Call::Create(number) => {
+                let upload = &uploads[number];
+                prop_assert_eq!(store.create(upload).await.unwrap(), model.create(upload));
+            }
+            Call::TakeOver(number, tag, seconds) => {
+                let id = &uploads[number].id;
+                let taken = store.take_over(id, writer(tag), at(seconds)).await.unwrap();
+                prop_assert_eq!(taken, model.take_over(id, writer(tag), at(seconds)));
+            }
+            Call::RecordPart(number, tag, part_number, seconds) => {
+                let id = &uploads[number].id;
+                let mut part = part(part_number);
+                part.receipt = format!("{seconds}");
+                let recorded = store
+                    .record_part(id, writer(tag), &part, at(seconds))
+                    .await
+                    .unwrap();
+                prop_assert_eq!(
+                    recorded,
+                    model.record_part(id, writer(tag), &part, at(seconds))
+                );
+            }
+            Call::Update(number, phase, kind) => {
+                let upload = &uploads[number];
+                let present = model
+                    .records
+                    .get(&upload.id)
+                    .map_or(upload, |(record, _)| record);
+                let mut update = present.clone();
+                if update.is_live() {
+                    update.phase = phase;
+                }
+                update.session = Some(kind.to_string());
+                match (kind, last_update.get(&upload.id)) {
+                    (0, _) => update.version = update.version.saturating_sub(1),
+                    (1, Some(last)) => update = last.clone(),
+                    _ => {}
+                }
+                last_update.insert(upload.id.clone(), update.clone());
+                prop_assert_eq!(store.update(&update).await.unwrap(), model.update(&update));
+            }
+            Call::List(phase, limit) => {
+                let query = ListQuery {
+                    owner: owner.clone(),
+                    phase,
+                    limit,
+                    after: None,
+                };
+                let page = store.list(&query).await.unwrap();
+                let listed: Vec<_> = page.uploads.into_iter().map(|upload| upload.id).collect();
+                let mut expected = model.list(&owner, phase);
+                expected.truncate(limit);
+                prop_assert_eq!(listed, expected);
+            }
+        }
+    }
+    for upload in &uploads {
+        let expected = model
+            .records
+            .get(&upload.id)
+            .map(|(record, _)| record.clone());
+        prop_assert_eq!(store.get(&upload.id).await.unwrap(), expected);
+    }
+    Ok(())
+}
+
+fn any_phase() -> impl Strategy<Value = Phase> {
+    prop_oneof![
+        4 => Just(Phase::Open),
+        2 => Just(Phase::Committing),
+        1 => Just(Phase::Complete),
+        1 => Just(Phase::Aborted),
+    ]
+}
+
+fn any_call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        2 => (0..4usize).prop_map(Call::Create),
+        2 => (0..4usize, 1..3u32, 0..9u64).prop_map(|(upload, writer, seconds)| Call::TakeOver(upload, writer, seconds)),
+        6 => (0..4usize, 1..3u32, 1..6u32, 0..9u64)
+            .prop_map(|(upload, writer, part, seconds)| Call::RecordPart(upload, writer, part, seconds)),
+        3 => (0..4usize, any_phase(), 0..5u64).prop_map(|(upload, phase, kind)| Call::Update(upload, phase, kind)),
+        1 => (proptest::option::of(any_phase()), 1..5usize).prop_map(|(phase, limit)| Call::List(phase, limit)),
+    ]
+}
+
+/// Runs `cases` sequences of calls against one store, each for an owner of its own.
+fn conform(store: &dyn StateStore, runtime: &tokio::runtime::Runtime, cases: u32) {
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let outcome = TestRunner::new(config).run(&vec(any_call(), 1..60), |calls| {
+        runtime.block_on(compare(store, &calls))
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn redb_answers_as_the_model_does() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (store, _directory) = runtime.block_on(fresh_redb()).unwrap();
+    conform(&store, &runtime, 40);
+}
+
+#[test]
+fn redis_answers_as_the_model_does() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some((store, _backend)) = runtime.block_on(fresh_redis()) else {
+        return;
+    };
+    conform(&store, &runtime, 100);
+}

@@ -1,0 +1,135 @@
+//! What the redb adapter promises besides: it outlives the process, alone, and cleans up.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+use upload_gateway::{
+    state::{
+        RECORD_GRACE_SECONDS, StateStore,
+        redb::{OpenError, Redb},
+    },
+    upload::{Timestamp, Upload},
+};
+
+use super::{fresh_redb, samples::*};
+
+#[tokio::test]
+async fn everything_survives_a_reopening() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("state.redb");
+    let upload = findable(&owner(), "a");
+    let store = Redb::open(&path).await.unwrap();
+    create(&store, &upload).await;
+    record(&store, &upload.id, [1, 2, 5]).await;
+    let before = get(&store, &upload.id).await;
+    drop(store);
+    let store = Redb::open(&path).await.unwrap();
+    assert_eq!(get(&store, &upload.id).await, before);
+}
+
+#[tokio::test]
+async fn a_file_that_is_open_elsewhere_is_refused_by_name() {
+    let Some((_store, directory)) = fresh_redb().await else {
+        return;
+    };
+    let path = directory.path().join("new/state.redb");
+    let refused = Redb::open(&path).await.unwrap_err();
+    assert!(matches!(&refused, OpenError::Locked { path: known } if *known == path));
+    assert_eq!(
+        refused.to_string(),
+        format!("another gateway has {} open", path.display())
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_state_file_is_refused_and_kept() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("state.redb");
+    std::fs::write(&path, "a letter to my aunt").unwrap();
+    assert!(matches!(
+        Redb::open(&path).await.unwrap_err(),
+        OpenError::Unusable { .. }
+    ));
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        "a letter to my aunt"
+    );
+    let below = path.join("state.redb");
+    assert!(matches!(
+        Redb::open(&below).await.unwrap_err(),
+        OpenError::Directory { .. }
+    ));
+}
+
+#[tokio::test]
+async fn records_are_removed_seven_days_after_they_expired() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("state.redb");
+    let store = Redb::open(&path).await.unwrap();
+    let grace = Duration::from_secs(RECORD_GRACE_SECONDS);
+    let ago = |age: Duration| Timestamp(now().0 - u64::try_from(age.as_millis()).unwrap());
+    let expired = |age| Upload {
+        expires_at: ago(age),
+        updated_at: ago(age),
+        ..findable(&owner(), "a")
+    };
+    let over = expired(grace + Duration::from_secs(60));
+    let still_there = expired(grace - Duration::from_secs(60));
+    let prolonged = expired(grace + Duration::from_secs(120));
+    for upload in [&over, &still_there, &prolonged] {
+        create(&store, upload).await;
+        record_at(&store, upload).await;
+    }
+    record(&store, &prolonged.id, [2]).await;
+    drop(store);
+    let store = Redb::open(&path).await.unwrap();
+    assert_eq!(store.get(&over.id).await.unwrap(), None);
+    assert_eq!(get(&store, &still_there.id).await.parts.len(), 1);
+    assert_eq!(get(&store, &prolonged.id).await.parts.len(), 2);
+    create(
+        &store,
+        &Upload {
+            id: over.id.clone(),
+            ..findable(&over.owner, "a")
+        },
+    )
+    .await;
+    assert!(get(&store, &over.id).await.parts.is_empty());
+}
+
+#[tokio::test]
+async fn creating_removes_what_expired_meanwhile() {
+    let Some((store, _directory)) = fresh_redb().await else {
+        return;
+    };
+    let old: Vec<_> = (0..6).map(|_| upload(&owner())).collect();
+    for upload in &old {
+        create(&store, upload).await;
+    }
+    let later = old[5]
+        .expires_at
+        .plus(Duration::from_secs(RECORD_GRACE_SECONDS));
+    for _ in 0..2 {
+        let new = Upload {
+            updated_at: later,
+            expires_at: later,
+            ..upload(&owner())
+        };
+        create(&store, &new).await;
+    }
+    for upload in &old {
+        assert_eq!(store.get(&upload.id).await.unwrap(), None);
+    }
+}
+
+/// Records part 1 without prolonging the upload.
+async fn record_at(store: &Redb, upload: &Upload) {
+    let times = upload_gateway::state::Times {
+        now: upload.updated_at,
+        expires_at: upload.expires_at,
+    };
+    store
+        .record_part(&upload.id, writer(1), &part(1), times)
+        .await
+        .unwrap();
+}

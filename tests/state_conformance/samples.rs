@@ -1,0 +1,128 @@
+//! Uploads, parts and times to put into a store.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use upload_gateway::{
+    state::{Creation, StateStore, Times},
+    upload::{
+        FileDigest, FileMetadata, Fingerprint, Identity, Md5, Owner, PART_SIZE, Part, Parts, Phase,
+        Plan, Residence, Secret, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+    },
+};
+
+/// This moment: stores remove what expired long ago.
+pub fn now() -> Timestamp {
+    Timestamp(0).plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap())
+}
+
+/// Now, and expiry in a day.
+pub fn times() -> Times {
+    Times {
+        now: now(),
+        expires_at: now().plus(Duration::from_secs(86_400)),
+    }
+}
+
+/// An owner nobody else is.
+pub fn owner() -> Owner {
+    Owner {
+        tenant: "Größe & Söhne".into(),
+        subject: format!("{:x}", rand::random::<u64>()),
+    }
+}
+
+pub fn writer(number: u32) -> WriterTag {
+    WriterTag::from_bits(number).unwrap()
+}
+
+/// A new upload of unknown size without a fingerprint, written by writer 1.
+pub fn upload(owner: &Owner) -> Upload {
+    let limits = StoreLimits {
+        max_parts: 10_000,
+        max_part_size: 5 << 30,
+        max_object_size: 5 << 40,
+        equal_parts: false,
+    };
+    let times = times();
+    let id = UploadId::generate(None);
+    Upload {
+        object_key: format!("media/{id}/film.mp4"),
+        id,
+        version: 1,
+        phase: Phase::Open,
+        file: FileMetadata {
+            file_name: "später & mehr?.mp4".into(),
+            file_mime: "video/mp4".into(),
+            tags: vec!["a".into(), "b".into()],
+            ..FileMetadata::default()
+        },
+        owner: owner.clone(),
+        storage_id: "media".into(),
+        residence: Residence::AmazonS3,
+        plan: Plan::unknown(PART_SIZE, &limits),
+        fingerprint: None,
+        session: Some("session".into()),
+        writer: Some(writer(1)),
+        lease: None,
+        parts: Parts::default(),
+        object: None,
+        created_at: times.now,
+        updated_at: times.now,
+        expires_at: times.expires_at,
+    }
+}
+
+/// A new upload that the same create finds again.
+pub fn findable(owner: &Owner, file_name: &str) -> Upload {
+    let fingerprint = fingerprint(owner, file_name);
+    Upload {
+        id: UploadId::generate(Some(&fingerprint)),
+        fingerprint: Some(fingerprint),
+        ..upload(owner)
+    }
+}
+
+fn fingerprint(owner: &Owner, file_name: &str) -> Fingerprint {
+    let identity = Identity {
+        owner,
+        storage_id: "media",
+        file_name,
+        file_size: 7,
+        file_id: "x",
+    };
+    identity.fingerprint(&Secret::new([1; 32]))
+}
+
+/// Part `number` of 5 MiB, with a digest state as a real one has.
+pub fn part(number: u32) -> Part {
+    let mut digest = FileDigest::default();
+    digest.update(&[7; 64]);
+    Part {
+        number,
+        offset: u64::from(number - 1) * PART_SIZE,
+        size: PART_SIZE,
+        md5: Md5::of(&number.to_be_bytes()),
+        receipt: format!("{:032x}", u128::from(number)),
+        digest: Some(digest.state()),
+    }
+}
+
+/// Stores `upload`, which must be new.
+pub async fn create(store: &dyn StateStore, upload: &Upload) {
+    assert_eq!(store.create(upload).await.unwrap(), Creation::Created);
+}
+
+/// The stored record.
+pub async fn get(store: &dyn StateStore, id: &UploadId) -> Upload {
+    store.get(id).await.unwrap().expect("the record exists")
+}
+
+/// Records parts for writer 1.
+pub async fn record(store: &dyn StateStore, id: &UploadId, numbers: impl IntoIterator<Item = u32>) {
+    for number in numbers {
+        store
+            .record_part(id, writer(1), &part(number), times())
+            .await
+            .unwrap();
+    }
+}
