@@ -248,13 +248,13 @@ impl BlobStore for AzureStore {
         let (name, size) = (id.to_bytes(), part.body.len() as u64);
         let blob = self.blob(session.key).block_blob_client();
         let stage = blob.stage_block(&name, size, part.body.into(), Some(options));
-        let output = self
-            .answer(stage)
-            .await
-            .map_err(|error| match code(&error) {
-                Some("Md5Mismatch") => part_damaged(report(&error)),
-                _ => fault("put a block", error),
-            })?;
+        let output = self.answer(stage).await.map_err(|error| {
+            if is_damage(&error) {
+                part_damaged(report(&error))
+            } else {
+                fault("put a block", error)
+            }
+        })?;
         match output.content_md5().ok().flatten() {
             Some(md5) if md5 != part.md5.0 => Err(part_damaged(format!(
                 "part {} has MD5 {} in the store, and {} here",
@@ -354,7 +354,7 @@ impl BlobStore for AzureStore {
             Ok(output) => Ok(Put::Stored(entity_tag(output.etag))),
             Err(error) => match code(&error) {
                 Some("BlobAlreadyExists" | "ConditionNotMet") => Ok(Put::Exists),
-                Some("Md5Mismatch") => Err(part_damaged(report(&error))),
+                _ if is_damage(&error) => Err(part_damaged(report(&error))),
                 _ => Err(fault("put a blob", error)),
             },
         }
@@ -472,4 +472,12 @@ fn entity_tag(etag: Option<Etag>) -> String {
 
 fn is_container_missing(error: &azure_core::Error) -> bool {
     code(error) == Some("ContainerNotFound")
+}
+
+/// Whether the bytes did not have the MD5 that came with them. Azurite has no code of its own for that.
+fn is_damage(error: &azure_core::Error) -> bool {
+    match code(error) {
+        Some("InvalidOperation") => error.to_string().contains("contentMD5 doesn't match"),
+        code => code == Some("Md5Mismatch"),
+    }
 }

@@ -1,0 +1,305 @@
+//! The stores under test, and where they differ.
+
+use std::{any::Any, fmt::Debug, net::TcpListener, sync::Arc};
+
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use futures::TryStreamExt;
+use upload_gateway::{
+    blobs::{
+        BlobStore, Commit, NewObject, NewPart, Session,
+        azure::{AzureConfig, AzureStore, BlockId},
+        embedded::{EmbeddedS3, EmbeddedS3Config},
+        s3::{Profile, S3Config, S3Store},
+    },
+    upload::{Md5, Part, UploadId, WriterTag},
+};
+use url::Url;
+
+use crate::common;
+
+/// One store, and what is particular about it.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    pub(crate) store: Arc<dyn BlobStore>,
+    /// Whether the store knows sessions, and their ends.
+    pub(crate) sessions: bool,
+    /// What it answers to a commit that succeeded before.
+    pub(crate) repeated_commit: Commit,
+    config: Config,
+    /// Ends with the subject.
+    _server: Box<dyn Any + Send + Sync>,
+}
+
+/// What can be wrong with a configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Broken {
+    MissingBucket,
+    WrongCredentials,
+    DeadEndpoint,
+}
+
+#[derive(Debug, Clone)]
+enum Config {
+    S3(S3Config),
+    Azure(AzureConfig),
+}
+
+pub(crate) async fn embedded() -> Option<Subject> {
+    let directory = tempfile::tempdir().unwrap();
+    let server = EmbeddedS3::start(EmbeddedS3Config {
+        directory: directory.path().to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        bucket: "media".into(),
+        access_key_id: "development".into(),
+        secret_access_key: "development-secret".into(),
+    });
+    let server = server.await.unwrap();
+    let config = s3_config(
+        &server.endpoint(),
+        "media",
+        ["development", "development-secret"],
+    );
+    Some(Subject {
+        store: open(&Config::S3(config.clone())).await,
+        sessions: true,
+        repeated_commit: Commit::Done,
+        config: Config::S3(config),
+        _server: Box::new((server, directory)),
+    })
+}
+
+pub(crate) async fn versitygw() -> Option<Subject> {
+    let server = common::s3().await?;
+    let keys = [server.access_key, server.secret_key];
+    let config = s3_config(&server.endpoint, &server.bucket, keys);
+    Some(Subject {
+        store: open(&Config::S3(config.clone())).await,
+        sessions: true,
+        repeated_commit: Commit::Done,
+        config: Config::S3(config),
+        _server: Box::new(server),
+    })
+}
+
+pub(crate) async fn azurite() -> Option<Subject> {
+    let server = common::azure().await?;
+    let mut config = AzureConfig::new(server.account, &server.container);
+    config.endpoint = Some(Url::parse(&server.endpoint).unwrap());
+    config.account_key = Some(server.account_key.into());
+    Some(Subject {
+        store: open(&Config::Azure(config.clone())).await,
+        sessions: false,
+        repeated_commit: Commit::Done,
+        config: Config::Azure(config),
+        _server: Box::new(server),
+    })
+}
+
+fn s3_config(endpoint: &str, bucket: &str, [id, secret]: [&str; 2]) -> S3Config {
+    let mut config = S3Config::new(bucket);
+    config.endpoint = Some(Url::parse(endpoint).unwrap());
+    config.region = Some("us-east-1".into());
+    config.profile = Profile::Compatible;
+    config.access_key_id = Some(id.into());
+    config.secret_access_key = Some(secret.into());
+    config
+}
+
+async fn open(config: &Config) -> Arc<dyn BlobStore> {
+    match config.clone() {
+        Config::S3(config) => Arc::new(S3Store::connect(config).await.unwrap()),
+        Config::Azure(config) => Arc::new(AzureStore::connect(config).unwrap()),
+    }
+}
+
+// === impl Subject ===
+
+impl Subject {
+    /// The same store, badly configured.
+    pub(crate) async fn broken(&self, broken: Broken) -> Arc<dyn BlobStore> {
+        let mut config = self.config.clone();
+        match (&mut config, broken) {
+            (Config::S3(config), Broken::MissingBucket) => config.bucket = "absent".into(),
+            (Config::Azure(config), Broken::MissingBucket) => config.container = "absent".into(),
+            (Config::S3(config), Broken::WrongCredentials) => {
+                config.secret_access_key = Some("wrong".into());
+            }
+            (Config::Azure(config), Broken::WrongCredentials) => {
+                config.account_key = Some("d3Jvbmc=".into());
+            }
+            (config, Broken::DeadEndpoint) => {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                config.redirect(&listener);
+            }
+        }
+        open(&config).await
+    }
+
+    /// The same store behind a listener that never answers, and 200 ms of patience.
+    pub(crate) async fn silent(&self) -> (TcpListener, Arc<dyn BlobStore>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = self.config.clone();
+        config.redirect(&listener);
+        let patience = std::time::Duration::from_millis(200);
+        match &mut config {
+            Config::S3(config) => config.operation_timeout = patience,
+            Config::Azure(config) => config.operation_timeout = patience,
+        }
+        (listener, open(&config).await)
+    }
+
+    /// An object to be made, with a key of its own.
+    pub(crate) fn object(&self) -> NewObject {
+        let upload_id = UploadId::generate(None);
+        NewObject {
+            key: format!("{upload_id}/file.bin"),
+            mime: "video/mp4".into(),
+            upload_id,
+            md5: None,
+        }
+    }
+
+    /// Puts a part and says what the record would keep of it.
+    pub(crate) async fn put(&self, session: &Session<'_>, number: u32, body: &[u8]) -> Part {
+        self.put_as(WriterTag::random(), session, number, body)
+            .await
+    }
+
+    /// Puts a part of that stream.
+    pub(crate) async fn put_as(
+        &self,
+        writer: WriterTag,
+        session: &Session<'_>,
+        number: u32,
+        body: &[u8],
+    ) -> Part {
+        let part = new_part(writer, number, body);
+        let receipt = self.store.put_part(session, part).await.unwrap();
+        recorded(number, body, receipt)
+    }
+
+    /// A well-formed receipt of a part that was never put.
+    pub(crate) fn foreign_receipt(&self) -> String {
+        match self.config {
+            Config::S3(_) => Md5::of(b"other bytes").to_hex(),
+            Config::Azure(_) => BlockId::Streamed {
+                number: 1,
+                writer: WriterTag::random(),
+            }
+            .to_base64(),
+        }
+    }
+
+    /// All bytes of an object.
+    pub(crate) async fn read(&self, key: &str) -> Vec<u8> {
+        collect(&*self.store, key, None).await
+    }
+
+    /// The object's media type, asked for past the adapter.
+    pub(crate) async fn media_type(&self, key: &str) -> Option<String> {
+        match &self.config {
+            Config::S3(config) => {
+                let request = s3_client(config)
+                    .head_object()
+                    .bucket(&config.bucket)
+                    .key(key);
+                request.send().await.unwrap().content_type
+            }
+            Config::Azure(_) => {
+                use azure_storage_blob::models::BlobClientGetPropertiesResultHeaders;
+                let blob = self.azure_client().blob_client(key);
+                blob.get_properties(None)
+                    .await
+                    .unwrap()
+                    .content_type()
+                    .unwrap()
+            }
+        }
+    }
+
+    /// The keys in the bucket, listed past the adapter.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        match &self.config {
+            Config::S3(config) => {
+                let request = s3_client(config).list_objects_v2().bucket(&config.bucket);
+                let answer = request.send().await.unwrap();
+                let keys = answer.contents().iter();
+                keys.filter_map(|object| object.key.clone()).collect()
+            }
+            Config::Azure(_) => {
+                let blobs = self.azure_client().list_blobs(None).unwrap();
+                let blobs: Vec<_> = blobs.try_collect().await.unwrap();
+                blobs.into_iter().filter_map(|blob| blob.name).collect()
+            }
+        }
+    }
+
+    fn azure_client(&self) -> azure_storage_blob::BlobContainerClient {
+        let server = self._server.downcast_ref::<common::AzureBackend>();
+        server.unwrap().client()
+    }
+}
+
+impl Config {
+    fn redirect(&mut self, listener: &TcpListener) {
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let address = Some(Url::parse(&address).unwrap());
+        match self {
+            Self::S3(config) => config.endpoint = address,
+            Self::Azure(config) => config.endpoint = address,
+        }
+    }
+}
+
+/// A part to be put.
+pub(crate) fn new_part(writer: WriterTag, number: u32, body: &[u8]) -> NewPart {
+    NewPart {
+        number,
+        writer,
+        md5: Md5::of(body),
+        body: body.to_vec().into(),
+    }
+}
+
+/// What the record keeps of a part.
+pub(crate) fn recorded(number: u32, body: &[u8], receipt: String) -> Part {
+    Part {
+        number,
+        offset: 0,
+        size: body.len() as u64,
+        md5: Md5::of(body),
+        receipt,
+        digest: None,
+    }
+}
+
+/// `size` bytes that do not repeat themselves within any two parts.
+pub(crate) fn bytes(size: usize, seed: u8) -> Vec<u8> {
+    (0..size)
+        .map(|index| (index % 251) as u8 ^ (index / 65_521) as u8 ^ seed)
+        .collect()
+}
+
+/// Those bytes of an object.
+pub(crate) async fn collect(
+    store: &dyn BlobStore,
+    key: &str,
+    range: Option<std::ops::Range<u64>>,
+) -> Vec<u8> {
+    let chunks = store.read(key, range).await.unwrap();
+    let chunks: Vec<_> = chunks.try_collect().await.unwrap();
+    chunks.concat()
+}
+
+fn s3_client(config: &S3Config) -> aws_sdk_s3::Client {
+    let secret = config.secret_access_key.as_ref().unwrap().expose();
+    let id = config.access_key_id.as_deref().unwrap();
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(config.endpoint.as_ref().unwrap().as_str())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::from_keys(id, secret, None))
+        .force_path_style(true)
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
+}
