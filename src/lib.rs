@@ -53,6 +53,7 @@
 //! - A server fault never shows its inside to the caller.
 
 pub mod blobs;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod error;
@@ -63,4 +64,5 @@ pub mod rest;
 pub mod serve;
 pub mod state;
 pub mod status;
+pub mod telemetry;
 pub mod upload;

@@ -1,3 +1,7 @@
 //! The `upload-gateway` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    upload_gateway::cli::main()
+}

@@ -1,0 +1,198 @@
+//! `demo`: a gateway on its embedded stores is killed in mid-stream, and the upload goes on.
+//!
+//! The gateway and `put` are processes of their own, started from this binary in a directory that is removed afterwards.
+
+mod gateway;
+mod object;
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use rand::{RngCore, SeedableRng, rngs::SmallRng};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::{
+    process::Command,
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout},
+};
+
+use self::gateway::Gateway;
+use super::{CliError, output};
+use crate::{
+    client::Client,
+    proto::v1::ListUploadsRequest,
+    upload::{FileDigest, MIB, Md5},
+};
+
+/// The size in bytes of the file that is uploaded.
+const FILE_SIZE: u64 = 64 * MIB;
+
+/// How fast it is sent, so that there is a middle to kill the gateway in.
+const RATE: &str = "16MiB";
+
+/// The gateway is killed once so many bytes are committed: some parts, far from all.
+const KILL_AT: u64 = 20 * MIB;
+
+/// How long the whole demonstration may take.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// How often the upload is looked at before the kill.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A directory that goes away with the demonstration.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+/// What a file or an object holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Content {
+    size: u64,
+    md5: Md5,
+    sha256: String,
+}
+
+/// Computes a [`Content`] piece by piece.
+#[derive(Debug, Default)]
+struct ContentDigest {
+    size: u64,
+    md5: FileDigest,
+    sha256: Sha256,
+}
+
+pub(super) async fn run() -> Result<(), CliError> {
+    let demonstration = timeout(TIME_LIMIT, demonstrate());
+    tokio::select! {
+        result = demonstration => result.map_err(|_| CliError::failed("the demonstration took more than 120 s"))?,
+        _ = tokio::signal::ctrl_c() => Err(CliError::failed("interrupted")),
+    }
+}
+
+async fn demonstrate() -> Result<(), CliError> {
+    let begin = Instant::now();
+    let directory = Directory::create()?;
+    let file = directory.0.join("demo.bin");
+    let path = file.clone();
+    let sent = spawn_blocking(move || generate(&path)).await;
+    let sent = sent
+        .map_err(io::Error::from)
+        .and_then(|generated| generated)
+        .map_err(|error| CliError::input_output("generate a file", error))?;
+    output::data(format_args!("generated   {} bytes, SHA-256 {}", sent.size, sent.sha256))?;
+
+    let data_dir = directory.0.join("data");
+    let mut gateway = Gateway::start(&data_dir, "127.0.0.1:0").await?;
+    output::data(format_args!("started     the gateway on {}, process {}", gateway.server(), gateway.process()))?;
+    let put = Command::new(own_binary()?)
+        .env_clear()
+        .args(["put", "--json", "--limit-rate", RATE, "--server", &gateway.server()])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| CliError::input_output("start put", error))?;
+
+    let committed = wait_for_parts(&Client::connect(&gateway.server())?).await?;
+    gateway.kill().await?;
+    output::data(format_args!("killed      the gateway with SIGKILL, {committed} bytes committed"))?;
+    let gateway = Gateway::start(&data_dir, &gateway.address).await?;
+    output::data(format_args!("restarted   the gateway, process {}", gateway.process()))?;
+
+    let put = put.wait_with_output().await.map_err(|error| CliError::input_output("wait for put", error))?;
+    if !put.status.success() {
+        return Err(CliError::failed(format!("put ended with {}", put.status)));
+    }
+    let answer: Value = serde_json::from_slice(&put.stdout)
+        .map_err(|error| CliError::failed(format!("put printed no JSON: {error}")))?;
+    let resumed_from = answer["resumed_from"].as_u64().unwrap_or_default();
+    if resumed_from < committed {
+        return Err(CliError::failed(format!(
+            "put resumed from byte {resumed_from}, {committed} were committed before the kill"
+        )));
+    }
+    output::data(format_args!("resumed     from byte {resumed_from} of {}", sent.size))?;
+
+    let key = answer["object_key"].as_str().unwrap_or_default();
+    let stored = object::read(&gateway.s3, key).await?;
+    output::data(format_args!("read back   s3://{}/{key}", gateway.s3.bucket))?;
+    if stored != sent || answer["md5"].as_str() != Some(&sent.md5.to_string()) {
+        return Err(CliError::failed(format!("the object is not the file: {stored:?}, not {sent:?}")));
+    }
+    output::data(format_args!("compared    SHA-256 {} and MD5 {}: the same", stored.sha256, stored.md5))?;
+    output::data(format_args!("\nAll of it held, in {:.1} s. Next: make run", begin.elapsed().as_secs_f64()))
+}
+
+/// Waits until the one upload there is has some parts, but not all; says how many bytes are committed.
+async fn wait_for_parts(client: &Client) -> Result<u64, CliError> {
+    loop {
+        let page = client.list(ListUploadsRequest::default()).await?;
+        let committed = page.uploads.first().map_or(0, |upload| upload.committed_size);
+        match u64::try_from(committed).unwrap_or_default() {
+            FILE_SIZE.. => return Err(CliError::failed("the upload was over before the gateway was killed")),
+            committed @ KILL_AT.. => return Ok(committed),
+            _ => sleep(LOOK_INTERVAL).await,
+        }
+    }
+}
+
+fn own_binary() -> Result<PathBuf, CliError> {
+    env::current_exe().map_err(|error| CliError::input_output("find this program", error))
+}
+
+/// Writes the file; every run another one.
+fn generate(path: &Path) -> io::Result<Content> {
+    let mut random = SmallRng::from_os_rng();
+    let mut file = fs::File::create_new(path)?;
+    let mut digest = ContentDigest::default();
+    let mut block = vec![0; 1024 * 1024];
+    for _ in 0..FILE_SIZE / MIB {
+        random.fill_bytes(&mut block);
+        digest.update(&block);
+        io::Write::write_all(&mut file, &block)?;
+    }
+    Ok(digest.finish())
+}
+
+// === impl Directory ===
+
+impl Directory {
+    fn create() -> Result<Self, CliError> {
+        let path = env::temp_dir().join(format!("upload-gateway-demo-{:016x}", rand::random::<u64>()));
+        fs::create_dir(&path)
+            .map_err(|error| CliError::input_output(format!("create {}", path.display()), error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            output::note(format_args!("{} stays behind: {error}", self.0.display()));
+        }
+    }
+}
+
+// === impl ContentDigest ===
+
+impl ContentDigest {
+    fn update(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.md5.update(bytes);
+        self.sha256.update(bytes);
+    }
+
+    fn finish(self) -> Content {
+        let sha256 = self.sha256.finalize();
+        Content {
+            size: self.size,
+            md5: self.md5.finish(),
+            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Reads an object with the official S3 SDK, as anybody else would.
+
+use aws_sdk_s3::{
+    Client,
+    config::{BehaviorVersion, Config, Credentials, Region},
+};
+
+use super::{CliError, Content, ContentDigest, gateway::EmbeddedS3};
+use crate::cli::error::chain;
+
+pub(super) async fn read(s3: &EmbeddedS3, key: &str) -> Result<Content, CliError> {
+    let credentials = Credentials::new(&s3.access_key_id, &s3.secret_access_key, None, None, "demo");
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(&s3.endpoint)
+        .credentials_provider(credentials)
+        .force_path_style(true)
+        .build();
+    let request = Client::from_conf(config).get_object().bucket(&s3.bucket).key(key);
+    let object = Box::pin(request.send()).await;
+    let mut body = object
+        .map_err(|error| CliError::failed(format!("read the object back: {}", chain(&error))))?
+        .body;
+    let mut digest = ContentDigest::default();
+    while let Some(bytes) = body
+        .try_next()
+        .await
+        .map_err(|error| CliError::failed(format!("read the object back: {}", chain(&error))))?
+    {
+        digest.update(&bytes);
+    }
+    Ok(digest.finish())
+}

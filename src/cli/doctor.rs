@@ -1,0 +1,232 @@
+//! `doctor`: tries every configured store, and says what is wrong and how to mend it.
+//!
+//! A storage is healthy when a probe object and a session with one part can be written, read back and deleted. Nothing
+//! of it stays behind where deleting is allowed.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+
+use super::{CliError, error::chain, output};
+use crate::{
+    blobs::{BlobStore, NewObject, NewPart, Put, Session},
+    config::{self, Config, FILE_VARIABLE, Flags, StorageConfig, StoreConfig},
+    error::{Error, Kind, Result},
+    serve::{self, ServeError},
+    state::StateStore,
+    upload::{Md5, UploadId, WriterTag, policy},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration, in TOML
+    #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Counts what is wrong while it is told.
+#[derive(Debug, Default)]
+struct Report {
+    failures: AtomicUsize,
+}
+
+const PROBE: &[u8] = b"written by upload-gateway doctor; safe to delete";
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let config = config::from_process(arguments.config.as_deref(), &arguments.flags)?;
+    let report = Report::default();
+    if config.storage.is_empty() {
+        check_embedded(&config, &report).await?;
+    } else {
+        let name = state_name(&config);
+        match serve::connect_state(&config).await {
+            Ok(state) => check_state(&name, state.as_ref(), &config, &report).await?,
+            Err(error) => report.failed(&name, "connect", &chain(error.as_ref()), mend_state(&config))?,
+        }
+        for storage in &config.storage {
+            let name = format!("storage {}", storage.id);
+            match serve::connect_storage(storage).await {
+                Ok(store) => check_storage(&name, store.as_ref(), &storage.prefix, &report).await?,
+                Err(error) => {
+                    report.failed(&name, "connect", &chain(error.as_ref()), mend_storage(storage))?;
+                }
+            }
+        }
+    }
+    match report.failures.into_inner() {
+        0 => Ok(()),
+        1 => Err(CliError::failed("1 check failed")),
+        failures => Err(CliError::failed(format!("{failures} checks failed"))),
+    }
+}
+
+/// Without any configured storage everything is inside the process.
+async fn check_embedded(config: &Config, report: &Report) -> Result<(), CliError> {
+    let backends = match serve::connect(config).await {
+        Ok(backends) => backends,
+        Err(error) => {
+            return report.failed("embedded stores", "open", &describe(&error), mend_state(config));
+        }
+    };
+    check_state(&state_name(config), backends.state.as_ref(), config, report).await?;
+    for storage in backends.storages.iter() {
+        let name = format!("storage {}", storage.id);
+        check_storage(&name, storage.store.as_ref(), &storage.prefix, report).await?;
+    }
+    backends.stop().await;
+    Ok(())
+}
+
+async fn check_state(
+    name: &str,
+    state: &dyn StateStore,
+    config: &Config,
+    report: &Report,
+) -> Result<(), CliError> {
+    match state.check().await {
+        Ok(()) => report.good(name, "answers and can be written to"),
+        Err(error) => report.failed(name, "write", &chain(&error), mend_state(config)),
+    }
+}
+
+async fn check_storage(
+    name: &str,
+    store: &dyn BlobStore,
+    prefix: &str,
+    report: &Report,
+) -> Result<(), CliError> {
+    let upload_id = UploadId::generate(None);
+    let object = NewObject {
+        key: policy::object_key(prefix, &upload_id, "doctor-probe.txt"),
+        mime: "text/plain".into(),
+        md5: Some(Md5::of(PROBE)),
+        upload_id,
+    };
+    let failed = |step, error: &Error| report.failed(name, step, &chain(error), mend_call(step, error));
+    if let Err(error) = store.check().await {
+        return failed("find the bucket or container", &error);
+    }
+    report.good(name, "the bucket or container is there")?;
+    if let Err((step, error)) = probe_object(store, &object).await {
+        failed(step, &error)?;
+    } else {
+        report.good(name, "an object was written, read back and deleted")?;
+    }
+    match probe_session(store, &object).await {
+        Err((step, error)) => failed(step, &error),
+        Ok(()) => report.good(name, "a part was written, listed and dropped"),
+    }
+}
+
+async fn probe_object(
+    store: &dyn BlobStore,
+    object: &NewObject,
+) -> Result<(), (&'static str, Error)> {
+    let at = |step| move |error| (step, error);
+    let put = store.put_object(object, Bytes::from_static(PROBE)).await;
+    if put.map_err(at("write an object"))? == Put::Exists {
+        return Err(("write an object", Error::fault("a fresh key is taken already")));
+    }
+    let read = async {
+        let chunks: Vec<Bytes> = store.read(&object.key, None).await?.try_collect().await?;
+        if chunks.concat() != PROBE {
+            return Err(Error::fault("the store answers with other bytes than were written"));
+        }
+        Ok(())
+    };
+    let read = read.await.map_err(at("read an object"));
+    let deleted = store.delete(&object.key).await;
+    read.and(deleted.map_err(at("delete an object")))
+}
+
+async fn probe_session(
+    store: &dyn BlobStore,
+    object: &NewObject,
+) -> Result<(), (&'static str, Error)> {
+    let at = |step| move |error| (step, error);
+    let id = store.begin(object).await.map_err(at("begin a multipart upload"))?;
+    let session = Session {
+        key: &object.key,
+        id: &id,
+    };
+    let part = NewPart {
+        number: 1,
+        writer: WriterTag::random(),
+        md5: Md5::of(PROBE),
+        body: Bytes::from_static(PROBE),
+    };
+    let put = store.put_part(&session, part).await.map_err(at("write a part"));
+    let listed = store.list_parts(&session).await.map_err(at("list parts"));
+    let aborted = store.abort(&session).await.map_err(at("abort a multipart upload"));
+    put?;
+    if listed?.is_none_or(|parts| parts.len() != 1) {
+        return Err(("list parts", Error::fault("the store does not list the part it took")));
+    }
+    aborted
+}
+
+fn state_name(config: &Config) -> String {
+    match &config.redis_url {
+        Some(url) => format!("state in {url}"),
+        None => format!("state in {}", config.data_dir.display()),
+    }
+}
+
+fn mend_state(config: &Config) -> &'static str {
+    match config.redis_url {
+        Some(_) => {
+            "see that Redis runs at redis_url, that its password and redis.mode are right, and that it does not evict \
+             (CONFIG SET maxmemory-policy noeviction)"
+        }
+        None => {
+            "see that data_dir can be written to and that no gateway runs on it: `upload-gateway ls` reaches a running one"
+        }
+    }
+}
+
+fn mend_storage(storage: &StorageConfig) -> &'static str {
+    match &storage.store {
+        StoreConfig::S3(_) => "see endpoint, region, access_key_id and secret_access_key of the storage",
+        StoreConfig::Azure(_) => "see account, endpoint and account_key of the storage; the key is base64",
+    }
+}
+
+fn mend_call(step: &str, error: &Error) -> &'static str {
+    match (error.kind(), step) {
+        (Kind::Unavailable | Kind::ResourceExhausted, _) => {
+            "the store is out of reach or asks for patience: see endpoint, name resolution, firewall and TLS"
+        }
+        (_, "find the bucket or container") => {
+            "see the name, the region and the credentials. S3: s3:ListBucket; Azure: role Storage Blob Data Contributor"
+        }
+        (_, "read an object") => "allow s3:GetObject (Azure: role Storage Blob Data Contributor)",
+        (_, "delete an object") => "allow s3:DeleteObject (Azure: role Storage Blob Data Contributor)",
+        (_, "list parts") => "allow s3:ListMultipartUploadParts (Azure: role Storage Blob Data Contributor)",
+        (_, "abort a multipart upload") => "allow s3:AbortMultipartUpload (Azure: role Storage Blob Data Contributor)",
+        _ => "allow s3:PutObject (Azure: role Storage Blob Data Contributor); see the store's answer",
+    }
+}
+
+fn describe(error: &ServeError) -> String {
+    chain(error.as_ref())
+}
+
+// === impl Report ===
+
+impl Report {
+    fn good(&self, name: &str, what: &str) -> Result<(), CliError> {
+        output::data(format_args!("ok    {name}: {what}"))
+    }
+
+    fn failed(&self, name: &str, step: &str, problem: &str, mend: &str) -> Result<(), CliError> {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        output::data(format_args!("FAIL  {name}: {step}: {problem}"))?;
+        output::data(format_args!("      {mend}"))
+    }
+}

@@ -1,0 +1,82 @@
+//! `ls`: lists uploads.
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::{CliError, Server, output};
+use crate::proto::v1::{ListUploadsRequest, Phase};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    server: Server,
+    /// Only uploads in this phase
+    #[arg(long)]
+    phase: Option<PhaseName>,
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PhaseName {
+    Open,
+    Committing,
+    Complete,
+    Aborted,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let client = arguments.server.client()?;
+    let phase = arguments.phase.map_or(Phase::Unspecified, Phase::from);
+    let mut records: Vec<Value> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListUploadsRequest {
+            page_size: 0,
+            page_token,
+            phase: phase.into(),
+        };
+        let page = client.list(request).await?;
+        for upload in &page.uploads {
+            if arguments.json {
+                records.push(output::record(upload));
+                continue;
+            }
+            let file = upload.file.clone().unwrap_or_default();
+            let committed = output::size(upload.committed_size);
+            let size = file.file_size.map_or("?".into(), output::size);
+            let updated = upload.updated_at.map(|time| time.to_string()).unwrap_or_default();
+            output::data(format_args!(
+                "{}  {:10}  {:>12} of {:>12}  {:20}  {}",
+                upload.upload_id,
+                output::phase(upload),
+                committed,
+                size,
+                updated,
+                file.file_name,
+            ))?;
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if arguments.json {
+        output::data(Value::Array(records))?;
+    }
+    Ok(())
+}
+
+// === impl PhaseName ===
+
+impl From<PhaseName> for Phase {
+    fn from(name: PhaseName) -> Self {
+        match name {
+            PhaseName::Open => Self::Open,
+            PhaseName::Committing => Self::Committing,
+            PhaseName::Complete => Self::Complete,
+            PhaseName::Aborted => Self::Aborted,
+        }
+    }
+}

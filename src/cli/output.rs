@@ -1,0 +1,69 @@
+//! Lines on standard output and standard error, and records as people and programs read them.
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use serde_json::{Value, json};
+
+use super::CliError;
+use crate::{
+    config::ByteSize,
+    proto::v1::{Phase, Upload},
+};
+
+/// One line of data, on standard output.
+pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{line}")
+        .and_then(|()| output.flush())
+        .map_err(|error| CliError::input_output("write to standard output", error))
+}
+
+/// One line for people, on standard error.
+pub(super) fn note(line: impl fmt::Display) {
+    // Nobody can be told that nobody listens.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A record as JSON, by the field names of the proto.
+pub(super) fn record(upload: &Upload) -> Value {
+    let file = upload.file.clone().unwrap_or_default();
+    let object = upload.object.as_ref().map(|object| {
+        json!({
+            "bucket": object.bucket,
+            "key": object.key,
+            "etag": object.etag,
+            "size": object.size,
+            "md5": object.md5,
+        })
+    });
+    json!({
+        "upload_id": upload.upload_id,
+        "phase": phase(upload),
+        "file_name": file.file_name,
+        "file_size": file.file_size,
+        "file_mime": file.file_mime,
+        "tags": file.tags,
+        "storage_id": upload.storage_id,
+        "part_size": upload.part_size,
+        "committed_size": upload.committed_size,
+        "parts": upload.parts.len(),
+        "created_at": upload.created_at.map(|time| time.to_string()),
+        "updated_at": upload.updated_at.map(|time| time.to_string()),
+        "expires_at": upload.expires_at.map(|time| time.to_string()),
+        "object": object,
+    })
+}
+
+/// An upload's phase, `OPEN`.
+pub(super) fn phase(upload: &Upload) -> &'static str {
+    let name = Phase::try_from(upload.phase).map_or("UNKNOWN", |phase| phase.as_str_name());
+    name.strip_prefix("PHASE_").unwrap_or(name)
+}
+
+/// A size of the wire for people.
+pub(super) fn size(bytes: i64) -> String {
+    ByteSize(u64::try_from(bytes).unwrap_or_default()).to_string()
+}

@@ -1,0 +1,143 @@
+//! How far an upload has come: a bar on a terminal, a line now and then elsewhere.
+
+use std::{
+    io::{IsTerminal, stderr},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use super::{error::chain, output};
+use crate::{client::Event, config::ByteSize, proto::v1::Phase};
+
+/// The least time between two lines.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+const BAR: &str = "{wide_bar} {bytes} of {total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}";
+const SPINNER: &str = "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {msg}";
+
+/// Tells people how an upload goes on.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    form: Form,
+    total: Option<u64>,
+    upload_id: Option<String>,
+}
+
+#[derive(Debug)]
+enum Form {
+    Silent,
+    Bar(ProgressBar),
+    Lines { began: Instant, told: Instant, tenth: u64 },
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    /// Of an upload of `total` bytes.
+    pub(super) fn new(total: Option<u64>, silent: bool) -> Self {
+        let now = Instant::now();
+        let form = if silent {
+            Form::Silent
+        } else if stderr().is_terminal() {
+            Form::Bar(bar(total))
+        } else {
+            Form::Lines {
+                began: now,
+                told: now,
+                tenth: 0,
+            }
+        };
+        Self {
+            form,
+            total,
+            upload_id: None,
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Opened(upload) => {
+                self.upload_id = Some(upload.upload_id.clone());
+                let committed = u64::try_from(upload.committed_size).unwrap_or_default();
+                match &self.form {
+                    Form::Bar(bar) => {
+                        bar.set_message("");
+                        bar.set_position(committed);
+                        // The rate and the ETA begin anew: what is committed already took no time.
+                        bar.reset_eta();
+                    }
+                    Form::Lines { .. } if committed > 0 => {
+                        output::note(format_args!("go on from byte {committed}"));
+                    }
+                    Form::Lines { .. } | Form::Silent => {}
+                }
+            }
+            Event::Progress(progress) => {
+                let received = progress.received_size.max(progress.committed_size);
+                self.advance(u64::try_from(received).unwrap_or_default());
+                if let Form::Bar(bar) = &self.form
+                    && progress.phase() == Phase::Committing
+                {
+                    bar.set_message("committing");
+                }
+            }
+            Event::Retrying { cause, delay } => {
+                let text = format!("{}; try again in {:.1} s", chain(cause), delay.as_secs_f64());
+                match &self.form {
+                    Form::Silent => {}
+                    Form::Bar(bar) => bar.set_message(text),
+                    Form::Lines { .. } => output::note(text),
+                }
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn clear(&self) {
+        if let Form::Bar(bar) = &self.form {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// For an upload that was not brought to its end.
+    pub(super) fn tell_how_to_resume(&self) {
+        if let Some(upload_id) = &self.upload_id {
+            output::note(format_args!("what is committed is kept: go on with --resume {upload_id}"));
+        }
+    }
+
+    fn advance(&mut self, position: u64) {
+        match &mut self.form {
+            Form::Silent => {}
+            Form::Bar(bar) => bar.set_position(position),
+            Form::Lines { began, told, tenth } => {
+                let now_tenth = self.total.filter(|total| *total > 0).map_or(0, |total| position * 10 / total);
+                if now_tenth <= *tenth && told.elapsed() < INTERVAL {
+                    return;
+                }
+                *tenth = now_tenth;
+                *told = Instant::now();
+                let rate = rate(position, began.elapsed());
+                match self.total {
+                    Some(total) => output::note(format_args!("{position} of {total} bytes, {rate}")),
+                    None => output::note(format_args!("{position} bytes, {rate}")),
+                }
+            }
+        }
+    }
+}
+
+fn bar(total: Option<u64>) -> ProgressBar {
+    let template = if total.is_some() { BAR } else { SPINNER };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style)
+}
+
+/// Whole KiB a second.
+fn rate(bytes: u64, elapsed: Duration) -> String {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let kib = bytes.saturating_mul(1000) / millis / 1024;
+    format!("{}/s", ByteSize(kib * 1024))
+}

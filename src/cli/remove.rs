@@ -1,0 +1,18 @@
+//! `rm`: gives an open upload up.
+
+use super::{CliError, Server, output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Which upload
+    #[arg(value_name = "ID")]
+    upload_id: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let upload = arguments.server.client()?.delete(&arguments.upload_id).await?;
+    output::note(format_args!("{} {}", upload.upload_id, output::phase(&upload)));
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! `status`: shows one upload.
+
+use super::{CliError, Server, output};
+use crate::{client::ClientError, proto::v1::Upload};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Which upload
+    #[arg(value_name = "ID")]
+    upload_id: String,
+    #[command(flatten)]
+    server: Server,
+    /// Print a JSON object; with --watch one a line
+    #[arg(long)]
+    json: bool,
+    /// Follow it until it is finished
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let client = arguments.server.client()?;
+    let mut upload = client.get(&arguments.upload_id).await?;
+    if !arguments.watch {
+        return show(&upload, arguments.json);
+    }
+    let mut changes = client.watch(&arguments.upload_id).await?;
+    while let Some(progress) = changes.message().await.map_err(ClientError::from)? {
+        match progress.upload {
+            Some(whole) => upload = whole,
+            None => {
+                upload.phase = progress.phase;
+                upload.committed_size = progress.committed_size;
+            }
+        }
+        if arguments.json {
+            output::data(output::record(&upload))?;
+        } else {
+            let committed = output::size(upload.committed_size);
+            output::data(format_args!("{:10}  {committed}", output::phase(&upload)))?;
+        }
+    }
+    Ok(())
+}
+
+fn show(upload: &Upload, json: bool) -> Result<(), CliError> {
+    let record = output::record(upload);
+    if json {
+        return output::data(record);
+    }
+    let Some(fields) = record.as_object() else {
+        return Ok(());
+    };
+    for (name, value) in fields {
+        match value {
+            serde_json::Value::String(text) => output::data(format_args!("{name:15} {text}"))?,
+            serde_json::Value::Null => {}
+            value => output::data(format_args!("{name:15} {value}"))?,
+        }
+    }
+    Ok(())
+}
