@@ -82,14 +82,28 @@ async fn demonstrate() -> Result<(), CliError> {
         .map_err(io::Error::from)
         .and_then(|generated| generated)
         .map_err(|error| CliError::input_output("generate a file", error))?;
-    output::data(format_args!("generated   {} bytes, SHA-256 {}", sent.size, sent.sha256))?;
+    output::data(format_args!(
+        "generated   {} bytes, SHA-256 {}",
+        sent.size, sent.sha256
+    ))?;
 
     let data_dir = directory.0.join("data");
     let mut gateway = Gateway::start(&data_dir, "127.0.0.1:0").await?;
-    output::data(format_args!("started     the gateway on {}, process {}", gateway.server(), gateway.process()))?;
+    output::data(format_args!(
+        "started     the gateway on {}, process {}",
+        gateway.server(),
+        gateway.process()
+    ))?;
     let put = Command::new(own_binary()?)
         .env_clear()
-        .args(["put", "--json", "--limit-rate", RATE, "--server", &gateway.server()])
+        .args([
+            "put",
+            "--json",
+            "--limit-rate",
+            RATE,
+            "--server",
+            &gateway.server(),
+        ])
         .arg(&file)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -100,11 +114,19 @@ async fn demonstrate() -> Result<(), CliError> {
 
     let committed = wait_for_parts(&Client::connect(&gateway.server())?).await?;
     gateway.kill().await?;
-    output::data(format_args!("killed      the gateway with SIGKILL, {committed} bytes committed"))?;
+    output::data(format_args!(
+        "killed      the gateway with SIGKILL, {committed} bytes committed"
+    ))?;
     let gateway = Gateway::start(&data_dir, &gateway.address).await?;
-    output::data(format_args!("restarted   the gateway, process {}", gateway.process()))?;
+    output::data(format_args!(
+        "restarted   the gateway, process {}",
+        gateway.process()
+    ))?;
 
-    let put = put.wait_with_output().await.map_err(|error| CliError::input_output("wait for put", error))?;
+    let put = put
+        .wait_with_output()
+        .await
+        .map_err(|error| CliError::input_output("wait for put", error))?;
     if !put.status.success() {
         return Err(CliError::failed(format!("put ended with {}", put.status)));
     }
@@ -116,25 +138,43 @@ async fn demonstrate() -> Result<(), CliError> {
             "put resumed from byte {resumed_from}, {committed} were committed before the kill"
         )));
     }
-    output::data(format_args!("resumed     from byte {resumed_from} of {}", sent.size))?;
+    output::data(format_args!(
+        "resumed     from byte {resumed_from} of {}",
+        sent.size
+    ))?;
 
     let key = answer["object_key"].as_str().unwrap_or_default();
     let stored = object::read(&gateway.s3, key).await?;
     output::data(format_args!("read back   s3://{}/{key}", gateway.s3.bucket))?;
     if stored != sent || answer["md5"].as_str() != Some(&sent.md5.to_string()) {
-        return Err(CliError::failed(format!("the object is not the file: {stored:?}, not {sent:?}")));
+        return Err(CliError::failed(format!(
+            "the object is not the file: {stored:?}, not {sent:?}"
+        )));
     }
-    output::data(format_args!("compared    SHA-256 {} and MD5 {}: the same", stored.sha256, stored.md5))?;
-    output::data(format_args!("\nAll of it held, in {:.1} s. Next: make run", begin.elapsed().as_secs_f64()))
+    output::data(format_args!(
+        "compared    SHA-256 {} and MD5 {}: the same",
+        stored.sha256, stored.md5
+    ))?;
+    output::data(format_args!(
+        "\nAll of it held, in {:.1} s. Next: make run",
+        begin.elapsed().as_secs_f64()
+    ))
 }
 
 /// Waits until the one upload there is has some parts, but not all; says how many bytes are committed.
 async fn wait_for_parts(client: &Client) -> Result<u64, CliError> {
     loop {
         let page = client.list(ListUploadsRequest::default()).await?;
-        let committed = page.uploads.first().map_or(0, |upload| upload.committed_size);
+        let committed = page
+            .uploads
+            .first()
+            .map_or(0, |upload| upload.committed_size);
         match u64::try_from(committed).unwrap_or_default() {
-            FILE_SIZE.. => return Err(CliError::failed("the upload was over before the gateway was killed")),
+            FILE_SIZE.. => {
+                return Err(CliError::failed(
+                    "the upload was over before the gateway was killed",
+                ));
+            }
             committed @ KILL_AT.. => return Ok(committed),
             _ => sleep(LOOK_INTERVAL).await,
         }
@@ -163,7 +203,10 @@ fn generate(path: &Path) -> io::Result<Content> {
 
 impl Directory {
     fn create() -> Result<Self, CliError> {
-        let path = env::temp_dir().join(format!("upload-gateway-demo-{:016x}", rand::random::<u64>()));
+        let path = env::temp_dir().join(format!(
+            "upload-gateway-demo-{:016x}",
+            rand::random::<u64>()
+        ));
         fs::create_dir(&path)
             .map_err(|error| CliError::input_output(format!("create {}", path.display()), error))?;
         Ok(Self(path))

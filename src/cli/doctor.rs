@@ -47,14 +47,24 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         let name = state_name(&config);
         match serve::connect_state(&config).await {
             Ok(state) => check_state(&name, state.as_ref(), &config, &report).await?,
-            Err(error) => report.failed(&name, "connect", &chain(error.as_ref()), mend_state(&config))?,
+            Err(error) => report.failed(
+                &name,
+                "connect",
+                &chain(error.as_ref()),
+                mend_state(&config),
+            )?,
         }
         for storage in &config.storage {
             let name = format!("storage {}", storage.id);
             match serve::connect_storage(storage).await {
                 Ok(store) => check_storage(&name, store.as_ref(), &storage.prefix, &report).await?,
                 Err(error) => {
-                    report.failed(&name, "connect", &chain(error.as_ref()), mend_storage(storage))?;
+                    report.failed(
+                        &name,
+                        "connect",
+                        &chain(error.as_ref()),
+                        mend_storage(storage),
+                    )?;
                 }
             }
         }
@@ -71,7 +81,12 @@ async fn check_embedded(config: &Config, report: &Report) -> Result<(), CliError
     let backends = match serve::connect(config).await {
         Ok(backends) => backends,
         Err(error) => {
-            return report.failed("embedded stores", "open", &describe(&error), mend_state(config));
+            return report.failed(
+                "embedded stores",
+                "open",
+                &describe(&error),
+                mend_state(config),
+            );
         }
     };
     check_state(&state_name(config), backends.state.as_ref(), config, report).await?;
@@ -108,7 +123,8 @@ async fn check_storage(
         md5: Some(Md5::of(PROBE)),
         upload_id,
     };
-    let failed = |step, error: &Error| report.failed(name, step, &chain(error), mend_call(step, error));
+    let failed =
+        |step, error: &Error| report.failed(name, step, &chain(error), mend_call(step, error));
     if let Err(error) = store.check().await {
         return failed("find the bucket or container", &error);
     }
@@ -131,12 +147,17 @@ async fn probe_object(
     let at = |step| move |error| (step, error);
     let put = store.put_object(object, Bytes::from_static(PROBE)).await;
     if put.map_err(at("write an object"))? == Put::Exists {
-        return Err(("write an object", Error::fault("a fresh key is taken already")));
+        return Err((
+            "write an object",
+            Error::fault("a fresh key is taken already"),
+        ));
     }
     let read = async {
         let chunks: Vec<Bytes> = store.read(&object.key, None).await?.try_collect().await?;
         if chunks.concat() != PROBE {
-            return Err(Error::fault("the store answers with other bytes than were written"));
+            return Err(Error::fault(
+                "the store answers with other bytes than were written",
+            ));
         }
         Ok(())
     };
@@ -150,7 +171,10 @@ async fn probe_session(
     object: &NewObject,
 ) -> Result<(), (&'static str, Error)> {
     let at = |step| move |error| (step, error);
-    let id = store.begin(object).await.map_err(at("begin a multipart upload"))?;
+    let id = store
+        .begin(object)
+        .await
+        .map_err(at("begin a multipart upload"))?;
     let session = Session {
         key: &object.key,
         id: &id,
@@ -161,12 +185,21 @@ async fn probe_session(
         md5: Md5::of(PROBE),
         body: Bytes::from_static(PROBE),
     };
-    let put = store.put_part(&session, part).await.map_err(at("write a part"));
+    let put = store
+        .put_part(&session, part)
+        .await
+        .map_err(at("write a part"));
     let listed = store.list_parts(&session).await.map_err(at("list parts"));
-    let aborted = store.abort(&session).await.map_err(at("abort a multipart upload"));
+    let aborted = store
+        .abort(&session)
+        .await
+        .map_err(at("abort a multipart upload"));
     put?;
     if listed?.is_none_or(|parts| parts.len() != 1) {
-        return Err(("list parts", Error::fault("the store does not list the part it took")));
+        return Err((
+            "list parts",
+            Error::fault("the store does not list the part it took"),
+        ));
     }
     aborted
 }
@@ -192,8 +225,12 @@ fn mend_state(config: &Config) -> &'static str {
 
 fn mend_storage(storage: &StorageConfig) -> &'static str {
     match &storage.store {
-        StoreConfig::S3(_) => "see endpoint, region, access_key_id and secret_access_key of the storage",
-        StoreConfig::Azure(_) => "see account, endpoint and account_key of the storage; the key is base64",
+        StoreConfig::S3(_) => {
+            "see endpoint, region, access_key_id and secret_access_key of the storage"
+        }
+        StoreConfig::Azure(_) => {
+            "see account, endpoint and account_key of the storage; the key is base64"
+        }
     }
 }
 
@@ -206,10 +243,18 @@ fn mend_call(step: &str, error: &Error) -> &'static str {
             "see the name, the region and the credentials. S3: s3:ListBucket; Azure: role Storage Blob Data Contributor"
         }
         (_, "read an object") => "allow s3:GetObject (Azure: role Storage Blob Data Contributor)",
-        (_, "delete an object") => "allow s3:DeleteObject (Azure: role Storage Blob Data Contributor)",
-        (_, "list parts") => "allow s3:ListMultipartUploadParts (Azure: role Storage Blob Data Contributor)",
-        (_, "abort a multipart upload") => "allow s3:AbortMultipartUpload (Azure: role Storage Blob Data Contributor)",
-        _ => "allow s3:PutObject (Azure: role Storage Blob Data Contributor); see the store's answer",
+        (_, "delete an object") => {
+            "allow s3:DeleteObject (Azure: role Storage Blob Data Contributor)"
+        }
+        (_, "list parts") => {
+            "allow s3:ListMultipartUploadParts (Azure: role Storage Blob Data Contributor)"
+        }
+        (_, "abort a multipart upload") => {
+            "allow s3:AbortMultipartUpload (Azure: role Storage Blob Data Contributor)"
+        }
+        _ => {
+            "allow s3:PutObject (Azure: role Storage Blob Data Contributor); see the store's answer"
+        }
     }
 }
 

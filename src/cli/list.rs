@@ -46,7 +46,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
             let file = upload.file.clone().unwrap_or_default();
             let committed = output::size(upload.committed_size);
             let size = file.file_size.map_or("?".into(), output::size);
-            let updated = upload.updated_at.map(|time| time.to_string()).unwrap_or_default();
+            let updated = upload
+                .updated_at
+                .map(|time| time.to_string())
+                .unwrap_or_default();
             output::data(format_args!(
                 "{}  {:10}  {:>12} of {:>12}  {:20}  {}",
                 upload.upload_id,

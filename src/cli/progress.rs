@@ -29,7 +29,11 @@ pub(super) struct Reporter {
 enum Form {
     Silent,
     Bar(ProgressBar),
-    Lines { began: Instant, told: Instant, tenth: u64 },
+    Lines {
+        began: Instant,
+        told: Instant,
+        tenth: u64,
+    },
 }
 
 // === impl Reporter ===
@@ -84,7 +88,11 @@ impl Reporter {
                 }
             }
             Event::Retrying { cause, delay } => {
-                let text = format!("{}; try again in {:.1} s", chain(cause), delay.as_secs_f64());
+                let text = format!(
+                    "{}; try again in {:.1} s",
+                    chain(cause),
+                    delay.as_secs_f64()
+                );
                 match &self.form {
                     Form::Silent => {}
                     Form::Bar(bar) => bar.set_message(text),
@@ -104,7 +112,9 @@ impl Reporter {
     /// For an upload that was not brought to its end.
     pub(super) fn tell_how_to_resume(&self) {
         if let Some(upload_id) = &self.upload_id {
-            output::note(format_args!("what is committed is kept: go on with --resume {upload_id}"));
+            output::note(format_args!(
+                "what is committed is kept: go on with --resume {upload_id}"
+            ));
         }
     }
 
@@ -113,7 +123,10 @@ impl Reporter {
             Form::Silent => {}
             Form::Bar(bar) => bar.set_position(position),
             Form::Lines { began, told, tenth } => {
-                let now_tenth = self.total.filter(|total| *total > 0).map_or(0, |total| position * 10 / total);
+                let now_tenth = self
+                    .total
+                    .filter(|total| *total > 0)
+                    .map_or(0, |total| position * 10 / total);
                 if now_tenth <= *tenth && told.elapsed() < INTERVAL {
                     return;
                 }
@@ -121,7 +134,9 @@ impl Reporter {
                 *told = Instant::now();
                 let rate = rate(position, began.elapsed());
                 match self.total {
-                    Some(total) => output::note(format_args!("{position} of {total} bytes, {rate}")),
+                    Some(total) => {
+                        output::note(format_args!("{position} of {total} bytes, {rate}"))
+                    }
                     None => output::note(format_args!("{position} bytes, {rate}")),
                 }
             }
@@ -131,13 +146,16 @@ impl Reporter {
 
 fn bar(total: Option<u64>) -> ProgressBar {
     let template = if total.is_some() { BAR } else { SPINNER };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style)
 }
 
 /// Whole KiB a second.
 fn rate(bytes: u64, elapsed: Duration) -> String {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let millis = u64::try_from(elapsed.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
     let kib = bytes.saturating_mul(1000) / millis / 1024;
     format!("{}/s", ByteSize(kib * 1024))
 }

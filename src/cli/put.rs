@@ -125,7 +125,10 @@ impl Arguments {
         let file = File::open(&self.file).await.map_err(failed)?;
         let metadata = file.metadata().await.map_err(failed)?;
         if metadata.is_dir() {
-            return Err(CliError::failed(format!("{} is a directory", self.file.display())));
+            return Err(CliError::failed(format!(
+                "{} is a directory",
+                self.file.display()
+            )));
         }
         if metadata.is_file() {
             return Ok((Source::seekable(file), Some(metadata.len())));
@@ -139,8 +142,9 @@ impl Arguments {
             None if self.file.as_os_str() == "-" => "stdin".into(),
             None => {
                 let name = self.file.file_name().and_then(|name| name.to_str());
-                name.map(str::to_owned)
-                    .ok_or_else(|| CliError::failed("the file has no name in UTF-8; give one with --name"))?
+                name.map(str::to_owned).ok_or_else(|| {
+                    CliError::failed("the file has no name in UTF-8; give one with --name")
+                })?
             }
         };
         Ok(FileMetadata {

@@ -12,7 +12,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
-    let upload = arguments.server.client()?.delete(&arguments.upload_id).await?;
-    output::note(format_args!("{} {}", upload.upload_id, output::phase(&upload)));
+    let upload = arguments
+        .server
+        .client()?
+        .delete(&arguments.upload_id)
+        .await?;
+    output::note(format_args!(
+        "{} {}",
+        upload.upload_id,
+        output::phase(&upload)
+    ));
     Ok(())
 }

@@ -29,7 +29,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         return output::data(config.to_toml().trim_end());
     }
     telemetry::init(&config.log).map_err(CliError::Serve)?;
-    let stop = stop_signal().map_err(|error| CliError::input_output("listen for signals", error))?;
+    let stop =
+        stop_signal().map_err(|error| CliError::input_output("listen for signals", error))?;
     let server = Server::bind(&config).await.map_err(CliError::Serve)?;
     let announcement = server.announcement();
     for line in announcement.map_err(|error| CliError::input_output("name the listeners", error))? {

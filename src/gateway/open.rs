@@ -79,7 +79,7 @@ impl Gateway {
         if let Some(file_id) = &file.file_id {
             let _: Md5 = file_id
                 .parse()
-                .map_err(|error| Error::invalid("open.file.file_id", format!("{error}")))?;
+                .map_err(|error| Error::invalid("file.file_id", format!("{error}")))?;
         }
         let storage = self.storages.get(storage_id)?;
         for _ in 0..MAX_CREATES {
@@ -172,7 +172,7 @@ impl Gateway {
 /// The refusal of a file above `max` bytes.
 pub(super) fn too_large(max: u64) -> Error {
     Error::invalid(
-        "open.file.file_size",
+        "file.file_size",
         format!("at most {max} bytes can be stored"),
     )
     .because(Reason::FileTooLarge)

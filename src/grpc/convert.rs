@@ -217,7 +217,7 @@ fn file_metadata(file: v1::FileMetadata) -> Result<FileMetadata> {
         },
         file_size: file
             .file_size
-            .map(|value| size("open.file.file_size", value))
+            .map(|value| size("file.file_size", value))
             .transpose()?,
         file_id: Some(file.file_id).filter(|text| !text.is_empty()),
         file_name: file.file_name,

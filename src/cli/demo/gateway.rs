@@ -43,7 +43,14 @@ impl Gateway {
             // Settings of the caller's environment are not the demonstration's.
             .env_clear()
             .env("UPLOAD_GATEWAY_LOG__FILTER", "error")
-            .args(["serve", "--http-listen", "127.0.0.1:0", "--grpc-listen", address, "--data-dir"])
+            .args([
+                "serve",
+                "--http-listen",
+                "127.0.0.1:0",
+                "--grpc-listen",
+                address,
+                "--data-dir",
+            ])
             .arg(data_dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -56,7 +63,8 @@ impl Gateway {
         };
         let mut output = BufReader::new(output);
         let named = timeout(START_LIMIT, listeners(&mut output)).await;
-        let (address, s3) = named.map_err(|_| CliError::failed("the gateway does not name its listeners"))??;
+        let (address, s3) =
+            named.map_err(|_| CliError::failed("the gateway does not name its listeners"))??;
         Ok(Self {
             child,
             _output: output,
@@ -94,7 +102,8 @@ async fn listeners(output: &mut BufReader<ChildStdout>) -> Result<(String, Embed
         if let Some(found) = line.trim().strip_prefix("grpc listening on http://") {
             address = Some(found.to_owned());
         }
-        if let (Some(rest), Some(address)) = (line.trim().strip_prefix("embedded s3 at "), &address) {
+        if let (Some(rest), Some(address)) = (line.trim().strip_prefix("embedded s3 at "), &address)
+        {
             return Ok((address.clone(), EmbeddedS3::parse(rest)));
         }
     }

@@ -9,7 +9,8 @@ use super::{CliError, Content, ContentDigest, gateway::EmbeddedS3};
 use crate::cli::error::chain;
 
 pub(super) async fn read(s3: &EmbeddedS3, key: &str) -> Result<Content, CliError> {
-    let credentials = Credentials::new(&s3.access_key_id, &s3.secret_access_key, None, None, "demo");
+    let credentials =
+        Credentials::new(&s3.access_key_id, &s3.secret_access_key, None, None, "demo");
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -17,7 +18,10 @@ pub(super) async fn read(s3: &EmbeddedS3, key: &str) -> Result<Content, CliError
         .credentials_provider(credentials)
         .force_path_style(true)
         .build();
-    let request = Client::from_conf(config).get_object().bucket(&s3.bucket).key(key);
+    let request = Client::from_conf(config)
+        .get_object()
+        .bucket(&s3.bucket)
+        .key(key);
     let object = Box::pin(request.send()).await;
     let mut body = object
         .map_err(|error| CliError::failed(format!("read the object back: {}", chain(&error))))?
