@@ -14,7 +14,7 @@ use std::{
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tonic::transport::{Server as GrpcServer, server::TcpIncoming};
 
-pub use self::backends::{Backends, connect};
+pub use self::backends::{Backends, connect, connect_state, connect_storage};
 use self::health::Monitor;
 use crate::{
     config::{Config, Limits},

@@ -35,13 +35,13 @@ pub struct Backends {
 /// A state store that is out of reach or unfit; an embedded store that cannot start. Storages are contacted when they are
 /// first used: their health is told by the server.
 pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
-    let state = state(config).await?;
+    let state = connect_state(config).await?;
     let Some(default) = config.default_storage() else {
         return embedded(config, state).await;
     };
     let mut storages = Vec::new();
     for storage in &config.storage {
-        let store = store(storage).await?;
+        let store = connect_storage(storage).await?;
         storages.push(Storage::new(
             &storage.id,
             store,
@@ -57,7 +57,11 @@ pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
     })
 }
 
-async fn state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
+/// Connects the state store alone.
+///
+/// # Errors
+/// It is out of reach or unfit.
+pub async fn connect_state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
     let Some(url) = &config.redis_url else {
         return Ok(Arc::new(
             Redb::open(config.data_dir.join("state.redb")).await?,
@@ -87,7 +91,11 @@ async fn state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
     Ok(Arc::new(redis::Redis::connect(&settings).await?))
 }
 
-async fn store(storage: &StorageConfig) -> Result<Arc<dyn BlobStore>, ServeError> {
+/// Makes the adapter of one configured storage.
+///
+/// # Errors
+/// Settings the adapter cannot work with. The storage itself is not contacted.
+pub async fn connect_storage(storage: &StorageConfig) -> Result<Arc<dyn BlobStore>, ServeError> {
     Ok(match &storage.store {
         StoreConfig::S3(s3) => Arc::new(
             S3Store::connect(S3Config {
