@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::{Gateway, Storage, budget::Draw, taken_over};
 use crate::{
     blobs::{NewObject, NewPart, Put, Session},
-    error::{Error, Reason, Result},
+    error::{Error, Kind, Reason, Result},
     state::PartRecord,
     upload::{DigestState, FileDigest, Md5, Part, Upload, UploadId, WriterTag},
 };
@@ -103,24 +103,26 @@ impl Gateway {
         Ok(stored)
     }
 
-    /// Puts a small file whole and records it as its only part.
+    /// Puts a small file whole and records it as its only part. A store that cannot put only where there is no object
+    /// gets nothing, and the part comes back.
     pub(super) async fn store_whole(
         &self,
         storage: &Storage,
         upload: &Upload,
         writer: WriterTag,
         part: ReceivedPart,
-    ) -> Result<Part> {
+    ) -> Result<Result<Part, ReceivedPart>> {
         let md5 = self.hasher.part(part.bytes.clone()).await?;
         let object = new_object(upload, Some(md5));
         let put = self
             .patience
-            .hold(|| storage.store.put_object(&object, part.bytes.clone()))
-            .await?;
+            .hold(|| storage.store.put_object(&object, part.bytes.clone()));
         let size = part.bytes.len() as u64;
-        let receipt = match put {
-            Put::Stored(etag) => etag,
-            Put::Exists => self.own_object(storage, upload, size, md5).await?,
+        let receipt = match put.await {
+            Ok(Put::Stored(etag)) => etag,
+            Ok(Put::Exists) => self.own_object(storage, upload, size, md5).await?,
+            Err(error) if error.kind() == Kind::Unimplemented => return Ok(Err(part)),
+            Err(error) => return Err(error),
         };
         let digest = self.follow(part.link, &part.bytes).await?;
         let stored = Part {
@@ -132,7 +134,7 @@ impl Gateway {
             digest,
         };
         self.record_part(&upload.id, writer, &stored).await?;
-        Ok(stored)
+        Ok(Ok(stored))
     }
 
     /// The MD5 of bytes that are only compared.

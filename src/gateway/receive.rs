@@ -541,10 +541,17 @@ impl Receiver {
             draw,
             link,
         };
-        let stored = self
+        let whole = self
             .gateway
             .store_whole(&self.storage, &self.upload, self.writer, part)
             .await?;
+        let stored = match whole {
+            Ok(stored) => stored,
+            Err(part) => {
+                let destination = self.destination().await?;
+                self.gateway.store_part(&destination, part).await?
+            }
+        };
         self.count(stored);
         Ok(())
     }
