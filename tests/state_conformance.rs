@@ -1,5 +1,7 @@
 //! One suite for every state store: each case is a test per adapter. What only one adapter promises stands beside it.
 
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
+
 #[path = "common/lib.rs"]
 mod common;
 

@@ -172,9 +172,7 @@ impl StateStore for Redb {
             };
             if record.written.phase == Phase::Open {
                 tables.remove_parts_beyond(&id, record.committed)?;
-                record.writer = Some(writer);
-                record.version += 1;
-                record.set(times);
+                record.take_over(writer, times);
                 tables.store(&record)?;
             }
             tables.with_parts(record).map(Some)

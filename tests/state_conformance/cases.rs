@@ -10,14 +10,14 @@ use upload_gateway::{
 
 use super::samples::*;
 
-pub async fn a_created_record_reads_back_equal(store: &dyn StateStore) {
+pub(crate) async fn a_created_record_reads_back_equal(store: &dyn StateStore) {
     let mut upload = findable(&owner(), "a");
     upload.parts = [1, 2, 4].map(part).into_iter().collect();
     create(store, &upload).await;
     assert_eq!(get(store, &upload.id).await, upload);
 }
 
-pub async fn an_unknown_id_reads_as_nothing(store: &dyn StateStore) {
+pub(crate) async fn an_unknown_id_reads_as_nothing(store: &dyn StateStore) {
     let id = UploadId::generate(None);
     assert_eq!(store.get(&id).await.unwrap(), None);
     assert_eq!(
@@ -26,7 +26,7 @@ pub async fn an_unknown_id_reads_as_nothing(store: &dyn StateStore) {
     );
 }
 
-pub async fn the_same_fingerprint_finds_the_live_upload(store: &dyn StateStore) {
+pub(crate) async fn the_same_fingerprint_finds_the_live_upload(store: &dyn StateStore) {
     let owner = owner();
     let first = findable(&owner, "a");
     create(store, &first).await;
@@ -41,7 +41,7 @@ pub async fn the_same_fingerprint_finds_the_live_upload(store: &dyn StateStore) 
     create(store, &findable(&owner, "b")).await;
 }
 
-pub async fn a_committing_upload_keeps_its_fingerprint(store: &dyn StateStore) {
+pub(crate) async fn a_committing_upload_keeps_its_fingerprint(store: &dyn StateStore) {
     let owner = owner();
     let mut upload = findable(&owner, "a");
     create(store, &upload).await;
@@ -51,7 +51,7 @@ pub async fn a_committing_upload_keeps_its_fingerprint(store: &dyn StateStore) {
     assert!(matches!(again, Creation::Exists(found) if found.id == upload.id));
 }
 
-pub async fn an_upload_that_is_over_releases_its_fingerprint(store: &dyn StateStore) {
+pub(crate) async fn an_upload_that_is_over_releases_its_fingerprint(store: &dyn StateStore) {
     for phase in [Phase::Complete, Phase::Aborted] {
         let owner = owner();
         let mut first = findable(&owner, "a");
@@ -68,7 +68,7 @@ pub async fn an_upload_that_is_over_releases_its_fingerprint(store: &dyn StateSt
     }
 }
 
-pub async fn create_repeated_after_a_lost_reply_is_created(store: &dyn StateStore) {
+pub(crate) async fn create_repeated_after_a_lost_reply_is_created(store: &dyn StateStore) {
     let upload = findable(&owner(), "a");
     create(store, &upload).await;
     record(store, &upload.id, [1]).await;
@@ -76,7 +76,7 @@ pub async fn create_repeated_after_a_lost_reply_is_created(store: &dyn StateStor
     assert_eq!(get(store, &upload.id).await.parts.committed(), 1);
 }
 
-pub async fn creates_side_by_side_make_one_upload(store: &dyn StateStore) {
+pub(crate) async fn creates_side_by_side_make_one_upload(store: &dyn StateStore) {
     let owner = owner();
     let uploads: Vec<_> = (0..20).map(|_| findable(&owner, "a")).collect();
     let outcomes = join_all(uploads.iter().map(|upload| store.create(upload))).await;
@@ -88,7 +88,7 @@ pub async fn creates_side_by_side_make_one_upload(store: &dyn StateStore) {
     );
 }
 
-pub async fn resume_after_a_lost_reply(store: &dyn StateStore) {
+pub(crate) async fn resume_after_a_lost_reply(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     for _ in 0..2 {
@@ -104,7 +104,7 @@ pub async fn resume_after_a_lost_reply(store: &dyn StateStore) {
     assert_eq!(resumed.unwrap().committed_size(), PART_SIZE);
 }
 
-pub async fn a_stranger_records_nothing(store: &dyn StateStore) {
+pub(crate) async fn a_stranger_records_nothing(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let outcome = store
@@ -123,7 +123,7 @@ pub async fn a_stranger_records_nothing(store: &dyn StateStore) {
     assert!(get(store, &upload.id).await.parts.is_empty());
 }
 
-pub async fn only_the_contiguous_prefix_is_committed(store: &dyn StateStore) {
+pub(crate) async fn only_the_contiguous_prefix_is_committed(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     for (number, expected) in [(3, 0), (1, 1), (5, 1), (2, 3), (4, 5)] {
@@ -138,7 +138,7 @@ pub async fn only_the_contiguous_prefix_is_committed(store: &dyn StateStore) {
     }
 }
 
-pub async fn a_recorded_part_is_never_replaced(store: &dyn StateStore) {
+pub(crate) async fn a_recorded_part_is_never_replaced(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1, 3]).await;
@@ -156,7 +156,7 @@ pub async fn a_recorded_part_is_never_replaced(store: &dyn StateStore) {
     }
 }
 
-pub async fn parts_come_too_late_after_open(store: &dyn StateStore) {
+pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
     for phase in [Phase::Committing, Phase::Complete, Phase::Aborted] {
         let mut upload = upload(&owner());
         create(store, &upload).await;
@@ -171,7 +171,7 @@ pub async fn parts_come_too_late_after_open(store: &dyn StateStore) {
     }
 }
 
-pub async fn parts_of_a_missing_record_are_missing(store: &dyn StateStore) {
+pub(crate) async fn parts_of_a_missing_record_are_missing(store: &dyn StateStore) {
     let missing = upload(&owner());
     let outcome = store
         .record_part(&missing.id, writer(1), &part(1), times())
@@ -181,7 +181,7 @@ pub async fn parts_of_a_missing_record_are_missing(store: &dyn StateStore) {
     assert_eq!(store.get(&missing.id).await.unwrap(), None);
 }
 
-pub async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer(
+pub(crate) async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer(
     store: &dyn StateStore,
 ) {
     let upload = upload(&owner());
@@ -210,7 +210,7 @@ pub async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer(
     );
 }
 
-pub async fn a_take_over_of_a_closed_upload_changes_nothing(store: &dyn StateStore) {
+pub(crate) async fn a_take_over_of_a_closed_upload_changes_nothing(store: &dyn StateStore) {
     for phase in [Phase::Committing, Phase::Complete, Phase::Aborted] {
         let mut upload = upload(&owner());
         create(store, &upload).await;
@@ -227,7 +227,7 @@ pub async fn a_take_over_of_a_closed_upload_changes_nothing(store: &dyn StateSto
     }
 }
 
-pub async fn an_update_of_an_older_version_gets_the_present_record(store: &dyn StateStore) {
+pub(crate) async fn an_update_of_an_older_version_gets_the_present_record(store: &dyn StateStore) {
     let mut upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1]).await;
@@ -241,7 +241,7 @@ pub async fn an_update_of_an_older_version_gets_the_present_record(store: &dyn S
     assert_eq!(outcome, Update::Conflict(Box::new(present)));
 }
 
-pub async fn update_repeated_after_a_lost_reply_is_updated(store: &dyn StateStore) {
+pub(crate) async fn update_repeated_after_a_lost_reply_is_updated(store: &dyn StateStore) {
     let mut upload = upload(&owner());
     create(store, &upload).await;
     upload.session = Some("mine".into());
@@ -253,7 +253,7 @@ pub async fn update_repeated_after_a_lost_reply_is_updated(store: &dyn StateStor
     assert_eq!(get(store, &upload.id).await, before);
 }
 
-pub async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) {
+pub(crate) async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     store
@@ -264,7 +264,7 @@ pub async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) {
     assert!(matches!(outcome, Update::Conflict(present) if present.version == 2));
 }
 
-pub async fn an_update_replaces_all_but_the_parts(store: &dyn StateStore) {
+pub(crate) async fn an_update_replaces_all_but_the_parts(store: &dyn StateStore) {
     let mut upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1, 2, 9]).await;
@@ -291,7 +291,7 @@ pub async fn an_update_replaces_all_but_the_parts(store: &dyn StateStore) {
     assert_eq!(get(store, &upload.id).await, upload);
 }
 
-pub async fn fifty_parts_side_by_side_are_all_recorded(store: &dyn StateStore) {
+pub(crate) async fn fifty_parts_side_by_side_are_all_recorded(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let numbers: Vec<u32> = (1..=50).rev().collect();
@@ -305,7 +305,7 @@ pub async fn fifty_parts_side_by_side_are_all_recorded(store: &dyn StateStore) {
     assert_eq!(stored.version, 1);
 }
 
-pub async fn writes_set_the_times(store: &dyn StateStore) {
+pub(crate) async fn writes_set_the_times(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let mut later = times();
@@ -330,7 +330,7 @@ pub async fn writes_set_the_times(store: &dyn StateStore) {
     assert_eq!(taken.created_at, upload.created_at);
 }
 
-pub async fn ten_thousand_parts_read_back(store: &dyn StateStore) {
+pub(crate) async fn ten_thousand_parts_read_back(store: &dyn StateStore) {
     let mut upload = upload(&owner());
     upload.parts = (1..=10_000).map(part).collect();
     create(store, &upload).await;
@@ -343,7 +343,7 @@ pub async fn ten_thousand_parts_read_back(store: &dyn StateStore) {
     assert_eq!(taken.parts.committed(), 10_000);
 }
 
-pub async fn a_listing_shows_the_newest_first_and_only_the_owners(store: &dyn StateStore) {
+pub(crate) async fn a_listing_shows_the_newest_first_and_only_the_owners(store: &dyn StateStore) {
     let (mine, other) = (owner(), owner());
     let stranger = Owner {
         tenant: String::new(),
@@ -371,7 +371,7 @@ pub async fn a_listing_shows_the_newest_first_and_only_the_owners(store: &dyn St
     assert!(list_all(store, &owner(), None, 10).await.is_empty());
 }
 
-pub async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn StateStore) {
+pub(crate) async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn StateStore) {
     let owner = owner();
     let created_at = now();
     let mut expected = Vec::new();
@@ -393,7 +393,7 @@ pub async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn StateS
     }
 }
 
-pub async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
+pub(crate) async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
     let owner = owner();
     let mut aborted = Vec::new();
     for number in 0..12 {
@@ -415,7 +415,7 @@ pub async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
     assert_eq!(list_all(store, &owner, Some(Phase::Open), 5).await.len(), 8);
 }
 
-pub async fn a_listing_sums_parts_up(store: &dyn StateStore) {
+pub(crate) async fn a_listing_sums_parts_up(store: &dyn StateStore) {
     let owner = owner();
     let upload = upload(&owner);
     create(store, &upload).await;
@@ -431,7 +431,7 @@ pub async fn a_listing_sums_parts_up(store: &dyn StateStore) {
     assert_eq!(*summary, whole);
 }
 
-pub async fn the_first_secret_offered_stays(store: &dyn StateStore) {
+pub(crate) async fn the_first_secret_offered_stays(store: &dyn StateStore) {
     let first = Secret::new([0xff; 32]);
     assert!(store.secret(&first).await.unwrap() == first);
     for byte in [0, 1, 2] {
@@ -439,7 +439,7 @@ pub async fn the_first_secret_offered_stays(store: &dyn StateStore) {
     }
 }
 
-pub async fn a_store_that_works_passes_the_check(store: &dyn StateStore) {
+pub(crate) async fn a_store_that_works_passes_the_check(store: &dyn StateStore) {
     store.check().await.unwrap();
     store.check().await.unwrap();
 }

@@ -244,6 +244,29 @@ async fn a_server_that_evicts_is_refused_unless_allowed() {
 }
 
 #[tokio::test]
+async fn a_cluster_with_one_node_that_evicts_is_refused() {
+    let Some(cluster) = common::redis_cluster() else {
+        return;
+    };
+    let config = RedisConfig {
+        mode: RedisMode::Cluster,
+        ..config(cluster.urls.clone())
+    };
+    Redis::connect(&config).await.unwrap();
+    let set = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory-policy")
+        .arg("volatile-ttl")
+        .to_owned();
+    let () = ask(&cluster.urls[2], &set).await;
+    let refused = Redis::connect(&config).await.unwrap_err();
+    assert!(
+        matches!(&refused, ConnectError::Evicts { policy } if policy == "volatile-ttl"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_hides_its_policy_is_accepted() {
     let Some((_server, url)) = common::private_redis(&["--rename-command", "INFO", ""]) else {
         return;

@@ -11,12 +11,12 @@ use upload_gateway::{
 };
 
 /// This moment: stores remove what expired long ago.
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp(0).plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap())
 }
 
 /// Now, and expiry in a day.
-pub fn times() -> Times {
+pub(crate) fn times() -> Times {
     Times {
         now: now(),
         expires_at: now().plus(Duration::from_secs(86_400)),
@@ -24,19 +24,19 @@ pub fn times() -> Times {
 }
 
 /// An owner nobody else is.
-pub fn owner() -> Owner {
+pub(crate) fn owner() -> Owner {
     Owner {
         tenant: "Größe & Söhne".into(),
         subject: format!("{:x}", rand::random::<u64>()),
     }
 }
 
-pub fn writer(number: u32) -> WriterTag {
+pub(crate) fn writer(number: u32) -> WriterTag {
     WriterTag::from_bits(number).unwrap()
 }
 
 /// A new upload of unknown size without a fingerprint, written by writer 1.
-pub fn upload(owner: &Owner) -> Upload {
+pub(crate) fn upload(owner: &Owner) -> Upload {
     let limits = StoreLimits {
         max_parts: 10_000,
         max_part_size: 5 << 30,
@@ -73,7 +73,7 @@ pub fn upload(owner: &Owner) -> Upload {
 }
 
 /// A new upload that the same create finds again.
-pub fn findable(owner: &Owner, file_name: &str) -> Upload {
+pub(crate) fn findable(owner: &Owner, file_name: &str) -> Upload {
     let fingerprint = fingerprint(owner, file_name);
     Upload {
         id: UploadId::generate(Some(&fingerprint)),
@@ -94,7 +94,7 @@ fn fingerprint(owner: &Owner, file_name: &str) -> Fingerprint {
 }
 
 /// Part `number` of 5 MiB, with a digest state as a real one has.
-pub fn part(number: u32) -> Part {
+pub(crate) fn part(number: u32) -> Part {
     let mut digest = FileDigest::default();
     digest.update(&[7; 64]);
     Part {
@@ -108,17 +108,21 @@ pub fn part(number: u32) -> Part {
 }
 
 /// Stores `upload`, which must be new.
-pub async fn create(store: &dyn StateStore, upload: &Upload) {
+pub(crate) async fn create(store: &dyn StateStore, upload: &Upload) {
     assert_eq!(store.create(upload).await.unwrap(), Creation::Created);
 }
 
 /// The stored record.
-pub async fn get(store: &dyn StateStore, id: &UploadId) -> Upload {
+pub(crate) async fn get(store: &dyn StateStore, id: &UploadId) -> Upload {
     store.get(id).await.unwrap().expect("the record exists")
 }
 
 /// Records parts for writer 1.
-pub async fn record(store: &dyn StateStore, id: &UploadId, numbers: impl IntoIterator<Item = u32>) {
+pub(crate) async fn record(
+    store: &dyn StateStore,
+    id: &UploadId,
+    numbers: impl IntoIterator<Item = u32>,
+) {
     for number in numbers {
         store
             .record_part(id, writer(1), &part(number), times())

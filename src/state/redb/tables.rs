@@ -39,7 +39,9 @@ pub(super) struct Record {
     pub(super) committed: u32,
     updated_at: Timestamp,
     expires_at: Timestamp,
-    /// As it was given, thus under the version before.
+    /// The version that the last update replaced, until a stream takes over.
+    replaced: Option<u64>,
+    /// As it was given, under the version it was given with.
     pub(super) written: Upload,
 }
 
@@ -66,6 +68,7 @@ impl Record {
     fn created(upload: Upload) -> Self {
         Self {
             version: upload.version,
+            replaced: None,
             ..Self::updated(upload.clone(), upload.parts.committed())
         }
     }
@@ -76,6 +79,7 @@ impl Record {
             version: upload.version + 1,
             writer: upload.writer,
             committed,
+            replaced: Some(upload.version),
             updated_at: upload.updated_at,
             expires_at: upload.expires_at,
             written: Upload {
@@ -91,7 +95,15 @@ impl Record {
             parts: Parts::default(),
             ..update.clone()
         };
-        self.version == update.version + 1 && self.written == update
+        self.replaced == Some(update.version) && self.written == update
+    }
+
+    /// Gives it to a stream.
+    pub(super) fn take_over(&mut self, writer: WriterTag, times: Times) {
+        self.version += 1;
+        self.writer = Some(writer);
+        self.replaced = None;
+        self.set(times);
     }
 
     pub(super) fn set(&mut self, times: Times) {

@@ -11,6 +11,7 @@ if redis.call('HGET', KEYS[1], 'phase') == 'open' then
     end
   end
   redis.call('HSET', KEYS[1], 'writer', ARGV[1], 'updated_at', ARGV[2], 'expires_at', ARGV[3])
+  redis.call('HDEL', KEYS[1], 'replaced')
   redis.call('HINCRBY', KEYS[1], 'version', 1)
   redis.call('PEXPIREAT', KEYS[1], ARGV[4])
   if redis.call('PEXPIRETIME', KEYS[2]) < tonumber(ARGV[4]) then
