@@ -420,7 +420,7 @@ pub(crate) async fn a_listing_sums_parts_up(store: &dyn StateStore) {
     let upload = upload(&owner);
     create(store, &upload).await;
     let listed = list_all(store, &owner, None, 10).await;
-    assert_eq!(listed, [upload.clone()]);
+    assert_eq!(listed.first(), Some(&upload));
     record(store, &upload.id, [1, 2, 3, 7]).await;
     let listed = list_all(store, &owner, None, 10).await;
     let summary = listed.first().unwrap();

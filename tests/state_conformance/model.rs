@@ -24,6 +24,7 @@ enum Call {
 /// The records, and for each the update that made its version.
 #[derive(Default)]
 struct Model {
+    asked: BTreeMap<UploadId, Upload>,
     records: BTreeMap<UploadId, (Upload, Option<Upload>)>,
 }
 
@@ -79,6 +80,23 @@ impl Model {
         }
     }
 
+    /// An update to ask for: of an older version, the last one once more, or of what is there.
+    fn next_update(&mut self, upload: &Upload, phase: Phase, kind: u64) -> Upload {
+        let present = self.records.get(&upload.id);
+        let mut update = present.map_or(upload, |(record, _)| record).clone();
+        if update.is_live() {
+            update.phase = phase;
+        }
+        update.session = Some(kind.to_string());
+        match (kind, self.asked.get(&upload.id)) {
+            (0, _) => update.version = update.version.saturating_sub(1),
+            (1, Some(last)) => update = last.clone(),
+            _ => {}
+        }
+        self.asked.insert(upload.id.clone(), update.clone());
+        update
+    }
+
     fn update(&mut self, upload: &Upload) -> Update {
         let Some((record, update)) = self.records.get_mut(&upload.id) else {
             return Update::Missing;
@@ -127,7 +145,6 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
         now: Timestamp(start.now.0 + seconds),
         expires_at: Timestamp(start.expires_at.0 + seconds),
     };
-    let mut last_update: BTreeMap<UploadId, Upload> = BTreeMap::new();
     for call in calls {
         match *call {
             Call::Create(number) => {
@@ -153,22 +170,7 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                 );
             }
             Call::Update(number, phase, kind) => {
-                let upload = &uploads[number];
-                let present = model
-                    .records
-                    .get(&upload.id)
-                    .map_or(upload, |(record, _)| record);
-                let mut update = present.clone();
-                if update.is_live() {
-                    update.phase = phase;
-                }
-                update.session = Some(kind.to_string());
-                match (kind, last_update.get(&upload.id)) {
-                    (0, _) => update.version = update.version.saturating_sub(1),
-                    (1, Some(last)) => update = last.clone(),
-                    _ => {}
-                }
-                last_update.insert(upload.id.clone(), update.clone());
+                let update = model.next_update(&uploads[number], phase, kind);
                 prop_assert_eq!(store.update(&update).await.unwrap(), model.update(&update));
             }
             Call::List(phase, limit) => {

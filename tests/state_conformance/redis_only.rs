@@ -15,10 +15,17 @@ use upload_gateway::{
 
 use super::{common, config, fresh_redis, samples::*};
 
+/// How often to ask for what only other processes can bring about.
+const POLL: Duration = Duration::from_millis(10);
+
 async fn ask<T: FromRedisValue>(url: &str, command: &redis::Cmd) -> T {
-    let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    command.query_async(&mut connection).await.unwrap()
+    try_ask(url, command).await.unwrap()
+}
+
+async fn try_ask<T: FromRedisValue>(url: &str, command: &redis::Cmd) -> redis::RedisResult<T> {
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    command.query_async(&mut connection).await
 }
 
 /// How often the server has run each command, also from scripts.
@@ -311,7 +318,7 @@ async fn wait_for_replica(sentinels: &common::RedisSentinels) {
         if replicas == 1 && upload_keys > 0 {
             return;
         }
-        sleep(Duration::from_millis(10)).await;
+        sleep(POLL).await;
     }
 }
 
@@ -332,13 +339,16 @@ async fn a_primary_that_became_a_replica_is_left() {
     let upload = upload(&owner());
     create(&store, &upload).await;
     wait_for_replica(&sentinels).await;
-    let () = ask(
-        &sentinels.urls[0],
-        redis::cmd("SENTINEL").arg("FAILOVER").arg(sentinels.name),
-    )
-    .await;
+    // Refused until the Sentinels have heard from the replica.
+    let fail_over = redis::cmd("SENTINEL")
+        .arg("FAILOVER")
+        .arg(sentinels.name)
+        .to_owned();
+    while try_ask::<()>(&sentinels.urls[0], &fail_over).await.is_err() {
+        sleep(POLL).await;
+    }
     while sentinels.primary_port() != sentinels.replica.port() {
-        sleep(Duration::from_millis(20)).await;
+        sleep(POLL).await;
     }
     record(&store, &upload.id, [1]).await;
     assert_eq!(get(&store, &upload.id).await.parts.committed(), 1);
