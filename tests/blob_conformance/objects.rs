@@ -3,10 +3,10 @@
 use upload_gateway::{
     blobs::{Commit, Put, Session},
     error::Kind,
-    upload::{MIB, Md5},
+    upload::Md5,
 };
 
-use crate::subject::{Subject, bytes, collect};
+use crate::subject::{PART, Subject, bytes, collect};
 
 pub(crate) async fn a_whole_object_is_never_replaced(subject: &Subject) {
     let mut object = subject.object();
@@ -96,8 +96,8 @@ pub(crate) async fn ranges_may_cross_the_borders_of_parts(subject: &Subject) {
         key: &object.key,
         id: &id,
     };
-    let body = bytes(5 * MIB as usize + 1_000, 7);
-    let (first, second) = body.split_at(5 * MIB as usize);
+    let body = bytes(PART + 1_000, 7);
+    let (first, second) = body.split_at(PART);
     let parts = [
         subject.put(&session, 1, first).await,
         subject.put(&session, 2, second).await,

@@ -4,12 +4,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway::{
     blobs::{Commit, Session},
     error::{Kind, Reason},
-    upload::{MIB, Md5, WriterTag},
+    upload::{Md5, WriterTag},
 };
 
-use crate::subject::{Subject, bytes, new_part};
-
-const PART: usize = (5 * MIB) as usize;
+use crate::subject::{PART, Subject, bytes, new_part};
 
 /// Begins an upload, and names its object and session.
 macro_rules! begin {

@@ -17,6 +17,9 @@ use url::Url;
 
 use crate::common;
 
+/// The least size in bytes of every part but the last.
+pub(crate) const PART: usize = 5 * 1024 * 1024;
+
 /// One store, and what is particular about it.
 #[derive(Debug)]
 pub(crate) struct Subject {
@@ -276,7 +279,7 @@ pub(crate) fn recorded(number: u32, body: &[u8], receipt: String) -> Part {
 /// `size` bytes that do not repeat themselves within any two parts.
 pub(crate) fn bytes(size: usize, seed: u8) -> Vec<u8> {
     (0..size)
-        .map(|index| (index % 251) as u8 ^ (index / 65_521) as u8 ^ seed)
+        .map(|index| (index % 251 + index / 65_521).to_le_bytes()[0] ^ seed)
         .collect()
 }
 
