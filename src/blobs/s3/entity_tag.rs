@@ -1,0 +1,56 @@
+//! What S3 calls the version of an object or part: often its MD5.
+
+use aws_sdk_s3::types::ServerSideEncryption;
+
+use crate::{
+    error::{Error, Result},
+    upload::Md5,
+};
+
+/// The entity tag without its quotes. An answer without one was cut off or is no answer of S3: worth another try.
+pub(super) fn entity_tag(tag: Option<&str>, action: &str) -> Result<String> {
+    match tag.map(|tag| tag.trim_matches('"')) {
+        Some(tag) if !tag.is_empty() => Ok(tag.to_owned()),
+        _ => Err(Error::store_unavailable(format!(
+            "{action}: the store answered without an ETag"
+        ))),
+    }
+}
+
+/// The MD5 that an entity tag is, if it looks like one.
+pub(super) fn md5_of(etag: &str) -> Option<Md5> {
+    let mut md5 = [0; 16];
+    if etag.len() != 32 || !etag.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in md5.iter_mut().zip(etag.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(Md5(md5))
+}
+
+/// Whether entity tags are of ciphertext: all encryptions but S3's own keys.
+pub(super) fn is_opaque(encryption: Option<&ServerSideEncryption>) -> bool {
+    encryption.is_some_and(|encryption| *encryption != ServerSideEncryption::Aes256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_entity_tags_are_digests() {
+        let md5 = Md5::of(b"part");
+        assert_eq!(md5_of(&md5.to_hex()), Some(md5));
+        assert_eq!(md5_of(&md5.to_hex().to_uppercase()), Some(md5));
+        for etag in [
+            "",
+            &"+1".repeat(16),
+            &format!("{}-2", md5.to_hex()),
+            &"x".repeat(32),
+            &"é".repeat(16),
+        ] {
+            assert_eq!(md5_of(etag), None, "{etag}");
+        }
+    }
+}
