@@ -82,18 +82,42 @@ async fn demonstrate() -> Result<(), CliError> {
         .map_err(io::Error::from)
         .and_then(|generated| generated)
         .map_err(|error| CliError::input_output("generate a file", error))?;
+    step(
+        "generated",
+        format_args!("{} bytes, SHA-256 {}", sent.size, sent.sha256),
+    )?;
+    let (gateway, answer) = put_despite_a_kill(&file, &directory.0.join("data")).await?;
+    let key = answer["object_key"].as_str().unwrap_or_default();
+    let stored = object::read(&gateway.s3, key).await?;
+    step(
+        "read back",
+        format_args!("s3://{}/{key}", gateway.s3.bucket),
+    )?;
+    if stored != sent || answer["md5"].as_str() != Some(&sent.md5.to_string()) {
+        let difference = format!("the object is not the file: {stored:?}, not {sent:?}");
+        return Err(CliError::failed(difference));
+    }
+    step(
+        "compared",
+        format_args!("SHA-256 {} and MD5 {}: the same", stored.sha256, stored.md5),
+    )?;
+    let seconds = begin.elapsed().as_secs_f64();
     output::data(format_args!(
-        "generated   {} bytes, SHA-256 {}",
-        sent.size, sent.sha256
-    ))?;
+        "\nAll of it held, in {seconds:.1} s. Next: make run"
+    ))
+}
 
-    let data_dir = directory.0.join("data");
-    let mut gateway = Gateway::start(&data_dir, "127.0.0.1:0").await?;
-    output::data(format_args!(
-        "started     the gateway on {}, process {}",
-        gateway.server(),
-        gateway.process()
-    ))?;
+/// Uploads the file, kills the gateway on the way and starts it again; the running gateway and what `put` printed.
+async fn put_despite_a_kill(file: &Path, data_dir: &Path) -> Result<(Gateway, Value), CliError> {
+    let mut gateway = Gateway::start(data_dir, "127.0.0.1:0").await?;
+    step(
+        "started",
+        format_args!(
+            "the gateway on {}, process {}",
+            gateway.server(),
+            gateway.process()
+        ),
+    )?;
     let put = Command::new(own_binary()?)
         .env_clear()
         .args([
@@ -104,29 +128,27 @@ async fn demonstrate() -> Result<(), CliError> {
             "--server",
             &gateway.server(),
         ])
-        .arg(&file)
+        .arg(file)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| CliError::input_output("start put", error))?;
-
     let committed = wait_for_parts(&Client::connect(&gateway.server())?).await?;
     gateway.kill().await?;
-    output::data(format_args!(
-        "killed      the gateway with SIGKILL, {committed} bytes committed"
-    ))?;
-    let gateway = Gateway::start(&data_dir, &gateway.address).await?;
-    output::data(format_args!(
-        "restarted   the gateway, process {}",
-        gateway.process()
-    ))?;
+    step(
+        "killed",
+        format_args!("the gateway with SIGKILL, {committed} bytes committed"),
+    )?;
+    let gateway = Gateway::start(data_dir, &gateway.address).await?;
+    step(
+        "restarted",
+        format_args!("the gateway, process {}", gateway.process()),
+    )?;
 
-    let put = put
-        .wait_with_output()
-        .await
-        .map_err(|error| CliError::input_output("wait for put", error))?;
+    let put = put.wait_with_output().await;
+    let put = put.map_err(|error| CliError::input_output("wait for put", error))?;
     if !put.status.success() {
         return Err(CliError::failed(format!("put ended with {}", put.status)));
     }
@@ -138,27 +160,16 @@ async fn demonstrate() -> Result<(), CliError> {
             "put resumed from byte {resumed_from}, {committed} were committed before the kill"
         )));
     }
-    output::data(format_args!(
-        "resumed     from byte {resumed_from} of {}",
-        sent.size
-    ))?;
+    step(
+        "resumed",
+        format_args!("from byte {resumed_from} of {}", answer["size"]),
+    )?;
+    Ok((gateway, answer))
+}
 
-    let key = answer["object_key"].as_str().unwrap_or_default();
-    let stored = object::read(&gateway.s3, key).await?;
-    output::data(format_args!("read back   s3://{}/{key}", gateway.s3.bucket))?;
-    if stored != sent || answer["md5"].as_str() != Some(&sent.md5.to_string()) {
-        return Err(CliError::failed(format!(
-            "the object is not the file: {stored:?}, not {sent:?}"
-        )));
-    }
-    output::data(format_args!(
-        "compared    SHA-256 {} and MD5 {}: the same",
-        stored.sha256, stored.md5
-    ))?;
-    output::data(format_args!(
-        "\nAll of it held, in {:.1} s. Next: make run",
-        begin.elapsed().as_secs_f64()
-    ))
+/// Tells of one step that held.
+fn step(done: &str, what: std::fmt::Arguments<'_>) -> Result<(), CliError> {
+    output::data(format_args!("{done:11} {what}"))
 }
 
 /// Waits until the one upload there is has some parts, but not all; says how many bytes are committed.
