@@ -171,7 +171,7 @@ async fn s3_another_gateway_resumes() {
     let Some(stores) = s3(S3Profile::Compatible).await else {
         return;
     };
-    another_gateway_resumes(stores).await;
+    Box::pin(another_gateway_resumes(stores)).await;
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn azure_every_size_comes_back() {
 #[tokio::test]
 async fn azure_another_gateway_resumes() {
     let Some(stores) = azure().await else { return };
-    another_gateway_resumes(stores).await;
+    Box::pin(another_gateway_resumes(stores)).await;
 }
 
 #[tokio::test]
