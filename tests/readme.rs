@@ -74,7 +74,13 @@ async fn the_python_example_resumes_when_the_gateway_is_killed() {
     let mut gateway = Server::start(|port, directory| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
         let listen = format!("127.0.0.1:{port}");
-        command.args(["serve", "--http-listen", "127.0.0.1:0", "--grpc-listen", &listen]);
+        command.args([
+            "serve",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--grpc-listen",
+            &listen,
+        ]);
         command.arg("--data-dir").arg(directory.join("data"));
         command
     });
@@ -95,18 +101,29 @@ async fn the_python_example_resumes_when_the_gateway_is_killed() {
         let number = line.strip_suffix(" bytes committed");
         Some(number.unwrap_or_else(|| panic!("{line}")).parse().unwrap())
     };
-    let before = std::iter::from_fn(&mut committed).find(|size| *size > 0).unwrap();
+    let before = std::iter::from_fn(&mut committed)
+        .find(|size| *size > 0)
+        .unwrap();
     assert!(before < 64 << 20, "the upload was over before the kill");
     gateway.restart();
     let after: Vec<u64> = std::iter::from_fn(&mut committed).collect();
     assert_eq!(after.last(), Some(&(64 << 20)));
     assert!(example.wait().unwrap().success());
     let mut object = String::new();
-    example.stdout.take().unwrap().read_to_string(&mut object).unwrap();
+    example
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut object)
+        .unwrap();
     assert!(object.contains(&Md5::of(&content).to_string()), "{object}");
 
     let client = Client::connect(&format!("http://{address}")).unwrap();
-    let uploads = client.list(ListUploadsRequest::default()).await.unwrap().uploads;
+    let uploads = client
+        .list(ListUploadsRequest::default())
+        .await
+        .unwrap()
+        .uploads;
     let phases: Vec<Phase> = uploads.iter().map(|upload| upload.phase()).collect();
     assert_eq!(phases, [Phase::Complete], "it was resumed, not begun anew");
 }
@@ -121,7 +138,10 @@ fn every_call_of_the_upload_service_has_a_grpcurl_line() {
     let words: Vec<&str> = commands.split_whitespace().collect();
     for call in calls("UploadService") {
         let call = format!("uploadgateway.v1.UploadService/{call}");
-        assert!(words.contains(&call.as_str()), "the README does not call {call}");
+        assert!(
+            words.contains(&call.as_str()),
+            "the README does not call {call}"
+        );
     }
 }
 
@@ -133,9 +153,15 @@ async fn reflection_tells_every_service_call_and_type_of_error_details() {
     let gateway = TestGateway::start().await;
     let ask = async |arguments: &[&str]| {
         let mut command = Command::new(&grpcurl);
-        command.args(["-plaintext", &gateway.grpc["http://".len()..]]).args(arguments);
+        command
+            .args(["-plaintext", &gateway.grpc["http://".len()..]])
+            .args(arguments);
         let output = command.output().await.unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", printed(&output));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            printed(&output)
+        );
         printed(&output)
     };
     let services = ask(&["list"]).await;
@@ -145,7 +171,10 @@ async fn reflection_tells_every_service_call_and_type_of_error_details() {
         let listed = ask(&["list", &full_name]).await;
         let described = ask(&["describe", &full_name]).await;
         for call in calls(service) {
-            assert!(listed.contains(&format!("{full_name}.{call}\n")), "{listed}");
+            assert!(
+                listed.contains(&format!("{full_name}.{call}\n")),
+                "{listed}"
+            );
             assert!(described.contains(&format!("rpc {call} ( ")), "{described}");
         }
     }
@@ -172,7 +201,9 @@ async fn error_details_print_by_name() {
             .spawn()
             .unwrap();
         let mut input = child.stdin.take().unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut input, request.as_bytes()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut input, request.as_bytes())
+            .await
+            .unwrap();
         if call == "UploadWithProgress" {
             // The stream stays open and silent.
             let output = child.wait_with_output().await.unwrap();
@@ -183,11 +214,21 @@ async fn error_details_print_by_name() {
         printed(&child.wait_with_output().await.unwrap())
     };
     let unknown = refused("GetUpload", r#"{"upload_id": "uploads-unknown"}"#).await;
-    assert_prints("google.rpc.ErrorInfo\n\"reason\": \"UPLOAD_NOT_FOUND\"", &unknown);
+    assert_prints(
+        "google.rpc.ErrorInfo\n\"reason\": \"UPLOAD_NOT_FOUND\"",
+        &unknown,
+    );
     let invalid = refused("ListUploads", r#"{"page_size": -1}"#).await;
     assert_prints("google.rpc.BadRequest\n\"field\": \"page_size\"", &invalid);
-    let silent = refused("UploadWithProgress", r#"{"open": {"file": {"file_name": "a"}}}"#).await;
-    assert_prints("google.rpc.RetryInfo\n\"retryDelay\": \"1s\"\n\"reason\": \"IDLE_TIMEOUT\"", &silent);
+    let silent = refused(
+        "UploadWithProgress",
+        r#"{"open": {"file": {"file_name": "a"}}}"#,
+    )
+    .await;
+    assert_prints(
+        "google.rpc.RetryInfo\n\"retryDelay\": \"1s\"\n\"reason\": \"IDLE_TIMEOUT\"",
+        &silent,
+    );
 }
 
 #[test]
@@ -208,14 +249,24 @@ fn the_error_table_says_what_the_code_and_the_proto_say() {
     ];
     let rows = table("Errors");
     for (kind, code) in kinds {
-        let row = rows.iter().find(|row| row[0] == code).unwrap_or_else(|| panic!("no {code}"));
+        let row = rows
+            .iter()
+            .find(|row| row[0] == code)
+            .unwrap_or_else(|| panic!("no {code}"));
         assert_eq!(row[3], status::row(kind).http.to_string(), "{code}");
     }
     let proto = include_str!("../proto/uploadgateway/v1/upload.proto");
-    let comment = &proto[proto.find("// Errors").unwrap()..proto.find("service UploadService").unwrap()];
-    let told = rows.iter().map(|row| format!("{} {} ", row[0], row[1])).collect::<String>();
+    let comment =
+        &proto[proto.find("// Errors").unwrap()..proto.find("service UploadService").unwrap()];
+    let told = rows
+        .iter()
+        .map(|row| format!("{} {} ", row[0], row[1]))
+        .collect::<String>();
     for name in comment.split(|character: char| !matches!(character, 'A'..='Z' | '_')) {
-        assert!(name.len() < 2 || told.contains(name), "the table does not name {name}");
+        assert!(
+            name.len() < 2 || told.contains(name),
+            "the table does not name {name}"
+        );
     }
 }
 
@@ -224,7 +275,9 @@ fn the_configuration_table_names_the_defaults() {
     let defaults: toml::Value = toml::from_str(&Config::default().to_toml()).unwrap();
     for row in table("Configuration") {
         let key = row[0].trim_matches('`');
-        let value = key.split('.').try_fold(&defaults, |value, name| value.get(name));
+        let value = key
+            .split('.')
+            .try_fold(&defaults, |value, name| value.get(name));
         let value = match value {
             Some(toml::Value::String(text)) => format!("`{text}`"),
             Some(value) => format!("`{value}`"),
@@ -244,7 +297,9 @@ fn the_configuration_table_names_the_defaults() {
 fn the_example_configuration_is_taken() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("config.toml");
-    let example = fences(section("Configuration")).into_iter().find(|fence| fence.language == "toml");
+    let example = fences(section("Configuration"))
+        .into_iter()
+        .find(|fence| fence.language == "toml");
     fs::write(&file, example.unwrap().text).unwrap();
     let config = config::load(Some(&file), [], &Flags::default()).unwrap();
     assert_eq!(config.default_storage().unwrap().id, "media");
@@ -253,11 +308,18 @@ fn the_example_configuration_is_taken() {
 #[test]
 fn every_make_target_of_the_readme_exists() {
     let makefile = include_str!("../Makefile");
-    let words: Vec<&str> = README.split(|character: char| character.is_whitespace() || character == '`').collect();
-    let targets = words.windows(2).filter(|pair| pair[0] == "make" && !pair[1].is_empty());
+    let words: Vec<&str> = README
+        .split(|character: char| character.is_whitespace() || character == '`')
+        .collect();
+    let targets = words
+        .windows(2)
+        .filter(|pair| pair[0] == "make" && !pair[1].is_empty());
     let mut count = 0;
     for target in targets.map(|pair| pair[1]) {
-        assert!(makefile.contains(&format!("\n{target}:")), "no target {target}");
+        assert!(
+            makefile.contains(&format!("\n{target}:")),
+            "no target {target}"
+        );
         count += 1;
     }
     assert!(count >= 4, "the README names too few targets");
@@ -272,8 +334,14 @@ async fn run_section(heading: &str, gateway: &TestGateway) {
     for (index, fence) in fences.iter().enumerate() {
         if fence.language == "sh" {
             let shown = fences.get(index + 1);
-            blocks.push((fence, shown.filter(|next| matches!(&*next.language, "json" | "text"))));
-            script += &format!("echo '{MARK}block'\n{}", fence.text.replace(ADDRESS, address));
+            blocks.push((
+                fence,
+                shown.filter(|next| matches!(&*next.language, "json" | "text")),
+            ));
+            script += &format!(
+                "echo '{MARK}block'\n{}",
+                fence.text.replace(ADDRESS, address)
+            );
         }
     }
     assert!(!blocks.is_empty(), "nothing to run in {heading}");
@@ -295,10 +363,18 @@ async fn run_section(heading: &str, gateway: &TestGateway) {
         .unwrap();
     let output = printed(&output);
     let outputs: Vec<&str> = output.split(&format!("{MARK}block\n")).skip(1).collect();
-    assert_eq!(outputs.len(), blocks.len(), "the shell ended early: {output}");
+    assert_eq!(
+        outputs.len(),
+        blocks.len(),
+        "the shell ended early: {output}"
+    );
     for ((commands, shown), output) in blocks.into_iter().zip(outputs) {
         let refused = shown.is_some_and(|shown| shown.text.contains("ERROR:"));
-        assert!(refused || !output.contains(MARK), "{}\n{output}", commands.text);
+        assert!(
+            refused || !output.contains(MARK),
+            "{}\n{output}",
+            commands.text
+        );
         if let Some(shown) = shown {
             assert_prints(&shown.text, output);
         }
@@ -308,16 +384,22 @@ async fn run_section(heading: &str, gateway: &TestGateway) {
 /// Every line of `shown` is found in `output`, in that order, where `…` stands for anything and any space for any other.
 fn assert_prints(shown: &str, output: &str) {
     let mut lines = output.lines().map(squeeze);
-    for line in shown.lines().map(squeeze).filter(|line| !line.is_empty() && line != "…") {
+    for line in shown
+        .lines()
+        .map(squeeze)
+        .filter(|line| !line.is_empty() && line != "…")
+    {
         let found = lines.any(|printed| {
             let mut rest = printed.as_str();
-            line.split('…').map(str::trim).all(|piece| match rest.find(piece) {
-                Some(at) => {
-                    rest = &rest[at + piece.len()..];
-                    true
-                }
-                None => false,
-            })
+            line.split('…')
+                .map(str::trim)
+                .all(|piece| match rest.find(piece) {
+                    Some(at) => {
+                        rest = &rest[at + piece.len()..];
+                        true
+                    }
+                    None => false,
+                })
         });
         assert!(found, "not printed: {line}\nprinted:\n{output}");
     }
@@ -329,9 +411,13 @@ fn squeeze(line: &str) -> String {
 
 /// The section under the second-level heading.
 fn section(heading: &str) -> &'static str {
-    let begin = README.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let begin = README
+        .find(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("no section {heading}"));
     let section = &README[begin + 1..];
-    section.split_once("\n## ").map_or(section, |(section, _)| section)
+    section
+        .split_once("\n## ")
+        .map_or(section, |(section, _)| section)
 }
 
 fn fences(text: &str) -> Vec<Fence> {
@@ -351,11 +437,18 @@ fn fences(text: &str) -> Vec<Fence> {
 
 /// The cells of the section's first table, without its head. An empty first cell repeats the one above.
 fn table(heading: &str) -> Vec<Vec<String>> {
-    let rows = section(heading).lines().skip_while(|line| !line.starts_with('|'));
+    let rows = section(heading)
+        .lines()
+        .skip_while(|line| !line.starts_with('|'));
     let mut rows: Vec<Vec<String>> = rows
         .take_while(|line| line.starts_with('|'))
         .skip(2)
-        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().to_owned())
+                .collect()
+        })
         .collect();
     for index in 1..rows.len() {
         if rows[index][0].is_empty() {
@@ -369,13 +462,22 @@ fn table(heading: &str) -> Vec<Vec<String>> {
 fn calls(service: &str) -> Vec<String> {
     let descriptors = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let services = descriptors.file.into_iter().flat_map(|file| file.service);
-    let service = services.into_iter().find(|found| found.name() == service).unwrap();
-    service.method.iter().map(|method| method.name().to_owned()).collect()
+    let service = services
+        .into_iter()
+        .find(|found| found.name() == service)
+        .unwrap();
+    service
+        .method
+        .iter()
+        .map(|method| method.name().to_owned())
+        .collect()
 }
 
 /// Where the README's programs are found: this build's binary, and what the tests have installed.
 fn path() -> std::ffi::OsString {
-    let binary = Path::new(env!("CARGO_BIN_EXE_upload-gateway")).parent().unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_upload-gateway"))
+        .parent()
+        .unwrap();
     let tools = repository().join(".tools");
     let mut directories = vec![binary.to_owned(), tools.join("venv/bin"), tools.join("bin")];
     directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
