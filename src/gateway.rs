@@ -5,7 +5,9 @@
 mod budget;
 mod buffers;
 mod commit;
+mod finish;
 mod hash;
+mod message;
 mod open;
 mod part;
 mod patience;
@@ -18,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use self::{budget::Budget, buffers::BufferPool, hash::Hasher, patience::Patience};
 pub use self::{
-    receive::{Chunk, Counts, Finish, Message, Observer, Open, Target},
+    message::{Chunk, Counts, Finish, Message, Observer, Open, Target},
     storage::{Storage, Storages},
 };
 use crate::{

@@ -6,10 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::watch,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -18,119 +17,39 @@ use super::{
     Caller, Fence, Gateway, Storage,
     budget::Draw,
     buffers::PartBuffer,
-    commit::digest_mismatch,
+    message::{Chunk, Counts, Message, Observer},
     open::{Opened, too_large},
     part::{Destination, DigestChain, ReceivedPart, new_object},
     to_usize,
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{
-        Event, FileDigest, FileMetadata, Md5, Part, Phase, SINGLE_PUT_MAX, Span, Upload, UploadId,
-        WriterTag,
-    },
+    upload::{Event, FileDigest, Part, Phase, Span, Upload, WriterTag},
 };
-
-/// How long a message after `finish` is looked for.
-const FINISH_GRACE: Duration = Duration::from_millis(200);
-
-/// One message of a stream.
-#[derive(Debug)]
-pub enum Message {
-    /// The first, and only the first.
-    Open(Open),
-    /// Bytes of the file, in order.
-    Chunk(Chunk),
-    /// The last: the file is whole.
-    Finish(Finish),
-}
-
-/// Begins a new upload or opens a known one.
-#[derive(Debug)]
-pub struct Open {
-    /// Which.
-    pub target: Target,
-    /// Whether to give up the open upload that the same create finds.
-    pub restart: bool,
-}
-
-/// What a stream writes to.
-#[derive(Debug)]
-pub enum Target {
-    /// A file to create an upload for.
-    File {
-        /// The file.
-        file: FileMetadata,
-        /// The storage; empty for the default one.
-        storage_id: String,
-    },
-    /// An upload to go on with.
-    Upload(UploadId),
-}
-
-/// Bytes of the file.
-#[derive(Debug)]
-pub struct Chunk {
-    /// Where they begin in the file.
-    pub offset: u64,
-    /// The bytes; empty for a keep-alive.
-    pub data: Bytes,
-    /// Their CRC32C, where the sender gives it.
-    pub crc32c: Option<u32>,
-}
-
-/// The file is whole.
-#[derive(Debug)]
-pub struct Finish {
-    /// Its size in bytes, where the sender gives it.
-    pub file_size: Option<u64>,
-    /// Its MD5, where the sender gives it.
-    pub file_id: Option<Md5>,
-}
-
-/// Who is told how a stream goes on. Never waited for.
-#[derive(Debug)]
-pub struct Observer {
-    /// Gets the upload as it was opened.
-    pub opened: oneshot::Sender<Upload>,
-    /// Gets the latest counts.
-    pub counts: watch::Sender<Counts>,
-}
-
-/// How far a stream has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// The end of the committed prefix in bytes.
-    pub committed_size: u64,
-    /// The end of what was received, in bytes.
-    pub received_size: u64,
-    /// Whether the commit has begun.
-    pub committing: bool,
-}
 
 /// One stream that writes to one upload.
 #[derive(Debug)]
-struct Receiver {
-    gateway: Arc<Gateway>,
-    storage: Arc<Storage>,
-    writer: WriterTag,
-    upload: Upload,
-    counts: watch::Sender<Counts>,
+pub(super) struct Receiver {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) storage: Arc<Storage>,
+    pub(super) writer: WriterTag,
+    pub(super) upload: Upload,
+    pub(super) counts: watch::Sender<Counts>,
     /// Where the next chunk begins, once there was a first one.
-    next_offset: Option<u64>,
-    filling: Option<Filling>,
-    in_flight: JoinSet<Result<Part>>,
+    pub(super) next_offset: Option<u64>,
+    pub(super) filling: Option<Filling>,
+    pub(super) in_flight: JoinSet<Result<Part>>,
     destination: Option<Arc<Destination>>,
-    chain: Option<DigestChain>,
+    pub(super) chain: Option<DigestChain>,
 }
 
 /// The part that is being received.
 #[derive(Debug)]
-struct Filling {
-    number: u32,
-    span: Span,
-    buffer: PartBuffer,
-    draw: Draw,
+pub(super) struct Filling {
+    pub(super) number: u32,
+    pub(super) span: Span,
+    pub(super) buffer: PartBuffer,
+    pub(super) draw: Draw,
 }
 
 // === impl Gateway ===
@@ -190,7 +109,7 @@ where
     next_before(messages, Instant::now() + idle).await
 }
 
-async fn next_before<S>(messages: &mut S, deadline: Instant) -> Result<Option<Message>>
+pub(super) async fn next_before<S>(messages: &mut S, deadline: Instant) -> Result<Option<Message>>
 where
     S: Stream<Item = Result<Message>> + Unpin + Send,
 {
@@ -350,7 +269,7 @@ impl Receiver {
         }
     }
 
-    fn begin_part(&self, offset: u64) -> Result<Filling> {
+    pub(super) fn begin_part(&self, offset: u64) -> Result<Filling> {
         let number = self.upload.plan.part_beginning_at(offset);
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
         let (number, span) =
@@ -372,7 +291,7 @@ impl Receiver {
     }
 
     /// Sends a part on its way, or compares one that was sent before.
-    async fn dispatch(&mut self, filling: Filling) -> Result<()> {
+    pub(super) async fn dispatch(&mut self, filling: Filling) -> Result<()> {
         let Filling {
             number,
             span,
@@ -417,7 +336,7 @@ impl Receiver {
     }
 
     /// Where the parts go; begins the store's session for the first of them.
-    async fn destination(&mut self) -> Result<Arc<Destination>> {
+    pub(super) async fn destination(&mut self) -> Result<Arc<Destination>> {
         if let Some(known) = &self.destination {
             return Ok(Arc::clone(known));
         }
@@ -450,132 +369,7 @@ impl Receiver {
         Ok(destination)
     }
 
-    async fn finish<S>(&mut self, finish: Finish, messages: &mut S) -> Result<Upload>
-    where
-        S: Stream<Item = Result<Message>> + Unpin + Send,
-    {
-        let total = self
-            .next_offset
-            .unwrap_or_else(|| self.upload.committed_size());
-        self.check_total(total, finish.file_size)?;
-        if finish.file_id.is_some() && self.chain.is_none() {
-            return Err(Error::precondition(
-                Reason::DigestUnknown,
-                "this upload keeps no digest of the whole file, so file_id cannot be checked",
-            ));
-        }
-        // A client that only half-closes once it has its answer is not waited for.
-        if let Ok(Some(_)) = next_before(messages, Instant::now() + FINISH_GRACE).await {
-            return Err(Error::sequence("nothing may follow finish"));
-        }
-        let promised = [self.upload.promised_md5(), finish.file_id];
-        if self.upload.parts.is_empty()
-            && self.upload.fits_single_put(total)
-            && self.in_flight.is_empty()
-        {
-            self.finish_single(total, promised).await?;
-        } else {
-            if let Some(filling) = self.filling.take() {
-                self.dispatch(filling).await?;
-            }
-            self.settle_all().await?;
-        }
-        let digest = digest_so_far(&self.upload)?.map(FileDigest::finish);
-        self.check_promise(promised, digest).await?;
-        self.counts.send_modify(|counts| counts.committing = true);
-        self.gateway.commit(&mut self.upload, total).await?;
-        Ok(self.upload.clone())
-    }
-
-    /// What was sent must be what was announced.
-    fn check_total(&self, total: u64, finished: Option<u64>) -> Result<()> {
-        let declared = self.upload.settled_size();
-        if let (Some(declared), Some(finished)) = (declared, finished)
-            && declared != finished
-        {
-            let message = format!("{finished}, but the upload was opened for {declared} bytes");
-            return Err(Error::invalid("finish.file_size", message));
-        }
-        if finished.is_some_and(|finished| finished < total) {
-            let message = format!("{total} bytes were sent");
-            return Err(Error::new(Kind::OutOfRange, Reason::SizeExceeded, message));
-        }
-        let wanted = declared
-            .or(finished)
-            .unwrap_or(total)
-            .max(self.upload.committed_size());
-        if total < wanted {
-            return Err(Error::precondition(
-                Reason::Incomplete,
-                format!("{total} of {wanted} bytes were sent; resume by upload_id"),
-            )
-            .with("file_size", wanted));
-        }
-        Ok(())
-    }
-
-    /// Puts a small file whole; a store without conditional puts gets it as the only part of a session.
-    async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 2]) -> Result<()> {
-        debug_assert!(total <= SINGLE_PUT_MAX, "more goes in parts");
-        let filling = match self.filling.take() {
-            Some(filling) => filling,
-            None => self.begin_part(0)?,
-        };
-        let Filling {
-            number,
-            span,
-            buffer,
-            draw,
-        } = filling;
-        let bytes = buffer.freeze();
-        // Before anything is put: a wrong file is not stored at all.
-        if promised.iter().any(Option::is_some) {
-            let digest = self.gateway.digest(bytes.clone()).await?;
-            self.check_promise(promised, Some(digest)).await?;
-        }
-        let link = self.chain.as_mut().map(DigestChain::link);
-        let part = ReceivedPart {
-            number,
-            offset: span.offset,
-            bytes,
-            draw,
-            link,
-        };
-        let whole = self
-            .gateway
-            .store_whole(&self.storage, &self.upload, self.writer, part)
-            .await?;
-        let stored = match whole {
-            Ok(stored) => stored,
-            Err(part) => {
-                let destination = self.destination().await?;
-                self.gateway.store_part(&destination, part).await?
-            }
-        };
-        self.count(stored);
-        Ok(())
-    }
-
-    async fn check_promise(
-        &mut self,
-        promised: [Option<Md5>; 2],
-        digest: Option<Md5>,
-    ) -> Result<()> {
-        let Some(digest) = digest else { return Ok(()) };
-        match promised
-            .into_iter()
-            .flatten()
-            .find(|promised| *promised != digest)
-        {
-            None => Ok(()),
-            Some(promised) => {
-                let error = digest_mismatch(promised, digest);
-                Err(self.gateway.refuse(&mut self.upload, error).await)
-            }
-        }
-    }
-
-    async fn settle_all(&mut self) -> Result<()> {
+    pub(super) async fn settle_all(&mut self) -> Result<()> {
         while let Some(stored) = self.in_flight.join_next().await {
             self.settle(stored)?;
         }
@@ -588,7 +382,7 @@ impl Receiver {
         Ok(())
     }
 
-    fn count(&mut self, part: Part) {
+    pub(super) fn count(&mut self, part: Part) {
         self.upload.parts.insert(part);
         let committed_size = self.upload.committed_size();
         self.counts.send_if_modified(|counts| {

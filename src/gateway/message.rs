@@ -1,0 +1,80 @@
+//! What a stream consists of, and what its sender is told.
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use crate::upload::{FileMetadata, Md5, Upload, UploadId};
+
+/// One message of a stream.
+#[derive(Debug)]
+pub enum Message {
+    /// The first, and only the first.
+    Open(Open),
+    /// Bytes of the file, in order.
+    Chunk(Chunk),
+    /// The last: the file is whole.
+    Finish(Finish),
+}
+
+/// Begins a new upload or opens a known one.
+#[derive(Debug)]
+pub struct Open {
+    /// Which.
+    pub target: Target,
+    /// Whether to give up the open upload that the same create finds.
+    pub restart: bool,
+}
+
+/// What a stream writes to.
+#[derive(Debug)]
+pub enum Target {
+    /// A file to create an upload for.
+    File {
+        /// The file.
+        file: FileMetadata,
+        /// The storage; empty for the default one.
+        storage_id: String,
+    },
+    /// An upload to go on with.
+    Upload(UploadId),
+}
+
+/// Bytes of the file.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Where they begin in the file.
+    pub offset: u64,
+    /// The bytes; empty for a keep-alive.
+    pub data: Bytes,
+    /// Their CRC32C, where the sender gives it.
+    pub crc32c: Option<u32>,
+}
+
+/// The file is whole.
+#[derive(Debug)]
+pub struct Finish {
+    /// Its size in bytes, where the sender gives it.
+    pub file_size: Option<u64>,
+    /// Its MD5, where the sender gives it.
+    pub file_id: Option<Md5>,
+}
+
+/// Who is told how a stream goes on. Never waited for.
+#[derive(Debug)]
+pub struct Observer {
+    /// Gets the upload as it was opened.
+    pub opened: oneshot::Sender<Upload>,
+    /// Gets the latest counts.
+    pub counts: watch::Sender<Counts>,
+}
+
+/// How far a stream has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The end of the committed prefix in bytes.
+    pub committed_size: u64,
+    /// The end of what was received, in bytes.
+    pub received_size: u64,
+    /// Whether the commit has begun.
+    pub committing: bool,
+}
