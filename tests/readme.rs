@@ -39,6 +39,17 @@ const ADDRESS: &str = "127.0.0.1:50051";
 /// What the shell prints before each command block, and when one of its commands fails.
 const MARK: &str = "@@";
 
+/// A storage whose endpoint nobody listens on.
+const STORE_THAT_IS_AWAY: &str = r#"
+[[storage]]
+id = "away"
+kind = "s3"
+bucket = "away"
+endpoint = "http://127.0.0.1:1"
+access_key_id = "id"
+secret_access_key = "secret"
+"#;
+
 /// A fenced block.
 #[derive(Debug, PartialEq, Eq)]
 struct Fence {
@@ -95,19 +106,18 @@ async fn the_python_example_resumes_when_the_gateway_is_killed() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut progress = BufReader::new(example.stderr.take().unwrap()).lines();
-    let mut committed = || -> Option<u64> {
-        let line = progress.next()?.unwrap();
-        let number = line.strip_suffix(" bytes committed");
-        Some(number.unwrap_or_else(|| panic!("{line}")).parse().unwrap())
-    };
-    let before = std::iter::from_fn(&mut committed)
-        .find(|size| *size > 0)
-        .unwrap();
+    let mut committed = BufReader::new(example.stderr.take().unwrap())
+        .lines()
+        .filter_map(|line| {
+            line.unwrap()
+                .strip_suffix(" bytes committed")?
+                .parse::<u64>()
+                .ok()
+        });
+    let before = committed.by_ref().find(|size| *size > 0).unwrap();
     assert!(before < 64 << 20, "the upload was over before the kill");
     gateway.restart();
-    let after: Vec<u64> = std::iter::from_fn(&mut committed).collect();
-    assert_eq!(after.last(), Some(&(64 << 20)));
+    assert_eq!(committed.last(), Some(64 << 20));
     assert!(example.wait().unwrap().success());
     let mut object = String::new();
     example
@@ -189,29 +199,23 @@ async fn error_details_print_by_name() {
     let Some(grpcurl) = common::grpcurl() else {
         return;
     };
-    let gateway = TestGateway::with(|config| config.limits.idle_timeout_seconds = 1).await;
+    let directory = TempDir::new().unwrap();
+    let mut config = load(STORE_THAT_IS_AWAY);
+    config.data_dir = directory.path().to_owned();
+    config.limits.outage_patience_seconds = 1;
+    let gateway = TestGateway::over(config).await;
     let refused = async |call: &str, request: &str| {
-        let mut child = Command::new(&grpcurl)
-            .args(["-plaintext", "-d", "@", &gateway.grpc["http://".len()..]])
-            .arg(format!("uploadgateway.v1.UploadService/{call}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut input = child.stdin.take().unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut input, request.as_bytes())
-            .await
-            .unwrap();
-        if call == "UploadWithProgress" {
-            // The stream stays open and silent.
-            let output = child.wait_with_output().await.unwrap();
-            drop(input);
-            return printed(&output);
-        }
-        drop(input);
-        printed(&child.wait_with_output().await.unwrap())
+        let mut command = Command::new(&grpcurl);
+        command.args([
+            "-plaintext",
+            "-d",
+            request,
+            &gateway.grpc["http://".len()..],
+        ]);
+        command.arg(format!("uploadgateway.v1.UploadService/{call}"));
+        let output = command.output().await.unwrap();
+        assert!(!output.status.success(), "{call} was not refused");
+        printed(&output)
     };
     let unknown = refused("GetUpload", r#"{"upload_id": "uploads-unknown"}"#).await;
     assert_prints(
@@ -220,14 +224,15 @@ async fn error_details_print_by_name() {
     );
     let invalid = refused("ListUploads", r#"{"page_size": -1}"#).await;
     assert_prints("google.rpc.BadRequest\n\"field\": \"page_size\"", &invalid);
-    let silent = refused(
-        "UploadWithProgress",
-        r#"{"open": {"file": {"file_name": "a"}}}"#,
+    let held = refused(
+        "Upload",
+        r#"{"open": {"file": {"file_name": "a"}}} {"finish": {}}"#,
     )
     .await;
+    assert_prints("google.rpc.RetryInfo\n\"retryDelay\"", &held);
     assert_prints(
-        "google.rpc.RetryInfo\n\"retryDelay\": \"1s\"\n\"reason\": \"IDLE_TIMEOUT\"",
-        &silent,
+        "google.rpc.ErrorInfo\n\"reason\": \"STORE_UNAVAILABLE\"",
+        &held,
     );
 }
 
@@ -295,34 +300,35 @@ fn the_configuration_table_names_the_defaults() {
 
 #[test]
 fn the_example_configuration_is_taken() {
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("config.toml");
-    let example = fences(section("Configuration"))
-        .into_iter()
-        .find(|fence| fence.language == "toml");
-    fs::write(&file, example.unwrap().text).unwrap();
-    let config = config::load(Some(&file), [], &Flags::default()).unwrap();
+    let mut fences = fences(section("Configuration")).into_iter();
+    let config = load(&fences.find(|fence| fence.language == "toml").unwrap().text);
     assert_eq!(config.default_storage().unwrap().id, "media");
 }
 
 #[test]
 fn every_make_target_of_the_readme_exists() {
     let makefile = include_str!("../Makefile");
-    let words: Vec<&str> = README
-        .split(|character: char| character.is_whitespace() || character == '`')
+    let pieces = README.split(['`', '\n', '$']);
+    let targets: Vec<&str> = pieces
+        .filter_map(|piece| piece.trim().strip_prefix("make ")?.split(' ').next())
         .collect();
-    let targets = words
-        .windows(2)
-        .filter(|pair| pair[0] == "make" && !pair[1].is_empty());
-    let mut count = 0;
-    for target in targets.map(|pair| pair[1]) {
+    for target in &targets {
         assert!(
             makefile.contains(&format!("\n{target}:")),
             "no target {target}"
         );
-        count += 1;
     }
-    assert!(count >= 4, "the README names too few targets");
+    assert!(
+        targets.contains(&"demo") && targets.contains(&"run"),
+        "{targets:?}"
+    );
+}
+
+fn load(toml: &str) -> Config {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("config.toml");
+    fs::write(&file, toml).unwrap();
+    config::load(Some(&file), [], &Flags::default()).unwrap()
 }
 
 /// Runs the section's commands in a directory with `file.bin`, and compares what each block prints.

@@ -12,23 +12,25 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 messages, services = grpc.protos_and_services("uploadgateway/v1/upload.proto")
 
 
-def requests(target, file, offset):
+def requests(target, path, offset):
     yield messages.UploadRequest(open=target)
-    file.seek(offset)
-    while data := file.read(256 * 1024):
-        yield messages.UploadRequest(chunk=messages.Chunk(offset=offset, data=data))
-        offset += len(data)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        while data := file.read(256 * 1024):
+            yield messages.UploadRequest(chunk=messages.Chunk(offset=offset, data=data))
+            offset += len(data)
     yield messages.UploadRequest(finish=messages.Finish())
 
 
-def upload(stub, file, tries=60):
+def upload(stub, path, tries=60):
+    with open(path, "rb") as file:
+        md5 = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
     # With size and MD5 the same create finds the same open upload again, should this program end before its time.
-    md5 = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
-    metadata = {"file_name": os.path.basename(file.name), "file_size": file.tell(), "file_id": md5}
+    metadata = {"file_name": os.path.basename(path), "file_size": os.path.getsize(path), "file_id": md5}
     target, committed = messages.Open(file=metadata), 0
     while True:
         try:
-            for progress in stub.UploadWithProgress(requests(target, file, committed)):
+            for progress in stub.UploadWithProgress(requests(target, path, committed)):
                 target, committed = messages.Open(upload_id=progress.upload_id), progress.committed_size
                 print(f"{committed} bytes committed", file=sys.stderr)
             return progress.upload
@@ -41,5 +43,5 @@ def upload(stub, file, tries=60):
 
 
 address = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1:50051"
-with grpc.insecure_channel(address) as channel, open(sys.argv[1], "rb") as file:
-    print(upload(services.UploadServiceStub(channel), file).object)
+with grpc.insecure_channel(address) as channel:
+    print(upload(services.UploadServiceStub(channel), sys.argv[1]).object)
