@@ -14,9 +14,8 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 use upload_gateway::{
-    config::{Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
+    config::{Config, S3Profile},
     proto::v1::Phase,
-    upload::PART_SIZE,
 };
 
 const PART: usize = 5 * 1024 * 1024;
@@ -39,26 +38,9 @@ impl Backends {
     async fn start(patience_seconds: u64) -> Option<Self> {
         let (redis, url) = common::private_redis(&["--appendonly", "yes"])?;
         let (store, s3) = common::private_s3().await?;
-        let storage = StorageConfig {
-            id: "media".into(),
-            default: true,
-            prefix: String::new(),
-            part_size: upload_gateway::config::ByteSize(PART_SIZE),
-            public_endpoint: None,
-            allow_http: true,
-            store: StoreConfig::S3(S3Storage {
-                bucket: s3.bucket.clone(),
-                region: Some(s3.region.into()),
-                endpoint: Some(s3.endpoint.parse().unwrap()),
-                profile: S3Profile::Compatible,
-                access_key_id: Some(s3.access_key.into()),
-                secret_access_key: Some(s3.secret_key.into()),
-                secret_access_key_file: None,
-            }),
-        };
         let mut config = Config {
             redis_url: Some(url.parse().unwrap()),
-            storage: vec![storage],
+            storage: vec![s3.storage(S3Profile::Compatible)],
             ..Config::default()
         };
         config.limits.outage_patience_seconds = patience_seconds;

@@ -11,10 +11,9 @@ use common::{TestGateway, bytes, chunk, finish, open, open_known};
 use md5::{Digest, Md5};
 use upload_gateway::{
     blobs::BlobStore,
-    config::{AzureStorage, Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
+    config::{Config, S3Profile, StorageConfig},
     proto::v1::{Phase, Residence, Upload},
     serve::connect_storage,
-    upload::PART_SIZE,
 };
 
 const PART: usize = 5 * 1024 * 1024;
@@ -25,30 +24,9 @@ struct Stores {
     _backends: Box<dyn Send>,
 }
 
-fn storage(store: StoreConfig) -> StorageConfig {
-    StorageConfig {
-        id: "media".into(),
-        default: true,
-        prefix: "kept/here".into(),
-        part_size: upload_gateway::config::ByteSize(PART_SIZE),
-        public_endpoint: None,
-        allow_http: true,
-        store,
-    }
-}
-
 async fn s3(profile: S3Profile) -> Option<Stores> {
     let (redis, s3) = (common::redis().await?, common::s3().await?);
-    let store = StoreConfig::S3(S3Storage {
-        bucket: s3.bucket.clone(),
-        region: Some(s3.region.into()),
-        endpoint: Some(s3.endpoint.parse().unwrap()),
-        profile,
-        access_key_id: Some(s3.access_key.into()),
-        secret_access_key: Some(s3.secret_key.into()),
-        secret_access_key_file: None,
-    });
-    let config = config(&redis.url, store);
+    let config = config(&redis.url, s3.storage(profile));
     Some(Stores {
         config,
         _backends: Box::new((redis, s3)),
@@ -57,24 +35,17 @@ async fn s3(profile: S3Profile) -> Option<Stores> {
 
 async fn azure() -> Option<Stores> {
     let (redis, azure) = (common::redis().await?, common::azure().await?);
-    let store = StoreConfig::Azure(AzureStorage {
-        account: azure.account.into(),
-        container: azure.container.clone(),
-        endpoint: azure.endpoint.parse().unwrap(),
-        account_key: Some(azure.account_key.into()),
-        account_key_file: None,
-    });
-    let config = config(&redis.url, store);
+    let config = config(&redis.url, azure.storage());
     Some(Stores {
         config,
         _backends: Box::new((redis, azure)),
     })
 }
 
-fn config(redis_url: &str, store: StoreConfig) -> Config {
+fn config(redis_url: &str, storage: StorageConfig) -> Config {
     Config {
         redis_url: Some(redis_url.parse().unwrap()),
-        storage: vec![storage(store)],
+        storage: vec![storage],
         ..Config::default()
     }
 }

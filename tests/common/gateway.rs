@@ -12,13 +12,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 use upload_gateway::{
-    config::Config,
+    config::{AzureStorage, ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
     proto::v1::{
         Chunk, FileMetadata, Finish, GetUploadRequest, Open, Upload, UploadProgress, UploadRequest,
         open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
     },
     serve::{ServeError, Server},
+    upload::PART_SIZE,
 };
+
+use super::{AzureBackend, S3Backend};
 
 /// A gateway on free loopback ports; stops when dropped.
 pub struct TestGateway {
@@ -243,6 +246,46 @@ impl Conversation {
             last = progress.upload.or(last);
         }
         Ok(last.unwrap())
+    }
+}
+
+impl S3Backend {
+    /// The bucket as the storage `media` of a configuration.
+    pub fn storage(&self, profile: S3Profile) -> StorageConfig {
+        storage(StoreConfig::S3(S3Storage {
+            bucket: self.bucket.clone(),
+            region: Some(self.region.into()),
+            endpoint: Some(self.endpoint.parse().unwrap()),
+            profile,
+            access_key_id: Some(self.access_key.into()),
+            secret_access_key: Some(self.secret_key.into()),
+            secret_access_key_file: None,
+        }))
+    }
+}
+
+impl AzureBackend {
+    /// The container as the storage `media` of a configuration.
+    pub fn storage(&self) -> StorageConfig {
+        storage(StoreConfig::Azure(AzureStorage {
+            account: self.account.into(),
+            container: self.container.clone(),
+            endpoint: self.endpoint.parse().unwrap(),
+            account_key: Some(self.account_key.into()),
+            account_key_file: None,
+        }))
+    }
+}
+
+fn storage(store: StoreConfig) -> StorageConfig {
+    StorageConfig {
+        id: "media".into(),
+        default: true,
+        prefix: "kept/here".into(),
+        part_size: ByteSize(PART_SIZE),
+        public_endpoint: None,
+        allow_http: true,
+        store,
     }
 }
 

@@ -1,0 +1,175 @@
+//! The life of an upload: every event in every phase, by one table.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+use upload_gateway::upload::{
+    Applied, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Parts, Phase, Plan,
+    Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+};
+
+const PHASES: [Phase; 4] = [
+    Phase::Open,
+    Phase::Committing,
+    Phase::Complete,
+    Phase::Aborted,
+];
+
+/// What comes of an event in OPEN, COMMITTING, COMPLETE and ABORTED: a phase, `None` where it is refused.
+type Row = [Option<Phase>; 4];
+
+fn limits() -> StoreLimits {
+    StoreLimits {
+        max_parts: 10_000,
+        max_part_size: 64 * MIB,
+        max_object_size: 1 << 40,
+        equal_parts: false,
+    }
+}
+
+fn upload(phase: Phase) -> Upload {
+    let mut upload = Upload {
+        id: UploadId::generate(None),
+        version: 1,
+        phase: Phase::Open,
+        file: FileMetadata {
+            file_name: "a".into(),
+            ..FileMetadata::default()
+        },
+        owner: Owner::default(),
+        storage_id: "s".into(),
+        residence: Residence::AmazonS3,
+        object_key: "k".into(),
+        plan: Plan::unknown(PART_SIZE, &limits()),
+        fingerprint: None,
+        session: None,
+        writer: None,
+        lease: None,
+        parts: Parts::default(),
+        object: None,
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        expires_at: Timestamp(0),
+    };
+    match phase {
+        Phase::Open => {}
+        Phase::Committing => drop(upload.apply(commit(10)).unwrap()),
+        Phase::Complete => {
+            upload.apply(commit(10)).unwrap();
+            upload.apply(Event::Committed { object: object() }).unwrap();
+        }
+        Phase::Aborted => drop(upload.apply(Event::Abandoned).unwrap()),
+    }
+    assert_eq!(upload.phase, phase);
+    upload
+}
+
+/// A commit that begins at `now` milliseconds, for ten of them.
+fn commit(now: u64) -> Event {
+    let lease = Lease {
+        holder: WriterTag::random(),
+        until: Timestamp(now + 10),
+    };
+    Event::CommitStarted {
+        lease,
+        now: Timestamp(now),
+        file_size: 7,
+    }
+}
+
+fn object() -> Object {
+    Object {
+        bucket: "b".into(),
+        key: "k".into(),
+        etag: "e".into(),
+        size: 7,
+        md5: None,
+    }
+}
+
+#[test]
+fn every_event_in_every_phase_does_what_the_table_says() {
+    use Phase::{Aborted, Committing, Complete, Open};
+    let table: [(Event, Row); 6] = [
+        (
+            Event::SessionStarted {
+                session: "x".into(),
+            },
+            [Some(Open), None, None, None],
+        ),
+        // The lease of the commit under way has ended by then.
+        (
+            commit(100),
+            [Some(Committing), Some(Committing), None, None],
+        ),
+        (Event::CommitReopened, [Some(Open), Some(Open), None, None]),
+        (
+            Event::Committed { object: object() },
+            [None, Some(Complete), Some(Complete), None],
+        ),
+        (
+            Event::Refused,
+            [Some(Aborted), Some(Aborted), None, Some(Aborted)],
+        ),
+        (Event::Abandoned, [Some(Aborted), None, None, Some(Aborted)]),
+    ];
+    for (event, row) in table {
+        for (phase, expected) in PHASES.into_iter().zip(row) {
+            let before = upload(phase);
+            let mut after = before.clone();
+            let result = after.apply(event.clone());
+            match expected {
+                None => {
+                    assert_eq!(result, Err(Rejected(phase)), "{event:?}");
+                    assert_eq!(
+                        after, before,
+                        "{event:?} was refused in {phase} and changed the record"
+                    );
+                }
+                Some(expected) => {
+                    let applied = result.unwrap();
+                    assert_eq!(after.phase, expected, "{event:?} in {phase}");
+                    assert_eq!(
+                        applied == Applied::Same,
+                        after == before,
+                        "{event:?} in {phase}"
+                    );
+                    // Repeated, it does nothing more.
+                    let once = after.clone();
+                    assert_eq!(
+                        after.apply(event.clone()),
+                        Ok(Applied::Same),
+                        "{event:?} in {phase}"
+                    );
+                    assert_eq!(after, once);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_commits_at_a_time_until_its_lease_ends() {
+    let mut upload = upload(Phase::Open);
+    upload.apply(commit(10)).unwrap();
+    let held = upload.clone();
+    assert_eq!(upload.apply(commit(15)), Err(Rejected(Phase::Committing)));
+    assert_eq!(upload, held);
+    assert_eq!(upload.apply(commit(20)), Ok(Applied::Changed));
+}
+
+#[test]
+fn a_session_is_kept_for_good() {
+    let mut upload = upload(Phase::Open);
+    upload
+        .apply(Event::SessionStarted {
+            session: "one".into(),
+        })
+        .unwrap();
+    assert_eq!(
+        upload.apply(Event::SessionStarted {
+            session: "other".into()
+        }),
+        Err(Rejected(Phase::Open))
+    );
+    assert_eq!(upload.session.as_deref(), Some("one"));
+}
