@@ -205,6 +205,15 @@ fn object_not_found(key: &str) -> Error {
     )
 }
 
+// === impl StoredObject ===
+
+impl StoredObject {
+    /// The upload it was made of, where it says so.
+    pub fn upload_id(&self) -> Option<&str> {
+        self.metadata.get("upload_id").map(String::as_str)
+    }
+}
+
 // === impl SecretKey ===
 
 impl SecretKey {

@@ -17,6 +17,7 @@ mod storage;
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::{budget::Budget, buffers::BufferPool, hash::Hasher, patience::Patience};
 pub use self::{
@@ -112,6 +113,7 @@ pub struct Gateway {
     buffers: Arc<BufferPool>,
     hasher: Hasher,
     in_flight: Arc<Semaphore>,
+    draining: CancellationToken,
 }
 
 // === impl Gateway ===
@@ -142,6 +144,7 @@ impl Gateway {
             hasher: Hasher::start()
                 .map_err(|error| Error::internal("start the hashing thread", error))?,
             in_flight: Arc::new(Semaphore::new(settings.parts_in_flight_total)),
+            draining: CancellationToken::new(),
             state,
             storages,
             settings,
@@ -190,12 +193,13 @@ impl Gateway {
     /// Gives an OPEN upload up, and then its session in the store. Repeatable: repeated, it ends the session again.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` while it is COMMITTING and when it is COMPLETE.
+    /// `NotFound`, also of its storage; `FailedPrecondition` while it is COMMITTING and when it is COMPLETE.
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let mut upload = self.get_upload(caller, id).await?;
+        self.storages.get(&upload.storage_id)?;
         self.transition(&mut upload, &Event::Abandoned, Fence::Anybody)
             .await?;
-        self.end_session(&upload).await?;
+        self.discard(&upload).await?;
         Ok(upload)
     }
 
@@ -229,15 +233,35 @@ impl Gateway {
     /// Waits until an upload differs from `seen` and returns it as it then is.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Unavailable` when the gateway drains.
     pub async fn next_change(&self, caller: &Caller, seen: &Upload) -> Result<Upload> {
         loop {
-            tokio::time::sleep(WATCH_INTERVAL).await;
+            tokio::select! {
+                () = tokio::time::sleep(WATCH_INTERVAL) => {}
+                error = self.drained() => return Err(error),
+            }
             let upload = self.get_upload(caller, &seen.id).await?;
             if upload != *seen {
                 return Ok(upload);
             }
         }
+    }
+
+    /// Ends what waits for its caller: streams that are being received, after their whole parts are committed, and
+    /// watches. What has begun to commit goes on.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Waits until the gateway drains, and says so.
+    async fn drained(&self) -> Error {
+        self.draining.cancelled().await;
+        Error::new(
+            Kind::Unavailable,
+            Reason::Draining,
+            "the gateway is shutting down; resume by upload_id",
+        )
+        .retry_after(Duration::from_secs(1))
     }
 
     /// Whether the state store and every storage answer; the error names the first that does not.
@@ -283,6 +307,20 @@ impl Gateway {
         }
     }
 
+    /// Leaves nothing of an abandoned upload in the store: neither its session nor, without one, the object of a single
+    /// put that nobody came to record.
+    async fn discard(&self, upload: &Upload) -> Result<()> {
+        if upload.session.is_some() {
+            return self.end_session(upload).await;
+        }
+        let (storage, key) = (self.storages.get(&upload.storage_id)?, &upload.object_key);
+        let found = self.patience.hold(|| storage.store.head(key)).await?;
+        if found.is_some_and(|object| object.upload_id() == Some(upload.id.as_str())) {
+            self.patience.hold(|| storage.store.delete(key)).await?;
+        }
+        Ok(())
+    }
+
     async fn end_session(&self, upload: &Upload) -> Result<()> {
         let Some(id) = &upload.session else {
             return Ok(());
@@ -293,6 +331,27 @@ impl Gateway {
             id,
         };
         self.patience.hold(|| storage.store.abort(&session)).await
+    }
+
+    /// Ends a session that `why` kept out of the record; one that got there all the same is somebody's.
+    async fn end_unrecorded(&self, upload: &Upload, session: &str, why: &Error) {
+        // A lost answer tells nothing of what was recorded.
+        if why.is_retryable() {
+            return;
+        }
+        let Ok(found) = self.state.get(&upload.id).await else {
+            return;
+        };
+        if found.is_some_and(|found| found.session.as_deref() == Some(session)) {
+            return;
+        }
+        let unrecorded = Upload {
+            session: Some(session.to_owned()),
+            ..upload.clone()
+        };
+        if let Err(error) = self.end_session(&unrecorded).await {
+            tracing::warn!(upload_id = %upload.id, %error, "a session that nobody uses stays behind");
+        }
     }
 
     fn times(&self) -> Times {

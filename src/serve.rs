@@ -7,6 +7,7 @@ use std::{
     error::Error as StdError,
     future::Future,
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -32,6 +33,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a connection has to answer that.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long streams have to end that were told to.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why a gateway does not start, or stops.
 pub type ServeError = Box<dyn StdError + Send + Sync>;
@@ -110,7 +114,8 @@ impl Server {
         Ok(lines)
     }
 
-    /// Serves until `shutdown`, then lets running calls end, for at most the configured time.
+    /// Serves until `shutdown`, then lets running calls end, for at most the configured time; streams that still run by
+    /// then are told to resume elsewhere.
     ///
     /// # Errors
     /// A listener that fails.
@@ -153,19 +158,25 @@ impl Server {
         // Every receiver may be gone already.
         let _ = stop.send(true);
         let drain = Duration::from_secs(self.limits.drain_seconds);
-        let drained = timeout(drain, async {
+        let cut = grpc.abort_handle();
+        let mut ended = pin!(async {
             if !grpc.is_finished() {
                 grpc.await??;
             }
             http.await??;
             Ok::<(), ServeError>(())
         });
-        match drained.await {
+        let mut drained = timeout(drain, ended.as_mut()).await;
+        if drained.is_err() {
+            self.gateway.drain();
+            drained = timeout(LAST_WORDS, ended).await;
+        }
+        match drained {
             Ok(result) => result?,
-            Err(_) => tracing::warn!(
-                drain_seconds = drain.as_secs(),
-                "calls still running are cut off"
-            ),
+            Err(_) => {
+                cut.abort();
+                tracing::warn!("calls still running are cut off");
+            }
         }
         self.backends.stop().await;
         Ok(())

@@ -304,9 +304,10 @@ impl Upload {
         }
     }
 
-    /// Whether the whole file fits one put and no session was begun for it.
+    /// Whether the whole file fits one put, as its only part, and no session was begun for it.
     pub fn fits_single_put(&self, size: u64) -> bool {
-        self.session.is_none() && size <= SINGLE_PUT_MAX
+        let first_part = self.plan.span(1).map_or(0, |span| span.size);
+        self.session.is_none() && size <= SINGLE_PUT_MAX.min(first_part)
     }
 
     /// The promised MD5 of the whole file, where the sender gave one that a stream can check.

@@ -159,6 +159,16 @@ async fn azure_every_size_comes_back() {
     every_size_comes_back(stores).await;
 }
 
+/// Parts that are smaller than the largest single put.
+#[tokio::test]
+async fn azure_in_small_parts_every_size_comes_back() {
+    let Some(mut stores) = azure().await else {
+        return;
+    };
+    stores.config.storage[0].part_size = upload_gateway::config::ByteSize(1 << 20);
+    every_size_comes_back(stores).await;
+}
+
 #[tokio::test]
 async fn azure_another_gateway_resumes() {
     let Some(stores) = azure().await else { return };

@@ -2,14 +2,18 @@
 //!
 //! Streams draw bytes as they arrive, never a whole part ahead. So that many half-full parts cannot wait for each other
 //! for ever, a reserve of one maximal part is lent to one of them at a time, to the one nearest to a full part: it can
-//! always be completed, and gives everything back.
+//! always be completed, and gives everything back. Where that does not help, because parts fill too slowly, the slowest
+//! are recalled.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use crate::error::{Error, Kind, Reason, Result};
 
@@ -27,6 +31,7 @@ struct State {
     reserve: u64,
     reserve_lent: bool,
     waiting: Vec<Waiter>,
+    idle: Vec<Idle>,
 }
 
 #[derive(Debug)]
@@ -35,6 +40,14 @@ struct Waiter {
     /// What the part has drawn so far.
     drawn: u64,
     granted: oneshot::Sender<Grant>,
+}
+
+/// A part that waits for its sender.
+#[derive(Debug)]
+struct Idle {
+    drawn: u64,
+    begun: Instant,
+    recall: oneshot::Sender<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +63,7 @@ pub(super) struct Draw {
     from_free: u64,
     from_reserve: u64,
     holds_reserve: bool,
+    begun: Instant,
 }
 
 // === impl Budget ===
@@ -63,6 +77,7 @@ impl Budget {
             reserve,
             reserve_lent: false,
             waiting: Vec::new(),
+            idle: Vec::new(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -77,6 +92,7 @@ impl Budget {
             from_free: 0,
             from_reserve: 0,
             holds_reserve: false,
+            begun: Instant::now(),
         }
     }
 
@@ -94,7 +110,7 @@ impl Draw {
     /// # Errors
     /// `ResourceExhausted` when that takes longer than the budget's patience.
     pub(super) async fn draw(&mut self, bytes: u64) -> Result<()> {
-        let granted = {
+        let mut grant = {
             let mut state = self.budget.lock();
             if self.holds_reserve && self.from_reserve + bytes <= state.reserve {
                 self.from_reserve += bytes;
@@ -114,22 +130,44 @@ impl Draw {
             state.serve();
             grant
         };
-        match tokio::time::timeout(self.budget.patience, granted).await {
-            Ok(Ok(Grant::FromFree)) => self.from_free += bytes,
-            Ok(Ok(Grant::FromReserve)) => {
+        // Half of it for parts that end by themselves, half for those that are recalled.
+        let half = self.budget.patience / 2;
+        let mut granted = timeout(half, &mut grant).await;
+        if granted.is_err() {
+            self.budget.lock().recall(bytes);
+            granted = timeout(half, &mut grant).await;
+        }
+        let granted = granted.map_or_else(
+            |_| {
+                // Closed first: what is granted in this very moment must not be lost.
+                grant.close();
+                grant.try_recv().ok()
+            },
+            Result::ok,
+        );
+        match granted {
+            Some(Grant::FromFree) => self.from_free += bytes,
+            Some(Grant::FromReserve) => {
                 self.holds_reserve = true;
                 self.from_reserve += bytes;
             }
-            Ok(Err(_)) | Err(_) => {
-                return Err(Error::new(
-                    Kind::ResourceExhausted,
-                    Reason::Overloaded,
-                    "the gateway has no memory to spare; resume later",
-                )
-                .retry_after(Duration::from_secs(5)));
-            }
+            None => return Err(overloaded(Kind::ResourceExhausted)),
         }
         Ok(())
+    }
+
+    /// Ends when this part is recalled for being slow: drop it then.
+    pub(super) async fn recalled(&self) {
+        let (recall, recalled) = oneshot::channel();
+        let idle = Idle {
+            drawn: self.drawn(),
+            begun: self.begun,
+            recall,
+        };
+        self.budget.lock().wait_for_sender(idle);
+        if recalled.await.is_err() {
+            std::future::pending().await
+        }
     }
 
     fn drawn(&self) -> u64 {
@@ -173,6 +211,29 @@ impl State {
         }
     }
 
+    fn wait_for_sender(&mut self, idle: Idle) {
+        self.idle.retain(|idle| !idle.recall.is_closed());
+        self.idle.push(idle);
+    }
+
+    /// Recalls the slowest parts, so many that they give `bytes` back.
+    fn recall(&mut self, bytes: u64) {
+        self.idle.retain(|idle| !idle.recall.is_closed());
+        self.idle.sort_by_key(|idle| {
+            let age = idle.begun.elapsed().as_millis().max(1);
+            // The fastest first, so that the slowest is popped first.
+            std::cmp::Reverse(u128::from(idle.drawn) * 1000 / age)
+        });
+        let mut recalled = 0;
+        while recalled < bytes
+            && let Some(idle) = self.idle.pop()
+        {
+            if idle.recall.send(()).is_ok() {
+                recalled += idle.drawn;
+            }
+        }
+    }
+
     fn grant(&mut self, index: usize, grant: Grant) {
         let waiter = self.waiting.remove(index);
         // A waiter that left in this very moment takes nothing.
@@ -183,6 +244,16 @@ impl State {
             }
         }
     }
+}
+
+/// There is no memory to spare: `ResourceExhausted` for who asks for more, `Unavailable` for who is recalled.
+pub(super) fn overloaded(kind: Kind) -> Error {
+    Error::new(
+        kind,
+        Reason::Overloaded,
+        "the gateway has no memory to spare; resume later",
+    )
+    .retry_after(Duration::from_secs(5))
 }
 
 #[cfg(test)]
@@ -239,6 +310,25 @@ mod tests {
         assert_eq!(error.reason(), Reason::Overloaded);
         drop(first);
         second.draw(50).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_part_that_waits_for_its_sender_is_recalled() {
+        let budget = Budget::new(150, 50, PATIENCE);
+        let (mut slow, mut slower) = (budget.begin(), budget.begin());
+        slow.draw(60).await.unwrap();
+        slower.draw(40).await.unwrap();
+        let mut reserved = budget.begin();
+        reserved.draw(50).await.unwrap();
+        let slow_idles = tokio::spawn(async move {
+            slow.recalled().await;
+        });
+        let slower_idles = tokio::spawn(async move { slower.recalled().await });
+        tokio::task::yield_now().await;
+        let mut waiting = budget.begin();
+        waiting.draw(30).await.unwrap();
+        slower_idles.await.unwrap();
+        assert!(!slow_idles.is_finished());
     }
 
     #[tokio::test]

@@ -3,7 +3,10 @@
 //! One committer at a time, by a lease in the record. Whatever the store answers, the object itself decides: it carries
 //! the upload's id, so that a commit whose answer was lost is found by looking at it.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use super::{Fence, Gateway, Storage, part::new_object, receive::digest_so_far};
 use crate::{
@@ -17,9 +20,6 @@ const LEASE: Duration = Duration::from_secs(90);
 
 /// How often a commit that somebody else has begun is looked at.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
-
-/// The key of the object's metadata that names its upload.
-const UPLOAD_ID: &str = "upload_id";
 
 // === impl Gateway ===
 
@@ -60,11 +60,25 @@ impl Gateway {
                 .refuse(upload, digest_mismatch(promised, received))
                 .await);
         }
-        match self
-            .patience
-            .hold(|| self.make_object(&storage, upload, md5))
-            .await
-        {
+        // A commit whose answer was lost may still be at work: until it is over, what is not there is not lost.
+        let unanswered = AtomicBool::new(false);
+        let make = || async {
+            let made = self.make_object(&storage, upload, md5).await;
+            match made {
+                Err(error)
+                    if error.reason() == Reason::SessionLost
+                        && unanswered.load(Ordering::Relaxed) =>
+                {
+                    Err(Error::store_unavailable(error))
+                }
+                made => {
+                    let passing = made.as_ref().is_err_and(Error::is_retryable);
+                    unanswered.fetch_or(passing, Ordering::Relaxed);
+                    made
+                }
+            }
+        };
+        match self.patience.hold(make).await {
             Ok(stored) => {
                 let object = Object {
                     bucket: storage.store.bucket().to_owned(),
@@ -90,7 +104,8 @@ impl Gateway {
                 (Phase::Complete, _) => return Ok(upload),
                 (Phase::Committing, Some(lease)) if lease.until > self.clock.now() => {}
                 (Phase::Committing, _) => {
-                    let file_size = upload.parts.committed_size();
+                    let committed_size = upload.parts.committed_size();
+                    let file_size = upload.file.file_size.unwrap_or(committed_size);
                     match self.commit(&mut upload, file_size).await {
                         Ok(()) => return Ok(upload),
                         // Somebody else was quicker.
@@ -172,11 +187,7 @@ impl Gateway {
         let Some(found) = storage.store.head(&upload.object_key).await? else {
             return Ok(None);
         };
-        if found
-            .metadata
-            .get(UPLOAD_ID)
-            .is_some_and(|id| id != upload.id.as_str())
-        {
+        if found.upload_id().is_some_and(|id| id != upload.id.as_str()) {
             return Err(replaced("another upload's object lies under this key"));
         }
         if Some(found.size) != upload.file.file_size {

@@ -42,6 +42,10 @@ impl Gateway {
 
     async fn open_known(&self, caller: &Caller, id: &UploadId) -> Result<Opened> {
         let upload = self.get_upload(caller, id).await?;
+        if upload.is_live() {
+            // Before it is taken over from a gateway that may have the storage.
+            self.storages.get(&upload.storage_id)?;
+        }
         let upload = if upload.phase == Phase::Open {
             let writer = WriterTag::random();
             let times = self.times();
@@ -92,7 +96,7 @@ impl Gateway {
             if restart {
                 self.transition(&mut found, &Event::Abandoned, Fence::Anybody)
                     .await?;
-                self.end_session(&found).await?;
+                self.discard(&found).await?;
                 continue;
             }
             match self.open_known(caller, &found.id).await {

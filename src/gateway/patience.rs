@@ -44,7 +44,7 @@ impl Patience {
                 .retry_delay()
                 .unwrap_or_default()
                 .max(pause.mul_f64(rand::random()));
-            if now + wait >= give_up {
+            if wait >= give_up.saturating_duration_since(now) {
                 let delay = error.retry_delay().unwrap_or(LONGEST_PAUSE);
                 return Err(error.retry_after(delay));
             }
@@ -113,5 +113,17 @@ mod tests {
             .await;
         assert!(result.is_err());
         assert_eq!(calls.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_asks_for_more_patience_than_there_is_time_is_given_up() {
+        let patience = Patience {
+            total: Duration::from_secs(30),
+        };
+        let busy = || async {
+            let error = Error::store_unavailable("busy");
+            Err::<(), _>(error.retry_after(Duration::from_secs(u64::MAX)))
+        };
+        assert!(patience.hold(busy).await.is_err());
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Caller, Fence, Gateway, Storage,
-    budget::Draw,
+    budget::{Draw, overloaded},
     buffers::PartBuffer,
     message::{Chunk, Counts, Message, Observer},
     open::{Opened, too_large},
@@ -127,6 +127,14 @@ where
         .transpose()
 }
 
+/// Ends when others need the memory of the part that is being received more than it does.
+async fn recalled(filling: Option<&Filling>) {
+    match filling {
+        Some(filling) => filling.draw.recalled().await,
+        None => std::future::pending().await,
+    }
+}
+
 // === impl Receiver ===
 
 impl Receiver {
@@ -184,6 +192,8 @@ impl Receiver {
             tokio::select! {
                 message = next_before(messages, deadline) => return message,
                 Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
+                () = recalled(self.filling.as_ref()) => return Err(overloaded(Kind::Unavailable)),
+                error = self.gateway.drained() => return Err(error),
             }
         }
     }
@@ -352,9 +362,15 @@ impl Receiver {
                 let event = Event::SessionStarted {
                     session: session.clone(),
                 };
-                self.gateway
+                let recorded = self
+                    .gateway
                     .transition(&mut self.upload, &event, Fence::Writer)
-                    .await?;
+                    .await;
+                if let Err(error) = recorded {
+                    let gateway = &self.gateway;
+                    gateway.end_unrecorded(&self.upload, &session, &error).await;
+                    return Err(error);
+                }
                 session
             }
         };
@@ -398,6 +414,8 @@ impl Receiver {
             Ok(upload) => return Ok(upload),
             Err(error) => error,
         };
+        // It is lost, and others may be waiting for its memory.
+        self.filling = None;
         if error.reason() == Reason::TakenOver {
             self.in_flight.shutdown().await;
         }

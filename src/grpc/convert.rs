@@ -210,10 +210,12 @@ fn open(open: v1::Open) -> Result<Open> {
 
 fn file_metadata(file: v1::FileMetadata) -> Result<FileMetadata> {
     Ok(FileMetadata {
-        permissions: match file.permissions() {
-            v1::Permissions::Unspecified | v1::Permissions::None => Permissions::None,
-            v1::Permissions::Support => Permissions::Support,
-            v1::Permissions::Admin => Permissions::Admin,
+        // An unknown one may be stricter than all that are known: it is no default.
+        permissions: match v1::Permissions::try_from(file.permissions) {
+            Ok(v1::Permissions::Unspecified | v1::Permissions::None) => Permissions::None,
+            Ok(v1::Permissions::Support) => Permissions::Support,
+            Ok(v1::Permissions::Admin) => Permissions::Admin,
+            Err(_) => return Err(Error::invalid("file.permissions", "not a permission")),
         },
         file_size: file
             .file_size
