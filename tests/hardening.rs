@@ -257,6 +257,35 @@ async fn one_part_in_flight_and_the_least_memory_are_enough() {
     futures::future::join_all(uploads).await;
 }
 
+/// What is echoed goes into headers, and what becomes a header of the object is checked at Open.
+#[tokio::test]
+async fn texts_that_fit_no_header_are_refused_as_what_they_are() {
+    let gateway = TestGateway::start().await;
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        storage_id: "x".repeat(100_000),
+        ..FileMetadata::default()
+    };
+    let status = gateway.upload(vec![open_file(file)]).await.unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::NotFound, "STORAGE_NOT_FOUND".into())
+    );
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        file_mime: "text/später".into(),
+        ..FileMetadata::default()
+    };
+    let status = gateway
+        .upload(vec![open_file(file), finish()])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::InvalidArgument, "INVALID_FIELD".into())
+    );
+}
+
 /// Offsets and sizes at the ends of their ranges.
 #[tokio::test]
 async fn bytes_at_the_edges_are_refused_without_harm() {

@@ -105,10 +105,12 @@ impl Storages {
 }
 
 fn not_found(id: &str) -> Error {
+    // It comes from outside and goes back in a header: as much as any id may have is enough.
+    let id: String = id.chars().take(80).collect();
     Error::new(
         Kind::NotFound,
         Reason::StorageNotFound,
         format!("no storage `{id}`"),
     )
-    .with("storage_id", id)
+    .with("storage_id", &id)
 }

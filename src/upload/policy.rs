@@ -29,6 +29,12 @@ const DEVICE_NAMES: [&str; 22] = [
 pub fn check(file: &FileMetadata) -> Result<()> {
     check_name(&file.file_name)?;
     check_label("file.file_mime", &file.file_mime)?;
+    if !file.file_mime.is_ascii() {
+        return Err(Error::invalid(
+            "file.file_mime",
+            "a media type is ASCII: it becomes a header of the object",
+        ));
+    }
     if let Some(file_id) = &file.file_id {
         check_label("file.file_id", file_id)?;
         if file.skip_file_digest {
