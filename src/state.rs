@@ -95,9 +95,9 @@ pub enum PartRecord {
         /// How many parts the contiguous prefix now holds.
         committed: u32,
     },
-    /// Another stream has taken the upload over.
+    /// Another stream has taken the upload over, and perhaps finished it.
     TakenOver,
-    /// The upload left OPEN.
+    /// The upload left OPEN under this writer.
     NotOpen(Phase),
     /// There is no such record.
     Missing,

@@ -7,7 +7,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{TestGateway, bytes, chunk, finish, open, open_file, open_known, reason};
+use common::{TestGateway, bytes, chunk, finish, open, open_file, open_known, reason, s3_client};
 use tonic::Code;
 use upload_gateway::{
     config::{ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
@@ -307,5 +307,71 @@ async fn bytes_at_the_edges_are_refused_without_harm() {
         let messages = [vec![open("a.bin", declared)], messages].concat();
         let status = gateway.upload(messages).await.unwrap_err();
         assert_eq!(reason(&status).1, expected);
+    }
+}
+
+/// Many streams open one upload on two gateways at once, in every order: one of them finishes it, the others are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_streams_that_race_for_one_upload_one_finishes_it() {
+    let Some(redis) = common::redis().await else {
+        return;
+    };
+    let Some(s3) = common::s3().await else {
+        return;
+    };
+    let mut storage = elsewhere();
+    storage.store = StoreConfig::S3(S3Storage {
+        bucket: s3.bucket.clone(),
+        region: Some(s3.region.into()),
+        endpoint: Some(s3.endpoint.parse().unwrap()),
+        profile: S3Profile::Compatible,
+        access_key_id: Some(s3.access_key.into()),
+        secret_access_key: Some(s3.secret_key.into()),
+        secret_access_key_file: None,
+    });
+    let config = Config {
+        redis_url: Some(redis.url.parse().unwrap()),
+        storage: vec![storage],
+        ..Config::default()
+    };
+    let gateways = [
+        TestGateway::over(config.clone()).await,
+        TestGateway::over(config).await,
+    ];
+    let client = s3_client(&s3.endpoint, s3.access_key, s3.secret_key);
+    for size in [2 * PART + 17, 3000] {
+        let data = bytes(size);
+        let mut first = gateways[0].converse().await;
+        first.send(open("a.bin", Some(size))).await;
+        let upload_id = first.next().await.unwrap().upload_id;
+        let racers = (0..8).map(|racer| {
+            let (gateway, data, upload_id) = (&gateways[racer % 2], &data, &upload_id);
+            async move {
+                let step = 100_000 + racer * 77_777;
+                let mut messages = vec![open_known(upload_id)];
+                let pieces = data.chunks(step).enumerate();
+                messages.extend(pieces.map(|(index, piece)| chunk(index * step, piece)));
+                messages.push(finish());
+                gateway.upload(messages).await
+            }
+        });
+        let mut finished = 0;
+        for ended in futures::future::join_all(racers).await {
+            match ended {
+                Ok(upload) => {
+                    assert_eq!(upload.phase(), Phase::Complete);
+                    finished += 1;
+                }
+                Err(status) => {
+                    assert_eq!(reason(&status), (Code::Aborted, "TAKEN_OVER".into()));
+                }
+            }
+        }
+        assert!(finished >= 1);
+        let upload = gateways[1].get(&upload_id).await.unwrap();
+        let object = upload.object.unwrap();
+        let stored = client.get_object().bucket(&object.bucket).key(&object.key);
+        let stored = stored.send().await.unwrap().body.collect().await.unwrap();
+        assert!(stored.to_vec() == data);
     }
 }

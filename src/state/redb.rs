@@ -192,11 +192,12 @@ impl StateStore for Redb {
             let Some(mut record) = tables.record(&id)? else {
                 return Ok(PartRecord::Missing);
             };
-            if record.written.phase != Phase::Open {
-                return Ok(PartRecord::NotOpen(record.written.phase));
-            }
+            // First: whoever took it over may have finished it since.
             if record.writer != Some(writer) {
                 return Ok(PartRecord::TakenOver);
+            }
+            if record.written.phase != Phase::Open {
+                return Ok(PartRecord::NotOpen(record.written.phase));
             }
             tables.add_part(&id, &part)?;
             record.committed = tables.contiguous_from(&id, record.committed)?;

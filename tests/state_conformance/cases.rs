@@ -167,6 +167,10 @@ pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
             .record_part(&upload.id, writer(1), &part(1), times())
             .await;
         assert_eq!(outcome.unwrap(), PartRecord::NotOpen(phase));
+        let late = store
+            .record_part(&upload.id, writer(2), &part(1), times())
+            .await;
+        assert_eq!(late.unwrap(), PartRecord::TakenOver);
         assert_eq!(get(store, &upload.id).await, before);
     }
 }

@@ -67,11 +67,11 @@ impl Model {
         let Some((record, _)) = self.records.get_mut(id) else {
             return PartRecord::Missing;
         };
-        if record.phase != Phase::Open {
-            return PartRecord::NotOpen(record.phase);
-        }
         if record.writer != Some(writer) {
             return PartRecord::TakenOver;
+        }
+        if record.phase != Phase::Open {
+            return PartRecord::NotOpen(record.phase);
         }
         record.parts.insert(part.clone());
         (record.updated_at, record.expires_at) = (times.now, times.expires_at);

@@ -7,11 +7,12 @@ local phase, writer, committed = header[1], header[2], tonumber(header[3])
 if not phase then
   return {'missing', ''}
 end
-if phase ~= 'open' then
-  return {'not_open', phase}
-end
+-- First: whoever took it over may have finished it since.
 if writer ~= ARGV[1] then
   return {'taken_over', ''}
+end
+if phase ~= 'open' then
+  return {'not_open', phase}
 end
 redis.call('HSETNX', KEYS[1], 'part:' .. ARGV[2], ARGV[3])
 while redis.call('HEXISTS', KEYS[1], 'part:' .. string.format('%d', committed + 1)) == 1 do
