@@ -118,8 +118,7 @@ impl Gateway {
                         Reason::WrongPhase,
                         format!("the commit failed: it is {phase}"),
                     )
-                    .with("phase", phase)
-                    .with("upload_id", &upload.id));
+                    .with("phase", phase));
                 }
             }
             tokio::time::sleep(JOIN_INTERVAL).await;

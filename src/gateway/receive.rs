@@ -92,7 +92,15 @@ impl Gateway {
         let _ = observer.opened.send(upload.clone());
         match opened {
             Opened::Finished(upload) => Ok(upload),
-            Opened::Committing(upload) => self.join_commit(upload).await,
+            Opened::Committing(upload) => {
+                let (id, committed_size) = (upload.id.clone(), upload.committed_size());
+                let joined = self.join_commit(upload).await;
+                joined.map_err(|error| {
+                    error
+                        .with("upload_id", &id)
+                        .with("committed_size", committed_size)
+                })
+            }
             Opened::Writing(upload, writer) => {
                 let mut receiver = Receiver::new(self, upload, writer, observer.counts)?;
                 let result = receiver.run(messages, idle).await;
