@@ -183,8 +183,9 @@ pub struct SecretKey(String);
 /// The longest wait for a connection to a store. A store in reach accepts within a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one request to a store may take unless configured otherwise: 5 MiB at 0.7 Mbit/s.
-pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one request to a store may take: as long as a stream is held, so that a store that hangs is given up with one
+/// that refuses. A part of 5 MiB has that long at 1.4 Mbit/s.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The part arrived damaged at the store.
 fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

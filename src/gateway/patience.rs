@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::Result;
 
@@ -15,15 +15,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How long to hold on: the one retry policy towards stores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// From the first failure until the failure is passed on.
+    /// From the beginning of the first attempt that failed until the failure is passed on.
     pub(super) total: Duration,
 }
 
 // === impl Patience ===
 
 impl Patience {
-    /// Repeats `operation` while it fails with a retryable error, with exponential back-off and full jitter, until it
-    /// has failed for [`Patience::total`]. The operation must be idempotent.
+    /// Repeats `operation` while it fails with a retryable error, with exponential back-off and full jitter, until
+    /// [`Patience::total`] has gone by since the first attempt that failed began. The first attempt itself is bounded by
+    /// its store's own time-out. The operation must be idempotent, and may be broken off.
     ///
     /// # Errors
     /// The last failure; a retryable one says when to come back.
@@ -31,26 +32,27 @@ impl Patience {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut give_up = None;
+        let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut failed = match operation().await {
+            Err(error) if error.is_retryable() => error,
+            done => return done,
+        };
+        let give_up = begun + self.total;
         loop {
-            let error = match operation().await {
-                Err(error) if error.is_retryable() => error,
-                done => return done,
-            };
-            let now = Instant::now();
-            let give_up = *give_up.get_or_insert(now + self.total);
-            let wait = error
-                .retry_delay()
-                .unwrap_or_default()
-                .max(pause.mul_f64(rand::random()));
-            if wait >= give_up.saturating_duration_since(now) {
-                let delay = error.retry_delay().unwrap_or(LONGEST_PAUSE);
-                return Err(error.retry_after(delay));
+            let asked = failed.retry_delay();
+            let wait = asked.unwrap_or_default().max(pause.mul_f64(rand::random()));
+            if wait >= give_up.saturating_duration_since(Instant::now()) {
+                return Err(failed.retry_after(asked.unwrap_or(LONGEST_PAUSE)));
             }
-            tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "hold on");
+            tracing::debug!(error = %failed, cause = ?std::error::Error::source(&failed), "hold on");
             sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            failed = match timeout_at(give_up, operation()).await {
+                Ok(Err(error)) if error.is_retryable() => error,
+                Ok(done) => return done,
+                Err(_) => return Err(failed.retry_after(asked.unwrap_or(LONGEST_PAUSE))),
+            };
         }
     }
 }
@@ -96,6 +98,26 @@ mod tests {
         assert!(
             held > Duration::from_secs(25) && held <= Duration::from_secs(30),
             "{held:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_hangs_is_not_held_longer_than_one_that_refuses() {
+        let begin = Instant::now();
+        let patience = Patience {
+            total: Duration::from_secs(30),
+        };
+        let result = patience
+            .hold(|| async {
+                sleep(Duration::from_secs(20)).await;
+                Err::<(), _>(Error::store_unavailable("timed out"))
+            })
+            .await;
+        assert!(result.is_err());
+        assert!(
+            begin.elapsed() <= Duration::from_secs(30),
+            "{:?}",
+            begin.elapsed()
         );
     }
 
