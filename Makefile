@@ -28,5 +28,6 @@ check: ## Formatting, clippy and rustdoc without a warning
 	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run tests/backends/{install,run,dev}; \
 	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
 
-bench: ## Measure throughput, CPU and memory of a release build
+bench: ## Measure throughput, CPU and memory of a release build (some minutes)
+	@tests/backends/install
 	cargo bench --locked --bench gateway

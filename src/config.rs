@@ -238,7 +238,7 @@ impl Default for Limits {
             memory_budget: ByteSize(256 * MIB),
             max_message_size: ByteSize(4 * MIB),
             max_file_size: None,
-            parts_in_flight: 4,
+            parts_in_flight: 8,
             parts_in_flight_total: 16,
             max_concurrent_streams: 1024,
             stream_window: ByteSize(256 * 1024),

@@ -19,7 +19,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{budget::Budget, buffers::BufferPool, hash::Hasher, patience::Patience};
+use self::{budget::Budget, hash::Hasher, patience::Patience};
 pub use self::{
     message::{Chunk, Counts, Finish, Message, Observer, Open, Target},
     storage::{Storage, Storages},
@@ -29,8 +29,8 @@ use crate::{
     error::{Error, Kind, Reason, Result},
     state::{Cursor, ListPage, ListQuery, StateStore, Times, Update},
     upload::{
-        Event, MIB, Owner, PART_SIZE, Phase, Plan, Residence, SINGLE_PUT_MAX, Secret, Timestamp,
-        Upload, UploadId,
+        Event, MIB, Owner, Phase, Plan, Residence, SINGLE_PUT_MAX, Secret, Timestamp, Upload,
+        UploadId,
     },
 };
 
@@ -110,7 +110,6 @@ pub struct Gateway {
     secret: Secret,
     patience: Patience,
     budget: Arc<Budget>,
-    buffers: Arc<BufferPool>,
     hasher: Hasher,
     in_flight: Arc<Semaphore>,
     draining: CancellationToken,
@@ -134,14 +133,14 @@ impl Gateway {
         };
         let offered = Secret::random();
         let secret = patience.hold(|| state.secret(&offered)).await?;
-        // The pooled buffers lie in memory whether they are full or not, so they are taken off the budget at once.
-        let pooled = (settings.memory_budget / 4 / PART_SIZE).min(16);
-        let drawn = settings.memory_budget - pooled * PART_SIZE;
         let storages = storages.with_largest_part(settings.memory_budget / 4 / MIB * MIB);
         Ok(Self {
-            budget: Budget::new(drawn, storages.largest_part(), settings.outage_patience),
-            buffers: BufferPool::new(to_usize(PART_SIZE), to_usize(pooled)),
-            hasher: Hasher::start()
+            budget: Budget::new(
+                settings.memory_budget,
+                storages.largest_part(),
+                settings.outage_patience,
+            ),
+            hasher: Hasher::start(settings.parts_in_flight)
                 .map_err(|error| Error::internal("start the hashing thread", error))?,
             in_flight: Arc::new(Semaphore::new(settings.parts_in_flight_total)),
             draining: CancellationToken::new(),

@@ -31,6 +31,10 @@ use crate::{
 /// How often an idle connection is asked whether it still lives.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// The largest HTTP/2 frame in bytes, for senders that use it: a preferred chunk in one or two frames costs fewer reads and
+/// wake-ups than in 16 of the usual size.
+const FRAME_SIZE: u32 = 128 * 1024;
+
 /// How long a connection has to answer that.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -138,6 +142,7 @@ impl Server {
                 // One stream that nobody reads must not stop the others of its connection.
                 .initial_connection_window_size(window * self.limits.max_concurrent_streams)
                 .max_concurrent_streams(self.limits.max_concurrent_streams)
+                .max_frame_size(FRAME_SIZE)
                 .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
                 .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
                 .add_service(health_service)

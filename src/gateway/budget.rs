@@ -1,21 +1,31 @@
 //! The byte budget: how much of all files together may lie in memory.
 //!
-//! Streams draw bytes as they arrive, never a whole part ahead. So that many half-full parts cannot wait for each other
-//! for ever, a reserve of one maximal part is lent to one of them at a time, to the one nearest to a full part: it can
-//! always be completed, and gives everything back. Where that does not help, because parts fill too slowly, the slowest
-//! are recalled.
+//! Streams draw bytes as they arrive, never a whole part ahead. Under pressure the part that has drawn most goes first, so
+//! that parts become full one after the other instead of all being half full. So that they cannot wait for each other for
+//! ever, a reserve of one maximal part is lent to one of them at a time: it can always be completed, and gives everything
+//! back. Where that does not help, because parts fill too slowly, the slowest are recalled.
+//!
+//! Full buffers are kept for the next parts, drawn as they are: fresh memory costs a page fault for each 4 KiB. They are let
+//! go as soon as half-full parts need their bytes.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use memmap2::MmapMut;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
 };
 
-use crate::error::{Error, Kind, Reason, Result};
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    upload::PART_SIZE,
+};
+
+/// How many buffers are kept at most, each of the usual part size.
+const MOST_SPARE: usize = 16;
 
 /// A number of bytes that all streams share.
 #[derive(Debug)]
@@ -31,6 +41,9 @@ struct State {
     reserve: u64,
     reserve_lent: bool,
     waiting: Vec<Waiter>,
+    /// Drawn, but nobody's.
+    spare: Vec<MmapMut>,
+    /// Parts that wait for their senders.
     idle: Vec<Idle>,
 }
 
@@ -39,21 +52,26 @@ struct Waiter {
     bytes: u64,
     /// What the part has drawn so far.
     drawn: u64,
+    /// Whether the part has nothing yet and would as well go into a whole buffer.
+    reuses: bool,
     granted: oneshot::Sender<Grant>,
 }
 
 /// A part that waits for its sender.
 #[derive(Debug)]
 struct Idle {
+    received: u64,
     drawn: u64,
     begun: Instant,
     recall: oneshot::Sender<()>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Grant {
     FromFree,
     FromReserve,
+    /// A buffer and all its bytes.
+    Buffer(MmapMut),
 }
 
 /// What one part has drawn; gives it back when dropped.
@@ -77,6 +95,7 @@ impl Budget {
             reserve,
             reserve_lent: false,
             waiting: Vec::new(),
+            spare: Vec::new(),
             idle: Vec::new(),
         };
         Arc::new(Self {
@@ -96,6 +115,17 @@ impl Budget {
         }
     }
 
+    /// A buffer of `size` bytes that is kept, with what it has drawn: all of its bytes.
+    pub(super) fn reuse(self: &Arc<Self>, size: usize) -> Option<(MmapMut, Draw)> {
+        if size as u64 != PART_SIZE {
+            return None;
+        }
+        let memory = self.lock().spare.pop()?;
+        let mut draw = self.begin();
+        draw.from_free = PART_SIZE;
+        Some((memory, draw))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A std mutex: held for a few instructions, never across an await.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,26 +135,28 @@ impl Budget {
 // === impl Draw ===
 
 impl Draw {
-    /// Draws `bytes` more, waiting for others to give some back.
+    /// Draws `bytes` more, waiting for others to give some back. A part that has nothing yet and `reuses` may get a buffer
+    /// of the usual part size instead of its own, and has then drawn all its bytes.
     ///
     /// # Errors
     /// `ResourceExhausted` when that takes longer than the budget's patience.
-    pub(super) async fn draw(&mut self, bytes: u64) -> Result<()> {
-        let mut grant = {
+    pub(super) async fn draw(&mut self, bytes: u64, reuses: bool) -> Result<Option<MmapMut>> {
+        let mut granted = {
             let mut state = self.budget.lock();
             if self.holds_reserve && self.from_reserve + bytes <= state.reserve {
                 self.from_reserve += bytes;
-                return Ok(());
+                return Ok(None);
             }
             if state.waiting.is_empty() && state.free >= bytes {
                 state.free -= bytes;
                 self.from_free += bytes;
-                return Ok(());
+                return Ok(None);
             }
             let (granted, grant) = oneshot::channel();
             state.waiting.push(Waiter {
                 bytes,
                 drawn: self.drawn(),
+                reuses,
                 granted,
             });
             state.serve();
@@ -132,34 +164,39 @@ impl Draw {
         };
         // Half of it for parts that end by themselves, half for those that are recalled.
         let half = self.budget.patience / 2;
-        let mut granted = timeout(half, &mut grant).await;
-        if granted.is_err() {
+        let mut grant = timeout(half, &mut granted).await;
+        if grant.is_err() {
             self.budget.lock().recall(bytes);
-            granted = timeout(half, &mut grant).await;
+            grant = timeout(half, &mut granted).await;
         }
-        let granted = granted.map_or_else(
+        let grant = grant.map_or_else(
             |_| {
                 // Closed first: what is granted in this very moment must not be lost.
-                grant.close();
-                grant.try_recv().ok()
+                granted.close();
+                granted.try_recv().ok()
             },
             Result::ok,
         );
-        match granted {
+        match grant {
             Some(Grant::FromFree) => self.from_free += bytes,
             Some(Grant::FromReserve) => {
                 self.holds_reserve = true;
                 self.from_reserve += bytes;
             }
+            Some(Grant::Buffer(memory)) => {
+                self.from_free += PART_SIZE;
+                return Ok(Some(memory));
+            }
             None => return Err(overloaded(Kind::ResourceExhausted)),
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Ends when this part is recalled for being slow: drop it then.
-    pub(super) async fn recalled(&self) {
+    /// Ends when this part, `received` bytes of which are there, is recalled for being slow: drop it then.
+    pub(super) async fn recalled(&self, received: u64) {
         let (recall, recalled) = oneshot::channel();
         let idle = Idle {
+            received,
             drawn: self.drawn(),
             begun: self.begun,
             recall,
@@ -170,8 +207,20 @@ impl Draw {
         }
     }
 
-    fn drawn(&self) -> u64 {
+    /// How many bytes it has drawn so far.
+    pub(super) fn drawn(&self) -> u64 {
         self.from_free + self.from_reserve
+    }
+
+    /// Keeps the memory it was drawn for, if another part can have it as it is.
+    pub(super) fn keep(&mut self, memory: MmapMut) {
+        let mut state = self.budget.lock();
+        let whole = self.from_free == PART_SIZE && memory.len() as u64 == PART_SIZE;
+        if whole && state.spare.len() < MOST_SPARE {
+            self.from_free = 0;
+            state.spare.push(memory);
+            state.serve();
+        }
     }
 }
 
@@ -187,27 +236,34 @@ impl Drop for Draw {
 // === impl State ===
 
 impl State {
-    /// Grants what can be granted: first come, first served from the free bytes; then the reserve to whoever is
-    /// nearest to a full part.
+    /// Grants what can be granted, to the part that has drawn most, of equal ones to the first that came: an idle buffer,
+    /// the free bytes and those of idle buffers, or else the reserve.
     fn serve(&mut self) {
         self.waiting.retain(|waiter| !waiter.granted.is_closed());
-        while self
-            .waiting
-            .first()
-            .is_some_and(|first| first.bytes <= self.free)
-        {
-            self.grant(0, Grant::FromFree);
-        }
-        while !self.reserve_lent {
-            let fullest = self
-                .waiting
-                .iter()
-                .enumerate()
-                .max_by_key(|(_, waiter)| waiter.drawn);
-            let Some(index) = fullest.map(|(index, _)| index) else {
+        loop {
+            let first_of_equals = self.waiting.iter().enumerate().rev();
+            let Some((index, fullest)) = first_of_equals.max_by_key(|(_, waiter)| waiter.drawn)
+            else {
                 return;
             };
-            self.grant(index, Grant::FromReserve);
+            if fullest.reuses
+                && let Some(spare) = self.spare.pop()
+            {
+                self.grant(index, Grant::Buffer(spare));
+                continue;
+            }
+            while self.free < fullest.bytes
+                && let Some(spare) = self.spare.pop()
+            {
+                self.free += spare.len() as u64;
+            }
+            if self.free >= fullest.bytes {
+                self.grant(index, Grant::FromFree);
+            } else if !self.reserve_lent {
+                self.grant(index, Grant::FromReserve);
+            } else {
+                return;
+            }
         }
     }
 
@@ -222,7 +278,7 @@ impl State {
         self.idle.sort_by_key(|idle| {
             let age = idle.begun.elapsed().as_millis().max(1);
             // The fastest first, so that the slowest is popped first.
-            std::cmp::Reverse(u128::from(idle.drawn) * 1000 / age)
+            std::cmp::Reverse(u128::from(idle.received) * 1000 / age)
         });
         let mut recalled = 0;
         while recalled < bytes
@@ -236,12 +292,20 @@ impl State {
 
     fn grant(&mut self, index: usize, grant: Grant) {
         let waiter = self.waiting.remove(index);
-        // A waiter that left in this very moment takes nothing.
-        if waiter.granted.send(grant).is_ok() {
-            match grant {
-                Grant::FromFree => self.free -= waiter.bytes,
-                Grant::FromReserve => self.reserve_lent = true,
+        let lends_reserve = matches!(grant, Grant::FromReserve);
+        let bytes = if matches!(grant, Grant::FromFree) {
+            waiter.bytes
+        } else {
+            0
+        };
+        match waiter.granted.send(grant) {
+            Ok(()) => {
+                self.reserve_lent |= lends_reserve;
+                self.free -= bytes;
             }
+            // A waiter that left in this very moment takes nothing.
+            Err(Grant::Buffer(memory)) => self.spare.push(memory),
+            Err(_) => {}
         }
     }
 }
@@ -270,11 +334,11 @@ mod tests {
         let budget = Budget::new(150, 50, PATIENCE);
         let mut parts: Vec<Draw> = (0..4).map(|_| budget.begin()).collect();
         for part in &mut parts {
-            part.draw(25).await.unwrap();
+            part.draw(25, false).await.unwrap();
         }
         let mut finishing: Vec<_> = parts
             .into_iter()
-            .map(|mut part| async move { part.draw(25).await }.boxed())
+            .map(|mut part| async move { part.draw(25, false).await }.boxed())
             .collect();
         // The first that asks gets the reserve, ends its part, and so frees the next.
         for part in &mut finishing {
@@ -283,16 +347,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn under_pressure_the_fullest_part_goes_first() {
+        let budget = Budget::new(150, 50, PATIENCE);
+        let mut reserved = budget.begin();
+        let (mut small, mut large, mut holder) = (budget.begin(), budget.begin(), budget.begin());
+        small.draw(10, false).await.unwrap();
+        large.draw(30, false).await.unwrap();
+        holder.draw(60, false).await.unwrap();
+        reserved.draw(50, false).await.unwrap();
+        let mut small_waits = std::pin::pin!(small.draw(60, false));
+        let mut large_waits = std::pin::pin!(large.draw(60, false));
+        assert!(poll!(small_waits.as_mut()).is_pending());
+        assert!(poll!(large_waits.as_mut()).is_pending());
+        drop(holder);
+        assert!(poll!(small_waits.as_mut()).is_pending());
+        assert!(poll!(large_waits.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
     async fn the_reserve_goes_to_the_part_that_is_nearest_to_full() {
         let budget = Budget::new(150, 50, PATIENCE);
         let mut holder = budget.begin();
-        holder.draw(60).await.unwrap();
+        holder.draw(60, false).await.unwrap();
         let (mut small, mut large) = (budget.begin(), budget.begin());
-        small.draw(10).await.unwrap();
-        large.draw(30).await.unwrap();
-        holder.draw(20).await.unwrap();
-        let mut small_waits = std::pin::pin!(small.draw(10));
-        let mut large_waits = std::pin::pin!(large.draw(10));
+        small.draw(10, false).await.unwrap();
+        large.draw(30, false).await.unwrap();
+        holder.draw(20, false).await.unwrap();
+        let mut small_waits = std::pin::pin!(small.draw(10, false));
+        let mut large_waits = std::pin::pin!(large.draw(10, false));
         assert!(poll!(small_waits.as_mut()).is_pending());
         assert!(poll!(large_waits.as_mut()).is_pending());
         drop(holder);
@@ -304,29 +386,27 @@ mod tests {
     async fn a_draw_gives_up_when_nobody_gives_anything_back() {
         let budget = Budget::new(50, 50, PATIENCE);
         let mut first = budget.begin();
-        first.draw(50).await.unwrap();
+        first.draw(50, false).await.unwrap();
         let mut second = budget.begin();
-        let error = second.draw(1).await.unwrap_err();
+        let error = second.draw(1, false).await.unwrap_err();
         assert_eq!(error.reason(), Reason::Overloaded);
         drop(first);
-        second.draw(50).await.unwrap();
+        second.draw(50, false).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_slowest_part_that_waits_for_its_sender_is_recalled() {
         let budget = Budget::new(150, 50, PATIENCE);
         let (mut slow, mut slower) = (budget.begin(), budget.begin());
-        slow.draw(60).await.unwrap();
-        slower.draw(40).await.unwrap();
+        slow.draw(60, false).await.unwrap();
+        slower.draw(40, false).await.unwrap();
         let mut reserved = budget.begin();
-        reserved.draw(50).await.unwrap();
-        let slow_idles = tokio::spawn(async move {
-            slow.recalled().await;
-        });
-        let slower_idles = tokio::spawn(async move { slower.recalled().await });
+        reserved.draw(50, false).await.unwrap();
+        let slow_idles = tokio::spawn(async move { slow.recalled(60).await });
+        let slower_idles = tokio::spawn(async move { slower.recalled(40).await });
         tokio::task::yield_now().await;
         let mut waiting = budget.begin();
-        waiting.draw(30).await.unwrap();
+        waiting.draw(30, false).await.unwrap();
         slower_idles.await.unwrap();
         assert!(!slow_idles.is_finished());
     }
@@ -336,8 +416,8 @@ mod tests {
         let budget = Budget::new(150, 50, PATIENCE);
         for _ in 0..10 {
             let mut part = budget.begin();
-            part.draw(100).await.unwrap();
-            part.draw(50).await.unwrap();
+            part.draw(100, false).await.unwrap();
+            part.draw(50, false).await.unwrap();
         }
         let state = budget.lock();
         assert_eq!(

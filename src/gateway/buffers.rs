@@ -1,84 +1,88 @@
-//! Part buffers: one contiguous piece of memory a part, used again.
+//! Part buffers: one contiguous piece of memory a part, filled from its beginning, used again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use memmap2::MmapMut;
 
-/// Keeps a few buffers of one size for the next part. Others are allocated for their part and freed after it, so that
-/// what lies in memory stays what was received.
-#[derive(Debug)]
-pub(super) struct BufferPool {
-    free: Mutex<Vec<BytesMut>>,
-    buffer_size: usize,
-    most: usize,
-    /// How many pooled buffers there are, lent ones included.
-    made: Mutex<usize>,
-}
+use super::budget::{Budget, Draw};
+use crate::{
+    error::{Error, Result},
+    upload::PART_SIZE,
+};
 
-/// The memory of one part, filled from its beginning.
+/// The memory of one part. It is mapped, not allocated, so that it goes back to the system when it is dropped, and its
+/// pages are there only once they are written.
 #[derive(Debug)]
 pub(super) struct PartBuffer {
-    bytes: BytesMut,
-    home: Option<Arc<BufferPool>>,
+    memory: Option<MmapMut>,
+    length: usize,
+    draw: Draw,
 }
 
-// === impl BufferPool ===
+// === impl Budget ===
 
-impl BufferPool {
-    /// A pool of at most `most` buffers of `buffer_size` bytes.
-    pub(super) fn new(buffer_size: usize, most: usize) -> Arc<Self> {
-        Arc::new(Self {
-            free: Mutex::default(),
-            buffer_size,
-            most,
-            made: Mutex::new(0),
+impl Budget {
+    /// An empty buffer with room for `size` bytes: one that was used before, or new memory.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no memory to map.
+    pub(super) fn buffer(self: &Arc<Self>, size: usize) -> Result<PartBuffer> {
+        let (memory, draw) = match self.reuse(size) {
+            Some(reused) => reused,
+            None => {
+                let mapped = MmapMut::map_anon(size.max(1));
+                let mapped =
+                    mapped.map_err(|error| Error::internal("map a part's memory", error))?;
+                (mapped, self.begin())
+            }
+        };
+        Ok(PartBuffer {
+            memory: Some(memory),
+            length: 0,
+            draw,
         })
-    }
-
-    /// An empty buffer with room for `size` bytes; its pages are not touched before they are written.
-    pub(super) fn take(self: &Arc<Self>, size: usize) -> PartBuffer {
-        if size == self.buffer_size {
-            if let Some(bytes) = self
-                .free
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop()
-            {
-                return PartBuffer {
-                    bytes,
-                    home: Some(Arc::clone(self)),
-                };
-            }
-            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-            if *made < self.most {
-                *made += 1;
-                return PartBuffer {
-                    bytes: BytesMut::with_capacity(size),
-                    home: Some(Arc::clone(self)),
-                };
-            }
-        }
-        PartBuffer {
-            bytes: BytesMut::with_capacity(size),
-            home: None,
-        }
     }
 }
 
 // === impl PartBuffer ===
 
 impl PartBuffer {
-    /// Appends bytes: the one copy the gateway makes of them.
-    pub(super) fn extend(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+    /// Appends bytes, which must fit: the one copy the gateway makes of them. Draws for them first.
+    ///
+    /// # Errors
+    /// As [`Draw::draw`]; then nothing was appended.
+    pub(super) async fn extend(&mut self, bytes: &[u8]) -> Result<()> {
+        let end = self.length + bytes.len();
+        let missing = (end as u64).saturating_sub(self.draw.drawn());
+        if missing > 0 {
+            let reuses = self.length == 0 && self.capacity() == PART_SIZE;
+            if let Some(memory) = self.draw.draw(missing, reuses).await? {
+                self.memory = Some(memory);
+            }
+        }
+        if let Some(memory) = &mut self.memory {
+            memory[self.length..end].copy_from_slice(bytes);
+        }
+        self.length = end;
+        Ok(())
+    }
+
+    fn capacity(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.len() as u64)
+    }
+
+    /// Ends when the part is recalled for being slow: drop it then.
+    pub(super) async fn recalled(&self) {
+        self.draw.recalled(self.length as u64).await;
     }
 
     /// How many bytes it holds.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.length
     }
 
-    /// Shares the bytes; the memory goes back to its pool with the last of them.
+    /// Shares the bytes; the memory goes back to the budget with the last of them.
     pub(super) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -86,41 +90,102 @@ impl PartBuffer {
 
 impl AsRef<[u8]> for PartBuffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.memory
+            .as_deref()
+            .map_or(&[], |memory| &memory[..self.length])
     }
 }
 
 impl Drop for PartBuffer {
     fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            let mut bytes = std::mem::take(&mut self.bytes);
-            bytes.clear();
-            home.free
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(bytes);
+        if let Some(memory) = self.memory.take() {
+            self.draw.keep(memory);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn a_pooled_buffer_comes_back_empty_with_the_last_share_of_its_bytes() {
-        let pool = BufferPool::new(1024, 1);
-        let mut first = pool.take(1024);
-        first.extend(b"abc");
-        let address = first.as_ref().as_ptr();
-        let bytes = first.freeze();
+    use super::*;
+    use crate::upload::MIB;
+
+    const SIZE: usize = 5 << 20;
+
+    fn budget(parts: u64) -> Arc<Budget> {
+        Budget::new((parts + 1) * PART_SIZE, PART_SIZE, Duration::from_secs(1))
+    }
+
+    async fn full(budget: &Arc<Budget>) -> PartBuffer {
+        let mut buffer = budget.buffer(SIZE).unwrap();
+        buffer.extend(&vec![7; SIZE]).await.unwrap();
+        buffer
+    }
+
+    #[tokio::test]
+    async fn a_full_buffer_is_used_again_once_the_last_share_of_its_bytes_is_gone() {
+        let budget = budget(4);
+        let bytes = full(&budget).await.freeze();
         let share = bytes.slice(1..);
+        let address = bytes.as_ptr();
         drop(bytes);
-        assert_ne!(pool.take(1024).as_ref().as_ptr(), address, "still shared");
+        let mut other = budget.buffer(SIZE).unwrap();
+        other.extend(b"x").await.unwrap();
+        assert_ne!(other.as_ref().as_ptr(), address, "still shared");
         drop(share);
-        let mut again = pool.take(1024);
+        let mut again = budget.buffer(SIZE).unwrap();
         assert_eq!(again.len(), 0);
-        again.extend(b"x");
+        again.extend(b"xyz").await.unwrap();
+        assert_eq!(again.as_ref(), b"xyz");
         assert_eq!(again.as_ref().as_ptr(), address);
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_a_part_are_its_buffer_and_no_copy_of_it() {
+        let buffer = full(&budget(4)).await;
+        let address = buffer.as_ref().as_ptr();
+        let bytes = buffer.freeze();
+        assert_eq!(bytes.as_ptr(), address);
+        assert_eq!(bytes.clone().as_ptr(), address);
+    }
+
+    #[tokio::test]
+    async fn idle_buffers_make_room_for_who_needs_their_bytes() {
+        let budget = budget(2);
+        drop(full(&budget).await);
+        // Both are smaller than a part, so neither can use the idle one.
+        let mut first = budget.buffer(SIZE - 1).unwrap();
+        let mut second = budget.buffer(SIZE - 1).unwrap();
+        for buffer in [&mut first, &mut second] {
+            buffer.extend(&vec![7; SIZE - 1]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_waits_for_its_first_bytes_gets_a_whole_buffer() {
+        // No room but the reserve, which is lent.
+        let budget = budget(1);
+        let first = full(&budget).await;
+        let address = first.as_ref().as_ptr();
+        let _reserved = full(&budget).await;
+        let mut next = budget.buffer(SIZE).unwrap();
+        let appended = {
+            let mut appending = std::pin::pin!(next.extend(b"x"));
+            assert!(futures::poll!(appending.as_mut()).is_pending());
+            drop(first.freeze());
+            appending.await
+        };
+        appended.unwrap();
+        assert_eq!(next.as_ref().as_ptr(), address);
+    }
+
+    #[tokio::test]
+    async fn a_buffer_that_came_full_needs_no_further_draw() {
+        let budget = budget(1);
+        drop(full(&budget).await);
+        let mut again = budget.buffer(SIZE).unwrap();
+        again.extend(&vec![7; SIZE]).await.unwrap();
+        assert_eq!(again.len() as u64, 5 * MIB);
     }
 }

@@ -98,7 +98,6 @@ impl Receiver {
             number,
             span,
             buffer,
-            draw,
         } = filling;
         let bytes = buffer.freeze();
         // Before anything is put: a wrong file is not stored at all.
@@ -111,7 +110,7 @@ impl Receiver {
             number,
             offset: span.offset,
             bytes,
-            draw,
+            is_last: true,
             link,
         };
         let whole = self

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Gateway, Storage, budget::Draw, taken_over};
+use super::{Gateway, Storage, taken_over};
 use crate::{
     blobs::{NewObject, NewPart, Put, Session},
     error::{Error, Kind, Reason, Result},
@@ -29,8 +29,8 @@ pub(super) struct ReceivedPart {
     pub(super) number: u32,
     pub(super) offset: u64,
     pub(super) bytes: Bytes,
-    /// Given back once the part is stored.
-    pub(super) draw: Draw,
+    /// Whether the sender now waits for it.
+    pub(super) is_last: bool,
     pub(super) link: Option<DigestLink>,
 }
 
@@ -71,34 +71,36 @@ impl DigestChain {
 impl Gateway {
     /// Puts a part into its session and records it.
     pub(super) async fn store_part(&self, to: &Destination, part: ReceivedPart) -> Result<Part> {
-        let md5 = self.hasher.part(part.bytes.clone()).await?;
         let session = Session {
             key: &to.key,
             id: &to.session,
         };
-        let put = self.patience.hold(|| {
-            let body = part.bytes.clone();
-            to.storage.store.put_part(
-                &session,
-                NewPart {
+        let put = async {
+            let md5 = self.hasher.part(part.bytes.clone(), part.is_last).await?;
+            let put = self.patience.hold(|| {
+                let part = NewPart {
                     number: part.number,
                     writer: to.writer,
                     md5,
-                    body,
-                },
-            )
-        });
+                    body: part.bytes.clone(),
+                };
+                to.storage.store.put_part(&session, part)
+            });
+            Ok((md5, put.await?))
+        };
         // Both to their end, whatever becomes of the put: the next part waits for this link.
-        let (receipt, digest) = tokio::join!(put, self.follow(part.link, &part.bytes));
+        let (put, digest) = tokio::join!(put, self.follow(part.link, &part.bytes));
+        let (md5, receipt) = put?;
         let stored = Part {
             number: part.number,
             offset: part.offset,
             size: part.bytes.len() as u64,
             md5,
-            receipt: receipt?,
+            receipt,
             digest: digest?,
         };
-        drop((part.bytes, part.draw));
+        // Gives its memory back.
+        drop(part.bytes);
         self.record_part(&to.upload_id, to.writer, &stored).await?;
         Ok(stored)
     }
@@ -112,7 +114,7 @@ impl Gateway {
         writer: WriterTag,
         part: ReceivedPart,
     ) -> Result<Result<Part, ReceivedPart>> {
-        let md5 = self.hasher.part(part.bytes.clone()).await?;
+        let md5 = self.hasher.part(part.bytes.clone(), true).await?;
         let object = new_object(upload, Some(md5));
         let put = self
             .patience
@@ -139,7 +141,7 @@ impl Gateway {
 
     /// The MD5 of bytes that are only compared.
     pub(super) async fn digest(&self, bytes: Bytes) -> Result<Md5> {
-        self.hasher.part(bytes).await
+        self.hasher.part(bytes, true).await
     }
 
     async fn follow(&self, link: Option<DigestLink>, bytes: &Bytes) -> Result<Option<DigestState>> {

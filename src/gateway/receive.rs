@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Caller, Fence, Gateway, Storage,
-    budget::{Draw, overloaded},
+    budget::overloaded,
     buffers::PartBuffer,
     message::{Chunk, Counts, Message, Observer},
     open::{Opened, too_large},
@@ -49,7 +49,6 @@ pub(super) struct Filling {
     pub(super) number: u32,
     pub(super) span: Span,
     pub(super) buffer: PartBuffer,
-    pub(super) draw: Draw,
 }
 
 // === impl Gateway ===
@@ -138,7 +137,7 @@ where
 /// Ends when others need the memory of the part that is being received more than it does.
 async fn recalled(filling: Option<&Filling>) {
     match filling {
-        Some(filling) => filling.draw.recalled().await,
+        Some(filling) => filling.buffer.recalled().await,
         None => std::future::pending().await,
     }
 }
@@ -228,8 +227,7 @@ impl Receiver {
             };
             let room = to_usize(filling.span.size) - filling.buffer.len();
             let piece = data.split_to(room.min(data.len()));
-            filling.draw.draw(piece.len() as u64).await?;
-            filling.buffer.extend(&piece);
+            filling.buffer.extend(&piece).await?;
             offset += piece.len() as u64;
             self.next_offset = Some(offset);
             if piece.len() == room && !self.is_held_for_single_put() {
@@ -292,12 +290,11 @@ impl Receiver {
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
         let (number, span) =
             planned.ok_or_else(|| Error::fault("begin a part: outside the plan"))?;
-        let buffer = self.gateway.buffers.take(to_usize(span.size));
+        let buffer = self.gateway.budget.buffer(to_usize(span.size))?;
         Ok(Filling {
             number,
             span,
             buffer,
-            draw: self.gateway.budget.begin(),
         })
     }
 
@@ -314,7 +311,6 @@ impl Receiver {
             number,
             span,
             buffer,
-            draw,
         } = filling;
         let bytes = buffer.freeze();
         if let Some(recorded) = self.upload.parts.get(number) {
@@ -336,12 +332,14 @@ impl Receiver {
         }
         let permit = Arc::clone(&self.gateway.in_flight).acquire_owned().await;
         let permit = permit.map_err(|error| Error::internal("send a part", error))?;
+        let end = span.offset + bytes.len() as u64;
+        let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
         let link = self.chain.as_mut().map(DigestChain::link);
         let part = ReceivedPart {
             number,
             offset: span.offset,
             bytes,
-            draw,
+            is_last,
             link,
         };
         let gateway = Arc::clone(&self.gateway);

@@ -66,6 +66,11 @@ impl Server {
         self.port
     }
 
+    /// Its process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The directory of its files.
     pub fn directory(&self) -> &Path {
         self.directory.path()

@@ -1,0 +1,115 @@
+//! The same files to the same store without the gateway: `aws-sdk-s3` multipart uploads from this process.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::{
+    Client,
+    primitives::ByteStream,
+    types::{CompletedMultipartUpload, CompletedPart},
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, future, stream};
+use tokio::sync::Semaphore;
+use upload_gateway::{config::Limits, upload::PART_SIZE};
+
+use crate::{Load, Result, payload::Payload, store::Store};
+
+/// A multipart upload.
+#[derive(Debug)]
+struct Upload {
+    client: Client,
+    bucket: String,
+    key: String,
+    id: String,
+    /// Shared by all uploads.
+    slots: Arc<Semaphore>,
+}
+
+/// Uploads all files of `load` at once, with as many parts in flight as the gateway has, and returns their keys.
+pub(crate) async fn upload(store: &Store, load: Load, payload: &Payload) -> Result<Vec<String>> {
+    let client = store.client();
+    let slots = Arc::new(Semaphore::new(usize::try_from(
+        Limits::default().parts_in_flight_total,
+    )?));
+    let files = (0..load.streams).map(|number| {
+        let key = format!("direct/{number}");
+        let (client, bucket, slots) = (client.clone(), store.bucket.clone(), Arc::clone(&slots));
+        let payload = payload.clone();
+        let file = tokio::spawn(async move {
+            Upload::begin(client, bucket, key, slots)
+                .await?
+                .run(payload, load.file_size)
+                .await
+        });
+        async { file.await? }
+    });
+    future::try_join_all(files).await
+}
+
+impl Upload {
+    async fn begin(
+        client: Client,
+        bucket: String,
+        key: String,
+        slots: Arc<Semaphore>,
+    ) -> Result<Self> {
+        let begun = client
+            .create_multipart_upload()
+            .bucket(&bucket)
+            .key(&key)
+            .send()
+            .await?;
+        let id = begun.upload_id.ok_or("a multipart upload without an id")?;
+        Ok(Self {
+            client,
+            bucket,
+            key,
+            id,
+            slots,
+        })
+    }
+
+    async fn run(self, payload: Payload, file_size: u64) -> Result<String> {
+        let in_flight = usize::try_from(Limits::default().parts_in_flight)?;
+        let mut parts: Vec<CompletedPart> =
+            stream::iter((1..).zip(payload.pieces(file_size, PART_SIZE)))
+                .map(|(number, (_, bytes))| self.part(number, bytes))
+                .buffer_unordered(in_flight)
+                .try_collect()
+                .await?;
+        parts.sort_by_key(CompletedPart::part_number);
+        let parts = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts))
+            .build();
+        let request = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(&self.key);
+        request
+            .upload_id(&self.id)
+            .multipart_upload(parts)
+            .send()
+            .await?;
+        Ok(self.key)
+    }
+
+    async fn part(&self, number: i32, bytes: Bytes) -> Result<CompletedPart> {
+        let _slot = self.slots.acquire().await?;
+        let request = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(&self.key)
+            .upload_id(&self.id);
+        let stored = request
+            .part_number(number)
+            .body(ByteStream::from(bytes))
+            .send()
+            .await?;
+        Ok(CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(stored.e_tag)
+            .build())
+    }
+}

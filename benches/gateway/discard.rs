@@ -1,0 +1,247 @@
+//! A store that reads parts and drops them: S3's multipart calls, without a check and without a copy.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Query, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{AppendHeaders, IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::StreamExt;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+
+use crate::Result;
+
+/// The metadata the gateway looks for when it has made an object.
+const UPLOAD_ID: &str = "x-amz-meta-upload_id";
+
+/// The header the store of a part is asked to check.
+const CONTENT_MD5: &str = "content-md5";
+
+/// What is remembered: sizes and tags.
+#[derive(Debug, Default)]
+struct Discarded {
+    sessions: Mutex<HashMap<String, Session>>,
+    objects: Mutex<HashMap<String, Object>>,
+    last_session: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Session {
+    metadata: Option<String>,
+    parts: BTreeMap<u32, Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    size: u64,
+    etag: String,
+}
+
+#[derive(Debug, Clone)]
+struct Object {
+    size: u64,
+    etag: String,
+    metadata: Option<String>,
+}
+
+/// What tells S3's calls apart, besides the method.
+#[derive(Debug, Deserialize)]
+struct Call {
+    uploads: Option<String>,
+    #[serde(rename = "uploadId")]
+    session: Option<String>,
+    #[serde(rename = "partNumber")]
+    part: Option<u32>,
+}
+
+/// Starts the store and returns its endpoint. It runs until the process ends.
+pub(crate) async fn start() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}", listener.local_addr()?);
+    let store = Router::new().fallback(answer).with_state(Arc::default());
+    tokio::spawn(axum::serve(listener, store).into_future());
+    Ok(endpoint)
+}
+
+async fn answer(
+    State(store): State<Arc<Discarded>>,
+    Query(call): Query<Call>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let size = match count(body).await {
+        Ok(size) => size,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let key = head.uri.path().to_owned();
+    match (head.method, call.session, call.part) {
+        (Method::POST, None, _) if call.uploads.is_some() => store.begin(&head.headers),
+        (Method::PUT, Some(session), Some(number)) => {
+            store.put_part(&session, number, size, &head.headers)
+        }
+        (Method::GET, Some(session), _) => store.list_parts(&session),
+        (Method::POST, Some(session), _) => store.complete(&session, key),
+        (Method::PUT, None, _) => store.put_object(key, size, &head.headers),
+        (Method::HEAD, ..) => store.head(&key),
+        (Method::DELETE, session, _) => store.delete(session, &key),
+        _ => StatusCode::NOT_IMPLEMENTED.into_response(),
+    }
+}
+
+/// Reads a body to its end and keeps its size.
+async fn count(body: Body) -> std::result::Result<u64, axum::Error> {
+    let mut pieces = body.into_data_stream();
+    let mut size = 0;
+    while let Some(piece) = pieces.next().await {
+        size += piece?.len() as u64;
+    }
+    Ok(size)
+}
+
+impl Discarded {
+    fn begin(&self, headers: &HeaderMap) -> Response {
+        let id = self
+            .last_session
+            .fetch_add(1, Ordering::Relaxed)
+            .to_string();
+        let session = Session {
+            metadata: metadata(headers),
+            parts: BTreeMap::new(),
+        };
+        lock(&self.sessions).insert(id.clone(), session);
+        xml(&format!(
+            "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+        ))
+    }
+
+    fn put_part(&self, session: &str, number: u32, size: u64, headers: &HeaderMap) -> Response {
+        let etag = etag(headers);
+        match lock(&self.sessions).get_mut(session) {
+            None => no_such_upload(),
+            Some(session) => {
+                session.parts.insert(
+                    number,
+                    Part {
+                        size,
+                        etag: etag.clone(),
+                    },
+                );
+                [(header::ETAG, etag)].into_response()
+            }
+        }
+    }
+
+    fn list_parts(&self, session: &str) -> Response {
+        let sessions = lock(&self.sessions);
+        let Some(session) = sessions.get(session) else {
+            return no_such_upload();
+        };
+        let mut list = String::from("<ListPartsResult><IsTruncated>false</IsTruncated>");
+        for (number, Part { size, etag }) in &session.parts {
+            // Fails for no String.
+            let _ = write!(
+                list,
+                "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size></Part>"
+            );
+        }
+        list.push_str("</ListPartsResult>");
+        xml(&list)
+    }
+
+    fn complete(&self, session: &str, key: String) -> Response {
+        let Some(session) = lock(&self.sessions).remove(session) else {
+            return no_such_upload();
+        };
+        let object = Object {
+            size: session.parts.values().map(|part| part.size).sum(),
+            etag: format!("\"{:032x}-{}\"", 0, session.parts.len()),
+            metadata: session.metadata,
+        };
+        let answer = format!(
+            "<CompleteMultipartUploadResult><ETag>{}</ETag></CompleteMultipartUploadResult>",
+            object.etag
+        );
+        lock(&self.objects).insert(key, object);
+        xml(&answer)
+    }
+
+    fn put_object(&self, key: String, size: u64, headers: &HeaderMap) -> Response {
+        let object = Object {
+            size,
+            etag: etag(headers),
+            metadata: metadata(headers),
+        };
+        let answer = [(header::ETAG, object.etag.clone())].into_response();
+        lock(&self.objects).insert(key, object);
+        answer
+    }
+
+    fn head(&self, key: &str) -> Response {
+        // A bucket, `/name`, always is there.
+        if key.matches('/').count() == 1 {
+            return StatusCode::OK.into_response();
+        }
+        let Some(object) = lock(&self.objects).get(key).cloned() else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        let metadata = AppendHeaders(object.metadata.map(|id| (UPLOAD_ID, id)));
+        let head = [
+            (header::ETAG, object.etag),
+            (header::CONTENT_LENGTH, object.size.to_string()),
+        ];
+        (head, metadata).into_response()
+    }
+
+    fn delete(&self, session: Option<String>, key: &str) -> Response {
+        match session {
+            Some(session) => drop(lock(&self.sessions).remove(&session)),
+            None => drop(lock(&self.objects).remove(key)),
+        }
+        StatusCode::NO_CONTENT.into_response()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn metadata(headers: &HeaderMap) -> Option<String> {
+    Some(headers.get(UPLOAD_ID)?.to_str().ok()?.to_owned())
+}
+
+/// The entity tag that S3 gives to the bytes `Content-MD5` describes; without it, any.
+fn etag(headers: &HeaderMap) -> String {
+    let md5 = headers
+        .get(CONTENT_MD5)
+        .and_then(|md5| STANDARD.decode(md5).ok());
+    let digits: String = md5
+        .unwrap_or_default()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("\"{digits:0>32}\"")
+}
+
+fn xml(text: &str) -> Response {
+    ([(header::CONTENT_TYPE, "application/xml")], text.to_owned()).into_response()
+}
+
+fn no_such_upload() -> Response {
+    (
+        StatusCode::NOT_FOUND,
+        xml("<Error><Code>NoSuchUpload</Code></Error>"),
+    )
+        .into_response()
+}

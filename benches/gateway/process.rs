@@ -1,0 +1,77 @@
+//! The gateway as a process of its own, and what Linux counts of it.
+
+use std::{fs, process::Command, time::Duration};
+
+use tempfile::TempDir;
+
+use crate::{Result, common::Server, store::Store};
+
+/// The unit of times in `/proc`: 100 to the second on every Linux this runs on (`getconf CLK_TCK`).
+const TICK: Duration = Duration::from_millis(10);
+
+/// A running gateway with default limits, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    /// Where its gRPC is.
+    pub(crate) address: String,
+    process: Server,
+    _configuration: TempDir,
+}
+
+impl Gateway {
+    pub(crate) fn start(store: &Store, redis_url: &str) -> Result<Self> {
+        let configuration = TempDir::with_prefix("upload-gateway-bench.")?;
+        let file = configuration.path().join("config.toml");
+        fs::write(&file, store.configuration())?;
+        let process = Server::start(|port, directory| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
+            command
+                .env_clear()
+                .current_dir(directory)
+                .args([
+                    "serve",
+                    "--http-listen",
+                    "127.0.0.1:0",
+                    "--redis-url",
+                    redis_url,
+                ])
+                .args(["--grpc-listen", &format!("127.0.0.1:{port}"), "--config"])
+                .arg(&file);
+            command
+        });
+        Ok(Self {
+            address: format!("http://127.0.0.1:{}", process.port()),
+            process,
+            _configuration: configuration,
+        })
+    }
+
+    /// What it has used so far, user and system.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = self.proc("stat")?;
+        // The second field is the program's name in parentheses; utime and stime are the 14th and 15th.
+        let fields = stat.rsplit_once(')').ok_or("no name in /proc/PID/stat")?.1;
+        let ticks: Vec<u32> = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(str::parse)
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(TICK * ticks.iter().sum())
+    }
+
+    /// The most memory it has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> Result<u64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.ok_or("no VmHWM in /proc/PID/status")?.parse::<u64>()? * 1024)
+    }
+
+    fn proc(&self, file: &str) -> Result<String> {
+        Ok(fs::read_to_string(format!(
+            "/proc/{}/{file}",
+            self.process.id()
+        ))?)
+    }
+}

@@ -1,0 +1,180 @@
+//! The table, ready for the README.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the table is what a benchmark is for"
+)]
+
+use std::{fs, time::Duration};
+
+use upload_gateway::config::Limits;
+
+use crate::{GIB, Load, MIB, Measurement};
+
+/// The least part of the direct upload's throughput that the gateway is to reach, where the store is the limit.
+const LEAST_RATIO: f64 = 0.7;
+
+/// The most CPU seconds a GiB is to cost, without and with a digest of the whole file.
+const MOST_CPU: [f64; 2] = [2.4, 4.2];
+
+/// The memory in bytes that the gateway may have besides its budget and its streams' windows and messages.
+const BASE_MEMORY: u64 = 48 * MIB;
+
+/// What was measured so far.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    measurements: Vec<Measurement>,
+}
+
+/// Something the reader should know, beside the table.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+impl Report {
+    pub(crate) fn begin() -> Self {
+        println!("{}\n", machine());
+        println!(
+            "| store | load | file digest | gateway MiB/s | direct MiB/s | ratio | CPU s/GiB | peak RSS MiB \
+             | Redis round trips per part: recording (all) |"
+        );
+        println!("|---|---|---|---:|---:|---:|---:|---:|---:|");
+        Self::default()
+    }
+
+    pub(crate) fn add(&mut self, measurement: Measurement) {
+        let Measurement {
+            store,
+            load,
+            file_digest,
+            parts,
+            round_trips,
+            ..
+        } = measurement;
+        let parts = count(parts);
+        println!(
+            "| {store} | {} | {} | {:.0} | {:.0} | {:.2} | {:.2} | {} | {:.2} ({:.2}) |",
+            load,
+            if file_digest { "yes" } else { "no" },
+            throughput(load, measurement.through),
+            throughput(load, measurement.direct),
+            measurement.ratio(),
+            measurement.cpu_per_gib(),
+            measurement.peak_memory / MIB,
+            count(round_trips.commonest) / parts,
+            count(round_trips.all) / parts,
+        );
+        self.measurements.push(measurement);
+    }
+
+    /// Whether what was aimed at was reached.
+    pub(crate) fn end(self) {
+        println!();
+        let all = &self.measurements;
+        let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
+        let ratio = least(
+            &mut all
+                .iter()
+                .filter(|one| one.store == "versitygw")
+                .map(Measurement::ratio),
+        );
+        if ratio.is_finite() {
+            judge(
+                ratio >= LEAST_RATIO,
+                &format!("ratio against the strict store ≥ {LEAST_RATIO}: {ratio:.2}"),
+            );
+        }
+        for (file_digest, most) in [false, true].into_iter().zip(MOST_CPU) {
+            let with = if file_digest { "with" } else { "without" };
+            let cpu = all
+                .iter()
+                .filter(|one| one.file_digest == file_digest)
+                .map(Measurement::cpu_per_gib);
+            let cpu = cpu.fold(0.0, f64::max);
+            judge(
+                cpu <= most,
+                &format!("CPU s/GiB {with} a file digest ≤ {most}: {cpu:.2}"),
+            );
+        }
+        let mut loads: Vec<Load> = Vec::new();
+        for Measurement { load, .. } in all {
+            if !loads.contains(load) {
+                loads.push(*load);
+            }
+        }
+        for load in loads {
+            let peak = all
+                .iter()
+                .filter(|one| one.load == load)
+                .map(|one| one.peak_memory)
+                .max()
+                .unwrap_or_default();
+            let most = most_memory(load);
+            let (peak_mib, most_mib) = (peak / MIB, most / MIB);
+            judge(
+                peak <= most,
+                &format!("peak RSS of {load} ≤ {most_mib} MiB: {peak_mib} MiB"),
+            );
+        }
+        let recorded = all
+            .iter()
+            .map(|one| count(one.round_trips.commonest) / count(one.parts))
+            .fold(0.0, f64::max);
+        judge(
+            recorded <= 1.0,
+            &format!("Redis round trips per part ≤ 1: {recorded:.2}"),
+        );
+    }
+}
+
+impl Measurement {
+    fn ratio(&self) -> f64 {
+        self.direct.as_secs_f64() / self.through.as_secs_f64()
+    }
+
+    fn cpu_per_gib(&self) -> f64 {
+        self.cpu.as_secs_f64() * count(GIB) / count(self.load.bytes())
+    }
+}
+
+/// The byte budget, the process itself, and for each stream its window and one message.
+fn most_memory(load: Load) -> u64 {
+    let limits = Limits::default();
+    // A message is a chunk of the preferred size, which is also the window's.
+    limits.memory_budget.0 + BASE_MEMORY + load.streams * 2 * limits.stream_window.0
+}
+
+fn judge(reached: bool, target: &str) {
+    println!(
+        "- {}: {target}",
+        if reached { "reached" } else { "**missed**" }
+    );
+}
+
+/// In MiB a second.
+fn throughput(load: Load, time: Duration) -> f64 {
+    count(load.bytes()) / count(MIB) / time.as_secs_f64()
+}
+
+/// Exact for all that is counted here.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+/// The processor and how many of it, as Linux names them.
+fn machine() -> String {
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let names = processors
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let names: Vec<&str> = names.map(|(_, name)| name).collect();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{} × {}, Linux {}",
+        names.len(),
+        names.first().unwrap_or(&"unknown processor"),
+        kernel.trim()
+    )
+}

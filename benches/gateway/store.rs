@@ -1,0 +1,92 @@
+//! The two stores.
+
+use aws_sdk_s3::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region},
+};
+
+use crate::{
+    Result,
+    common::{S3Backend, Server},
+    discard,
+};
+
+/// A bucket on loopback.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) name: &'static str,
+    pub(crate) bucket: String,
+    endpoint: String,
+    access_key: &'static str,
+    secret_key: &'static str,
+    _server: Option<Server>,
+}
+
+impl Store {
+    /// An S3 server that checks everything.
+    pub(crate) fn strict(server: Server, backend: S3Backend) -> Self {
+        Self {
+            name: "versitygw",
+            bucket: backend.bucket,
+            endpoint: backend.endpoint,
+            access_key: backend.access_key,
+            secret_key: backend.secret_key,
+            _server: Some(server),
+        }
+    }
+
+    /// One that checks and keeps nothing. It runs in this process.
+    pub(crate) async fn discarding() -> Result<Self> {
+        Ok(Self {
+            name: "discarding",
+            bucket: "discarded".to_owned(),
+            endpoint: discard::start().await?,
+            access_key: "anybody",
+            secret_key: "anything",
+            _server: None,
+        })
+    }
+
+    /// The SDK as it comes, but for the address.
+    pub(crate) fn client(&self) -> Client {
+        let credentials = Credentials::from_keys(self.access_key, self.secret_key, None);
+        let configuration = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(&self.endpoint)
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(credentials)
+            .force_path_style(true)
+            .build();
+        Client::from_conf(configuration)
+    }
+
+    /// Makes room for the next case.
+    pub(crate) async fn delete(&self, keys: Vec<String>) -> Result<()> {
+        let client = self.client();
+        for key in keys {
+            client
+                .delete_object()
+                .bucket(&self.bucket)
+                .key(key)
+                .send()
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A gateway's configuration with this store alone.
+    pub(crate) fn configuration(&self) -> String {
+        let Self {
+            name,
+            bucket,
+            endpoint,
+            access_key,
+            secret_key,
+            ..
+        } = self;
+        format!(
+            "[[storage]]\nid = \"{name}\"\nkind = \"s3\"\nbucket = \"{bucket}\"\nregion = \"us-east-1\"\n\
+             endpoint = \"{endpoint}\"\naccess_key_id = \"{access_key}\"\nsecret_access_key = \"{secret_key}\"\n"
+        )
+    }
+}

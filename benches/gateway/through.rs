@@ -1,0 +1,97 @@
+//! Files through the gateway, by a client that does nothing but send.
+
+use futures::{future, stream};
+use tonic::transport::Channel;
+use upload_gateway::{
+    proto::v1::{
+        Chunk, FileMetadata, Finish, GetLimitsRequest, Open, Phase, Upload, UploadRequest,
+        open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
+    },
+    upload::Md5,
+};
+
+use crate::{
+    Load, Result,
+    payload::{Payload, signed},
+};
+
+/// As from several services.
+const STREAMS_PER_CONNECTION: usize = 16;
+
+/// Uploads all files of `load` at once. With `file_md5` the gateway keeps a digest of the whole file, which then must be
+/// this one.
+pub(crate) async fn upload(
+    address: &str,
+    load: Load,
+    payload: &Payload,
+    file_md5: Option<Md5>,
+) -> Result<Vec<Upload>> {
+    let streams = usize::try_from(load.streams)?;
+    let mut clients = Vec::new();
+    for _ in 0..streams.div_ceil(STREAMS_PER_CONNECTION) {
+        clients.push(UploadServiceClient::connect(address.to_owned()).await?);
+    }
+    let limits = clients[0]
+        .get_limits(GetLimitsRequest::default())
+        .await?
+        .into_inner();
+    let chunk_size = u64::try_from(limits.preferred_chunk_size)?;
+    let files = (0..streams).map(|number| {
+        let client = clients[number / STREAMS_PER_CONNECTION].clone();
+        let file = tokio::spawn(send(
+            client,
+            payload.clone(),
+            load.file_size,
+            chunk_size,
+            file_md5,
+        ));
+        async { file.await? }
+    });
+    future::try_join_all(files).await
+}
+
+async fn send(
+    mut client: UploadServiceClient<Channel>,
+    payload: Payload,
+    file_size: u64,
+    chunk_size: u64,
+    file_md5: Option<Md5>,
+) -> Result<Upload> {
+    let size = signed(file_size)?;
+    let file = FileMetadata {
+        file_name: "benchmark.bin".to_owned(),
+        file_size: Some(size),
+        skip_file_digest: file_md5.is_none(),
+        ..FileMetadata::default()
+    };
+    let open = Message::Open(Open {
+        target: Some(Target::File(file)),
+        ..Open::default()
+    });
+    let chunks = payload.pieces(file_size, chunk_size).map(|(offset, data)| {
+        let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+        Message::Chunk(Chunk {
+            offset,
+            data,
+            crc32c: None,
+        })
+    });
+    let finish = Message::Finish(Finish {
+        file_size: Some(size),
+        file_id: file_md5.map(|md5| md5.to_string()),
+    });
+    let messages = [open].into_iter().chain(chunks).chain([finish]);
+    let requests = messages.map(|message| UploadRequest {
+        message: Some(message),
+    });
+    let response = client.upload(stream::iter(requests)).await?.into_inner();
+    let upload = response.upload.ok_or("an answer without an upload")?;
+    let whole = upload
+        .object
+        .as_ref()
+        .is_some_and(|object| object.size == size);
+    if upload.phase() != Phase::Complete || !whole {
+        return Err(format!("not stored: {upload:?}").into());
+    }
+    Ok(upload)
+}
