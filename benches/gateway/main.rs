@@ -6,9 +6,10 @@
 //! case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store through
 //! `aws-sdk-s3` alone, with as many parts in flight. A benchmark is no test: missed targets do not fail it.
 //!
-//! One copy of payload bytes, into the part's buffer, was verified in two ways. `perf record -g` on a gateway under load
-//! shows three callers of memcpy that matter: tonic's decoder, `PartBuffer::extend`, and the kernel at the two sockets;
-//! and the unit tests of `gateway::buffers` hold the bytes handed to the store to be the buffer itself, by its address.
+//! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. Of
+//! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB where that grows its own buffer, 64 MiB by the
+//! receiver into parts' buffers, and 4 MiB by all else together. Unit tests of `gateway::buffers` hold the bytes that go
+//! to the store to be the buffer itself, by its address.
 
 mod direct;
 mod discard;
