@@ -10,7 +10,10 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future, stream};
 use tokio::sync::Semaphore;
-use upload_gateway::{config::Limits, upload::PART_SIZE};
+use upload_gateway::{
+    config::Limits,
+    upload::{Md5, PART_SIZE},
+};
 
 use crate::{Load, Result, payload::Payload, store::Store};
 
@@ -23,10 +26,25 @@ struct Upload {
     id: String,
     /// Shared by all uploads.
     slots: Arc<Semaphore>,
+    integrity: Integrity,
+}
+
+/// What the store is told of a part's bytes, so that it can refuse others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Integrity {
+    /// The SDK's defaults.
+    Default,
+    /// What the gateway tells: their MD5, and nothing in the signature.
+    ContentMd5,
 }
 
 /// Uploads all files of `load` at once, with as many parts in flight as the gateway has, and returns their keys.
-pub(crate) async fn upload(store: &Store, load: Load, payload: &Payload) -> Result<Vec<String>> {
+pub(crate) async fn upload(
+    store: &Store,
+    load: Load,
+    payload: &Payload,
+    integrity: Integrity,
+) -> Result<Vec<String>> {
     let client = store.client();
     let slots = Arc::new(Semaphore::new(usize::try_from(
         Limits::default().parts_in_flight_total,
@@ -36,7 +54,7 @@ pub(crate) async fn upload(store: &Store, load: Load, payload: &Payload) -> Resu
         let (client, bucket, slots) = (client.clone(), store.bucket.clone(), Arc::clone(&slots));
         let payload = payload.clone();
         let file = tokio::spawn(async move {
-            Upload::begin(client, bucket, key, slots)
+            Upload::begin(client, bucket, key, slots, integrity)
                 .await?
                 .run(payload, load.file_size)
                 .await
@@ -52,6 +70,7 @@ impl Upload {
         bucket: String,
         key: String,
         slots: Arc<Semaphore>,
+        integrity: Integrity,
     ) -> Result<Self> {
         let begun = client
             .create_multipart_upload()
@@ -66,6 +85,7 @@ impl Upload {
             key,
             id,
             slots,
+            integrity,
         })
     }
 
@@ -102,11 +122,17 @@ impl Upload {
             .bucket(&self.bucket)
             .key(&self.key)
             .upload_id(&self.id);
-        let stored = request
-            .part_number(number)
-            .body(ByteStream::from(bytes))
-            .send()
-            .await?;
+        let request = request.part_number(number);
+        let stored = match self.integrity {
+            Integrity::Default => request.body(ByteStream::from(bytes)).send().await?,
+            Integrity::ContentMd5 => {
+                let hashed = bytes.clone();
+                let md5 = tokio::task::spawn_blocking(move || Md5::of(&hashed)).await?;
+                let request = request.content_md5(md5.to_string());
+                let request = request.body(ByteStream::from(bytes)).customize();
+                request.disable_payload_signing().send().await?
+            }
+        };
         Ok(CompletedPart::builder()
             .part_number(number)
             .set_e_tag(stored.e_tag)

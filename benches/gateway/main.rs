@@ -29,7 +29,8 @@ use tokio::time::Instant;
 use upload_gateway::proto::v1::Upload;
 
 use self::{
-    payload::Payload, process::Gateway, report::Report, round_trips::RoundTrips, store::Store,
+    direct::Integrity, payload::Payload, process::Gateway, report::Report, round_trips::RoundTrips,
+    store::Store,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -51,7 +52,10 @@ struct Measurement {
     load: Load,
     file_digest: bool,
     through: Duration,
+    /// The same bytes without the gateway, as the SDK sends them by default.
     direct: Duration,
+    /// As `direct`, and the store checks the MD5 of each part, as it does behind the gateway.
+    direct_checked: Duration,
     /// Of the gateway's process alone, user and system.
     cpu: Duration,
     /// In bytes.
@@ -203,16 +207,24 @@ async fn measure(
     drop(gateway);
     store.delete(keys(uploads)).await?;
 
-    let begin = Instant::now();
-    let objects = direct::upload(store, load, payload).await?;
-    let direct = begin.elapsed();
-    store.delete(objects).await?;
+    let mut direct = [Duration::ZERO; 2];
+    for (time, integrity) in direct
+        .iter_mut()
+        .zip([Integrity::Default, Integrity::ContentMd5])
+    {
+        let begin = Instant::now();
+        let objects = direct::upload(store, load, payload, integrity).await?;
+        *time = begin.elapsed();
+        store.delete(objects).await?;
+    }
+    let [direct, direct_checked] = direct;
     Ok(Measurement {
         store: store.name,
         load,
         file_digest,
         through,
         direct,
+        direct_checked,
         cpu,
         peak_memory,
         parts,
