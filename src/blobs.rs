@@ -1,4 +1,4 @@
-//! The port to the blob stores: where parts become objects.
+//! The port to the blob stores: where parts become objects. Each also signs requests for clients ([`sign::Signer`]).
 //!
 //! An adapter sends each request once, bounded in time, and does not retry: the gateway owns retries. Throttling and
 //! unreachable stores are `Unavailable`; refused credentials, missing buckets and answers that make no sense are
@@ -7,6 +7,7 @@
 pub mod azure;
 pub mod embedded;
 pub mod s3;
+pub mod sign;
 
 use std::{
     collections::BTreeMap,
@@ -20,14 +21,15 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::Deserialize;
 
+use self::sign::Signer;
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{Md5, Part, Residence, StoreLimits, UploadId, WriterTag},
+    upload::{CompositeMd5, Md5, Part, Residence, StoreLimits, UploadId, WriterTag},
 };
 
 /// A store that takes objects whole or in parts.
 #[async_trait]
-pub trait BlobStore: Send + Sync + Debug {
+pub trait BlobStore: Signer {
     /// The kind of store.
     fn residence(&self) -> Residence;
 
@@ -74,6 +76,10 @@ pub trait BlobStore: Send + Sync + Debug {
     /// `DataLoss` when the store received other bytes than were sent; `Unimplemented` when it cannot put only if there
     /// is none: a multipart upload of one part does instead.
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put>;
+
+    /// The parts that the object under a key is made of, in order, where the store tells (Azure). `None` where it does
+    /// not, or there is no object. An object that was put whole is made of none.
+    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>>;
 
     /// What lies under a key.
     async fn head(&self, key: &str) -> Result<Option<StoredObject>>;
@@ -138,6 +144,11 @@ pub struct StoredPart {
     pub receipt: String,
     /// Its number, where the store (S3) or the form of its name (Azure) tells.
     pub number: Option<u32>,
+    /// The stream that put it, where its name tells (Azure). A client's own part has none.
+    pub writer: Option<WriterTag>,
+    /// What its receipt reads as. On S3 that is its MD5, unless KMS encrypts it: it counts only where it is what was
+    /// expected.
+    pub md5: Option<Md5>,
     /// Its size in bytes.
     pub size: u64,
 }
@@ -171,6 +182,8 @@ pub struct StoredObject {
     pub size: u64,
     /// Its MD5, where the store computed it itself (S3 single puts without KMS) or was given it.
     pub md5: Option<Md5>,
+    /// The MD5 over its parts' MD5s, where the store computed it (S3 multipart uploads without KMS).
+    pub composite: Option<CompositeMd5>,
     /// Its metadata, keys in lower case; `upload_id` is the gateway's.
     pub metadata: BTreeMap<String, String>,
 }

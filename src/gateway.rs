@@ -12,6 +12,8 @@ mod open;
 mod part;
 mod patience;
 mod receive;
+mod search;
+mod signing;
 mod storage;
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
@@ -22,6 +24,11 @@ use tokio_util::sync::CancellationToken;
 use self::{budget::Budget, hash::Hasher, patience::Patience};
 pub use self::{
     message::{Chunk, Counts, Finish, Message, Observer, Open, Target},
+    search::{Found, SEARCHED_UPLOADS, Search},
+    signing::{
+        DOWNLOAD_LIFETIME, Download, KnownPart, MAX_SIGNED_PARTS, Next, PartToSign, Report,
+        SignedStep, StepType,
+    },
     storage::{Storage, Storages},
 };
 use crate::{

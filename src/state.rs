@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::{
     error::Result,
-    upload::{Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+    upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
 /// How long a record outlives its `expires_at`, so that the sweeper ends it and not the store: 7 days, in seconds.
@@ -28,11 +28,11 @@ pub trait StateStore: Send + Sync + Debug {
     /// of the same id is the echo of a lost answer: [`Creation::Created`].
     async fn create(&self, upload: &Upload) -> Result<Creation>;
 
-    /// Reads a record with all its parts.
+    /// Reads a record with all its parts and claims.
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
 
     /// Makes `writer` the one that may write, if the upload is OPEN: from then on every other writer's
-    /// [`record_part`](Self::record_part) is refused, and parts behind a gap are forgotten, in one step. Sets
+    /// [`record_parts`](Self::record_parts) is refused, and parts behind a gap are forgotten, in one step. Sets
     /// `updated_at` and `expires_at`, bumps the version, and returns the record as it now is. A record in another
     /// phase is returned unchanged.
     async fn take_over(
@@ -42,18 +42,33 @@ pub trait StateStore: Send + Sync + Debug {
         times: Times,
     ) -> Result<Option<Upload>>;
 
-    /// Records one part that the store has acknowledged, if the upload is OPEN and `writer` still its writer. One
-    /// round trip. A number that is recorded keeps its first part. Does not touch the version, so that parts recorded
-    /// side by side do not fight over it; sets `updated_at` and `expires_at`.
-    async fn record_part(
+    /// Records parts that the store has acknowledged, if the upload is OPEN and `writer` still its writer: all of them or
+    /// none, in one round trip. A part takes the place of one of its number. Does not touch the version, so that parts
+    /// recorded side by side do not fight over it; sets `updated_at` and `expires_at`.
+    async fn record_parts(
         &self,
         id: &UploadId,
         writer: WriterTag,
-        part: &Part,
+        parts: &[Part],
         times: Times,
     ) -> Result<PartRecord>;
 
-    /// Replaces everything of a record but its parts, if its version still is `upload.version`; the stored version is
+    /// Notes what a client says of parts, if the upload is `owner`'s and OPEN and its plan has a part of every number
+    /// ([`Upload::part_count`]): all claims or none, in one round trip, whatever else is noted or recorded side by side.
+    /// Then sets `updated_at` and `expires_at`; does not touch the version. A claim without an MD5 leaves the one that
+    /// was noted before.
+    ///
+    /// Returns the record as it now is, summed up: of its parts the last committed one and those of the claimed
+    /// numbers, of its claims none. `None` where there is no such record of `owner`'s.
+    async fn claim(
+        &self,
+        id: &UploadId,
+        owner: &Owner,
+        claims: &[Claim],
+        times: Times,
+    ) -> Result<Option<Upload>>;
+
+    /// Replaces everything of a record but its parts and claims, if its version still is `upload.version`; the stored version is
     /// then one more. Leaving OPEN and COMMITTING releases the fingerprint in the same step. A record that already
     /// holds exactly this under the next version is the echo of a lost answer: [`Update::Updated`].
     async fn update(&self, upload: &Upload) -> Result<Update>;
@@ -61,6 +76,9 @@ pub trait StateStore: Send + Sync + Debug {
     /// Lists an owner's uploads, newest first. Parts are summed up ([`Parts::summary`](crate::upload::Parts::summary)).
     /// A page may hold fewer than `limit` uploads, also none, and still have a next one.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
+
+    /// How many uploads an owner has: a hint, as listings are.
+    async fn count(&self, owner: &Owner) -> Result<u64>;
 
     /// The deployment's secret: the first one ever offered is kept and returned to everybody.
     async fn secret(&self, offered: &Secret) -> Result<Secret>;
@@ -87,10 +105,10 @@ pub enum Creation {
     Exists(Box<Upload>),
 }
 
-/// What became of a part's receipt.
+/// What became of parts' receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartRecord {
-    /// It is recorded, now or before.
+    /// They are recorded, now or before.
     Recorded {
         /// How many parts the contiguous prefix now holds.
         committed: u32,

@@ -14,9 +14,9 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    digest::{DigestState, FileDigest, InvalidDigest, Md5},
+    digest::{CompositeMd5, DigestState, FileDigest, InvalidDigest, Md5},
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
-    part::{Part, Parts, WriterTag},
+    part::{Claim, Claims, Part, Parts, WriterTag},
     plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
 };
 
@@ -52,6 +52,13 @@ pub struct Upload {
     /// The parts the store has acknowledged.
     #[serde(skip)]
     pub parts: Parts,
+    /// The parts that clients say they sent to the store themselves.
+    #[serde(skip)]
+    pub claims: Claims,
+    /// Whether `file_id` only finds the upload again, and is compared with nothing: so it is where a client that puts
+    /// parts itself created it. PlaceOS clients give the MD5 of the first part there.
+    #[serde(default)]
+    pub opaque_file_id: bool,
     /// What lies in the store, once COMPLETE.
     pub object: Option<Object>,
     /// When the record was made.
@@ -85,7 +92,7 @@ pub struct FileMetadata {
     pub file_size: Option<u64>,
     /// The media type the object gets.
     pub file_mime: String,
-    /// For a stream the base64 MD5 of the whole file, which is checked.
+    /// The base64 MD5 of the whole file, which is checked, unless [`Upload::opaque_file_id`].
     pub file_id: Option<String>,
     /// Who may download it, besides its owner.
     pub permissions: Permissions,
@@ -168,6 +175,12 @@ pub enum Event {
         /// The store's name for it.
         session: String,
     },
+    /// A client began another session in place of one that holds nothing, or the store forgot that one. Whoever wrote
+    /// into it is no longer the writer.
+    SessionReplaced {
+        /// The store's name for the new one, if there is one.
+        session: Option<String>,
+    },
     /// All parts are recorded, and one committer begins.
     CommitStarted {
         /// Its right to do so.
@@ -179,7 +192,7 @@ pub enum Event {
     },
     /// The committer finds parts missing, before it asked the store for anything.
     CommitReopened,
-    /// The object was verified in the store.
+    /// The object was verified in the store, whoever committed it there.
     Committed {
         /// What was found there.
         object: Object,
@@ -218,6 +231,17 @@ impl Upload {
                     Phase::Open
                 }
             },
+            (Phase::Open, Event::SessionReplaced { session }) => {
+                if self.session == session {
+                    return Ok(Applied::Same);
+                }
+                if !self.parts.is_empty() {
+                    return Err(Rejected(self.phase));
+                }
+                self.session = session;
+                self.writer = None;
+                Phase::Open
+            }
             (
                 Phase::Open | Phase::Committing,
                 Event::CommitStarted {
@@ -244,7 +268,7 @@ impl Upload {
                 Phase::Open
             }
             (Phase::Open, Event::CommitReopened) => return Ok(Applied::Same),
-            (Phase::Committing, Event::Committed { object }) => {
+            (Phase::Open | Phase::Committing, Event::Committed { object }) => {
                 self.lease = None;
                 self.object = Some(object);
                 Phase::Complete
@@ -262,6 +286,7 @@ impl Upload {
             (
                 Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
                 Event::SessionStarted { .. }
+                | Event::SessionReplaced { .. }
                 | Event::CommitStarted { .. }
                 | Event::CommitReopened
                 | Event::Committed { .. }
@@ -304,17 +329,23 @@ impl Upload {
         }
     }
 
+    /// How many parts the file has, at least one; `None` where its size is not declared.
+    pub fn part_count(&self) -> Option<u32> {
+        let (size, part_size) = (self.file.file_size?, self.plan.part_size()?);
+        u32::try_from(size.div_ceil(part_size).max(1)).ok()
+    }
+
     /// Whether the whole file fits one put, as its only part, and no session was begun for it.
     pub fn fits_single_put(&self, size: u64) -> bool {
         let first_part = self.plan.span(1).map_or(0, |span| span.size);
         self.session.is_none() && size <= SINGLE_PUT_MAX.min(first_part)
     }
 
-    /// The promised MD5 of the whole file, where the sender gave one that a stream can check.
+    /// The promised MD5 of the whole file, where the sender gave one that is meant to be checked.
     pub fn promised_md5(&self) -> Option<Md5> {
-        self.file
-            .file_id
-            .as_deref()
+        let file_id = self.file.file_id.as_deref();
+        file_id
+            .filter(|_| !self.opaque_file_id)
             .and_then(|text| text.parse().ok())
     }
 

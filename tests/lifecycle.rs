@@ -45,6 +45,8 @@ fn upload(phase: Phase) -> Upload {
         writer: None,
         lease: None,
         parts: Parts::default(),
+        claims: upload_gateway::upload::Claims::default(),
+        opaque_file_id: false,
         object: None,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),

@@ -10,7 +10,10 @@ use futures::{TryStreamExt, stream, stream::BoxStream};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use upload_gateway::{
-    blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session, StoredObject, StoredPart},
+    blobs::{
+        BlobStore, Commit, NewObject, NewPart, Put, Session, StoredObject, StoredPart,
+        sign::{SignedRequest, Signer, ToSign},
+    },
     config::Config,
     error::{Error, Kind, Reason, Result},
     gateway::{
@@ -24,6 +27,13 @@ use upload_gateway::{
 /// The embedded store, but for its conditional put.
 #[derive(Debug)]
 struct Unconditional(Arc<dyn BlobStore>);
+
+#[async_trait]
+impl Signer for Unconditional {
+    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+        self.0.sign(request, now).await
+    }
+}
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
@@ -71,6 +81,10 @@ impl BlobStore for Unconditional {
             Reason::NotOffered,
             "no conditional put",
         ))
+    }
+
+    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {
+        self.0.composition(key).await
     }
 
     async fn head(&self, key: &str) -> Result<Option<StoredObject>> {

@@ -10,6 +10,7 @@ mod block_id;
 mod fault;
 mod policy;
 pub mod sas;
+mod sign;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,7 +34,7 @@ use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions,
     models::{
         BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders,
-        BlobContainerClientListBlobsOptions, BlockBlobClientCommitBlockListOptions,
+        BlobContainerClientListBlobsOptions, Block, BlockBlobClientCommitBlockListOptions,
         BlockBlobClientStageBlockOptions, BlockBlobClientStageBlockResultHeaders,
         BlockBlobClientUploadOptions, BlockListType, BlockLookupList,
     },
@@ -278,23 +279,33 @@ impl BlobStore for AzureStore {
             Err(error) if code(&error) == Some("BlobNotFound") => return Ok(Some(Vec::new())),
             Err(error) => return Err(fault("list the blocks", error)),
         };
-        // By name: an uncommitted block goes before the committed one it would replace.
-        let mut parts = BTreeMap::new();
         let committed = list.committed_blocks.into_iter().flatten();
-        for block in committed.chain(list.uncommitted_blocks.into_iter().flatten()) {
-            let (Some(name), Some(size)) = (block.name, block.size) else {
-                continue;
-            };
-            let part = StoredPart {
-                receipt: STANDARD.encode(&name),
-                number: BlockId::from_bytes(&name).map(BlockId::number),
-                size: size.unsigned_abs(),
-            };
-            parts.insert(name, part);
-        }
+        let blocks = committed.chain(list.uncommitted_blocks.into_iter().flatten());
+        // By name: an uncommitted block goes before the committed one it would replace.
+        let parts: BTreeMap<_, _> = blocks
+            .filter_map(stored_part)
+            .map(|part| (part.receipt.clone(), part))
+            .collect();
         let mut parts: Vec<_> = parts.into_values().collect();
         parts.sort_by_key(|part| part.number);
         Ok(Some(parts))
+    }
+
+    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {
+        let blob = self.blob(key).block_blob_client();
+        let answer = self.answer(async {
+            blob.get_block_list(BlockListType::Committed, None)
+                .await?
+                .into_model()
+        });
+        match answer.await {
+            Ok(list) => {
+                let blocks = list.committed_blocks.into_iter().flatten();
+                Ok(Some(blocks.filter_map(stored_part).collect()))
+            }
+            Err(error) if code(&error) == Some("BlobNotFound") => Ok(None),
+            Err(error) => Err(fault("list the blocks", error)),
+        }
     }
 
     async fn commit(
@@ -383,6 +394,7 @@ impl BlobStore for AzureStore {
             etag: entity_tag(etag),
             size: size.ok_or_else(|| Error::fault("describe a blob: no size in the answer"))?,
             md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
+            composite: None,
             metadata: metadata
                 .into_iter()
                 .map(|(key, value)| (key.to_ascii_lowercase(), value))
@@ -457,6 +469,19 @@ impl std::fmt::Debug for AzureStore {
             .field("container", &self.client.url().as_str())
             .finish_non_exhaustive()
     }
+}
+
+/// A block of the store's list; one without name or size is none.
+fn stored_part(block: Block) -> Option<StoredPart> {
+    let (name, size) = (block.name?, block.size?);
+    let id = BlockId::from_bytes(&name);
+    Some(StoredPart {
+        receipt: STANDARD.encode(&name),
+        number: id.map(BlockId::number),
+        writer: id.and_then(BlockId::writer),
+        md5: None,
+        size: size.unsigned_abs(),
+    })
 }
 
 fn metadata(object: &NewObject) -> HashMap<String, String> {

@@ -8,6 +8,7 @@
 
 mod entity_tag;
 mod fault;
+mod sign;
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -33,7 +34,7 @@ use serde::Deserialize;
 use url::Url;
 
 use self::{
-    entity_tag::{entity_tag, is_opaque, md5_of},
+    entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::fault,
 };
 use super::{
@@ -258,8 +259,11 @@ impl BlobStore for S3Store {
                 Err(error) => return Err(fault("list the parts", error)),
             };
             for part in page.parts() {
+                let etag = entity_tag(part.e_tag(), "list the parts")?;
                 parts.push(StoredPart {
-                    receipt: entity_tag(part.e_tag(), "list the parts")?,
+                    md5: md5_of(&etag),
+                    receipt: etag,
+                    writer: None,
                     number: part.part_number().and_then(|number| number.try_into().ok()),
                     size: size(part.size(), "list the parts")?,
                 });
@@ -353,6 +357,10 @@ impl BlobStore for S3Store {
         }
     }
 
+    async fn composition(&self, _key: &str) -> Result<Option<Vec<StoredPart>>> {
+        Ok(None)
+    }
+
     async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
         let answer = self.client.head_object().bucket(&self.bucket).key(key);
         let output = match answer.send().await {
@@ -367,6 +375,7 @@ impl BlobStore for S3Store {
         let metadata = output.metadata.unwrap_or_default();
         Ok(Some(StoredObject {
             md5: md5_of(&etag).filter(|_| !opaque),
+            composite: composite_of(&etag).filter(|_| !opaque),
             etag,
             size: size(output.content_length, "describe an object")?,
             metadata: metadata

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Reason, Result},
     state::Creation,
     upload::{
-        Event, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge, Upload, UploadId,
+        Claims, Event, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge, Upload, UploadId,
         WriterTag, policy,
     },
 };
@@ -146,6 +146,8 @@ impl Gateway {
             writer: Some(writer),
             lease: None,
             parts: Parts::default(),
+            claims: Claims::default(),
+            opaque_file_id: false,
             object: None,
             created_at: times.now,
             updated_at: times.now,

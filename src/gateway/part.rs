@@ -95,7 +95,7 @@ impl Gateway {
             number: part.number,
             offset: part.offset,
             size: part.bytes.len() as u64,
-            md5,
+            md5: Some(md5),
             receipt,
             digest: digest?,
         };
@@ -131,7 +131,7 @@ impl Gateway {
             number: part.number,
             offset: part.offset,
             size,
-            md5,
+            md5: Some(md5),
             receipt,
             digest,
         };
@@ -162,7 +162,10 @@ impl Gateway {
         let times = self.times();
         match self
             .patience
-            .hold(|| self.state.record_part(id, writer, part, times))
+            .hold(|| {
+                self.state
+                    .record_parts(id, writer, std::slice::from_ref(part), times)
+            })
             .await?
         {
             PartRecord::Recorded { .. } => Ok(()),

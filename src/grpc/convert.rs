@@ -113,7 +113,7 @@ pub(super) fn page_token(cursor: Option<&Cursor>) -> String {
 pub(super) fn upload(upload: &Upload) -> v1::Upload {
     let parts = upload.parts.iter_committed().map(|part| v1::Part {
         part: number(part.number),
-        md5: part.md5.to_string(),
+        md5: part.md5.map(|md5| md5.to_string()).unwrap_or_default(),
         size: bytes(part.size),
         offset: bytes(part.offset),
     });

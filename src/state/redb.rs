@@ -22,7 +22,7 @@ use self::tables::{Record, Snapshot, Tables, internal};
 use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
 use crate::{
     error::{Error, Result},
-    upload::{Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+    upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
 /// The most expired records that a create removes on the way: more than it adds, so that they cannot pile up.
@@ -180,13 +180,14 @@ impl StateStore for Redb {
         .await
     }
 
-    async fn record_part(
+    async fn record_parts(
         &self,
         id: &UploadId,
         writer: WriterTag,
-        part: &Part,
+        parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
+        let part = &parts[0];
         let (id, part) = (id.clone(), part.clone());
         self.write(move |tables| {
             let Some(mut record) = tables.record(&id)? else {
@@ -238,6 +239,20 @@ impl StateStore for Redb {
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
         let query = query.clone();
         self.read(move |snapshot| snapshot.page(&query)).await
+    }
+
+    async fn claim(
+        &self,
+        id: &UploadId,
+        owner: &Owner,
+        claims: &[Claim],
+        times: Times,
+    ) -> Result<Option<Upload>> {
+        Err(Error::fault("not there yet"))
+    }
+
+    async fn count(&self, owner: &Owner) -> Result<u64> {
+        Err(Error::fault("not there yet"))
     }
 
     async fn secret(&self, offered: &Secret) -> Result<Secret> {

@@ -26,7 +26,7 @@ use self::{
 use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
 use crate::{
     error::{Error, Result},
-    upload::{Fingerprint, Part, Secret, Upload, UploadId, WriterTag},
+    upload::{Claim, Fingerprint, Owner, Part, Secret, Upload, UploadId, WriterTag},
 };
 
 /// How often a create tries to replace the fingerprint of an upload that is over, before it gives up.
@@ -163,13 +163,14 @@ impl StateStore for Redis {
         Ok(upload)
     }
 
-    async fn record_part(
+    async fn record_parts(
         &self,
         id: &UploadId,
         writer: WriterTag,
-        part: &Part,
+        parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
+        let part = &parts[0];
         let arguments = [
             record::writer_text(Some(writer)),
             part.number.to_string(),
@@ -226,6 +227,20 @@ impl StateStore for Redis {
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
         self.page(query).await
+    }
+
+    async fn claim(
+        &self,
+        id: &UploadId,
+        owner: &Owner,
+        claims: &[Claim],
+        times: Times,
+    ) -> Result<Option<Upload>> {
+        Err(Error::fault("not there yet"))
+    }
+
+    async fn count(&self, owner: &Owner) -> Result<u64> {
+        Err(Error::fault("not there yet"))
     }
 
     async fn secret(&self, offered: &Secret) -> Result<Secret> {

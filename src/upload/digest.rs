@@ -19,6 +19,15 @@ pub struct Md5(pub [u8; 16]);
 #[error("not the base64 of 16 bytes")]
 pub struct InvalidDigest;
 
+/// The MD5 over the MD5s of an object's parts, and their count: what S3 makes the ETag of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompositeMd5 {
+    /// The MD5 of the parts' MD5s in a row.
+    pub md5: Md5,
+    /// How many parts there are.
+    pub parts: u32,
+}
+
 /// A running MD5 over a whole file, which can be put down after any byte and taken up elsewhere.
 #[derive(Clone, Default)]
 pub struct FileDigest(md5::Md5);
@@ -74,6 +83,24 @@ impl TryFrom<String> for Md5 {
 impl From<Md5> for String {
     fn from(md5: Md5) -> Self {
         md5.to_string()
+    }
+}
+
+// === impl CompositeMd5 ===
+
+impl CompositeMd5 {
+    /// The composite of parts with these MD5s, in this order.
+    pub fn of(parts: impl IntoIterator<Item = Md5>) -> Self {
+        let mut all = md5::Md5::new();
+        let mut count = 0;
+        for part in parts {
+            all.update(part.0);
+            count += 1;
+        }
+        Self {
+            md5: Md5(all.finalize().into()),
+            parts: count,
+        }
     }
 }
 

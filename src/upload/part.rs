@@ -1,4 +1,4 @@
-//! Parts, and who wrote them.
+//! Parts, who wrote them, and what clients claim of those they sent to the store themselves.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -20,14 +20,27 @@ pub struct Part {
     pub offset: u64,
     /// Its size in bytes.
     pub size: u64,
-    /// Its MD5.
-    pub md5: Md5,
+    /// Its MD5, where the gateway or the store computed it. A part that a client put itself has none on Azure.
+    pub md5: Option<Md5>,
     /// What a commit names it by: the ETag on S3 (no quotes), the block id on Azure.
     pub receipt: String,
     /// The whole-file digest up to the end of this part, where one is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<DigestState>,
 }
+
+/// What a client says of a part that it sends to the store itself. Never proof that the part exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The part's number, from 1.
+    pub number: u32,
+    /// Its MD5, where the client said one.
+    pub md5: Option<Md5>,
+}
+
+/// All claims of one upload: the latest MD5 of each number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims(BTreeMap<u32, Option<Md5>>);
 
 /// The parts of one upload. *Committed* parts are those of the contiguous prefix 1, 2, 3….
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,17 +80,17 @@ impl fmt::Display for WriterTag {
 // === impl Parts ===
 
 impl Parts {
-    /// What a listing knows: how many parts are committed, and the last of them.
-    pub fn summary(committed: u32, last: Option<Part>) -> Self {
+    /// What a summary knows: how many parts are committed, and some of them.
+    pub fn summary(committed: u32, known: impl IntoIterator<Item = Part>) -> Self {
         Self {
             committed,
-            by_number: last.into_iter().map(|part| (part.number, part)).collect(),
+            by_number: known.into_iter().map(|part| (part.number, part)).collect(),
         }
     }
 
-    /// Adds a part; a number that is recorded keeps its first part.
+    /// Adds a part, in place of one of its number.
     pub fn insert(&mut self, part: Part) {
-        self.by_number.entry(part.number).or_insert(part);
+        self.by_number.insert(part.number, part);
         while self.by_number.contains_key(&(self.committed + 1)) {
             self.committed += 1;
         }
@@ -129,6 +142,41 @@ impl Parts {
     /// Whether no part is known.
     pub fn is_empty(&self) -> bool {
         self.by_number.is_empty()
+    }
+}
+
+// === impl Claims ===
+
+impl Claims {
+    /// Adds a claim. One without an MD5 leaves the one that was claimed before.
+    pub fn insert(&mut self, claim: Claim) {
+        let md5 = self.0.entry(claim.number).or_default();
+        *md5 = claim.md5.or(*md5);
+    }
+
+    /// The MD5 that is claimed of a part.
+    pub fn md5(&self, number: u32) -> Option<Md5> {
+        self.0.get(&number).copied().flatten()
+    }
+
+    /// All claims by number.
+    pub fn iter(&self) -> impl Iterator<Item = Claim> {
+        self.0.iter().map(|(&number, &md5)| Claim { number, md5 })
+    }
+
+    /// Whether no client ever said that it sends parts itself.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Claim> for Claims {
+    fn from_iter<I: IntoIterator<Item = Claim>>(claims: I) -> Self {
+        let mut all = Self::default();
+        for claim in claims {
+            all.insert(claim);
+        }
+        all
     }
 }
 

@@ -270,7 +270,7 @@ pub(crate) fn recorded(number: u32, body: &[u8], receipt: String) -> Part {
         number,
         offset: 0,
         size: body.len() as u64,
-        md5: Md5::of(body),
+        md5: Some(Md5::of(body)),
         receipt,
         digest: None,
     }

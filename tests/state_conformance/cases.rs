@@ -93,7 +93,7 @@ pub(crate) async fn resume_after_a_lost_reply(store: &dyn StateStore) {
     create(store, &upload).await;
     for _ in 0..2 {
         let outcome = store
-            .record_part(&upload.id, writer(1), &part(1), times())
+            .record_parts(&upload.id, writer(1), &[part(1)], times())
             .await;
         assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 1 });
     }
@@ -108,7 +108,7 @@ pub(crate) async fn a_stranger_records_nothing(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let outcome = store
-        .record_part(&upload.id, writer(2), &part(1), times())
+        .record_parts(&upload.id, writer(2), &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
     let nobody = Upload {
@@ -117,7 +117,7 @@ pub(crate) async fn a_stranger_records_nothing(store: &dyn StateStore) {
     };
     create(store, &nobody).await;
     let outcome = store
-        .record_part(&nobody.id, writer(1), &part(1), times())
+        .record_parts(&nobody.id, writer(1), &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
     assert!(get(store, &upload.id).await.parts.is_empty());
@@ -128,7 +128,7 @@ pub(crate) async fn only_the_contiguous_prefix_is_committed(store: &dyn StateSto
     create(store, &upload).await;
     for (number, expected) in [(3, 0), (1, 1), (5, 1), (2, 3), (4, 5)] {
         let outcome = store
-            .record_part(&upload.id, writer(1), &part(number), times())
+            .record_parts(&upload.id, writer(1), &[part(number)], times())
             .await;
         let committed = PartRecord::Recorded {
             committed: expected,
@@ -146,7 +146,7 @@ pub(crate) async fn a_recorded_part_is_never_replaced(store: &dyn StateStore) {
         let mut other = part(number);
         other.receipt = "other".into();
         store
-            .record_part(&upload.id, writer(1), &other, times())
+            .record_parts(&upload.id, writer(1), &[other], times())
             .await
             .unwrap();
         assert_eq!(
@@ -164,11 +164,11 @@ pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
         store.update(&upload).await.unwrap();
         let before = get(store, &upload.id).await;
         let outcome = store
-            .record_part(&upload.id, writer(1), &part(1), times())
+            .record_parts(&upload.id, writer(1), &[part(1)], times())
             .await;
         assert_eq!(outcome.unwrap(), PartRecord::NotOpen(phase));
         let late = store
-            .record_part(&upload.id, writer(2), &part(1), times())
+            .record_parts(&upload.id, writer(2), &[part(1)], times())
             .await;
         assert_eq!(late.unwrap(), PartRecord::TakenOver);
         assert_eq!(get(store, &upload.id).await, before);
@@ -178,7 +178,7 @@ pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
 pub(crate) async fn parts_of_a_missing_record_are_missing(store: &dyn StateStore) {
     let missing = upload(&owner());
     let outcome = store
-        .record_part(&missing.id, writer(1), &part(1), times())
+        .record_parts(&missing.id, writer(1), &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::Missing);
     assert_eq!(store.update(&missing).await.unwrap(), Update::Missing);
@@ -200,11 +200,11 @@ pub(crate) async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_wr
     assert_eq!((taken.parts.committed(), taken.parts.len()), (2, 2));
     assert_eq!((taken.writer, taken.version), (Some(writer(2)), 2));
     let late = store
-        .record_part(&upload.id, writer(1), &part(3), times())
+        .record_parts(&upload.id, writer(1), &[part(3)], times())
         .await;
     assert_eq!(late.unwrap(), PartRecord::TakenOver);
     let next = store
-        .record_part(&upload.id, writer(2), &part(3), times())
+        .record_parts(&upload.id, writer(2), &[part(3)], times())
         .await;
     assert_eq!(next.unwrap(), PartRecord::Recorded { committed: 3 });
     let stale = store.update(&upload).await.unwrap();
@@ -302,7 +302,7 @@ pub(crate) async fn fifty_parts_side_by_side_are_all_recorded(store: &dyn StateS
     let parts: Vec<_> = numbers.into_iter().map(part).collect();
     let calls = parts
         .iter()
-        .map(|part| store.record_part(&upload.id, writer(1), part, times()));
+        .map(|part| store.record_parts(&upload.id, writer(1), std::slice::from_ref(part), times()));
     try_join_all(calls).await.unwrap();
     let stored = get(store, &upload.id).await;
     assert_eq!((stored.parts.committed(), stored.parts.len()), (50, 50));
@@ -316,7 +316,7 @@ pub(crate) async fn writes_set_the_times(store: &dyn StateStore) {
     later.now = later.now.plus(Duration::from_secs(5));
     later.expires_at = later.expires_at.plus(Duration::from_secs(99));
     store
-        .record_part(&upload.id, writer(1), &part(1), later)
+        .record_parts(&upload.id, writer(1), &[part(1)], later)
         .await
         .unwrap();
     let recorded = get(store, &upload.id).await;

@@ -161,7 +161,7 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                 let mut part = part(part_number);
                 part.receipt = format!("{seconds}");
                 let recorded = store
-                    .record_part(id, writer(tag), &part, at(seconds))
+                    .record_parts(id, writer(tag), std::slice::from_ref(&part), at(seconds))
                     .await
                     .unwrap();
                 prop_assert_eq!(

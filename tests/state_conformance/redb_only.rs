@@ -129,7 +129,7 @@ async fn record_at(store: &Redb, upload: &Upload) {
         expires_at: upload.expires_at,
     };
     store
-        .record_part(&upload.id, writer(1), &part(1), times)
+        .record_parts(&upload.id, writer(1), &[part(1)], times)
         .await
         .unwrap();
 }

@@ -93,7 +93,7 @@ async fn keys_end_seven_days_after_the_upload_and_the_secret_never() {
     let mut later = times();
     later.expires_at = later.expires_at.plus(Duration::from_secs(1_000));
     store
-        .record_part(&upload.id, writer(1), &part(1), later)
+        .record_parts(&upload.id, writer(1), &[part(1)], later)
         .await
         .unwrap();
     store.secret(&Secret::random()).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_restart_of_the_server_is_ridden_out() {
     record(&store, &upload.id, [1]).await;
     server.kill();
     let part = part(2);
-    let call = store.record_part(&upload.id, writer(1), &part, times());
+    let call = store.record_parts(&upload.id, writer(1), std::slice::from_ref(&part), times());
     let (outcome, ()) = tokio::join!(call, async { server.restart() });
     assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 2 });
     assert_eq!(get(&store, &upload.id).await.parts.committed(), 2);
@@ -216,7 +216,7 @@ async fn what_cannot_be_read_is_a_fault_and_not_retried() {
         Kind::Internal
     );
     let outcome = store
-        .record_part(&upload.id, writer(1), &part(1), times())
+        .record_parts(&upload.id, writer(1), &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap_err().kind(), Kind::Internal);
     assert!(begun.elapsed() < Duration::from_millis(500));
@@ -300,7 +300,7 @@ async fn a_fail_over_of_the_primary_is_followed() {
     wait_for_replica(&sentinels).await;
     sentinels.fail_over();
     let outcome = store
-        .record_part(&upload.id, writer(1), &part(2), times())
+        .record_parts(&upload.id, writer(1), &[part(2)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 2 });
 }

@@ -65,6 +65,8 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         writer: Some(writer(1)),
         lease: None,
         parts: Parts::default(),
+        claims: upload_gateway::upload::Claims::default(),
+        opaque_file_id: false,
         object: None,
         created_at: times.now,
         updated_at: times.now,
@@ -101,7 +103,7 @@ pub(crate) fn part(number: u32) -> Part {
         number,
         offset: u64::from(number - 1) * PART_SIZE,
         size: PART_SIZE,
-        md5: Md5::of(&number.to_be_bytes()),
+        md5: Some(Md5::of(&number.to_be_bytes())),
         receipt: format!("{:032x}", u128::from(number)),
         digest: Some(digest.state()),
     }
@@ -125,7 +127,7 @@ pub(crate) async fn record(
 ) {
     for number in numbers {
         store
-            .record_part(id, writer(1), &part(number), times())
+            .record_parts(id, writer(1), &[part(number)], times())
             .await
             .unwrap();
     }

@@ -47,6 +47,14 @@ impl BlockId {
         }
     }
 
+    /// The stream that put it; none for a signed one.
+    pub fn writer(self) -> Option<WriterTag> {
+        match self {
+            Self::Streamed { writer, .. } => Some(writer),
+            Self::Signed { .. } => None,
+        }
+    }
+
     /// The name as the SDK takes it.
     pub fn to_bytes(self) -> Vec<u8> {
         match self {

@@ -4,7 +4,7 @@ use aws_sdk_s3::types::ServerSideEncryption;
 
 use crate::{
     error::{Error, Result},
-    upload::Md5,
+    upload::{CompositeMd5, Md5},
 };
 
 /// The entity tag without its quotes. An answer without one was cut off or is no answer of S3: worth another try.
@@ -29,6 +29,15 @@ pub(super) fn md5_of(etag: &str) -> Option<Md5> {
     Some(Md5(md5))
 }
 
+/// The MD5 over parts' MD5s that the entity tag of a multipart upload is, if it looks like one.
+pub(super) fn composite_of(etag: &str) -> Option<CompositeMd5> {
+    let (md5, parts) = etag.split_once('-')?;
+    Some(CompositeMd5 {
+        md5: md5_of(md5)?,
+        parts: parts.parse().ok()?,
+    })
+}
+
 /// Whether entity tags are of ciphertext: all encryptions but S3's own keys.
 pub(super) fn is_opaque(encryption: Option<&ServerSideEncryption>) -> bool {
     encryption.is_some_and(|encryption| *encryption != ServerSideEncryption::Aes256)
@@ -37,6 +46,16 @@ pub(super) fn is_opaque(encryption: Option<&ServerSideEncryption>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_entity_tag_of_a_multipart_upload_is_a_composite() {
+        let composite = CompositeMd5::of([Md5::of(b"one"), Md5::of(b"two")]);
+        let etag = format!("{}-2", composite.md5.to_hex());
+        assert_eq!(composite_of(&etag), Some(composite));
+        for etag in ["", "-2", "x-2", &composite.md5.to_hex()] {
+            assert_eq!(composite_of(etag), None, "{etag}");
+        }
+    }
 
     #[test]
     fn only_plain_entity_tags_are_digests() {
