@@ -75,6 +75,12 @@ pub enum Reason {
     PartReplaced,
     /// The store no longer knows the upload's session.
     SessionLost,
+    /// The client has not begun the store's session yet, or not said its name.
+    SessionNotStarted,
+    /// The store has parts under another session of the upload.
+    SessionInUse,
+    /// The upload was begun without its file's size.
+    SizeUnknown,
     /// A newer stream opened this upload.
     TakenOver,
     /// The stream sent nothing for too long.
@@ -304,6 +310,9 @@ impl Reason {
             Self::DigestMismatch => "DIGEST_MISMATCH",
             Self::PartReplaced => "PART_REPLACED",
             Self::SessionLost => "SESSION_LOST",
+            Self::SessionNotStarted => "SESSION_NOT_STARTED",
+            Self::SessionInUse => "SESSION_IN_USE",
+            Self::SizeUnknown => "SIZE_UNKNOWN",
             Self::TakenOver => "TAKEN_OVER",
             Self::IdleTimeout => "IDLE_TIMEOUT",
             Self::Overloaded => "OVERLOADED",

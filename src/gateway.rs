@@ -5,15 +5,19 @@
 mod budget;
 mod buffers;
 mod commit;
+mod download;
 mod finish;
 mod hash;
+mod inspect;
 mod message;
 mod open;
 mod part;
 mod patience;
 mod receive;
 mod search;
+mod session;
 mod signing;
+mod step;
 mod storage;
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
@@ -23,12 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::{budget::Budget, hash::Hasher, patience::Patience};
 pub use self::{
+    download::{DOWNLOAD_LIFETIME, Download},
     message::{Chunk, Counts, Finish, Message, Observer, Open, Target},
     search::{Found, SEARCHED_UPLOADS, Search},
-    signing::{
-        DOWNLOAD_LIFETIME, Download, KnownPart, MAX_SIGNED_PARTS, Next, PartToSign, Report,
-        SignedStep, StepType,
-    },
+    signing::MAX_SIGNED_PARTS,
+    step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
     storage::{Storage, Storages},
 };
 use crate::{
@@ -313,18 +316,12 @@ impl Gateway {
         }
     }
 
-    /// Leaves nothing of an abandoned upload in the store: neither its session nor, without one, the object of a single
-    /// put that nobody came to record.
+    /// Leaves nothing of an abandoned upload in the store: neither its session nor an object that nobody came to record.
+    /// Its key is nobody else's.
     async fn discard(&self, upload: &Upload) -> Result<()> {
-        if upload.session.is_some() {
-            return self.end_session(upload).await;
-        }
+        self.end_session(upload).await?;
         let (storage, key) = (self.storages.get(&upload.storage_id)?, &upload.object_key);
-        let found = self.patience.hold(|| storage.store.head(key)).await?;
-        if found.is_some_and(|object| object.upload_id() == Some(upload.id.as_str())) {
-            self.patience.hold(|| storage.store.delete(key)).await?;
-        }
-        Ok(())
+        self.patience.hold(|| storage.store.delete(key)).await
     }
 
     async fn end_session(&self, upload: &Upload) -> Result<()> {

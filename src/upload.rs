@@ -175,8 +175,7 @@ pub enum Event {
         /// The store's name for it.
         session: String,
     },
-    /// A client began another session in place of one that holds nothing, or the store forgot that one. Whoever wrote
-    /// into it is no longer the writer.
+    /// A client began another session in place of one that holds nothing, or the store forgot that one.
     SessionReplaced {
         /// The store's name for the new one, if there is one.
         session: Option<String>,
@@ -239,7 +238,6 @@ impl Upload {
                     return Err(Rejected(self.phase));
                 }
                 self.session = session;
-                self.writer = None;
                 Phase::Open
             }
             (
@@ -273,8 +271,12 @@ impl Upload {
                 self.object = Some(object);
                 Phase::Complete
             }
+            // Who looks at the object need not know as much of it as who committed it.
             (Phase::Complete, Event::Committed { object })
-                if self.object.as_ref() == Some(&object) =>
+                if self
+                    .object
+                    .as_ref()
+                    .is_some_and(|known| known.is_same(&object)) =>
             {
                 return Ok(Applied::Same);
             }
@@ -284,7 +286,7 @@ impl Upload {
             }
             (Phase::Aborted, Event::Refused | Event::Abandoned) => return Ok(Applied::Same),
             (
-                Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
+                Phase::Committing | Phase::Complete | Phase::Aborted,
                 Event::SessionStarted { .. }
                 | Event::SessionReplaced { .. }
                 | Event::CommitStarted { .. }
@@ -352,6 +354,14 @@ impl Upload {
     /// Whether it still may become an object.
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Committing)
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.key, &self.etag, self.size) == (&other.key, &other.etag, other.size)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How often a create may find an upload that is gone again when it is opened.
-const MAX_CREATES: usize = 5;
+pub(super) const MAX_CREATES: usize = 5;
 
 /// An upload that a stream has opened.
 #[derive(Debug)]
@@ -53,7 +53,10 @@ impl Gateway {
                 .patience
                 .hold(|| self.state.take_over(id, writer, times))
                 .await?;
-            let upload = taken.ok_or_else(|| Error::upload_not_found(id))?;
+            let mut upload = taken.ok_or_else(|| Error::upload_not_found(id))?;
+            if upload.phase == Phase::Open && !upload.claims.is_empty() {
+                self.adopt(&mut upload, writer).await?;
+            }
             if upload.phase == Phase::Open {
                 return Ok(Opened::Writing(upload, writer));
             }
@@ -79,7 +82,6 @@ impl Gateway {
         storage_id: &str,
         restart: bool,
     ) -> Result<Opened> {
-        policy::check(&file)?;
         if let Some(file_id) = &file.file_id {
             let _: Md5 = file_id
                 .parse()
@@ -88,7 +90,7 @@ impl Gateway {
         let storage = self.storages.get(storage_id)?;
         for _ in 0..MAX_CREATES {
             let writer = WriterTag::random();
-            let new = self.new_upload(caller, file.clone(), &storage, writer)?;
+            let new = self.new_upload(caller, file.clone(), &storage, Some(writer))?;
             let mut found = match self.patience.hold(|| self.state.create(&new)).await? {
                 Creation::Created => return Ok(Opened::Writing(new, writer)),
                 Creation::Exists(found) => *found,
@@ -110,13 +112,16 @@ impl Gateway {
         ))
     }
 
-    fn new_upload(
+    /// The record of a new upload; its file is checked.
+    pub(super) fn new_upload(
         &self,
         caller: &Caller,
-        file: FileMetadata,
+        mut file: FileMetadata,
         storage: &Arc<Storage>,
-        writer: WriterTag,
+        writer: Option<WriterTag>,
     ) -> Result<Upload> {
+        policy::check(&file)?;
+        file.file_mime = policy::effective_mime(&file);
         let plan = self.plan(&file, storage)?;
         let fingerprint = match (file.file_size, &file.file_id) {
             (Some(file_size), Some(file_id)) => {
@@ -143,7 +148,7 @@ impl Gateway {
             plan,
             fingerprint,
             session: None,
-            writer: Some(writer),
+            writer,
             lease: None,
             parts: Parts::default(),
             claims: Claims::default(),

@@ -101,7 +101,9 @@ impl Gateway {
         };
         // Gives its memory back.
         drop(part.bytes);
-        self.record_part(&to.upload_id, to.writer, &stored).await?;
+        let recorded = std::slice::from_ref(&stored);
+        self.record_parts(&to.upload_id, to.writer, recorded)
+            .await?;
         Ok(stored)
     }
 
@@ -135,7 +137,8 @@ impl Gateway {
             receipt,
             digest,
         };
-        self.record_part(&upload.id, writer, &stored).await?;
+        self.record_parts(&upload.id, writer, std::slice::from_ref(&stored))
+            .await?;
         Ok(Ok(stored))
     }
 
@@ -158,14 +161,17 @@ impl Gateway {
         Ok(Some(state))
     }
 
-    async fn record_part(&self, id: &UploadId, writer: WriterTag, part: &Part) -> Result<()> {
+    /// Records what the store has acknowledged.
+    pub(super) async fn record_parts(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        parts: &[Part],
+    ) -> Result<()> {
         let times = self.times();
         match self
             .patience
-            .hold(|| {
-                self.state
-                    .record_parts(id, writer, std::slice::from_ref(part), times)
-            })
+            .hold(|| self.state.record_parts(id, writer, parts, times))
             .await?
         {
             PartRecord::Recorded { .. } => Ok(()),
@@ -206,13 +212,9 @@ impl Gateway {
 
 /// The object an upload becomes.
 pub(super) fn new_object(upload: &Upload, md5: Option<Md5>) -> NewObject {
-    let mime = match upload.file.file_mime.as_str() {
-        "" => "binary/octet-stream",
-        mime => mime,
-    };
     NewObject {
         key: upload.object_key.clone(),
-        mime: mime.to_owned(),
+        mime: upload.file.file_mime.clone(),
         upload_id: upload.id.clone(),
         md5,
     }

@@ -433,7 +433,10 @@ impl Receiver {
             }
         }
         if error.reason() == Reason::SessionLost && self.upload.phase == Phase::Open {
-            error = self.gateway.refuse(&mut self.upload, error).await;
+            match self.gateway.session_lost(&mut self.upload, error).await {
+                Ok(()) => return Ok(self.upload),
+                Err(why) => error = why,
+            }
         }
         Err(error
             .with("upload_id", &self.upload.id)

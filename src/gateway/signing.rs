@@ -1,106 +1,24 @@
 //! Bytes straight to the store: the gateway signs, the client sends, and what the client says of it is only a claim.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
-use futures::stream::BoxStream;
-
-use super::{Caller, Gateway};
+use super::{
+    Caller, Gateway, Storage,
+    inspect::incomplete,
+    open::MAX_CREATES,
+    part::new_object,
+    session::store_session,
+    step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
+};
 use crate::{
-    blobs::sign::SignedRequest,
-    error::{Error, Result},
-    upload::{Claim, FileMetadata, Md5, Residence, Upload, UploadId},
+    blobs::sign::{SignedRequest, ToSign},
+    error::{Error, Reason, Result},
+    state::Creation,
+    upload::{Claim, FileMetadata, Md5, Phase, Residence, SINGLE_PUT_MAX, Span, Upload, UploadId},
 };
 
 /// The most parts that one call signs.
 pub const MAX_SIGNED_PARTS: usize = 100;
-
-/// The longest time a download is signed for, and the usual one: a day.
-pub const DOWNLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// One signed step of an upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedStep {
-    /// What it does.
-    pub kind: StepType,
-    /// The request to send, if its URL is not empty.
-    pub request: SignedRequest,
-    /// Which upload.
-    pub upload_id: UploadId,
-    /// The kind of store it goes to.
-    pub residence: Residence,
-    /// The size in bytes of every part but the last.
-    pub part_size: u64,
-    /// The parts that are there, in [`StepType::Parts`] alone.
-    pub parts: Vec<KnownPart>,
-}
-
-/// What a signed request is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StepType {
-    /// Puts the whole file.
-    DirectUpload,
-    /// Begins a session for parts.
-    ChunkedUpload,
-    /// Lists the parts the store has.
-    Parts,
-    /// Puts one part.
-    PartUpload,
-    /// Makes the object of the parts.
-    Finish,
-}
-
-/// A part as a client is told of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownPart {
-    /// Its number, from 1.
-    pub number: u32,
-    /// Where it begins in the file, in bytes.
-    pub offset: u64,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its MD5, known or claimed.
-    pub md5: Option<Md5>,
-}
-
-/// A part to be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartToSign {
-    /// Its number, from 1.
-    pub number: u32,
-    /// Its MD5.
-    pub md5: Md5,
-}
-
-/// What a client reports.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// The store's session, once the client has begun it.
-    pub resumable_id: Option<String>,
-    /// Parts that were sent or are being sent.
-    pub claims: Vec<Claim>,
-}
-
-/// The step that a client wants signed after its report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// A part.
-    Part(PartToSign),
-    /// The commit.
-    Finish,
-    /// None: it only reports.
-    Nothing,
-}
-
-/// Bytes of a finished upload's object.
-pub struct Download {
-    /// The upload.
-    pub upload: Upload,
-    /// Which bytes they are.
-    pub range: Range<u64>,
-    /// The bytes.
-    pub bytes: BoxStream<'static, Result<Bytes>>,
-}
 
 // === impl Gateway ===
 
@@ -109,8 +27,15 @@ impl Gateway {
     ///
     /// # Errors
     /// `InvalidArgument` that names the field; `NotFound` where there is no such storage.
-    pub fn residence(&self, file: &FileMetadata, storage_id: &str) -> Result<Residence> {
-        Err(Error::fault("not there yet"))
+    pub fn residence(
+        &self,
+        caller: &Caller,
+        file: FileMetadata,
+        storage_id: &str,
+    ) -> Result<Residence> {
+        let storage = self.storages.get(storage_id)?;
+        let upload = self.new_signed(caller, file, &storage)?;
+        Ok(upload.residence)
     }
 
     /// Creates an upload whose bytes the client sends itself, or finds the one the same create made before, and signs its
@@ -124,7 +49,21 @@ impl Gateway {
         file: FileMetadata,
         storage_id: &str,
     ) -> Result<SignedStep> {
-        Err(Error::fault("not there yet"))
+        let storage = self.storages.get(storage_id)?;
+        for _ in 0..MAX_CREATES {
+            let new = self.new_signed(caller, file.clone(), &storage)?;
+            match self.patience.hold(|| self.state.create(&new)).await? {
+                Creation::Created => return self.first_step(&storage, &new).await,
+                Creation::Exists(found) => {
+                    if let Some(step) = self.resume_signed(*found).await? {
+                        return Ok(step);
+                    }
+                }
+            }
+        }
+        Err(Error::fault(
+            "create an upload: the one found is gone each time",
+        ))
     }
 
     /// Notes what a client reports, if the upload is OPEN, and returns the record; in any other phase it notes nothing.
@@ -133,7 +72,13 @@ impl Gateway {
     /// `NotFound`; `InvalidArgument` for a part outside the plan; `FailedPrecondition` for a session in place of one that
     /// has parts, and where the file's size is unknown.
     pub async fn report(&self, caller: &Caller, id: &UploadId, report: Report) -> Result<Upload> {
-        Err(Error::fault("not there yet"))
+        let mut upload = self.claim(caller, id, &report.claims).await?;
+        if let Some(session) = report.resumable_id.filter(|id| !id.is_empty())
+            && upload.phase == Phase::Open
+        {
+            self.set_session(&mut upload, session).await?;
+        }
+        Ok(upload)
     }
 
     /// [`Gateway::report`], then the signature of the next step; for [`Next::Nothing`] a step `Parts` that tells what is
@@ -145,10 +90,27 @@ impl Gateway {
         &self,
         caller: &Caller,
         id: &UploadId,
-        report: Report,
+        mut report: Report,
         next: Next,
     ) -> Result<SignedStep> {
-        Err(Error::fault("not there yet"))
+        match next {
+            Next::Part(part) => {
+                report.claims.push(part.into());
+                let upload = self.report(caller, id, report).await?;
+                self.sign_part(&upload, part).await
+            }
+            Next::Finish => {
+                self.report(caller, id, report).await?;
+                self.sign_finish(caller, id).await
+            }
+            Next::Nothing => {
+                let open = self.report(caller, id, report).await?;
+                check_open(&open)?;
+                let upload = self.get_upload(caller, id).await?;
+                let known = known_parts(&upload);
+                self.parts_step(&upload, known).await
+            }
+        }
     }
 
     /// Signs parts, at most [`MAX_SIGNED_PARTS`], and notes their MD5s as claims.
@@ -163,7 +125,17 @@ impl Gateway {
         id: &UploadId,
         parts: &[PartToSign],
     ) -> Result<Vec<SignedStep>> {
-        Err(Error::fault("not there yet"))
+        if parts.len() > MAX_SIGNED_PARTS {
+            let message = format!("at most {MAX_SIGNED_PARTS} parts in one call");
+            return Err(Error::invalid("parts", message));
+        }
+        let claims: Vec<Claim> = parts.iter().map(|&part| part.into()).collect();
+        let upload = self.claim(caller, id, &claims).await?;
+        let mut steps = Vec::with_capacity(parts.len());
+        for &part in parts {
+            steps.push(self.sign_part(&upload, part).await?);
+        }
+        Ok(steps)
     }
 
     /// Signs the commit of all parts, after asking the store for them. Repeatable; the phase stays OPEN.
@@ -171,7 +143,32 @@ impl Gateway {
     /// # Errors
     /// `NotFound`; `FailedPrecondition`, `Incomplete`, that names the missing parts.
     pub async fn sign_finish(&self, caller: &Caller, id: &UploadId) -> Result<SignedStep> {
-        Err(Error::fault("not there yet"))
+        let mut upload = self.get_upload(caller, id).await?;
+        check_open(&upload)?;
+        let count = part_count(&upload)?;
+        check_session(&upload)?;
+        let storage = self.storages.get(&upload.storage_id)?;
+        let Some(held) = self.held_parts(&storage, &upload).await? else {
+            return Err(if self.find_committed(&storage, &mut upload).await? {
+                wrong_phase(&upload)
+            } else {
+                session_lost()
+            });
+        };
+        if held.len() < count as usize {
+            return Err(incomplete(&upload, &held));
+        }
+        let parts: Vec<(u32, String)> = held
+            .into_values()
+            .map(|part| (part.number, part.receipt))
+            .collect();
+        let commit = ToSign::Commit {
+            session: store_session(&upload),
+            object: &new_object(&upload, None),
+            parts: &parts,
+        };
+        self.step(&storage, &upload, StepType::Finish, &commit)
+            .await
     }
 
     /// Verifies the object that a client made and marks the upload COMPLETE. Repeatable.
@@ -180,32 +177,252 @@ impl Gateway {
     /// `NotFound`; `FailedPrecondition`, `Incomplete`, that names the missing parts when there is no object yet, and
     /// `PartReplaced` or `DataLoss` when it is not the upload's: then it is deleted and the upload is ABORTED.
     pub async fn complete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        Err(Error::fault("not there yet"))
+        let mut upload = self.get_upload(caller, id).await?;
+        match upload.phase {
+            Phase::Complete => return Ok(upload),
+            Phase::Committing => return self.join_commit(upload).await,
+            Phase::Aborted => return Err(wrong_phase(&upload)),
+            Phase::Open => {}
+        }
+        part_count(&upload)?;
+        let storage = self.storages.get(&upload.storage_id)?;
+        if self.find_committed(&storage, &mut upload).await? {
+            return Ok(upload);
+        }
+        let held = match check_session(&upload) {
+            Ok(()) => self.held_parts(&storage, &upload).await?,
+            Err(_) => None,
+        };
+        Err(incomplete(&upload, &held.unwrap_or_default()))
     }
 
-    /// Signs a download of a finished upload, for [`DOWNLOAD_LIFETIME`] or less.
-    ///
-    /// # Errors
-    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
-    pub async fn sign_download(
+    /// The record of a new upload that a client fills itself.
+    fn new_signed(
         &self,
         caller: &Caller,
-        id: &UploadId,
-        lifetime: Duration,
-    ) -> Result<SignedRequest> {
-        Err(Error::fault("not there yet"))
+        mut file: FileMetadata,
+        storage: &Arc<Storage>,
+    ) -> Result<Upload> {
+        let size = file.file_size.ok_or_else(|| {
+            let message = "a file that clients send themselves needs its size beforehand";
+            Error::invalid("file.file_size", message)
+        })?;
+        let is_chunked = size > SINGLE_PUT_MAX;
+        if let Some(file_id) = &file.file_id {
+            match file_id.parse::<Md5>() {
+                Ok(md5) => file.file_id = Some(md5.to_string()),
+                Err(_) if is_chunked => {}
+                Err(error) => return Err(Error::invalid("file.file_id", error.to_string())),
+            }
+        }
+        let mut upload = self.new_upload(caller, file, storage, None)?;
+        upload.opaque_file_id = is_chunked;
+        Ok(upload)
     }
 
-    /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is told the object's size.
-    ///
-    /// # Errors
-    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
-    pub async fn download(
-        &self,
-        caller: &Caller,
-        id: &UploadId,
-        range: impl FnOnce(u64) -> Result<Range<u64>> + Send,
-    ) -> Result<Download> {
-        Err(Error::fault("not there yet"))
+    /// The step that an upload begins with.
+    async fn first_step(&self, storage: &Storage, upload: &Upload) -> Result<SignedStep> {
+        let object = new_object(upload, upload.promised_md5());
+        if is_direct(upload) {
+            let put = ToSign::PutObject {
+                object: &object,
+                size: upload.file.file_size.unwrap_or(0),
+            };
+            return self
+                .step(storage, upload, StepType::DirectUpload, &put)
+                .await;
+        }
+        let begin = ToSign::Begin { object: &object };
+        self.step(storage, upload, StepType::ChunkedUpload, &begin)
+            .await
     }
+
+    /// The step that the upload found by the same create goes on with; none when it is over and a new one must begin.
+    async fn resume_signed(&self, mut upload: Upload) -> Result<Option<SignedStep>> {
+        if upload.phase == Phase::Committing {
+            return match self.join_commit(upload).await {
+                Err(error) if error.is_retryable() => Err(error),
+                _ => Ok(None),
+            };
+        }
+        // Signed for where it was begun, whatever storage is the default now.
+        let storage = self.storages.get(&upload.storage_id)?;
+        match self.find_committed(&storage, &mut upload).await {
+            Ok(false) => {}
+            Ok(true) => return Ok(None),
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(_) if !upload.is_live() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        if is_direct(&upload) || check_session(&upload).is_err() {
+            return self.first_step(&storage, &upload).await.map(Some);
+        }
+        match self.held_parts(&storage, &upload).await? {
+            Some(held) if held.is_empty() => self.first_step(&storage, &upload).await.map(Some),
+            Some(held) => {
+                let known = held
+                    .values()
+                    .map(|part| KnownPart {
+                        md5: part.md5.or_else(|| upload.claims.md5(part.number)),
+                        ..KnownPart::from(part)
+                    })
+                    .collect();
+                self.parts_step(&upload, known).await.map(Some)
+            }
+            None => {
+                // Whoever still writes into the lost session is kept out of the record.
+                let Some(mut upload) = self.fence(&upload).await? else {
+                    return Ok(None);
+                };
+                match self.forget_session(&mut upload).await {
+                    Ok(()) => self.first_step(&storage, &upload).await.map(Some),
+                    Err(error) if error.reason() == Reason::SessionLost => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Notes claims; in another phase than OPEN nothing is noted.
+    async fn claim(&self, caller: &Caller, id: &UploadId, claims: &[Claim]) -> Result<Upload> {
+        let times = self.times();
+        let noted = self
+            .patience
+            .hold(|| self.state.claim(id, &caller.owner, claims, times));
+        let upload = noted.await?.ok_or_else(|| Error::upload_not_found(id))?;
+        if upload.phase == Phase::Open {
+            let count = part_count(&upload)?;
+            let is_planned = |claim: &Claim| (1..=count).contains(&claim.number);
+            if !claims.iter().all(is_planned) {
+                let message = format!("the parts of this upload are 1 to {count}");
+                return Err(Error::invalid("part", message));
+            }
+        }
+        Ok(upload)
+    }
+
+    async fn sign_part(&self, upload: &Upload, part: PartToSign) -> Result<SignedStep> {
+        check_open(upload)?;
+        check_session(upload)?;
+        let recorded = upload.parts.get(part.number).and_then(|part| part.md5);
+        if recorded.is_some_and(|recorded| recorded != part.md5) {
+            let message = format!("part {} was sent with other bytes before", part.number);
+            return Err(
+                Error::precondition(Reason::PrefixMismatch, message).with("part", part.number)
+            );
+        }
+        let span = upload.span(part.number);
+        let Span { size, .. } =
+            span.ok_or_else(|| Error::fault("sign a part: it is outside the plan"))?;
+        let put = ToSign::PutPart {
+            session: store_session(upload),
+            number: part.number,
+            size,
+            md5: part.md5,
+        };
+        let storage = self.storages.get(&upload.storage_id)?;
+        self.step(&storage, upload, StepType::PartUpload, &put)
+            .await
+    }
+
+    async fn parts_step(&self, upload: &Upload, parts: Vec<KnownPart>) -> Result<SignedStep> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        let list = ToSign::ListParts {
+            session: store_session(upload),
+        };
+        let mut step = match check_session(upload) {
+            Ok(()) => self.step(&storage, upload, StepType::Parts, &list).await?,
+            Err(_) => signed_step(upload, StepType::Parts, SignedRequest::default()),
+        };
+        step.parts = parts;
+        Ok(step)
+    }
+
+    async fn step(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        kind: StepType,
+        request: &ToSign<'_>,
+    ) -> Result<SignedStep> {
+        let now = self.clock.now();
+        let signed = self.patience.hold(|| storage.store.sign(request, now));
+        Ok(signed_step(upload, kind, signed.await?))
+    }
+}
+
+fn signed_step(upload: &Upload, kind: StepType, request: SignedRequest) -> SignedStep {
+    SignedStep {
+        kind,
+        request,
+        upload_id: upload.id.clone(),
+        residence: upload.residence,
+        part_size: upload.plan.part_size().unwrap_or(0),
+        parts: Vec::new(),
+    }
+}
+
+/// Whether the client is to put the file whole: it is small, and nobody has begun to send parts of it.
+fn is_direct(upload: &Upload) -> bool {
+    let is_small = upload
+        .file
+        .file_size
+        .is_some_and(|size| size <= SINGLE_PUT_MAX);
+    is_small && upload.session.is_none() && upload.claims.is_empty()
+}
+
+/// What is recorded, and else what is claimed.
+fn known_parts(upload: &Upload) -> Vec<KnownPart> {
+    let recorded = upload.parts.iter().map(|part| (part.number, part.into()));
+    let claimed = upload.claims.iter().filter_map(|claim| {
+        let Span { offset, size } = upload.span(claim.number)?;
+        let part = KnownPart {
+            number: claim.number,
+            offset,
+            size,
+            md5: claim.md5,
+        };
+        Some((claim.number, part))
+    });
+    let known: BTreeMap<u32, KnownPart> = claimed.chain(recorded).collect();
+    known.into_values().collect()
+}
+
+fn part_count(upload: &Upload) -> Result<u32> {
+    upload.part_count().ok_or_else(|| {
+        Error::precondition(
+            Reason::SizeUnknown,
+            "the upload was begun without file_size; only a stream can go on with it",
+        )
+    })
+}
+
+fn check_open(upload: &Upload) -> Result<()> {
+    if upload.phase == Phase::Open {
+        return Ok(());
+    }
+    Err(wrong_phase(upload))
+}
+
+/// S3's requests for parts name a session, which the client begins.
+fn check_session(upload: &Upload) -> Result<()> {
+    if upload.session.is_some() || upload.residence == Residence::AzureStorage {
+        return Ok(());
+    }
+    Err(Error::precondition(
+        Reason::SessionNotStarted,
+        "send the signed chunked_upload first, and report the store's UploadId as resumable_id",
+    ))
+}
+
+fn wrong_phase(upload: &Upload) -> Error {
+    let message = format!("the upload is {}", upload.phase);
+    Error::precondition(Reason::WrongPhase, message).with("phase", upload.phase)
+}
+
+fn session_lost() -> Error {
+    Error::precondition(
+        Reason::SessionLost,
+        "the store no longer knows the session; create again to begin another",
+    )
 }

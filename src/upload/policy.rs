@@ -97,6 +97,17 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The media type that the object gets: the one given, else that of the name's extension, else `binary/octet-stream`.
+pub fn effective_mime(file: &FileMetadata) -> String {
+    match file.file_mime.as_str() {
+        "" => mime_guess::from_path(&file.file_name)
+            .first_raw()
+            .unwrap_or("binary/octet-stream")
+            .to_owned(),
+        given => given.to_owned(),
+    }
+}
+
 /// The key of an upload's object: `<prefix>/<upload id>/<sanitised name>`.
 pub fn object_key(prefix: &str, id: &UploadId, file_name: &str) -> String {
     let name = sanitise(file_name);

@@ -1,0 +1,100 @@
+//! Downloads of finished uploads: by a signed URL, or through the gateway.
+
+use std::{fmt, ops::Range, time::Duration};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use super::{Caller, Gateway, part::new_object};
+use crate::{
+    blobs::sign::{SignedRequest, ToSign},
+    error::{Error, Reason, Result},
+    upload::{Upload, UploadId},
+};
+
+/// The longest time a download is signed for, and the usual one: a day.
+pub const DOWNLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Bytes of a finished upload's object.
+pub struct Download {
+    /// The upload.
+    pub upload: Upload,
+    /// Which bytes they are.
+    pub range: Range<u64>,
+    /// The bytes.
+    pub bytes: BoxStream<'static, Result<Bytes>>,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Signs a download of a finished upload, for [`DOWNLOAD_LIFETIME`] or less.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
+    pub async fn sign_download(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        lifetime: Duration,
+    ) -> Result<SignedRequest> {
+        let upload = self.get_upload(caller, id).await?;
+        object_size(&upload)?;
+        let storage = self.storages.get(&upload.storage_id)?;
+        let object = new_object(&upload, None);
+        let read = ToSign::Read {
+            key: &object.key,
+            file_name: &upload.file.file_name,
+            mime: &object.mime,
+            lifetime: lifetime.min(DOWNLOAD_LIFETIME),
+        };
+        let now = self.clock.now();
+        self.patience.hold(|| storage.store.sign(&read, now)).await
+    }
+
+    /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is told the object's size.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE; those of `range`.
+    pub async fn download(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        range: impl FnOnce(u64) -> Result<Range<u64>> + Send,
+    ) -> Result<Download> {
+        let upload = self.get_upload(caller, id).await?;
+        let range = range(object_size(&upload)?)?;
+        let storage = self.storages.get(&upload.storage_id)?;
+        let (key, wanted) = (&upload.object_key, &range);
+        let read = self
+            .patience
+            .hold(|| storage.store.read(key, Some(wanted.clone())));
+        Ok(Download {
+            bytes: read.await?,
+            range,
+            upload,
+        })
+    }
+}
+
+/// The size in bytes of the finished object.
+fn object_size(upload: &Upload) -> Result<u64> {
+    let object = upload.object.as_ref();
+    object.map(|object| object.size).ok_or_else(|| {
+        let message = format!(
+            "the upload is {}; only a complete one can be read",
+            upload.phase
+        );
+        Error::precondition(Reason::WrongPhase, message).with("phase", upload.phase)
+    })
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Download")
+            .field("upload", &self.upload.id)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}

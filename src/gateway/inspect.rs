@@ -1,0 +1,220 @@
+//! What clients say of parts they sent to the store themselves is a claim; what the store says of them counts.
+//!
+//! It is asked when a stream opens such an upload, when the same create finds it, at the finish and at completion.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    Fence, Gateway, Storage, commit::digest_mismatch, part::new_object, session::store_session,
+};
+use crate::{
+    blobs::{StoredObject, StoredPart},
+    error::{Error, Kind, Reason, Result},
+    upload::{
+        CompositeMd5, Event, Md5, Object, Part, Residence, SINGLE_PUT_MAX, Upload, WriterTag,
+    },
+};
+
+/// So many missing parts are named; the rest is counted by whoever asks again.
+const NAMED_PARTS: usize = 100;
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// The parts of the plan that the store has with the planned size, by number, or `None` when it does not know the
+    /// session. A part that was recorded is the one of its receipt; any other is the client's own.
+    pub(super) async fn held_parts(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+    ) -> Result<Option<BTreeMap<u32, Part>>> {
+        let session = store_session(upload);
+        let listed = self.patience.hold(|| storage.store.list_parts(&session));
+        let Some(stored) = listed.await? else {
+            return Ok(None);
+        };
+        let own = stored.iter().filter(|part| part.writer.is_none());
+        let own: BTreeMap<u32, &StoredPart> =
+            own.filter_map(|part| Some((part.number?, part))).collect();
+        let sizes: HashMap<&str, u64> = stored
+            .iter()
+            .map(|part| (part.receipt.as_str(), part.size))
+            .collect();
+        let held = (1..=upload.part_count().unwrap_or(0)).filter_map(|number| {
+            if let Some(part) = upload.parts.get(number) {
+                let is_there = sizes.get(part.receipt.as_str()) == Some(&part.size);
+                return is_there.then(|| (number, part.clone()));
+            }
+            let (span, found) = (upload.span(number)?, own.get(&number)?);
+            let part = Part {
+                number,
+                offset: span.offset,
+                size: span.size,
+                md5: found
+                    .md5
+                    .filter(|md5| upload.claims.md5(number) == Some(*md5)),
+                receipt: found.receipt.clone(),
+                digest: None,
+            };
+            (found.size == span.size).then_some((number, part))
+        });
+        Ok(Some(held.collect()))
+    }
+
+    /// Records the parts that clients put behind the committed ones, so that a stream goes on after them. An upload that
+    /// a client has committed meanwhile becomes COMPLETE.
+    pub(super) async fn adopt(&self, upload: &mut Upload, writer: WriterTag) -> Result<()> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        if upload.session.is_none() {
+            if upload.residence == Residence::AmazonS3 {
+                return Ok(());
+            }
+            // Without one the parts would count as a single put.
+            let session = storage.store.begin(&new_object(upload, None)).await?;
+            let started = Event::SessionStarted { session };
+            self.transition(upload, &started, Fence::Writer).await?;
+        }
+        let held = self.held_parts(&storage, upload).await?;
+        let is_whole = |held: &BTreeMap<_, _>| Some(held.len()) == count(upload);
+        if held.as_ref().is_none_or(is_whole) && self.find_committed(&storage, upload).await? {
+            return Ok(());
+        }
+        let Some(mut held) = held else {
+            return self.forget_session(upload).await;
+        };
+        let first = upload.parts.committed() + 1;
+        let next: Vec<Part> = (first..).map_while(|number| held.remove(&number)).collect();
+        if next.is_empty() {
+            return Ok(());
+        }
+        self.record_parts(&upload.id, writer, &next).await?;
+        next.into_iter().for_each(|part| upload.parts.insert(part));
+        Ok(())
+    }
+
+    /// Looks whether a client has made the object, and if so makes the upload COMPLETE.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` or `DataLoss` when it is not the upload's: then it is deleted and the upload ABORTED.
+    pub(super) async fn find_committed(
+        &self,
+        storage: &Storage,
+        upload: &mut Upload,
+    ) -> Result<bool> {
+        let key = upload.object_key.clone();
+        let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
+            return Ok(false);
+        };
+        match self.verify(storage, upload, found).await {
+            Ok(object) => {
+                let committed = Event::Committed { object };
+                self.transition(upload, &committed, Fence::Anybody).await?;
+                Ok(true)
+            }
+            Err(error) if matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss) => {
+                self.transition(upload, &Event::Refused, Fence::Anybody)
+                    .await?;
+                if let Err(error) = self.discard(upload).await {
+                    tracing::warn!(upload_id = %upload.id, %error, "a refused upload's object stays behind");
+                }
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The object is the upload's when it has its size and every digest or block that can be checked.
+    async fn verify(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        found: StoredObject,
+    ) -> Result<Object> {
+        let foreign = |message: &str| Error::precondition(Reason::PartReplaced, message);
+        if found.upload_id().is_some_and(|id| id != upload.id.as_str()) {
+            return Err(foreign("another upload's object lies under this key"));
+        }
+        if Some(found.size) != upload.file.file_size {
+            return Err(foreign("the object has another size than the file")
+                .with("object_size", found.size));
+        }
+        let key = upload.object_key.clone();
+        let blocks = self
+            .patience
+            .hold(|| storage.store.composition(&key))
+            .await?;
+        let is_whole = found.size <= SINGLE_PUT_MAX
+            && found.composite.is_none()
+            && blocks.as_ref().is_none_or(Vec::is_empty);
+        if is_whole {
+            if let (Some(promised), Some(stored)) = (upload.promised_md5(), found.md5)
+                && promised != stored
+            {
+                return Err(digest_mismatch(promised, stored));
+            }
+        } else if !composite_fits(upload, found.composite)
+            || !blocks.is_none_or(|blocks| blocks_fit(upload, &blocks))
+        {
+            return Err(foreign("the object is made of other parts than were sent"));
+        }
+        Ok(Object {
+            bucket: storage.store.bucket().to_owned(),
+            key,
+            etag: found.etag,
+            size: found.size,
+            // On Azure it is what the client said it was.
+            md5: found
+                .md5
+                .filter(|_| is_whole && upload.residence == Residence::AmazonS3),
+        })
+    }
+}
+
+/// The refusal of an upload of which only `held` parts are there.
+pub(super) fn incomplete(upload: &Upload, held: &BTreeMap<u32, Part>) -> Error {
+    let count = upload.part_count().unwrap_or(0);
+    let missing: Vec<String> = (1..=count)
+        .filter(|number| !held.contains_key(number))
+        .take(NAMED_PARTS)
+        .map(|number| number.to_string())
+        .collect();
+    let message = if missing.is_empty() {
+        "all parts are there; send the signed finish first"
+    } else {
+        "the store lacks parts, or has them with another size"
+    };
+    Error::precondition(Reason::Incomplete, message).with("missing_parts", missing.join(","))
+}
+
+fn count(upload: &Upload) -> Option<usize> {
+    upload.part_count().map(|count| count as usize)
+}
+
+/// Whether the store made the object of parts with the known and claimed MD5s, as far as it tells and they are all known.
+fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
+    let numbers = 1..=upload.part_count().unwrap_or(0);
+    let md5 = |number| {
+        let recorded = upload.parts.get(number).and_then(|part| part.md5);
+        recorded.or_else(|| upload.claims.md5(number))
+    };
+    let md5s: Option<Vec<Md5>> = numbers.map(md5).collect();
+    match (found, md5s) {
+        (Some(found), Some(md5s)) => found == CompositeMd5::of(md5s),
+        _ => true,
+    }
+}
+
+/// Whether an object is made of the recorded blocks, and of the client's own where none was recorded, all with the
+/// planned sizes.
+fn blocks_fit(upload: &Upload, blocks: &[StoredPart]) -> bool {
+    let fits = |number: u32, block: &StoredPart| {
+        let size = upload.span(number).map(|span| span.size);
+        let is_known = match upload.parts.get(number) {
+            Some(part) => block.receipt == part.receipt,
+            None => block.writer.is_none() && block.number == Some(number),
+        };
+        is_known && size == Some(block.size)
+    };
+    Some(blocks.len()) == count(upload)
+        && (1..).zip(blocks).all(|(number, block)| fits(number, block))
+}

@@ -1,0 +1,119 @@
+//! The store's session of an upload whose parts clients send themselves: begun by the client, recorded here, replaced
+//! while it holds nothing, and found lost or committed.
+
+use super::{Fence, Gateway, taken_over};
+use crate::{
+    blobs::Session,
+    error::{Error, Reason, Result},
+    upload::{Event, Phase, Residence, Upload, WriterTag},
+};
+
+/// The longest name of a session, in bytes: AWS's are below 200.
+const MAX_SESSION_LENGTH: usize = 1024;
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Records the session that a client has begun. On Azure, which has none, any name is fine and the first is kept; on
+    /// S3 another one takes the place of one that holds no parts.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what can be no name; `FailedPrecondition`, `SessionInUse`, when the store has parts under
+    /// the recorded one.
+    pub(super) async fn set_session(&self, upload: &mut Upload, session: String) -> Result<()> {
+        if session.len() > MAX_SESSION_LENGTH
+            || !session.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            let message = format!("at most {MAX_SESSION_LENGTH} visible ASCII characters");
+            return Err(Error::invalid("resumable_id", message));
+        }
+        if upload.session.is_none() {
+            let started = Event::SessionStarted {
+                session: session.clone(),
+            };
+            match self.transition(upload, &started, Fence::Anybody).await {
+                // Somebody else began one in this very moment.
+                Err(_) if upload.session.is_some() && upload.phase == Phase::Open => {}
+                recorded => return recorded,
+            }
+        }
+        if upload.residence == Residence::AzureStorage || upload.session.as_ref() == Some(&session)
+        {
+            return Ok(());
+        }
+        self.replace_session(upload, session).await
+    }
+
+    /// Keeps every stream that writes now out of the record; none when it is no longer OPEN.
+    pub(super) async fn fence(&self, upload: &Upload) -> Result<Option<Upload>> {
+        let (writer, times) = (WriterTag::random(), self.times());
+        let taken = self
+            .patience
+            .hold(|| self.state.take_over(&upload.id, writer, times));
+        Ok(taken.await?.filter(|upload| upload.phase == Phase::Open))
+    }
+
+    /// Takes a session that the store no longer knows out of the record. Parts that a stream put there are lost with it,
+    /// and with them the upload.
+    pub(super) async fn forget_session(&self, upload: &mut Upload) -> Result<()> {
+        if upload.parts.is_empty() {
+            let forgotten = Event::SessionReplaced { session: None };
+            return self.transition(upload, &forgotten, Fence::Writer).await;
+        }
+        let lost = Error::precondition(
+            Reason::SessionLost,
+            "the store knows neither session nor object",
+        );
+        Err(self.refuse(upload, lost).await)
+    }
+
+    /// What a stream does whose session the store does not know: a client may have replaced it, or committed it, and
+    /// then the upload is COMPLETE. Otherwise it is refused for `why`.
+    pub(super) async fn session_lost(&self, upload: &mut Upload, why: Error) -> Result<()> {
+        let found = self.patience.hold(|| self.state.get(&upload.id)).await?;
+        if found.is_some_and(|found| found.session != upload.session) {
+            return Err(taken_over());
+        }
+        let storage = self.storages.get(&upload.storage_id)?;
+        if self.find_committed(&storage, upload).await? {
+            return Ok(());
+        }
+        Err(self.refuse(upload, why).await)
+    }
+
+    async fn replace_session(&self, upload: &mut Upload, session: String) -> Result<()> {
+        let fenced = self.fence(upload).await?;
+        *upload = fenced.ok_or_else(|| {
+            Error::precondition(Reason::WrongPhase, "the upload is no longer open")
+        })?;
+        let old = upload.clone();
+        let storage = self.storages.get(&old.storage_id)?;
+        let listed = self
+            .patience
+            .hold(|| async { storage.store.list_parts(&store_session(&old)).await });
+        if !old.parts.is_empty() || listed.await?.is_some_and(|parts| !parts.is_empty()) {
+            return Err(Error::precondition(
+                Reason::SessionInUse,
+                "the store has parts under another resumable_id; create again to go on with them",
+            ));
+        }
+        let replaced = Event::SessionReplaced {
+            session: Some(session),
+        };
+        self.transition(upload, &replaced, Fence::Writer).await?;
+        if old.session != upload.session
+            && let Err(error) = self.end_session(&old).await
+        {
+            tracing::warn!(upload_id = %upload.id, %error, "a session that nobody uses stays behind");
+        }
+        Ok(())
+    }
+}
+
+/// The upload's session, as requests name it; stores without sessions do not look at it.
+pub(super) fn store_session(upload: &Upload) -> Session<'_> {
+    Session {
+        key: &upload.object_key,
+        id: upload.session.as_deref().unwrap_or_default(),
+    }
+}
