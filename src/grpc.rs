@@ -4,10 +4,11 @@ mod convert;
 mod signing;
 mod upload;
 
+use tonic::{Request, Response, Status};
 use tonic_reflection::server::{Builder, v1, v1alpha};
 
 pub use self::{signing::SigningApi, upload::UploadApi};
-use crate::proto;
+use crate::{error::Result, gateway::Caller, proto, status::grpc_status};
 
 /// Reflection in both versions, over this API, health and the types of error details, so that a client without proto
 /// files can call everything and read every error.
@@ -28,4 +29,15 @@ pub fn reflection() -> Result<
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok((builder().build_v1()?, builder().build_v1alpha()?))
+}
+
+/// Without authentication everybody is the same caller.
+fn caller<T>(_request: &Request<T>) -> Caller {
+    Caller::default()
+}
+
+fn respond<T>(result: Result<T>) -> Result<Response<T>, Status> {
+    result
+        .map(Response::new)
+        .map_err(|error| grpc_status(&error))
 }

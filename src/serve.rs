@@ -135,6 +135,7 @@ impl Server {
         let message_size = usize::try_from(self.limits.max_message_size.0)?;
         let uploads = UploadApi::new(Arc::clone(&self.gateway), self.limits.max_message_size.0);
         let uploads = UploadServiceServer::new(uploads).max_decoding_message_size(message_size);
+        let signing = SigningApi::new(Arc::clone(&self.gateway));
         let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
         let mut grpc = tokio::spawn(
             GrpcServer::builder()
@@ -149,7 +150,7 @@ impl Server {
                 .add_service(reflection)
                 .add_service(reflection_alpha)
                 .add_service(uploads)
-                .add_service(SigningServiceServer::new(SigningApi))
+                .add_service(SigningServiceServer::new(signing))
                 .serve_with_incoming_shutdown(incoming, until(stopped.clone())),
         );
         let http =

@@ -20,6 +20,9 @@ use crate::{
 /// The most parts that one call signs.
 pub const MAX_SIGNED_PARTS: usize = 100;
 
+/// The most parts that one call reports: all that an object can have on any store.
+const MAX_REPORTED_PARTS: usize = 50_000;
+
 // === impl Gateway ===
 
 impl Gateway {
@@ -72,6 +75,10 @@ impl Gateway {
     /// `NotFound`; `InvalidArgument` for a part outside the plan; `FailedPrecondition` for a session in place of one that
     /// has parts, and where the file's size is unknown.
     pub async fn report(&self, caller: &Caller, id: &UploadId, report: Report) -> Result<Upload> {
+        if report.claims.len() > MAX_REPORTED_PARTS {
+            let message = format!("at most {MAX_REPORTED_PARTS} parts in one report");
+            return Err(Error::invalid("part_list", message));
+        }
         let mut upload = self.claim(caller, id, &report.claims).await?;
         if let Some(session) = report.resumable_id.filter(|id| !id.is_empty())
             && upload.phase == Phase::Open
@@ -97,7 +104,7 @@ impl Gateway {
             Next::Part(part) => {
                 report.claims.push(part.into());
                 let upload = self.report(caller, id, report).await?;
-                self.sign_part(&upload, part).await
+                self.part_step(&upload, part).await
             }
             Next::Finish => {
                 self.report(caller, id, report).await?;
@@ -111,6 +118,20 @@ impl Gateway {
                 self.parts_step(&upload, known).await
             }
         }
+    }
+
+    /// Signs one part and notes its MD5 as a claim.
+    ///
+    /// # Errors
+    /// Those of [`Gateway::sign_parts`].
+    pub async fn sign_part(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        part: PartToSign,
+    ) -> Result<SignedStep> {
+        let upload = self.claim(caller, id, &[part.into()]).await?;
+        self.part_step(&upload, part).await
     }
 
     /// Signs parts, at most [`MAX_SIGNED_PARTS`], and notes their MD5s as claims.
@@ -133,7 +154,7 @@ impl Gateway {
         let upload = self.claim(caller, id, &claims).await?;
         let mut steps = Vec::with_capacity(parts.len());
         for &part in parts {
-            steps.push(self.sign_part(&upload, part).await?);
+            steps.push(self.part_step(&upload, part).await?);
         }
         Ok(steps)
     }
@@ -301,7 +322,7 @@ impl Gateway {
         Ok(upload)
     }
 
-    async fn sign_part(&self, upload: &Upload, part: PartToSign) -> Result<SignedStep> {
+    async fn part_step(&self, upload: &Upload, part: PartToSign) -> Result<SignedStep> {
         check_open(upload)?;
         check_session(upload)?;
         let recorded = upload.parts.get(part.number).and_then(|part| part.md5);

@@ -1,5 +1,7 @@
 //! Between the wire's messages and the domain's values: the only place that names both.
 
+pub(super) mod signing;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost_types::Timestamp as WireTimestamp;
 use tonic::{Code, Status};

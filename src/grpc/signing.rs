@@ -1,86 +1,143 @@
 //! `SigningService`: bytes straight to the store.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
+use super::{caller, convert, respond};
 use crate::{
-    error::{Error, Kind, Reason},
+    gateway::Gateway,
     proto::v1::{
         CompleteUploadRequest, CreateUploadRequest, GetResidenceRequest, GetResidenceResponse,
         SignDownloadRequest, SignDownloadResponse, SignFinishRequest, SignPartRequest,
         SignPartsRequest, SignPartsResponse, SignedStep, UpdateUploadRequest, Upload,
         signing_service_server::SigningService,
     },
-    status::grpc_status,
 };
 
-/// Serves `SigningService`. Its calls are declared and not offered: each answers UNIMPLEMENTED.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SigningApi;
+/// Serves `SigningService`.
+#[derive(Debug, Clone)]
+pub struct SigningApi {
+    gateway: Arc<Gateway>,
+}
 
-fn not_offered<T>() -> Result<Response<T>, Status> {
-    let error = Error::new(
-        Kind::Unimplemented,
-        Reason::NotOffered,
-        "this gateway does not sign requests",
-    );
-    Err(grpc_status(&error))
+// === impl SigningApi ===
+
+impl SigningApi {
+    /// Serves `gateway`.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway }
+    }
 }
 
 #[tonic::async_trait]
 impl SigningService for SigningApi {
     async fn get_residence(
         &self,
-        _request: Request<GetResidenceRequest>,
+        request: Request<GetResidenceRequest>,
     ) -> Result<Response<GetResidenceResponse>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let placed = convert::signing::file_to_place(request.into_inner())
+            .and_then(|(file, storage_id)| self.gateway.residence(&caller, file, &storage_id));
+        respond(placed.map(convert::signing::placed))
     }
 
     async fn create_upload(
         &self,
-        _request: Request<CreateUploadRequest>,
+        request: Request<CreateUploadRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let step = async {
+            let (file, storage_id) = convert::signing::file_to_create(request.into_inner())?;
+            self.gateway.create_signed(&caller, file, &storage_id).await
+        };
+        respond(step.await.map(convert::signing::step))
     }
 
     async fn update_upload(
         &self,
-        _request: Request<UpdateUploadRequest>,
+        request: Request<UpdateUploadRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let step = async {
+            let request = request.into_inner();
+            let id = convert::upload_id(&request.upload_id)?;
+            let (report, next) = convert::signing::report(request)?;
+            self.gateway.sign_next(&caller, &id, report, next).await
+        };
+        respond(step.await.map(convert::signing::step))
     }
 
     async fn sign_part(
         &self,
-        _request: Request<SignPartRequest>,
+        request: Request<SignPartRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let step = async {
+            let request = request.get_ref();
+            let id = convert::upload_id(&request.upload_id)?;
+            let part = convert::signing::part_to_sign(request.part, &request.file_id)?;
+            self.gateway.sign_part(&caller, &id, part).await
+        };
+        respond(step.await.map(convert::signing::step))
     }
 
     async fn sign_parts(
         &self,
-        _request: Request<SignPartsRequest>,
+        request: Request<SignPartsRequest>,
     ) -> Result<Response<SignPartsResponse>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let steps = async {
+            let request = request.get_ref();
+            let id = convert::upload_id(&request.upload_id)?;
+            let parts = request.parts.iter();
+            let parts = parts
+                .map(|part| convert::signing::part_to_sign(part.part, &part.file_id))
+                .collect::<crate::error::Result<Vec<_>>>()?;
+            self.gateway.sign_parts(&caller, &id, &parts).await
+        };
+        respond(steps.await.map(|steps| SignPartsResponse {
+            steps: steps.into_iter().map(convert::signing::step).collect(),
+        }))
     }
 
     async fn sign_finish(
         &self,
-        _request: Request<SignFinishRequest>,
+        request: Request<SignFinishRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let step = async {
+            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            self.gateway.sign_finish(&caller, &id).await
+        };
+        respond(step.await.map(convert::signing::step))
     }
 
     async fn complete_upload(
         &self,
-        _request: Request<CompleteUploadRequest>,
+        request: Request<CompleteUploadRequest>,
     ) -> Result<Response<Upload>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let completed = async {
+            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            self.gateway.complete_upload(&caller, &id).await
+        };
+        respond(completed.await.map(|upload| convert::upload(&upload)))
     }
 
     async fn sign_download(
         &self,
-        _request: Request<SignDownloadRequest>,
+        request: Request<SignDownloadRequest>,
     ) -> Result<Response<SignDownloadResponse>, Status> {
-        not_offered()
+        let caller = caller(&request);
+        let signed = async {
+            let request = request.get_ref();
+            let id = convert::upload_id(&request.upload_id)?;
+            let lifetime = convert::signing::download_lifetime(request.expiry_minutes)?;
+            self.gateway.sign_download(&caller, &id, lifetime).await
+        };
+        respond(signed.await.map(|signed| SignDownloadResponse {
+            signature: Some(convert::signing::signature(signed)),
+        }))
     }
 }

@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert;
+use super::{caller, convert, respond};
 use crate::{
     error::{Error, Result},
     gateway::{Caller, Counts, Gateway, Message, Observer},
@@ -88,21 +88,10 @@ impl UploadApi {
     }
 }
 
-/// Without authentication everybody is the same caller.
-fn caller<T>(_request: &Request<T>) -> Caller {
-    Caller::default()
-}
-
 async fn drain(messages: &mut (impl Stream<Item = Result<Message>> + Unpin)) {
     let all = async { while let Some(Ok(_)) = messages.next().await {} };
     // A client that still sends by then has had its answer.
     let _ = tokio::time::timeout(DRAIN, all).await;
-}
-
-fn respond<T>(result: Result<T>) -> Result<Response<T>, Status> {
-    result
-        .map(Response::new)
-        .map_err(|error| grpc_status(&error))
 }
 
 #[tonic::async_trait]
