@@ -32,7 +32,7 @@
 //!    every replica cuts alike; where the chunks begin and end does not matter.
 //! 3. A full part goes its own way while the next one fills: its MD5 is taken off the async workers, the store
 //!    acknowledges it ([`blobs::BlobStore::put_part`]), and then, in this order, the state store records it
-//!    ([`state::StateStore::record_part`]) with the MD5 state of the whole file up to its end.
+//!    ([`state::StateStore::record_parts`]) with the MD5 state of the whole file up to its end.
 //! 4. The connection breaks. Whole parts that were received are still put and recorded; the rest is forgotten.
 //! 5. The sender opens the upload again, on any replica, and learns `committed_size`: the end of the contiguous prefix of
 //!    recorded parts. It goes on there, and so does the whole-file digest.

@@ -5,6 +5,7 @@
 //! [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire: when the file is
 //! opened, and a few at each create.
 
+mod record;
 mod tables;
 
 use std::{
@@ -18,11 +19,14 @@ use ::redb::{Database, DatabaseError, ReadableDatabase};
 use async_trait::async_trait;
 use tokio::{sync::Mutex, task::spawn_blocking};
 
-use self::tables::{Record, Snapshot, Tables, internal};
+use self::{
+    record::Record,
+    tables::{Snapshot, Tables, internal},
+};
 use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
 use crate::{
     error::{Error, Result},
-    upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+    upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
 /// The most expired records that a create removes on the way: more than it adds, so that they cannot pile up.
@@ -175,7 +179,7 @@ impl StateStore for Redb {
                 record.take_over(writer, times);
                 tables.store(&record)?;
             }
-            tables.with_parts(record).map(Some)
+            tables.whole(record).map(Some)
         })
         .await
     }
@@ -187,8 +191,7 @@ impl StateStore for Redb {
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
-        let part = &parts[0];
-        let (id, part) = (id.clone(), part.clone());
+        let (id, parts) = (id.clone(), parts.to_vec());
         self.write(move |tables| {
             let Some(mut record) = tables.record(&id)? else {
                 return Ok(PartRecord::Missing);
@@ -200,13 +203,44 @@ impl StateStore for Redb {
             if record.written.phase != Phase::Open {
                 return Ok(PartRecord::NotOpen(record.written.phase));
             }
-            tables.add_part(&id, &part)?;
+            for part in &parts {
+                tables.put_part(&id, part)?;
+            }
             record.committed = tables.contiguous_from(&id, record.committed)?;
             record.set(times);
             tables.store(&record)?;
             Ok(PartRecord::Recorded {
                 committed: record.committed,
             })
+        })
+        .await
+    }
+
+    async fn claim(
+        &self,
+        id: &UploadId,
+        owner: &Owner,
+        claims: &[Claim],
+        times: Times,
+    ) -> Result<Option<Upload>> {
+        let (id, owner) = (id.clone(), owner.clone());
+        let claims: Claims = claims.iter().copied().collect();
+        self.write(move |tables| {
+            let record = tables.record(&id)?;
+            let Some(mut record) = record.filter(|record| record.written.owner == owner) else {
+                return Ok(None);
+            };
+            let planned = 1..=record.written.part_count().unwrap_or(0);
+            let mut numbers = claims.iter().map(|claim| claim.number);
+            if record.written.phase == Phase::Open
+                && numbers.all(|number| planned.contains(&number))
+            {
+                tables.note(&id, &claims)?;
+                record.set(times);
+                tables.store(&record)?;
+            }
+            let numbers = claims.iter().map(|claim| claim.number);
+            tables.summary(record, numbers).map(Some)
         })
         .await
     }
@@ -222,7 +256,7 @@ impl StateStore for Redb {
                 return Ok(Update::Updated(next));
             }
             if record.version != upload.version {
-                let current = tables.with_parts(record)?;
+                let current = tables.whole(record)?;
                 return Ok(Update::Conflict(Box::new(current)));
             }
             if let Some(fingerprint) = &upload.fingerprint
@@ -241,18 +275,9 @@ impl StateStore for Redb {
         self.read(move |snapshot| snapshot.page(&query)).await
     }
 
-    async fn claim(
-        &self,
-        id: &UploadId,
-        owner: &Owner,
-        claims: &[Claim],
-        times: Times,
-    ) -> Result<Option<Upload>> {
-        Err(Error::fault("not there yet"))
-    }
-
     async fn count(&self, owner: &Owner) -> Result<u64> {
-        Err(Error::fault("not there yet"))
+        let owner = owner.clone();
+        self.read(move |snapshot| snapshot.count(&owner)).await
     }
 
     async fn secret(&self, offered: &Secret) -> Result<Secret> {

@@ -26,7 +26,7 @@ use self::{
 use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
 use crate::{
     error::{Error, Result},
-    upload::{Claim, Fingerprint, Owner, Part, Secret, Upload, UploadId, WriterTag},
+    upload::{Claim, Claims, Fingerprint, Owner, Part, Secret, Upload, UploadId, WriterTag},
 };
 
 /// How often a create tries to replace the fingerprint of an upload that is over, before it gives up.
@@ -149,12 +149,8 @@ impl StateStore for Redis {
         writer: WriterTag,
         times: Times,
     ) -> Result<Option<Upload>> {
-        let arguments = [
-            record::writer_text(Some(writer)),
-            times.now.0.to_string(),
-            times.expires_at.0.to_string(),
-            removal_time(times.expires_at).to_string(),
-        ];
+        let mut arguments = vec![record::writer_text(Some(writer))];
+        arguments.extend(times_texts(times));
         let fields: Fields = self.invoke(&SCRIPTS.take_over, id, &arguments).await?;
         let upload = record::parse(&fields)?;
         if let Some(upload) = &upload {
@@ -170,27 +166,45 @@ impl StateStore for Redis {
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
-        let part = &parts[0];
-        let arguments = [
-            record::writer_text(Some(writer)),
-            part.number.to_string(),
-            record::part_json(part)?,
-            times.now.0.to_string(),
-            times.expires_at.0.to_string(),
-            removal_time(times.expires_at).to_string(),
-        ];
+        let mut arguments = vec![record::writer_text(Some(writer))];
+        arguments.extend(times_texts(times));
+        for part in parts {
+            arguments.extend([part.number.to_string(), record::part_json(part)?]);
+        }
         let (outcome, detail): (String, String) =
-            self.invoke(&SCRIPTS.record_part, id, &arguments).await?;
+            self.invoke(&SCRIPTS.record_parts, id, &arguments).await?;
         match outcome.as_str() {
             "recorded" => detail
                 .parse()
                 .map(|committed| PartRecord::Recorded { committed })
-                .map_err(|cause| Error::internal("record_part.lua counts oddly", cause)),
+                .map_err(|cause| Error::internal("record_parts.lua counts oddly", cause)),
             "taken_over" => Ok(PartRecord::TakenOver),
             "not_open" => record::parse_phase(&detail).map(PartRecord::NotOpen),
             "missing" => Ok(PartRecord::Missing),
-            _ => Err(Error::fault("record_part.lua answers oddly")),
+            _ => Err(Error::fault("record_parts.lua answers oddly")),
         }
+    }
+
+    async fn claim(
+        &self,
+        id: &UploadId,
+        owner: &Owner,
+        claims: &[Claim],
+        times: Times,
+    ) -> Result<Option<Upload>> {
+        let claims: Claims = claims.iter().copied().collect();
+        let numbers = || claims.iter().map(|claim| claim.number);
+        let mut arguments = vec![
+            record::owner_text(owner),
+            numbers().min().unwrap_or(1).to_string(),
+            numbers().max().unwrap_or(0).to_string(),
+        ];
+        arguments.extend(times_texts(times));
+        for claim in claims.iter() {
+            arguments.extend([claim.number.to_string(), record::claim_text(&claim)]);
+        }
+        let fields: Fields = self.invoke(&SCRIPTS.claim, id, &arguments).await?;
+        record::parse_summary(&fields)
     }
 
     async fn update(&self, upload: &Upload) -> Result<Update> {
@@ -229,18 +243,8 @@ impl StateStore for Redis {
         self.page(query).await
     }
 
-    async fn claim(
-        &self,
-        id: &UploadId,
-        owner: &Owner,
-        claims: &[Claim],
-        times: Times,
-    ) -> Result<Option<Upload>> {
-        Err(Error::fault("not there yet"))
-    }
-
     async fn count(&self, owner: &Owner) -> Result<u64> {
-        Err(Error::fault("not there yet"))
+        self.count_listed(owner).await
     }
 
     async fn secret(&self, offered: &Secret) -> Result<Secret> {
@@ -267,4 +271,13 @@ impl StateStore for Redis {
             .to_owned();
         self.link.command(&probe).await
     }
+}
+
+/// The times of a write as scripts take them.
+fn times_texts(times: Times) -> [String; 3] {
+    [
+        times.now.0.to_string(),
+        times.expires_at.0.to_string(),
+        removal_time(times.expires_at).to_string(),
+    ]
 }

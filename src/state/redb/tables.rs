@@ -1,25 +1,34 @@
 //! The tables of the state file, and what is read and written together.
 
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 
 use ::redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
+use super::record::Record;
 use crate::{
     error::{Error, Result},
-    state::{Cursor, ListPage, ListQuery, Times, removal_time},
-    upload::{Fingerprint, Part, Parts, Secret, Timestamp, Upload, UploadId, WriterTag},
+    state::{Cursor, ListPage, ListQuery, removal_time},
+    upload::{
+        Claim, Claims, Fingerprint, Md5, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId,
+    },
 };
 
 /// The most members of a listing that one call looks at.
 const LIST_SCAN: usize = 1_000;
 
+/// Every id sorts before this.
+const LAST_ID: &str = "~";
+
 /// [`Record`]s as JSON, by upload id.
 const RECORDS: TableDefinition<'_, &str, &str> = TableDefinition::new("records");
 /// [`Part`]s as JSON, by upload id and number.
 const PARTS: TableDefinition<'_, (&str, u32), &str> = TableDefinition::new("parts");
+/// The MD5s of [`Claim`]s, by upload id and number.
+const CLAIMS: TableDefinition<'_, (&str, u32), ClaimedMd5<'static>> =
+    TableDefinition::new("claims");
 /// The id of the live upload, by fingerprint.
 const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fingerprints");
 /// By tenant, subject, creation (see [`age`]) and id: the order of a listing.
@@ -30,25 +39,13 @@ const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("rem
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
 type ListingKey<'a> = (&'a str, &'a str, u64, &'a str);
-
-/// A record as it was last created or updated, and what has changed since.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) version: u64,
-    pub(super) writer: Option<WriterTag>,
-    pub(super) committed: u32,
-    updated_at: Timestamp,
-    expires_at: Timestamp,
-    /// The version that the last update replaced, until a stream takes over.
-    replaced: Option<u64>,
-    /// As it was given, under the version it was given with.
-    pub(super) written: Upload,
-}
+type ClaimedMd5<'a> = Option<&'a [u8; 16]>;
 
 /// All tables in one write transaction.
 pub(super) struct Tables<'a> {
     records: Table<'a, &'static str, &'static str>,
     parts: Table<'a, (&'static str, u32), &'static str>,
+    claims: Table<'a, (&'static str, u32), ClaimedMd5<'static>>,
     fingerprints: Table<'a, &'static str, &'static str>,
     listing: Table<'a, ListingKey<'static>, ()>,
     removals: Table<'a, (u64, &'static str), ()>,
@@ -59,68 +56,8 @@ pub(super) struct Tables<'a> {
 pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static str, &'static str>,
     parts: ReadOnlyTable<(&'static str, u32), &'static str>,
+    claims: ReadOnlyTable<(&'static str, u32), ClaimedMd5<'static>>,
     listing: ReadOnlyTable<ListingKey<'static>, ()>,
-}
-
-// === impl Record ===
-
-impl Record {
-    fn created(upload: Upload) -> Self {
-        Self {
-            version: upload.version,
-            replaced: None,
-            ..Self::updated(upload.clone(), upload.parts.committed())
-        }
-    }
-
-    /// The record after an update that keeps its parts, of which so many are committed.
-    pub(super) fn updated(upload: Upload, committed: u32) -> Self {
-        Self {
-            version: upload.version + 1,
-            writer: upload.writer,
-            committed,
-            replaced: Some(upload.version),
-            updated_at: upload.updated_at,
-            expires_at: upload.expires_at,
-            written: Upload {
-                parts: Parts::default(),
-                ..upload
-            },
-        }
-    }
-
-    /// Whether it is what this update left.
-    pub(super) fn is_echo_of(&self, update: &Upload) -> bool {
-        let update = Upload {
-            parts: Parts::default(),
-            ..update.clone()
-        };
-        self.replaced == Some(update.version) && self.written == update
-    }
-
-    /// Gives it to a stream.
-    pub(super) fn take_over(&mut self, writer: WriterTag, times: Times) {
-        self.version += 1;
-        self.writer = Some(writer);
-        self.replaced = None;
-        self.set(times);
-    }
-
-    pub(super) fn set(&mut self, times: Times) {
-        self.updated_at = times.now;
-        self.expires_at = times.expires_at;
-    }
-
-    fn with(self, parts: Parts) -> Upload {
-        Upload {
-            version: self.version,
-            writer: self.writer,
-            updated_at: self.updated_at,
-            expires_at: self.expires_at,
-            parts,
-            ..self.written
-        }
-    }
 }
 
 // === impl Tables ===
@@ -131,6 +68,7 @@ impl<'a> Tables<'a> {
         Ok(Self {
             records: transaction.open_table(RECORDS).map_err(internal)?,
             parts: transaction.open_table(PARTS).map_err(internal)?,
+            claims: transaction.open_table(CLAIMS).map_err(internal)?,
             fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
             listing: transaction.open_table(LISTING).map_err(internal)?,
             removals: transaction.open_table(REMOVALS).map_err(internal)?,
@@ -142,8 +80,18 @@ impl<'a> Tables<'a> {
         record(&self.records, id.as_str())
     }
 
-    pub(super) fn with_parts(&self, record: Record) -> Result<Upload> {
-        with_parts(record, &self.parts)
+    /// The upload with all its parts and claims.
+    pub(super) fn whole(&self, record: Record) -> Result<Upload> {
+        whole(record, &self.parts, &self.claims)
+    }
+
+    /// The upload with its last committed part, if there is one, and those of `numbers` that there are; without claims.
+    pub(super) fn summary(
+        &self,
+        record: Record,
+        numbers: impl IntoIterator<Item = u32>,
+    ) -> Result<Upload> {
+        summary(record, &self.parts, numbers)
     }
 
     /// The upload that holds the fingerprint.
@@ -156,7 +104,7 @@ impl<'a> Tables<'a> {
             return Ok(None);
         };
         let record = record(&self.records, holder.value())?;
-        record.map(|record| self.with_parts(record)).transpose()
+        record.map(|record| self.whole(record)).transpose()
     }
 
     pub(super) fn hold(&mut self, fingerprint: &Fingerprint, id: &UploadId) -> Result<()> {
@@ -179,11 +127,12 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Adds a new record with its parts.
+    /// Adds a new record with its parts and claims.
     pub(super) fn insert(&mut self, upload: Upload) -> Result<()> {
         for part in upload.parts.iter() {
-            self.add_part(&upload.id, part)?;
+            self.put_part(&upload.id, part)?;
         }
+        self.note(&upload.id, &upload.claims)?;
         self.listing
             .insert(listing_key(&upload), ())
             .map_err(internal)?;
@@ -202,13 +151,21 @@ impl<'a> Tables<'a> {
         inserted.map(drop).map_err(internal)
     }
 
-    /// Adds a part unless its number is recorded.
-    pub(super) fn add_part(&mut self, id: &UploadId, part: &Part) -> Result<()> {
+    /// Adds a part, in place of one of its number.
+    pub(super) fn put_part(&mut self, id: &UploadId, part: &Part) -> Result<()> {
         let key = (id.as_str(), part.number);
-        if self.parts.get(key).map_err(internal)?.is_none() {
-            self.parts
-                .insert(key, to_json(part)?.as_str())
-                .map_err(internal)?;
+        let inserted = self.parts.insert(key, to_json(part)?.as_str());
+        inserted.map(drop).map_err(internal)
+    }
+
+    /// Adds claims. Those without an MD5 leave the ones that were noted before.
+    pub(super) fn note(&mut self, id: &UploadId, claims: &Claims) -> Result<()> {
+        for claim in claims.iter() {
+            let key = (id.as_str(), claim.number);
+            let md5 = claim.md5.as_ref().map(|md5| &md5.0);
+            if md5.is_some() || self.claims.get(key).map_err(internal)?.is_none() {
+                self.claims.insert(key, md5).map_err(internal)?;
+            }
         }
         Ok(())
     }
@@ -266,6 +223,9 @@ impl<'a> Tables<'a> {
             self.release(fingerprint, &upload.id)?;
         }
         self.remove_parts_beyond(&upload.id, 0)?;
+        self.claims
+            .retain_in(all_numbers(upload.id.as_str()), |_, _| false)
+            .map_err(internal)?;
         self.listing.remove(listing_key(upload)).map_err(internal)?;
         self.records
             .remove(upload.id.as_str())
@@ -307,6 +267,7 @@ impl Snapshot {
         Ok(Self {
             records: transaction.open_table(RECORDS).map_err(internal)?,
             parts: transaction.open_table(PARTS).map_err(internal)?,
+            claims: transaction.open_table(CLAIMS).map_err(internal)?,
             listing: transaction.open_table(LISTING).map_err(internal)?,
         })
     }
@@ -314,7 +275,7 @@ impl Snapshot {
     pub(super) fn upload(&self, id: &UploadId) -> Result<Option<Upload>> {
         let record = record(&self.records, id.as_str())?;
         record
-            .map(|record| with_parts(record, &self.parts))
+            .map(|record| whole(record, &self.parts, &self.claims))
             .transpose()
     }
 
@@ -326,8 +287,7 @@ impl Snapshot {
             .map_or(Bound::Included((tenant, subject, 0, "")), |cursor| {
                 Bound::Excluded((tenant, subject, age(cursor.created_at), cursor.id.as_str()))
             });
-        // Every id sorts before this.
-        let end = Bound::Included((tenant, subject, u64::MAX, "~"));
+        let end = Bound::Included((tenant, subject, u64::MAX, LAST_ID));
         let mut page = ListPage::default();
         let mut last = None;
         let members = self
@@ -352,18 +312,18 @@ impl Snapshot {
                 .phase
                 .is_none_or(|phase| phase == record.written.phase)
             {
-                page.uploads.push(self.summary(record)?);
+                page.uploads.push(summary(record, &self.parts, [])?);
             }
         }
         Ok(page)
     }
 
-    fn summary(&self, record: Record) -> Result<Upload> {
-        let committed = record.committed;
-        let key = (record.written.id.as_str(), committed);
-        let last = self.parts.get(key).map_err(internal)?;
-        let last = last.map(|json| from_json(json.value())).transpose()?;
-        Ok(record.with(Parts::summary(committed, last)))
+    /// How many uploads of the owner's are listed.
+    pub(super) fn count(&self, owner: &Owner) -> Result<u64> {
+        let (tenant, subject) = (owner.tenant.as_str(), owner.subject.as_str());
+        let all = (tenant, subject, 0, "")..=(tenant, subject, u64::MAX, LAST_ID);
+        let members = self.listing.range::<ListingKey<'_>>(all);
+        Ok(members.map_err(internal)?.count() as u64)
     }
 }
 
@@ -385,17 +345,49 @@ fn record(
     json.map(|json| from_json(json.value())).transpose()
 }
 
-fn with_parts(
+fn whole(
     record: Record,
     parts: &impl ReadableTable<(&'static str, u32), &'static str>,
+    claims: &impl ReadableTable<(&'static str, u32), ClaimedMd5<'static>>,
 ) -> Result<Upload> {
     let id = record.written.id.as_str();
     let parts = parts
-        .range((id, 0)..=(id, u32::MAX))
+        .range(all_numbers(id))
         .map_err(internal)?
         .map(|entry| from_json(entry.map_err(internal)?.1.value()))
         .collect::<Result<Parts>>()?;
-    Ok(record.with(parts))
+    let claims = claims
+        .range(all_numbers(id))
+        .map_err(internal)?
+        .map(|entry| {
+            let (key, md5) = entry.map_err(internal)?;
+            Ok(Claim {
+                number: key.value().1,
+                md5: md5.value().copied().map(Md5),
+            })
+        })
+        .collect::<Result<Claims>>()?;
+    Ok(record.with(parts, claims))
+}
+
+fn summary(
+    record: Record,
+    parts: &impl ReadableTable<(&'static str, u32), &'static str>,
+    numbers: impl IntoIterator<Item = u32>,
+) -> Result<Upload> {
+    let mut known: Vec<Part> = Vec::new();
+    for number in numbers.into_iter().chain([record.committed]) {
+        let part = parts
+            .get((record.written.id.as_str(), number))
+            .map_err(internal)?;
+        known.extend(part.map(|json| from_json(json.value())).transpose()?);
+    }
+    let parts = Parts::summary(record.committed, known);
+    Ok(record.with(parts, Claims::default()))
+}
+
+fn all_numbers(id: &str) -> RangeInclusive<(&str, u32)> {
+    (id, 0)..=(id, u32::MAX)
 }
 
 fn listing_key(upload: &Upload) -> ListingKey<'_> {

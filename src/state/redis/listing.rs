@@ -24,13 +24,7 @@ const LIST_CONCURRENCY: usize = 16;
 
 impl Redis {
     fn listing_key(&self, owner: &Owner) -> String {
-        // The length keeps ("a:b", "c") and ("a", "b:c") apart.
-        let Owner { tenant, subject } = owner;
-        format!(
-            "{}owner:{}:{tenant}:{subject}",
-            self.key_prefix,
-            tenant.len()
-        )
+        self.key(&format!("owner:{}", record::owner_text(owner)))
     }
 
     /// See [`StateStore::list`](crate::state::StateStore::list).
@@ -74,6 +68,12 @@ impl Redis {
         }
         page.next = listing_cursor(after.trim_start_matches('('));
         Ok(page)
+    }
+
+    /// See [`StateStore::count`](crate::state::StateStore::count).
+    pub(super) async fn count_listed(&self, owner: &Owner) -> Result<u64> {
+        let count = redis::cmd("ZCARD").arg(self.listing_key(owner)).to_owned();
+        self.link.command(&count).await
     }
 
     /// Notes the upload in its owner's listing.

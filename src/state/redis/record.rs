@@ -1,7 +1,7 @@
 //! An upload as the fields of a Redis hash.
 //!
 //! `record` is the header as JSON; the fields beside it are what scripts read and write, and win over it. Each part
-//! has a field of its own, `part:<number>`.
+//! has a field of its own, `part:<number>`, and so has each claim: `claim:<number>` is its MD5, or empty.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     state,
-    upload::{Part, Parts, Phase, Timestamp, Upload, WriterTag},
+    upload::{Claim, Claims, Owner, Part, Parts, Phase, Timestamp, Upload, WriterTag},
 };
 
 /// The fields of a hash, by name.
@@ -23,6 +23,8 @@ enum Unreadable {
     Missing(&'static str),
     #[error("field {0} is no number")]
     Number(&'static str),
+    #[error("a claim's number or MD5 is none")]
+    Claim,
     #[error("the JSON does not fit")]
     Json(#[from] serde_json::Error),
 }
@@ -42,6 +44,7 @@ pub(super) fn header_fields(upload: &Upload) -> Vec<(&'static str, String)> {
     vec![
         ("phase", upload.phase.to_string()),
         ("writer", writer_text(upload.writer)),
+        ("last_part", upload.part_count().unwrap_or(0).to_string()),
         ("updated_at", upload.updated_at.0.to_string()),
         ("expires_at", upload.expires_at.0.to_string()),
     ]
@@ -52,6 +55,7 @@ pub(super) fn all_fields(upload: &Upload) -> Result<Vec<(String, String)>> {
     let mut fields: Vec<(String, String)> = vec![
         ("record".into(), header_json(upload)?),
         ("version".into(), upload.version.to_string()),
+        ("owner".into(), owner_text(&upload.owner)),
         ("committed".into(), upload.parts.committed().to_string()),
     ];
     fields.extend(
@@ -62,21 +66,26 @@ pub(super) fn all_fields(upload: &Upload) -> Result<Vec<(String, String)>> {
     for part in upload.parts.iter() {
         fields.push((format!("part:{}", part.number), part_json(part)?));
     }
+    for claim in upload.claims.iter() {
+        fields.push((format!("claim:{}", claim.number), claim_text(&claim)));
+    }
     Ok(fields)
 }
 
 /// The upload of all its fields, or none of no fields.
 pub(super) fn parse(fields: &Fields) -> Result<Option<Upload>> {
-    let parts = |fields: &Fields| parts(fields).map(Parts::from_iter);
-    parse_with(fields, parts)
+    parse_with(fields, |fields| {
+        Ok((Parts::from_iter(parts(fields)?), claims(fields)?))
+    })
 }
 
-/// The upload of its header and its last committed part, or none of no fields.
+/// The upload of its header, its last committed part and perhaps some others, or none of no fields.
 pub(super) fn parse_summary(fields: &Fields) -> Result<Option<Upload>> {
     parse_with(fields, |fields| {
         let committed = number(fields, "committed")?;
         let committed = u32::try_from(committed).map_err(|_| Unreadable::Number("committed"))?;
-        Ok(Parts::summary(committed, parts(fields)?.pop()))
+        let parts = Parts::summary(committed, parts(fields)?);
+        Ok((parts, Claims::default()))
     })
 }
 
@@ -90,6 +99,18 @@ pub(super) fn writer_text(writer: Option<WriterTag>) -> String {
     writer.map(|tag| tag.to_string()).unwrap_or_default()
 }
 
+/// An owner as scripts compare it.
+pub(super) fn owner_text(owner: &Owner) -> String {
+    // The length keeps ("a:b", "c") and ("a", "b:c") apart.
+    let Owner { tenant, subject } = owner;
+    format!("{}:{tenant}:{subject}", tenant.len())
+}
+
+/// A claim's MD5; empty where there is none.
+pub(super) fn claim_text(claim: &Claim) -> String {
+    claim.md5.map(|md5| md5.to_string()).unwrap_or_default()
+}
+
 /// When the server removes what is given up at `expires_at`, in milliseconds since the Unix epoch.
 pub(super) fn removal_time(expires_at: Timestamp) -> u64 {
     // The largest time Redis takes is signed.
@@ -98,7 +119,7 @@ pub(super) fn removal_time(expires_at: Timestamp) -> u64 {
 
 fn parse_with(
     fields: &Fields,
-    parts: impl Fn(&Fields) -> Result<Parts, Unreadable>,
+    parts_and_claims: impl Fn(&Fields) -> Result<(Parts, Claims), Unreadable>,
 ) -> Result<Option<Upload>> {
     if fields.is_empty() {
         return Ok(None);
@@ -117,7 +138,7 @@ fn parse_with(
         };
         upload.updated_at = Timestamp(number(fields, "updated_at")?);
         upload.expires_at = Timestamp(number(fields, "expires_at")?);
-        upload.parts = parts(fields)?;
+        (upload.parts, upload.claims) = parts_and_claims(fields)?;
         Ok(upload)
     };
     read().map(Some).map_err(unreadable)
@@ -128,6 +149,23 @@ fn parts(fields: &Fields) -> Result<Vec<Part>, Unreadable> {
     parts
         .map(|(_, json)| Ok(serde_json::from_str(json)?))
         .collect()
+}
+
+fn claims(fields: &Fields) -> Result<Claims, Unreadable> {
+    let mut claims = Claims::default();
+    for (name, md5) in fields {
+        if let Some(number) = name.strip_prefix("claim:") {
+            let md5 = Some(md5).filter(|md5| !md5.is_empty());
+            claims.insert(Claim {
+                number: number.parse().map_err(|_| Unreadable::Claim)?,
+                md5: md5
+                    .map(|md5| md5.parse())
+                    .transpose()
+                    .map_err(|_| Unreadable::Claim)?,
+            });
+        }
+    }
+    Ok(claims)
 }
 
 fn text<'a>(fields: &'a Fields, name: &'static str) -> Result<&'a str, Unreadable> {

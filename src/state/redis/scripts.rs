@@ -11,7 +11,8 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(Scripts::default);
 pub(super) struct Scripts {
     pub(super) create: Script,
     pub(super) take_over: Script,
-    pub(super) record_part: Script,
+    pub(super) record_parts: Script,
+    pub(super) claim: Script,
     pub(super) update: Script,
     pub(super) summary: Script,
     pub(super) enlist: Script,
@@ -24,7 +25,8 @@ impl Default for Scripts {
         Self {
             create: Script::new(include_str!("create.lua")),
             take_over: Script::new(include_str!("take_over.lua")),
-            record_part: Script::new(include_str!("record_part.lua")),
+            record_parts: Script::new(include_str!("record_parts.lua")),
+            claim: Script::new(include_str!("claim.lua")),
             update: Script::new(include_str!("update.lua")),
             summary: Script::new(include_str!("summary.lua")),
             enlist: Script::new(include_str!("enlist.lua")),
@@ -38,7 +40,8 @@ impl Scripts {
         [
             &self.create,
             &self.take_over,
-            &self.record_part,
+            &self.record_parts,
+            &self.claim,
             &self.update,
             &self.summary,
             &self.enlist,

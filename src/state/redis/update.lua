@@ -1,4 +1,4 @@
--- Replaces everything of a record but its parts, if its version is the expected one.
+-- Replaces everything of a record but its parts and claims, if its version is the expected one.
 -- KEYS  1 record  2 fingerprints of the tag
 -- ARGV  1 expected version  2 upload id  3 fingerprint to release, or ""  4 time the record is removed (ms)
 --       5 record as JSON  6… field, value, field, value…

@@ -1,0 +1,55 @@
+-- Notes what a client says of parts of its owner's open upload, if the plan has them all: all claims or none.
+-- KEYS  1 record  2 fingerprints of the tag
+-- ARGV  1 owner  2 lowest number  3 highest number  4 updated_at  5 expires_at  6 time the record is removed (ms)
+--       7… part number, MD5 or ""…
+-- Returns fields and values of the record as it now is: its header, its last committed part and the parts of those
+-- numbers; none when there is no record of that owner.
+local names = {'owner', 'last_part', 'phase', 'committed', 'updated_at', 'expires_at', 'version', 'writer', 'record'}
+local header = redis.call('HMGET', KEYS[1], unpack(names))
+local owner, last_part, phase, committed = unpack(header, 1, 4)
+if owner ~= ARGV[1] then
+  return {}
+end
+-- Lua's stack has room for less than 8,000 values of one command.
+local CHUNK = 4000
+if phase == 'open' and tonumber(ARGV[2]) >= 1 and tonumber(ARGV[3]) <= tonumber(last_part) then
+  header[5], header[6] = ARGV[4], ARGV[5]
+  local noted = {'updated_at', ARGV[4], 'expires_at', ARGV[5]}
+  for index = 7, #ARGV, 2 do
+    local field, md5 = 'claim:' .. ARGV[index], ARGV[index + 1]
+    if md5 == '' then
+      redis.call('HSETNX', KEYS[1], field, md5)
+    else
+      noted[#noted + 1] = field
+      noted[#noted + 1] = md5
+    end
+  end
+  for first = 1, #noted, CHUNK do
+    redis.call('HSET', KEYS[1], unpack(noted, first, math.min(first + CHUNK - 1, #noted)))
+  end
+  redis.call('PEXPIREAT', KEYS[1], ARGV[6])
+  if redis.call('PEXPIRETIME', KEYS[2]) < tonumber(ARGV[6]) then
+    redis.call('PEXPIREAT', KEYS[2], ARGV[6])
+  end
+end
+local answer = {}
+local function add(field, value)
+  if value then
+    answer[#answer + 1] = field
+    answer[#answer + 1] = value
+  end
+end
+for index, name in ipairs(names) do
+  add(name, header[index])
+end
+local parts = {'part:' .. committed}
+for index = 7, #ARGV, 2 do
+  parts[#parts + 1] = 'part:' .. ARGV[index]
+end
+for first = 1, #parts, CHUNK do
+  local values = redis.call('HMGET', KEYS[1], unpack(parts, first, math.min(first + CHUNK - 1, #parts)))
+  for index, value in ipairs(values) do
+    add(parts[first + index - 1], value)
+  end
+end
+return answer
