@@ -7,6 +7,10 @@ mod common;
 
 #[path = "state_conformance/cases.rs"]
 mod cases;
+#[path = "state_conformance/claims.rs"]
+mod claims;
+#[path = "state_conformance/listings.rs"]
+mod listings;
 #[path = "state_conformance/model.rs"]
 mod model;
 #[path = "state_conformance/redb_only.rs"]
@@ -26,57 +30,81 @@ use upload_gateway::state::{
 
 /// Stamps every case for one adapter; `$open` gives a fresh store and what keeps its server alive.
 macro_rules! adapter {
-    ($adapter:ident, $open:path, [$($case:ident)*]) => {
+    ($adapter:ident, $open:path, $($module:ident [$($case:ident)*])*) => {
         mod $adapter {
-            $(
+            $($(
                 #[tokio::test]
                 async fn $case() {
                     let Some((store, _backend)) = $open().await else { return };
-                    super::cases::$case(&store).await;
+                    super::$module::$case(&store).await;
                 }
-            )*
+            )*)*
         }
     };
 }
 
 macro_rules! adapters {
-    ($($case:ident),* $(,)?) => {
-        adapter!(redb, super::fresh_redb, [$($case)*]);
-        adapter!(redis, super::fresh_redis, [$($case)*]);
-        adapter!(redis_cluster, super::fresh_cluster, [$($case)*]);
+    ($($module:ident [$($case:ident),* $(,)?])*) => {
+        adapter!(redb, super::fresh_redb, $($module [$($case)*])*);
+        adapter!(redis, super::fresh_redis, $($module [$($case)*])*);
+        adapter!(redis_cluster, super::fresh_cluster, $($module [$($case)*])*);
     };
 }
 
-adapters![
-    a_created_record_reads_back_equal,
-    an_unknown_id_reads_as_nothing,
-    the_same_fingerprint_finds_the_live_upload,
-    a_committing_upload_keeps_its_fingerprint,
-    an_upload_that_is_over_releases_its_fingerprint,
-    create_repeated_after_a_lost_reply_is_created,
-    creates_side_by_side_make_one_upload,
-    resume_after_a_lost_reply,
-    a_stranger_records_nothing,
-    only_the_contiguous_prefix_is_committed,
-    a_recorded_part_is_never_replaced,
-    parts_come_too_late_after_open,
-    parts_of_a_missing_record_are_missing,
-    a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer,
-    a_take_over_of_a_closed_upload_changes_nothing,
-    an_update_of_an_older_version_gets_the_present_record,
-    update_repeated_after_a_lost_reply_is_updated,
-    a_take_over_is_no_echo_of_an_update,
-    an_update_replaces_all_but_the_parts,
-    fifty_parts_side_by_side_are_all_recorded,
-    writes_set_the_times,
-    ten_thousand_parts_read_back,
-    a_listing_shows_the_newest_first_and_only_the_owners,
-    pages_lose_and_repeat_nothing_across_equal_times,
-    a_listing_can_ask_for_one_phase,
-    a_listing_sums_parts_up,
-    the_first_secret_offered_stays,
-    a_store_that_works_passes_the_check,
-];
+adapters! {
+    cases [
+        a_created_record_reads_back_equal,
+        an_unknown_id_reads_as_nothing,
+        the_same_fingerprint_finds_the_live_upload,
+        a_committing_upload_keeps_its_fingerprint,
+        an_upload_that_is_over_releases_its_fingerprint,
+        create_repeated_after_a_lost_reply_is_created,
+        creates_side_by_side_make_one_upload,
+        resume_after_a_lost_reply,
+        a_stranger_records_nothing,
+        only_the_contiguous_prefix_is_committed,
+        a_part_takes_the_place_of_one_of_its_number,
+        several_parts_are_recorded_at_once,
+        several_parts_of_a_stranger_are_not_recorded,
+        ten_thousand_parts_are_recorded_at_once,
+        parts_come_too_late_after_open,
+        parts_of_a_missing_record_are_missing,
+        a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer,
+        a_take_over_of_a_closed_upload_changes_nothing,
+        an_update_of_an_older_version_gets_the_present_record,
+        update_repeated_after_a_lost_reply_is_updated,
+        a_take_over_is_no_echo_of_an_update,
+        an_update_replaces_all_but_the_parts_and_claims,
+        fifty_parts_side_by_side_are_all_recorded,
+        writes_set_the_times,
+        ten_thousand_parts_read_back,
+        the_first_secret_offered_stays,
+        a_store_that_works_passes_the_check,
+    ]
+    listings [
+        a_listing_shows_the_newest_first_and_only_the_owners,
+        pages_lose_and_repeat_nothing_across_equal_times,
+        a_listing_can_ask_for_one_phase,
+        a_listing_sums_parts_up,
+        a_count_is_of_the_owners_uploads,
+    ]
+    claims [
+        a_claim_is_noted_and_changes_only_the_times,
+        claims_side_by_side_are_all_noted,
+        a_claim_without_an_md5_keeps_the_one_before,
+        the_last_claim_of_a_number_in_one_call_counts,
+        a_claim_answers_with_the_parts_of_its_numbers,
+        somebody_else_claims_nothing,
+        owners_whose_names_run_together_are_told_apart,
+        a_number_outside_the_plan_notes_nothing,
+        an_upload_of_unknown_size_notes_nothing,
+        a_size_that_is_settled_later_makes_room_for_claims,
+        an_upload_that_is_not_open_notes_nothing,
+        claims_survive_all_other_writes,
+        a_claim_does_not_hide_the_echo_of_an_update,
+        fifty_thousand_claims_at_once_are_noted,
+    ]
+}
 
 async fn fresh_redb() -> Option<(Redb, TempDir)> {
     let directory = TempDir::new().unwrap();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use upload_gateway::{
-    state::{Creation, Cursor, ListQuery, PartRecord, StateStore, Update},
-    upload::{Lease, Object, Owner, PART_SIZE, Phase, Secret, Timestamp, Upload, UploadId},
+    state::{Creation, PartRecord, StateStore, Update},
+    upload::{Lease, Object, PART_SIZE, Part, Phase, Secret, Upload, UploadId},
 };
 
 use super::samples::*;
@@ -13,6 +13,7 @@ use super::samples::*;
 pub(crate) async fn a_created_record_reads_back_equal(store: &dyn StateStore) {
     let mut upload = findable(&owner(), "a");
     upload.parts = [1, 2, 4].map(part).into_iter().collect();
+    upload.claims = [claim(3), bare_claim(7)].into_iter().collect();
     create(store, &upload).await;
     assert_eq!(get(store, &upload.id).await, upload);
 }
@@ -138,22 +139,61 @@ pub(crate) async fn only_the_contiguous_prefix_is_committed(store: &dyn StateSto
     }
 }
 
-pub(crate) async fn a_recorded_part_is_never_replaced(store: &dyn StateStore) {
+pub(crate) async fn a_part_takes_the_place_of_one_of_its_number(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1, 3]).await;
     for number in [1, 3] {
-        let mut other = part(number);
-        other.receipt = "other".into();
-        store
-            .record_parts(&upload.id, writer(1), &[other], times())
-            .await
-            .unwrap();
-        assert_eq!(
-            get(store, &upload.id).await.parts.get(number),
-            Some(&part(number))
-        );
+        let other = Part {
+            receipt: "other".into(),
+            ..part(number)
+        };
+        let outcome = store
+            .record_parts(&upload.id, writer(1), std::slice::from_ref(&other), times())
+            .await;
+        assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 1 });
+        let parts = get(store, &upload.id).await.parts;
+        assert_eq!((parts.get(number), parts.len()), (Some(&other), 2));
     }
+}
+
+pub(crate) async fn several_parts_are_recorded_at_once(store: &dyn StateStore) {
+    let upload = upload(&owner());
+    create(store, &upload).await;
+    record(store, &upload.id, [2]).await;
+    let outcome = store
+        .record_parts(&upload.id, writer(1), &[3, 6, 1].map(part), times())
+        .await;
+    assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 3 });
+    let stored = get(store, &upload.id).await;
+    assert_eq!(stored.parts, [1, 2, 3, 6].map(part).into_iter().collect());
+    assert_eq!(stored.version, 1);
+}
+
+pub(crate) async fn several_parts_of_a_stranger_are_not_recorded(store: &dyn StateStore) {
+    let upload = upload(&owner());
+    create(store, &upload).await;
+    record(store, &upload.id, [1]).await;
+    let before = get(store, &upload.id).await;
+    let outcome = store
+        .record_parts(&upload.id, writer(2), &[1, 2, 3].map(part), times())
+        .await;
+    assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
+    assert_eq!(get(store, &upload.id).await, before);
+}
+
+pub(crate) async fn ten_thousand_parts_are_recorded_at_once(store: &dyn StateStore) {
+    let upload = upload(&owner());
+    create(store, &upload).await;
+    let parts: Vec<_> = (1..=10_000).map(part).collect();
+    let outcome = store
+        .record_parts(&upload.id, writer(1), &parts, times())
+        .await;
+    assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 10_000 });
+    assert_eq!(
+        get(store, &upload.id).await.parts,
+        parts.into_iter().collect()
+    );
 }
 
 pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
@@ -268,7 +308,7 @@ pub(crate) async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) 
     assert!(matches!(outcome, Update::Conflict(present) if present.version == 2));
 }
 
-pub(crate) async fn an_update_replaces_all_but_the_parts(store: &dyn StateStore) {
+pub(crate) async fn an_update_replaces_all_but_the_parts_and_claims(store: &dyn StateStore) {
     let mut upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1, 2, 9]).await;
@@ -347,94 +387,6 @@ pub(crate) async fn ten_thousand_parts_read_back(store: &dyn StateStore) {
     assert_eq!(taken.parts.committed(), 10_000);
 }
 
-pub(crate) async fn a_listing_shows_the_newest_first_and_only_the_owners(store: &dyn StateStore) {
-    let (mine, other) = (owner(), owner());
-    let stranger = Owner {
-        tenant: String::new(),
-        subject: mine.subject.clone(),
-    };
-    let mut expected = Vec::new();
-    for age in [3, 1, 2] {
-        let mut upload = upload(&mine);
-        upload.created_at = Timestamp(upload.created_at.0 - age * 1_000);
-        create(store, &upload).await;
-        expected.push((age, upload.id));
-    }
-    create(store, &upload(&other)).await;
-    create(store, &upload(&stranger)).await;
-    expected.sort();
-    let ids: Vec<_> = list_all(store, &mine, None, 10)
-        .await
-        .into_iter()
-        .map(|upload| upload.id)
-        .collect();
-    assert_eq!(
-        ids,
-        expected.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
-    );
-    assert!(list_all(store, &owner(), None, 10).await.is_empty());
-}
-
-pub(crate) async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn StateStore) {
-    let owner = owner();
-    let created_at = now();
-    let mut expected = Vec::new();
-    for number in 0..23 {
-        let created_at = Timestamp(created_at.0 - number / 8);
-        let upload = Upload {
-            created_at,
-            ..upload(&owner)
-        };
-        create(store, &upload).await;
-        expected.push((u64::MAX - created_at.0, upload.id));
-    }
-    expected.sort();
-    let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
-    for limit in [1, 4, 23, 100] {
-        let listed = list_all(store, &owner, None, limit).await;
-        let ids: Vec<_> = listed.into_iter().map(|upload| upload.id).collect();
-        assert_eq!(ids, expected, "in pages of {limit}");
-    }
-}
-
-pub(crate) async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
-    let owner = owner();
-    let mut aborted = Vec::new();
-    for number in 0..12 {
-        let mut upload = upload(&owner);
-        create(store, &upload).await;
-        if number % 3 == 0 {
-            upload.phase = Phase::Aborted;
-            store.update(&upload).await.unwrap();
-            aborted.push(upload.id);
-        }
-    }
-    for limit in [1, 3, 50] {
-        let listed = list_all(store, &owner, Some(Phase::Aborted), limit).await;
-        let mut ids: Vec<_> = listed.into_iter().map(|upload| upload.id).collect();
-        ids.sort();
-        aborted.sort();
-        assert_eq!(ids, aborted, "in pages of {limit}");
-    }
-    assert_eq!(list_all(store, &owner, Some(Phase::Open), 5).await.len(), 8);
-}
-
-pub(crate) async fn a_listing_sums_parts_up(store: &dyn StateStore) {
-    let owner = owner();
-    let upload = upload(&owner);
-    create(store, &upload).await;
-    let listed = list_all(store, &owner, None, 10).await;
-    assert_eq!(listed.first(), Some(&upload));
-    record(store, &upload.id, [1, 2, 3, 7]).await;
-    let listed = list_all(store, &owner, None, 10).await;
-    let summary = listed.first().unwrap();
-    assert_eq!(summary.committed_size(), 3 * PART_SIZE);
-    assert_eq!((summary.parts.committed(), summary.parts.len()), (3, 1));
-    let mut whole = get(store, &upload.id).await;
-    whole.parts = summary.parts.clone();
-    assert_eq!(*summary, whole);
-}
-
 pub(crate) async fn the_first_secret_offered_stays(store: &dyn StateStore) {
     let first = Secret::new([0xff; 32]);
     assert!(store.secret(&first).await.unwrap() == first);
@@ -446,30 +398,4 @@ pub(crate) async fn the_first_secret_offered_stays(store: &dyn StateStore) {
 pub(crate) async fn a_store_that_works_passes_the_check(store: &dyn StateStore) {
     store.check().await.unwrap();
     store.check().await.unwrap();
-}
-
-/// All pages of an owner's listing, put together.
-async fn list_all(
-    store: &dyn StateStore,
-    owner: &Owner,
-    phase: Option<Phase>,
-    limit: usize,
-) -> Vec<Upload> {
-    let mut uploads = Vec::new();
-    let mut after: Option<Cursor> = None;
-    loop {
-        let query = ListQuery {
-            owner: owner.clone(),
-            phase,
-            limit,
-            after,
-        };
-        let page = store.list(&query).await.unwrap();
-        assert!(page.uploads.len() <= limit);
-        uploads.extend(page.uploads);
-        after = page.next;
-        if after.is_none() {
-            return uploads;
-        }
-    }
 }

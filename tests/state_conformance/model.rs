@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use upload_gateway::{
     state::{Creation, ListQuery, PartRecord, StateStore, Times, Update},
-    upload::{Owner, Part, Phase, Timestamp, Upload, UploadId, WriterTag},
+    upload::{
+        Claim, Claims, Md5, Owner, Part, Parts, Phase, Timestamp, Upload, UploadId, WriterTag,
+    },
 };
 
 use super::{fresh_redb, fresh_redis, samples::*};
@@ -15,7 +17,9 @@ use super::{fresh_redb, fresh_redis, samples::*};
 enum Call {
     Create(usize),
     TakeOver(usize, u32, u64),
-    RecordPart(usize, u32, u32, u64),
+    RecordParts(usize, u32, Vec<Part>, u64),
+    /// By the owner, or by somebody else.
+    Claim(usize, bool, Vec<Claim>, u64),
     /// With the present version, or an older one.
     Update(usize, Phase, u64),
     List(Option<Phase>, usize),
@@ -57,11 +61,11 @@ impl Model {
         Some(record.clone())
     }
 
-    fn record_part(
+    fn record_parts(
         &mut self,
         id: &UploadId,
         writer: WriterTag,
-        part: &Part,
+        parts: &[Part],
         times: Times,
     ) -> PartRecord {
         let Some((record, _)) = self.records.get_mut(id) else {
@@ -73,11 +77,43 @@ impl Model {
         if record.phase != Phase::Open {
             return PartRecord::NotOpen(record.phase);
         }
-        record.parts.insert(part.clone());
+        for part in parts {
+            record.parts.insert(part.clone());
+        }
         (record.updated_at, record.expires_at) = (times.now, times.expires_at);
         PartRecord::Recorded {
             committed: record.parts.committed(),
         }
+    }
+
+    fn claim(
+        &mut self,
+        id: &UploadId,
+        owner: &Owner,
+        claims: &[Claim],
+        times: Times,
+    ) -> Option<Upload> {
+        let (record, _) = self.records.get_mut(id)?;
+        if record.owner != *owner {
+            return None;
+        }
+        let planned = 1..=record.part_count().unwrap_or(0);
+        let mut numbers = claims.iter().map(|claim| claim.number);
+        if record.phase == Phase::Open && numbers.all(|number| planned.contains(&number)) {
+            for claim in claims {
+                record.claims.insert(*claim);
+            }
+            (record.updated_at, record.expires_at) = (times.now, times.expires_at);
+        }
+        let committed = record.parts.committed();
+        let asked = |part: &&Part| {
+            part.number == committed || claims.iter().any(|claim| claim.number == part.number)
+        };
+        Some(Upload {
+            parts: Parts::summary(committed, record.parts.iter().filter(asked).cloned()),
+            claims: Claims::default(),
+            ..record.clone()
+        })
     }
 
     /// An update to ask for: of an older version, the last one once more, or of what is there.
@@ -107,9 +143,10 @@ impl Model {
         if record.version != upload.version {
             return Update::Conflict(Box::new(record.clone()));
         }
-        let parts = record.parts.clone();
+        let (parts, claims) = (record.parts.clone(), record.claims.clone());
         *record = Upload {
             parts,
+            claims,
             version: upload.version + 1,
             ..upload.clone()
         };
@@ -132,11 +169,11 @@ impl Model {
 
 /// Makes `calls` of both and compares every answer, and all records at the end.
 async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseError> {
-    let owner = owner();
+    let (owner, stranger) = (owner(), owner());
     let uploads = [
-        findable(&owner, "a"),
-        findable(&owner, "a"),
-        findable(&owner, "a"),
+        sized(findable(&owner, "a"), 4),
+        sized(findable(&owner, "a"), 4),
+        sized(findable(&owner, "a"), 4),
         upload(&owner),
     ];
     let mut model = Model::default();
@@ -156,18 +193,20 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                 let taken = store.take_over(id, writer(tag), at(seconds)).await.unwrap();
                 prop_assert_eq!(taken, model.take_over(id, writer(tag), at(seconds)));
             }
-            Call::RecordPart(number, tag, part_number, seconds) => {
+            Call::RecordParts(number, tag, ref parts, seconds) => {
                 let id = &uploads[number].id;
-                let mut part = part(part_number);
-                part.receipt = format!("{seconds}");
                 let recorded = store
-                    .record_parts(id, writer(tag), std::slice::from_ref(&part), at(seconds))
+                    .record_parts(id, writer(tag), parts, at(seconds))
                     .await
                     .unwrap();
-                prop_assert_eq!(
-                    recorded,
-                    model.record_part(id, writer(tag), &part, at(seconds))
-                );
+                let expected = model.record_parts(id, writer(tag), parts, at(seconds));
+                prop_assert_eq!(recorded, expected);
+            }
+            Call::Claim(number, is_mine, ref claims, seconds) => {
+                let id = &uploads[number].id;
+                let claimer = if is_mine { &owner } else { &stranger };
+                let answer = store.claim(id, claimer, claims, at(seconds)).await.unwrap();
+                prop_assert_eq!(answer, model.claim(id, claimer, claims, at(seconds)));
             }
             Call::Update(number, phase, kind) => {
                 let update = model.next_update(&uploads[number], phase, kind);
@@ -207,12 +246,28 @@ fn any_phase() -> impl Strategy<Value = Phase> {
     ]
 }
 
+fn any_part() -> impl Strategy<Value = Part> {
+    (1..6u32, 0..9u32).prop_map(|(number, receipt)| Part {
+        receipt: receipt.to_string(),
+        ..part(number)
+    })
+}
+
+/// Seldom outside the plan of 4 parts.
+fn any_claim() -> impl Strategy<Value = Claim> {
+    let number = prop_oneof![20 => 1..5u32, 1 => Just(0), 1 => Just(5)];
+    let md5 = proptest::option::of((0..3u8).prop_map(|byte| Md5::of(&[byte])));
+    (number, md5).prop_map(|(number, md5)| Claim { number, md5 })
+}
+
 fn any_call() -> impl Strategy<Value = Call> {
     prop_oneof![
         2 => (0..4usize).prop_map(Call::Create),
         2 => (0..4usize, 1..3u32, 0..9u64).prop_map(|(upload, writer, seconds)| Call::TakeOver(upload, writer, seconds)),
-        6 => (0..4usize, 1..3u32, 1..6u32, 0..9u64)
-            .prop_map(|(upload, writer, part, seconds)| Call::RecordPart(upload, writer, part, seconds)),
+        6 => (0..4usize, 1..3u32, vec(any_part(), 1..4), 0..9u64)
+            .prop_map(|(upload, writer, parts, seconds)| Call::RecordParts(upload, writer, parts, seconds)),
+        4 => (0..4usize, proptest::bool::weighted(0.9), vec(any_claim(), 0..4), 0..9u64)
+            .prop_map(|(upload, is_mine, claims, seconds)| Call::Claim(upload, is_mine, claims, seconds)),
         3 => (0..4usize, any_phase(), 0..5u64).prop_map(|(upload, phase, kind)| Call::Update(upload, phase, kind)),
         1 => (proptest::option::of(any_phase()), 1..5usize).prop_map(|(phase, limit)| Call::List(phase, limit)),
     ]

@@ -42,6 +42,18 @@ async fn calls(url: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// What the server ran since it had run `before`: how many scripts, and which other commands. Those of the scripts are
+/// among them; anything else would be another round trip.
+async fn ran_since(url: &str, before: &BTreeMap<String, u64>) -> (u64, Vec<String>) {
+    let mut new = calls(url).await;
+    for (name, count) in &mut new {
+        *count -= before.get(name).unwrap_or(&0);
+    }
+    new.retain(|name, count| *count > 0 && name != "info" && !name.starts_with("client"));
+    let scripts = new.remove("evalsha").unwrap_or_default();
+    (scripts, new.into_keys().collect())
+}
+
 #[tokio::test]
 async fn a_part_takes_one_round_trip() {
     let Some((_server, url)) = common::private_redis(&[]) else {
@@ -52,23 +64,31 @@ async fn a_part_takes_one_round_trip() {
     create(&store, &upload).await;
     let before = calls(&url).await;
     record(&store, &upload.id, 1..=20).await;
-    let mut new = calls(&url).await;
-    for (name, count) in &mut new {
-        *count -= before.get(name).unwrap_or(&0);
-    }
-    new.retain(|name, count| *count > 0 && name != "info" && !name.starts_with("client"));
-    assert_eq!(new.remove("evalsha"), Some(20));
-    // What the script runs; anything else would be another round trip.
-    let commands: Vec<_> = new.keys().map(String::as_str).collect();
-    let of_the_script = [
-        "hexists",
-        "hmget",
-        "hset",
-        "hsetnx",
-        "pexpireat",
-        "pexpiretime",
-    ];
+    let (scripts, commands) = ran_since(&url, &before).await;
+    assert_eq!(scripts, 20);
+    let of_the_script = ["hexists", "hmget", "hset", "pexpireat", "pexpiretime"];
     assert_eq!(commands, of_the_script);
+}
+
+#[tokio::test]
+async fn a_claim_takes_one_round_trip_and_never_reads_all_parts() {
+    let Some((_server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let store = Redis::connect(&config([url.clone()])).await.unwrap();
+    let upload = sized(upload(&owner()), 100);
+    create(&store, &upload).await;
+    let before = calls(&url).await;
+    let all: Vec<_> = (1..=100).map(claim).collect();
+    for claims in all.chunks(5) {
+        store
+            .claim(&upload.id, &upload.owner, claims, times())
+            .await
+            .unwrap();
+    }
+    let (scripts, commands) = ran_since(&url, &before).await;
+    assert_eq!(scripts, 20);
+    assert_eq!(commands, ["hmget", "hset", "pexpireat", "pexpiretime"]);
 }
 
 #[tokio::test]
@@ -108,6 +128,27 @@ async fn keys_end_seven_days_after_the_upload_and_the_secret_never() {
             _ => i64::try_from(later.expires_at.0).unwrap() + grace,
         };
         assert_eq!(end, expected, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn claims_prolong_the_keys() {
+    let Some((store, backend)) = fresh_redis().await else {
+        return;
+    };
+    let upload = sized(findable(&owner(), "a"), 3);
+    create(&store, &upload).await;
+    let mut later = times();
+    later.expires_at = later.expires_at.plus(Duration::from_secs(1_000));
+    store
+        .claim(&upload.id, &upload.owner, &[claim(1)], later)
+        .await
+        .unwrap();
+    for name in ["upload", "fingerprints"] {
+        let pattern = format!("upload-gateway:{name}:*");
+        let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg(pattern)).await;
+        let end: u64 = ask(&backend.url, redis::cmd("PEXPIRETIME").arg(&keys)).await;
+        assert_eq!(end, later.expires_at.0 + RECORD_GRACE_SECONDS * 1_000);
     }
 }
 

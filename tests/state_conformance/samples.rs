@@ -5,9 +5,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use upload_gateway::{
     state::{Creation, StateStore, Times},
     upload::{
-        FileDigest, FileMetadata, Fingerprint, Identity, Md5, Owner, PART_SIZE, Part, Parts, Phase,
-        Plan, Residence, Secret, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+        Claim, Claims, FileDigest, FileMetadata, Fingerprint, Identity, Md5, Owner, PART_SIZE,
+        Part, Parts, Phase, Plan, Residence, Secret, StoreLimits, Timestamp, Upload, UploadId,
+        WriterTag,
     },
+};
+
+/// As many parts as Azure takes.
+const LIMITS: StoreLimits = StoreLimits {
+    max_parts: 50_000,
+    max_part_size: 5 << 30,
+    max_object_size: 5 << 40,
+    equal_parts: false,
 };
 
 /// This moment: stores remove what expired long ago.
@@ -37,12 +46,6 @@ pub(crate) fn writer(number: u32) -> WriterTag {
 
 /// A new upload of unknown size without a fingerprint, written by writer 1.
 pub(crate) fn upload(owner: &Owner) -> Upload {
-    let limits = StoreLimits {
-        max_parts: 10_000,
-        max_part_size: 5 << 30,
-        max_object_size: 5 << 40,
-        equal_parts: false,
-    };
     let times = times();
     let id = UploadId::generate(None);
     Upload {
@@ -59,18 +62,31 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         owner: owner.clone(),
         storage_id: "media".into(),
         residence: Residence::AmazonS3,
-        plan: Plan::unknown(PART_SIZE, &limits),
+        plan: Plan::unknown(PART_SIZE, &LIMITS),
         fingerprint: None,
         session: Some("session".into()),
         writer: Some(writer(1)),
         lease: None,
         parts: Parts::default(),
-        claims: upload_gateway::upload::Claims::default(),
+        claims: Claims::default(),
         opaque_file_id: false,
         object: None,
         created_at: times.now,
         updated_at: times.now,
         expires_at: times.expires_at,
+    }
+}
+
+/// `upload`, with the declared size of so many parts of 5 MiB.
+pub(crate) fn sized(upload: Upload, parts: u32) -> Upload {
+    let size = u64::from(parts) * PART_SIZE;
+    Upload {
+        file: FileMetadata {
+            file_size: Some(size),
+            ..upload.file
+        },
+        plan: Plan::known(size, PART_SIZE, &LIMITS).unwrap(),
+        ..upload
     }
 }
 
@@ -107,6 +123,19 @@ pub(crate) fn part(number: u32) -> Part {
         receipt: format!("{:032x}", u128::from(number)),
         digest: Some(digest.state()),
     }
+}
+
+/// The claim of part `number` and its MD5.
+pub(crate) fn claim(number: u32) -> Claim {
+    Claim {
+        number,
+        md5: Some(Md5::of(&number.to_be_bytes())),
+    }
+}
+
+/// The claim of part `number` without an MD5.
+pub(crate) fn bare_claim(number: u32) -> Claim {
+    Claim { number, md5: None }
 }
 
 /// Stores `upload`, which must be new.

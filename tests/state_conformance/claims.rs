@@ -1,0 +1,255 @@
+//! What every state store must do with what clients say of parts they send themselves.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use upload_gateway::{
+    state::{Creation, StateStore, Update},
+    upload::{
+        Claim, Claims, Md5, Owner, PART_SIZE, Parts, Phase, Plan, StoreLimits, Upload, UploadId,
+    },
+};
+
+use super::samples::*;
+
+pub(crate) async fn a_claim_is_noted_and_changes_only_the_times(store: &dyn StateStore) {
+    let mut upload = stored(store, 5).await;
+    let mut later = times();
+    later.now = later.now.plus(Duration::from_secs(5));
+    later.expires_at = later.expires_at.plus(Duration::from_secs(99));
+    let claims = [claim(5), bare_claim(2)];
+    let answer = store
+        .claim(&upload.id, &upload.owner, &claims, later)
+        .await
+        .unwrap();
+    (upload.updated_at, upload.expires_at) = (later.now, later.expires_at);
+    assert_eq!(answer, Some(upload.clone()));
+    upload.claims = claims.into_iter().collect();
+    assert_eq!(get(store, &upload.id).await, upload);
+}
+
+pub(crate) async fn claims_side_by_side_are_all_noted(store: &dyn StateStore) {
+    let upload = stored(store, 51).await;
+    // As clients do: the MD5 of one part, and which others are in flight.
+    let reports: Vec<_> = (1..=50)
+        .map(|number| [bare_claim(number + 1), claim(number)])
+        .collect();
+    let calls = reports
+        .iter()
+        .map(|report| store.claim(&upload.id, &upload.owner, report, times()));
+    try_join_all(calls).await.unwrap();
+    let stored = get(store, &upload.id).await;
+    let expected: Claims = (1..=50).map(claim).chain([bare_claim(51)]).collect();
+    assert_eq!((stored.claims, stored.version), (expected, 1));
+}
+
+pub(crate) async fn a_claim_without_an_md5_keeps_the_one_before(store: &dyn StateStore) {
+    let upload = stored(store, 3).await;
+    let other = Claim {
+        number: 1,
+        md5: Some(Md5::of(b"other")),
+    };
+    for (said, known) in [
+        (bare_claim(1), None),
+        (claim(1), claim(1).md5),
+        (bare_claim(1), claim(1).md5),
+        (other, other.md5),
+    ] {
+        note(store, &upload, &[said]).await;
+        let claims = get(store, &upload.id).await.claims;
+        assert_eq!(claims.iter().count(), 1);
+        assert_eq!(claims.md5(1), known, "after {said:?}");
+    }
+}
+
+pub(crate) async fn the_last_claim_of_a_number_in_one_call_counts(store: &dyn StateStore) {
+    let upload = stored(store, 3).await;
+    let other = Claim {
+        number: 1,
+        md5: Some(Md5::of(b"other")),
+    };
+    note(store, &upload, &[other, claim(1), bare_claim(1)]).await;
+    assert_eq!(get(store, &upload.id).await.claims.md5(1), claim(1).md5);
+}
+
+pub(crate) async fn a_claim_answers_with_the_parts_of_its_numbers(store: &dyn StateStore) {
+    let upload = stored(store, 9).await;
+    record(store, &upload.id, [1, 2, 3, 7, 8]).await;
+    note(store, &upload, &[claim(4)]).await;
+    let answer = note(store, &upload, &[1, 7, 9].map(claim)).await;
+    assert_eq!(answer.parts, Parts::summary(3, [1, 3, 7].map(part)));
+    assert_eq!(answer.committed_size(), 3 * PART_SIZE);
+    assert!(answer.claims.is_empty());
+    let nothing_said = note(store, &upload, &[]).await;
+    assert_eq!(nothing_said.parts, Parts::summary(3, [part(3)]));
+}
+
+pub(crate) async fn somebody_else_claims_nothing(store: &dyn StateStore) {
+    let upload = stored(store, 3).await;
+    let stranger = Owner {
+        tenant: upload.owner.tenant.clone(),
+        subject: "stranger".into(),
+    };
+    for owner in [owner(), stranger, Owner::default()] {
+        let answer = store.claim(&upload.id, &owner, &[claim(1)], times()).await;
+        assert_eq!(answer.unwrap(), None);
+    }
+    assert_eq!(get(store, &upload.id).await, upload);
+    let missing = UploadId::generate(None);
+    let answer = store
+        .claim(&missing, &upload.owner, &[claim(1)], times())
+        .await;
+    assert_eq!(answer.unwrap(), None);
+    assert_eq!(store.get(&missing).await.unwrap(), None);
+}
+
+pub(crate) async fn owners_whose_names_run_together_are_told_apart(store: &dyn StateStore) {
+    let named = |tenant: &str, subject: &str| Owner {
+        tenant: tenant.into(),
+        subject: subject.into(),
+    };
+    let upload = sized(upload(&named("a:b", "c")), 3);
+    create(store, &upload).await;
+    for owner in [named("a", "b:c"), named("a:b:", "c"), named("", "a:b:c")] {
+        let answer = store.claim(&upload.id, &owner, &[claim(1)], times()).await;
+        assert_eq!(answer.unwrap(), None, "{owner:?}");
+    }
+    note(store, &upload, &[claim(1)]).await;
+}
+
+pub(crate) async fn a_number_outside_the_plan_notes_nothing(store: &dyn StateStore) {
+    let upload = stored(store, 3).await;
+    for outside in [0, 4, u32::MAX] {
+        let claims = [claim(1), bare_claim(2), claim(outside)];
+        assert_eq!(note(store, &upload, &claims).await, upload, "{outside}");
+        assert_eq!(get(store, &upload.id).await, upload, "{outside}");
+    }
+    // An empty file has one part.
+    let mut empty = self::upload(&owner());
+    empty.plan = upload.plan.clone();
+    empty.file.file_size = Some(0);
+    create(store, &empty).await;
+    note(store, &empty, &[claim(2)]).await;
+    assert!(get(store, &empty.id).await.claims.is_empty());
+    note(store, &empty, &[claim(1)]).await;
+    assert_eq!(get(store, &empty.id).await.claims.iter().count(), 1);
+}
+
+pub(crate) async fn an_upload_of_unknown_size_notes_nothing(store: &dyn StateStore) {
+    let upload = upload(&owner());
+    create(store, &upload).await;
+    assert_eq!(note(store, &upload, &[claim(1)]).await, upload);
+    assert_eq!(get(store, &upload.id).await, upload);
+}
+
+pub(crate) async fn a_size_that_is_settled_later_makes_room_for_claims(store: &dyn StateStore) {
+    let limits = StoreLimits {
+        max_parts: 10_000,
+        max_part_size: 5 << 30,
+        max_object_size: 5 << 40,
+        equal_parts: true,
+    };
+    let mut upload = upload(&owner());
+    upload.plan = Plan::unknown(PART_SIZE, &limits);
+    create(store, &upload).await;
+    note(store, &upload, &[claim(1)]).await;
+    upload.file.file_size = Some(2 * PART_SIZE);
+    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(2));
+    note(store, &upload, &[claim(2)]).await;
+    let claims = get(store, &upload.id).await.claims;
+    assert_eq!(claims, Claims::from_iter([claim(2)]));
+}
+
+pub(crate) async fn an_upload_that_is_not_open_notes_nothing(store: &dyn StateStore) {
+    for phase in [Phase::Committing, Phase::Complete, Phase::Aborted] {
+        let mut upload = stored(store, 3).await;
+        record(store, &upload.id, [1, 2]).await;
+        upload.phase = phase;
+        store.update(&upload).await.unwrap();
+        let before = get(store, &upload.id).await;
+        let answer = note(store, &upload, &[claim(1)]).await;
+        let expected = Upload {
+            parts: Parts::summary(2, [1, 2].map(part)),
+            ..before.clone()
+        };
+        assert_eq!(answer, expected);
+        assert_eq!(get(store, &upload.id).await, before);
+    }
+}
+
+pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
+    let owner = owner();
+    let mut upload = sized(findable(&owner, "a"), 9);
+    create(store, &upload).await;
+    let claims: Claims = [claim(1), bare_claim(4), claim(9)].into_iter().collect();
+    note(store, &upload, &claims.iter().collect::<Vec<_>>()).await;
+    record(store, &upload.id, [1, 9]).await;
+    assert_eq!(get(store, &upload.id).await.claims, claims);
+    let taken = store
+        .take_over(&upload.id, writer(2), times())
+        .await
+        .unwrap();
+    assert_eq!(taken.unwrap().claims, claims);
+    let Update::Conflict(present) = store.update(&upload).await.unwrap() else {
+        panic!("an older version was replaced");
+    };
+    assert_eq!(present.claims, claims);
+    let Creation::Exists(found) = store.create(&findable(&owner, "a")).await.unwrap() else {
+        panic!("a second upload of one fingerprint was created");
+    };
+    assert_eq!(found.claims, claims);
+    upload.version = 2;
+    upload.phase = Phase::Complete;
+    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(3));
+    assert_eq!(get(store, &upload.id).await.claims, claims);
+}
+
+pub(crate) async fn a_claim_does_not_hide_the_echo_of_an_update(store: &dyn StateStore) {
+    let upload = stored(store, 3).await;
+    note(store, &upload, &[claim(1)]).await;
+    let mut changed = get(store, &upload.id).await;
+    changed.session = Some("mine".into());
+    for _ in 0..2 {
+        let outcome = store.update(&changed).await.unwrap();
+        assert_eq!(outcome, Update::Updated(2));
+        note(store, &upload, &[claim(2)]).await;
+    }
+    assert_eq!(get(store, &upload.id).await.version, 2);
+}
+
+pub(crate) async fn fifty_thousand_claims_at_once_are_noted(store: &dyn StateStore) {
+    let mut upload = sized(upload(&owner()), 50_000);
+    // Every third part is there, the last one, too.
+    let numbers = || 1..=50_000;
+    upload.parts = numbers().skip(1).step_by(3).map(part).collect();
+    create(store, &upload).await;
+    let claims: Vec<_> = numbers()
+        .map(|number| {
+            if number % 2 == 0 {
+                claim(number)
+            } else {
+                bare_claim(number)
+            }
+        })
+        .collect();
+    let answer = note(store, &upload, &claims).await;
+    assert_eq!(answer.parts, upload.parts);
+    upload.claims = claims.into_iter().collect();
+    let stored = get(store, &upload.id).await;
+    assert_eq!((stored.parts, stored.claims), (upload.parts, upload.claims));
+}
+
+/// A new upload of so many parts.
+async fn stored(store: &dyn StateStore, parts: u32) -> Upload {
+    let upload = sized(upload(&owner()), parts);
+    create(store, &upload).await;
+    upload
+}
+
+/// Claims parts as their owner.
+async fn note(store: &dyn StateStore, upload: &Upload, claims: &[Claim]) -> Upload {
+    let answer = store
+        .claim(&upload.id, &upload.owner, claims, times())
+        .await;
+    answer.unwrap().expect("the record exists")
+}

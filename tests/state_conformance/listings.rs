@@ -1,0 +1,135 @@
+//! What every state store must list, and how it counts.
+
+use upload_gateway::{
+    state::{Cursor, ListQuery, StateStore},
+    upload::{Owner, PART_SIZE, Phase, Timestamp, Upload},
+};
+
+use super::samples::*;
+
+pub(crate) async fn a_listing_shows_the_newest_first_and_only_the_owners(store: &dyn StateStore) {
+    let (mine, other) = (owner(), owner());
+    let stranger = Owner {
+        tenant: String::new(),
+        subject: mine.subject.clone(),
+    };
+    let mut expected = Vec::new();
+    for age in [3, 1, 2] {
+        let mut upload = upload(&mine);
+        upload.created_at = Timestamp(upload.created_at.0 - age * 1_000);
+        create(store, &upload).await;
+        expected.push((age, upload.id));
+    }
+    create(store, &upload(&other)).await;
+    create(store, &upload(&stranger)).await;
+    expected.sort();
+    let ids: Vec<_> = list_all(store, &mine, None, 10)
+        .await
+        .into_iter()
+        .map(|upload| upload.id)
+        .collect();
+    assert_eq!(
+        ids,
+        expected.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
+    );
+    assert!(list_all(store, &owner(), None, 10).await.is_empty());
+}
+
+pub(crate) async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn StateStore) {
+    let owner = owner();
+    let created_at = now();
+    let mut expected = Vec::new();
+    for number in 0..23 {
+        let created_at = Timestamp(created_at.0 - number / 8);
+        let upload = Upload {
+            created_at,
+            ..upload(&owner)
+        };
+        create(store, &upload).await;
+        expected.push((u64::MAX - created_at.0, upload.id));
+    }
+    expected.sort();
+    let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
+    for limit in [1, 4, 23, 100] {
+        let listed = list_all(store, &owner, None, limit).await;
+        let ids: Vec<_> = listed.into_iter().map(|upload| upload.id).collect();
+        assert_eq!(ids, expected, "in pages of {limit}");
+    }
+}
+
+pub(crate) async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
+    let owner = owner();
+    let mut aborted = Vec::new();
+    for number in 0..12 {
+        let mut upload = upload(&owner);
+        create(store, &upload).await;
+        if number % 3 == 0 {
+            upload.phase = Phase::Aborted;
+            store.update(&upload).await.unwrap();
+            aborted.push(upload.id);
+        }
+    }
+    for limit in [1, 3, 50] {
+        let listed = list_all(store, &owner, Some(Phase::Aborted), limit).await;
+        let mut ids: Vec<_> = listed.into_iter().map(|upload| upload.id).collect();
+        ids.sort();
+        aborted.sort();
+        assert_eq!(ids, aborted, "in pages of {limit}");
+    }
+    assert_eq!(list_all(store, &owner, Some(Phase::Open), 5).await.len(), 8);
+}
+
+pub(crate) async fn a_listing_sums_parts_up(store: &dyn StateStore) {
+    let owner = owner();
+    let upload = upload(&owner);
+    create(store, &upload).await;
+    let listed = list_all(store, &owner, None, 10).await;
+    assert_eq!(listed.first(), Some(&upload));
+    record(store, &upload.id, [1, 2, 3, 7]).await;
+    let listed = list_all(store, &owner, None, 10).await;
+    let summary = listed.first().unwrap();
+    assert_eq!(summary.committed_size(), 3 * PART_SIZE);
+    assert_eq!((summary.parts.committed(), summary.parts.len()), (3, 1));
+    let mut whole = get(store, &upload.id).await;
+    whole.parts = summary.parts.clone();
+    assert_eq!(*summary, whole);
+}
+
+pub(crate) async fn a_count_is_of_the_owners_uploads(store: &dyn StateStore) {
+    let (mine, other) = (owner(), owner());
+    for (age, owner) in [(0, &mine), (1, &mine), (1, &mine), (0, &other)] {
+        let mut upload = upload(owner);
+        upload.created_at = Timestamp(upload.created_at.0 - age);
+        create(store, &upload).await;
+        create(store, &upload).await;
+    }
+    assert_eq!(store.count(&mine).await.unwrap(), 3);
+    assert_eq!(store.count(&other).await.unwrap(), 1);
+    assert_eq!(store.count(&owner()).await.unwrap(), 0);
+}
+
+/// All pages of an owner's listing, put together.
+async fn list_all(
+    store: &dyn StateStore,
+    owner: &Owner,
+    phase: Option<Phase>,
+    limit: usize,
+) -> Vec<Upload> {
+    let mut uploads = Vec::new();
+    let mut after: Option<Cursor> = None;
+    loop {
+        let query = ListQuery {
+            owner: owner.clone(),
+            phase,
+            limit,
+            after,
+        };
+        let page = store.list(&query).await.unwrap();
+        assert!(page.uploads.len() <= limit);
+        uploads.extend(page.uploads);
+        after = page.next;
+        if after.is_none() {
+            return uploads;
+        }
+    }
+}
