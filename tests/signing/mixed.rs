@@ -1,0 +1,182 @@
+//! Both ways in, one upload.
+
+use upload_gateway::proto::v1::{Phase, StepType};
+
+use super::{
+    client::{Client, PART, file, part_of},
+    common::{bytes, chunk, finish, open_file, open_known, reason},
+    for_each_store,
+    stores::{Stores, abort, read},
+};
+
+for_each_store!(
+    signed_parts_are_followed_by_a_stream,
+    a_stream_is_followed_by_signed_parts,
+    a_stream_sends_signed_parts_again_that_it_overlaps,
+    a_stream_finds_what_a_client_committed,
+    a_stream_of_nothing_more_commits_signed_parts,
+    a_session_that_was_aborted_is_replaced,
+    other_bytes_of_a_streamed_part_are_not_signed,
+);
+
+async fn signed_parts_are_followed_by_a_stream(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(4 * PART + 9);
+    let step = client.create(file("film.mp4", &sent)).await.unwrap();
+    let id = step.upload_id.clone();
+    client.begin(&step).await;
+    for part in 1..=3 {
+        client.put_part(&id, part, &sent).await;
+    }
+
+    // A stream goes on, is cut, and another one takes over on another gateway.
+    let mut first = gateway.converse().await;
+    first.send(open_known(&id)).await;
+    let opened = first.next().await.unwrap().upload.unwrap();
+    assert_eq!(opened.committed_size, i64::try_from(3 * PART).unwrap());
+    first
+        .send(chunk(3 * PART, &sent[3 * PART..3 * PART + 100]))
+        .await;
+    let other = stores.beside(&gateway).await;
+    let mut second = other.converse().await;
+    second.send(open_known(&id)).await;
+    second.next().await.unwrap();
+    second
+        .send_in_chunks(3 * PART, &sent[3 * PART..], 1 << 20)
+        .await;
+    second.send(finish()).await;
+    let upload = second.end().await.unwrap();
+    assert_eq!(upload.phase(), Phase::Complete);
+    assert!(read(&gateway, &upload).await == sent);
+    // Not all bytes came this way, so the whole digest is not proven.
+    assert_eq!(upload.object.unwrap().md5, "");
+}
+
+async fn a_stream_is_followed_by_signed_parts(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(3 * PART + 9);
+    let described = file("film.mp4", &sent);
+    let mut stream = gateway.converse().await;
+    stream.send(open_file(described.clone())).await;
+    let id = stream.next().await.unwrap().upload_id;
+    stream.send_in_chunks(0, &sent[..PART + 5], 1 << 20).await;
+    stream.committed(PART).await;
+    drop(stream);
+
+    let step = client.create(described).await.unwrap();
+    assert_eq!(step.r#type(), StepType::Parts);
+    assert_eq!(
+        (step.upload_id.as_str(), step.part_list.as_slice()),
+        (id.as_str(), &[1][..])
+    );
+    for part in [4, 2, 3] {
+        client.put_part(&id, part, &sent).await;
+    }
+    let upload = client.finish(&id).await;
+    assert!(read(&gateway, &upload).await == sent);
+}
+
+async fn a_stream_sends_signed_parts_again_that_it_overlaps(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(2 * PART + 9);
+    let step = client.create(file("film.mp4", &sent)).await.unwrap();
+    let id = step.upload_id.clone();
+    client.begin(&step).await;
+    client.put_part(&id, 1, &sent).await;
+    let mut stream = gateway.converse().await;
+    stream.send(open_known(&id)).await;
+    stream.next().await.unwrap();
+    stream.send_in_chunks(0, &sent, 1 << 20).await;
+    stream.send(finish()).await;
+    let upload = stream.end().await.unwrap();
+    assert!(read(&gateway, &upload).await == sent);
+}
+
+async fn a_stream_finds_what_a_client_committed(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(PART + 9);
+    let step = client.create(file("film.mp4", &sent)).await.unwrap();
+    let id = step.upload_id.clone();
+    client.begin(&step).await;
+    client.put_part(&id, 1, &sent).await;
+    client.put_part(&id, 2, &sent).await;
+    client.commit(&id).await;
+    let upload = gateway.upload(vec![open_known(&id)]).await.unwrap();
+    assert_eq!(upload.phase(), Phase::Complete);
+    assert!(read(&gateway, &upload).await == sent);
+}
+
+async fn a_stream_of_nothing_more_commits_signed_parts(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(PART + 9);
+    let step = client.create(file("film.mp4", &sent)).await.unwrap();
+    let id = step.upload_id.clone();
+    client.begin(&step).await;
+    client.put_part(&id, 1, &sent).await;
+    client.put_part(&id, 2, &sent).await;
+    let upload = gateway
+        .upload(vec![open_known(&id), finish()])
+        .await
+        .unwrap();
+    assert_eq!(upload.phase(), Phase::Complete);
+    assert!(read(&gateway, &upload).await == sent);
+}
+
+async fn a_session_that_was_aborted_is_replaced(stores: Stores) {
+    if !stores.has_sessions {
+        return;
+    }
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(PART + 9);
+    let described = file("film.mp4", &sent);
+    let step = client.create(described.clone()).await.unwrap();
+    let id = step.upload_id.clone();
+    let session = client.begin(&step).await;
+    client.put_part(&id, 1, &sent).await;
+    let record = gateway.get(&id).await.unwrap();
+    assert_eq!(record.resumable_id, session);
+    let prefix = gateway
+        .config
+        .storage
+        .first()
+        .map(|storage| storage.prefix.clone());
+    let key = match prefix {
+        Some(prefix) => format!("{prefix}/{id}/film.mp4"),
+        None => format!("{id}/film.mp4"),
+    };
+    abort(&gateway, &record, &key).await;
+    let refused = client.sign_finish(&id).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "SESSION_LOST");
+
+    let again = client.create(described).await.unwrap();
+    assert_eq!(again.upload_id, id);
+    let other = client.begin(&again).await;
+    assert_ne!(other, session);
+    client.put_part(&id, 1, &sent).await;
+    client.put_part(&id, 2, &sent).await;
+    // The store has parts of it by now: another one is refused.
+    let refused = client.report(&id, &session, &[], None).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "SESSION_IN_USE");
+    let upload = client.finish(&id).await;
+    assert!(read(&gateway, &upload).await == sent);
+}
+
+async fn other_bytes_of_a_streamed_part_are_not_signed(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(2 * PART);
+    let mut stream = gateway.converse().await;
+    stream.send(open_file(file("film.mp4", &sent))).await;
+    let id = stream.next().await.unwrap().upload_id;
+    stream.send_in_chunks(0, &sent[..PART], 1 << 20).await;
+    stream.committed(PART).await;
+    let refused = client.sign_part(&id, 1, b"other bytes").await.unwrap_err();
+    assert_eq!(reason(&refused).1, "PREFIX_MISMATCH");
+    client.sign_part(&id, 1, part_of(&sent, 1)).await.unwrap();
+}
