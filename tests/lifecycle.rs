@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
 use upload_gateway::upload::{
-    Applied, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Parts, Phase, Plan,
-    Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+    Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part, Parts, Phase,
+    Plan, Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
 };
 
 const PHASES: [Phase; 4] = [
@@ -45,7 +45,7 @@ fn upload(phase: Phase) -> Upload {
         writer: None,
         lease: None,
         parts: Parts::default(),
-        claims: upload_gateway::upload::Claims::default(),
+        claims: Claims::default(),
         opaque_file_id: false,
         object: None,
         created_at: Timestamp(0),
@@ -91,10 +91,16 @@ fn object() -> Object {
 #[test]
 fn every_event_in_every_phase_does_what_the_table_says() {
     use Phase::{Aborted, Committing, Complete, Open};
-    let table: [(Event, Row); 6] = [
+    let table: [(Event, Row); 7] = [
         (
             Event::SessionStarted {
                 session: "x".into(),
+            },
+            [Some(Open), None, None, None],
+        ),
+        (
+            Event::SessionReplaced {
+                session: Some("x".into()),
             },
             [Some(Open), None, None, None],
         ),
@@ -106,7 +112,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         (Event::CommitReopened, [Some(Open), Some(Open), None, None]),
         (
             Event::Committed { object: object() },
-            [None, Some(Complete), Some(Complete), None],
+            [Some(Complete), Some(Complete), Some(Complete), None],
         ),
         (
             Event::Refused,
@@ -157,6 +163,26 @@ fn one_commits_at_a_time_until_its_lease_ends() {
     assert_eq!(upload.apply(commit(15)), Err(Rejected(Phase::Committing)));
     assert_eq!(upload, held);
     assert_eq!(upload.apply(commit(20)), Ok(Applied::Changed));
+}
+
+#[test]
+fn a_session_that_holds_parts_is_not_replaced() {
+    let mut upload = upload(Phase::Open);
+    let event = |session: &str| Event::SessionReplaced {
+        session: Some(session.into()),
+    };
+    upload.apply(event("one")).unwrap();
+    upload.apply(event("other")).unwrap();
+    upload.parts.insert(Part {
+        number: 1,
+        offset: 0,
+        size: 7,
+        md5: None,
+        receipt: "r".into(),
+        digest: None,
+    });
+    assert_eq!(upload.apply(event("one")), Err(Rejected(Phase::Open)));
+    assert_eq!(upload.session.as_deref(), Some("other"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! A release build of the server runs as a process of its own, on a real Redis, against two stores on loopback: a strict
 //! S3 server (versitygw), where the store is the limit, and one that discards what it gets, where the gateway is. Each
 //! case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store through
-//! `aws-sdk-s3` alone, with as many parts in flight. A benchmark is no test: missed targets do not fail it.
+//! `aws-sdk-s3` alone, with as many parts in flight. The last section, `signing`, is of signatures. A benchmark is no test: missed targets do not fail it.
 //!
 //! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. Of
 //! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB where that grows its own buffer, 64 MiB by the
@@ -17,6 +17,7 @@ mod payload;
 mod process;
 mod report;
 mod round_trips;
+mod signing;
 mod store;
 mod through;
 
@@ -175,6 +176,9 @@ async fn run(selection: &Selection) -> Result<()> {
         }
     }
     report.end();
+    if "signing".contains(&selection.filter) || selection.filter.is_empty() {
+        report::signing(&signing::measure(&stores[0], &redis_url, selection.quick).await?);
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::{fs, time::Duration};
 
 use upload_gateway::config::Limits;
 
-use crate::{GIB, Load, MIB, Measurement};
+use crate::{GIB, Load, MIB, Measurement, signing::Signing};
 
 /// The least part of the direct upload's throughput that the gateway is to reach, where the store is the limit.
 const LEAST_RATIO: f64 = 0.7;
@@ -20,6 +20,9 @@ const MOST_CPU: [f64; 2] = [2.4, 4.2];
 
 /// The memory in bytes that the gateway may have besides its budget and its streams' windows and messages.
 const BASE_MEMORY: u64 = 48 * MIB;
+
+/// The least signatures of parts in one second of one core, through windows of 100.
+const LEAST_SIGNATURES: f64 = 8_000.0;
 
 /// What was measured so far.
 #[derive(Debug, Default)]
@@ -133,6 +136,50 @@ impl Report {
             &format!("Redis round trips per part ≤ 1: {recorded:.2}"),
         );
     }
+}
+
+/// The section of signatures.
+pub(crate) fn signing(all: &[Signing]) {
+    println!(
+        "\n| call | parts per call | calls at once | p50 ms | p99 ms | signatures/s | signatures per core second | Redis round trips per call |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    for one in all {
+        let Signing {
+            call,
+            window,
+            in_flight,
+            calls,
+            elapsed,
+            round_trips,
+            ..
+        } = one;
+        println!(
+            "| {call} | {window} | {in_flight} | {:.2} | {:.2} | {:.0} | {:.0} | {:.2} |",
+            one.percentile(50).as_secs_f64() * 1e3,
+            one.percentile(99).as_secs_f64() * 1e3,
+            count(calls * window) / elapsed.as_secs_f64(),
+            one.per_core_second(),
+            count(*round_trips) / count(*calls),
+        );
+    }
+    println!();
+    let windows = all.iter().filter(|one| one.window > 1);
+    let least = windows
+        .map(Signing::per_core_second)
+        .fold(f64::INFINITY, f64::min);
+    judge(
+        least >= LEAST_SIGNATURES,
+        &format!("signatures per core second through windows ≥ {LEAST_SIGNATURES}: {least:.0}"),
+    );
+    let most = all
+        .iter()
+        .map(|one| count(one.round_trips) / count(one.calls))
+        .fold(0.0, f64::max);
+    judge(
+        most <= 1.0,
+        &format!("Redis round trips per signing call ≤ 1: {most:.2}"),
+    );
 }
 
 impl Measurement {

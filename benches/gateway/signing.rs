@@ -1,0 +1,178 @@
+//! What signatures cost: calls of `SigningService` on one upload, with Redis as state. No bytes go to the store but those
+//! of the request that begins its session.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use upload_gateway::{
+    proto::v1::{
+        CreateUploadRequest, FileMetadata, PartRef, SignPartRequest, SignPartsRequest, SignedStep,
+        UpdateUploadRequest, signing_service_client::SigningServiceClient,
+    },
+    upload::{Md5, PART_SIZE},
+};
+
+use crate::{Result, process::Gateway, round_trips::RoundTrips, store::Store};
+
+/// The parts of the upload: all that S3 takes.
+const PARTS: i32 = 10_000;
+
+/// One line of the table.
+#[derive(Debug)]
+pub(crate) struct Signing {
+    /// What is called.
+    pub(crate) call: &'static str,
+    /// How many calls wait for their answer at once.
+    pub(crate) in_flight: usize,
+    /// How many parts one call signs.
+    pub(crate) window: u64,
+    pub(crate) calls: u64,
+    pub(crate) elapsed: Duration,
+    /// Of the gateway's process alone, user and system.
+    pub(crate) cpu: Duration,
+    /// How long each call took, in order.
+    pub(crate) latencies: Vec<Duration>,
+    pub(crate) round_trips: u64,
+}
+
+/// One kind of load.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    in_flight: usize,
+    window: i32,
+    calls: i32,
+}
+
+impl Signing {
+    /// Parts that are signed in one second of one core.
+    pub(crate) fn per_core_second(&self) -> f64 {
+        f64::from(u32::try_from(self.calls * self.window).unwrap_or(u32::MAX))
+            / self.cpu.as_secs_f64()
+    }
+
+    /// The latency that so many of a hundred calls stay within.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        let index = (self.latencies.len() * percent / 100).min(last);
+        self.latencies.get(index).copied().unwrap_or_default()
+    }
+}
+
+/// Measures single parts and windows of 100, one after the other and several at once.
+pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Result<Vec<Signing>> {
+    let gateway = Gateway::start(store, redis_url)?;
+    let mut client = SigningServiceClient::connect(gateway.address.clone()).await?;
+    let upload_id = begin(&mut client).await?;
+    let scale = if quick { 1 } else { 10 };
+    let case = |in_flight, window, calls| Case {
+        in_flight,
+        window,
+        calls: calls * scale,
+    };
+    let mut all = Vec::new();
+    for case in [
+        case(1, 1, 500),
+        case(16, 1, 1000),
+        case(1, 100, 50),
+        case(16, 100, 100),
+    ] {
+        // What comes only once.
+        run(&client, &upload_id, Case { calls: 32, ..case }).await?;
+        let mut redis = RoundTrips::watch(redis_url).await?;
+        let cpu = gateway.cpu()?;
+        let begin = Instant::now();
+        let mut latencies = run(&client, &upload_id, case).await?;
+        let elapsed = begin.elapsed();
+        let cpu = gateway.cpu()? - cpu;
+        latencies.sort_unstable();
+        all.push(Signing {
+            call: if case.window == 1 {
+                "SignPart"
+            } else {
+                "SignParts"
+            },
+            in_flight: case.in_flight,
+            window: u64::from(case.window.unsigned_abs()),
+            calls: u64::from(case.calls.unsigned_abs()),
+            elapsed,
+            cpu,
+            latencies,
+            round_trips: redis.end().await?.all,
+        });
+    }
+    Ok(all)
+}
+
+/// Begins an upload and the store's session for it.
+async fn begin(client: &mut SigningServiceClient<Channel>) -> Result<String> {
+    let part_size = i64::try_from(PART_SIZE)?;
+    let file = FileMetadata {
+        file_name: "film.mp4".into(),
+        file_size: Some(part_size * i64::from(PARTS)),
+        ..FileMetadata::default()
+    };
+    let request = CreateUploadRequest { file: Some(file) };
+    let step: SignedStep = client.create_upload(request).await?.into_inner();
+    let signature = step.signature.ok_or("no signature")?;
+    let mut request = reqwest::Client::new().post(signature.url);
+    for (name, value) in signature.headers {
+        request = request.header(name, value);
+    }
+    let answer = request.send().await?.error_for_status()?.text().await?;
+    let session = answer
+        .split_once("<UploadId>")
+        .and_then(|(_, rest)| rest.split_once("</UploadId>"))
+        .ok_or("no UploadId in the store's answer")?;
+    client
+        .update_upload(UpdateUploadRequest {
+            upload_id: step.upload_id.clone(),
+            resumable_id: session.0.to_owned(),
+            ..UpdateUploadRequest::default()
+        })
+        .await?;
+    Ok(step.upload_id)
+}
+
+async fn run(
+    client: &SigningServiceClient<Channel>,
+    upload_id: &str,
+    case: Case,
+) -> Result<Vec<Duration>> {
+    let calls = (0..case.calls).map(|call| {
+        let mut client = client.clone();
+        let first = call * case.window % PARTS + 1;
+        async move {
+            let begin = Instant::now();
+            if case.window == 1 {
+                let PartRef { part, file_id } = part(first);
+                let upload_id = upload_id.to_owned();
+                let request = SignPartRequest {
+                    upload_id,
+                    part,
+                    file_id,
+                };
+                client.sign_part(request).await?;
+            } else {
+                let parts = (first..first + case.window).map(part).collect();
+                let upload_id = upload_id.to_owned();
+                let answer = client.sign_parts(SignPartsRequest { upload_id, parts });
+                answer.await?;
+            }
+            Ok(begin.elapsed())
+        }
+    });
+    let latencies: Vec<Result<Duration>> = stream::iter(calls)
+        .buffer_unordered(case.in_flight)
+        .collect()
+        .await;
+    latencies.into_iter().collect()
+}
+
+fn part(number: i32) -> PartRef {
+    PartRef {
+        part: number,
+        file_id: Md5::of(&number.to_be_bytes()).to_string(),
+    }
+}
