@@ -49,7 +49,8 @@ impl Gateway {
         if upload.parts.committed_size() != file_size {
             self.transition(upload, &Event::CommitReopened, Fence::Writer)
                 .await?;
-            return Err(missing(upload, file_size));
+            let is_recorded = |number| upload.parts.get(number).is_some();
+            return Err(missing(upload, file_size, is_recorded));
         }
         let storage = self.storages.get(&upload.storage_id)?;
         let md5 = digest_so_far(upload)?.map(FileDigest::finish);
@@ -244,13 +245,14 @@ fn lost(message: &str) -> Error {
     Error::precondition(Reason::SessionLost, message)
 }
 
-fn missing(upload: &Upload, file_size: u64) -> Error {
+/// The refusal of a file of `file_size` bytes of which not every part is there.
+pub(super) fn missing(upload: &Upload, file_size: u64, is_there: impl Fn(u32) -> bool) -> Error {
     /// So many missing parts are named; the rest is counted by whoever asks again.
     const NAMED: usize = 100;
     let missing: Vec<String> = (1..)
         .map_while(|number| upload.span(number).map(|span| (number, span)))
         .take_while(|(_, span)| span.offset < file_size)
-        .filter(|(number, _)| upload.parts.get(*number).is_none())
+        .filter(|(number, _)| !is_there(*number))
         .take(NAMED)
         .map(|(number, _)| number.to_string())
         .collect();

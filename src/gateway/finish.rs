@@ -41,7 +41,7 @@ impl Receiver {
         if let Ok(Some(_)) = next_before(messages, Instant::now() + FINISH_GRACE).await {
             return Err(Error::sequence("nothing may follow finish"));
         }
-        let promised = [self.upload.promised_md5(), finish.file_id];
+        let promised = [self.upload.promised_md5(), self.promised, finish.file_id];
         if self.upload.parts.is_empty()
             && self.upload.fits_single_put(total)
             && self.in_flight.is_empty()
@@ -88,7 +88,7 @@ impl Receiver {
     }
 
     /// Puts a small file whole; a store without conditional puts gets it as the only part of a session.
-    async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 2]) -> Result<()> {
+    async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 3]) -> Result<()> {
         debug_assert!(total <= SINGLE_PUT_MAX, "more goes in parts");
         let filling = match self.filling.take() {
             Some(filling) => filling,
@@ -130,7 +130,7 @@ impl Receiver {
 
     async fn check_promise(
         &mut self,
-        promised: [Option<Md5>; 2],
+        promised: [Option<Md5>; 3],
         digest: Option<Md5>,
     ) -> Result<()> {
         let Some(digest) = digest else { return Ok(()) };

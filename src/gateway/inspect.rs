@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    Fence, Gateway, Storage, commit::digest_mismatch, part::new_object, session::store_session,
+    Fence, Gateway, Storage,
+    commit::{digest_mismatch, missing},
+    part::new_object,
+    session::store_session,
 };
 use crate::{
     blobs::{StoredObject, StoredPart},
@@ -14,9 +17,6 @@ use crate::{
         CompositeMd5, Event, Md5, Object, Part, Residence, SINGLE_PUT_MAX, Upload, WriterTag,
     },
 };
-
-/// So many missing parts are named; the rest is counted by whoever asks again.
-const NAMED_PARTS: usize = 100;
 
 // === impl Gateway ===
 
@@ -170,20 +170,14 @@ impl Gateway {
     }
 }
 
-/// The refusal of an upload of which only `held` parts are there.
+/// The refusal of an upload of which only `held` parts are there, and no object yet.
 pub(super) fn incomplete(upload: &Upload, held: &BTreeMap<u32, Part>) -> Error {
-    let count = upload.part_count().unwrap_or(0);
-    let missing: Vec<String> = (1..=count)
-        .filter(|number| !held.contains_key(number))
-        .take(NAMED_PARTS)
-        .map(|number| number.to_string())
-        .collect();
-    let message = if missing.is_empty() {
-        "all parts are there; send the signed finish first"
-    } else {
-        "the store lacks parts, or has them with another size"
-    };
-    Error::precondition(Reason::Incomplete, message).with("missing_parts", missing.join(","))
+    if Some(held.len()) == count(upload) {
+        let message = "all parts are there; send the signed finish first";
+        return Error::precondition(Reason::Incomplete, message);
+    }
+    let file_size = upload.file.file_size.unwrap_or(0);
+    missing(upload, file_size, |number| held.contains_key(&number))
 }
 
 fn count(upload: &Upload) -> Option<usize> {

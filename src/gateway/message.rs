@@ -78,3 +78,15 @@ pub struct Counts {
     /// Whether the commit has begun.
     pub committing: bool,
 }
+
+// === impl Open ===
+
+impl Open {
+    /// The MD5 of the whole file that is promised, where a file is named.
+    pub(super) fn promised_md5(&self) -> Option<Md5> {
+        match &self.target {
+            Target::File { file, .. } => file.file_id.as_deref()?.parse().ok(),
+            Target::Upload(_) => None,
+        }
+    }
+}

@@ -122,6 +122,9 @@ impl Gateway {
     ) -> Result<Upload> {
         policy::check(&file)?;
         file.file_mime = policy::effective_mime(&file);
+        // One digest has several spellings, and one fingerprint.
+        let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());
+        file.file_id = md5.map(|md5| md5.to_string()).or(file.file_id);
         let plan = self.plan(&file, storage)?;
         let fingerprint = match (file.file_size, &file.file_id) {
             (Some(file_size), Some(file_id)) => {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{Event, FileDigest, Part, Phase, Span, Upload, WriterTag},
+    upload::{Event, FileDigest, Md5, Part, Phase, Span, Upload, WriterTag},
 };
 
 /// One stream that writes to one upload.
@@ -41,6 +41,8 @@ pub(super) struct Receiver {
     pub(super) in_flight: JoinSet<Result<Part>>,
     destination: Option<Arc<Destination>>,
     pub(super) chain: Option<DigestChain>,
+    /// The MD5 of the whole file that this stream was opened with.
+    pub(super) promised: Option<Md5>,
 }
 
 /// The part that is being received.
@@ -79,6 +81,7 @@ impl Gateway {
                 ));
             }
         };
+        let promised = open.promised_md5();
         let opened = self.open(caller, open).await?;
         let (Opened::Writing(upload, _) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
@@ -102,6 +105,7 @@ impl Gateway {
             }
             Opened::Writing(upload, writer) => {
                 let mut receiver = Receiver::new(self, upload, writer, observer.counts)?;
+                receiver.promised = promised;
                 let result = receiver.run(messages, idle).await;
                 receiver.end(result).await
             }
@@ -164,6 +168,7 @@ impl Receiver {
             in_flight: JoinSet::new(),
             destination: None,
             chain,
+            promised: None,
         })
     }
 

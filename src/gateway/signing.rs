@@ -221,7 +221,7 @@ impl Gateway {
     fn new_signed(
         &self,
         caller: &Caller,
-        mut file: FileMetadata,
+        file: FileMetadata,
         storage: &Arc<Storage>,
     ) -> Result<Upload> {
         let size = file.file_size.ok_or_else(|| {
@@ -229,12 +229,10 @@ impl Gateway {
             Error::invalid("file.file_size", message)
         })?;
         let is_chunked = size > SINGLE_PUT_MAX;
-        if let Some(file_id) = &file.file_id {
-            match file_id.parse::<Md5>() {
-                Ok(md5) => file.file_id = Some(md5.to_string()),
-                Err(_) if is_chunked => {}
-                Err(error) => return Err(Error::invalid("file.file_id", error.to_string())),
-            }
+        if let Some(file_id) = file.file_id.as_deref().filter(|_| !is_chunked) {
+            let _: Md5 = file_id
+                .parse()
+                .map_err(|error| Error::invalid("file.file_id", format!("{error}")))?;
         }
         let mut upload = self.new_upload(caller, file, storage, None)?;
         upload.opaque_file_id = is_chunked;
