@@ -6,8 +6,11 @@ use crate::{
     upload::Upload,
 };
 
-/// A search with filters looks at so many of the newest uploads.
+/// A search with filters looks at so many of the newest uploads. Also the largest offset.
 pub const SEARCHED_UPLOADS: usize = 10_000;
+
+/// The most uploads that are read at once.
+const PAGE: usize = 1_000;
 
 /// Which uploads are looked for; all conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,11 +32,32 @@ pub struct Found {
     pub total: u64,
 }
 
+// === impl Search ===
+
+impl Search {
+    fn finds(&self, upload: &Upload) -> bool {
+        let file = &upload.file;
+        let storage_id = self.storage_id.as_ref();
+        let file_name = self.file_name.as_ref();
+        storage_id.is_none_or(|id| *id == upload.storage_id)
+            && self.tags.iter().all(|tag| file.tags.contains(tag))
+            && file_name.is_none_or(|text| {
+                let text = text.to_lowercase();
+                file.file_name.to_lowercase().contains(&text)
+            })
+    }
+}
+
+// === impl Gateway ===
+
 impl Gateway {
     /// Searches the caller's uploads and returns `limit` of them behind the first `offset`.
     ///
+    /// Without any condition, all of the caller's uploads are in the total; otherwise those among the newest
+    /// [`SEARCHED_UPLOADS`] that are found.
+    ///
     /// # Errors
-    /// The state store is away.
+    /// `InvalidArgument` for an offset beyond [`SEARCHED_UPLOADS`]; the state store is away.
     pub async fn search_uploads(
         &self,
         caller: &Caller,
@@ -41,6 +65,40 @@ impl Gateway {
         limit: usize,
         offset: usize,
     ) -> Result<Found> {
-        Err(Error::fault("not there yet"))
+        if offset > SEARCHED_UPLOADS {
+            return Err(Error::invalid(
+                "offset",
+                format!("at most {SEARCHED_UPLOADS}"),
+            ));
+        }
+        let finds_all = *search == Search::default();
+        let mut unread = if finds_all {
+            offset.saturating_add(limit)
+        } else {
+            SEARCHED_UPLOADS
+        };
+        let mut found = Found::default();
+        let mut after = None;
+        while unread > 0 {
+            let page = self.list_uploads(caller, None, unread.min(PAGE), after);
+            let page = page.await?;
+            unread = unread.saturating_sub(page.uploads.len());
+            for upload in page.uploads {
+                if search.finds(&upload) {
+                    let wanted = found.total >= offset as u64 && found.uploads.len() < limit;
+                    found.total += 1;
+                    found.uploads.extend(wanted.then_some(upload));
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if finds_all {
+            let count = || self.state.count(&caller.owner);
+            found.total = self.patience.hold(count).await?;
+        }
+        Ok(found)
     }
 }

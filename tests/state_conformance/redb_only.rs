@@ -17,10 +17,15 @@ use super::{fresh_redb, samples::*};
 async fn everything_survives_a_reopening() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("state.redb");
-    let upload = findable(&owner(), "a");
+    let upload = sized(findable(&owner(), "a"), 5);
     let store = Redb::open(&path).await.unwrap();
     create(&store, &upload).await;
     record(&store, &upload.id, [1, 2, 5]).await;
+    let claims = [claim(3), bare_claim(4)];
+    store
+        .claim(&upload.id, &upload.owner, &claims, times())
+        .await
+        .unwrap();
     let before = get(&store, &upload.id).await;
     drop(store);
     let store = Redb::open(&path).await.unwrap();
@@ -71,6 +76,7 @@ async fn records_are_removed_seven_days_after_they_expired() {
     let expired = |age| Upload {
         expires_at: ago(age),
         updated_at: ago(age),
+        claims: [claim(1)].into_iter().collect(),
         ..findable(&owner(), "a")
     };
     let over = expired(grace + Duration::from_secs(60));
@@ -94,7 +100,8 @@ async fn records_are_removed_seven_days_after_they_expired() {
         },
     )
     .await;
-    assert!(get(&store, &over.id).await.parts.is_empty());
+    let anew = get(&store, &over.id).await;
+    assert!(anew.parts.is_empty() && anew.claims.is_empty());
 }
 
 #[tokio::test]
