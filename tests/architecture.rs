@@ -69,6 +69,18 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "blobs/sign",
+        &[
+            "crate::gateway",
+            "crate::state",
+            "crate::grpc",
+            "crate::proto",
+            "crate::config",
+            WIRE,
+            SDK,
+        ],
+    ),
+    (
         "blobs/embedded",
         &[
             "crate::gateway",

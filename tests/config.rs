@@ -209,6 +209,13 @@ fn what_cannot_work_is_refused_by_its_key() {
             "storage.a.secret_access_key",
         ),
         (format!("{s3}account = 'a'"), "storage.0"),
+        (format!("{s3}acl = 'everybody'"), "storage.a.acl"),
+        (format!("{s3}ext_filter = ['.pdf']"), "storage.a.ext_filter"),
+        (format!("{s3}ext_filter = ['PDF']"), "storage.a.ext_filter"),
+        (
+            format!("{s3}mime_filter = ['pdf']"),
+            "storage.a.mime_filter",
+        ),
         (format!("{s3}{s3}"), "storage.a"),
         (format!("{s3}{}", s3.replace("'a'", "'c'")), "storage"),
         (
@@ -219,6 +226,16 @@ fn what_cannot_work_is_refused_by_its_key() {
         let (message, refused) = refusal(&text);
         assert_eq!(refused, key, "{text}: {message}");
     }
+}
+
+#[test]
+fn filters_are_lists_of_each_storage() {
+    let text =
+        format!("{TWO_STORAGES}ext_filter = ['pdf', 'tgz']\nmime_filter = ['image/svg+xml']");
+    let config = load_text(&text, &[]).unwrap();
+    assert!(config.storage[0].ext_filter.is_empty());
+    assert_eq!(config.storage[1].ext_filter, ["pdf", "tgz"]);
+    assert_eq!(config.storage[1].mime_filter, ["image/svg+xml"]);
 }
 
 #[test]

@@ -144,6 +144,8 @@ fn elsewhere() -> StorageConfig {
         part_size: ByteSize(PART_SIZE),
         public_endpoint: None,
         allow_http: true,
+        ext_filter: Vec::new(),
+        mime_filter: Vec::new(),
         store: StoreConfig::S3(S3Storage {
             bucket: "nowhere".into(),
             region: None,
@@ -152,6 +154,7 @@ fn elsewhere() -> StorageConfig {
             access_key_id: Some("key".into()),
             secret_access_key: Some("secret".into()),
             secret_access_key_file: None,
+            acl: None,
         }),
     }
 }
@@ -329,6 +332,7 @@ async fn of_streams_that_race_for_one_upload_one_finishes_it() {
         access_key_id: Some(s3.access_key.into()),
         secret_access_key: Some(s3.secret_key.into()),
         secret_access_key_file: None,
+        acl: None,
     });
     let config = Config {
         redis_url: Some(redis.url.parse().unwrap()),

@@ -7,6 +7,7 @@
 //! Needed role: Storage Blob Data Contributor on the container.
 
 mod block_id;
+mod delegation;
 mod fault;
 mod policy;
 pub mod sas;
@@ -25,7 +26,7 @@ use async_trait::async_trait;
 use azure_core::{
     credentials::TokenCredential,
     error::ErrorKind,
-    http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport, policies::Policy},
+    http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport},
 };
 use azure_identity::{
     DeveloperToolsCredential, ManagedIdentityCredential, WorkloadIdentityCredential,
@@ -50,9 +51,11 @@ use url::Url;
 
 pub use self::block_id::BlockId;
 use self::{
+    delegation::Delegation,
     fault::{code, fault, report, status},
     policy::{ContentMd5, Sign, with_content_md5},
     sas::AccountKey,
+    sign::{BlobSigner, SigningKey},
 };
 use super::{
     BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, OPERATION_TIMEOUT, Put, SecretKey,
@@ -84,6 +87,8 @@ pub struct AzureConfig {
     pub container: String,
     /// The address of the account's blobs; `https://ACCOUNT.blob.core.windows.net` when absent.
     pub endpoint: Option<Url>,
+    /// That address as callers reach it, used in signed URLs only; `endpoint` when absent.
+    pub public_endpoint: Option<Url>,
     /// The account's key, base64; Entra ID when absent.
     pub account_key: Option<SecretKey>,
     /// Who the gateway is to Entra ID. When absent the workload identity where the environment (a Kubernetes pod's)
@@ -109,6 +114,7 @@ pub enum Identity {
 #[derive(Clone)]
 pub struct AzureStore {
     client: Arc<BlobContainerClient>,
+    signer: Arc<BlobSigner>,
     container: String,
     operation_timeout: Duration,
 }
@@ -122,23 +128,29 @@ impl AzureConfig {
             account: account.into(),
             container: container.into(),
             endpoint: None,
+            public_endpoint: None,
             account_key: None,
             identity: None,
             operation_timeout: OPERATION_TIMEOUT,
         }
     }
 
-    fn container_url(&self) -> Result<Url> {
-        let mut url = match &self.endpoint {
-            Some(endpoint) => endpoint.clone(),
+    fn endpoint(&self) -> Result<Url> {
+        match &self.endpoint {
+            Some(endpoint) => Ok(endpoint.clone()),
             None => Url::parse(&format!("https://{}.blob.core.windows.net", self.account))
-                .map_err(|error| Error::internal("account is no host name", error))?,
-        };
-        url.path_segments_mut()
+                .map_err(|error| Error::internal("account is no host name", error)),
+        }
+    }
+
+    /// The container's URL, where the account's is `endpoint`.
+    fn container_url(&self, mut endpoint: Url) -> Result<Url> {
+        endpoint
+            .path_segments_mut()
             .map_err(|()| Error::fault("endpoint is no base of URLs"))?
             .pop_if_empty()
             .push(&self.container);
-        Ok(url)
+        Ok(endpoint)
     }
 
     fn credential(&self) -> Result<Arc<dyn TokenCredential>> {
@@ -167,37 +179,53 @@ impl AzureStore {
     /// `Internal` when the configuration cannot work: a key that is not base64, an endpoint that is no base URL, Entra
     /// ID over plain HTTP.
     pub fn connect(config: AzureConfig) -> Result<Self> {
-        let url = config.container_url()?;
+        let endpoint = config.endpoint()?;
+        let url = config.container_url(endpoint.clone())?;
+        let public = config.public_endpoint.clone();
+        let public_url = config.container_url(public.unwrap_or_else(|| endpoint.clone()))?;
         let transport = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Error::internal("prepare an HTTP client", error))?;
-        let mut policies: Vec<Arc<dyn Policy>> = vec![Arc::new(ContentMd5)];
-        let credential = match &config.account_key {
+        let mut client_options = ClientOptions {
+            per_try_policies: vec![Arc::new(ContentMd5)],
+            retry: RetryOptions::none(),
+            transport: Some(Transport::new(Arc::new(transport))),
+            ..ClientOptions::default()
+        };
+        let (key, credential) = match &config.account_key {
             Some(key) => {
-                policies.push(Arc::new(Sign {
-                    key: AccountKey::new(&config.account, key)?,
+                let key = AccountKey::new(&config.account, key)?;
+                client_options.per_try_policies.push(Arc::new(Sign {
+                    key: key.clone(),
                     container: config.container.clone(),
                     https_only: url.scheme() == "https",
                 }));
-                None
+                (SigningKey::Account(key), None)
             }
-            None => Some(config.credential()?),
+            None => {
+                let credential = config.credential()?;
+                let options = client_options.clone();
+                let delegation = Delegation::new(endpoint, Arc::clone(&credential), options)?;
+                (SigningKey::Delegation(delegation), Some(credential))
+            }
+        };
+        let signer = BlobSigner {
+            account: config.account,
+            container: config.container.clone(),
+            public_url,
+            key,
         };
         let options = BlobContainerClientOptions {
-            client_options: ClientOptions {
-                per_try_policies: policies,
-                retry: RetryOptions::none(),
-                transport: Some(Transport::new(Arc::new(transport))),
-                ..ClientOptions::default()
-            },
+            client_options,
             ..BlobContainerClientOptions::default()
         };
         let client = BlobContainerClient::new(url, credential, Some(options))
             .map_err(|error| fault("prepare a client", error))?;
         Ok(Self {
             client: Arc::new(client),
+            signer: Arc::new(signer),
             container: config.container,
             operation_timeout: config.operation_timeout,
         })

@@ -23,7 +23,7 @@ use aws_sdk_s3::{
     config::{RequestChecksumCalculation, ResponseChecksumValidation},
     error::ProvideErrorMetadata,
     primitives::ByteStream,
-    types::{CompletedMultipartUpload, CompletedPart},
+    types::{CompletedMultipartUpload, CompletedPart, ObjectCannedAcl},
 };
 use bytes::Bytes;
 use futures::{
@@ -36,6 +36,7 @@ use url::Url;
 use self::{
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::fault,
+    sign::QuerySigner,
 };
 use super::{
     BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, OPERATION_TIMEOUT, Put, SecretKey,
@@ -65,12 +66,16 @@ pub struct S3Config {
     pub region: Option<String>,
     /// The store's address; AWS when absent.
     pub endpoint: Option<Url>,
+    /// The store's address as callers reach it, used in signed URLs only; `endpoint` when absent.
+    pub public_endpoint: Option<Url>,
     /// The kind of store.
     pub profile: Profile,
     /// Without keys the SDK's default chain finds credentials: environment, profile, web identity, container, instance.
     pub access_key_id: Option<String>,
     /// Given together with `access_key_id`.
     pub secret_access_key: Option<SecretKey>,
+    /// The canned ACL that objects get; none when absent, which buckets without ACLs want.
+    pub acl: Option<String>,
     /// The largest object in bytes.
     pub max_object_size: u64,
     /// How long one request may take.
@@ -94,7 +99,9 @@ pub enum Profile {
 #[derive(Debug)]
 pub struct S3Store {
     client: Client,
+    signer: QuerySigner,
     bucket: String,
+    acl: Option<ObjectCannedAcl>,
     limits: StoreLimits,
     operation_timeout: Duration,
 }
@@ -108,9 +115,11 @@ impl S3Config {
             bucket: bucket.into(),
             region: None,
             endpoint: None,
+            public_endpoint: None,
             profile: Profile::default(),
             access_key_id: None,
             secret_access_key: None,
+            acl: None,
             max_object_size: MAX_OBJECT_SIZE,
             operation_timeout: OPERATION_TIMEOUT,
         }
@@ -151,13 +160,17 @@ impl S3Store {
     /// `Internal` when just one of the two keys is given.
     pub async fn connect(config: S3Config) -> Result<Self> {
         let shared = config.load().await?;
+        let provider = shared
+            .credentials_provider()
+            .ok_or_else(|| Error::fault("there is no provider of credentials"))?;
         let region = shared.region().cloned();
+        let region = region.unwrap_or_else(|| Region::new(DEFAULT_REGION));
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_timeout(config.operation_timeout)
             .build();
         let mut builder = aws_sdk_s3::config::Builder::from(&shared)
-            .region(region.unwrap_or_else(|| Region::new(DEFAULT_REGION)))
+            .region(region.clone())
             .force_path_style(config.profile != Profile::Aws)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -167,7 +180,13 @@ impl S3Store {
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint.as_str().trim_end_matches('/'));
         }
+        let mut public = builder.clone();
+        if let Some(endpoint) = &config.public_endpoint {
+            public = public.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+        }
         Ok(Self {
+            signer: QuerySigner::new(&config.bucket, public, region, provider).await?,
+            acl: config.acl.as_deref().map(ObjectCannedAcl::from),
             client: Client::from_conf(builder.build()),
             limits: StoreLimits {
                 max_parts: MAX_PARTS,
@@ -203,6 +222,7 @@ impl BlobStore for S3Store {
             .key(&object.key)
             .content_type(&object.mime)
             .metadata("upload_id", object.upload_id.as_str())
+            .set_acl(self.acl.clone())
             .send()
             .await
             .map_err(|error| fault("begin a multipart upload", error))?;
@@ -332,6 +352,7 @@ impl BlobStore for S3Store {
             .key(&object.key)
             .content_type(&object.mime)
             .metadata("upload_id", object.upload_id.as_str())
+            .set_acl(self.acl.clone())
             .if_none_match("*")
             .set_content_md5(object.md5.map(|md5| md5.to_string()))
             .body(ByteStream::from(body))

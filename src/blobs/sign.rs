@@ -4,13 +4,20 @@
 //! [`SignedRequest::headers`] and the `Content-Length`. On Azure with an account key: blob, permission, time and protocol,
 //! nothing else; with a user delegation key the query and the headers of a part too.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+pub(super) mod query;
+pub(super) mod renewed;
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 
 use super::{NewObject, Session};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     upload::{Md5, Timestamp},
 };
 
@@ -23,6 +30,9 @@ pub const LONGEST_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The slowest sender in bytes a second, for whom a signature still lasts: 16 KiB/s, 5 MiB in 320 seconds.
 const SLOWEST_SENDER: u64 = 16 * 1024;
+
+/// The media type of a part's and a block list's body, which no object keeps.
+pub(super) const OPAQUE: &str = "binary/octet-stream";
 
 /// Signs requests to one bucket or container.
 #[async_trait]
@@ -117,4 +127,22 @@ impl ToSign<'_> {
         };
         wanted.clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME)
     }
+
+    /// As [`ToSign::lifetime`], and no longer than credentials that end at `expires_at`.
+    pub(super) fn lifetime_within(
+        &self,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Duration> {
+        let left = Duration::from_millis(expires_at.0.saturating_sub(now.0));
+        if left < Duration::from_secs(1) {
+            return Err(Error::store_unavailable("the credentials have expired"));
+        }
+        Ok(self.lifetime().min(left))
+    }
+}
+
+/// A moment as the signing libraries want it.
+pub(super) fn system_time(now: Timestamp) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(now.0)
 }

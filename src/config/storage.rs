@@ -7,6 +7,18 @@ use serde::{Deserialize, Serialize};
 use super::{ByteSize, ConfigError, Endpoint, Secret};
 use crate::upload::{MIB, PART_SIZE};
 
+/// The ACLs that S3 has a name for.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/acl-overview.html#canned-acl>
+const CANNED_ACLS: [&str; 7] = [
+    "private",
+    "public-read",
+    "public-read-write",
+    "aws-exec-read",
+    "authenticated-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+];
+
 /// One store, and how files are laid into it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Table", into = "Table")]
@@ -23,6 +35,10 @@ pub struct StorageConfig {
     pub public_endpoint: Option<Endpoint>,
     /// Whether plain HTTP to another machine is fine.
     pub allow_http: bool,
+    /// The extensions that files may have, in lower case and without the dot. Empty: any.
+    pub ext_filter: Vec<String>,
+    /// The media types that files may be of, in lower case. Empty: any.
+    pub mime_filter: Vec<String>,
     /// The store itself.
     pub store: StoreConfig,
 }
@@ -53,6 +69,8 @@ pub struct S3Storage {
     pub secret_access_key: Option<Secret>,
     /// A file that holds the secret.
     pub secret_access_key_file: Option<PathBuf>,
+    /// The canned ACL that objects get. None: none, which buckets without ACLs want.
+    pub acl: Option<String>,
 }
 
 /// What a store that speaks S3 can do.
@@ -96,6 +114,10 @@ struct Table {
     public_endpoint: Option<Endpoint>,
     #[serde(default)]
     allow_http: bool,
+    #[serde(default)]
+    ext_filter: Vec<String>,
+    #[serde(default)]
+    mime_filter: Vec<String>,
     endpoint: Option<Endpoint>,
     bucket: Option<String>,
     region: Option<String>,
@@ -103,6 +125,7 @@ struct Table {
     access_key_id: Option<String>,
     secret_access_key: Option<Secret>,
     secret_access_key_file: Option<PathBuf>,
+    acl: Option<String>,
     account: Option<String>,
     container: Option<String>,
     account_key: Option<Secret>,
@@ -192,7 +215,27 @@ impl StorageConfig {
         if self.prefix.contains("//") || self.prefix.chars().any(char::is_control) {
             return Err(("prefix", "must be plain names separated by `/`".into()));
         }
+        self.validate_filters()?;
         self.store.validate()
+    }
+
+    fn validate_filters(&self) -> Result<(), (&'static str, String)> {
+        let is_plain = |text: &String, punctuation: &str| {
+            let allowed = |character: char| {
+                matches!(character, 'a'..='z' | '0'..='9') || punctuation.contains(character)
+            };
+            !text.is_empty() && text.chars().all(allowed)
+        };
+        if !self.ext_filter.iter().all(|ext| is_plain(ext, "-_+~")) {
+            let wanted = "extensions in lower case and without the dot, such as \"pdf\"";
+            return Err(("ext_filter", wanted.into()));
+        }
+        let is_mime = |mime: &String| mime.contains('/') && is_plain(mime, "/!#$&-^_.+");
+        if !self.mime_filter.iter().all(is_mime) {
+            let wanted = "media types in lower case, such as \"image/png\"";
+            return Err(("mime_filter", wanted.into()));
+        }
+        Ok(())
     }
 }
 
@@ -220,6 +263,7 @@ impl TryFrom<Table> for StorageConfig {
                     "secret_access_key_file",
                     table.secret_access_key_file.is_some(),
                 ),
+                ("acl", table.acl.is_some()),
             ]
             .into_iter()
             .filter_map(|(key, given)| given.then_some(key))
@@ -248,6 +292,7 @@ impl TryFrom<Table> for StorageConfig {
                 access_key_id: table.access_key_id,
                 secret_access_key: table.secret_access_key,
                 secret_access_key_file: table.secret_access_key_file,
+                acl: table.acl,
             }),
             Kind::Azure => {
                 let account = required("account", table.account)?;
@@ -273,6 +318,8 @@ impl TryFrom<Table> for StorageConfig {
             part_size: table.part_size.unwrap_or(ByteSize(PART_SIZE)),
             public_endpoint: table.public_endpoint,
             allow_http: table.allow_http,
+            ext_filter: table.ext_filter,
+            mime_filter: table.mime_filter,
             store,
         })
     }
@@ -287,6 +334,8 @@ impl From<StorageConfig> for Table {
             part_size: Some(config.part_size),
             public_endpoint: config.public_endpoint,
             allow_http: config.allow_http,
+            ext_filter: config.ext_filter,
+            mime_filter: config.mime_filter,
             ..Self::default()
         };
         match config.store {
@@ -299,6 +348,7 @@ impl From<StorageConfig> for Table {
                 access_key_id: s3.access_key_id,
                 secret_access_key: s3.secret_access_key,
                 secret_access_key_file: s3.secret_access_key_file,
+                acl: s3.acl,
                 ..common
             },
             StoreConfig::Azure(azure) => Self {
@@ -319,6 +369,9 @@ impl From<StorageConfig> for Table {
 impl StoreConfig {
     fn validate(&self) -> Result<(), (&'static str, String)> {
         match self {
+            Self::S3(s3) if !s3.acl.iter().all(|acl| CANNED_ACLS.contains(&&**acl)) => {
+                Err(("acl", format!("one of {}", CANNED_ACLS.join(", "))))
+            }
             Self::S3(s3) => match (&s3.access_key_id, &s3.secret_access_key) {
                 (Some(_), None) => Err((
                     "secret_access_key",

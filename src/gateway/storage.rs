@@ -21,6 +21,10 @@ pub struct Storage {
     pub part_size: u64,
     /// What the store takes and the gateway's memory allows.
     pub limits: StoreLimits,
+    /// The extensions that files may have, in lower case and without the dot. Empty: any.
+    pub extensions: Vec<String>,
+    /// The media types that files may be of, in lower case. Empty: any.
+    pub mimes: Vec<String>,
 }
 
 /// All of them, one the default.
@@ -47,6 +51,22 @@ impl Storage {
             prefix: prefix.into(),
             part_size,
             limits,
+            extensions: Vec::new(),
+            mimes: Vec::new(),
+        }
+    }
+
+    /// Takes files with these extensions and of these media types only; with none of either, any.
+    #[must_use]
+    pub fn with_filters(
+        self,
+        extensions: impl IntoIterator<Item = String>,
+        mimes: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
+            extensions: extensions.into_iter().collect(),
+            mimes: mimes.into_iter().collect(),
+            ..self
         }
     }
 }

@@ -42,12 +42,13 @@ pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
     let mut storages = Vec::new();
     for storage in &config.storage {
         let store = connect_storage(storage).await?;
-        storages.push(Storage::new(
-            &storage.id,
-            store,
-            &storage.prefix,
-            storage.part_size.0,
-        ));
+        let part_size = storage.part_size.0;
+        storages.push(
+            Storage::new(&storage.id, store, &storage.prefix, part_size).with_filters(
+                storage.ext_filter.iter().cloned(),
+                storage.mime_filter.iter().cloned(),
+            ),
+        );
     }
     let storages = Storages::new(storages, &default.id)?;
     Ok(Backends {
@@ -96,11 +97,14 @@ pub async fn connect_state(config: &Config) -> Result<Arc<dyn StateStore>, Serve
 /// # Errors
 /// Settings the adapter cannot work with. The storage itself is not contacted.
 pub async fn connect_storage(storage: &StorageConfig) -> Result<Arc<dyn BlobStore>, ServeError> {
+    let public_endpoint = storage.public_endpoint.as_ref();
+    let public_endpoint = public_endpoint.map(|endpoint| endpoint.url().clone());
     Ok(match &storage.store {
         StoreConfig::S3(s3) => Arc::new(
             S3Store::connect(S3Config {
                 region: s3.region.clone(),
                 endpoint: s3.endpoint.as_ref().map(|endpoint| endpoint.url().clone()),
+                public_endpoint,
                 profile: match s3.profile {
                     S3Profile::Aws => Profile::Aws,
                     S3Profile::Compatible => Profile::Compatible,
@@ -111,12 +115,14 @@ pub async fn connect_storage(storage: &StorageConfig) -> Result<Arc<dyn BlobStor
                     .secret_access_key
                     .as_ref()
                     .map(|secret| secret.expose().into()),
+                acl: s3.acl.clone(),
                 ..S3Config::new(&s3.bucket)
             })
             .await?,
         ),
         StoreConfig::Azure(azure) => Arc::new(AzureStore::connect(AzureConfig {
             endpoint: Some(azure.endpoint.url().clone()),
+            public_endpoint,
             account_key: azure.account_key.as_ref().map(|key| key.expose().into()),
             ..AzureConfig::new(&azure.account, &azure.container)
         })?),

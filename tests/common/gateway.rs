@@ -260,6 +260,7 @@ impl S3Backend {
             access_key_id: Some(self.access_key.into()),
             secret_access_key: Some(self.secret_key.into()),
             secret_access_key_file: None,
+            acl: None,
         }))
     }
 }
@@ -285,6 +286,8 @@ fn storage(store: StoreConfig) -> StorageConfig {
         part_size: ByteSize(PART_SIZE),
         public_endpoint: None,
         allow_http: true,
+        ext_filter: Vec::new(),
+        mime_filter: Vec::new(),
         store,
     }
 }

@@ -60,10 +60,10 @@ impl Policy for Sign {
     ) -> PolicyResult {
         let grant = Grant {
             container: &self.container,
-            blob: None,
             permissions: PERMISSIONS,
             lifetime: LIFETIME,
             https_only: self.https_only,
+            ..Grant::default()
         };
         let signature = self.key.sign(&grant, SystemTime::now());
         let query = match request.url().query() {

@@ -72,7 +72,7 @@ fn retry_after<E>(error: &SdkError<E, HttpResponse>) -> Option<Duration> {
 }
 
 /// Whether no request was made because there are no credentials, which time alone does not mend.
-fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
+pub(super) fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |error| (*error).source())
         .filter_map(|cause| cause.downcast_ref::<CredentialsError>())
         .any(|cause| {

@@ -1,17 +1,305 @@
-//! Signed requests.
+//! Signed requests: AWS Signature Version 4 in the query, over all headers and not over the body.
+//!
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, SharedCredentialsProvider},
+};
+use aws_sdk_s3::{
+    Client,
+    config::{Builder, Region},
+    presigning::PresigningConfig,
+    types::ObjectCannedAcl,
+};
+use aws_sigv4::{
+    http_request::{
+        PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation, SigningSettings,
+        UriPathNormalizationMode, sign,
+    },
+    sign::v4,
+};
 
-use super::S3Store;
+use super::{
+    S3Store,
+    fault::{fault, lacks_credentials},
+};
 use crate::{
-    blobs::sign::{SignedRequest, Signer, ToSign},
+    blobs::{
+        NewObject,
+        sign::{
+            OPAQUE, SHORTEST_LIFETIME, SignedRequest, Signer, ToSign,
+            query::{Query, attachment, path},
+            renewed::{Expiring, Renewed},
+            system_time,
+        },
+    },
     error::{Error, Result},
     upload::Timestamp,
 };
 
+/// How long before their end credentials are fetched anew. Those of an instance have a successor 5 minutes before, others
+/// at any time.
+const RENEW_EARLY: Duration = Duration::from_secs(15 * 60);
+
+/// Where callers reach a bucket, and in whose name they are sent there.
+#[derive(Debug)]
+pub(super) struct QuerySigner {
+    /// The URL of the bucket, to which an object's key is added.
+    base: String,
+    region: String,
+    provider: SharedCredentialsProvider,
+    credentials: Renewed<Credentials>,
+}
+
+/// A request to be signed: its query and all its headers.
+struct Unsigned<'a> {
+    verb: &'static str,
+    key: &'a str,
+    query: Query,
+    headers: BTreeMap<&'static str, String>,
+    /// Signed as well, but no header that a client sets: browsers forbid it.
+    content_length: Option<u64>,
+    body: Option<String>,
+}
+
+// === impl QuerySigner ===
+
+impl QuerySigner {
+    /// For the bucket as a client with this configuration addresses it. Nobody is contacted, and the configuration's
+    /// credentials are not asked for.
+    pub(super) async fn new(
+        bucket: &str,
+        config: Builder,
+        region: Region,
+        provider: SharedCredentialsProvider,
+    ) -> Result<Self> {
+        let nobody = Credentials::from_keys("nobody", "nothing", None);
+        let client = Client::from_conf(config.credentials_provider(nobody).build());
+        let presigning = PresigningConfig::expires_in(SHORTEST_LIFETIME)
+            .map_err(|error| Error::internal("find the bucket's URL", error))?;
+        let request = client.get_object().bucket(bucket).key("k");
+        let request = request
+            .presigned(presigning)
+            .await
+            .map_err(|error| fault("find the bucket's URL", error))?;
+        let url = request.uri().split('?').next().unwrap_or_default();
+        let base = url.strip_suffix('k').unwrap_or(url).to_owned();
+        Ok(Self {
+            base,
+            region: region.to_string(),
+            provider,
+            credentials: Renewed::new(RENEW_EARLY),
+        })
+    }
+
+    async fn credentials(&self, now: Timestamp) -> Result<Expiring<Credentials>> {
+        let fetch = async {
+            let found = self.provider.provide_credentials().await;
+            let credentials = found.map_err(|error| {
+                if lacks_credentials(&error) {
+                    Error::internal("find credentials", error)
+                } else {
+                    Error::store_unavailable(error)
+                }
+            })?;
+            let end = credentials.expiry().map_or(u64::MAX, |end| {
+                let since = end.duration_since(SystemTime::UNIX_EPOCH);
+                u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+            });
+            Ok(Expiring {
+                value: credentials,
+                expires_at: Timestamp(end),
+            })
+        };
+        self.credentials.get(now, fetch).await
+    }
+
+    /// The URL with everything that goes into its query, in the order in which AWS's own libraries write it.
+    fn url(
+        &self,
+        unsigned: &Unsigned<'_>,
+        credentials: Credentials,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<String> {
+        let mut settings = SigningSettings::default();
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.signature_location = SignatureLocation::QueryParams;
+        settings.expires_in = Some(lifetime);
+        let identity = credentials.into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("s3")
+            .time(system_time(now))
+            .settings(settings)
+            .build()
+            .map_err(|error| Error::internal("sign a request", error))?
+            .into();
+
+        let content_length = unsigned.content_length.map(|length| length.to_string());
+        let headers = unsigned.headers.iter();
+        let headers = headers.map(|(name, value)| (*name, value.as_str())).chain(
+            content_length
+                .iter()
+                .map(|length| ("Content-Length", &**length)),
+        );
+        let url = format!("{}{}", self.base, path(unsigned.key));
+        let signable = SignableRequest::new(
+            unsigned.verb,
+            format!("{url}?{}", unsigned.query.as_str()),
+            headers,
+            SignableBody::UnsignedPayload,
+        )
+        .map_err(|error| Error::internal("sign a request", error))?;
+        let (instructions, signature) = sign(signable, &parameters)
+            .map_err(|error| Error::internal("sign a request", error))?
+            .into_parts();
+
+        let mut query = unsigned.query.clone();
+        for (name, value) in instructions.params() {
+            if *name != "X-Amz-Signature" {
+                query.push(name, value);
+            }
+        }
+        query.push("X-Amz-Signature", &signature);
+        Ok(format!("{url}?{}", query.as_str()))
+    }
+}
+
 #[async_trait]
 impl Signer for S3Store {
-    async fn sign(&self, _request: &ToSign<'_>, _now: Timestamp) -> Result<SignedRequest> {
-        Err(Error::fault("not there yet"))
+    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+        let credentials = self.signer.credentials(now);
+        let credentials = tokio::time::timeout(self.operation_timeout, credentials)
+            .await
+            .map_err(Error::store_unavailable)??;
+        let lifetime = request.lifetime_within(now, credentials.expires_at)?;
+        let unsigned = Unsigned::new(request, self.acl.as_ref());
+        let url = self
+            .signer
+            .url(&unsigned, credentials.value, now, lifetime)?;
+        Ok(SignedRequest {
+            verb: unsigned.verb,
+            url,
+            headers: unsigned.headers,
+            body: unsigned.body,
+        })
     }
+}
+
+// === impl Unsigned ===
+
+impl<'a> Unsigned<'a> {
+    fn new(request: &ToSign<'a>, acl: Option<&ObjectCannedAcl>) -> Self {
+        match request {
+            ToSign::PutObject { object, size } => {
+                let mut headers = headers(object, acl);
+                match object.md5 {
+                    Some(md5) => headers.insert("Content-MD5", md5.to_string()),
+                    None => headers.insert("If-None-Match", "*".to_owned()),
+                };
+                Self {
+                    headers,
+                    content_length: Some(*size),
+                    ..Self::plain("PUT", &object.key, [])
+                }
+            }
+            ToSign::Begin { object } => Self {
+                headers: headers(object, acl),
+                ..Self::plain("POST", &object.key, [("uploads", "")])
+            },
+            ToSign::PutPart {
+                session,
+                number,
+                size,
+                md5,
+            } => {
+                let number = number.to_string();
+                let query = [("partNumber", number.as_str()), ("uploadId", session.id)];
+                Self {
+                    headers: BTreeMap::from([
+                        ("Content-MD5", md5.to_string()),
+                        ("Content-Type", OPAQUE.to_owned()),
+                    ]),
+                    content_length: Some(*size),
+                    ..Self::plain("PUT", session.key, query)
+                }
+            }
+            ToSign::ListParts { session } => {
+                Self::plain("GET", session.key, [("uploadId", session.id)])
+            }
+            ToSign::Commit { session, parts, .. } => Self {
+                headers: BTreeMap::from([(
+                    "Content-Type",
+                    "application/xml; charset=UTF-8".to_owned(),
+                )]),
+                body: Some(complete_multipart_upload(parts)),
+                ..Self::plain("POST", session.key, [("uploadId", session.id)])
+            },
+            ToSign::Read {
+                key,
+                file_name,
+                mime,
+                ..
+            } => {
+                let disposition = attachment(file_name);
+                let query = [
+                    ("response-content-disposition", disposition.as_str()),
+                    ("response-content-type", mime),
+                ];
+                Self::plain("GET", key, query)
+            }
+        }
+    }
+
+    fn plain<const N: usize>(verb: &'static str, key: &'a str, query: [(&str, &str); N]) -> Self {
+        Self {
+            verb,
+            key,
+            query: query.into_iter().collect(),
+            headers: BTreeMap::new(),
+            content_length: None,
+            body: None,
+        }
+    }
+}
+
+/// What an object keeps of the request that makes it.
+fn headers(object: &NewObject, acl: Option<&ObjectCannedAcl>) -> BTreeMap<&'static str, String> {
+    let mut headers = BTreeMap::from([
+        ("Content-Type", object.mime.clone()),
+        ("x-amz-meta-upload_id", object.upload_id.to_string()),
+    ]);
+    if let Some(acl) = acl {
+        headers.insert("x-amz-acl", acl.to_string());
+    }
+    headers
+}
+
+/// The body of a commit.
+fn complete_multipart_upload(parts: &[(u32, String)]) -> String {
+    let mut body = String::from(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">",
+    );
+    for (number, receipt) in parts {
+        let etag = receipt.replace('&', "&amp;").replace('<', "&lt;");
+        write!(
+            body,
+            "<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag></Part>"
+        )
+        .expect("a string takes all that is written");
+    }
+    body.push_str("</CompleteMultipartUpload>\n");
+    body
 }

@@ -1,0 +1,88 @@
+//! The user delegation key: what signatures are made with where there is no account key.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use azure_core::{credentials::TokenCredential, http::ClientOptions, time::OffsetDateTime};
+use azure_storage_blob::{BlobServiceClient, BlobServiceClientOptions, models::KeyInfo};
+use url::Url;
+
+use super::{
+    fault::fault,
+    sas::{CLOCK_SKEW, DelegationKey},
+};
+use crate::{
+    blobs::sign::{
+        renewed::{Expiring, Renewed},
+        system_time,
+    },
+    error::Result,
+    upload::Timestamp,
+};
+
+/// How long a key is asked for. Azure gives 7 days at most, counted by its own clock.
+const LIFETIME: Duration = Duration::from_secs(6 * 24 * 60 * 60);
+
+/// How long before its end a key is fetched anew: after a day, so that no upload's signature is cut short.
+const RENEW_EARLY: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+
+/// Fetches keys from Azure and keeps the last.
+pub(super) struct Delegation {
+    client: BlobServiceClient,
+    key: Renewed<Arc<DelegationKey>>,
+}
+
+// === impl Delegation ===
+
+impl Delegation {
+    /// Keys of the account whose blobs are at `endpoint`.
+    pub(super) fn new(
+        endpoint: Url,
+        credential: Arc<dyn TokenCredential>,
+        client_options: ClientOptions,
+    ) -> Result<Self> {
+        let options = BlobServiceClientOptions {
+            client_options,
+            ..BlobServiceClientOptions::default()
+        };
+        let client = BlobServiceClient::new(endpoint, Some(credential), Some(options))
+            .map_err(|error| fault("prepare a client", error))?;
+        Ok(Self {
+            client,
+            key: Renewed::new(RENEW_EARLY),
+        })
+    }
+
+    /// A key that is valid.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store or Entra ID does not answer; `Internal` when they refuse.
+    pub(super) async fn key(&self, now: Timestamp) -> Result<Expiring<Arc<DelegationKey>>> {
+        self.key.get(now, self.fetch(now)).await
+    }
+
+    async fn fetch(&self, now: Timestamp) -> Result<Expiring<Arc<DelegationKey>>> {
+        let action = "fetch a user delegation key";
+        let now = system_time(now);
+        let period = KeyInfo {
+            start: Some(OffsetDateTime::from(now - CLOCK_SKEW)),
+            expiry: Some(OffsetDateTime::from(now + LIFETIME)),
+            ..KeyInfo::default()
+        };
+        let period = period.try_into().map_err(|error| fault(action, error))?;
+        let answer = self.client.get_user_delegation_key(period, None).await;
+        let answer = answer.map_err(|error| fault(action, error))?;
+        let key: DelegationKey = answer
+            .into_body()
+            .xml()
+            .map_err(|error| fault(action, error))?;
+        let end = key.expires_at()?.duration_since(SystemTime::UNIX_EPOCH);
+        let end = end.unwrap_or_default().as_millis();
+        Ok(Expiring {
+            value: Arc::new(key),
+            expires_at: Timestamp(u64::try_from(end).unwrap_or(u64::MAX)),
+        })
+    }
+}
