@@ -43,7 +43,12 @@ impl Client {
     /// Sends a signed request; the answer's status and body.
     pub(crate) async fn send(&self, signature: &Signature, body: Vec<u8>) -> (u16, String) {
         let method: Method = signature.verb.parse().unwrap();
-        let mut request = self.http.request(method, &signature.url).body(body);
+        let mut request = self.http.request(method, &signature.url);
+        if body.is_empty() && signature.verb != "GET" {
+            // Not said of an empty body by itself.
+            request = request.header("Content-Length", 0);
+        }
+        let mut request = request.body(body);
         for (name, value) in &signature.headers {
             request = request.header(name, value);
         }
