@@ -121,6 +121,7 @@ impl Gateway {
         writer: Option<WriterTag>,
     ) -> Result<Upload> {
         policy::check(&file)?;
+        policy::check_filters(&file, &storage.extensions, &storage.mimes)?;
         file.file_mime = policy::effective_mime(&file);
         // One digest has several spellings, and one fingerprint.
         let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());

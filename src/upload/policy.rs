@@ -108,6 +108,34 @@ pub fn effective_mime(file: &FileMetadata) -> String {
     }
 }
 
+/// Refuses files whose extension is not among `extensions` or whose media type is not among `mimes`, both in lower case;
+/// an empty list takes all. Parameters of the media type do not count.
+///
+/// # Errors
+/// `InvalidArgument` on `file.file_name` or `file.file_mime`; its metadata has what is allowed as `restriction`.
+pub fn check_filters(file: &FileMetadata, extensions: &[String], mimes: &[String]) -> Result<()> {
+    let extension = file.file_name.rsplit_once('.').map_or("", |(_, last)| last);
+    if !takes(extensions, extension) {
+        return Err(
+            Error::invalid("file.file_name", "File extension not allowed")
+                .with("restriction", extensions.join(",")),
+        );
+    }
+    let mime = effective_mime(file);
+    let essence = mime.split(';').next().unwrap_or_default().trim();
+    if !takes(mimes, essence) {
+        return Err(
+            Error::invalid("file.file_mime", "File mimetype not allowed")
+                .with("restriction", mimes.join(",")),
+        );
+    }
+    Ok(())
+}
+
+fn takes(filter: &[String], value: &str) -> bool {
+    filter.is_empty() || filter.iter().any(|taken| taken.eq_ignore_ascii_case(value))
+}
+
 /// The key of an upload's object: `<prefix>/<upload id>/<sanitised name>`.
 pub fn object_key(prefix: &str, id: &UploadId, file_name: &str) -> String {
     let name = sanitise(file_name);

@@ -63,15 +63,22 @@ async fn a_stream_is_followed_by_signed_parts(stores: Stores) {
     let id = stream.next().await.unwrap().upload_id;
     stream.send_in_chunks(0, &sent[..PART + 5], 1 << 20).await;
     stream.committed(PART).await;
-    drop(stream);
+    let other = stores.beside(&gateway).await;
+    let mut newer = other.converse().await;
+    newer.send(open_known(&id)).await;
+    newer.next().await.unwrap();
+    let middle = &sent[PART..2 * PART + 5];
+    newer.send_in_chunks(PART, middle, 1 << 20).await;
+    newer.committed(2 * PART).await;
+    drop((stream, newer));
 
     let step = client.create(described).await.unwrap();
     assert_eq!(step.r#type(), StepType::Parts);
     assert_eq!(
         (step.upload_id.as_str(), step.part_list.as_slice()),
-        (id.as_str(), &[1][..])
+        (id.as_str(), &[1, 2][..])
     );
-    for part in [4, 2, 3] {
+    for part in [4, 3] {
         client.put_part(&id, part, &sent).await;
     }
     let upload = client.finish(&id).await;

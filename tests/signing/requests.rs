@@ -3,6 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use upload_gateway::{
+    config::{Config, S3Profile},
     proto::v1::{
         CreateUploadRequest, GetResidenceRequest, PartRef, Permissions, Residence,
         SignDownloadRequest, SignPartRequest, SignPartsRequest, UpdateUploadRequest,
@@ -13,7 +14,7 @@ use upload_gateway::{
 
 use super::{
     client::{Client, PART, data, file, next_part},
-    common::{TestGateway, bytes, open, reason},
+    common::{self, TestGateway, bytes, open, open_file, reason},
     stores::{self, Stores},
 };
 
@@ -229,4 +230,34 @@ async fn only_complete_uploads_are_downloaded() {
         let refused = client.signing.sign_download(ask(minutes)).await;
         assert_field(&refused.unwrap_err(), "expiry_minutes");
     }
+}
+
+#[tokio::test]
+async fn a_storage_takes_only_what_its_filters_name() {
+    let Some(s3) = common::s3().await else { return };
+    let mut storage = s3.storage(S3Profile::Compatible);
+    storage.ext_filter = vec!["mp4".into(), "pdf".into()];
+    storage.mime_filter = vec!["video/mp4".into()];
+    let stores = stores::embedded();
+    let gateway = TestGateway::over(Config {
+        storage: vec![storage],
+        ..stores.config.clone()
+    })
+    .await;
+    let mut client = Client::of(&gateway).await;
+    let refused = client.create(file("a.exe", b"MZ")).await.unwrap_err();
+    assert_field(&refused, "file.file_name");
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["restriction"], "mp4,pdf");
+    // By its extension, where the client says no media type.
+    let refused = client.create(file("a.pdf", b"%PDF")).await.unwrap_err();
+    assert_field(&refused, "file.file_mime");
+    let refused = gateway.upload(vec![open_file(file("a.pdf", b""))]).await;
+    assert_field(&refused.unwrap_err(), "file.file_mime");
+    client.create(file("A.MP4", b"film")).await.unwrap();
+    // The same create is no way around them.
+    let mut found = file("A.MP4", b"film");
+    found.file_mime = "text/html".into();
+    let refused = client.create(found).await.unwrap_err();
+    assert_field(&refused, "file.file_mime");
 }
