@@ -4,7 +4,7 @@
 //! for programs, the message names it for people. Status codes belong to [`crate::status`]; the cause of a server
 //! fault travels as the error's source, into the log and never to the caller.
 
-use std::{collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
 /// Result of everything that can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -105,7 +105,7 @@ pub enum Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The field's path as the proto names it, `file.file_name`.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// What is wrong with it, for people.
     pub description: String,
 }
@@ -142,15 +142,10 @@ impl Error {
     }
 
     /// A request whose `field` is refused.
-    pub fn invalid(field: &'static str, description: impl Into<String>) -> Self {
-        let description = description.into();
-        let mut error = Self::new(
-            Kind::InvalidArgument,
-            Reason::InvalidField,
-            format!("{field}: {description}"),
-        );
-        error.0.violations.push(Violation { field, description });
-        error
+    pub fn invalid(field: impl Into<Cow<'static, str>>, description: impl Into<String>) -> Self {
+        let (field, description) = (field.into(), description.into());
+        let message = format!("{field}: {description}");
+        Self::new(Kind::InvalidArgument, Reason::InvalidField, message).violates(field, description)
     }
 
     /// A message that came out of turn in the stream.
@@ -221,6 +216,20 @@ impl Error {
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.0.metadata.insert(key, value.to_string());
+        self
+    }
+
+    /// Names a refused field of the request.
+    #[must_use]
+    pub fn violates(
+        mut self,
+        field: impl Into<Cow<'static, str>>,
+        description: impl Into<String>,
+    ) -> Self {
+        self.0.violations.push(Violation {
+            field: field.into(),
+            description: description.into(),
+        });
         self
     }
 

@@ -2,11 +2,13 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::{collections::HashMap, error::Error as StdError, fmt::Write};
+use std::{collections::HashMap, error::Error as StdError, fmt::Write, time::Duration};
 
+use serde::Serialize;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::Level;
+use utoipa::ToSchema;
 
 use crate::error::{Error, Kind, Reason};
 
@@ -15,6 +17,9 @@ pub const ERROR_DOMAIN: &str = "uploadgateway.v1";
 
 /// What a caller is told of a server fault; everything else is in the log, under the request id.
 const FAULT: &str = "the gateway failed; the log has more under the request id";
+
+/// What the fields of a file's metadata begin with on gRPC; on HTTP they are parameters of their own.
+const FILE: &str = "file.";
 
 /// What one kind of error is called where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,36 +83,120 @@ pub fn http_status(error: &Error) -> u16 {
     row(error.kind()).http
 }
 
+/// What an HTTP caller reads of an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// The status.
+    pub status: u16,
+    /// When to try again, where that is known.
+    pub retry_after: Option<Duration>,
+    /// The fields of the body; none with 403.
+    pub body: Option<HttpError>,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HttpError {
+    /// What is wrong, for people.
+    #[serde(rename = "error")]
+    pub message: String,
+    /// The refused parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub parameter: Option<String>,
+    /// What the refused parameter has to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub restriction: Option<String>,
+    /// The exact cause, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "INVALID_FIELD")]
+    pub reason: Option<&'static str>,
+    /// The parts that are missing, the first of them where they are many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub missing_parts: Option<Vec<u32>>,
+    /// Finds a server fault in the gateway's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub request_id: Option<String>,
+}
+
 /// Turns an error into what a gRPC caller reads, and logs it once. A server fault is told as a fixed sentence and a
 /// request id.
 pub fn grpc_status(error: &Error) -> Status {
-    let row = row(error.kind());
-    let request_id = format!("{:016x}", rand::random::<u64>());
-    log(error, row, &request_id);
-    let fault = error.kind() == Kind::Internal;
-    let mut metadata: HashMap<String, String> = HashMap::new();
-    if fault {
-        metadata.insert("request_id".into(), request_id);
-        let upload_id = error.metadata().get_key_value("upload_id");
-        metadata.extend(upload_id.map(|(key, value)| ((*key).to_owned(), value.clone())));
-    } else {
-        let known = error.metadata().iter();
-        metadata.extend(known.map(|(key, value)| ((*key).to_owned(), value.clone())));
-    }
+    let told = tell(error);
     let mut details =
-        ErrorDetails::with_error_info(error.reason().as_str(), ERROR_DOMAIN, metadata);
+        ErrorDetails::with_error_info(error.reason().as_str(), ERROR_DOMAIN, told.metadata);
     for violation in error.violations() {
-        details.add_bad_request_violation(violation.field, violation.description.as_str());
+        details.add_bad_request_violation(&*violation.field, violation.description.as_str());
     }
     if let Some(delay) = error.retry_delay() {
         details.set_retry_info(Some(delay));
     }
-    let message = if fault {
-        FAULT.to_owned()
-    } else {
-        error.to_string()
+    Status::with_error_details_and_metadata(
+        row(error.kind()).code,
+        told.message,
+        details,
+        MetadataMap::new(),
+    )
+}
+
+/// Turns an error into what an HTTP caller reads, and logs it once. A server fault is told as a fixed sentence and a
+/// request id.
+pub fn http_answer(error: &Error) -> HttpAnswer {
+    let mut told = tell(error);
+    let status = http_status(error);
+    let parameter = error.violations().first().map(|violation| {
+        let path = violation.field.trim_start_matches(FILE);
+        path.split(['.', '[']).next().unwrap_or(path).to_owned()
+    });
+    let missing_parts = told.metadata.get("missing_parts").map(|list| {
+        list.split(',')
+            .filter_map(|part| part.parse().ok())
+            .collect()
+    });
+    let body = HttpError {
+        message: told.message.trim_start_matches(FILE).to_owned(),
+        parameter,
+        restriction: told.metadata.remove("restriction"),
+        reason: Some(error.reason().as_str()),
+        missing_parts,
+        request_id: told.metadata.remove("request_id"),
     };
-    Status::with_error_details_and_metadata(row.code, message, details, MetadataMap::new())
+    HttpAnswer {
+        status,
+        retry_after: error.retry_delay(),
+        body: (status != 403).then_some(body),
+    }
+}
+
+/// Logs an error that nobody can be told any more.
+pub fn note(error: &Error) {
+    tell(error);
+}
+
+/// What any caller may know of an error.
+struct Told {
+    message: String,
+    metadata: HashMap<String, String>,
+}
+
+/// Decides what a caller may know, and logs the rest.
+fn tell(error: &Error) -> Told {
+    let request_id = format!("{:016x}", rand::random::<u64>());
+    log(error, row(error.kind()), &request_id);
+    let known = error.metadata().iter();
+    let mut metadata: HashMap<String, String> = known
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
+    let mut message = error.to_string();
+    if error.kind() == Kind::Internal {
+        metadata.retain(|key, _| key == "upload_id");
+        metadata.insert("request_id".into(), request_id);
+        message = FAULT.into();
+    }
+    Told { message, metadata }
 }
 
 fn log(error: &Error, row: Row, request_id: &str) {
@@ -142,8 +231,6 @@ fn causes(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -180,5 +267,44 @@ mod tests {
             grpc_status(&Error::state_unavailable("x").retry_after(Duration::from_secs(3)));
         let retry = status.get_details_retry_info().unwrap();
         assert_eq!(retry.retry_delay, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn http_names_the_parameter_and_the_missing_parts() {
+        let answer = http_answer(&Error::invalid("file.file_name", "must not be empty"));
+        let body = answer.body.unwrap();
+        assert_eq!(
+            (answer.status, &*body.message),
+            (400, "file_name: must not be empty")
+        );
+        assert_eq!(body.parameter.as_deref(), Some("file_name"));
+        let answer = http_answer(&Error::invalid("part_data[3].md5", "none"));
+        assert_eq!(answer.body.unwrap().parameter.as_deref(), Some("part_data"));
+
+        let error = Error::precondition(Reason::Incomplete, "x").with("missing_parts", "2,4");
+        let answer = http_answer(&error.retry_after(Duration::from_secs(2)));
+        assert_eq!(
+            (answer.status, answer.retry_after),
+            (412, Some(Duration::from_secs(2)))
+        );
+        let body = answer.body.unwrap();
+        assert_eq!(
+            (body.reason, body.missing_parts),
+            (Some("INCOMPLETE"), Some(vec![2, 4]))
+        );
+    }
+
+    #[test]
+    fn http_keeps_a_fault_and_a_ban_to_itself() {
+        let fault = Error::internal("read the record of alice", "hunter2").with("upload_id", "u");
+        let answer = http_answer(&fault);
+        let body = answer.body.unwrap();
+        assert_eq!((answer.status, &*body.message), (500, FAULT));
+        assert!(body.request_id.is_some());
+        let banned = Error::new(Kind::PermissionDenied, Reason::NotOffered, "secret");
+        assert_eq!(
+            (http_answer(&banned).status, http_answer(&banned).body),
+            (403, None)
+        );
     }
 }

@@ -45,6 +45,19 @@ impl Md5 {
         Self(md5::Md5::digest(bytes).into())
     }
 
+    /// Reads base64 or 32 hexadecimal digits.
+    ///
+    /// # Errors
+    /// The text is neither.
+    pub fn parse_any(text: &str) -> Result<Self, InvalidDigest> {
+        // The base64 of 16 bytes is shorter.
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return text.parse();
+        }
+        let bits = u128::from_str_radix(text, 16).map_err(|_| InvalidDigest)?;
+        Ok(Self(bits.to_be_bytes()))
+    }
+
     /// The lower-case hexadecimal form, as S3 writes it into ETags.
     pub fn to_hex(self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -175,6 +188,23 @@ impl TryFrom<String> for DigestState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_and_hexadecimal_name_the_same_digest() {
+        let md5 = Md5::of(b"a");
+        for text in [md5.to_string(), md5.to_hex(), md5.to_hex().to_uppercase()] {
+            assert_eq!(Md5::parse_any(&text), Ok(md5), "{text}");
+        }
+        for text in [
+            "",
+            "abc",
+            &md5.to_hex()[1..],
+            &"g".repeat(32),
+            &"+".repeat(32),
+        ] {
+            assert!(Md5::parse_any(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_digest_put_down_anywhere_goes_on_elsewhere() {

@@ -1,7 +1,7 @@
 //! What a file may be called and carry, and what its object is called.
 
 use super::{FileMetadata, UploadId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Reason, Result};
 
 /// The longest file name in bytes.
 pub const MAX_NAME_LENGTH: usize = 1024;
@@ -20,6 +20,11 @@ const MAX_LABEL_LENGTH: usize = 255;
 const DEVICE_NAMES: [&str; 22] = [
     "CON", "PRN", "AUX", "NUL", "COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8",
     "COM9", "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
+];
+
+/// Characters that PlaceOS refuses in names, beside control characters.
+const REFUSED_BY_PLACEOS: [char; 13] = [
+    '<', '>', ':', '"', '/', '\\', '|', '?', '*', '#', '&', '%', '=',
 ];
 
 /// Refuses metadata that cannot be kept or would mislead: see [`check_name`]; the rest is bounded in size.
@@ -136,6 +141,21 @@ fn takes(filter: &[String], value: &str) -> bool {
     filter.is_empty() || filter.iter().any(|taken| taken.eq_ignore_ascii_case(value))
 }
 
+/// As [`check_name`], and refuses what PlaceOS refuses too, in its words.
+///
+/// # Errors
+/// `InvalidArgument` on `file.file_name`.
+pub fn check_placeos_name(name: &str) -> Result<()> {
+    let checked = check_name(name);
+    let has_length = (1..=MAX_NAME_LENGTH).contains(&name.len());
+    if name.contains(REFUSED_BY_PLACEOS) || (has_length && checked.is_err()) {
+        const WHY: &str = "filename contains unsupported characters or words";
+        return Err(Error::new(Kind::InvalidArgument, Reason::InvalidField, WHY)
+            .violates("file.file_name", WHY));
+    }
+    checked
+}
+
 /// The key of an upload's object: `<prefix>/<upload id>/<sanitised name>`.
 pub fn object_key(prefix: &str, id: &UploadId, file_name: &str) -> String {
     let name = sanitise(file_name);
@@ -241,6 +261,23 @@ mod tests {
         }
         assert!(check_name(&long).is_err());
         assert!(check_name(&long[..1024]).is_ok());
+    }
+
+    #[test]
+    fn placeos_refuses_more_and_says_so_in_its_words() {
+        assert!(check_placeos_name("später.bin").is_ok());
+        for name in [
+            "a?b", "a&b", "a%b", "a=b", "a/b", "a..b", "nul", "a\nb", "<",
+        ] {
+            let error = check_placeos_name(name).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "filename contains unsupported characters or words"
+            );
+            assert_eq!(error.violations()[0].field, "file.file_name");
+        }
+        let empty = check_placeos_name("").unwrap_err().to_string();
+        assert!(empty.contains("must not be empty"), "{empty}");
     }
 
     #[test]
