@@ -5,6 +5,7 @@
 //! A key that nobody knows is an error, wherever it comes from. Environment variables are read in this module only.
 
 mod load;
+mod rest;
 mod storage;
 mod values;
 
@@ -19,8 +20,9 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::{
     load::{ConfigError, Flags, from_process, load},
+    rest::{PartDataForm, Rest},
     storage::{AzureStorage, S3Profile, S3Storage, StorageConfig, StoreConfig},
-    values::{ByteSize, Endpoint, Secret, SecretUrl},
+    values::{ByteSize, CorsOrigin, Endpoint, Secret, SecretUrl},
 };
 use crate::upload::{MIB, PART_SIZE};
 
@@ -36,7 +38,7 @@ pub const FILE_VARIABLE: &str = "UPLOAD_GATEWAY_CONFIG";
 pub struct Config {
     /// Where gRPC is listened for. Port 0 takes a free one.
     pub grpc_listen: SocketAddr,
-    /// Where HTTP/1.1 is listened for: health, readiness. Port 0 takes a free one.
+    /// Where HTTP/1.1 is listened for: health, readiness, the REST API. Port 0 takes a free one.
     pub http_listen: SocketAddr,
     /// Where the embedded state and blob stores keep their files.
     pub data_dir: PathBuf,
@@ -48,6 +50,8 @@ pub struct Config {
     pub auth: Auth,
     /// What the process takes at most.
     pub limits: Limits,
+    /// How the REST API answers.
+    pub rest: Rest,
     /// What is logged.
     pub log: Log,
     /// How Redis is spoken to.
@@ -123,6 +127,7 @@ pub struct Redis {
     /// What `redis_url` is the address of.
     pub mode: RedisMode,
     /// Further sentinels or nodes of the cluster, beside `redis_url`.
+    #[serde(deserialize_with = "values::list")]
     pub nodes: Vec<SecretUrl>,
     /// The name of the master that the sentinels watch.
     pub service_name: Option<String>,
@@ -174,6 +179,7 @@ impl Default for Config {
             redis_url_file: None,
             auth: Auth::None,
             limits: Limits::default(),
+            rest: Rest::default(),
             log: Log::default(),
             redis: Redis::default(),
             embedded: Embedded::default(),

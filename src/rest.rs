@@ -1,29 +1,136 @@
-//! The HTTP edge: liveness and readiness.
+//! The HTTP edge: parse, ask the gateway, convert.
+//!
+//! Below [`BASE`] are the paths, verbs, parameters and JSON of PlaceOS's resumable uploads. Parameters come in the query,
+//! in a JSON body, or in both; the query wins. What a call takes and answers is told by its OpenAPI document, which is
+//! made from the handlers and their types.
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+mod download;
+mod failure;
+mod health;
+mod openapi;
+mod parameters;
+mod records;
+mod request;
+mod shapes;
+mod uploads;
+mod values;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    routing::{get, patch},
+};
 use tokio::sync::watch;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-/// Serves `/healthz`, which answers while the process runs, and `/readyz`, which answers 200 while the gateway can take
-/// uploads and else 503 with what is missing.
-pub fn router(health: watch::Receiver<Health>) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .with_state(health)
+use self::failure::Failure;
+pub use self::{health::Health, shapes::PartDataForm};
+use crate::gateway::{Caller, Gateway};
+
+/// Where the uploads are.
+pub const BASE: &str = "/api/engine/v2/uploads";
+
+/// How long a browser may remember what it was allowed: an hour, less than any browser's own limit.
+const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// How the API answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The form of `part_data`.
+    pub part_data: PartDataForm,
+    /// The origins whose pages may call from a browser; [`Origins::Listed`] none: only its own.
+    pub origins: Origins,
 }
 
-/// Whether the gateway can take uploads.
+/// Origins of web pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// It can.
-    Ready,
-    /// It cannot, and this is why, in words fit for anybody.
-    NotReady(&'static str),
+pub enum Origins {
+    /// Every one.
+    Any,
+    /// These.
+    Listed(Vec<HeaderValue>),
 }
 
-async fn ready(State(health): State<watch::Receiver<Health>>) -> (StatusCode, String) {
-    match *health.borrow() {
-        Health::Ready => (StatusCode::OK, "ready\n".into()),
-        Health::NotReady(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+/// What the handlers share.
+#[derive(Debug, Clone)]
+struct Api {
+    gateway: Arc<Gateway>,
+    part_data: PartDataForm,
+}
+
+/// Serves the uploads of `gateway`, and its health.
+pub fn router(
+    gateway: Arc<Gateway>,
+    settings: &Settings,
+    health: watch::Receiver<Health>,
+) -> Router {
+    let api = Api {
+        gateway,
+        part_data: settings.part_data,
+    };
+    let at = |path: &str| format!("{BASE}{path}");
+    let collection = get(records::list).post(uploads::create);
+    let one = patch(uploads::update)
+        .put(uploads::complete)
+        .delete(uploads::remove);
+    let router = Router::new()
+        .route(&at(""), collection.clone())
+        .route(&at("/"), collection)
+        .route(&at("/new"), get(uploads::residence))
+        .route(&at("/openapi.json"), get(openapi::serve))
+        .route(&at("/{id}"), one)
+        .route(&at("/{id}/edit"), get(uploads::edit))
+        .route(&at("/{id}/url"), get(download::url))
+        .route(&at("/{id}/download"), get(download::download))
+        .with_state(api)
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready).with_state(health))
+        .fallback(|| async { Failure::Refused(StatusCode::NOT_FOUND, "no such path") })
+        .method_not_allowed_fallback(|| async {
+            Failure::Refused(StatusCode::METHOD_NOT_ALLOWED, "not a method of this path")
+        });
+    match &settings.origins {
+        Origins::Listed(origins) if origins.is_empty() => router,
+        origins => router.layer(cors(origins)),
+    }
+}
+
+/// Without authentication everybody is the same caller.
+fn caller() -> Caller {
+    Caller::default()
+}
+
+fn cors(origins: &Origins) -> CorsLayer {
+    let allowed = match origins {
+        Origins::Any => AllowOrigin::any(),
+        Origins::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PATCH,
+            Method::PUT,
+            Method::DELETE,
+        ])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([
+            HeaderName::from_static(records::TOTAL_COUNT),
+            header::CONTENT_RANGE,
+            header::LINK,
+            header::ETAG,
+        ])
+        .max_age(PREFLIGHT_LIFETIME)
+}
+
+// === impl Origins ===
+
+impl Default for Origins {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
     }
 }

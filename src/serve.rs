@@ -18,7 +18,7 @@ use tonic::transport::{Server as GrpcServer, server::TcpIncoming};
 pub use self::backends::{Backends, connect, connect_state, connect_storage};
 use self::health::Monitor;
 use crate::{
-    config::{Config, Limits},
+    config::{Config, CorsOrigin, Limits, PartDataForm, Rest},
     gateway::{Clock, Gateway, Settings},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
@@ -52,6 +52,7 @@ pub struct Server {
     gateway: Arc<Gateway>,
     backends: Backends,
     limits: Limits,
+    rest: rest::Settings,
 }
 
 /// The system's clock.
@@ -86,6 +87,7 @@ impl Server {
             gateway,
             backends,
             limits: config.limits.clone(),
+            rest: rest_settings(&config.rest)?,
         })
     }
 
@@ -153,8 +155,8 @@ impl Server {
                 .add_service(SigningServiceServer::new(signing))
                 .serve_with_incoming_shutdown(incoming, until(stopped.clone())),
         );
-        let http =
-            axum::serve(self.http, rest::router(health)).with_graceful_shutdown(until(stopped));
+        let router = rest::router(Arc::clone(&self.gateway), &self.rest, health);
+        let http = axum::serve(self.http, router).with_graceful_shutdown(until(stopped));
         let http = tokio::spawn(http.into_future());
         tokio::select! {
             () = shutdown => tracing::info!("stop taking calls"),
@@ -205,6 +207,22 @@ fn settings(limits: &Limits) -> Settings {
         outage_patience: Duration::from_secs(limits.outage_patience_seconds),
         upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),
     }
+}
+
+fn rest_settings(config: &Rest) -> Result<rest::Settings, ServeError> {
+    let origins = config.cors_origins.iter().map(CorsOrigin::as_str);
+    let origins = if origins.clone().any(|origin| origin == CorsOrigin::ANY) {
+        rest::Origins::Any
+    } else {
+        rest::Origins::Listed(origins.map(str::parse).collect::<Result<_, _>>()?)
+    };
+    Ok(rest::Settings {
+        part_data: match config.part_data {
+            PartDataForm::Array => rest::PartDataForm::Array,
+            PartDataForm::Map => rest::PartDataForm::Map,
+        },
+        origins,
+    })
 }
 
 // === impl SystemClock ===

@@ -1,8 +1,11 @@
 //! Values that a configuration is made of: sizes and secrets.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, IntoDeserializer, value::SeqAccessDeserializer},
+};
 use url::{Host, Url};
 
 /// A number of bytes: an integer, or text with a unit (`"5MiB"`, `"256 KiB"`, `"1GB"`).
@@ -21,6 +24,10 @@ pub struct SecretUrl(Url);
 /// Where a store answers: an `http` or `https` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint(Url);
+
+/// An origin of web pages, `https://app.example`, or `*` for all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorsOrigin(String);
 
 /// What stands where a secret would.
 const REDACTED: &str = "[redacted]";
@@ -240,6 +247,75 @@ impl<'de> Deserialize<'de> for Endpoint {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
     }
+}
+
+// === impl CorsOrigin ===
+
+impl CorsOrigin {
+    /// What stands for all origins.
+    pub const ANY: &'static str = "*";
+
+    /// As browsers send it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CorsOrigin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Browsers send scheme, host and port, and neither a path nor a slash.
+        let is_origin = |url: Url| {
+            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
+        };
+        if text == Self::ANY || Url::parse(text).is_ok_and(is_origin) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err("expected an origin such as https://app.example, without a path, or *")
+    }
+}
+
+impl Serialize for CorsOrigin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for CorsOrigin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Reads a list, or, as variables of the environment have it, a text with commas.
+pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list, or a text with commas")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            let items = text.split(',').map(str::trim);
+            items
+                .filter(|item| !item.is_empty())
+                .map(|item| T::deserialize(item.to_owned().into_deserializer()))
+                .collect()
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, items: A) -> Result<Vec<T>, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(items))
+        }
+    }
+
+    deserializer.deserialize_any(List(PhantomData))
 }
 
 #[cfg(test)]

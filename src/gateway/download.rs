@@ -9,7 +9,7 @@ use super::{Caller, Gateway, part::new_object};
 use crate::{
     blobs::sign::{SignedRequest, ToSign},
     error::{Error, Reason, Result},
-    upload::{Upload, UploadId},
+    upload::{Object, Upload, UploadId},
 };
 
 /// The longest time a download is signed for, and the usual one: a day.
@@ -39,7 +39,7 @@ impl Gateway {
         lifetime: Duration,
     ) -> Result<SignedRequest> {
         let upload = self.get_upload(caller, id).await?;
-        object_size(&upload)?;
+        object(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
         let object = new_object(&upload, None);
         let read = ToSign::Read {
@@ -52,7 +52,7 @@ impl Gateway {
         self.patience.hold(|| storage.store.sign(&read, now)).await
     }
 
-    /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is told the object's size.
+    /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is shown the object.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE; those of `range`.
@@ -60,10 +60,10 @@ impl Gateway {
         &self,
         caller: &Caller,
         id: &UploadId,
-        range: impl FnOnce(u64) -> Result<Range<u64>> + Send,
+        range: impl FnOnce(&Object) -> Result<Range<u64>> + Send,
     ) -> Result<Download> {
         let upload = self.get_upload(caller, id).await?;
-        let range = range(object_size(&upload)?)?;
+        let range = range(object(&upload)?)?;
         let storage = self.storages.get(&upload.storage_id)?;
         let (key, wanted) = (&upload.object_key, &range);
         let read = self
@@ -77,10 +77,9 @@ impl Gateway {
     }
 }
 
-/// The size in bytes of the finished object.
-fn object_size(upload: &Upload) -> Result<u64> {
-    let object = upload.object.as_ref();
-    object.map(|object| object.size).ok_or_else(|| {
+/// The finished object.
+fn object(upload: &Upload) -> Result<&Object> {
+    upload.object.as_ref().ok_or_else(|| {
         let message = format!(
             "the upload is {}; only a complete one can be read",
             upload.phase

@@ -1,0 +1,59 @@
+//! What a caller reads when a request fails.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    error::Error,
+    status::{HttpError, http_answer},
+};
+
+/// Why a request is not answered as it hoped to be.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A parameter is wrong, or the gateway refused.
+    Error(Error),
+    /// It never reached a use case.
+    Refused(StatusCode, &'static str),
+}
+
+// === impl Failure ===
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let error = match self {
+            Self::Error(error) => error,
+            Self::Refused(status, why) => {
+                let body = HttpError {
+                    message: why.to_owned(),
+                    ..HttpError::default()
+                };
+                return (status, Json(body)).into_response();
+            }
+        };
+        let answer = http_answer(&error);
+        let status = StatusCode::from_u16(answer.status);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = match answer.body {
+            Some(body) => (status, Json(body)).into_response(),
+            None => status.into_response(),
+        };
+        if let Some(delay) = answer.retry_after {
+            // Whole seconds, and never too early.
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,167 @@
+//! One map of parameters, from the query and a JSON body.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{Method, StatusCode, request::Parts},
+};
+use futures::StreamExt;
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::time::Duration;
+use tokio::time::timeout;
+
+use super::failure::Failure;
+use crate::{
+    error::{Error, Result},
+    upload::UploadId,
+};
+
+/// The largest body in bytes: twice what 10,000 parts with their MD5s take.
+pub(super) const BODY_LIMIT: usize = 2 * 1024 * 1024;
+
+/// So much of a body that is too large is read all the same: a client that is cut off while it sends does not see the
+/// answer.
+const DISCARD_LIMIT: usize = 8 * BODY_LIMIT;
+
+/// How long a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The parameters of a request: those of the query, and those of a JSON body whatever it says its type is. The query
+/// wins; null is nothing, and so is an empty body. What `T` does not know is ignored.
+#[derive(Debug)]
+pub(super) struct Parameters<T>(pub(super) T);
+
+/// The upload that a path names.
+#[derive(Debug)]
+pub(super) struct Id(pub(super) UploadId);
+
+// === impl Parameters ===
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Parameters<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        // The body of a GET means nothing (RFC 9110, 9.3.1).
+        let mut all = match parts.method {
+            Method::GET | Method::HEAD => Map::new(),
+            _ => json(&read(body).await?)?,
+        };
+        all.extend(query(parts.uri.query().unwrap_or_default())?);
+        Ok(Self(typed(all)?))
+    }
+}
+
+// === impl Id ===
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        let text = text.map(|Path(text)| text).unwrap_or_default();
+        // What cannot be an id is nobody's: the answer tells no more than for an unknown one.
+        let unknown = || Error::upload_not_found(text.chars().take(80).collect::<String>());
+        Ok(Self(text.parse().map_err(|_| unknown())?))
+    }
+}
+
+async fn read(body: Body) -> Result<Vec<u8>, Failure> {
+    match timeout(BODY_TIMEOUT, collect(body)).await {
+        Ok(bytes) => bytes,
+        Err(_) => Err(Failure::Refused(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come within a minute",
+        )),
+    }
+}
+
+async fn collect(body: Body) -> Result<Vec<u8>, Failure> {
+    let (mut stream, mut bytes, mut received) = (body.into_data_stream(), Vec::new(), 0);
+    while let Some(piece) = stream.next().await {
+        let piece =
+            piece.map_err(|_| Failure::Refused(StatusCode::BAD_REQUEST, "the body broke off"))?;
+        received += piece.len();
+        if received > DISCARD_LIMIT {
+            break;
+        }
+        if received <= BODY_LIMIT {
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    if received > BODY_LIMIT {
+        return Err(Failure::Refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is larger than 2 MiB",
+        ));
+    }
+    Ok(bytes)
+}
+
+fn json(body: &[u8]) -> Result<Map<String, Value>> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    let value = serde_json::from_slice(body)
+        .map_err(|error| Error::invalid("body", format!("not JSON: {error}")))?;
+    let Value::Object(mut all) = value else {
+        return Err(Error::invalid("body", "must be a JSON object"));
+    };
+    all.retain(|_, value| !value.is_null());
+    Ok(all)
+}
+
+/// The last one counts where a parameter is given twice.
+fn query(text: &str) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name).ok_or_else(|| Error::invalid("query", "a name is not UTF-8"))?;
+        let Some(value) = decode(value) else {
+            return Err(Error::invalid(name, "not UTF-8"));
+        };
+        all.insert(name, Value::String(value));
+    }
+    Ok(all)
+}
+
+fn decode(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(decoded.into_owned())
+}
+
+fn typed<T: DeserializeOwned>(all: Map<String, Value>) -> Result<T> {
+    serde_path_to_error::deserialize(Value::Object(all))
+        .map_err(|error| Error::invalid(error.path().to_string(), error.inner().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_and_wrong_bytes_are_refused_by_name() {
+        let all = query("a=1&b=x%2By+z&c&&d==").unwrap();
+        assert_eq!(
+            Value::Object(all),
+            serde_json::json!({"a": "1", "b": "x+y z", "c": "", "d": "="})
+        );
+        let error = query("file_name=%ff").unwrap_err();
+        assert_eq!(error.violations()[0].field, "file_name");
+        assert_eq!(query("%ff=1").unwrap_err().violations()[0].field, "query");
+    }
+
+    #[test]
+    fn a_body_is_an_object_or_nothing() {
+        assert!(json(b"").unwrap().is_empty());
+        assert!(json(b" \n").unwrap().is_empty());
+        assert!(json(b"{\"a\": null}").unwrap().is_empty());
+        for body in [&b"[1]"[..], b"\"a\"", b"{", b"\xff", b"null"] {
+            let error = json(body).unwrap_err();
+            assert_eq!(error.violations()[0].field, "body");
+        }
+    }
+}
