@@ -51,7 +51,7 @@ pub(super) struct PartMd5(pub(super) Md5);
 /// # Errors
 /// It is none.
 pub(super) fn md5(text: &str) -> Result<Md5, InvalidDigest> {
-    Md5::parse_any(&text.replace(' ', "+"))
+    text.replace(' ', "+").parse()
 }
 
 // === impl Number ===
@@ -189,9 +189,7 @@ impl<'de> Deserialize<'de> for PartMd5 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let md5 = value.as_str().ok_or(InvalidDigest).and_then(md5);
-        md5.map(Self).map_err(|_| {
-            D::Error::custom("must be an MD5: base64 of 16 bytes, or 32 hexadecimal digits")
-        })
+        md5.map(Self).map_err(D::Error::custom)
     }
 }
 

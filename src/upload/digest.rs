@@ -9,14 +9,14 @@ use md5::{
 };
 use serde::{Deserialize, Serialize};
 
-/// An MD5 digest; as text base64, the form of `Content-MD5` (RFC 1864).
+/// An MD5 digest; as text base64, the form of `Content-MD5` (RFC 1864). Hexadecimal is read, too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Md5(pub [u8; 16]);
 
 /// The text is no MD5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the base64 of 16 bytes")]
+#[error("not an MD5: base64 of 16 bytes, or 32 hexadecimal digits")]
 pub struct InvalidDigest;
 
 /// The MD5 over the MD5s of an object's parts, and their count: what S3 makes the ETag of.
@@ -45,19 +45,6 @@ impl Md5 {
         Self(md5::Md5::digest(bytes).into())
     }
 
-    /// Reads base64 or 32 hexadecimal digits.
-    ///
-    /// # Errors
-    /// The text is neither.
-    pub fn parse_any(text: &str) -> Result<Self, InvalidDigest> {
-        // The base64 of 16 bytes is shorter.
-        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return text.parse();
-        }
-        let bits = u128::from_str_radix(text, 16).map_err(|_| InvalidDigest)?;
-        Ok(Self(bits.to_be_bytes()))
-    }
-
     /// The lower-case hexadecimal form, as S3 writes it into ETags.
     pub fn to_hex(self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -80,6 +67,11 @@ impl FromStr for Md5 {
     type Err = InvalidDigest;
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        // The base64 of 16 bytes is shorter.
+        if text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let bits = u128::from_str_radix(text, 16).map_err(|_| InvalidDigest)?;
+            return Ok(Self(bits.to_be_bytes()));
+        }
         let bytes = STANDARD.decode(text).map_err(|_| InvalidDigest)?;
         bytes.try_into().map(Self).map_err(|_| InvalidDigest)
     }
@@ -193,7 +185,7 @@ mod tests {
     fn base64_and_hexadecimal_name_the_same_digest() {
         let md5 = Md5::of(b"a");
         for text in [md5.to_string(), md5.to_hex(), md5.to_hex().to_uppercase()] {
-            assert_eq!(Md5::parse_any(&text), Ok(md5), "{text}");
+            assert_eq!(text.parse(), Ok(md5), "{text}");
         }
         for text in [
             "",
@@ -202,7 +194,7 @@ mod tests {
             &"g".repeat(32),
             &"+".repeat(32),
         ] {
-            assert!(Md5::parse_any(text).is_err(), "{text}");
+            assert!(text.parse::<Md5>().is_err(), "{text}");
         }
     }
 
