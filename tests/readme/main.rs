@@ -6,15 +6,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
-#[path = "common/lib.rs"]
+#[path = "../common/lib.rs"]
 mod common;
 
+mod page;
+mod run;
+
 use std::{
-    env, fs,
+    fs,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Stdio,
 };
 
 use common::{Server, TestGateway, bytes};
@@ -24,20 +25,17 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use upload_gateway::{
     client::Client,
-    config::{self, Config, Flags},
+    config::{self, Config, Flags, S3Profile, StorageConfig},
     error::Kind,
     proto::{FILE_DESCRIPTOR_SET, v1::ListUploadsRequest, v1::Phase},
     status,
     upload::Md5,
 };
 
-const README: &str = include_str!("../README.md");
-
-/// The address in the README; a test puts its own gateway's there.
-const ADDRESS: &str = "127.0.0.1:50051";
-
-/// What the shell prints before each command block, and when one of its commands fails.
-const MARK: &str = "@@";
+use self::{
+    page::{README, fences, section, table},
+    run::{assert_prints, printed, repository, run_section},
+};
 
 /// A storage whose endpoint nobody listens on.
 const STORE_THAT_IS_AWAY: &str = r#"
@@ -50,18 +48,37 @@ access_key_id = "id"
 secret_access_key = "secret"
 "#;
 
-/// A fenced block.
-#[derive(Debug, PartialEq, Eq)]
-struct Fence {
-    language: String,
-    text: String,
-}
-
 #[tokio::test]
 async fn the_grpcurl_lines_print_what_the_readme_shows() {
     if common::grpcurl().is_some() {
         let gateway = TestGateway::start().await;
         run_section("Every call, with grpcurl", &gateway).await;
+    }
+}
+
+#[tokio::test]
+async fn the_signing_lines_print_what_the_readme_shows_on_every_store() {
+    let (Some(_), Some(redis)) = (common::grpcurl(), common::redis().await) else {
+        return;
+    };
+    let (Some(s3), Some(azure)) = (common::s3().await, common::azure().await) else {
+        return;
+    };
+    let over = async |storage: StorageConfig| {
+        TestGateway::over(Config {
+            redis_url: Some(redis.url.parse().unwrap()),
+            storage: vec![storage],
+            ..Config::default()
+        })
+        .await
+    };
+    for gateway in [
+        TestGateway::start().await,
+        over(s3.storage(S3Profile::Compatible)).await,
+        over(azure.storage()).await,
+    ] {
+        run_section("Straight to the store, with grpcurl", &gateway).await;
+        run_section("Straight to the store, with curl", &gateway).await;
     }
 }
 
@@ -139,18 +156,23 @@ async fn the_python_example_resumes_when_the_gateway_is_killed() {
 }
 
 #[test]
-fn every_call_of_the_upload_service_has_a_grpcurl_line() {
-    let commands: String = fences(section("Every call, with grpcurl"))
-        .into_iter()
-        .filter(|fence| fence.language == "sh")
-        .map(|fence| fence.text)
-        .collect();
-    let words: Vec<&str> = commands.split_whitespace().collect();
+fn every_call_has_a_grpcurl_line() {
+    let commands = |heading| -> String {
+        let fences = fences(section(heading)).into_iter();
+        let shell = fences.filter(|fence| fence.language == "sh");
+        shell.map(|fence| fence.text).collect()
+    };
+    let streaming = commands("Every call, with grpcurl");
+    let signing = commands("Straight to the store, with grpcurl");
+    let words: Vec<&str> = streaming.split_whitespace().collect();
     for call in calls("UploadService") {
         let call = format!("uploadgateway.v1.UploadService/{call}");
+        assert!(words.contains(&call.as_str()), "no line calls {call}");
+    }
+    for call in calls("SigningService") {
         assert!(
-            words.contains(&call.as_str()),
-            "the README does not call {call}"
+            signing.contains(&format!("sign {call}")),
+            "no line calls {call}"
         );
     }
 }
@@ -260,7 +282,7 @@ fn the_error_table_says_what_the_code_and_the_proto_say() {
             .unwrap_or_else(|| panic!("no {code}"));
         assert_eq!(row[3], status::row(kind).http.to_string(), "{code}");
     }
-    let proto = include_str!("../proto/uploadgateway/v1/upload.proto");
+    let proto = include_str!("../../proto/uploadgateway/v1/upload.proto");
     let comment =
         &proto[proto.find("// Errors").unwrap()..proto.find("service UploadService").unwrap()];
     let told = rows
@@ -289,7 +311,7 @@ fn the_configuration_table_names_the_defaults() {
             // Every key without a default is in the commented example.
             None => {
                 let (_, name) = key.rsplit_once('.').unwrap_or(("", key));
-                let example = include_str!("../deploy/config.example.toml");
+                let example = include_str!("../../deploy/config.example.toml");
                 assert!(example.contains(&format!("\n#{name} = ")), "no key {key}");
                 "none".into()
             }
@@ -307,7 +329,7 @@ fn the_example_configuration_is_taken() {
 
 #[test]
 fn every_make_target_of_the_readme_exists() {
-    let makefile = include_str!("../Makefile");
+    let makefile = include_str!("../../Makefile");
     let pieces = README.split(['`', '\n', '$']);
     let targets: Vec<&str> = pieces
         .filter_map(|piece| piece.trim().strip_prefix("make ")?.split(' ').next())
@@ -331,139 +353,6 @@ fn load(toml: &str) -> Config {
     config::load(Some(&file), [], &Flags::default()).unwrap()
 }
 
-/// Runs the section's commands in a directory with `file.bin`, and compares what each block prints.
-async fn run_section(heading: &str, gateway: &TestGateway) {
-    let address = &gateway.grpc["http://".len()..];
-    let fences = fences(section(heading));
-    let mut script = format!("exec 2>&1\ntrap 'echo \"{MARK}failed: $BASH_COMMAND\"' ERR\n");
-    let mut blocks: Vec<(&Fence, Option<&Fence>)> = Vec::new();
-    for (index, fence) in fences.iter().enumerate() {
-        if fence.language == "sh" {
-            let shown = fences.get(index + 1);
-            blocks.push((
-                fence,
-                shown.filter(|next| matches!(&*next.language, "json" | "text")),
-            ));
-            script += &format!(
-                "echo '{MARK}block'\n{}",
-                fence.text.replace(ADDRESS, address)
-            );
-        }
-    }
-    assert!(!blocks.is_empty(), "nothing to run in {heading}");
-    let directory = TempDir::new().unwrap();
-    for name in ["examples", "proto"] {
-        symlink(repository().join(name), directory.path().join(name)).unwrap();
-    }
-    fs::write(directory.path().join("file.bin"), bytes(12 << 20)).unwrap();
-    let output = Command::new("bash")
-        .args(["-c", &script])
-        .current_dir(directory.path())
-        .env("PATH", path())
-        .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    let output = printed(&output);
-    let outputs: Vec<&str> = output.split(&format!("{MARK}block\n")).skip(1).collect();
-    assert_eq!(
-        outputs.len(),
-        blocks.len(),
-        "the shell ended early: {output}"
-    );
-    for ((commands, shown), output) in blocks.into_iter().zip(outputs) {
-        let refused = shown.is_some_and(|shown| shown.text.contains("ERROR:"));
-        assert!(
-            refused || !output.contains(MARK),
-            "{}\n{output}",
-            commands.text
-        );
-        if let Some(shown) = shown {
-            assert_prints(&shown.text, output);
-        }
-    }
-}
-
-/// Every line of `shown` is found in `output`, in that order, where `…` stands for anything and any space for any other.
-fn assert_prints(shown: &str, output: &str) {
-    let mut lines = output.lines().map(squeeze);
-    for line in shown
-        .lines()
-        .map(squeeze)
-        .filter(|line| !line.is_empty() && line != "…")
-    {
-        let found = lines.any(|printed| {
-            let mut rest = printed.as_str();
-            line.split('…')
-                .map(str::trim)
-                .all(|piece| match rest.find(piece) {
-                    Some(at) => {
-                        rest = &rest[at + piece.len()..];
-                        true
-                    }
-                    None => false,
-                })
-        });
-        assert!(found, "not printed: {line}\nprinted:\n{output}");
-    }
-}
-
-fn squeeze(line: &str) -> String {
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The section under the second-level heading.
-fn section(heading: &str) -> &'static str {
-    let begin = README
-        .find(&format!("\n## {heading}\n"))
-        .unwrap_or_else(|| panic!("no section {heading}"));
-    let section = &README[begin + 1..];
-    section
-        .split_once("\n## ")
-        .map_or(section, |(section, _)| section)
-}
-
-fn fences(text: &str) -> Vec<Fence> {
-    let mut fences = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        if let Some(language) = line.strip_prefix("```") {
-            let text = lines.by_ref().take_while(|line| *line != "```");
-            fences.push(Fence {
-                language: language.to_owned(),
-                text: text.map(|line| format!("{line}\n")).collect(),
-            });
-        }
-    }
-    fences
-}
-
-/// The cells of the section's first table, without its head. An empty first cell repeats the one above.
-fn table(heading: &str) -> Vec<Vec<String>> {
-    let rows = section(heading)
-        .lines()
-        .skip_while(|line| !line.starts_with('|'));
-    let mut rows: Vec<Vec<String>> = rows
-        .take_while(|line| line.starts_with('|'))
-        .skip(2)
-        .map(|line| {
-            line.trim_matches('|')
-                .split('|')
-                .map(|cell| cell.trim().to_owned())
-                .collect()
-        })
-        .collect();
-    for index in 1..rows.len() {
-        if rows[index][0].is_empty() {
-            rows[index][0] = rows[index - 1][0].clone();
-        }
-    }
-    rows
-}
-
 /// The names of a service's calls.
 fn calls(service: &str) -> Vec<String> {
     let descriptors = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
@@ -477,24 +366,4 @@ fn calls(service: &str) -> Vec<String> {
         .iter()
         .map(|method| method.name().to_owned())
         .collect()
-}
-
-/// Where the README's programs are found: this build's binary, and what the tests have installed.
-fn path() -> std::ffi::OsString {
-    let binary = Path::new(env!("CARGO_BIN_EXE_upload-gateway"))
-        .parent()
-        .unwrap();
-    let tools = repository().join(".tools");
-    let mut directories = vec![binary.to_owned(), tools.join("venv/bin"), tools.join("bin")];
-    directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    env::join_paths(directories).unwrap()
-}
-
-fn repository() -> PathBuf {
-    env!("CARGO_MANIFEST_DIR").into()
-}
-
-fn printed(output: &Output) -> String {
-    let all = [output.stdout.as_slice(), &output.stderr].concat();
-    String::from_utf8(all).unwrap()
 }
