@@ -1,0 +1,173 @@
+//! The stores whose signatures are tried.
+
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::TryStreamExt;
+use upload_gateway::{
+    blobs::{
+        BlobStore, NewObject, Session,
+        azure::{AzureConfig, AzureStore},
+        embedded::{EmbeddedS3, EmbeddedS3Config},
+        s3::{Profile, S3Config, S3Store},
+        sign::{SignedRequest, ToSign},
+    },
+    upload::{Md5, Timestamp, UploadId},
+};
+
+use crate::{
+    client::{send, send_bytes},
+    common,
+};
+
+/// The least size in bytes of every part but the last.
+pub(crate) const PART: usize = 5 * 1024 * 1024;
+
+/// One store.
+pub(crate) struct Subject {
+    pub(crate) store: Arc<dyn BlobStore>,
+    /// Ends with the subject.
+    _server: Box<dyn Any + Send + Sync>,
+}
+
+pub(crate) async fn embedded() -> Option<Subject> {
+    let directory = tempfile::tempdir().unwrap();
+    let server = EmbeddedS3::start(EmbeddedS3Config {
+        directory: directory.path().to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        bucket: "media".into(),
+        access_key_id: "development".into(),
+        secret_access_key: "development-secret".into(),
+    });
+    let server = server.await.unwrap();
+    let config = s3_config(&server.endpoint(), "media");
+    let config = S3Config {
+        access_key_id: Some("development".into()),
+        secret_access_key: Some("development-secret".into()),
+        ..config
+    };
+    Some(Subject {
+        store: Arc::new(S3Store::connect(config).await.unwrap()),
+        _server: Box::new((server, directory)),
+    })
+}
+
+pub(crate) async fn versitygw() -> Option<Subject> {
+    let server = common::s3().await?;
+    let config = S3Config {
+        access_key_id: Some(server.access_key.into()),
+        secret_access_key: Some(server.secret_key.into()),
+        ..s3_config(&server.endpoint, &server.bucket)
+    };
+    Some(Subject {
+        store: Arc::new(S3Store::connect(config).await.unwrap()),
+        _server: Box::new(server),
+    })
+}
+
+pub(crate) async fn azurite() -> Option<Subject> {
+    let server = common::azure().await?;
+    let config = AzureConfig {
+        endpoint: Some(server.endpoint.parse().unwrap()),
+        account_key: Some(server.account_key.into()),
+        ..AzureConfig::new(server.account, &server.container)
+    };
+    Some(Subject {
+        store: Arc::new(AzureStore::connect(config).unwrap()),
+        _server: Box::new(server),
+    })
+}
+
+fn s3_config(endpoint: &str, bucket: &str) -> S3Config {
+    S3Config {
+        region: Some("us-east-1".into()),
+        endpoint: Some(endpoint.parse().unwrap()),
+        profile: Profile::Compatible,
+        ..S3Config::new(bucket)
+    }
+}
+
+// === impl Subject ===
+
+impl Subject {
+    /// Signs a request from now on.
+    pub(crate) async fn sign(&self, request: ToSign<'_>) -> SignedRequest {
+        self.store.sign(&request, now()).await.unwrap()
+    }
+
+    /// Signs a part.
+    pub(crate) async fn sign_part(
+        &self,
+        session: Session<'_>,
+        number: u32,
+        body: &[u8],
+    ) -> SignedRequest {
+        self.sign(ToSign::PutPart {
+            session,
+            number,
+            size: body.len() as u64,
+            md5: Md5::of(body),
+        })
+        .await
+    }
+
+    /// Begins a session with a signed request, where the store has such.
+    pub(crate) async fn begin(&self, object: &NewObject) -> String {
+        let request = self.sign(ToSign::Begin { object }).await;
+        if request.url.is_empty() {
+            return "anything".to_owned();
+        }
+        let answer = send(&request).await.expect_success();
+        answer.element("UploadId").unwrap()
+    }
+
+    /// Puts a part with a signed request.
+    pub(crate) async fn put(&self, session: Session<'_>, number: u32, body: &[u8]) {
+        let request = self.sign_part(session, number, body).await;
+        send_bytes(&request, body.to_vec()).await.expect_success();
+    }
+
+    /// Number and receipt of each part that the store has.
+    pub(crate) async fn parts(&self, session: Session<'_>) -> Vec<(u32, String)> {
+        let listed = self.store.list_parts(&session).await.unwrap().unwrap();
+        let parts = listed.into_iter();
+        parts
+            .map(|part| (part.number.unwrap(), part.receipt))
+            .collect()
+    }
+
+    /// All bytes of an object.
+    pub(crate) async fn read(&self, key: &str) -> Vec<u8> {
+        let chunks = self.store.read(key, None).await.unwrap();
+        let chunks: Vec<_> = chunks.try_collect().await.unwrap();
+        chunks.concat()
+    }
+}
+
+/// The time of day, as the gateway's clock tells it.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    Timestamp(u64::try_from(since.as_millis()).unwrap())
+}
+
+/// Two hours ago, when a signature of five minutes had not expired yet.
+pub(crate) fn two_hours_ago() -> Timestamp {
+    Timestamp(now().0 - 2 * 60 * 60 * 1_000)
+}
+
+/// A day.
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An object to be made, with a key of its own that needs encoding.
+pub(crate) fn object(body: &[u8]) -> NewObject {
+    let upload_id = UploadId::generate(None);
+    NewObject {
+        key: format!("{upload_id}/später & mehr+.bin"),
+        mime: "video/mp4".into(),
+        upload_id,
+        md5: Some(Md5::of(body)),
+    }
+}
