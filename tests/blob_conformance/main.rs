@@ -42,6 +42,7 @@ conformance! {
         another_writer_never_changes_what_a_commit_names
         more_parts_than_one_page_are_listed
         a_commit_keeps_a_proven_digest_where_the_store_can
+        an_object_tells_its_parts_where_the_store_can
     }
     objects {
         a_whole_object_is_never_replaced

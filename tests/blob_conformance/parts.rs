@@ -4,7 +4,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway::{
     blobs::{Commit, Session},
     error::{Kind, Reason},
-    upload::{Md5, WriterTag},
+    upload::{CompositeMd5, Md5, WriterTag},
 };
 
 use crate::subject::{PART, Subject, bytes, new_part};
@@ -33,6 +33,13 @@ pub(crate) async fn parts_put_out_of_order_make_the_object_in_order(subject: &Su
     let parts = [first_part, second_part, last_part];
     for (listed, part) in listed.iter().zip(&parts) {
         assert_eq!(listed.number, Some(part.number));
+        // S3 tells the MD5, Azure whose part it is.
+        let (md5, by) = if subject.sessions {
+            (part.md5, None)
+        } else {
+            (None, Some(writer))
+        };
+        assert_eq!((listed.md5, listed.writer), (md5, by));
         assert_eq!((&listed.receipt, listed.size), (&part.receipt, part.size));
     }
     assert_eq!(listed.len(), 3);
@@ -43,6 +50,9 @@ pub(crate) async fn parts_put_out_of_order_make_the_object_in_order(subject: &Su
     assert_eq!(head.size, 2 * PART as u64 + 3);
     assert!(!head.etag.is_empty() && !head.etag.contains('"'));
     assert_eq!(head.md5, None, "nobody proved a digest of the whole");
+    let composite = CompositeMd5::of(parts.iter().filter_map(|part| part.md5));
+    let composite = subject.sessions.then_some(composite);
+    assert_eq!(head.composite, composite);
     assert!(subject.read(&object.key).await == [first, second, last].concat());
 }
 
@@ -189,4 +199,39 @@ pub(crate) async fn a_commit_keeps_a_proven_digest_where_the_store_can(subject: 
     let head = subject.store.head(&object.key).await.unwrap().unwrap();
     let kept = if subject.sessions { None } else { object.md5 };
     assert_eq!(head.md5, kept);
+}
+
+pub(crate) async fn an_object_tells_its_parts_where_the_store_can(subject: &Subject) {
+    begin!(subject, object, session);
+    let absent = subject.store.composition(&object.key).await.unwrap();
+    assert_eq!(absent, None);
+    let first = subject.put(&session, 1, &bytes(PART, 1)).await;
+    let unused = subject.put(&session, 1, b"never committed").await;
+    let last = subject.put(&session, 2, b"last").await;
+    let uncommitted = subject.store.composition(&object.key).await.unwrap();
+    assert!(uncommitted.is_none_or(|parts| parts.is_empty()));
+    let mut parts = [first, last];
+    if subject.sessions {
+        parts[0] = subject.put(&session, 1, &bytes(PART, 1)).await;
+    }
+    let commit = subject.store.commit(&session, &object, &parts).await;
+    assert_eq!(commit.unwrap(), Commit::Done);
+
+    let told = subject.store.composition(&object.key).await.unwrap();
+    if subject.sessions {
+        assert_eq!(told, None);
+        return;
+    }
+    let told = told.unwrap();
+    let receipts: Vec<_> = told.iter().map(|part| (&part.receipt, part.size)).collect();
+    let committed = parts.each_ref().map(|part| (&part.receipt, part.size));
+    assert_eq!(receipts, committed);
+    assert!(told.iter().all(|part| part.receipt != unused.receipt));
+    assert_eq!([told[0].number, told[1].number], [Some(1), Some(2)]);
+
+    let whole = subject.object();
+    let put = subject.store.put_object(&whole, (&b"whole"[..]).into());
+    put.await.unwrap();
+    let told = subject.store.composition(&whole.key).await.unwrap();
+    assert_eq!(told, Some(Vec::new()));
 }

@@ -13,13 +13,13 @@ pub fn grpcurl() -> Option<PathBuf> {
     find("grpcurl")
 }
 
-/// The path of a Python interpreter that can import `grpc` and `grpc_tools`.
+/// The path of a Python interpreter that can import what `tests/backends/requirements.txt` names.
 pub fn python() -> Option<PathBuf> {
     let python = tools().join("venv/bin/python");
     python
         .is_file()
         .then_some(python)
-        .or_else(|| skip("Python with grpcio"))
+        .or_else(|| skip("Python with its packages"))
 }
 
 /// The path of the program called `name`; `None`, after the skip was noted, when there is none.

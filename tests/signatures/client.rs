@@ -22,11 +22,17 @@ pub(crate) async fn send_bytes(request: &SignedRequest, body: Vec<u8>) -> Answer
     try_send(request, body).await.unwrap()
 }
 
-/// Expects a refusal. A store that refuses a request by its head may close the connection with the body unread.
+/// Expects that the store takes the signature for none of this request.
 pub(crate) async fn expect_refusal(request: &SignedRequest, body: &[u8]) {
+    expect_status(request, body, &[403]).await;
+}
+
+/// Expects a refusal with one of these statuses. A store that refuses a request by its head may close the connection with
+/// the body unread.
+pub(crate) async fn expect_status(request: &SignedRequest, body: &[u8], expected: &[u16]) {
     match try_send(request, body.to_vec()).await {
         Ok(answer) => assert!(
-            matches!(answer.status, 400 | 401 | 403 | 405 | 411 | 412 | 501),
+            expected.contains(&answer.status),
             "{request:?} is answered {}: {}",
             answer.status,
             answer.text()

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use azure_storage_blob::{BlobContainerClient, models::BlobClientGetPropertiesResultHeaders};
 use futures::TryStreamExt;
 use upload_gateway::{
     blobs::{
@@ -29,8 +30,15 @@ pub(crate) const PART: usize = 5 * 1024 * 1024;
 /// One store.
 pub(crate) struct Subject {
     pub(crate) store: Arc<dyn BlobStore>,
+    admin: Admin,
     /// Ends with the subject.
     _server: Box<dyn Any + Send + Sync>,
+}
+
+/// A client with credentials, to look at what is kept past the adapter.
+enum Admin {
+    S3(aws_sdk_s3::Client, String),
+    Azure(BlobContainerClient),
 }
 
 pub(crate) async fn embedded() -> Option<Subject> {
@@ -43,13 +51,15 @@ pub(crate) async fn embedded() -> Option<Subject> {
         secret_access_key: "development-secret".into(),
     });
     let server = server.await.unwrap();
-    let config = s3_config(&server.endpoint(), "media");
+    let endpoint = server.endpoint();
     let config = S3Config {
         access_key_id: Some("development".into()),
         secret_access_key: Some("development-secret".into()),
-        ..config
+        ..s3_config(&endpoint, "media")
     };
+    let client = common::s3_client(&endpoint, "development", "development-secret");
     Some(Subject {
+        admin: Admin::S3(client, "media".into()),
         store: Arc::new(S3Store::connect(config).await.unwrap()),
         _server: Box::new((server, directory)),
     })
@@ -63,6 +73,7 @@ pub(crate) async fn versitygw() -> Option<Subject> {
         ..s3_config(&server.endpoint, &server.bucket)
     };
     Some(Subject {
+        admin: Admin::S3(server.client(), server.bucket.clone()),
         store: Arc::new(S3Store::connect(config).await.unwrap()),
         _server: Box::new(server),
     })
@@ -76,6 +87,7 @@ pub(crate) async fn azurite() -> Option<Subject> {
         ..AzureConfig::new(server.account, &server.container)
     };
     Some(Subject {
+        admin: Admin::Azure(server.client()),
         store: Arc::new(AzureStore::connect(config).unwrap()),
         _server: Box::new(server),
     })
@@ -137,6 +149,21 @@ impl Subject {
         parts
             .map(|part| (part.number.unwrap(), part.receipt))
             .collect()
+    }
+
+    /// The media type that an object keeps.
+    pub(crate) async fn media_type(&self, key: &str) -> String {
+        let kept = match &self.admin {
+            Admin::S3(client, bucket) => {
+                let head = client.head_object().bucket(bucket).key(key).send().await;
+                head.unwrap().content_type
+            }
+            Admin::Azure(container) => {
+                let head = container.blob_client(key).get_properties(None).await;
+                head.unwrap().content_type().unwrap()
+            }
+        };
+        kept.unwrap()
     }
 
     /// All bytes of an object.

@@ -303,3 +303,111 @@ fn complete_multipart_upload(parts: &[(u32, String)]) -> String {
     body.push_str("</CompleteMultipartUpload>\n");
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use url::Url;
+
+    use super::*;
+    use crate::{blobs::s3::S3Config, error::Kind};
+
+    /// 2025-11-26, 02:05:20.
+    const NOW: Timestamp = Timestamp(1_764_122_720_000);
+
+    /// A store whose credentials live that long, and never come again.
+    async fn store(life: Duration) -> S3Store {
+        let config = S3Config {
+            region: Some("eu-central-1".into()),
+            access_key_id: Some("other".into()),
+            secret_access_key: Some("other".into()),
+            ..S3Config::new("media")
+        };
+        let mut store = S3Store::connect(config).await.unwrap();
+        let credentials = Credentials::new(
+            "key",
+            "hush",
+            Some("session/token".into()),
+            Some(UNIX_EPOCH + Duration::from_millis(NOW.0) + life),
+            "test",
+        );
+        store.signer.provider = SharedCredentialsProvider::new(credentials);
+        store
+    }
+
+    fn read() -> ToSign<'static> {
+        ToSign::Read {
+            key: "a b.txt",
+            file_name: "a b.txt",
+            mime: "text/plain",
+            lifetime: Duration::from_secs(3_600),
+        }
+    }
+
+    #[tokio::test]
+    async fn no_signature_outlives_the_credentials() {
+        let short = store(Duration::from_secs(70)).await;
+        let signed = short.sign(&read(), NOW).await.unwrap();
+        assert!(signed.url.contains("&X-Amz-Expires=70&"), "{}", signed.url);
+        let signed = store(Duration::from_secs(86_400)).await;
+        let signed = signed.sign(&read(), NOW).await.unwrap();
+        assert!(
+            signed.url.contains("&X-Amz-Expires=3600&"),
+            "{}",
+            signed.url
+        );
+
+        let after = NOW.plus(Duration::from_secs(70));
+        let error = short.sign(&read(), after).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn temporary_credentials_sign_as_the_sdk_does() {
+        let store = store(Duration::from_secs(86_400)).await;
+        let signed = store.sign(&read(), NOW).await.unwrap();
+        let presigning = PresigningConfig::builder()
+            .start_time(system_time(NOW))
+            .expires_in(Duration::from_secs(3_600))
+            .build();
+        let config = store.client.config().to_builder();
+        let provider = store.signer.provider.clone();
+        let config = config.credentials_provider(provider);
+        // The SDK adds a parameter of its own, and the signature of that.
+        let request = Client::from_conf(config.build())
+            .get_object()
+            .bucket("media")
+            .key("a b.txt");
+        let theirs = request.presigned(presigning.unwrap()).await.unwrap();
+        let pairs = |url: &str| -> BTreeMap<String, String> {
+            Url::parse(url)
+                .unwrap()
+                .query_pairs()
+                .into_owned()
+                .collect()
+        };
+        let (own, theirs) = (pairs(&signed.url), pairs(theirs.uri()));
+        assert_eq!(own["X-Amz-Security-Token"], "session/token");
+        for (name, value) in theirs {
+            if name != "x-id" && name != "X-Amz-Signature" {
+                assert_eq!(own[&name], value, "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_are_not_printed() {
+        let store = store(Duration::from_secs(86_400)).await;
+        store.sign(&read(), NOW).await.unwrap();
+        let printed = format!("{store:?}");
+        assert!(!printed.contains("hush"), "{printed}");
+        assert!(!printed.contains("session/token"), "{printed}");
+    }
+
+    #[test]
+    fn entity_tags_are_escaped() {
+        let body = complete_multipart_upload(&[(1, "a<b&c".into())]);
+        assert!(body.contains("<ETag>\"a&lt;b&amp;c\"</ETag>"), "{body}");
+    }
+}

@@ -95,3 +95,72 @@ impl<T: Clone + Debug + Send> Renewed<T> {
         *held = Some(Held { expiring, renew_at });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, Kind};
+
+    const MINUTE: u64 = 60_000;
+
+    async fn found(value: u8, expires_at: u64) -> Result<Expiring<u8>> {
+        let expires_at = Timestamp(expires_at);
+        Ok(Expiring { value, expires_at })
+    }
+
+    async fn failed() -> Result<Expiring<u8>> {
+        Err(Error::store_unavailable("away"))
+    }
+
+    async fn never() -> Result<Expiring<u8>> {
+        panic!("there is no need to fetch");
+    }
+
+    fn renewed() -> Renewed<u8> {
+        Renewed::new(Duration::from_secs(60))
+    }
+
+    #[tokio::test]
+    async fn a_value_is_fetched_once_and_anew_before_it_ends() {
+        let renewed = renewed();
+        let at = |minute: u64| Timestamp(minute * MINUTE);
+        let first = renewed.get(at(0), found(1, 5 * MINUTE)).await.unwrap();
+        assert_eq!((first.value, first.expires_at), (1, at(5)));
+        assert_eq!(renewed.get(at(3), never()).await.unwrap().value, 1);
+        let second = renewed.get(at(4), found(2, 9 * MINUTE)).await.unwrap();
+        assert_eq!(second.value, 2);
+        assert_eq!(renewed.get(at(5), never()).await.unwrap().value, 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_counts_only_when_the_old_value_has_ended() {
+        let renewed = renewed();
+        let error = renewed.get(Timestamp(0), failed()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
+        let last = Timestamp(MINUTE - 20_000);
+        assert_eq!(renewed.get(last, failed()).await.unwrap().value, 1);
+        let soon = last.plus(Duration::from_secs(9));
+        assert_eq!(renewed.get(soon, never()).await.unwrap().value, 1);
+        assert!(renewed.get(Timestamp(MINUTE), failed()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_renews_while_the_others_use_the_old_value() {
+        let renewed = renewed();
+        renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
+        let now = Timestamp(MINUTE / 2);
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let slow = async {
+            let _ = answered.await;
+            found(2, 2 * MINUTE).await
+        };
+        let others = async {
+            let other = renewed.get(now, never()).await;
+            answer.send(()).unwrap();
+            other
+        };
+        let (first, other) = tokio::join!(renewed.get(now, slow), others);
+        assert_eq!((first.unwrap().value, other.unwrap().value), (2, 1));
+    }
+}
