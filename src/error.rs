@@ -144,8 +144,13 @@ impl Error {
     /// A request whose `field` is refused.
     pub fn invalid(field: impl Into<Cow<'static, str>>, description: impl Into<String>) -> Self {
         let (field, description) = (field.into(), description.into());
-        let message = format!("{field}: {description}");
-        Self::new(Kind::InvalidArgument, Reason::InvalidField, message).violates(field, description)
+        let mut error = Self::new(
+            Kind::InvalidArgument,
+            Reason::InvalidField,
+            format!("{field}: {description}"),
+        );
+        error.0.violations.push(Violation { field, description });
+        error
     }
 
     /// A message that came out of turn in the stream.
@@ -216,20 +221,6 @@ impl Error {
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.0.metadata.insert(key, value.to_string());
-        self
-    }
-
-    /// Names a refused field of the request.
-    #[must_use]
-    pub fn violates(
-        mut self,
-        field: impl Into<Cow<'static, str>>,
-        description: impl Into<String>,
-    ) -> Self {
-        self.0.violations.push(Violation {
-            field: field.into(),
-            description: description.into(),
-        });
         self
     }
 

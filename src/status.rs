@@ -147,17 +147,23 @@ pub fn grpc_status(error: &Error) -> Status {
 pub fn http_answer(error: &Error) -> HttpAnswer {
     let mut told = tell(error);
     let status = http_status(error);
-    let parameter = error.violations().first().map(|violation| {
+    let mut parameter = None;
+    if let Some(violation) = error.violations().first() {
         let path = violation.field.trim_start_matches(FILE);
-        path.split(['.', '[']).next().unwrap_or(path).to_owned()
-    });
+        let name = path.split(['.', '[']).next().unwrap_or(path);
+        told.message = match violation.description.as_str() {
+            description if path == name => description.to_owned(),
+            description => format!("{path}: {description}"),
+        };
+        parameter = Some(name.to_owned());
+    }
     let missing_parts = told.metadata.get("missing_parts").map(|list| {
         list.split(',')
             .filter_map(|part| part.parse().ok())
             .collect()
     });
     let body = HttpError {
-        message: told.message.trim_start_matches(FILE).to_owned(),
+        message: told.message,
         parameter,
         restriction: told.metadata.remove("restriction"),
         reason: Some(error.reason().as_str()),
@@ -273,10 +279,7 @@ mod tests {
     fn http_names_the_parameter_and_the_missing_parts() {
         let answer = http_answer(&Error::invalid("file.file_name", "must not be empty"));
         let body = answer.body.unwrap();
-        assert_eq!(
-            (answer.status, &*body.message),
-            (400, "file_name: must not be empty")
-        );
+        assert_eq!((answer.status, &*body.message), (400, "must not be empty"));
         assert_eq!(body.parameter.as_deref(), Some("file_name"));
         let answer = http_answer(&Error::invalid("part_data[3].md5", "none"));
         assert_eq!(answer.body.unwrap().parameter.as_deref(), Some("part_data"));

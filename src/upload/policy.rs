@@ -1,7 +1,7 @@
 //! What a file may be called and carry, and what its object is called.
 
 use super::{FileMetadata, UploadId};
-use crate::error::{Error, Kind, Reason, Result};
+use crate::error::{Error, Result};
 
 /// The longest file name in bytes.
 pub const MAX_NAME_LENGTH: usize = 1024;
@@ -149,9 +149,10 @@ pub fn check_placeos_name(name: &str) -> Result<()> {
     let checked = check_name(name);
     let has_length = (1..=MAX_NAME_LENGTH).contains(&name.len());
     if name.contains(REFUSED_BY_PLACEOS) || (has_length && checked.is_err()) {
-        const WHY: &str = "filename contains unsupported characters or words";
-        return Err(Error::new(Kind::InvalidArgument, Reason::InvalidField, WHY)
-            .violates("file.file_name", WHY));
+        return Err(Error::invalid(
+            "file.file_name",
+            "filename contains unsupported characters or words",
+        ));
     }
     checked
 }
@@ -271,10 +272,9 @@ mod tests {
         ] {
             let error = check_placeos_name(name).unwrap_err();
             assert_eq!(
-                error.to_string(),
+                error.violations()[0].description,
                 "filename contains unsupported characters or words"
             );
-            assert_eq!(error.violations()[0].field, "file.file_name");
         }
         let empty = check_placeos_name("").unwrap_err().to_string();
         assert!(empty.contains("must not be empty"), "{empty}");
