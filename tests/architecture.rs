@@ -107,7 +107,15 @@ const RULES: &[(&str, &[&str])] = &[
     ("grpc", &["crate::config", "crate::serve", SDK]),
     (
         "rest",
-        &["crate::config", "crate::serve", "crate::grpc", "tonic", SDK],
+        &[
+            "crate::config",
+            "crate::serve",
+            "crate::state",
+            "crate::grpc",
+            "crate::proto",
+            "tonic|prost",
+            SDK,
+        ],
     ),
     (
         "status.rs",

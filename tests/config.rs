@@ -7,7 +7,8 @@ use std::{fs, path::Path};
 use serde_json::Value;
 use tempfile::TempDir;
 use upload_gateway::config::{
-    ByteSize, Config, ConfigError, Flags, Limits, RedisMode, S3Profile, StoreConfig, load,
+    ByteSize, Config, ConfigError, CorsOrigin, Flags, Limits, PartDataForm, RedisMode, S3Profile,
+    StoreConfig, load,
 };
 
 const EXAMPLE: &str = include_str!("../deploy/config.example.toml");
@@ -85,6 +86,11 @@ fn a_variable_reaches_every_type_of_key() {
         ("UPLOAD_GATEWAY_REDIS__MODE", "cluster"),
         ("UPLOAD_GATEWAY_REDIS__ALLOW_EVICTION", "true"),
         ("UPLOAD_GATEWAY_EMBEDDED__SECRET_ACCESS_KEY", "00123"),
+        ("UPLOAD_GATEWAY_REST__PART_DATA", "map"),
+        (
+            "UPLOAD_GATEWAY_REST__CORS_ORIGINS",
+            "https://app.example, http://localhost:4200",
+        ),
         ("UPLOAD_GATEWAY_AUTH", "none"),
         ("PATH", "/bin"),
     ];
@@ -94,6 +100,14 @@ fn a_variable_reaches_every_type_of_key() {
     assert_eq!(config.limits.parts_in_flight, 2);
     assert_eq!(config.redis.mode, RedisMode::Cluster);
     assert!(config.redis.allow_eviction);
+    assert_eq!(config.rest.part_data, PartDataForm::Map);
+    let origins: Vec<_> = config
+        .rest
+        .cors_origins
+        .iter()
+        .map(CorsOrigin::as_str)
+        .collect();
+    assert_eq!(origins, ["https://app.example", "http://localhost:4200"]);
     assert_eq!(config.embedded.secret_access_key.expose(), "00123");
 }
 
@@ -192,6 +206,11 @@ fn what_cannot_work_is_refused_by_its_key() {
             "limits.max_message_size",
         ),
         ("[redis]\nmode = 'sentinel'".into(), "redis.service_name"),
+        (
+            "[rest]\ncors_origins = ['https://app.example/']".into(),
+            "rest.cors_origins.0",
+        ),
+        ("[rest]\npart_data = 'object'".into(), "rest.part_data"),
         ("[log]\nfilter = 'a=b=c'".into(), "log.filter"),
         (format!("{s3}part_size = '1MiB'"), "storage.a.part_size"),
         (format!("{s3}part_size = 5242881"), "storage.a.part_size"),
@@ -338,6 +357,7 @@ fn the_example_uncommented_holds_every_key_and_the_defaults() {
     assert_eq!(config.grpc_listen, default.grpc_listen);
     assert_eq!(config.http_listen, default.http_listen);
     assert_eq!(config.data_dir, default.data_dir);
+    assert_eq!(config.rest, default.rest);
     assert_eq!(config.log, default.log);
     assert_eq!(config.embedded, default.embedded);
     let limits = Limits {

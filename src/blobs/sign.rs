@@ -15,6 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 
+pub use self::query::attachment;
 use super::{NewObject, Session};
 use crate::{
     error::{Error, Result},

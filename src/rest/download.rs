@@ -16,7 +16,6 @@ use axum::{
 };
 use futures::TryStreamExt;
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     Api, BASE, caller,
@@ -27,6 +26,7 @@ use super::{
     values::Number,
 };
 use crate::{
+    blobs::sign::attachment,
     error::Error,
     gateway::{DOWNLOAD_LIFETIME, Download},
     status::{HttpError, note},
@@ -197,18 +197,6 @@ fn entity_tag(object: &Object) -> String {
     format!("\"{}\"", object.etag)
 }
 
-/// Makes a browser save the file under that name: for the old ones in ASCII, for the others as it is (RFC 6266).
-fn attachment(file_name: &str) -> String {
-    let plain = |character: char| match character {
-        '"' | '\\' | '%' => '_',
-        ' '..='~' => character,
-        _ => '_',
-    };
-    let fallback: String = file_name.chars().map(plain).collect();
-    let name = utf8_percent_encode(file_name, NON_ALPHANUMERIC);
-    format!("attachment; filename=\"{fallback}\"; filename*=UTF-8''{name}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,13 +249,5 @@ mod tests {
                 expected
             );
         }
-    }
-
-    #[test]
-    fn a_name_survives_old_and_new_browsers() {
-        assert_eq!(
-            attachment("sp\u{e4}ter \"1\".bin"),
-            "attachment; filename=\"sp_ter _1_.bin\"; filename*=UTF-8''sp%C3%A4ter%20%221%22%2Ebin"
-        );
     }
 }

@@ -90,7 +90,7 @@ pub(super) struct UrlParameters {
 pub(super) struct ListParameters {
     /// How many, 1 to 1,000. Left out: 100.
     pub(super) limit: Option<Number>,
-    /// How many newer ones are left out before them.
+    /// How many newer ones are left out before them, at most 10,000. Left out: 0.
     pub(super) offset: Option<Number>,
     /// Only those in this storage.
     pub(super) storage_id: Option<String>,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    gateway::Search,
+    gateway::{SEARCHED_UPLOADS, Search},
 };
 
 /// The header with the number of uploads in all.
@@ -113,7 +113,9 @@ impl Page {
             _ => format!("items {}-{}/{total}", self.offset, self.offset + length - 1),
         };
         let end = self.offset.saturating_add(length);
-        let has_more = length > 0 && u64::try_from(end).is_ok_and(|end| end < total);
+        // Nothing is found beyond that.
+        let is_searched = end <= SEARCHED_UPLOADS;
+        let has_more = length > 0 && is_searched && (end as u64) < total;
         let next = has_more.then(|| self.link(search, end));
         let mut headers = HeaderMap::new();
         headers.insert(TOTAL_COUNT, HeaderValue::from(total));

@@ -23,7 +23,7 @@ pub(in crate::blobs) fn path(key: &str) -> String {
 
 /// Makes a browser save an answer under that name: for the old ones in ASCII, for the others as it is.
 /// <https://www.rfc-editor.org/rfc/rfc6266>
-pub(in crate::blobs) fn attachment(file_name: &str) -> String {
+pub fn attachment(file_name: &str) -> String {
     let plain = |character: char| match character {
         '"' | '\\' | '%' => '_',
         ' '..='~' => character,
