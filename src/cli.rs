@@ -10,6 +10,7 @@ mod put;
 mod remove;
 mod serve;
 mod status;
+mod url;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Command {
     Ls(list::Arguments),
     /// Show one upload
     Status(status::Arguments),
+    /// Print a link that downloads a finished upload
+    Url(url::Arguments),
     /// Give an open upload up
     Rm(remove::Arguments),
     /// Check every configured store, and say how to mend what is wrong
@@ -85,6 +88,7 @@ impl Command {
             Self::Put(arguments) => Box::pin(put::run(arguments)).await,
             Self::Ls(arguments) => list::run(arguments).await,
             Self::Status(arguments) => status::run(arguments).await,
+            Self::Url(arguments) => url::run(arguments).await,
             Self::Rm(arguments) => remove::run(arguments).await,
             Self::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
             Self::Demo => Box::pin(demo::run()).await,

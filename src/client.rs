@@ -1,9 +1,11 @@
-//! A client of `UploadService`: uploads that survive broken connections and gateways, and the record's other calls.
+//! A client of the gateway: uploads that survive broken connections and gateways, and the record's other calls.
 //!
 //! [`Client::upload`] opens the upload, seeks to what is committed, sends, and on a failure does what the error table of
 //! `upload.proto` says: resume with back-off, or stop with a typed error. At the end it compares size and digest.
+//! [`Client::upload_direct`] sends the bytes straight to the store, by requests that the gateway signs.
 
 mod attempt;
+mod direct;
 mod error;
 mod source;
 
@@ -17,14 +19,14 @@ use tonic::{
 
 use self::{attempt::Attempt, source::Feed};
 pub use self::{
-    error::{ClientError, Refusal},
+    error::{ClientError, Refusal, StoreRefusal},
     source::{ReadSeek, Source},
 };
 use crate::{
     proto::v1::{
         DeleteUploadRequest, FileMetadata, GetLimitsRequest, GetUploadRequest, Limits,
         ListUploadsRequest, ListUploadsResponse, Upload, UploadProgress, WatchUploadRequest,
-        upload_service_client::UploadServiceClient,
+        signing_service_client::SigningServiceClient, upload_service_client::UploadServiceClient,
     },
     upload::Md5,
 };
@@ -45,6 +47,7 @@ const MAX_ANSWER_SIZE: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Client {
     service: UploadServiceClient<Channel>,
+    signing: SigningServiceClient<Channel>,
 }
 
 /// What an upload is opened by.
@@ -59,11 +62,11 @@ pub enum Target {
 /// How a file is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadOptions {
-    /// The size in bytes of the chunks that are sent.
+    /// The size in bytes of the chunks that are sent. Nothing to a direct upload.
     pub chunk_size: usize,
     /// The most bytes a second. None: as fast as it goes.
     pub limit_rate: Option<u64>,
-    /// Compute the MD5 of the whole file, have it checked, and check it.
+    /// Compute the MD5 of the whole file, have it checked, and check it. A direct upload always does.
     pub digest: bool,
     /// Give up when nothing more was committed for so long.
     pub patience: Duration,
@@ -92,7 +95,7 @@ pub struct Uploaded {
     pub upload: Upload,
     /// The file's size in bytes.
     pub size: u64,
-    /// The file's MD5, unless it was not wanted.
+    /// The file's MD5, unless it was not wanted; of a direct upload only where the gateway proved it of the object.
     pub md5: Option<Md5>,
     /// Where in the file the last resume went on, in bytes. 0 where nothing was resumed.
     pub resumed_from: u64,
@@ -142,9 +145,13 @@ impl Client {
             }
             _ => return Err(invalid(&"must begin with http:// or https://")),
         }
-        let service = UploadServiceClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(MAX_ANSWER_SIZE);
-        Ok(Self { service })
+        let channel = endpoint.connect_lazy();
+        let service = UploadServiceClient::new(channel.clone());
+        let signing = SigningServiceClient::new(channel);
+        Ok(Self {
+            service: service.max_decoding_message_size(MAX_ANSWER_SIZE),
+            signing: signing.max_decoding_message_size(MAX_ANSWER_SIZE),
+        })
     }
 
     /// Sends all of `source` and returns when it lies verified in the store. Resumes by itself.
@@ -256,9 +263,19 @@ impl Client {
     }
 }
 
-/// Compares the object with what was read.
 async fn finish(mut feed: Feed, upload: Upload, known: &Known) -> Result<Uploaded, ClientError> {
     let (size, md5) = feed.finish().await?;
+    compare(&upload, size, md5)?;
+    Ok(Uploaded {
+        size,
+        md5,
+        resumed_from: known.resumed_from,
+        upload,
+    })
+}
+
+/// Compares the object with the file.
+fn compare(upload: &Upload, size: u64, md5: Option<Md5>) -> Result<(), ClientError> {
     let mismatch = |what, expected: String, found: String| ClientError::Mismatch {
         upload_id: upload.upload_id.clone(),
         what,
@@ -277,12 +294,12 @@ async fn finish(mut feed: Feed, upload: Upload, known: &Known) -> Result<Uploade
     {
         return Err(mismatch("MD5", md5.to_string(), object.md5.clone()));
     }
-    Ok(Uploaded {
-        size,
-        md5,
-        resumed_from: known.resumed_from,
-        upload,
-    })
+    Ok(())
+}
+
+/// A size on the wire; no file comes near the end of an `int64`.
+fn wire_size(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 // === impl UploadOptions ===

@@ -28,7 +28,13 @@ pub(super) enum CliError {
     /// What was to be shown did not hold.
     #[error("{0}")]
     Failed(String),
+    /// The arguments do not go together.
+    #[error("{0}")]
+    Usage(&'static str),
 }
+
+/// The command was called wrongly: what clap ends with, too.
+const WRONG_USAGE: u8 = 2;
 
 /// The configuration is wrong: EX_USAGE of `sysexits.h`.
 const WRONG_CONFIGURATION: u8 = 64;
@@ -52,6 +58,7 @@ impl CliError {
         output::note(format_args!("error: {}", chain(self)));
         match self {
             Self::Config(_) => ExitCode::from(WRONG_CONFIGURATION),
+            Self::Usage(_) => ExitCode::from(WRONG_USAGE),
             _ => ExitCode::FAILURE,
         }
     }

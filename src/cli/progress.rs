@@ -109,12 +109,23 @@ impl Reporter {
         }
     }
 
+    /// What is done before the first byte goes out.
+    pub(super) fn prepare(&self, what: &'static str) {
+        if let Form::Bar(bar) = &self.form {
+            bar.set_message(what);
+        }
+    }
+
     /// For an upload that was not brought to its end.
-    pub(super) fn tell_how_to_resume(&self) {
-        if let Some(upload_id) = &self.upload_id {
-            output::note(format_args!(
+    pub(super) fn tell_how_to_resume(&self, is_direct: bool) {
+        match &self.upload_id {
+            None => {}
+            Some(_) if is_direct => {
+                output::note("what is in the store is kept: go on with the same command");
+            }
+            Some(upload_id) => output::note(format_args!(
                 "what is committed is kept: go on with --resume {upload_id}"
-            ));
+            )),
         }
     }
 

@@ -7,10 +7,13 @@ use tokio::{fs::File, io::stdin};
 
 use super::{CliError, Server, output, progress::Reporter};
 use crate::{
-    client::{Source, Target, UploadOptions, Uploaded},
+    client::{Client, Event, Source, Target, UploadOptions, Uploaded},
     config::ByteSize,
     proto::v1::FileMetadata,
 };
+
+const DIRECT_NEEDS_A_FILE: &str = "--direct reads a file more than once, and standard input or a pipe can be read only once; \
+    leave --direct out, or give a file";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,6 +33,10 @@ pub(super) struct Arguments {
     /// A label to find the file by; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Send the bytes straight to the store, by requests that the gateway signs; the same command again sends only what
+    /// the store lacks
+    #[arg(long, conflicts_with_all = ["resume", "no_digest", "chunk_size"])]
+    direct: bool,
     /// Go on with this upload instead of creating one
     #[arg(long, value_name = "ID", conflicts_with_all = ["name", "mime", "storage", "tags"])]
     resume: Option<String>,
@@ -50,34 +57,28 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+/// What is uploaded.
+enum Input {
+    /// A file and its size.
+    File(File, u64),
+    /// Bytes that can be read once.
+    Pipe(Source),
+}
+
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let client = arguments.server.client()?;
-    let (source, file_size) = arguments.open().await?;
-    let target = match &arguments.resume {
-        Some(upload_id) => Target::Upload(upload_id.clone()),
-        None => Target::File(arguments.metadata(file_size)?),
-    };
-    let options = UploadOptions {
-        chunk_size: usize::try_from(arguments.chunk_size.0).unwrap_or(usize::MAX),
-        limit_rate: arguments.limit_rate.map(|rate| rate.0),
-        digest: !arguments.no_digest,
-        patience: Duration::from_secs(arguments.patience),
-    };
-    let mut reporter = Reporter::new(file_size, arguments.json);
+    let input = arguments.open().await?;
+    let mut reporter = Reporter::new(input.size(), arguments.json);
     let uploaded = tokio::select! {
-        uploaded = client.upload(source, target, &options, |event| reporter.tell(&event)) => Some(uploaded),
-        _ = tokio::signal::ctrl_c() => None,
+        uploaded = arguments.upload(&client, input, &mut reporter) => uploaded,
+        _ = tokio::signal::ctrl_c() => Err(CliError::failed("interrupted")),
     };
     reporter.clear();
     match uploaded {
-        Some(Ok(uploaded)) => show(&uploaded, arguments.json),
-        Some(Err(error)) => {
-            reporter.tell_how_to_resume();
-            Err(error.into())
-        }
-        None => {
-            reporter.tell_how_to_resume();
-            Err(CliError::failed("interrupted"))
+        Ok(uploaded) => show(&uploaded, arguments.json),
+        Err(error) => {
+            reporter.tell_how_to_resume(arguments.direct);
+            Err(error)
         }
     }
 }
@@ -113,13 +114,23 @@ fn show(uploaded: &Uploaded, json: bool) -> Result<(), CliError> {
     output::data(format_args!("{}/{}", object.bucket, object.key))
 }
 
+// === impl Input ===
+
+impl Input {
+    fn size(&self) -> Option<u64> {
+        match self {
+            Self::File(_, size) => Some(*size),
+            Self::Pipe(_) => None,
+        }
+    }
+}
+
 // === impl Arguments ===
 
 impl Arguments {
-    /// The source, and its size where that is known.
-    async fn open(&self) -> Result<(Source, Option<u64>), CliError> {
+    async fn open(&self) -> Result<Input, CliError> {
         if self.file.as_os_str() == "-" {
-            return Ok((Source::pipe(stdin()), None));
+            return Ok(Input::Pipe(Source::pipe(stdin())));
         }
         let failed = |error| CliError::input_output(format!("open {}", self.file.display()), error);
         let file = File::open(&self.file).await.map_err(failed)?;
@@ -131,9 +142,47 @@ impl Arguments {
             )));
         }
         if metadata.is_file() {
-            return Ok((Source::seekable(file), Some(metadata.len())));
+            return Ok(Input::File(file, metadata.len()));
         }
-        Ok((Source::pipe(file), None))
+        Ok(Input::Pipe(Source::pipe(file)))
+    }
+
+    /// Uploads, and tells `reporter` how it goes on.
+    async fn upload(
+        &self,
+        client: &Client,
+        input: Input,
+        reporter: &mut Reporter,
+    ) -> Result<Uploaded, CliError> {
+        let options = self.options();
+        let size = input.size();
+        let source = match input {
+            Input::File(file, _) if self.direct => {
+                reporter.prepare("computing the MD5");
+                let (file, metadata) = (file.into_std().await, self.metadata(size)?);
+                let tell = |event: Event<'_>| reporter.tell(&event);
+                let uploading = client.upload_direct(file, metadata, &options, tell);
+                return Ok(Box::pin(uploading).await?);
+            }
+            Input::Pipe(_) if self.direct => return Err(CliError::Usage(DIRECT_NEEDS_A_FILE)),
+            Input::File(file, _) => Source::seekable(file),
+            Input::Pipe(source) => source,
+        };
+        let target = match &self.resume {
+            Some(upload_id) => Target::Upload(upload_id.clone()),
+            None => Target::File(self.metadata(size)?),
+        };
+        let tell = |event: Event<'_>| reporter.tell(&event);
+        Ok(client.upload(source, target, &options, tell).await?)
+    }
+
+    fn options(&self) -> UploadOptions {
+        UploadOptions {
+            chunk_size: usize::try_from(self.chunk_size.0).unwrap_or(usize::MAX),
+            limit_rate: self.limit_rate.map(|rate| rate.0),
+            digest: !self.no_digest,
+            patience: Duration::from_secs(self.patience),
+        }
     }
 
     fn metadata(&self, file_size: Option<u64>) -> Result<FileMetadata, CliError> {

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use super::{ClientError, Event, Known, Refusal, Target, UploadOptions, source::Feed};
+use super::{ClientError, Event, Known, Refusal, Target, UploadOptions, source::Feed, wire_size};
 use crate::proto::v1::{
     Chunk, Finish, Open, Phase, Upload, UploadProgress, UploadRequest, open,
     upload_request::Message, upload_service_client::UploadServiceClient,
@@ -176,11 +176,6 @@ async fn send(messages: &mpsc::Sender<UploadRequest>, message: Message) -> bool 
 fn crc32c(data: &[u8]) -> u32 {
     let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data);
     u32::try_from(checksum).expect("a CRC of 32 bits")
-}
-
-/// A size on the wire; no file comes near the end of an `int64`.
-fn wire_size(size: u64) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 // === impl Known ===

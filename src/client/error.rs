@@ -19,6 +19,9 @@ pub enum ClientError {
     /// The gateway answered with an error, or could not be reached.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The store did not carry out a signed request, or could not be reached.
+    #[error(transparent)]
+    Store(#[from] StoreRefusal),
     /// Nothing more was committed for too long.
     #[error("gave up after {} s without progress", patience.as_secs())]
     GaveUp {
@@ -75,6 +78,18 @@ pub struct Refusal {
     pub retry_delay: Option<Duration>,
 }
 
+/// The store's answer to a signed request that it did not carry out, or the failure to reach it. Names no signed URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", answer_in_words(.status, .code))]
+pub struct StoreRefusal {
+    /// The HTTP status. None: there was no answer.
+    pub status: Option<u16>,
+    /// The store's code, `NoSuchUpload`. Empty where it gave none.
+    pub code: String,
+    /// The store's sentence, or why it was not reached.
+    pub message: String,
+}
+
 // === impl ClientError ===
 
 impl ClientError {
@@ -87,6 +102,7 @@ impl ClientError {
     pub fn is_resumable(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_resumable(),
+            Self::Store(refusal) => refusal.is_retryable(),
             Self::InvalidServer { .. }
             | Self::GaveUp { .. }
             | Self::Source(_)
@@ -100,6 +116,22 @@ impl ClientError {
     pub fn retry_delay(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_delay,
+            _ => None,
+        }
+    }
+
+    /// The `reason` the gateway gave; empty in any other failure.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Refused(refusal) => &refusal.reason,
+            _ => "",
+        }
+    }
+
+    /// The HTTP status that the store answered with, if it did.
+    pub(super) fn store_status(&self) -> Option<u16> {
+        match self {
+            Self::Store(refusal) => refusal.status,
             _ => None,
         }
     }
@@ -166,6 +198,30 @@ impl From<Status> for Refusal {
     }
 }
 
+// === impl StoreRefusal ===
+
+impl StoreRefusal {
+    /// The store was not reached, or its answer did not come through.
+    pub(super) fn unreached(message: impl Into<String>) -> Self {
+        Self {
+            status: None,
+            code: String::new(),
+            message: message.into(),
+        }
+    }
+
+    /// Whether the same request, signed anew, may succeed later.
+    fn is_retryable(&self) -> bool {
+        match self.status {
+            // An error in the body of a 200: S3 found out only after it had begun to answer.
+            None | Some(200 | 408 | 429 | 500..) => true,
+            // S3's word for a connection on which nothing came for too long.
+            Some(400) => self.code == "RequestTimeout",
+            Some(_) => false,
+        }
+    }
+}
+
 /// The status's message; for a failed connection also the cause, which the message leaves out.
 fn describe(status: &Status) -> String {
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
@@ -181,6 +237,14 @@ fn describe(status: &Status) -> String {
     match innermost {
         Some(innermost) => format!("{message}: {innermost}"),
         None => message.to_owned(),
+    }
+}
+
+fn answer_in_words(status: &Option<u16>, code: &str) -> String {
+    match status {
+        Some(status) if code.is_empty() => format!("the store answered {status}: "),
+        Some(status) => format!("the store answered {status} {code}: "),
+        None => "the store was not reached: ".into(),
     }
 }
 

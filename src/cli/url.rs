@@ -1,0 +1,23 @@
+//! `url`: prints a link that downloads a finished upload.
+
+use super::{CliError, Server, output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Which upload
+    #[arg(value_name = "ID")]
+    upload_id: String,
+    #[command(flatten)]
+    server: Server,
+    /// How long the link is good, at most 1440
+    #[arg(long, value_name = "N", default_value_t = 1440, value_parser = clap::value_parser!(i32).range(1..=1440))]
+    minutes: i32,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let client = arguments.server.client()?;
+    let request = client
+        .sign_download(&arguments.upload_id, arguments.minutes)
+        .await?;
+    output::data(request.url)
+}
