@@ -12,15 +12,15 @@ use std::{fs::File, mem};
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use self::{file::LocalFile, store::Store, tally::Tally};
 use super::{BackOff, Client, ClientError, Event, UploadOptions, Uploaded, compare, wire_size};
 use crate::{
     proto::v1::{
-        CompleteUploadRequest, CreateUploadRequest, FileMetadata, SignDownloadRequest,
-        SignFinishRequest, Signature, SignedStep, StepType, UpdateUploadRequest, Upload,
-        signing_service_client::SigningServiceClient,
+        CompleteUploadRequest, CreateUploadRequest, FileMetadata, GetUploadRequest,
+        SignDownloadRequest, SignFinishRequest, Signature, SignedStep, StepType,
+        UpdateUploadRequest, Upload,
     },
     upload::Span,
 };
@@ -133,7 +133,12 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     /// Creates the upload, or finds it again, and brings it to its end.
     async fn start(&self) -> Result<Upload, ClientError> {
         let step = self.create().await?;
-        let opened = self.insist(async || self.client.get(&step.upload_id).await);
+        let request = GetUploadRequest {
+            upload_id: step.upload_id.clone(),
+        };
+        let opened = self.ask(request, |mut client, request| async move {
+            client.service.get_upload(request).await
+        });
         self.tally.opened(&opened.await?);
         match step.r#type() {
             StepType::DirectUpload => return self.make_object(step).await,
@@ -172,8 +177,10 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             resumable_id,
             ..UpdateUploadRequest::default()
         };
-        self.insist(async || Ok(self.signing().update_upload(request.clone()).await?))
-            .await?;
+        let recorded = self.ask(request, |mut client, request| async move {
+            client.signing.update_upload(request).await
+        });
+        recorded.await?;
         Ok(())
     }
 
@@ -220,25 +227,30 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
         let request = CreateUploadRequest {
             file: Some(self.metadata.clone()),
         };
-        let step = self.insist(async || Ok(self.signing().create_upload(request.clone()).await?));
-        Ok(step.await?.into_inner())
+        self.ask(request, |mut client, request| async move {
+            client.signing.create_upload(request).await
+        })
+        .await
     }
 
     async fn sign_finish(&self, upload_id: &str) -> Result<SignedStep, ClientError> {
         let request = SignFinishRequest {
             upload_id: upload_id.to_owned(),
         };
-        let step = self.insist(async || Ok(self.signing().sign_finish(request.clone()).await?));
-        Ok(step.await?.into_inner())
+        self.ask(request, |mut client, request| async move {
+            client.signing.sign_finish(request).await
+        })
+        .await
     }
 
     async fn complete(&self, upload_id: &str) -> Result<Upload, ClientError> {
         let request = CompleteUploadRequest {
             upload_id: upload_id.to_owned(),
         };
-        let upload =
-            self.insist(async || Ok(self.signing().complete_upload(request.clone()).await?));
-        Ok(upload.await?.into_inner())
+        self.ask(request, |mut client, request| async move {
+            client.signing.complete_upload(request).await
+        })
+        .await
     }
 
     /// The same step with a fresh signature.
@@ -256,21 +268,22 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     }
 
     /// Calls the gateway until it answers.
-    async fn insist<T>(
+    async fn ask<Q, A, C>(
         &self,
-        call: impl AsyncFn() -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
+        request: Q,
+        call: impl Fn(Client, Q) -> C,
+    ) -> Result<A, ClientError>
+    where
+        Q: Clone,
+        C: Future<Output = Result<Response<A>, Status>> + Send,
+    {
         let mut tries = self.tries();
         loop {
-            match call().await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => tries.wait(&self.tally, failure).await?,
+            match call(self.client.clone(), request.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => tries.wait(&self.tally, status.into()).await?,
             }
         }
-    }
-
-    fn signing(&self) -> SigningServiceClient<Channel> {
-        self.client.signing.clone()
     }
 
     fn tries(&self) -> Tries {

@@ -1,9 +1,13 @@
 //! The parts of a direct upload: signed in windows, sent several at once.
 
-use std::{collections::HashMap, future};
+use std::collections::HashMap;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::sleep_until;
+use futures::future::try_join_all;
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::sleep_until,
+    try_join,
+};
 
 use super::Direct;
 use crate::{
@@ -45,22 +49,52 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
         if part_size == 0 {
             return Err(ClientError::protocol("the step dictates no part size"));
         }
+        let lanes = (HELD / part_size).clamp(1, LANES);
+        let (signed, parts) = mpsc::channel(1);
+        let parts = Mutex::new(parts);
+        let sending = (0..lanes).map(|_| self.send_signed(&step.upload_id, &parts));
+        try_join!(
+            self.sign_plan(step, part_size, signed),
+            try_join_all(sending)
+        )?;
+        Ok(())
+    }
+
+    /// Signs the parts that are to be sent, window by window.
+    async fn sign_plan(
+        &self,
+        step: &SignedStep,
+        part_size: u64,
+        signed: mpsc::Sender<SignedPart>,
+    ) -> Result<(), ClientError> {
         // A part whose MD5 nobody knows is sent again.
         let held: HashMap<i32, &str> = step
             .part_data
             .iter()
             .map(|part| (part.part, part.md5.as_str()))
             .collect();
-        let lanes = usize::try_from((HELD / part_size).clamp(1, LANES)).unwrap_or(1);
-        stream::iter(plan(self.file.span().size, part_size))
-            .chunks(WINDOW)
-            .then(|places| self.sign_missing(&step.upload_id, places, &held))
-            .map_ok(|parts| stream::iter(parts).map(Ok))
-            .try_flatten()
-            .map_ok(|part| self.send_part(&step.upload_id, part))
-            .try_buffer_unordered(lanes)
-            .try_for_each(|()| future::ready(Ok(())))
-            .await
+        let mut places = plan(self.file.span().size, part_size).peekable();
+        while places.peek().is_some() {
+            let window = places.by_ref().take(WINDOW).collect();
+            for part in self.sign_missing(&step.upload_id, window, &held).await? {
+                // Nobody takes it only when a part has failed, which ends this, too.
+                let _ = signed.send(part).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// One lane: sends signed parts while there are any.
+    async fn send_signed(
+        &self,
+        upload_id: &str,
+        parts: &Mutex<mpsc::Receiver<SignedPart>>,
+    ) -> Result<(), ClientError> {
+        let next = async || parts.lock().await.recv().await;
+        while let Some(part) = next().await {
+            self.send_part(upload_id, part).await?;
+        }
+        Ok(())
     }
 
     /// Signs those of the parts that the store does not have with the file's bytes.
@@ -94,8 +128,10 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
                 })
                 .collect(),
         };
-        let signed = self.insist(async || Ok(self.signing().sign_parts(request.clone()).await?));
-        let steps = signed.await?.into_inner().steps;
+        let signed = self.ask(request, |mut client, request| async move {
+            client.signing.sign_parts(request).await
+        });
+        let steps = signed.await?.steps;
         if steps.len() != missing.len() {
             return Err(ClientError::protocol("not as many steps as parts"));
         }
@@ -124,9 +160,10 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
                 part: number,
                 file_id: part.md5.to_string(),
             };
-            let signed =
-                self.insist(async || Ok(self.signing().sign_part(request.clone()).await?));
-            signature = signed.await?.into_inner().signature.unwrap_or_default();
+            let signed = self.ask(request, |mut client, request| async move {
+                client.signing.sign_part(request).await
+            });
+            signature = signed.await?.signature.unwrap_or_default();
         }
     }
 }
