@@ -222,6 +222,42 @@ fn a_pipe_goes_on_where_a_killed_gateway_stopped() {
 }
 
 #[test]
+fn a_direct_put_goes_on_where_a_killed_gateway_stopped() {
+    let directory = TempDir::new().unwrap();
+    let mut gateway = Gateway::start(directory.path());
+    let (path, bytes) = file(&directory, "a.bin", 24 << 20);
+    let arguments = ["put", "--direct", path.to_str().unwrap()];
+    let mut put = command(&gateway, &arguments)
+        .args(["--limit-rate", "8MiB"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(put.stderr.take().unwrap()).lines();
+    let moved = lines.find(|line| line.as_ref().unwrap().contains(" of 25165824 bytes"));
+    assert!(moved.is_some());
+    // Its store goes with it, and comes back on another port.
+    gateway.restart(directory.path());
+    let retried = lines.filter(|line| line.as_ref().unwrap().contains("try again in"));
+    assert!(retried.count() > 0);
+    let put = put.wait_with_output().unwrap();
+    assert!(put.status.success(), "{put:?}");
+
+    let key = String::from_utf8(put.stdout).unwrap();
+    let id = key.split('/').nth(1).unwrap();
+    let link = run(&gateway, &["url", id, "--minutes", "5"]);
+    let link = String::from_utf8(link.stdout).unwrap();
+    assert!(download(link.trim()) == bytes);
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn download(link: &str) -> Vec<u8> {
+    let answer = reqwest::get(link).await.unwrap();
+    assert!(answer.status().is_success(), "{link}: {answer:?}");
+    answer.bytes().await.unwrap().to_vec()
+}
+
+#[test]
 fn exit_codes_are_as_documented() {
     let help = binary().arg("--help").output().unwrap();
     assert_eq!(help.status.code(), Some(0));
@@ -234,6 +270,12 @@ fn exit_codes_are_as_documented() {
         (&["put"] as &[&str], 2),
         (&["nonsense"], 2),
         (&["put", "-", "--limit-rate", "0"], 2),
+        (&["put", "-", "--direct"], 2),
+        (&["put", "/dev/null", "--direct"], 2),
+        (&["put", "a", "--direct", "--resume", "uploads-a"], 2),
+        (&["put", "a", "--direct", "--no-digest"], 2),
+        (&["url", "uploads-a", "--minutes", "1441"], 2),
+        (&["url", "uploads-a", "--server", "http://127.0.0.1:1"], 1),
         (&["put", "/nonexistent"], 1),
         (&["put", "/"], 1),
         (&["ls", "--server", "http://127.0.0.1:1"], 1),

@@ -34,6 +34,7 @@ const MAX_ANSWER_SIZE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Store {
     http: reqwest::Client,
+    idle_timeout: Duration,
 }
 
 /// A body in memory that tells how much of it is on its way.
@@ -52,7 +53,10 @@ impl Store {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| StoreRefusal::unreached(describe(error)))?;
-        Ok(Self { http })
+        Ok(Self {
+            http,
+            idle_timeout: IDLE_TIMEOUT,
+        })
     }
 
     /// Sends one request and returns the text of the answer. `on_sent` is told how many more bytes are on their way.
@@ -91,9 +95,9 @@ impl Store {
                         .map_err(|error| StoreRefusal::unreached(describe(error)))?;
                     return check(status, text);
                 }
-                change = timeout(IDLE_TIMEOUT, moved.changed()) => {
+                change = timeout(self.idle_timeout, moved.changed()) => {
                     if change.is_err() {
-                        let seconds = IDLE_TIMEOUT.as_secs();
+                        let seconds = self.idle_timeout.as_secs_f32();
                         return Err(StoreRefusal::unreached(format!("nothing moved for {seconds} s")));
                     }
                     let now = *moved.borrow_and_update();
@@ -191,6 +195,29 @@ impl Body for Metered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let signed = Signature {
+            verb: "PUT".into(),
+            url: format!("http://{}/?secret", listener.local_addr().unwrap()),
+            ..Signature::default()
+        };
+        let store = Store {
+            idle_timeout: Duration::from_millis(50),
+            ..Store::new().unwrap()
+        };
+        let mut sent = 0;
+        let body = Bytes::from_static(b"bytes");
+        let refusal = store.send(&signed, body, |more| sent += more).await;
+        let refusal = ClientError::from(refusal.unwrap_err());
+        assert!(refusal.is_resumable());
+        let text = refusal.to_string();
+        assert!(text.contains("nothing moved for 0.05 s"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+        assert_eq!(sent, 5);
+    }
 
     #[test]
     fn an_error_in_the_body_of_a_success_is_a_failure() {
