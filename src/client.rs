@@ -64,7 +64,7 @@ pub enum Target {
 pub struct UploadOptions {
     /// The size in bytes of the chunks that are sent. Nothing to a direct upload.
     pub chunk_size: usize,
-    /// The most bytes a second. None: as fast as it goes.
+    /// The most bytes a second. None: as fast as it goes. A direct upload keeps to it from part to part.
     pub limit_rate: Option<u64>,
     /// Compute the MD5 of the whole file, have it checked, and check it. A direct upload always does.
     pub digest: bool,

@@ -120,12 +120,18 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     async fn run(&self) -> Result<Upload, ClientError> {
         let mut tries = self.tries();
         for _ in 1..MAX_STARTS {
-            match self.start().await {
-                Err(failure) if begins_anew(&failure) => {
-                    tries.pause(&self.tally, failure).await?;
-                }
+            let failure = match self.start().await {
+                Err(failure) if is_lost(&failure) => failure,
                 done => return done,
+            };
+            // Somebody with the same file may have finished it, or given it up.
+            if let Some(upload_id) = self.tally.upload_id() {
+                match self.complete(&upload_id).await {
+                    Err(missing) if missing.reason() == "INCOMPLETE" => {}
+                    done => return done,
+                }
             }
+            tries.pause(&self.tally, failure).await?;
         }
         self.start().await
     }
@@ -151,6 +157,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             }
         }
         self.send_parts(&step).await?;
+        self.tally.committing();
         let finish = self.sign_finish(&step.upload_id).await?;
         self.make_object(finish).await
     }
@@ -297,11 +304,11 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     }
 }
 
-/// Whether the store has lost the session or parts of it, so that the same create goes on with what is left.
-fn begins_anew(failure: &ClientError) -> bool {
+/// Whether the session, parts of it or the upload itself are gone, so that the same create tells how to go on.
+fn is_lost(failure: &ClientError) -> bool {
     let is_lost = matches!(
         failure.reason(),
-        "SESSION_LOST" | "SESSION_IN_USE" | "INCOMPLETE"
+        "SESSION_LOST" | "SESSION_IN_USE" | "INCOMPLETE" | "WRONG_PHASE"
     );
     is_lost || failure.store_status() == Some(404)
 }

@@ -80,7 +80,7 @@ pub struct Refusal {
 
 /// The store's answer to a signed request that it did not carry out, or the failure to reach it. Names no signed URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{message}", answer_in_words(.status, .code))]
+#[error("{}", in_words(.status, .code, .message))]
 pub struct StoreRefusal {
     /// The HTTP status. None: there was no answer.
     pub status: Option<u16>,
@@ -240,12 +240,18 @@ fn describe(status: &Status) -> String {
     }
 }
 
-fn answer_in_words(status: &Option<u16>, code: &str) -> String {
-    match status {
-        Some(status) if code.is_empty() => format!("the store answered {status}: "),
-        Some(status) => format!("the store answered {status} {code}: "),
-        None => "the store was not reached: ".into(),
+fn in_words(status: &Option<u16>, code: &str, message: &str) -> String {
+    let mut text = match status {
+        Some(status) => format!("the store answered {status}"),
+        None => "the store was not reached".into(),
+    };
+    for (separator, more) in [(" ", code), (": ", message)] {
+        if !more.is_empty() {
+            text.push_str(separator);
+            text.push_str(more);
+        }
     }
+    text
 }
 
 fn reason_in_brackets(reason: &str) -> String {

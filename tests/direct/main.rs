@@ -68,6 +68,7 @@ for_each_store!(
     a_file_goes_straight_to_the_store_and_comes_back_by_a_link,
     a_killed_put_goes_on_with_the_same_command,
     a_part_that_the_store_has_with_other_bytes_is_sent_again,
+    two_who_put_the_same_file_at_once_both_succeed,
 );
 
 /// A file on this machine and its bytes.
@@ -138,6 +139,31 @@ async fn a_part_that_the_store_has_with_other_bytes_is_sent_again(stores: Stores
     assert_eq!(put["resumed_from"], PART);
     let upload = gateway.get(&step.upload_id).await.unwrap();
     assert!(read(&gateway, &upload).await == local.bytes);
+}
+
+async fn two_who_put_the_same_file_at_once_both_succeed(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let local = Local::new("film.mp4", 22 << 20);
+    let arguments = ["put", "--direct", "--json", local.path()];
+    let (one, other) = tokio::join!(json(&gateway, &arguments), json(&gateway, &arguments));
+    for put in [one, other] {
+        let upload = gateway.get(put["upload_id"].as_str().unwrap()).await;
+        assert!(read(&gateway, &upload.unwrap()).await == local.bytes);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_ends_its_put() {
+    let gateway = TestGateway::start().await;
+    let local = Local::new("film.mp4", 12 << 20);
+    let slowly = ["put", "--direct", local.path(), "--limit-rate", "4MiB"];
+    let put = command(&gateway, &slowly).spawn().unwrap();
+    let id = store_has_a_part(&gateway, &local).await;
+    assert!(run(&gateway, &["rm", &id]).await.status.success());
+    let output = put.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("[WRONG_PHASE]"), "{errors}");
 }
 
 #[tokio::test]
@@ -307,7 +333,6 @@ fn fault(method: &'static str, query: &'static str, status: u16, body: &'static 
 /// Asks until the store has a part of the file; the upload's id.
 async fn store_has_a_part(gateway: &TestGateway, local: &Local) -> String {
     let mut client = Client::of(gateway).await;
-    // The put's own session, not one that this would begin.
     loop {
         let step = client.create(file("film.mp4", &local.bytes)).await.unwrap();
         if step.r#type() == StepType::Parts {

@@ -31,6 +31,7 @@ pub(super) struct Flight<'a, F> {
 struct State<F> {
     on_event: F,
     upload_id: String,
+    phase: Phase,
     /// Lies in the store.
     settled: u64,
     in_flight: u64,
@@ -50,6 +51,7 @@ impl<F: FnMut(Event<'_>) + Send> Tally<F> {
         let state = State {
             on_event,
             upload_id: String::new(),
+            phase: Phase::Open,
             settled: 0,
             in_flight: 0,
             first_sent: None,
@@ -67,6 +69,7 @@ impl<F: FnMut(Event<'_>) + Send> Tally<F> {
     pub(super) fn opened(&self, upload: &Upload) {
         let mut state = self.lock();
         state.upload_id.clone_from(&upload.upload_id);
+        state.phase = Phase::Open;
         (state.settled, state.first_sent, state.has_skipped) = (0, None, false);
         (state.began, state.let_go) = (Instant::now(), 0);
         (state.on_event)(Event::Opened(upload));
@@ -83,6 +86,13 @@ impl<F: FnMut(Event<'_>) + Send> Tally<F> {
     /// The store lacks what begins at `offset`. Told in order.
     pub(super) fn lacks(&self, offset: u64) {
         self.lock().first_sent.get_or_insert(offset);
+    }
+
+    /// All is there, and is being made an object.
+    pub(super) fn committing(&self) {
+        let mut state = self.lock();
+        state.phase = Phase::Committing;
+        state.tell();
     }
 
     /// When the next `size` bytes may be sent.
@@ -142,7 +152,7 @@ impl<F: FnMut(Event<'_>) + Send> State<F> {
         let progress = UploadProgress {
             upload_id: self.upload_id.clone(),
             received_size: wire_size(self.settled + self.in_flight),
-            phase: Phase::Open.into(),
+            phase: self.phase.into(),
             ..UploadProgress::default()
         };
         (self.on_event)(Event::Progress(&progress));
