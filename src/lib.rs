@@ -11,6 +11,10 @@
 //!                                     upload::Upload (domain)             blobs::embedded (an S3 on loopback)
 //! ```
 //!
+//! Bytes come in two ways. *Streamed*: the sender gives them to the gateway, which puts them into the store. *Signed*: the
+//! gateway signs requests ([`blobs::sign`]) that the client sends to the store itself. One record serves both ways, and an
+//! upload begun one way can be finished the other way.
+//!
 //! Imports point from left to right and towards the domain, never back; `tests/architecture.rs` holds them to it.
 //!
 //! | room | what it is for |
@@ -40,13 +44,27 @@
 //!    the record, the store makes the object of exactly the recorded parts, and HEAD verifies it. Then the record is
 //!    COMPLETE, and says where the object lies.
 //!
+//! # The signed way
+//!
+//! 1. A create makes the same record, and the first request is signed: put the whole file, or begin the store's session.
+//!    The same create finds the record again, and signs for where it was begun.
+//! 2. Each part is signed with its number, size and MD5; the MD5 is noted as a *claim*
+//!    ([`state::StateStore::claim`]), side by side with whatever others note or record.
+//! 3. The client puts parts into the store and says so. Nothing it says counts: the store is asked for its parts when a
+//!    stream opens the upload, when the same create finds it, and at the finish. A stream *adopts* the client's parts
+//!    behind the committed ones and goes on after them.
+//! 4. The finish is signed for exactly the parts that the store has as the plan wants them. The client sends it.
+//! 5. At completion the object itself is looked at: size, digest of its parts, blocks. Then the record is COMPLETE. An object
+//!    that nobody reported is found whenever the upload is met again.
+//!
 //! # What always holds
 //!
 //! - A part is *committed* when the store has acknowledged it and then the state store has recorded it. A recorded part
-//!   number is never put again, and `committed_size` never goes down.
+//!   whose MD5 is known is never put again, and `committed_size` never goes down.
+//! - What a client claims of a part is never proof that it exists.
 //! - Nothing of an upload lives in a process's memory but the parts that are on their way.
-//! - One writer: every state write compares the writer tag. Tags are random and have no order, so a state store that
-//!   was rolled back cannot hand out one twice.
+//! - One writer: every write of parts compares the writer tag, every other write the record's version. Tags are random
+//!   and have no order, so a state store that was rolled back cannot hand out one twice.
 //! - Object keys hold the upload's id and are never reused, so what HEAD finds under one is that upload's object.
 //! - [`upload::Upload::apply`] is the only way from one phase to another.
 //! - What lies in memory is bounded by the byte budget, whatever the files' sizes and however slow the streams are.
