@@ -7,6 +7,7 @@
 //! Needed role: Storage Blob Data Contributor on the container.
 
 mod block_id;
+mod config;
 mod delegation;
 mod fault;
 mod policy;
@@ -24,12 +25,8 @@ use std::{
 
 use async_trait::async_trait;
 use azure_core::{
-    credentials::TokenCredential,
     error::ErrorKind,
     http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport},
-};
-use azure_identity::{
-    DeveloperToolsCredential, ManagedIdentityCredential, WorkloadIdentityCredential,
 };
 use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions,
@@ -46,10 +43,11 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use serde::Deserialize;
-use url::Url;
 
-pub use self::block_id::BlockId;
+pub use self::{
+    block_id::BlockId,
+    config::{AzureConfig, Identity},
+};
 use self::{
     delegation::Delegation,
     fault::{code, fault, report, status},
@@ -58,8 +56,8 @@ use self::{
     sign::{BlobSigner, SigningKey},
 };
 use super::{
-    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, OPERATION_TIMEOUT, Put, SecretKey,
-    Session, StoredObject, StoredPart, object_not_found, part_damaged,
+    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, StoredObject, StoredPart,
+    object_not_found, part_damaged,
 };
 use crate::{
     error::{Error, Result},
@@ -78,38 +76,6 @@ const LIMITS: StoreLimits = StoreLimits {
 /// Larger than any blob, so that the SDK reads with one request instead of collecting ranges in memory.
 const WHOLE: NonZero<usize> = NonZero::new(isize::MAX.unsigned_abs()).expect("it is not zero");
 
-/// Where a container is, and how to open it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AzureConfig {
-    /// The storage account.
-    pub account: String,
-    /// The container, which must exist.
-    pub container: String,
-    /// The address of the account's blobs; `https://ACCOUNT.blob.core.windows.net` when absent.
-    pub endpoint: Option<Url>,
-    /// That address as callers reach it, used in signed URLs only; `endpoint` when absent.
-    pub public_endpoint: Option<Url>,
-    /// The account's key, base64; Entra ID when absent.
-    pub account_key: Option<SecretKey>,
-    /// Who the gateway is to Entra ID. When absent the workload identity where the environment (a Kubernetes pod's)
-    /// describes one, otherwise the managed identity.
-    pub identity: Option<Identity>,
-    /// How long one request may take.
-    pub operation_timeout: Duration,
-}
-
-/// Who the gateway is to Entra ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Identity {
-    /// A Kubernetes service account.
-    Workload,
-    /// The machine or app service it runs on.
-    Managed,
-    /// Whoever is logged in with `az` or `azd`.
-    DeveloperTools,
-}
-
 /// A container.
 #[derive(Clone)]
 pub struct AzureStore {
@@ -117,57 +83,6 @@ pub struct AzureStore {
     signer: Arc<BlobSigner>,
     container: String,
     operation_timeout: Duration,
-}
-
-// === impl AzureConfig ===
-
-impl AzureConfig {
-    /// That container in Azure's public cloud, opened with Entra ID.
-    pub fn new(account: impl Into<String>, container: impl Into<String>) -> Self {
-        Self {
-            account: account.into(),
-            container: container.into(),
-            endpoint: None,
-            public_endpoint: None,
-            account_key: None,
-            identity: None,
-            operation_timeout: OPERATION_TIMEOUT,
-        }
-    }
-
-    fn endpoint(&self) -> Result<Url> {
-        match &self.endpoint {
-            Some(endpoint) => Ok(endpoint.clone()),
-            None => Url::parse(&format!("https://{}.blob.core.windows.net", self.account))
-                .map_err(|error| Error::internal("account is no host name", error)),
-        }
-    }
-
-    /// The container's URL, where the account's is `endpoint`.
-    fn container_url(&self, mut endpoint: Url) -> Result<Url> {
-        endpoint
-            .path_segments_mut()
-            .map_err(|()| Error::fault("endpoint is no base of URLs"))?
-            .pop_if_empty()
-            .push(&self.container);
-        Ok(endpoint)
-    }
-
-    fn credential(&self) -> Result<Arc<dyn TokenCredential>> {
-        let credential =
-            match self.identity {
-                Some(Identity::Workload) => WorkloadIdentityCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>),
-                Some(Identity::Managed) => ManagedIdentityCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>),
-                Some(Identity::DeveloperTools) => DeveloperToolsCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>),
-                None => WorkloadIdentityCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>)
-                    .or_else(|_| ManagedIdentityCredential::new(None).map(|found| found as _)),
-            };
-        credential.map_err(|error| fault("find an Entra ID identity", error))
-    }
 }
 
 // === impl AzureStore ===
