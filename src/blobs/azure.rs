@@ -4,7 +4,8 @@
 //! passed. Each stream names its blocks differently ([`BlockId`]), so a commit gets exactly the recorded ones. The SDK
 //! takes no account key: with one, every request carries a signature of our own ([`sas`]); without, an Entra ID token.
 //!
-//! Needed role: Storage Blob Data Contributor on the container.
+//! Needed roles: Storage Blob Data Contributor on the container; to sign for clients without an account key, also Storage
+//! Blob Delegator on the account.
 
 mod block_id;
 mod config;

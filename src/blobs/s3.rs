@@ -4,7 +4,7 @@
 //! it, and a SHA-256 of every part would cost 0.8 CPU seconds per GiB. A part's bytes are handed to the SDK as they are.
 //!
 //! Needed permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
-//! `s3:ListMultipartUploadParts`, `s3:ListBucket`.
+//! `s3:ListMultipartUploadParts`, `s3:ListBucket`; with `acl` also `s3:PutObjectAcl`.
 
 mod entity_tag;
 mod fault;
