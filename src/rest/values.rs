@@ -9,7 +9,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         RefOr, Schema,
-        schema::{AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, Type},
+        schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Type},
     },
 };
 
@@ -73,7 +73,8 @@ impl<'de> Deserialize<'de> for Number {
 impl PartialSchema for Number {
     fn schema() -> RefOr<Schema> {
         let number = plain(Type::Integer).minimum(Some(0));
-        any_of([number, plain(Type::String).pattern(Some("^[0-9]+$"))])
+        let digits = plain(Type::String).pattern(Some("^[0-9]+$"));
+        any_of("A whole number, or its digits.", [number, digits])
     }
 }
 
@@ -98,7 +99,7 @@ impl<'de> Deserialize<'de> for Flag {
 impl PartialSchema for Flag {
     fn schema() -> RefOr<Schema> {
         let text = plain(Type::String).enum_values(Some(["true", "false"]));
-        any_of([plain(Type::Boolean), text])
+        any_of("A truth value, or its name.", [plain(Type::Boolean), text])
     }
 }
 
@@ -114,7 +115,7 @@ impl<'de> Deserialize<'de> for Labels {
 
 impl PartialSchema for Labels {
     fn schema() -> RefOr<Schema> {
-        list_of(plain(Type::String).build())
+        list_of("Texts.", plain(Type::String))
     }
 }
 
@@ -130,7 +131,7 @@ impl<'de> Deserialize<'de> for PartNumbers {
 
 impl PartialSchema for PartNumbers {
     fn schema() -> RefOr<Schema> {
-        list_of(PartNumber::schema())
+        list_of("Numbers of parts.", PartNumber::schema())
     }
 }
 
@@ -152,7 +153,8 @@ impl<'de> Deserialize<'de> for PartNumber {
 impl PartialSchema for PartNumber {
     fn schema() -> RefOr<Schema> {
         let number = plain(Type::Integer).minimum(Some(1));
-        any_of([number, plain(Type::String).pattern(Some("^0*[1-9][0-9]*$"))])
+        let digits = plain(Type::String).pattern(Some("^0*[1-9][0-9]*$"));
+        any_of("The number of a part, from 1.", [number, digits])
     }
 }
 
@@ -176,8 +178,8 @@ impl<'de> Deserialize<'de> for PartChoice {
 impl PartialSchema for PartChoice {
     fn schema() -> RefOr<Schema> {
         let finish = plain(Type::String).enum_values(Some(["finish"]));
-        let either = AnyOfBuilder::new().item(PartNumber::schema()).item(finish);
-        RefOr::T(Schema::AnyOf(either.build()))
+        let what = "The number of a part, or `finish`.";
+        any_of(what, [PartNumber::schema(), finish.into()])
     }
 }
 
@@ -196,9 +198,9 @@ impl<'de> Deserialize<'de> for PartMd5 {
 impl PartialSchema for PartMd5 {
     fn schema() -> RefOr<Schema> {
         let md5 = "^([A-Za-z0-9+/ ]{22}==|[0-9A-Fa-f]{32})$";
-        RefOr::T(Schema::Object(
-            plain(Type::String).pattern(Some(md5)).build(),
-        ))
+        let what = "An MD5 in base64 or hexadecimal.";
+        let text = plain(Type::String).pattern(Some(md5));
+        text.description(Some(what)).into()
     }
 }
 
@@ -220,22 +222,18 @@ fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     items.map_err(D::Error::custom)
 }
 
-fn list_of(item: impl Into<RefOr<Schema>>) -> RefOr<Schema> {
+fn list_of(what: &str, item: impl Into<RefOr<Schema>>) -> RefOr<Schema> {
+    let list = ArrayBuilder::new().items(item.into()).build();
     let text = plain(Type::String).description(Some("separated by commas"));
-    let either = AnyOfBuilder::new()
-        .item(ArrayBuilder::new().items(item.into()).build())
-        .item(text.build());
-    RefOr::T(Schema::AnyOf(either.build()))
+    any_of(what, [Schema::Array(list), Schema::Object(text.build())])
 }
 
 fn plain(kind: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(kind)
 }
 
-fn any_of(alternatives: [ObjectBuilder; 2]) -> RefOr<Schema> {
-    let alternatives = alternatives.map(ObjectBuilder::build);
-    let builder = alternatives
-        .into_iter()
-        .fold(AnyOfBuilder::new(), |all, one: Object| all.item(one));
+fn any_of<T: Into<RefOr<Schema>>>(what: &str, alternatives: [T; 2]) -> RefOr<Schema> {
+    let builder = AnyOfBuilder::new().description(Some(what));
+    let builder = alternatives.into_iter().fold(builder, AnyOfBuilder::item);
     RefOr::T(Schema::AnyOf(builder.build()))
 }

@@ -1,0 +1,121 @@
+//! Downloads through the gateway, whole and in ranges, and links to the store.
+
+use reqwest::header::{IF_RANGE, RANGE};
+use serde_json::json;
+
+use super::{
+    client::{Http, answer, file, text},
+    common::{TestGateway, bytes},
+};
+
+#[tokio::test]
+async fn a_file_comes_whole_with_all_that_a_browser_wants_to_know() {
+    let gateway = TestGateway::start().await;
+    let (http, sent) = (Http::of(&gateway), bytes(300_000));
+    let id = http.upload("später.pdf", &sent, &json!({})).await;
+    for method in ["GET", "HEAD"] {
+        let whole = answer(http.request(method, &format!("/{id}/download"))).await;
+        assert_eq!(whole.status, 200);
+        assert_eq!(whole.header("content-length"), "300000");
+        assert_eq!(whole.header("content-type"), "application/pdf");
+        assert_eq!(whole.header("accept-ranges"), "bytes");
+        assert_eq!(whole.header("x-content-type-options"), "nosniff");
+        assert_eq!(
+            whole.header("content-disposition"),
+            "attachment; filename=\"sp_ter.pdf\"; filename*=UTF-8''sp%C3%A4ter.pdf"
+        );
+        assert!(whole.header("etag").starts_with('"') && whole.header("etag").ends_with('"'));
+        let expected: &[u8] = if method == "GET" { &sent } else { &[] };
+        assert!(whole.body == expected, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_range_comes_alone() {
+    let gateway = TestGateway::start().await;
+    let (http, sent) = (Http::of(&gateway), bytes(300_000));
+    let id = http.upload("a.bin", &sent, &json!({})).await;
+    let ranged = |range: &str| {
+        let request = http.request("GET", &format!("/{id}/download"));
+        answer(request.header(RANGE, range))
+    };
+    for (range, from, to) in [
+        ("bytes=0-0", 0, 1),
+        ("bytes=100-299", 100, 300),
+        ("bytes=299000-", 299_000, 300_000),
+        ("bytes=-7", 299_993, 300_000),
+        ("bytes=0-9999999", 0, 300_000),
+    ] {
+        let part = ranged(range).await;
+        assert_eq!(part.status, 206, "{range}");
+        let place = format!("bytes {from}-{}/300000", to - 1);
+        assert_eq!(part.header("content-range"), place);
+        assert_eq!(part.header("content-length"), (to - from).to_string());
+        assert!(part.body == sent[from..to], "{range}");
+    }
+    for range in ["bytes=0-1,5-6", "bytes=9-1", "items=1-2", "rubbish"] {
+        let whole = ranged(range).await;
+        assert_eq!(whole.status, 200, "{range}");
+        assert!(whole.body == sent, "{range}");
+    }
+    for range in ["bytes=300000-", "bytes=-0"] {
+        let refused = ranged(range).await;
+        assert_eq!(refused.refusal().0, 416, "{range}");
+        assert_eq!(refused.header("content-range"), "bytes */300000");
+    }
+    let tag = ranged("bytes=0-0").await.header("etag").to_owned();
+    for (tag, status) in [(tag.as_str(), 206), ("\"other\"", 200)] {
+        let request = http.request("GET", &format!("/{id}/download"));
+        let request = request.header(RANGE, "bytes=0-0").header(IF_RANGE, tag);
+        assert_eq!(answer(request).await.status, status, "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_file_comes_empty() {
+    let gateway = TestGateway::start().await;
+    let http = Http::of(&gateway);
+    let id = http.upload("a.txt", b"", &json!({})).await;
+    let whole = http.get(&format!("/{id}/download")).await;
+    assert_eq!((whole.status, whole.header("content-length")), (200, "0"));
+    let request = http.request("GET", &format!("/{id}/download"));
+    let refused = answer(request.header(RANGE, "bytes=0-")).await;
+    assert_eq!(
+        (refused.status, refused.header("content-range")),
+        (416, "bytes */0")
+    );
+}
+
+#[tokio::test]
+async fn a_link_lasts_as_long_as_asked_and_a_day_at_most() {
+    let gateway = TestGateway::start().await;
+    let http = Http::of(&gateway);
+    let id = http.upload("a.txt", b"abc", &json!({})).await;
+    for (query, seconds) in [("", 86_400), ("?expiry=7", 420), ("?expiry=99999", 86_400)] {
+        let link = http.get(&format!("/{id}/url{query}")).await;
+        assert_eq!((link.status, link.body.len()), (303, 0));
+        let location = link.header("location");
+        assert!(
+            location.contains(&format!("X-Amz-Expires={seconds}")),
+            "{location}"
+        );
+        let found = reqwest::get(location).await.unwrap();
+        let name = found.headers()["content-disposition"].to_str().unwrap();
+        assert!(name.contains("a.txt"), "{name}");
+        assert_eq!(found.bytes().await.unwrap(), "abc");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_complete_cannot_be_read() {
+    let gateway = TestGateway::start().await;
+    let http = Http::of(&gateway);
+    let step = http.call("POST", "", file("a.txt", b"abc")).await.json();
+    for call in ["url", "download"] {
+        let refused = http
+            .get(&format!("/{}/{call}", text(&step["upload_id"])))
+            .await;
+        assert_eq!(refused.status, 412);
+        assert_eq!(refused.json()["reason"], "WRONG_PHASE");
+    }
+}
