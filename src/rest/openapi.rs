@@ -11,16 +11,20 @@ use utoipa::{
 use super::{BASE, download, records, uploads};
 use crate::status::HttpError;
 
-/// Signed uploads, straight to the store.
-///
-/// The gateway keeps the record of each upload and signs the requests that the client sends to S3 or Azure Blob itself, in
-/// the way of PlaceOS's resumable uploads. What a client says it sent is a claim; the gateway asks the store.
-///
-/// Parameters come in the query, in a JSON object as the body, or in both: the query wins. The body may have any content
-/// type; keys that nobody knows are ignored.
+/// What the document says of the whole.
+const DESCRIPTION: &str = "\
+Signed uploads, straight to the store.
+
+The gateway keeps the record of each upload and signs the requests that the client sends to S3 or Azure Blob itself, in
+the way of PlaceOS's resumable uploads. What a client says it sent is a claim; the gateway asks the store.
+
+Parameters come in the query, in a JSON object as the body, or in both: the query wins. The body may have any content
+type; keys that nobody knows are ignored.";
+
+/// The document.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Upload gateway", license(name = "MIT OR Apache-2.0")),
+    info(title = "Upload gateway", description = DESCRIPTION),
     paths(
         uploads::residence,
         uploads::create,

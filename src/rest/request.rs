@@ -1,5 +1,7 @@
 //! One map of parameters, from the query and a JSON body.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Path, Request},
@@ -9,7 +11,6 @@ use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::time::Duration;
 use tokio::time::timeout;
 
 use super::failure::Failure;
@@ -106,11 +107,14 @@ fn json(body: &[u8]) -> Result<Map<String, Value>> {
     }
     let value = serde_json::from_slice(body)
         .map_err(|error| Error::invalid("body", format!("not JSON: {error}")))?;
-    let Value::Object(mut all) = value else {
-        return Err(Error::invalid("body", "must be a JSON object"));
-    };
-    all.retain(|_, value| !value.is_null());
-    Ok(all)
+    match value {
+        Value::Object(mut all) => {
+            all.retain(|_, value| !value.is_null());
+            Ok(all)
+        }
+        Value::Null => Ok(Map::new()),
+        _ => Err(Error::invalid("body", "must be a JSON object")),
+    }
 }
 
 /// The last one counts where a parameter is given twice.
@@ -159,9 +163,20 @@ mod tests {
         assert!(json(b"").unwrap().is_empty());
         assert!(json(b" \n").unwrap().is_empty());
         assert!(json(b"{\"a\": null}").unwrap().is_empty());
-        for body in [&b"[1]"[..], b"\"a\"", b"{", b"\xff", b"null"] {
+        assert!(json(b"null").unwrap().is_empty());
+        for body in [&b"[1]"[..], b"\"a\"", b"{", b"\xff"] {
             let error = json(body).unwrap_err();
             assert_eq!(error.violations()[0].field, "body");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_not_waited_for() {
+        let pieces = futures::stream::pending::<Result<Vec<u8>>>();
+        let refused = read(Body::from_stream(pieces)).await.unwrap_err();
+        assert!(matches!(
+            refused,
+            Failure::Refused(StatusCode::REQUEST_TIMEOUT, _)
+        ));
     }
 }

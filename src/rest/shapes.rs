@@ -121,7 +121,7 @@ pub(super) struct Signature {
 #[serde(untagged)]
 pub(super) enum PartData {
     Array(Vec<PartDatum>),
-    Map(BTreeMap<u32, PartDatum>),
+    Map(BTreeMap<String, PartDatum>),
 }
 
 /// A part and its MD5.
@@ -288,7 +288,9 @@ impl PartData {
         match form {
             PartDataForm::Array => Self::Array(parts.iter().map(datum).collect()),
             PartDataForm::Map => {
-                let numbered = parts.iter().map(|part| (part.number, datum(part)));
+                let numbered = parts
+                    .iter()
+                    .map(|part| (part.number.to_string(), datum(part)));
                 Self::Map(numbered.collect())
             }
         }

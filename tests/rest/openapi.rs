@@ -12,7 +12,10 @@ use super::{
     client::{Http, UNKNOWN, answer, file, part_of, text},
     common::{TestGateway, bytes, python},
 };
-use upload_gateway::upload::Md5;
+use upload_gateway::{
+    config::{Config, PartDataForm},
+    upload::Md5,
+};
 
 /// Calls, and keeps what was answered.
 struct Recorder {
@@ -46,47 +49,53 @@ impl Recorder {
     }
 }
 
-/// Every call, answered well and badly.
-async fn every_call(recorder: &mut Recorder) {
-    let sent = bytes(6 << 20);
-    let part = |number| Md5::of(part_of(&sent, number)).to_string();
-    recorder
-        .call("GET", "/new?file_name=a&file_size=1", json!({}))
-        .await;
-    recorder.call("GET", "/new", json!({})).await;
-    recorder
-        .call(
-            "GET",
-            "/new?file_name=a&file_size=1&storage_id=x",
-            json!({}),
-        )
-        .await;
-    recorder
-        .call(
-            "GET",
-            "/new?file_name=a&file_size=9999999999999999",
-            json!({}),
-        )
-        .await;
-    recorder.call("GET", "/openapi.json", json!({})).await;
+/// A file's place and creation, and all of a small one.
+async fn small_file(recorder: &mut Recorder) {
+    for path in [
+        "/new?file_name=a&file_size=1",
+        "/new",
+        "/new?file_name=a&file_size=1&storage_id=x",
+        "/new?file_name=a&file_size=9999999999999999",
+        "/openapi.json",
+        "?limit=1",
+    ] {
+        recorder.call("GET", path, json!({})).await;
+    }
     recorder.call("POST", "", json!({})).await;
     recorder
         .call("POST", "?storage_id=x", file("a.bin", b"abc"))
         .await;
     recorder.send("POST", "", " ".repeat(3 << 20), "").await;
 
-    let small = recorder.call("POST", "", file("a.bin", b"abc")).await;
-    let small_path = format!("/{}", text(&small["upload_id"]));
-    recorder.call("PUT", &small_path, json!({})).await;
+    let step = recorder.call("POST", "", file("a.bin", b"abc")).await;
+    let path = format!("/{}", text(&step["upload_id"]));
+    recorder.call("PUT", &path, json!({})).await;
     for call in ["url", "download"] {
         recorder
-            .call("GET", &format!("{small_path}/{call}"), json!({}))
+            .call("GET", &format!("{path}/{call}"), json!({}))
             .await;
     }
-    recorder.http.deliver(&small, b"abc".to_vec()).await;
-    recorder.call("PUT", &small_path, json!({})).await;
-    recorder.call("DELETE", &small_path, json!({})).await;
+    recorder.http.deliver(&step, b"abc".to_vec()).await;
+    recorder.call("PUT", &path, json!({})).await;
+    recorder.call("DELETE", &path, json!({})).await;
+    recorder
+        .call("GET", &format!("{path}/url"), json!({}))
+        .await;
+    recorder
+        .call("GET", &format!("{path}/url?expiry=x"), json!({}))
+        .await;
+    for range in ["", "bytes=1-1", "bytes=9-"] {
+        let download = format!("{path}/download");
+        recorder.send("GET", &download, String::new(), range).await;
+    }
+    recorder.call("GET", "?limit=1", json!({})).await;
+    recorder.call("GET", "?limit=0", json!({})).await;
+}
 
+/// A file in parts, found again and given up.
+async fn file_in_parts(recorder: &mut Recorder) {
+    let sent = bytes(6 << 20);
+    let part = |number| Md5::of(part_of(&sent, number)).to_string();
     let step = recorder.call("POST", "", file("film.mp4", &sent)).await;
     let path = format!("/{}", text(&step["upload_id"]));
     let session = recorder.http.begin(&step).await;
@@ -96,20 +105,22 @@ async fn every_call(recorder: &mut Recorder) {
         .http
         .deliver(&step, part_of(&sent, 1).to_vec())
         .await;
-    recorder.call("POST", "", file("film.mp4", &sent)).await;
-    recorder
-        .call("PATCH", &path, json!({"part_update": true}))
-        .await;
-    recorder.call("PATCH", &path, json!({"part": 1})).await;
-    recorder.call("PATCH", &path, json!({})).await;
+    let found = recorder.call("POST", "", file("film.mp4", &sent)).await;
+    assert_eq!(found["type"], "parts");
+    for body in [
+        json!({"part_update": true}),
+        json!({"part": 1}),
+        json!(null),
+    ] {
+        recorder.call("PATCH", &path, body).await;
+    }
     recorder.send("PATCH", &path, " ".repeat(3 << 20), "").await;
+    let edit = format!("{path}/edit");
     recorder
-        .call("GET", &format!("{path}/edit?part=finish"), json!({}))
+        .call("GET", &format!("{edit}?part=finish"), json!({}))
         .await;
-    recorder
-        .call("GET", &format!("{path}/edit"), json!({}))
-        .await;
-    let second = format!("{path}/edit?part=2&file_id={}", part(2));
+    recorder.call("GET", &edit, json!({})).await;
+    let second = format!("{edit}?part=2&file_id={}", part(2));
     let step = recorder.call("GET", &second, json!({})).await;
     recorder
         .http
@@ -117,22 +128,12 @@ async fn every_call(recorder: &mut Recorder) {
         .await;
     recorder.call("PATCH", &path, json!({})).await;
     recorder
-        .call("GET", &format!("{path}/edit?part=finish"), json!({}))
+        .call("GET", &format!("{edit}?part=finish"), json!({}))
         .await;
-    recorder.call("GET", "?limit=1", json!({})).await;
-    recorder.call("GET", "?limit=0", json!({})).await;
     recorder.call("DELETE", &path, json!({})).await;
+}
 
-    recorder
-        .call("GET", &format!("{small_path}/url"), json!({}))
-        .await;
-    recorder
-        .call("GET", &format!("{small_path}/url?expiry=x"), json!({}))
-        .await;
-    let download = format!("{small_path}/download");
-    for range in ["", "bytes=1-1", "bytes=9-"] {
-        recorder.send("GET", &download, String::new(), range).await;
-    }
+async fn unknown_upload(recorder: &mut Recorder) {
     for (method, call) in [
         ("PATCH", ""),
         ("PUT", ""),
@@ -141,9 +142,8 @@ async fn every_call(recorder: &mut Recorder) {
         ("GET", "/url"),
         ("GET", "/download"),
     ] {
-        recorder
-            .call(method, &format!("/{UNKNOWN}{call}"), json!({}))
-            .await;
+        let path = format!("/{UNKNOWN}{call}");
+        recorder.call(method, &path, json!({})).await;
     }
 }
 
@@ -155,7 +155,13 @@ async fn the_document_is_valid_and_says_what_is_answered() {
         http: Http::of(&gateway),
         exchanges: Vec::new(),
     };
-    every_call(&mut recorder).await;
+    small_file(&mut recorder).await;
+    file_in_parts(&mut recorder).await;
+    unknown_upload(&mut recorder).await;
+    let as_map = |config: &mut Config| config.rest.part_data = PartDataForm::Map;
+    let other = TestGateway::with(as_map).await;
+    recorder.http = Http::of(&other);
+    file_in_parts(&mut recorder).await;
     let document = recorder.http.get("/openapi.json").await.json();
     let input = json!({"document": document, "exchanges": recorder.exchanges});
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     client::{BASE, Http, file, text},
-    common::TestGateway,
+    common::{TestGateway, private_redis},
 };
 
 fn names(records: &Value) -> Vec<String> {
@@ -89,4 +89,23 @@ async fn a_record_says_what_placeos_says() {
     }
     let (made, changed) = (&record["created_at"], &record["updated_at"]);
     assert!(made.as_u64().unwrap() > 1_700_000_000 && changed.as_u64() >= made.as_u64());
+}
+
+#[tokio::test]
+async fn without_its_state_store_the_gateway_says_when_to_come_back() {
+    let Some((mut redis, url)) = private_redis(&[]) else {
+        return;
+    };
+    let gateway = TestGateway::with(|config| {
+        config.redis_url = Some(url.parse().unwrap());
+        config.limits.outage_patience_seconds = 1;
+    })
+    .await;
+    redis.kill();
+    let away = Http::of(&gateway).get("").await;
+    assert_eq!(
+        (away.status, &away.json()["reason"]),
+        (503, &json!("STATE_UNAVAILABLE"))
+    );
+    assert!(away.header("retry-after").parse::<u64>().unwrap() >= 1);
 }
