@@ -26,7 +26,7 @@
 //! | [`status`] | the one table from kinds to gRPC codes, HTTP statuses and log levels |
 //! | [`grpc`], [`rest`] | the edges: parse, ask the gateway, convert |
 //! | [`config`], [`serve`], [`telemetry`], [`cli`] | the process |
-//! | [`client`] | a client that resumes by itself; the command line is built on it |
+//! | [`client`] | a client that resumes by itself, through the gateway or straight to the store; the command line is built on it |
 //!
 //! # One upload, walked through
 //!
