@@ -81,10 +81,9 @@ impl Reporter {
             Event::Progress(progress) => {
                 let received = progress.received_size.max(progress.committed_size);
                 self.advance(u64::try_from(received).unwrap_or_default());
-                if let Form::Bar(bar) = &self.form
-                    && progress.phase() == Phase::Committing
-                {
-                    bar.set_message("committing");
+                if let Form::Bar(bar) = &self.form {
+                    let is_committing = progress.phase() == Phase::Committing;
+                    bar.set_message(if is_committing { "committing" } else { "" });
                 }
             }
             Event::Retrying { cause, delay } => {

@@ -16,7 +16,7 @@ pub(crate) struct Stores {
     pub(crate) config: Config,
     /// Whether the store has sessions that clients begin.
     pub(crate) has_sessions: bool,
-    _backends: Box<dyn Send>,
+    _backends: Box<dyn Send + Sync>,
 }
 
 pub(crate) fn embedded() -> Stores {
@@ -69,14 +69,14 @@ impl Stores {
         if self.config.storage.is_empty() {
             return Beside::Same(gateway);
         }
-        Beside::Another(self.gateway().await)
+        Beside::Another(Box::new(self.gateway().await))
     }
 }
 
 /// A gateway beside another one.
 pub(crate) enum Beside<'a> {
     Same(&'a TestGateway),
-    Another(TestGateway),
+    Another(Box<TestGateway>),
 }
 
 impl std::ops::Deref for Beside<'_> {
