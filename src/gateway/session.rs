@@ -71,7 +71,9 @@ impl Gateway {
     /// then the upload is COMPLETE. Otherwise it is refused for `why`.
     pub(super) async fn session_lost(&self, upload: &mut Upload, why: Error) -> Result<()> {
         let found = self.patience.hold(|| self.state.get(&upload.id)).await?;
-        if found.is_some_and(|found| found.session != upload.session) {
+        let is_mine =
+            |found: &Upload| (&found.session, found.writer) == (&upload.session, upload.writer);
+        if found.is_some_and(|found| !is_mine(&found)) {
             return Err(taken_over());
         }
         let storage = self.storages.get(&upload.storage_id)?;
