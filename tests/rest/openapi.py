@@ -21,6 +21,9 @@ METHODS = {"get", "put", "post", "delete", "patch"}
 UNSEEN = {"408", "409", "422", "429", "500", "503"}
 UNSEEN_OF = {("post", BASE, "412")}
 
+# Headers that are not always there.
+SOMETIMES = {"link", "retry-after"}
+
 
 def closed(schema):
     """The same with no key allowed that is not named."""
@@ -75,6 +78,10 @@ def check(document, registry, exchange, seen):
     if response is None:
         return [f"{where}: the status is not documented: {exchange['body']}"]
     seen.add((method, known, status))
+    declared = {name.lower() for name in response.get("headers", {})}
+    missing = declared - SOMETIMES - set(exchange["headers"])
+    if missing:
+        return [f"{where}: the headers {missing} are documented"]
     content = response.get("content", {})
     kind = exchange["content_type"].split(";")[0]
     if not content:
