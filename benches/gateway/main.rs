@@ -167,7 +167,7 @@ async fn run(selection: &Selection) -> Result<()> {
             report::note("without versitygw, only the discarding store; run tests/backends/install")
         }
     }
-    let mut report = Report::begin();
+    let mut report = Report::default();
     for store in &stores {
         for load in selection.loads(store) {
             for file_digest in [false, true] {

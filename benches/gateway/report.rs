@@ -36,17 +36,19 @@ pub(crate) fn note(text: &str) {
 }
 
 impl Report {
-    pub(crate) fn begin() -> Self {
+    fn begin() {
         println!("{}\n", machine());
         println!(
             "| store | load | file digest | gateway MiB/s | direct MiB/s | ratio | direct with Content-MD5 | ratio | CPU s/GiB | peak RSS MiB \
              | Redis round trips per part: recording (all) |"
         );
         println!("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|");
-        Self::default()
     }
 
     pub(crate) fn add(&mut self, measurement: Measurement) {
+        if self.measurements.is_empty() {
+            Self::begin();
+        }
         let Measurement {
             store,
             load,
@@ -75,6 +77,9 @@ impl Report {
 
     /// Whether what was aimed at was reached.
     pub(crate) fn end(self) {
+        if self.measurements.is_empty() {
+            return;
+        }
         println!();
         let all = &self.measurements;
         let strict = || all.iter().filter(|one| one.store == "versitygw");

@@ -99,7 +99,7 @@ pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Resu
             elapsed,
             cpu,
             latencies,
-            round_trips: redis.end().await?.all,
+            round_trips: redis.end().await?.commonest,
         });
     }
     Ok(all)
