@@ -266,12 +266,8 @@ impl Gateway {
         }
         // Signed for where it was begun, whatever storage is the default now.
         let storage = self.storages.get(&upload.storage_id)?;
-        match self.find_committed(&storage, &mut upload).await {
-            Ok(false) => {}
-            Ok(true) => return Ok(None),
-            Err(error) if error.is_retryable() => return Err(error),
-            Err(_) if !upload.is_live() => return Ok(None),
-            Err(error) => return Err(error),
+        if self.is_over(&storage, &mut upload).await? {
+            return Ok(None);
         }
         if is_direct(&upload) || check_session(&upload).is_err() {
             return self.first_step(&storage, &upload).await.map(Some);
@@ -288,6 +284,8 @@ impl Gateway {
                     .collect();
                 self.parts_step(&upload, known).await.map(Some)
             }
+            // Looked at again: it may have been committed since.
+            None if self.is_over(&storage, &mut upload).await? => Ok(None),
             None => {
                 // Whoever still writes into the lost session is kept out of the record.
                 let Some(mut upload) = self.fence(&upload).await? else {
@@ -299,6 +297,15 @@ impl Gateway {
                     Err(error) => Err(error),
                 }
             }
+        }
+    }
+
+    /// Whether a client has made the object, the upload's own or a wrong one.
+    async fn is_over(&self, storage: &Storage, upload: &mut Upload) -> Result<bool> {
+        match self.find_committed(storage, upload).await {
+            Err(error) if error.is_retryable() || upload.is_live() => Err(error),
+            Err(_) => Ok(true),
+            found => found,
         }
     }
 
