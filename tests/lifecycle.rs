@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+use proptest::{collection::vec, prelude::*};
 use upload_gateway::upload::{
     Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part, Parts, Phase,
     Plan, Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
@@ -200,4 +201,59 @@ fn a_session_is_kept_for_good() {
         Err(Rejected(Phase::Open))
     );
     assert_eq!(upload.session.as_deref(), Some("one"));
+}
+
+/// Any event; sessions, holders, times and objects are few, so that they meet again.
+fn any_event() -> impl Strategy<Value = Event> {
+    let session = || prop_oneof![Just("one".to_owned()), Just("other".to_owned())];
+    let holder = (1u32..=2).prop_map(|bits| WriterTag::from_bits(bits).unwrap());
+    prop_oneof![
+        session().prop_map(|session| Event::SessionStarted { session }),
+        prop::option::of(session()).prop_map(|session| Event::SessionReplaced { session }),
+        (holder, 0u64..30).prop_map(|(holder, now)| Event::CommitStarted {
+            lease: Lease {
+                holder,
+                until: Timestamp(now + 10),
+            },
+            now: Timestamp(now),
+            file_size: 7,
+        }),
+        Just(Event::CommitReopened),
+        prop_oneof![Just("e"), Just("f")].prop_map(|etag| Event::Committed {
+            object: Object {
+                etag: etag.into(),
+                ..object()
+            },
+        }),
+        Just(Event::Refused),
+        Just(Event::Abandoned),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_events_leads_astray(events in vec(any_event(), 0..40)) {
+        let mut upload = upload(Phase::Open);
+        for event in events {
+            let before = upload.clone();
+            match upload.apply(event.clone()) {
+                Ok(Applied::Changed) => prop_assert_ne!(&upload, &before),
+                Ok(Applied::Same) | Err(_) => prop_assert_eq!(&upload, &before, "{:?}", event),
+            }
+            // What is over stays over, and the object it has stays its object.
+            if !before.is_live() {
+                prop_assert_eq!(upload.phase, before.phase);
+                prop_assert_eq!(&upload.object, &before.object);
+            }
+            prop_assert_eq!(upload.object.is_some(), upload.phase == Phase::Complete);
+            prop_assert_eq!(upload.lease.is_some(), upload.phase == Phase::Committing);
+            // Nobody takes a commit from one whose lease has not ended.
+            if let (Some(held), Event::CommitStarted { lease, now, .. }) = (before.lease, event)
+                && held.holder != lease.holder
+                && held.until > now
+            {
+                prop_assert_eq!(upload.lease, Some(held));
+            }
+        }
+    }
 }
