@@ -14,7 +14,7 @@ use crate::{
     blobs::{StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
     upload::{
-        CompositeMd5, Event, Md5, Object, Part, Residence, SINGLE_PUT_MAX, Upload, WriterTag,
+        CompositeMd5, Event, Md5, Object, Part, Phase, Residence, SINGLE_PUT_MAX, Upload, WriterTag,
     },
 };
 
@@ -105,13 +105,22 @@ impl Gateway {
         let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
             return Ok(false);
         };
+        // Only now, as others may have written since `upload` was read: what an object is made of is recorded and claimed
+        // before it is made.
+        let id = upload.id.clone();
+        let current = self.patience.hold(|| self.state.get(&id)).await?;
+        *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
         match self.verify(storage, upload, found).await {
             Ok(object) => {
                 let committed = Event::Committed { object };
                 self.transition(upload, &committed, Fence::Anybody).await?;
                 Ok(true)
             }
-            Err(error) if matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss) => {
+            // What is being committed is its committer's to refuse.
+            Err(error)
+                if upload.phase == Phase::Open
+                    && matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss) =>
+            {
                 self.transition(upload, &Event::Refused, Fence::Anybody)
                     .await?;
                 if let Err(error) = self.discard(upload).await {

@@ -1,0 +1,252 @@
+//! A commit beside somebody who looks at the same upload: an object is held against what is recorded when it is found.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{stream, stream::BoxStream};
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, oneshot, watch};
+use upload_gateway::{
+    blobs::{
+        BlobStore, Commit, NewObject, NewPart, Put, Session, StoredObject, StoredPart,
+        sign::{SignedRequest, Signer, ToSign},
+    },
+    config::Config,
+    error::Result,
+    gateway::{
+        Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Next, Observer, Open, Report,
+        Settings, Storage, Storages, Target,
+    },
+    serve::connect,
+    upload::{
+        Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
+        Upload, UploadId,
+    },
+};
+
+/// The embedded store. Each of its first two looks at an object waits to be let go.
+#[derive(Debug)]
+struct Slow {
+    store: Arc<dyn BlobStore>,
+    looks: AtomicUsize,
+    begun: [Semaphore; 2],
+    let_go: [Semaphore; 2],
+}
+
+impl Slow {
+    async fn has_begun(&self, look: usize) {
+        self.begun[look].acquire().await.unwrap().forget();
+    }
+
+    fn let_go(&self, look: usize) {
+        self.let_go[look].add_permits(1);
+    }
+}
+
+#[async_trait]
+impl Signer for Slow {
+    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+        self.store.sign(request, now).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl BlobStore for Slow {
+    fn residence(&self) -> Residence {
+        self.store.residence()
+    }
+
+    fn bucket(&self) -> &str {
+        self.store.bucket()
+    }
+
+    fn limits(&self) -> StoreLimits {
+        self.store.limits()
+    }
+
+    async fn begin(&self, object: &NewObject) -> Result<String> {
+        self.store.begin(object).await
+    }
+
+    async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
+        self.store.put_part(session, part).await
+    }
+
+    async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
+        self.store.list_parts(session).await
+    }
+
+    async fn commit(
+        &self,
+        session: &Session<'_>,
+        object: &NewObject,
+        parts: &[Part],
+    ) -> Result<Commit> {
+        self.store.commit(session, object, parts).await
+    }
+
+    async fn abort(&self, session: &Session<'_>) -> Result<()> {
+        self.store.abort(session).await
+    }
+
+    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
+        self.store.put_object(object, body).await
+    }
+
+    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {
+        self.store.composition(key).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        if let (Some(begun), Some(let_go)) = (self.begun.get(look), self.let_go.get(look)) {
+            begun.add_permits(1);
+            let_go.acquire().await.unwrap().forget();
+        }
+        self.store.head(key).await
+    }
+
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.store.read(key, range).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.store.delete(key).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.store.check().await
+    }
+}
+
+#[derive(Debug)]
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_764_122_720_000)
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        memory_budget: 64 * MIB,
+        parts_in_flight: 4,
+        parts_in_flight_total: 4,
+        max_file_size: None,
+        max_message_size: 4 * MIB,
+        idle_timeout: Duration::from_secs(10),
+        outage_patience: Duration::from_secs(10),
+        upload_expiry: Duration::from_secs(3600),
+    }
+}
+
+/// Streams a whole file into an upload.
+async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Result<Upload> {
+    let messages = [
+        Message::Open(Open {
+            target: Target::Upload(id.clone()),
+            restart: false,
+        }),
+        Message::Chunk(Chunk {
+            offset: 0,
+            data: Bytes::from_static(file),
+            crc32c: None,
+        }),
+        Message::Finish(Finish {
+            file_size: None,
+            file_id: None,
+        }),
+    ];
+    let (opened, _opened) = oneshot::channel();
+    let (counts, _counts) = watch::channel(Counts::default());
+    let mut messages = stream::iter(messages.map(Ok));
+    Arc::clone(gateway)
+        .receive(
+            &Caller::default(),
+            &mut messages,
+            Observer { opened, counts },
+        )
+        .await
+}
+
+#[tokio::test]
+async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream() {
+    static FILE: [u8; 6 << 20] = [7; 6 << 20];
+    let directory = TempDir::new().unwrap();
+    let config = Config {
+        data_dir: directory.path().join("data"),
+        ..Config::default()
+    };
+    let backends = connect(&config).await.unwrap();
+    let store = Arc::new(Slow {
+        store: Arc::clone(&backends.storages.get("").unwrap().store),
+        looks: AtomicUsize::new(0),
+        begun: [const { Semaphore::const_new(0) }; 2],
+        let_go: [const { Semaphore::const_new(0) }; 2],
+    });
+    let storage = Storage::new("slow", Arc::clone(&store) as _, "", PART_SIZE);
+    let storages = Storages::new(vec![storage], "slow").unwrap();
+    let state = Arc::clone(&backends.state);
+    let gateway = Gateway::new(state, storages, settings(), Arc::new(Stopped)).await;
+    let gateway = Arc::new(gateway.unwrap());
+    let caller = Caller::default();
+
+    // A client says that it will send other bytes, and never does.
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        file_size: Some(6 * MIB),
+        ..FileMetadata::default()
+    };
+    let step = gateway.create_signed(&caller, file, "").await.unwrap();
+    let id = step.upload_id;
+    let claims = [1, 2].map(|number| Claim {
+        number,
+        md5: Some(Md5::of(b"other bytes")),
+    });
+    let report = Report {
+        resumable_id: None,
+        claims: claims.to_vec(),
+    };
+    let reported = gateway.sign_next(&caller, &id, report, Next::Nothing);
+    reported.await.unwrap();
+
+    let completing = tokio::spawn({
+        let (gateway, id) = (Arc::clone(&gateway), id.clone());
+        async move { gateway.complete_upload(&Caller::default(), &id).await }
+    });
+    store.has_begun(0).await;
+    let streaming = tokio::spawn({
+        let (gateway, id) = (Arc::clone(&gateway), id.clone());
+        async move { send(&gateway, &id, &FILE).await }
+    });
+    // The store has made the object, and the stream is about to look at it.
+    store.has_begun(1).await;
+    store.let_go(0);
+    let completed = completing.await.unwrap();
+    store.let_go(1);
+    let sent = streaming.await.unwrap().unwrap();
+    assert_eq!(sent.phase, Phase::Complete);
+    assert_eq!(
+        completed.unwrap().object.unwrap().etag,
+        sent.object.unwrap().etag
+    );
+    let found = store.store.head(&sent.object_key).await.unwrap();
+    assert_eq!(found.unwrap().size, 6 * MIB);
+    backends.stop().await;
+}
