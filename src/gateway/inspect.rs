@@ -22,7 +22,8 @@ use crate::{
 
 impl Gateway {
     /// The parts of the plan that the store has with the planned size, by number, or `None` when it does not know the
-    /// session. A part that was recorded is the one of its receipt; any other is the client's own.
+    /// session. A part that was recorded is the one of its receipt; any other is the client's own, and counts where the
+    /// client has spoken of it: what else lies there is left over from a stream.
     pub(super) async fn held_parts(
         &self,
         storage: &Storage,
@@ -44,6 +45,9 @@ impl Gateway {
             if let Some(part) = upload.parts.get(number) {
                 let is_there = sizes.get(part.receipt.as_str()) == Some(&part.size);
                 return is_there.then(|| (number, part.clone()));
+            }
+            if !upload.claims.contains(number) {
+                return None;
             }
             let (span, found) = (upload.span(number)?, own.get(&number)?);
             let part = Part {

@@ -159,6 +159,11 @@ impl Claims {
         self.0.get(&number).copied().flatten()
     }
 
+    /// Whether a client said that it sends the part.
+    pub fn contains(&self, number: u32) -> bool {
+        self.0.contains_key(&number)
+    }
+
     /// All claims by number.
     pub fn iter(&self) -> impl Iterator<Item = Claim> {
         self.0.iter().map(|(&number, &md5)| Claim { number, md5 })

@@ -1,12 +1,16 @@
 //! Both ways in, one upload.
 
-use upload_gateway::proto::v1::{Phase, StepType};
+use upload_gateway::{
+    blobs::{NewPart, Session},
+    proto::v1::{Phase, StepType},
+    upload::{Md5, WriterTag},
+};
 
 use super::{
     client::{Client, PART, file, part_of},
     common::{bytes, chunk, finish, open_file, open_known, reason},
     for_each_store,
-    stores::{Stores, abort, read},
+    stores::{Stores, abort, key, put_unrecorded, read},
 };
 
 for_each_store!(
@@ -17,6 +21,7 @@ for_each_store!(
     a_stream_of_nothing_more_commits_signed_parts,
     a_session_that_was_aborted_is_replaced,
     other_bytes_of_a_streamed_part_are_not_signed,
+    what_a_stream_left_behind_is_not_taken_for_a_clients_part,
 );
 
 async fn signed_parts_are_followed_by_a_stream(stores: Stores) {
@@ -148,15 +153,7 @@ async fn a_session_that_was_aborted_is_replaced(stores: Stores) {
     client.put_part(&id, 1, &sent).await;
     let record = gateway.get(&id).await.unwrap();
     assert_eq!(record.resumable_id, session);
-    let prefix = gateway
-        .config
-        .storage
-        .first()
-        .map(|storage| storage.prefix.clone());
-    let key = match prefix {
-        Some(prefix) => format!("{prefix}/{id}/film.mp4"),
-        None => format!("{id}/film.mp4"),
-    };
+    let key = key(&gateway, &id, "film.mp4");
     abort(&gateway, &record, &key).await;
     let refused = client.sign_finish(&id).await.unwrap_err();
     assert_eq!(reason(&refused).1, "SESSION_LOST");
@@ -186,4 +183,39 @@ async fn other_bytes_of_a_streamed_part_are_not_signed(stores: Stores) {
     let refused = client.sign_part(&id, 1, b"other bytes").await.unwrap_err();
     assert_eq!(reason(&refused).1, "PREFIX_MISMATCH");
     client.sign_part(&id, 1, part_of(&sent, 1)).await.unwrap();
+}
+
+/// A stream that was killed between putting a part and recording it may have been sent another file.
+async fn what_a_stream_left_behind_is_not_taken_for_a_clients_part(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(2 * PART + 9);
+    let described = file("film.mp4", &sent);
+    let step = client.create(described.clone()).await.unwrap();
+    let id = step.upload_id.clone();
+    let session = client.begin(&step).await;
+    client.put_part(&id, 1, &sent).await;
+    let other = vec![7; PART];
+    let left = NewPart {
+        number: 2,
+        writer: WriterTag::random(),
+        md5: Md5::of(&other),
+        body: other.into(),
+    };
+    let session = Session {
+        key: &key(&gateway, &id, "film.mp4"),
+        id: &session,
+    };
+    put_unrecorded(&gateway, &session, left).await;
+
+    let found = client.create(described).await.unwrap();
+    assert_eq!(found.part_list, [1]);
+    let mut stream = gateway.converse().await;
+    stream.send(open_known(&id)).await;
+    let opened = stream.next().await.unwrap().upload.unwrap();
+    assert_eq!(opened.committed_size, i64::try_from(PART).unwrap());
+    stream.send_in_chunks(PART, &sent[PART..], 1 << 20).await;
+    stream.send(finish()).await;
+    let upload = stream.end().await.unwrap();
+    assert!(read(&gateway, &upload).await == sent);
 }

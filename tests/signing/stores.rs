@@ -3,7 +3,7 @@
 use futures::TryStreamExt;
 use tempfile::TempDir;
 use upload_gateway::{
-    blobs::{BlobStore, Session},
+    blobs::{BlobStore, NewPart, Session},
     config::{Config, S3Profile, StorageConfig},
     proto::v1::Upload,
     serve::connect,
@@ -107,6 +107,14 @@ pub(crate) async fn read(gateway: &TestGateway, upload: &Upload) -> Vec<u8> {
     pieces.concat()
 }
 
+/// The key of an upload's object.
+pub(crate) fn key(gateway: &TestGateway, id: &str, name: &str) -> String {
+    match gateway.config.storage.first() {
+        Some(storage) => format!("{}/{id}/{name}", storage.prefix),
+        None => format!("{id}/{name}"),
+    }
+}
+
 /// Ends a session behind the gateway's back.
 pub(crate) async fn abort(gateway: &TestGateway, upload: &Upload, key: &str) {
     let session = Session {
@@ -124,6 +132,23 @@ pub(crate) async fn abort(gateway: &TestGateway, upload: &Upload, key: &str) {
         return;
     }
     store(gateway).await.abort(&session).await.unwrap();
+}
+
+/// Puts a part as a stream does that is killed before it records the part.
+pub(crate) async fn put_unrecorded(gateway: &TestGateway, session: &Session<'_>, part: NewPart) {
+    if gateway.config.storage.is_empty() {
+        let put = gateway
+            .s3()
+            .upload_part()
+            .bucket("uploads")
+            .key(session.key)
+            .upload_id(session.id)
+            .part_number(i32::try_from(part.number).unwrap())
+            .body(part.body.into());
+        put.send().await.unwrap();
+        return;
+    }
+    store(gateway).await.put_part(session, part).await.unwrap();
 }
 
 async fn store(gateway: &TestGateway) -> std::sync::Arc<dyn BlobStore> {
