@@ -48,8 +48,8 @@ impl Gateway {
             mime: &object.mime,
             lifetime: lifetime.min(DOWNLOAD_LIFETIME),
         };
-        let now = self.clock.now();
-        self.patience.hold(|| storage.store.sign(&read, now)).await
+        let sign = || storage.store.sign(&read, self.clock.now());
+        self.patience.hold(sign).await
     }
 
     /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is shown the object.

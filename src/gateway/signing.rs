@@ -371,9 +371,9 @@ impl Gateway {
         kind: StepType,
         request: &ToSign<'_>,
     ) -> Result<SignedStep> {
-        let now = self.clock.now();
-        let signed = self.patience.hold(|| storage.store.sign(request, now));
-        Ok(signed_step(upload, kind, signed.await?))
+        let sign = || storage.store.sign(request, self.clock.now());
+        let signed = self.patience.hold(sign).await?;
+        Ok(signed_step(upload, kind, signed))
     }
 }
 

@@ -1,12 +1,12 @@
-//! A commit beside somebody who looks at the same upload: an object is held against what is recorded when it is found.
+//! A store that takes its time: others write meanwhile, and time goes by.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
 use std::{
     ops::Range,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,28 +22,43 @@ use upload_gateway::{
         sign::{SignedRequest, Signer, ToSign},
     },
     config::Config,
-    error::Result,
+    error::{Error, Result},
     gateway::{
         Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Next, Observer, Open, Report,
         Settings, Storage, Storages, Target,
     },
-    serve::connect,
+    serve::{Backends, connect},
     upload::{
         Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
         Upload, UploadId,
     },
 };
 
-/// The embedded store. Each of its first two looks at an object waits to be let go.
+/// The embedded store.
 #[derive(Debug)]
 struct Slow {
     store: Arc<dyn BlobStore>,
     looks: AtomicUsize,
-    begun: [Semaphore; 2],
-    let_go: [Semaphore; 2],
+    /// Each of its first looks at an object says that it has begun, and waits to be let go.
+    begun: Vec<Semaphore>,
+    let_go: Vec<Semaphore>,
+    /// When something was signed first: its credentials have ended by then, and later ones are new.
+    renewed_after: OnceLock<Timestamp>,
 }
 
 impl Slow {
+    /// Over the embedded store, with so many slow looks.
+    fn over(backends: &Backends, looks: usize) -> Arc<Self> {
+        let gates = || (0..looks).map(|_| Semaphore::new(0)).collect();
+        Arc::new(Self {
+            store: Arc::clone(&backends.storages.get("").unwrap().store),
+            looks: AtomicUsize::new(0),
+            begun: gates(),
+            let_go: gates(),
+            renewed_after: OnceLock::new(),
+        })
+    }
+
     async fn has_begun(&self, look: usize) {
         self.begun[look].acquire().await.unwrap().forget();
     }
@@ -56,6 +71,9 @@ impl Slow {
 #[async_trait]
 impl Signer for Slow {
     async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+        if now <= *self.renewed_after.get_or_init(|| now) {
+            return Err(Error::store_unavailable("the credentials have ended"));
+        }
         self.store.sign(request, now).await
     }
 }
@@ -134,13 +152,31 @@ impl BlobStore for Slow {
     }
 }
 
+/// Goes on with each look at it.
 #[derive(Debug)]
-struct Stopped;
+struct Ticking(AtomicU64);
 
-impl Clock for Stopped {
+impl Clock for Ticking {
     fn now(&self) -> Timestamp {
-        Timestamp(1_764_122_720_000)
+        Timestamp(self.0.fetch_add(1, Ordering::SeqCst))
     }
+}
+
+async fn backends(directory: &TempDir) -> Backends {
+    let config = Config {
+        data_dir: directory.path().join("data"),
+        ..Config::default()
+    };
+    connect(&config).await.unwrap()
+}
+
+async fn gateway(backends: &Backends, store: &Arc<Slow>) -> Arc<Gateway> {
+    let storage = Storage::new("slow", Arc::clone(store) as _, "", PART_SIZE);
+    let storages = Storages::new(vec![storage], "slow").unwrap();
+    let state = Arc::clone(&backends.state);
+    let clock = Arc::new(Ticking(AtomicU64::new(1_764_122_720_000)));
+    let gateway = Gateway::new(state, storages, settings(), clock).await;
+    Arc::new(gateway.unwrap())
 }
 
 fn settings() -> Settings {
@@ -189,22 +225,9 @@ async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Res
 async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream() {
     static FILE: [u8; 6 << 20] = [7; 6 << 20];
     let directory = TempDir::new().unwrap();
-    let config = Config {
-        data_dir: directory.path().join("data"),
-        ..Config::default()
-    };
-    let backends = connect(&config).await.unwrap();
-    let store = Arc::new(Slow {
-        store: Arc::clone(&backends.storages.get("").unwrap().store),
-        looks: AtomicUsize::new(0),
-        begun: [const { Semaphore::const_new(0) }; 2],
-        let_go: [const { Semaphore::const_new(0) }; 2],
-    });
-    let storage = Storage::new("slow", Arc::clone(&store) as _, "", PART_SIZE);
-    let storages = Storages::new(vec![storage], "slow").unwrap();
-    let state = Arc::clone(&backends.state);
-    let gateway = Gateway::new(state, storages, settings(), Arc::new(Stopped)).await;
-    let gateway = Arc::new(gateway.unwrap());
+    let backends = backends(&directory).await;
+    let store = Slow::over(&backends, 2);
+    let gateway = gateway(&backends, &store).await;
     let caller = Caller::default();
 
     // A client says that it will send other bytes, and never does.
@@ -248,5 +271,21 @@ async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream(
     );
     let found = store.store.head(&sent.object_key).await.unwrap();
     assert_eq!(found.unwrap().size, 6 * MIB);
+    backends.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_signed_at_a_further_try_is_signed_for_that_time() {
+    let directory = TempDir::new().unwrap();
+    let backends = backends(&directory).await;
+    let store = Slow::over(&backends, 0);
+    let gateway = gateway(&backends, &store).await;
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        file_size: Some(7),
+        ..FileMetadata::default()
+    };
+    let step = gateway.create_signed(&Caller::default(), file, "").await;
+    assert!(step.unwrap().request.url.contains("X-Amz-Signature="));
     backends.stop().await;
 }
