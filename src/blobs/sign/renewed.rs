@@ -7,7 +7,15 @@ use std::{
     time::Duration,
 };
 
-use crate::{error::Result, upload::Timestamp};
+use tokio::time::timeout;
+
+use crate::{
+    error::{Error, Result},
+    upload::Timestamp,
+};
+
+/// How long renewing may take while the old value is still valid: less than a store's time-out, which is for both.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long nobody tries again to renew what is still valid.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -46,8 +54,8 @@ impl<T: Clone + Debug + Send> Renewed<T> {
         }
     }
 
-    /// The value, if need be from `fetch`. While the old one lasts, nobody waits for the one who renews it, and a failure
-    /// to do so is only logged.
+    /// The value, if need be from `fetch`. While the old one lasts, nobody waits for the one who renews it, who does so
+    /// for [`RENEWAL_TIMEOUT`] at most, and a failure to do so is only logged.
     ///
     /// # Errors
     /// What `fetch` fails with, when there is no valid value.
@@ -70,13 +78,18 @@ impl<T: Clone + Debug + Send> Renewed<T> {
             Some(held) if now < held.expiring.expires_at => Some(held.expiring),
             _ => None,
         };
-        let expiring = match (fetch.await, old) {
-            (Ok(new), _) => new,
-            (Err(error), Some(old)) => {
-                tracing::warn!(%error, "cannot renew credentials, use the old ones");
-                old
+        let expiring = match old {
+            Some(old) => {
+                let fetched = timeout(RENEWAL_TIMEOUT, fetch).await;
+                fetched
+                    .map_err(Error::store_unavailable)
+                    .flatten()
+                    .unwrap_or_else(|error| {
+                        tracing::warn!(%error, "cannot renew credentials, use the old ones");
+                        old
+                    })
             }
-            (Err(error), None) => return Err(error),
+            None => fetch.await?,
         };
         self.hold(expiring.clone(), now);
         Ok(expiring)
@@ -99,7 +112,7 @@ impl<T: Clone + Debug + Send> Renewed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, Kind};
+    use crate::error::Kind;
 
     const MINUTE: u64 = 60_000;
 
@@ -143,6 +156,18 @@ mod tests {
         let soon = last.plus(Duration::from_secs(9));
         assert_eq!(renewed.get(soon, never()).await.unwrap().value, 1);
         assert!(renewed.get(Timestamp(MINUTE), failed()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_a_renewal_while_the_old_value_lasts() {
+        let renewed = renewed();
+        renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
+        let now = Timestamp(MINUTE / 2);
+        let hangs = renewed.get(now, std::future::pending());
+        let held = timeout(Duration::from_secs(10), hangs).await;
+        assert_eq!(held.expect("it gives up").unwrap().value, 1);
+        let soon = now.plus(Duration::from_secs(9));
+        assert_eq!(renewed.get(soon, never()).await.unwrap().value, 1);
     }
 
     #[tokio::test]
