@@ -255,6 +255,12 @@ fn filters_are_lists_of_each_storage() {
     assert!(config.storage[0].ext_filter.is_empty());
     assert_eq!(config.storage[1].ext_filter, ["pdf", "tgz"]);
     assert_eq!(config.storage[1].mime_filter, ["image/svg+xml"]);
+
+    let ext = ("UPLOAD_GATEWAY_STORAGE__MEDIA_1__EXT_FILTER", "png, jpg");
+    let mime = ("UPLOAD_GATEWAY_STORAGE__MEDIA_1__MIME_FILTER", "");
+    let config = load_text(&text, &[ext, mime]).unwrap();
+    assert_eq!(config.storage[0].ext_filter, ["png", "jpg"]);
+    assert!(config.storage[0].mime_filter.is_empty());
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Flags {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc_listen: Option<std::net::SocketAddr>,
-    /// The address for HTTP: health and readiness [default: 127.0.0.1:8080]
+    /// The address for HTTP: health, readiness and the REST API [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_listen: Option<std::net::SocketAddr>,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, ConfigError, Endpoint, Secret};
+use super::{ByteSize, ConfigError, Endpoint, Secret, values};
 use crate::upload::{MIB, PART_SIZE};
 
 /// The ACLs that S3 has a name for.
@@ -114,9 +114,9 @@ struct Table {
     public_endpoint: Option<Endpoint>,
     #[serde(default)]
     allow_http: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "values::list")]
     ext_filter: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "values::list")]
     mime_filter: Vec<String>,
     endpoint: Option<Endpoint>,
     bucket: Option<String>,
