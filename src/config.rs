@@ -58,6 +58,8 @@ pub struct Config {
     pub redis: Redis,
     /// The S3 inside the process, used when no storage is configured.
     pub embedded: Embedded,
+    /// Faults on demand, for tests.
+    pub faults: Faults,
     /// The stores that files go to. None: the embedded one.
     pub storage: Vec<StorageConfig>,
 }
@@ -167,6 +169,16 @@ pub struct Embedded {
     pub secret_access_key: Secret,
 }
 
+/// Faults on demand, for tests: every caller may have calls fail, and the whole process end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// Do what calls ask for in the header `x-upload-gateway-fault`.
+    pub enabled: bool,
+    /// That this is no place where files matter. Nothing is enabled without it.
+    pub allow_in_this_environment: bool,
+}
+
 // === impl Config ===
 
 impl Default for Config {
@@ -183,6 +195,7 @@ impl Default for Config {
             log: Log::default(),
             redis: Redis::default(),
             embedded: Embedded::default(),
+            faults: Faults::default(),
             storage: Vec::new(),
         }
     }
@@ -229,6 +242,7 @@ impl Config {
         }
         self.limits.validate()?;
         self.redis.validate()?;
+        self.faults.validate()?;
         if let Err(problem) = EnvFilter::try_new(&self.log.filter) {
             return Err(ConfigError::new("log.filter", problem.to_string()));
         }
@@ -366,6 +380,20 @@ impl Redis {
             return Err(ConfigError::new(
                 "redis.key_prefix",
                 "must not contain braces, which choose the slot of a cluster",
+            ));
+        }
+        Ok(())
+    }
+}
+
+// === impl Faults ===
+
+impl Faults {
+    fn validate(self) -> Result<(), ConfigError> {
+        if self.enabled && !self.allow_in_this_environment {
+            return Err(ConfigError::new(
+                "faults.enabled",
+                "lets every caller end this process; where that is wanted, faults.allow_in_this_environment says so, too",
             ));
         }
         Ok(())

@@ -93,6 +93,8 @@ pub enum Reason {
     StoreUnavailable,
     /// The gateway is shutting down.
     Draining,
+    /// The caller asked for this fault, to see what becomes of it.
+    InjectedFault,
     /// The call is not offered.
     NotOffered,
     /// The client closed the stream before finishing.
@@ -319,6 +321,7 @@ impl Reason {
             Self::StateUnavailable => "STATE_UNAVAILABLE",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::Draining => "DRAINING",
+            Self::InjectedFault => "INJECTED_FAULT",
             Self::NotOffered => "NOT_OFFERED",
             Self::ClientGone => "CLIENT_GONE",
             Self::Internal => "INTERNAL",

@@ -1,13 +1,14 @@
 //! The gRPC edge: parse, ask the gateway, convert.
 
 mod convert;
+mod faults;
 mod signing;
 mod upload;
 
 use tonic::{Request, Response, Status};
 use tonic_reflection::server::{Builder, v1, v1alpha};
 
-pub use self::{signing::SigningApi, upload::UploadApi};
+pub use self::{faults::with_faults, signing::SigningApi, upload::UploadApi};
 use crate::{error::Result, gateway::Caller, proto, status::grpc_status};
 
 /// Reflection in both versions, over this API, health and the types of error details, so that a client without proto

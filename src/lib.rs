@@ -25,6 +25,8 @@
 //! | [`gateway`] | the use cases: they put domain and ports in sequence |
 //! | [`status`] | the one table from kinds to gRPC codes, HTTP statuses and log levels |
 //! | [`grpc`], [`rest`] | the edges: parse, ask the gateway, convert |
+//! | [`call`] | what a call carries from its edge to its ports, unseen by the use cases |
+//! | [`faults`] | decorators of the ports that fail as a call asks, for tests; not there unless configured |
 //! | [`config`], [`serve`], [`telemetry`], [`cli`] | the process |
 //! | [`client`] | a client that resumes by itself, through the gateway or straight to the store; the command line is built on it |
 //!
@@ -71,10 +73,12 @@
 //! - A server fault never shows its inside to the caller.
 
 pub mod blobs;
+pub mod call;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod error;
+pub mod faults;
 pub mod gateway;
 pub mod grpc;
 pub mod proto;

@@ -6,6 +6,7 @@
 
 mod download;
 mod failure;
+mod faults;
 mod health;
 mod openapi;
 mod parameters;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use self::failure::Failure;
-pub use self::{health::Health, shapes::PartDataForm};
+pub use self::{faults::with_faults, health::Health, shapes::PartDataForm};
 use crate::gateway::{Caller, Gateway};
 
 /// Where the uploads are.

@@ -13,7 +13,10 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tonic::transport::{Server as GrpcServer, server::TcpIncoming};
+use tonic::{
+    service::Routes,
+    transport::{Server as GrpcServer, server::TcpIncoming},
+};
 
 pub use self::backends::{Backends, connect, connect_state, connect_storage};
 use self::health::Monitor;
@@ -53,6 +56,7 @@ pub struct Server {
     backends: Backends,
     limits: Limits,
     rest: rest::Settings,
+    faults: bool,
 }
 
 /// The system's clock.
@@ -73,7 +77,13 @@ impl Server {
         };
         let grpc = bind("grpc_listen", config.grpc_listen).await?;
         let http = bind("http_listen", config.http_listen).await?;
-        let backends = connect(config).await?;
+        let mut backends = connect(config).await?;
+        if config.faults.enabled {
+            tracing::warn!(
+                "FAULTS ARE ENABLED: every caller may have calls fail and this process end; for tests only"
+            );
+            backends = backends.with_faults();
+        }
         let gateway = Gateway::new(
             Arc::clone(&backends.state),
             backends.storages.clone(),
@@ -88,6 +98,7 @@ impl Server {
             backends,
             limits: config.limits.clone(),
             rest: rest_settings(&config.rest)?,
+            faults: config.faults.enabled,
         })
     }
 
@@ -138,6 +149,12 @@ impl Server {
         let uploads = UploadApi::new(Arc::clone(&self.gateway), self.limits.max_message_size.0);
         let uploads = UploadServiceServer::new(uploads).max_decoding_message_size(message_size);
         let signing = SigningApi::new(Arc::clone(&self.gateway));
+        let mut services = Routes::new(uploads).add_service(SigningServiceServer::new(signing));
+        let mut router = rest::router(Arc::clone(&self.gateway), &self.rest, health);
+        if self.faults {
+            services = grpc::with_faults(services);
+            router = rest::with_faults(router);
+        }
         let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
         let mut grpc = tokio::spawn(
             GrpcServer::builder()
@@ -148,14 +165,12 @@ impl Server {
                 .max_frame_size(FRAME_SIZE)
                 .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
                 .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+                .add_routes(services)
                 .add_service(health_service)
                 .add_service(reflection)
                 .add_service(reflection_alpha)
-                .add_service(uploads)
-                .add_service(SigningServiceServer::new(signing))
                 .serve_with_incoming_shutdown(incoming, until(stopped.clone())),
         );
-        let router = rest::router(Arc::clone(&self.gateway), &self.rest, health);
         let http = axum::serve(self.http, router).with_graceful_shutdown(until(stopped));
         let http = tokio::spawn(http.into_future());
         tokio::select! {

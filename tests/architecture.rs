@@ -9,6 +9,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "upload",
         &[
+            "crate::faults",
             "crate::gateway",
             "crate::state",
             "crate::blobs",
@@ -19,9 +20,24 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("error.rs", &["crate::", WIRE, SDK]),
+    ("call.rs", &["crate::", WIRE, SDK]),
+    (
+        "faults",
+        &[
+            "crate::grpc",
+            "crate::rest",
+            "crate::proto",
+            "crate::config",
+            "crate::serve",
+            "crate::status",
+            WIRE,
+            SDK,
+        ],
+    ),
     (
         "gateway",
         &[
+            "crate::faults",
             "crate::grpc",
             "crate::rest",
             "crate::proto",
@@ -35,6 +51,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "state.rs",
         &[
+            "crate::faults",
             "crate::gateway",
             "crate::blobs",
             "crate::grpc",
@@ -47,6 +64,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "blobs.rs",
         &[
+            "crate::faults",
             "crate::gateway",
             "crate::state",
             "crate::grpc",
@@ -59,6 +77,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "state/",
         &[
+            "crate::faults",
             "crate::gateway",
             "crate::blobs",
             "crate::grpc",
@@ -71,6 +90,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "blobs/sign",
         &[
+            "crate::faults",
             "crate::gateway",
             "crate::state",
             "crate::grpc",
@@ -83,6 +103,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "blobs/embedded",
         &[
+            "crate::faults",
             "crate::gateway",
             "crate::state",
             "crate::grpc",
@@ -94,6 +115,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "blobs/",
         &[
+            "crate::faults",
             "crate::gateway",
             "crate::state",
             "crate::grpc",

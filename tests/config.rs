@@ -206,6 +206,7 @@ fn what_cannot_work_is_refused_by_its_key() {
             "limits.max_message_size",
         ),
         ("[redis]\nmode = 'sentinel'".into(), "redis.service_name"),
+        ("[faults]\nenabled = true".into(), "faults.enabled"),
         (
             "[rest]\ncors_origins = ['https://app.example/']".into(),
             "rest.cors_origins.0",

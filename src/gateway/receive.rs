@@ -23,6 +23,7 @@ use super::{
     to_usize,
 };
 use crate::{
+    call,
     error::{Error, Kind, Reason, Result},
     upload::{Event, FileDigest, Md5, Part, Phase, Span, Upload, WriterTag},
 };
@@ -350,11 +351,11 @@ impl Receiver {
             link,
         };
         let gateway = Arc::clone(&self.gateway);
-        self.in_flight.spawn(async move {
+        self.in_flight.spawn(call::inherit(async move {
             let stored = gateway.store_part(&destination, part).await;
             drop(permit);
             stored
-        });
+        }));
         Ok(())
     }
 

@@ -101,6 +101,19 @@ impl Storages {
             .ok_or_else(|| not_found(id))
     }
 
+    /// The same storages over other stores: what `replace` makes of each.
+    #[must_use]
+    pub fn with_stores(
+        mut self,
+        replace: impl Fn(Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
+    ) -> Self {
+        for storage in &mut self.all {
+            let storage = Arc::make_mut(storage);
+            storage.store = replace(Arc::clone(&storage.store));
+        }
+        self
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Storage>> {
         self.all.iter()

@@ -8,7 +8,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{caller, convert, respond};
 use crate::{
+    call,
     error::{Error, Result},
+    faults,
     gateway::{Caller, Counts, Gateway, Message, Observer},
     proto::v1::{
         DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
@@ -67,11 +69,12 @@ impl UploadApi {
         let (opened, opened_by) = oneshot::channel();
         let (counts, counted) = watch::channel(Counts::default());
         let (finished, ended) = oneshot::channel();
-        tokio::spawn(async move {
-            let mut messages = request.into_inner().map(|read| match read {
+        tokio::spawn(call::inherit(async move {
+            let messages = request.into_inner().map(|read| match read {
                 Ok(request) => convert::message(request),
                 Err(status) => Err(convert::stream_error(&status, max_message_size)),
             });
+            let mut messages = faults::cut(messages);
             let result = gateway
                 .receive(&caller, &mut messages, Observer { opened, counts })
                 .await;
@@ -79,7 +82,7 @@ impl UploadApi {
                 tracing::debug!(%error, "the client was gone before its stream failed");
             }
             drain(&mut messages).await;
-        });
+        }));
         Receiving {
             opened: opened_by,
             counts: counted,

@@ -11,6 +11,7 @@ use crate::{
         s3::{Profile, S3Config, S3Store},
     },
     config::{self, Config, RedisMode, S3Profile, StorageConfig, StoreConfig},
+    faults::{FaultyState, FaultyStore},
     gateway::{Storage, Storages},
     state::{StateStore, redb::Redb, redis},
     upload::PART_SIZE,
@@ -161,6 +162,17 @@ async fn embedded(config: &Config, state: Arc<dyn StateStore>) -> Result<Backend
 // === impl Backends ===
 
 impl Backends {
+    /// The same stores, which fail as their callers ask.
+    pub(super) fn with_faults(self) -> Self {
+        Self {
+            state: Arc::new(FaultyState::new(self.state)),
+            storages: self
+                .storages
+                .with_stores(|store| Arc::new(FaultyStore::new(store))),
+            ..self
+        }
+    }
+
     /// Where the embedded S3 is and how it is entered, if it runs.
     pub(super) fn embedded_line(&self) -> Option<String> {
         let (server, settings) = self.embedded.as_ref()?;

@@ -1,0 +1,41 @@
+//! A state store that fails as its caller asks.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::strike::strike;
+use crate::{
+    error::Result,
+    state::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update},
+    upload::{Claim, Owner, Part, Secret, Upload, UploadId, WriterTag},
+};
+
+/// Stands before a state store.
+#[derive(Debug)]
+pub struct FaultyState {
+    inner: Arc<dyn StateStore>,
+}
+
+// === impl FaultyState ===
+
+impl FaultyState {
+    /// Before `inner`.
+    pub fn new(inner: Arc<dyn StateStore>) -> Self {
+        Self { inner }
+    }
+}
+
+decorated! {
+    "state": StateStore for FaultyState as CALLS
+    async fn create(upload: &Upload) -> Creation;
+    async fn get(id: &UploadId) -> Option<Upload>;
+    async fn take_over(id: &UploadId, writer: WriterTag, times: Times) -> Option<Upload>;
+    async fn record_parts(id: &UploadId, writer: WriterTag, parts: &[Part], times: Times) -> PartRecord;
+    async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
+    async fn update(upload: &Upload) -> Update;
+    async fn list(query: &ListQuery) -> ListPage;
+    async fn count(owner: &Owner) -> u64;
+    async fn secret(offered: &Secret) -> Secret;
+    async fn check() -> ();
+}

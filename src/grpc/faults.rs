@@ -1,0 +1,29 @@
+//! Faults that a call asks for in its metadata.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::Response,
+};
+use tonic::service::Routes;
+
+use crate::{
+    call,
+    faults::{HEADER, Plan},
+    status::grpc_status,
+};
+
+/// Lets every call of `services` carry along the faults that it asks for.
+pub fn with_faults(services: Routes) -> Routes {
+    services.into_axum_router().layer(from_fn(carry)).into()
+}
+
+async fn carry(request: Request, next: Next) -> Response {
+    match Plan::read(request.headers().get_all(HEADER)) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(plan)) => call::carry(Arc::new(plan), next.run(request)).await,
+        Err(error) => grpc_status(&error).into_http(),
+    }
+}

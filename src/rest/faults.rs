@@ -1,0 +1,29 @@
+//! Faults that a request asks for in its header.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+};
+
+use super::failure::Failure;
+use crate::{
+    call,
+    faults::{HEADER, Plan},
+};
+
+/// Lets every request to `router` carry along the faults that it asks for.
+pub fn with_faults(router: Router) -> Router {
+    router.layer(from_fn(carry))
+}
+
+async fn carry(request: Request, next: Next) -> Response {
+    match Plan::read(request.headers().get_all(HEADER)) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(plan)) => call::carry(Arc::new(plan), next.run(request)).await,
+        Err(error) => Failure::from(error).into_response(),
+    }
+}
