@@ -95,6 +95,8 @@ pub struct Limits {
     pub idle_timeout_seconds: u64,
     /// How long a stream waits for a store or Redis that is away, in seconds.
     pub outage_patience_seconds: u64,
+    /// How long a gateway has for a commit before another one may take it over, in seconds.
+    pub commit_lease_seconds: u64,
     /// How long an open upload is kept after its last change, in seconds.
     pub upload_expiry_seconds: u64,
     /// How long a shutdown waits for running streams, in seconds.
@@ -264,6 +266,7 @@ impl Default for Limits {
             stream_window: ByteSize(256 * 1024),
             idle_timeout_seconds: 60,
             outage_patience_seconds: 30,
+            commit_lease_seconds: 90,
             upload_expiry_seconds: 24 * 60 * 60,
             drain_seconds: 20,
         }
@@ -302,6 +305,7 @@ impl Limits {
         let times = [
             ("idle_timeout_seconds", self.idle_timeout_seconds),
             ("outage_patience_seconds", self.outage_patience_seconds),
+            ("commit_lease_seconds", self.commit_lease_seconds),
             ("upload_expiry_seconds", self.upload_expiry_seconds),
             ("drain_seconds", self.drain_seconds),
         ];
@@ -309,6 +313,13 @@ impl Limits {
             if !(1..=Self::LONGEST_SECONDS).contains(&seconds) {
                 return refuse(key, "must be between 1 second and a year".into());
             }
+        }
+        if self.commit_lease_seconds <= self.outage_patience_seconds {
+            return refuse(
+                "commit_lease_seconds",
+                "must be longer than outage_patience_seconds, for which a committer may hold on"
+                    .into(),
+            );
         }
         if self.memory_budget.0 < Self::LEAST_MEMORY_BUDGET {
             let least = ByteSize(Self::LEAST_MEMORY_BUDGET);

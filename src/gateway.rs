@@ -68,6 +68,9 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long a stream is held while a store or the state store is away.
     pub outage_patience: Duration,
+    /// How long one committer has before another may begin: longer than the store's slowest answer and the patience
+    /// with it.
+    pub commit_lease: Duration,
     /// How long an OPEN upload is kept after its last change.
     pub upload_expiry: Duration,
 }

@@ -220,6 +220,7 @@ fn settings(limits: &Limits) -> Settings {
         max_message_size: limits.max_message_size.0,
         idle_timeout: Duration::from_secs(limits.idle_timeout_seconds),
         outage_patience: Duration::from_secs(limits.outage_patience_seconds),
+        commit_lease: Duration::from_secs(limits.commit_lease_seconds),
         upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),
     }
 }

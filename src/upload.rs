@@ -189,6 +189,11 @@ pub enum Event {
         /// The size of the whole file in bytes, now that it is known.
         file_size: u64,
     },
+    /// The committer gives up for now: from the end of this lease, the rest of its own, somebody else may go on.
+    CommitSuspended {
+        /// What is left of its right.
+        lease: Lease,
+    },
     /// The committer finds parts missing, before it asked the store for anything.
     CommitReopened,
     /// The object was verified in the store, whoever committed it there.
@@ -261,6 +266,14 @@ impl Upload {
                 self.file.file_size = Some(file_size);
                 Phase::Committing
             }
+            (Phase::Committing, Event::CommitSuspended { lease }) => {
+                let held = self.lease.filter(|held| held.holder == lease.holder);
+                if held.is_none_or(|held| held.until <= lease.until) {
+                    return Ok(Applied::Same);
+                }
+                self.lease = Some(lease);
+                Phase::Committing
+            }
             (Phase::Committing, Event::CommitReopened) => {
                 self.lease = None;
                 Phase::Open
@@ -286,10 +299,11 @@ impl Upload {
             }
             (Phase::Aborted, Event::Refused | Event::Abandoned) => return Ok(Applied::Same),
             (
-                Phase::Committing | Phase::Complete | Phase::Aborted,
+                Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
                 Event::SessionStarted { .. }
                 | Event::SessionReplaced { .. }
                 | Event::CommitStarted { .. }
+                | Event::CommitSuspended { .. }
                 | Event::CommitReopened
                 | Event::Committed { .. }
                 | Event::Refused

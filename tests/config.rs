@@ -190,6 +190,10 @@ fn what_cannot_work_is_refused_by_its_key() {
             "limits.idle_timeout_seconds",
         ),
         (
+            "[limits]\noutage_patience_seconds = 90".into(),
+            "limits.commit_lease_seconds",
+        ),
+        (
             "[limits]\nmemory_budget = '1MiB'".into(),
             "limits.memory_budget",
         ),

@@ -68,14 +68,17 @@ fn upload(phase: Phase) -> Upload {
 
 /// A commit that begins at `now` milliseconds, for ten of them.
 fn commit(now: u64) -> Event {
-    let lease = Lease {
-        holder: WriterTag::random(),
-        until: Timestamp(now + 10),
-    };
     Event::CommitStarted {
-        lease,
+        lease: lease_until(now + 10),
         now: Timestamp(now),
         file_size: 7,
+    }
+}
+
+fn lease_until(until: u64) -> Lease {
+    Lease {
+        holder: WriterTag::random(),
+        until: Timestamp(until),
     }
 }
 
@@ -92,7 +95,7 @@ fn object() -> Object {
 #[test]
 fn every_event_in_every_phase_does_what_the_table_says() {
     use Phase::{Aborted, Committing, Complete, Open};
-    let table: [(Event, Row); 7] = [
+    let table: [(Event, Row); 8] = [
         (
             Event::SessionStarted {
                 session: "x".into(),
@@ -109,6 +112,12 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         (
             commit(100),
             [Some(Committing), Some(Committing), None, None],
+        ),
+        (
+            Event::CommitSuspended {
+                lease: lease_until(100),
+            },
+            [None, Some(Committing), None, None],
         ),
         (Event::CommitReopened, [Some(Open), Some(Open), None, None]),
         (
@@ -164,6 +173,29 @@ fn one_commits_at_a_time_until_its_lease_ends() {
     assert_eq!(upload.apply(commit(15)), Err(Rejected(Phase::Committing)));
     assert_eq!(upload, held);
     assert_eq!(upload.apply(commit(20)), Ok(Applied::Changed));
+}
+
+#[test]
+fn a_committer_that_gives_up_shortens_its_own_lease_and_no_other() {
+    let mut upload = upload(Phase::Open);
+    upload.apply(commit(10)).unwrap();
+    let suspended = |lease| Event::CommitSuspended { lease };
+    let held = upload.lease.unwrap();
+    for lease in [
+        lease_until(12),
+        Lease {
+            until: Timestamp(25),
+            ..held
+        },
+    ] {
+        assert_eq!(upload.apply(suspended(lease)), Ok(Applied::Same));
+        assert_eq!(upload.lease, Some(held));
+    }
+    let until = Timestamp(12);
+    let shorter = suspended(Lease { until, ..held });
+    assert_eq!(upload.apply(shorter), Ok(Applied::Changed));
+    assert_eq!(upload.apply(commit(11)), Err(Rejected(Phase::Committing)));
+    assert_eq!(upload.apply(commit(12)), Ok(Applied::Changed));
 }
 
 #[test]

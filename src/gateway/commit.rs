@@ -10,13 +10,10 @@ use std::{
 
 use super::{Fence, Gateway, Storage, part::new_object, receive::digest_so_far};
 use crate::{
-    blobs::{Commit, Session, StoredObject, StoredPart},
+    blobs::{Commit, OPERATION_TIMEOUT, Session, StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
-    upload::{Event, FileDigest, Lease, Md5, Object, Phase, Upload, WriterTag},
+    upload::{Applied, Event, FileDigest, Lease, Md5, Object, Phase, Upload, WriterTag},
 };
-
-/// How long one committer has: longer than the store's slowest answer and the patience with it.
-const LEASE: Duration = Duration::from_secs(90);
 
 /// How often a commit that somebody else has begun is looked at.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -34,7 +31,7 @@ impl Gateway {
         let now = self.clock.now();
         let lease = Lease {
             holder: WriterTag::random(),
-            until: now.plus(LEASE),
+            until: now.plus(self.settings.commit_lease),
         };
         self.transition(
             upload,
@@ -53,31 +50,23 @@ impl Gateway {
             return Err(missing(upload, file_size, is_recorded));
         }
         let storage = self.storages.get(&upload.storage_id)?;
-        let md5 = digest_so_far(upload)?.map(FileDigest::finish);
-        if let (Some(promised), Some(received)) = (upload.promised_md5(), md5)
-            && promised != received
-        {
-            return Err(self
-                .refuse(upload, digest_mismatch(promised, received))
-                .await);
-        }
+        let md5 = match received_md5(upload) {
+            Ok(md5) => md5,
+            Err(error) if error.kind() == Kind::DataLoss => {
+                return Err(self.refuse(upload, error).await);
+            }
+            Err(error) => return Err(error),
+        };
         // A commit whose answer was lost may still be at work: until it is over, what is not there is not lost.
         let unanswered = AtomicBool::new(false);
         let make = || async {
-            let made = self.make_object(&storage, upload, md5).await;
-            match made {
-                Err(error)
-                    if error.reason() == Reason::SessionLost
-                        && unanswered.load(Ordering::Relaxed) =>
-                {
-                    Err(Error::store_unavailable(error))
+            let made = self.make_object(&storage, upload, md5, &unanswered).await;
+            made.map_err(|error| match error.reason() {
+                Reason::SessionLost if unanswered.load(Ordering::Relaxed) => {
+                    Error::store_unavailable(error)
                 }
-                made => {
-                    let passing = made.as_ref().is_err_and(Error::is_retryable);
-                    unanswered.fetch_or(passing, Ordering::Relaxed);
-                    made
-                }
-            }
+                _ => error,
+            })
         };
         match self.patience.hold(make).await {
             Ok(stored) => {
@@ -94,12 +83,40 @@ impl Gateway {
             Err(error) if error.kind() == Kind::FailedPrecondition => {
                 Err(self.refuse(upload, error).await)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                let at_work = unanswered.load(Ordering::Relaxed);
+                self.suspend(upload, lease.holder, at_work).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets whoever comes next go on with a commit that is given up: at once, or when a request that may still be
+    /// `at_work` in the store is over. Where it does not succeed, they wait for the end of the lease.
+    async fn suspend(&self, upload: &Upload, holder: WriterTag, at_work: bool) {
+        let mut suspended = upload.clone();
+        let times = self.times();
+        let until = if at_work {
+            times.now.plus(OPERATION_TIMEOUT)
+        } else {
+            times.now
+        };
+        let lease = Lease { holder, until };
+        if suspended.apply(Event::CommitSuspended { lease }) != Ok(Applied::Changed) {
+            return;
+        }
+        (suspended.updated_at, suspended.expires_at) = (times.now, times.expires_at);
+        // Without patience: the sender waits for its answer.
+        if let Err(error) = self.state.update(&suspended).await {
+            tracing::debug!(upload_id = %upload.id, %error, "the lease of a commit that failed goes on");
         }
     }
 
     /// Waits for a commit that somebody else has begun, and does it when they are gone.
     pub(super) async fn join_commit(&self, mut upload: Upload) -> Result<Upload> {
+        if upload.phase == Phase::Committing && self.find_made(&mut upload).await? {
+            return Ok(upload);
+        }
         loop {
             match (upload.phase, upload.lease) {
                 (Phase::Complete, _) => return Ok(upload),
@@ -129,6 +146,24 @@ impl Gateway {
         }
     }
 
+    /// Records the object that a committer has made and perhaps did not live to record. One that is not as it should be
+    /// is the committer's to refuse.
+    async fn find_made(&self, upload: &mut Upload) -> Result<bool> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        let key = upload.object_key.clone();
+        let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
+            return Ok(false);
+        };
+        let verified = self.verify(&storage, upload, found).await;
+        let (Ok(mut object), Ok(md5)) = (verified, received_md5(upload)) else {
+            return Ok(false);
+        };
+        object.md5 = md5.or(object.md5);
+        self.transition(upload, &Event::Committed { object }, Fence::Anybody)
+            .await?;
+        Ok(true)
+    }
+
     /// Ends an upload that can never become the object it was meant to be, and returns why.
     pub(super) async fn refuse(&self, upload: &mut Upload, why: Error) -> Error {
         if let Err(error) = self
@@ -149,6 +184,7 @@ impl Gateway {
         storage: &Storage,
         upload: &Upload,
         md5: Option<Md5>,
+        unanswered: &AtomicBool,
     ) -> Result<StoredObject> {
         let Some(id) = &upload.session else {
             return self
@@ -169,11 +205,13 @@ impl Gateway {
         };
         // A store without sessions (Azure) lists the parts of a finished object, too: nothing to commit again.
         compare(upload, &stored)?;
-        match storage
-            .store
-            .commit(&session, &new_object(upload, md5), &parts)
-            .await?
-        {
+        let before = unanswered.swap(true, Ordering::Relaxed);
+        let object = new_object(upload, md5);
+        let committed = storage.store.commit(&session, &object, &parts).await;
+        if !committed.as_ref().is_err_and(Error::is_retryable) {
+            unanswered.store(before, Ordering::Relaxed);
+        }
+        match committed? {
             Commit::Done | Commit::SessionGone => self
                 .look(storage, upload)
                 .await?
@@ -195,6 +233,20 @@ impl Gateway {
                 .with("object_size", found.size));
         }
         Ok(Some(found))
+    }
+}
+
+/// The MD5 of the whole file, where it is known.
+///
+/// # Errors
+/// `DataLoss` when it is not the promised one.
+fn received_md5(upload: &Upload) -> Result<Option<Md5>> {
+    let received = digest_so_far(upload)?.map(FileDigest::finish);
+    match (upload.promised_md5(), received) {
+        (Some(promised), Some(received)) if promised != received => {
+            Err(digest_mismatch(promised, received))
+        }
+        _ => Ok(received),
     }
 }
 

@@ -137,7 +137,7 @@ impl Gateway {
     }
 
     /// The object is the upload's when it has its size and every digest or block that can be checked.
-    async fn verify(
+    pub(super) async fn verify(
         &self,
         storage: &Storage,
         upload: &Upload,

@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 use upload_gateway::{
     config::{AzureStorage, ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
@@ -194,17 +194,26 @@ pub fn s3_client(endpoint: &str, id: &str, secret: &str) -> aws_sdk_s3::Client {
 
 impl Conversation {
     /// Begins a stream with progress over `client`'s connection.
-    pub async fn begin(mut client: UploadServiceClient<Channel>) -> Self {
+    pub async fn begin(client: UploadServiceClient<Channel>) -> Self {
+        Self::begin_with(client, None).await.unwrap()
+    }
+
+    /// As [`Conversation::begin`], asking for faults.
+    pub async fn begin_with(
+        mut client: UploadServiceClient<Channel>,
+        faults: Option<&str>,
+    ) -> Result<Self, Status> {
         let (messages, queue) = mpsc::channel(4);
-        let progress = client
-            .upload_with_progress(ReceiverStream::new(queue))
-            .await
-            .unwrap()
-            .into_inner();
-        Self {
+        let mut request = Request::new(ReceiverStream::new(queue));
+        if let Some(faults) = faults {
+            let metadata = request.metadata_mut();
+            metadata.insert("x-upload-gateway-fault", faults.parse().unwrap());
+        }
+        let progress = client.upload_with_progress(request).await?.into_inner();
+        Ok(Self {
             messages: Some(messages),
             progress,
-        }
+        })
     }
 
     /// Sends one message; waits while the gateway reads nothing.

@@ -1,0 +1,32 @@
+//! Faults on demand, and what they prove: whatever is killed, lost or cut at whatever moment, an upload ends with exactly
+//! the bytes that were sent, or with an error that says so. Real Redis, a strict S3 server and Azurite.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+#[path = "../common/lib.rs"]
+mod common;
+
+mod kill;
+mod stores;
+
+/// Stamps each case for each store.
+macro_rules! for_each_store {
+    ($($case:ident),* $(,)?) => {
+        mod s3 { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::stores::s3().await else { return };
+                Box::pin(super::$case(stores)).await;
+            }
+        )* }
+        mod azure { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::stores::azure().await else { return };
+                Box::pin(super::$case(stores)).await;
+            }
+        )* }
+    };
+}
+
+pub(crate) use for_each_store;
