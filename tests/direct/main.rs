@@ -328,6 +328,8 @@ fn fault(method: &'static str, query: &'static str, status: u16, body: &'static 
         status,
         body,
         times: 1,
+        reaches_store: false,
+        then: Vec::new(),
     }
 }
 

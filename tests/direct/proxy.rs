@@ -23,6 +23,10 @@ pub(crate) struct Fault {
     pub(crate) body: &'static str,
     /// How often it is given.
     pub(crate) times: usize,
+    /// Whether the request goes to the store all the same, and it is the store's answer that is lost.
+    pub(crate) reaches_store: bool,
+    /// What is answered so from then on.
+    pub(crate) then: Vec<Self>,
 }
 
 /// Between clients and a store.
@@ -81,10 +85,15 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let query = head.uri.query().unwrap_or_default();
-    if let Some(fault) = shared.fault(head.method.as_str(), query) {
+    let fault = shared.fault(head.method.as_str(), query);
+    let instead = fault.map(|fault| {
         let status = StatusCode::from_u16(fault.status).unwrap();
-        return (status, fault.body).into_response();
-    }
+        (fault.reaches_store, (status, fault.body).into_response())
+    });
+    let instead = match instead {
+        Some((false, answer)) => return answer,
+        other => other.map(|(_, answer)| answer),
+    };
     let path = head.uri.path_and_query().unwrap().as_str();
     // The host is signed.
     assert!(head.headers.contains_key(HOST));
@@ -95,7 +104,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (status, headers) = (answer.status(), answer.headers().clone());
     let mut response = Response::new(Body::from(answer.bytes().await.unwrap()));
     (*response.status_mut(), *response.headers_mut()) = (status, headers);
-    response
+    instead.unwrap_or(response)
 }
 
 // === impl Shared ===
@@ -108,7 +117,8 @@ impl Shared {
         faults[index].times -= 1;
         let fault = faults[index].clone();
         if fault.times == 0 {
-            faults.remove(index);
+            let met = faults.remove(index);
+            faults.extend(met.then);
         }
         Some(fault)
     }

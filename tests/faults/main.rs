@@ -6,6 +6,17 @@
 #[path = "../common/lib.rs"]
 mod common;
 
+#[allow(dead_code, reason = "shared with the tests of signing")]
+#[path = "../signing/client.rs"]
+mod client;
+
+#[allow(dead_code, reason = "shared with the tests of direct uploads")]
+#[path = "../direct/proxy.rs"]
+mod proxy;
+
+mod answers;
+mod commit;
+mod header;
 mod kill;
 mod stores;
 

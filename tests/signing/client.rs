@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 
 use reqwest::Method;
-use tonic::{Status, transport::Channel};
+use tonic::{
+    Request, Status,
+    metadata::AsciiMetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 use upload_gateway::{
     proto::v1::{
         CompleteUploadRequest, CreateUploadRequest, FileMetadata, Part, PartRef, SignFinishRequest,
@@ -20,16 +25,43 @@ pub(crate) const PART: usize = 5 * 1024 * 1024;
 /// A client of the gateway and of the store.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(crate) signing: SigningServiceClient<Channel>,
+    pub(crate) signing: SigningServiceClient<InterceptedService<Channel, Faults>>,
     http: reqwest::Client,
+}
+
+/// What every call asks to go wrong.
+#[derive(Clone)]
+pub(crate) struct Faults(Option<AsciiMetadataValue>);
+
+impl Interceptor for Faults {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(faults) = &self.0 {
+            let metadata = request.metadata_mut();
+            metadata.insert("x-upload-gateway-fault", faults.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Client {
     pub(crate) async fn of(gateway: &TestGateway) -> Self {
+        Self::with_faults(gateway, Faults(None)).await
+    }
+
+    /// A client each of whose calls asks for `faults`.
+    #[allow(
+        dead_code,
+        reason = "not every program that has this client asks for faults"
+    )]
+    pub(crate) async fn asking_for(gateway: &TestGateway, faults: &str) -> Self {
+        Self::with_faults(gateway, Faults(Some(faults.parse().unwrap()))).await
+    }
+
+    async fn with_faults(gateway: &TestGateway, faults: Faults) -> Self {
+        let channel = Endpoint::new(gateway.grpc.clone()).unwrap();
+        let channel = channel.connect().await.unwrap();
         Self {
-            signing: SigningServiceClient::connect(gateway.grpc.clone())
-                .await
-                .unwrap(),
+            signing: SigningServiceClient::with_interceptor(channel, faults),
             http: reqwest::Client::new(),
         }
     }
