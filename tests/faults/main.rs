@@ -19,6 +19,7 @@ mod commit;
 mod header;
 mod kill;
 mod stores;
+mod takeover;
 
 /// Stamps each case for each store.
 macro_rules! for_each_store {
