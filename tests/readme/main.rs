@@ -27,6 +27,7 @@ use upload_gateway::{
     client::Client,
     config::{self, Config, Flags, S3Profile, StorageConfig},
     error::Kind,
+    faults::Plan,
     proto::{FILE_DESCRIPTOR_SET, v1::ListUploadsRequest, v1::Phase},
     status,
     upload::Md5,
@@ -85,6 +86,25 @@ async fn the_signing_lines_print_what_the_readme_shows_on_every_store() {
 #[tokio::test]
 async fn the_command_line_prints_what_the_readme_shows() {
     run_section("Command line", &TestGateway::start().await).await;
+}
+
+#[tokio::test]
+async fn the_fault_line_prints_what_the_readme_shows() {
+    if common::grpcurl().is_none() {
+        return;
+    }
+    let gateway = TestGateway::with(|config| {
+        config.faults.enabled = true;
+        config.faults.allow_in_this_environment = true;
+    });
+    run_section("Testing against faults", &gateway.await).await;
+    for row in table("Testing against faults") {
+        for fault in row[0].split(", ") {
+            let fault = fault.trim_matches('`');
+            let plan = Plan::parse(fault);
+            assert!(plan.is_ok(), "{fault} is not understood");
+        }
+    }
 }
 
 #[tokio::test]
