@@ -39,8 +39,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_inherits_what_its_call_carries_and_no_other_does() {
-        let task = carry(Arc::new(7_u8), async { inherit(async { carried::<u8>() }) }).await;
-        assert_eq!(tokio::spawn(task).await.unwrap().as_deref(), Some(&7));
+        let call = async { tokio::spawn(inherit(async { carried::<u8>() })).await };
+        let inherited = carry(Arc::new(7_u8), call).await.unwrap();
+        assert_eq!(inherited.as_deref(), Some(&7));
         assert_eq!(tokio::spawn(async { carried::<u8>() }).await.unwrap(), None);
     }
 

@@ -256,10 +256,7 @@ impl Upload {
                 if self.lease == Some(lease) {
                     return Ok(Applied::Same);
                 }
-                if self
-                    .lease
-                    .is_some_and(|held| held.holder != lease.holder && held.until > now)
-                {
+                if self.lease.is_some_and(|held| held.bars(&lease, now)) {
                     return Err(Rejected(self.phase));
                 }
                 self.lease = Some(lease);
@@ -267,8 +264,7 @@ impl Upload {
                 Phase::Committing
             }
             (Phase::Committing, Event::CommitSuspended { lease }) => {
-                let held = self.lease.filter(|held| held.holder == lease.holder);
-                if held.is_none_or(|held| held.until <= lease.until) {
+                if !self.lease.is_some_and(|held| held.outlasts(&lease)) {
                     return Ok(Applied::Same);
                 }
                 self.lease = Some(lease);
@@ -285,12 +281,7 @@ impl Upload {
                 Phase::Complete
             }
             // Who looks at the object need not know as much of it as who committed it.
-            (Phase::Complete, Event::Committed { object })
-                if self
-                    .object
-                    .as_ref()
-                    .is_some_and(|known| known.is_same(&object)) =>
-            {
+            (Phase::Complete, Event::Committed { object }) if self.is_made(&object) => {
                 return Ok(Applied::Same);
             }
             (Phase::Open | Phase::Committing, Event::Refused) | (Phase::Open, Event::Abandoned) => {
@@ -312,6 +303,11 @@ impl Upload {
         };
         self.phase = next;
         Ok(Applied::Changed)
+    }
+
+    fn is_made(&self, object: &Object) -> bool {
+        let known = self.object.as_ref();
+        known.is_some_and(|known| known.is_same(object))
     }
 
     /// The end, in bytes, of the contiguous prefix of committed parts.
@@ -368,6 +364,20 @@ impl Upload {
     /// Whether it still may become an object.
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Committing)
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Whether the holder of `other` must wait at that moment.
+    fn bars(&self, other: &Self, now: Timestamp) -> bool {
+        self.holder != other.holder && self.until > now
+    }
+
+    /// Whether `other` is a shorter one of the same holder.
+    fn outlasts(&self, other: &Self) -> bool {
+        self.holder == other.holder && self.until > other.until
     }
 }
 

@@ -190,10 +190,6 @@ fn what_cannot_work_is_refused_by_its_key() {
             "limits.idle_timeout_seconds",
         ),
         (
-            "[limits]\noutage_patience_seconds = 90".into(),
-            "limits.commit_lease_seconds",
-        ),
-        (
             "[limits]\nmemory_budget = '1MiB'".into(),
             "limits.memory_budget",
         ),
@@ -210,7 +206,6 @@ fn what_cannot_work_is_refused_by_its_key() {
             "limits.max_message_size",
         ),
         ("[redis]\nmode = 'sentinel'".into(), "redis.service_name"),
-        ("[faults]\nenabled = true".into(), "faults.enabled"),
         (
             "[rest]\ncors_origins = ['https://app.example/']".into(),
             "rest.cors_origins.0",
@@ -250,6 +245,19 @@ fn what_cannot_work_is_refused_by_its_key() {
         let (message, refused) = refusal(&text);
         assert_eq!(refused, key, "{text}: {message}");
     }
+}
+
+#[test]
+fn a_lease_is_longer_than_the_patience_it_covers() {
+    let (_, key) = refusal("[limits]\noutage_patience_seconds = 90");
+    assert_eq!(key, "limits.commit_lease_seconds");
+}
+
+#[test]
+fn faults_are_enabled_by_two_keys() {
+    assert_eq!(refusal("[faults]\nenabled = true").1, "faults.enabled");
+    let both = "[faults]\nenabled = true\nallow_in_this_environment = true";
+    assert!(load_text(both, &[]).unwrap().faults.enabled);
 }
 
 #[test]

@@ -242,6 +242,12 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         session().prop_map(|session| Event::SessionStarted { session }),
         prop::option::of(session()).prop_map(|session| Event::SessionReplaced { session }),
+        (holder.clone(), 0u64..40).prop_map(|(holder, until)| Event::CommitSuspended {
+            lease: Lease {
+                holder,
+                until: Timestamp(until),
+            },
+        }),
         (holder, 0u64..30).prop_map(|(holder, now)| Event::CommitStarted {
             lease: Lease {
                 holder,

@@ -58,11 +58,11 @@ const SIGNED: &[(&str, u32)] = &[
 ];
 
 /// Runs `case` with each fault of the table, on stores of its own; some side by side.
-async fn with_each<F: Future<Output = ()>>(
+async fn with_each<F: Future<Output = ()> + Send>(
     table: &[(&str, u32)],
     action: &str,
     stores: &Stores,
-    case: impl Fn(String, Stores) -> F,
+    case: impl Fn(String, Stores) -> F + Sync,
 ) {
     let faults = table.iter().flat_map(|&(call, times)| {
         (1..=times).map(move |nth| format!("{call}:nth={nth}:{action}"))

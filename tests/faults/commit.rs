@@ -171,12 +171,12 @@ async fn no_such_upload_while_an_earlier_commit_may_be_at_work_is_not_the_end() 
 
 async fn a_commit_that_was_not_sent_is_given_up_without_its_lease(stores: Stores) {
     let fault = "store.list_parts:times=1000:fail-before";
-    given_up_and_resumed(fault, stores).await;
+    Box::pin(given_up_and_resumed(fault, stores)).await;
 }
 
 async fn a_commit_that_is_given_up_and_succeeded_is_found_at_once(stores: Stores) {
     let fault = "store.commit:times=1000:fail-after, store.head:times=1000:fail-before";
-    given_up_and_resumed(fault, stores).await;
+    Box::pin(given_up_and_resumed(fault, stores)).await;
 }
 
 /// A commit that fails for longer than the gateway holds on, and is met again, with the usual lease.
