@@ -188,6 +188,7 @@ fn settings() -> Settings {
         max_message_size: 4 * MIB,
         idle_timeout: Duration::from_secs(10),
         outage_patience: Duration::from_secs(10),
+        commit_lease: Duration::from_secs(90),
         upload_expiry: Duration::from_secs(3600),
     }
 }
