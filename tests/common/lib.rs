@@ -33,7 +33,7 @@ pub use gateway::{
 pub use programs::{grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{RedisSentinels, redis_sentinels};
-pub use redis_server::{RedisBackend, private_redis, redis};
+pub use redis_server::{RedisBackend, private_redis, redis, try_query};
 pub use redis_tls::{RedisTls, redis_tls};
-pub use server::{Server, poll};
+pub use server::{free_port, poll, Server};
 pub use versitygw::{S3Backend, private_s3, s3};

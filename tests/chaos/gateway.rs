@@ -1,0 +1,168 @@
+//! One gateway: the built binary as a process of its own, which is started again whenever it ends.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    process::{Child, Command},
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::schedule::ProcessFault;
+
+/// How long a gateway may take to end after SIGTERM: the configured drain, its last words, and what a busy machine adds.
+const LONGEST_END: Duration = Duration::from_secs(crate::cluster::DRAIN_SECONDS + 5 + 15);
+
+/// What its log says once it serves.
+const IS_READY: &str = "grpc listening on";
+
+/// A gateway that is kept running.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    config: PathBuf,
+    log: PathBuf,
+    process: Mutex<Process>,
+}
+
+/// A process and how much of the log is of processes before it.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    log_before: usize,
+}
+
+/// What happened to a gateway, beside what was done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Incident {
+    /// It could not start: Redis was away.
+    NotStarted,
+    /// It ended while it served.
+    Crashed,
+    /// SIGTERM did not end it in time.
+    HungInDrain,
+    /// SIGTERM ended it with an error.
+    FailedInDrain,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Starts one with a configuration file; its output goes to `log`.
+    pub(crate) fn start(config: &Path, log: &Path) -> io::Result<Self> {
+        Ok(Self {
+            process: Mutex::new(spawn(config, log)?),
+            config: config.to_owned(),
+            log: log.to_owned(),
+        })
+    }
+
+    /// Does it, and has it running again afterwards.
+    pub(crate) async fn suffer(&self, fault: ProcessFault) -> io::Result<Option<Incident>> {
+        let mut process = self.process.lock().await;
+        let mut incident = None;
+        match fault {
+            ProcessFault::Kill(down) => {
+                process.child.kill().await?;
+                sleep(down).await;
+            }
+            ProcessFault::Terminate => incident = terminate(&mut process.child).await?,
+            ProcessFault::Pause(time) => {
+                signal(&process.child, "STOP").await?;
+                sleep(time).await;
+                signal(&process.child, "CONT").await?;
+                return Ok(None);
+            }
+        }
+        *process = spawn(&self.config, &self.log)?;
+        Ok(incident)
+    }
+
+    /// Starts it again if it has ended by itself.
+    pub(crate) async fn look_after(&self) -> io::Result<Option<Incident>> {
+        // Whoever makes it suffer starts it again.
+        let Ok(mut process) = self.process.try_lock() else {
+            return Ok(None);
+        };
+        if process.child.try_wait()?.is_none() {
+            return Ok(None);
+        }
+        let log = self.log();
+        let has_served = log
+            .get(process.log_before..)
+            .is_some_and(|log| log.contains(IS_READY));
+        sleep(Duration::from_millis(500)).await;
+        *process = spawn(&self.config, &self.log)?;
+        Ok(Some(if has_served {
+            Incident::Crashed
+        } else {
+            Incident::NotStarted
+        }))
+    }
+
+    /// Waits until it serves; false when it does not for a minute.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(60) {
+            let before = self.process.lock().await.log_before;
+            if self
+                .log()
+                .get(before..)
+                .is_some_and(|log| log.contains(IS_READY))
+            {
+                return true;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    /// Everything it has printed in all its lives.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+fn spawn(config: &Path, log: &Path) -> io::Result<Process> {
+    let output = File::options().append(true).create(true).open(log)?;
+    let log_before = usize::try_from(output.metadata()?.len()).unwrap_or(usize::MAX);
+    let child = Command::new(env!("CARGO_BIN_EXE_upload-gateway"))
+        .env_clear()
+        .arg("serve")
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok(Process { child, log_before })
+}
+
+async fn terminate(child: &mut Child) -> io::Result<Option<Incident>> {
+    signal(child, "TERM").await?;
+    match timeout(LONGEST_END, child.wait()).await {
+        Ok(ended) => {
+            let is_clean = ExitStatus::success(&ended?);
+            Ok((!is_clean).then_some(Incident::FailedInDrain))
+        }
+        Err(_) => {
+            child.kill().await?;
+            Ok(Some(Incident::HungInDrain))
+        }
+    }
+}
+
+/// Sends a signal; to a process that has ended, none.
+async fn signal(child: &Child, name: &str) -> io::Result<()> {
+    if let Some(id) = child.id() {
+        let kill = format!("kill -{name} {id}");
+        Command::new("sh").args(["-c", &kill]).status().await?;
+    }
+    Ok(())
+}

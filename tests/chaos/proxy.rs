@@ -1,0 +1,262 @@
+//! A TCP proxy that fails as ordered: cuts, resets, throttles, holds, swallows answers, or answers 503 itself.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+/// How long one server may take to accept a connection before the next one is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What an HTTP request may have before its body, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// An answer that S3's and Azure's clients understand.
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-ms-error-code: ServerBusy\r\n\
+    Content-Type: application/xml\r\nContent-Length: 61\r\nConnection: close\r\n\r\n\
+    <Error><Code>SlowDown</Code><Message>busy</Message></Error>  ";
+
+/// How connections fare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As if there were no proxy.
+    Pass,
+    /// So many bytes a second, each way of each connection.
+    Throttle(u32),
+    /// Nothing moves.
+    Hold,
+    /// What is sent arrives, answers do not: connections that had one are reset when the mode ends.
+    Silence,
+    /// Connections are reset as they are made; those from before go on.
+    Refuse,
+    /// So many per cent of the connections get the HTTP status 503; those from before are reset.
+    Unavailable(u8),
+}
+
+/// A port that leads to one server, or in turn to several.
+#[derive(Debug)]
+pub(crate) struct Link {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    servers: Vec<SocketAddr>,
+    /// Counts connections to the servers, which take turns.
+    turn: AtomicUsize,
+    accepted: AtomicU64,
+    mode: watch::Sender<Mode>,
+    cut: watch::Sender<Cut>,
+}
+
+/// The last order to cut.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Connections accepted before this one.
+    before: u64,
+    /// Every so many-th of them.
+    every: u64,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Answer,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Listens on `port` of 127.0.0.1; a connection goes to the next of `servers` that takes it.
+    pub(crate) async fn start(port: u16, servers: &[u16]) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let servers = servers.iter();
+        let shared = Arc::new(Shared {
+            servers: servers
+                .map(|port| (Ipv4Addr::LOCALHOST, *port).into())
+                .collect(),
+            turn: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            mode: watch::Sender::new(Mode::Pass),
+            cut: watch::Sender::new(Cut {
+                before: 0,
+                every: 1,
+            }),
+        });
+        Ok(Self {
+            address: listener.local_addr()?,
+            accepting: tokio::spawn(accept(listener, Arc::clone(&shared))),
+            shared,
+        })
+    }
+
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// How connections fare from now on.
+    pub(crate) fn set(&self, mode: Mode) {
+        if matches!(mode, Mode::Unavailable(_)) {
+            self.cut(1);
+        }
+        self.shared.mode.send_replace(mode);
+    }
+
+    /// Resets every so many-th of the present connections.
+    pub(crate) fn cut(&self, every: u64) {
+        let before = self.shared.accepted.load(Ordering::Relaxed);
+        self.shared.cut.send_replace(Cut { before, every });
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        // Fails when there are no more descriptors, and may do better a moment later.
+        let Ok((client, _)) = listener.accept().await else {
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { shared.serve(client, number).await });
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    async fn serve(&self, mut client: TcpStream, number: u64) {
+        let mode = *self.mode.borrow();
+        match mode {
+            Mode::Refuse => return reset(&client),
+            // A number that jumps about, so that any percentage is spread evenly.
+            Mode::Unavailable(percent) if number * 37 % 100 < u64::from(percent) => {
+                let _ = timeout(Duration::from_secs(30), answer_unavailable(&mut client)).await;
+                return;
+            }
+            _ => {}
+        }
+        let Some(mut server) = self.connect().await else {
+            return reset(&client);
+        };
+        let ended = {
+            let (from_client, to_client) = client.split();
+            let (from_server, to_server) = server.split();
+            let requests = self.copy(from_client, to_server, Direction::Request);
+            let answers = self.copy(from_server, to_client, Direction::Answer);
+            tokio::select! {
+                ended = async { tokio::try_join!(requests, answers) } => ended.is_ok(),
+                () = self.cut_off(number) => false,
+            }
+        };
+        if !ended {
+            reset(&client);
+            reset(&server);
+        }
+    }
+
+    async fn connect(&self) -> Option<TcpStream> {
+        for _ in &self.servers {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let server = self.servers[turn % self.servers.len()];
+            if let Ok(Ok(stream)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    async fn copy(
+        &self,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+        direction: Direction,
+    ) -> io::Result<()> {
+        let mut mode = self.mode.subscribe();
+        let mut piece = vec![0; 32 * 1024];
+        loop {
+            let length = from.read(&mut piece).await?;
+            if length == 0 {
+                return to.shutdown().await;
+            }
+            let now = *mode.borrow_and_update();
+            match now {
+                Mode::Throttle(rate) => {
+                    sleep(Duration::from_secs(1).mul_f64(length as f64 / f64::from(rate))).await;
+                }
+                Mode::Hold => {
+                    let _ = mode.wait_for(|mode| *mode != now).await;
+                }
+                Mode::Silence if direction == Direction::Answer => {
+                    let _ = mode.wait_for(|mode| *mode != now).await;
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                _ => {}
+            }
+            to.write_all(&piece[..length]).await?;
+        }
+    }
+
+    /// Ends when the connection with this number is to be cut.
+    async fn cut_off(&self, number: u64) {
+        let mut cut = self.cut.subscribe();
+        let mine = |cut: &Cut| number < cut.before && number % cut.every == 0;
+        let _ = cut.wait_for(mine).await;
+    }
+}
+
+/// Ends a connection so that the other side sees a reset.
+fn reset(stream: &TcpStream) {
+    // The other side may have been quicker.
+    let _ = stream.set_zero_linger();
+}
+
+/// Reads one HTTP request, as a server does, and answers 503.
+async fn answer_unavailable(client: &mut TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    let end = loop {
+        if let Some(at) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if client.read_buf(&mut head).await? == 0 || head.len() > MAX_HEAD {
+            return Ok(());
+        }
+    };
+    let text = String::from_utf8_lossy(&head[..end]).to_ascii_lowercase();
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim)
+    };
+    let length = value("content-length:").and_then(|length| length.parse::<u64>().ok());
+    if value("expect:").is_none() {
+        let missing = length
+            .unwrap_or_default()
+            .saturating_sub((head.len() - end) as u64);
+        tokio::io::copy(&mut client.take(missing), &mut tokio::io::sink()).await?;
+    }
+    client.write_all(UNAVAILABLE).await?;
+    client.shutdown().await
+}

@@ -1,0 +1,144 @@
+//! Redis in each of its set-ups, and what can happen to it.
+
+use std::{mem, time::Duration};
+
+use tokio::time::sleep;
+
+use crate::{
+    common::{self, RedisCluster, RedisSentinels, Server},
+    schedule::{ProcessFault, Topology},
+};
+
+/// The servers that keep the state.
+#[derive(Debug)]
+pub(crate) enum RedisServers {
+    /// One server.
+    Single(Server),
+    /// A primary, a replica, and Sentinels.
+    Sentinel(RedisSentinels),
+    /// Three primaries.
+    Cluster(RedisCluster),
+}
+
+// === impl RedisServers ===
+
+impl RedisServers {
+    /// Starts what `topology` says; none where Redis is not installed.
+    pub(crate) fn start(topology: Topology) -> Option<Self> {
+        Some(match topology {
+            Topology::Single => Self::Single(common::private_redis(&[])?.0),
+            Topology::Sentinel => Self::Sentinel(common::redis_sentinels()?),
+            Topology::Cluster => Self::Cluster(common::redis_cluster()?),
+        })
+    }
+
+    /// The part of a gateway's configuration that leads here; to a single server through `port`.
+    pub(crate) fn configuration(&self, port: u16) -> String {
+        let list = |urls: &[String]| format!("{urls:?}");
+        match self {
+            Self::Single(_) => format!("redis_url = \"redis://127.0.0.1:{port}\"\n"),
+            Self::Sentinel(set) => format!(
+                "redis_url = \"{}\"\nredis.mode = \"sentinel\"\nredis.service_name = \"{}\"\nredis.nodes = {}\n",
+                set.urls[0],
+                set.name,
+                list(&set.urls[1..])
+            ),
+            Self::Cluster(cluster) => format!(
+                "redis_url = \"{}\"\nredis.mode = \"cluster\"\nredis.nodes = {}\n",
+                cluster.urls[0],
+                list(&cluster.urls[1..])
+            ),
+        }
+    }
+
+    /// The ports of the servers that hold data.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        match self {
+            Self::Single(server) => vec![server.port()],
+            Self::Sentinel(set) => vec![set.primary.port(), set.replica.port()],
+            Self::Cluster(cluster) => cluster.nodes.iter().map(Server::port).collect(),
+        }
+    }
+
+    /// Does it to the server with this number.
+    pub(crate) async fn suffer(&mut self, number: usize, fault: ProcessFault) {
+        let server = self.server(number);
+        match fault {
+            ProcessFault::Kill(down) => {
+                server.kill();
+                sleep(down).await;
+                tokio::task::block_in_place(|| server.restart());
+            }
+            ProcessFault::Terminate => {
+                tokio::task::block_in_place(|| {
+                    server.stop();
+                    server.restart();
+                });
+            }
+            ProcessFault::Pause(time) => {
+                server.pause();
+                sleep(time).await;
+                server.resume();
+            }
+        }
+        if let Self::Sentinel(set) = self {
+            tokio::task::block_in_place(|| know_the_primary(set));
+        }
+    }
+
+    /// Removes everything.
+    pub(crate) async fn flush(&self) {
+        for port in self.ports() {
+            // A replica refuses, and follows its primary.
+            let _: redis::RedisResult<()> =
+                common::try_query(&url(port), redis::cmd("FLUSHALL").arg("SYNC"));
+        }
+    }
+
+    /// Makes the replica the primary, without what was written in the last `cut_off`.
+    pub(crate) async fn fail_over(&mut self, cut_off: Duration) {
+        let Self::Sentinel(set) = self else {
+            return;
+        };
+        tokio::task::block_in_place(|| know_the_primary(set));
+        // Nobody listens on port 1. The Sentinels put this right, but later than it takes.
+        let nowhere = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).to_owned();
+        let _: redis::RedisResult<()> = common::try_query(&url(set.replica.port()), &nowhere);
+        sleep(cut_off).await;
+        tokio::task::block_in_place(|| {
+            set.fail_over();
+            set.primary.restart();
+            know_the_primary(set);
+        });
+    }
+
+    /// What its servers have printed.
+    pub(crate) fn logs(&self) -> Vec<(String, String)> {
+        let servers: Vec<&Server> = match self {
+            Self::Single(server) => vec![server],
+            Self::Sentinel(set) => vec![&set.primary, &set.replica],
+            Self::Cluster(cluster) => cluster.nodes.iter().collect(),
+        };
+        let log = |server: &Server| (format!("redis-{}.log", server.port()), server.log());
+        servers.into_iter().map(log).collect()
+    }
+
+    fn server(&mut self, number: usize) -> &mut Server {
+        match self {
+            Self::Single(server) => server,
+            Self::Sentinel(set) => &mut set.primary,
+            Self::Cluster(cluster) => &mut cluster.nodes[number],
+        }
+    }
+}
+
+/// Puts the servers into the places that the Sentinels give them.
+fn know_the_primary(set: &mut RedisSentinels) {
+    if set.primary_port() == set.replica.port() {
+        mem::swap(&mut set.primary, &mut set.replica);
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
+}

@@ -1,0 +1,184 @@
+//! What a run came to, in numbers.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use crate::{
+    check::Stored,
+    cluster::Cluster,
+    schedule::{Fault, ProcessFault, Topology},
+    senders::{Outcome, Sent, reason},
+    uploads::Course,
+};
+
+/// The numbers of a run.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// What made the schedule.
+    pub(crate) seed: u64,
+    /// How Redis was set up.
+    pub(crate) topology: Topology,
+    /// From the beginning to the last sender's end.
+    pub(crate) time: Duration,
+    uploads: BTreeMap<Course, Tally>,
+    errors: BTreeMap<String, usize>,
+    retries: BTreeMap<String, usize>,
+    faults: BTreeMap<&'static str, usize>,
+    incidents: BTreeMap<String, usize>,
+    opened_again: usize,
+    went_back: usize,
+    longest_pause: (Duration, usize),
+    stored_bytes: u64,
+    open_sessions: usize,
+}
+
+/// The uploads of one course.
+#[derive(Debug, Default)]
+struct Tally {
+    all: usize,
+    stored: usize,
+    told: usize,
+    hung: usize,
+}
+
+// === impl Report ===
+
+impl Report {
+    pub(crate) fn new(
+        seed: u64,
+        topology: Topology,
+        time: Duration,
+        cluster: &Cluster,
+        stored: &Stored,
+        sent: &[Sent],
+    ) -> Self {
+        let mut report = Self {
+            seed,
+            topology,
+            time,
+            uploads: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            incidents: BTreeMap::new(),
+            opened_again: 0,
+            went_back: 0,
+            longest_pause: (Duration::ZERO, 0),
+            stored_bytes: 0,
+            open_sessions: stored.open_sessions.len(),
+        };
+        for sent in sent {
+            report.count(sent);
+        }
+        for fault in cluster.faults() {
+            *report.faults.entry(name(fault)).or_default() += 1;
+        }
+        for (_, incident) in cluster.incidents() {
+            let count = report.incidents.entry(format!("{incident:?}"));
+            *count.or_default() += 1;
+        }
+        report
+    }
+
+    fn count(&mut self, sent: &Sent) {
+        let tally = self.uploads.entry(sent.upload.course).or_default();
+        tally.all += 1;
+        let any = |is: fn(&Outcome) -> bool| sent.outcomes.iter().any(is);
+        if any(|outcome| matches!(outcome, Outcome::Stored(_))) {
+            tally.stored += 1;
+            self.stored_bytes += sent.upload.size as u64;
+        } else if any(|outcome| matches!(outcome, Outcome::Hung)) {
+            tally.hung += 1;
+        } else {
+            tally.told += 1;
+        }
+        for outcome in &sent.outcomes {
+            if let Outcome::Told(error) = outcome {
+                *self.errors.entry(reason(error)).or_default() += 1;
+            }
+        }
+        let journal = &sent.journal;
+        for (reason, count) in &journal.retries {
+            *self.retries.entry(reason.clone()).or_default() += count;
+        }
+        self.opened_again += journal.opened.saturating_sub(1);
+        self.went_back += journal.went_back.len();
+        self.longest_pause = self
+            .longest_pause
+            .max((journal.longest_pause, sent.upload.number));
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seed, redis) = (self.seed, self.topology.name());
+        let seconds = self.time.as_secs_f64();
+        writeln!(formatter, "seed {seed}, redis {redis}, {seconds:.0} s")?;
+        writeln!(
+            formatter,
+            "  {:<22}{:>8}{:>10}{:>12}{:>10}",
+            "uploads", "all", "complete", "told error", "no answer"
+        )?;
+        for (course, tally) in &self.uploads {
+            let Tally {
+                all,
+                stored,
+                told,
+                hung,
+            } = tally;
+            let course = format!("{course:?}");
+            writeln!(
+                formatter,
+                "  {course:<22}{all:>8}{stored:>10}{told:>12}{hung:>10}"
+            )?;
+        }
+        let (pause, number) = self.longest_pause;
+        let mebibytes = self.stored_bytes as f64 / f64::from(1 << 20);
+        writeln!(formatter, "  faults            {}", list(&self.faults))?;
+        writeln!(formatter, "  incidents         {}", list(&self.incidents))?;
+        writeln!(formatter, "  errors            {}", list(&self.errors))?;
+        writeln!(formatter, "  retries           {}", list(&self.retries))?;
+        writeln!(formatter, "  opened again      {}", self.opened_again)?;
+        writeln!(formatter, "  went back         {}", self.went_back)?;
+        writeln!(
+            formatter,
+            "  longest pause     {:.1} s, of upload {number}",
+            pause.as_secs_f64()
+        )?;
+        writeln!(
+            formatter,
+            "  stored            {mebibytes:.0} MiB, {:.1} MiB/s",
+            mebibytes / seconds
+        )?;
+        writeln!(formatter, "  sessions left     {}", self.open_sessions)
+    }
+}
+
+fn list<K: fmt::Display>(counts: &BTreeMap<K, usize>) -> String {
+    let all: Vec<String> = counts
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    match all.is_empty() {
+        true => "none".into(),
+        false => all.join(", "),
+    }
+}
+
+fn name(fault: Fault) -> &'static str {
+    use crate::proxy::Mode;
+    match fault {
+        Fault::Gateway(_, ProcessFault::Kill(_)) => "gateways killed",
+        Fault::Gateway(_, ProcessFault::Terminate) => "gateways terminated",
+        Fault::Gateway(_, ProcessFault::Pause(_)) => "gateways paused",
+        Fault::Redis(_, ProcessFault::Pause(_)) => "redis paused",
+        Fault::Redis(..) => "redis killed",
+        Fault::Flush => "redis flushed",
+        Fault::FailOver(_) => "redis failed over",
+        Fault::Cut(..) => "cuts",
+        Fault::Link(_, Mode::Throttle(_), _) => "throttled links",
+        Fault::Link(_, Mode::Silence, _) => "swallowed answers",
+        Fault::Link(_, Mode::Refuse, _) => "refusing links",
+        Fault::Link(_, Mode::Unavailable(_), _) => "503s",
+        Fault::Link(_, Mode::Hold | Mode::Pass, _) => "held links",
+    }
+}
