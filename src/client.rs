@@ -9,7 +9,7 @@ mod direct;
 mod error;
 mod source;
 
-use std::{fmt, time::Duration};
+use std::{fmt, mem, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tonic::{
@@ -108,6 +108,8 @@ struct Known {
     resume_token: String,
     committed_size: u64,
     resumed_from: u64,
+    /// The gateway keeps no digest of the whole file.
+    lacks_digest: bool,
 }
 
 /// Waits between tries, and when to stop.
@@ -178,12 +180,16 @@ impl Client {
                 service: self.service.clone(),
                 target: &target,
                 options,
+                lacks_digest: known.lacks_digest,
             };
             let failure = match attempt.run(&mut feed, &mut known, &mut on_event).await {
                 Ok(upload) => return finish(feed, upload, &known).await,
                 Err(failure) => failure,
             };
-            if !failure.is_resumable() {
+            // Parts that went straight to the store have broken the chain of the digest, which only finish is told.
+            let finishes_without = failure.reason() == "DIGEST_UNKNOWN"
+                && !mem::replace(&mut known.lacks_digest, true);
+            if !finishes_without && !failure.is_resumable() {
                 return Err(failure);
             }
             known.learn(&failure);

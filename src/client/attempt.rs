@@ -28,6 +28,8 @@ pub(super) struct Attempt<'a> {
     pub(super) service: UploadServiceClient<Channel>,
     pub(super) target: &'a Target,
     pub(super) options: &'a UploadOptions,
+    /// Do not have the digest of the whole file checked.
+    pub(super) lacks_digest: bool,
 }
 
 // === impl Attempt ===
@@ -94,10 +96,11 @@ impl Attempt<'_> {
         upload: &Upload,
     ) -> Result<(), ClientError> {
         let part_size = u64::try_from(upload.part_size).unwrap_or_default();
-        let keeps_digest = upload
-            .file
-            .as_ref()
-            .is_none_or(|file| !file.skip_file_digest);
+        let keeps_digest = !self.lacks_digest
+            && upload
+                .file
+                .as_ref()
+                .is_none_or(|file| !file.skip_file_digest);
         let begin = Instant::now();
         let mut sent = 0;
         loop {

@@ -35,5 +35,5 @@ pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{RedisSentinels, redis_sentinels};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};
 pub use redis_tls::{RedisTls, redis_tls};
-pub use server::{free_port, poll, Server};
+pub use server::{Server, free_port, poll};
 pub use versitygw::{S3Backend, private_s3, s3};

@@ -1,7 +1,10 @@
 //! Both ways in, one upload.
 
+use std::io::Cursor;
+
 use upload_gateway::{
     blobs::{NewPart, Session},
+    client,
     proto::v1::{Phase, StepType},
     upload::{Md5, WriterTag},
 };
@@ -15,6 +18,7 @@ use super::{
 
 for_each_store!(
     signed_parts_are_followed_by_a_stream,
+    a_sender_with_a_digest_follows_signed_parts,
     a_stream_is_followed_by_signed_parts,
     a_stream_sends_signed_parts_again_that_it_overlaps,
     a_stream_finds_what_a_client_committed,
@@ -56,6 +60,21 @@ async fn signed_parts_are_followed_by_a_stream(stores: Stores) {
     assert!(read(&gateway, &upload).await == sent);
     // Not all bytes came this way, so the whole digest is not proven.
     assert_eq!(upload.object.unwrap().md5, "");
+}
+
+async fn a_sender_with_a_digest_follows_signed_parts(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(2 * PART + 9);
+    let step = client.create(file("film.mp4", &sent)).await.unwrap();
+    client.begin(&step).await;
+    client.put_part(&step.upload_id, 1, &sent).await;
+    let sender = client::Client::connect(&gateway.grpc).unwrap();
+    let source = client::Source::seekable(Cursor::new(sent.clone()));
+    let target = client::Target::Upload(step.upload_id);
+    let options = client::UploadOptions::default();
+    let uploaded = sender.upload(source, target, &options, |_| ()).await;
+    assert!(read(&gateway, &uploaded.unwrap().upload).await == sent);
 }
 
 async fn a_stream_is_followed_by_signed_parts(stores: Stores) {
