@@ -71,7 +71,13 @@ impl Gateway {
                 process.child.kill().await?;
                 sleep(down).await;
             }
-            ProcessFault::Terminate => incident = terminate(&mut process.child).await?,
+            ProcessFault::Terminate => {
+                let has_served = self.has_served(&process);
+                incident = terminate(&mut process.child).await?;
+                if incident.is_some() && !has_served {
+                    incident = Some(Incident::NotStarted);
+                }
+            }
             ProcessFault::Pause(time) => {
                 signal(&process.child, "STOP").await?;
                 sleep(time).await;
@@ -92,10 +98,7 @@ impl Gateway {
         if process.child.try_wait()?.is_none() {
             return Ok(None);
         }
-        let log = self.log();
-        let has_served = log
-            .get(process.log_before..)
-            .is_some_and(|log| log.contains(IS_READY));
+        let has_served = self.has_served(&process);
         sleep(Duration::from_millis(500)).await;
         *process = spawn(&self.config, &self.log)?;
         Ok(Some(if has_served {
@@ -109,17 +112,19 @@ impl Gateway {
     pub(crate) async fn is_ready(&self) -> bool {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(60) {
-            let before = self.process.lock().await.log_before;
-            if self
-                .log()
-                .get(before..)
-                .is_some_and(|log| log.contains(IS_READY))
-            {
+            if self.has_served(&*self.process.lock().await) {
                 return true;
             }
             sleep(Duration::from_millis(50)).await;
         }
         false
+    }
+
+    /// Whether the process has come so far as to serve.
+    fn has_served(&self, process: &Process) -> bool {
+        let log = self.log();
+        log.get(process.log_before..)
+            .is_some_and(|log| log.contains(IS_READY))
     }
 
     /// Everything it has printed in all its lives.

@@ -131,12 +131,18 @@ impl Sender {
                 None => vec![self.direct().await],
             },
             Course::Contested => {
-                let later = async {
+                let first = async {
+                    let ended = self.stream(by_file()).await;
+                    // The other one need not wait for a turn that does not come.
+                    self.position.send_replace(u64::MAX);
+                    ended
+                };
+                let second = async {
                     self.turn().await;
                     self.stream(by_file()).await
                 };
-                let (one, other) = tokio::join!(self.stream(by_file()), later);
-                vec![one, other]
+                let (first, second) = tokio::join!(first, second);
+                vec![first, second]
             }
         }
     }
