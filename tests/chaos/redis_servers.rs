@@ -27,7 +27,11 @@ impl RedisServers {
     pub(crate) fn start(topology: Topology) -> Option<Self> {
         Some(match topology {
             Topology::Single => Self::Single(common::private_redis(&[])?.0),
-            Topology::Sentinel => Self::Sentinel(common::redis_sentinels()?),
+            Topology::Sentinel => {
+                let mut set = common::redis_sentinels()?;
+                join(&mut set);
+                Self::Sentinel(set)
+            }
             Topology::Cluster => Self::Cluster(common::redis_cluster()?),
         })
     }
@@ -82,7 +86,7 @@ impl RedisServers {
             }
         }
         if let Self::Sentinel(set) = self {
-            tokio::task::block_in_place(|| know_the_primary(set));
+            tokio::task::block_in_place(|| join(set));
         }
     }
 
@@ -100,15 +104,13 @@ impl RedisServers {
         let Self::Sentinel(set) = self else {
             return;
         };
-        tokio::task::block_in_place(|| know_the_primary(set));
         // Nobody listens on port 1. The Sentinels put this right, but later than it takes.
-        let nowhere = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).to_owned();
-        let _: redis::RedisResult<()> = common::try_query(&url(set.replica.port()), &nowhere);
+        follow(&set.replica, 1);
         sleep(cut_off).await;
         tokio::task::block_in_place(|| {
             set.fail_over();
             set.primary.restart();
-            know_the_primary(set);
+            join(set);
         });
     }
 
@@ -132,11 +134,31 @@ impl RedisServers {
     }
 }
 
-/// Puts the servers into the places that the Sentinels give them.
-fn know_the_primary(set: &mut RedisSentinels) {
+/// Puts the servers into the places that the Sentinels give them, and waits until the replica has everything: a
+/// fail-over to one that never had is another thing.
+fn join(set: &mut RedisSentinels) {
     if set.primary_port() == set.replica.port() {
         mem::swap(&mut set.primary, &mut set.replica);
     }
+    let at_once = ["SET", "repl-diskless-sync-delay", "0"];
+    let _: redis::RedisResult<()> =
+        common::try_query(&url(set.primary.port()), redis::cmd("CONFIG").arg(&at_once));
+    follow(&set.replica, set.primary.port());
+    let is_joined = || {
+        let state: redis::RedisResult<String> = common::try_query(
+            &url(set.replica.port()),
+            redis::cmd("INFO").arg("replication"),
+        );
+        state
+            .is_ok_and(|state| state.contains("master_link_status:up"))
+            .then_some(())
+    };
+    common::poll(is_joined).expect("the replica follows the primary");
+}
+
+fn follow(replica: &Server, port: u16) {
+    let follow = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port).to_owned();
+    let _: redis::RedisResult<()> = common::try_query(&url(replica.port()), &follow);
 }
 
 fn url(port: u16) -> String {
