@@ -8,6 +8,7 @@ mod id;
 mod part;
 mod plan;
 pub mod policy;
+mod token;
 
 use std::{fmt, time::Duration};
 
@@ -18,6 +19,7 @@ pub use self::{
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
     part::{Claim, Claims, Part, Parts, WriterTag},
     plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
+    token::{Listed, Snapshot, Trail},
 };
 
 /// One upload: what is to be stored, where, how it is cut, and how far it has come.

@@ -1,0 +1,507 @@
+//! What a resume token says: enough of a record to rebuild its committed prefix from what lies in the store.
+//!
+//! As text about 900 bytes, whatever the number of parts: those are identified by a [`Trail`], which grows with each part
+//! at a constant cost.
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Claims, DigestState, FileMetadata, Fingerprint, Md5, Owner, Part, Parts, Phase, Plan,
+    Residence, Timestamp, Upload, UploadId, WriterTag,
+};
+
+/// The most runs of writers that one trail holds, 4 kB of them: after so many takeovers that each committed something a
+/// trail ends, and the parts behind it cannot be rebuilt.
+const MAX_RUNS: usize = 256;
+
+/// A record's committed prefix at one moment. Its fields are those of [`Upload`]; as text they have one letter each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// The upload.
+    #[serde(rename = "i")]
+    pub id: UploadId,
+    /// The record's version. A rebuilt record goes on from there, so that its versions are not taken for older ones.
+    #[serde(rename = "v")]
+    pub version: u64,
+    /// Who may use it.
+    #[serde(rename = "o")]
+    pub owner: Owner,
+    /// Until when.
+    #[serde(rename = "e")]
+    pub expires_at: Timestamp,
+    /// Where the parts are.
+    #[serde(rename = "s")]
+    pub storage_id: String,
+    /// The kind of that storage.
+    #[serde(rename = "r")]
+    pub residence: Residence,
+    /// The store's session, if one was begun.
+    #[serde(rename = "n")]
+    pub session: Option<String>,
+    /// The file.
+    #[serde(rename = "f")]
+    pub file: FileMetadata,
+    /// How it is cut.
+    #[serde(rename = "p")]
+    pub plan: Plan,
+    #[serde(rename = "k")]
+    object_key: String,
+    #[serde(rename = "x")]
+    fingerprint: Option<Fingerprint>,
+    #[serde(rename = "q")]
+    opaque_file_id: bool,
+    #[serde(rename = "c")]
+    created_at: Timestamp,
+    #[serde(rename = "t")]
+    trail: Trail,
+    /// The whole-file digest up to the end of the trail, where one is kept.
+    #[serde(rename = "d")]
+    digest: Option<DigestState>,
+}
+
+/// What identifies the parts of a committed prefix in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trail {
+    parts: u32,
+    size: u64,
+    mark: Mark,
+}
+
+/// A part as a store lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed<'a> {
+    /// What a commit would name it by.
+    pub receipt: &'a str,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What its receipt reads as, which is its MD5 on some stores.
+    pub md5: Option<Md5>,
+}
+
+/// How the parts are told from others of their numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mark {
+    /// A hash over their receipts, where the store keeps one part a number (S3), and whether every receipt reads as its
+    /// part's MD5.
+    Chain(ChainHash, bool),
+    /// Who put them, where their names tell (Azure): runs of a writer's bits, 0 for a client's own parts, and how many
+    /// parts in a row it put.
+    Writers(Vec<(u32, u32)>),
+}
+
+/// SHA-256 over the hash before and a part's number, size and receipt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+struct ChainHash([u8; 32]);
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// The snapshot of `upload`, as far as `trail` goes.
+    pub fn of(upload: &Upload, trail: &Trail) -> Self {
+        let last = upload.parts.get(trail.parts);
+        Self {
+            id: upload.id.clone(),
+            version: upload.version,
+            owner: upload.owner.clone(),
+            expires_at: upload.expires_at,
+            storage_id: upload.storage_id.clone(),
+            residence: upload.residence,
+            session: upload.session.clone(),
+            file: upload.file.clone(),
+            plan: upload.plan.clone(),
+            object_key: upload.object_key.clone(),
+            fingerprint: upload.fingerprint.clone(),
+            opaque_file_id: upload.opaque_file_id,
+            created_at: upload.created_at,
+            trail: trail.clone(),
+            digest: last.and_then(|part| part.digest.clone()),
+        }
+    }
+
+    /// The record, OPEN, with these parts; it expires as the snapshot does.
+    pub fn record(&self, parts: Vec<Part>, now: Timestamp) -> Upload {
+        Upload {
+            id: self.id.clone(),
+            version: self.version,
+            phase: Phase::Open,
+            file: self.file.clone(),
+            owner: self.owner.clone(),
+            storage_id: self.storage_id.clone(),
+            residence: self.residence,
+            object_key: self.object_key.clone(),
+            plan: self.plan.clone(),
+            fingerprint: self.fingerprint.clone(),
+            session: self.session.clone(),
+            writer: None,
+            lease: None,
+            parts: parts.into_iter().collect(),
+            claims: Claims::default(),
+            opaque_file_id: self.opaque_file_id,
+            object: None,
+            created_at: self.created_at,
+            updated_at: now,
+            expires_at: self.expires_at,
+        }
+    }
+
+    /// The end of the prefix in bytes.
+    pub fn size(&self) -> u64 {
+        self.trail.size
+    }
+
+    /// The MD5 of the first [`Snapshot::size`] bytes of the file, where it is known.
+    pub fn digest(&self) -> Option<&DigestState> {
+        self.digest.as_ref()
+    }
+
+    /// The parts of the prefix, taken from what the store has: `find` tells what it lists under a number, of this writer
+    /// where its parts have writers. All of them; or fewer, where that breaks no whole-file digest; or none.
+    pub fn parts_among<'a>(
+        &self,
+        find: impl Fn(u32, Option<WriterTag>) -> Option<Listed<'a>>,
+    ) -> Vec<Part> {
+        let writers = self.trail.writers();
+        let found = (1..=self.trail.parts).zip(writers);
+        let found = found.map_while(|(number, writer)| self.part(number, find(number, writer)?));
+        let mut parts: Vec<Part> = found.collect();
+        let is_whole = parts.len() == self.trail.parts as usize;
+        let is_kept = match &self.trail.mark {
+            Mark::Chain(hash, _) => {
+                let chained = parts.iter().fold(ChainHash::default(), ChainHash::next);
+                is_whole && chained == *hash
+            }
+            Mark::Writers(_) => is_whole || self.digest.is_none(),
+        };
+        if !is_kept {
+            return Vec::new();
+        }
+        if is_whole && let Some(last) = parts.last_mut() {
+            last.digest.clone_from(&self.digest);
+        }
+        parts
+    }
+
+    /// What is listed under a number, if it has the planned size.
+    fn part(&self, number: u32, listed: Listed<'_>) -> Option<Part> {
+        let span = self.plan.span(number)?;
+        let size = span.size.min(self.trail.size.checked_sub(span.offset)?);
+        let is_md5 = !matches!(self.trail.mark, Mark::Chain(_, false));
+        (listed.size == size).then(|| Part {
+            number,
+            offset: span.offset,
+            size,
+            md5: listed.md5.filter(|_| is_md5),
+            receipt: listed.receipt.to_owned(),
+            digest: None,
+        })
+    }
+}
+
+// === impl Trail ===
+
+impl Trail {
+    /// The trail of no parts.
+    pub fn new(residence: Residence) -> Self {
+        Self {
+            parts: 0,
+            size: 0,
+            mark: match residence {
+                Residence::AmazonS3 => Mark::Chain(ChainHash::default(), true),
+                Residence::AzureStorage => Mark::Writers(Vec::new()),
+            },
+        }
+    }
+
+    /// How many parts it identifies.
+    pub fn parts(&self) -> u32 {
+        self.parts
+    }
+
+    /// Goes on to the last of the committed parts; `writer_of` tells who put the part of a receipt, where that tells.
+    pub fn follow(&mut self, parts: &Parts, writer_of: impl Fn(&str) -> Option<WriterTag>) {
+        for number in self.parts + 1..=parts.committed() {
+            let added = parts
+                .get(number)
+                .is_some_and(|part| self.add(part, writer_of(&part.receipt)));
+            if !added {
+                return;
+            }
+        }
+    }
+
+    fn add(&mut self, part: &Part, writer: Option<WriterTag>) -> bool {
+        match &mut self.mark {
+            Mark::Chain(hash, is_md5) => {
+                *hash = hash.next(part);
+                *is_md5 &= part.md5.is_some_and(|md5| md5.to_hex() == part.receipt);
+            }
+            Mark::Writers(runs) => {
+                let bits = writer.map_or(0, WriterTag::bits);
+                let is_full = runs.len() == MAX_RUNS;
+                match runs.last_mut() {
+                    Some((last, count)) if *last == bits => *count += 1,
+                    _ if is_full => return false,
+                    _ => runs.push((bits, 1)),
+                }
+            }
+        }
+        self.parts = part.number;
+        self.size = part.offset + part.size;
+        true
+    }
+
+    /// The writers of the parts in a row, without an end where parts have none.
+    fn writers(&self) -> Box<dyn Iterator<Item = Option<WriterTag>> + '_> {
+        match &self.mark {
+            Mark::Chain(..) => Box::new(std::iter::repeat(None)),
+            Mark::Writers(runs) => Box::new(runs.iter().flat_map(|&(bits, count)| {
+                std::iter::repeat_n(WriterTag::from_bits(bits), count as usize)
+            })),
+        }
+    }
+}
+
+// === impl ChainHash ===
+
+impl ChainHash {
+    fn next(self, part: &Part) -> Self {
+        let hash = Sha256::new()
+            .chain_update(self.0)
+            .chain_update(part.number.to_be_bytes())
+            .chain_update(part.size.to_be_bytes())
+            .chain_update(&part.receipt);
+        Self(hash.finalize().into())
+    }
+}
+
+impl From<ChainHash> for String {
+    fn from(hash: ChainHash) -> Self {
+        STANDARD_NO_PAD.encode(hash.0)
+    }
+}
+
+impl TryFrom<String> for ChainHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = STANDARD_NO_PAD.decode(text).ok();
+        let hash = bytes.and_then(|bytes| bytes.try_into().ok());
+        hash.map(Self).ok_or("not a hash of 32 bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::upload::{FileDigest, MIB, PART_SIZE, StoreLimits, policy};
+
+    const LIMITS: StoreLimits = StoreLimits {
+        max_parts: 10_000,
+        max_part_size: 64 * MIB,
+        max_object_size: u64::MAX,
+        equal_parts: false,
+    };
+
+    /// An upload of unknown size on `residence` with parts of these writers; its file keeps a digest.
+    fn upload(residence: Residence, writers: &[u32]) -> Upload {
+        let id = UploadId::generate(None);
+        let plan = Plan::unknown(PART_SIZE, &LIMITS);
+        let part = |(number, &bits): (u32, &u32)| {
+            let (span, md5) = (plan.span(number).unwrap(), Md5::of(&number.to_be_bytes()));
+            Part {
+                number,
+                offset: span.offset,
+                size: span.size,
+                md5: Some(md5),
+                receipt: match residence {
+                    Residence::AmazonS3 => md5.to_hex(),
+                    Residence::AzureStorage => format!("{number} by {bits}"),
+                },
+                digest: Some(FileDigest::default().state()),
+            }
+        };
+        Upload {
+            version: 3,
+            phase: Phase::Open,
+            file: FileMetadata {
+                file_name: "später & mehr?.bin".into(),
+                file_mime: "application/octet-stream".into(),
+                file_id: Some(Md5::of(b"").to_string()),
+                ..FileMetadata::default()
+            },
+            owner: Owner {
+                tenant: "acme".into(),
+                subject: "service-accounts/renderer".into(),
+            },
+            storage_id: "media".into(),
+            residence,
+            object_key: policy::object_key("incoming/media", &id, "sp_ter___mehr_.bin"),
+            parts: (1..).zip(writers).map(part).collect(),
+            plan,
+            fingerprint: None,
+            // As long as those of AWS.
+            session: Some("s".repeat(128)),
+            writer: None,
+            lease: None,
+            claims: Claims::default(),
+            opaque_file_id: false,
+            object: None,
+            created_at: Timestamp(1_700_000_000_000),
+            updated_at: Timestamp(1_700_000_000_000),
+            expires_at: Timestamp(1_700_086_400_000),
+            id,
+        }
+    }
+
+    fn writer_of(receipt: &str) -> Option<WriterTag> {
+        let (_, bits) = receipt.split_once(" by ")?;
+        WriterTag::from_bits(bits.parse().unwrap())
+    }
+
+    fn snapshot(upload: &Upload) -> Snapshot {
+        let mut trail = Trail::new(upload.residence);
+        trail.follow(&upload.parts, writer_of);
+        Snapshot::of(upload, &trail)
+    }
+
+    /// What a store lists that holds the parts of `upload`, and only those.
+    fn listed(upload: &Upload, number: u32, writer: Option<WriterTag>) -> Option<Listed<'_>> {
+        let part = upload.parts.get(number)?;
+        (writer_of(&part.receipt) == writer).then_some(Listed {
+            receipt: &part.receipt,
+            size: part.size,
+            md5: part.md5.filter(|md5| md5.to_hex() == part.receipt),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_snapshot_survives_as_text_and_finds_its_parts(
+            writers in prop::collection::vec(0u32..3, 0..40),
+            azure: bool,
+        ) {
+            let residence = if azure { Residence::AzureStorage } else { Residence::AmazonS3 };
+            let upload = upload(residence, &writers);
+            let snapshot = snapshot(&upload);
+            let text = serde_json::to_vec(&snapshot).unwrap();
+            prop_assert_eq!(&serde_json::from_slice::<Snapshot>(&text).unwrap(), &snapshot);
+            prop_assert_eq!(snapshot.size(), upload.committed_size());
+            let parts = snapshot.parts_among(|number, writer| listed(&upload, number, writer));
+            prop_assert_eq!(parts.len(), writers.len());
+            let record = snapshot.record(parts, upload.updated_at);
+            for (found, part) in record.parts.iter().zip(upload.parts.iter()) {
+                prop_assert_eq!(&found.receipt, &part.receipt);
+                prop_assert_eq!(found.md5, part.md5.filter(|_| !azure));
+            }
+            let digest = |upload: &Upload| upload.parts.last_committed().map(|part| part.digest.clone());
+            prop_assert_eq!(digest(&record), digest(&upload));
+            prop_assert_eq!(Upload { parts: upload.parts.clone(), ..record }, upload);
+        }
+
+        #[test]
+        fn a_trail_that_follows_part_by_part_is_that_of_all_at_once(writers in prop::collection::vec(0u32..3, 1..40)) {
+            for residence in [Residence::AmazonS3, Residence::AzureStorage] {
+                let whole = upload(residence, &writers);
+                let mut trail = Trail::new(residence);
+                for count in 1..=writers.len() {
+                    let parts = whole.parts.iter().take(count).cloned().collect();
+                    trail.follow(&parts, writer_of);
+                }
+                prop_assert_eq!(trail, snapshot(&whole).trail);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_store_no_longer_has_is_not_rebuilt() {
+        for residence in [Residence::AmazonS3, Residence::AzureStorage] {
+            let upload = upload(residence, &[7, 7, 8, 8]);
+            let snapshot = snapshot(&upload);
+            let without = |missing: u32| {
+                let find =
+                    |number, writer| listed(&upload, number, writer).filter(|_| number != missing);
+                snapshot.parts_among(find).len()
+            };
+            // A part less, and the digest at the end of the others is not known.
+            assert_eq!(without(4), 0, "{residence:?}");
+            assert_eq!(without(1), 0, "{residence:?}");
+            let resized = snapshot.parts_among(|number, writer| {
+                let found = listed(&upload, number, writer)?;
+                let size = found.size - u64::from(number == 2);
+                Some(Listed { size, ..found })
+            });
+            assert_eq!(resized, []);
+        }
+    }
+
+    #[test]
+    fn a_shorter_prefix_is_kept_where_no_digest_is() {
+        let mut upload = upload(Residence::AzureStorage, &[7, 7, 8]);
+        let undigested = upload.parts.iter().map(|part| Part {
+            digest: None,
+            ..part.clone()
+        });
+        upload.parts = undigested.collect();
+        let find = |number, writer| listed(&upload, number, writer).filter(|_| number < 3);
+        assert_eq!(snapshot(&upload).parts_among(find).len(), 2);
+    }
+
+    #[test]
+    fn another_part_of_the_same_number_breaks_the_chain() {
+        let upload = upload(Residence::AmazonS3, &[0; 3]);
+        let other = Md5::of(b"other bytes").to_hex();
+        let replaced = snapshot(&upload).parts_among(|number, writer| {
+            let found = listed(&upload, number, writer)?;
+            Some(if number == 2 {
+                Listed {
+                    receipt: &other,
+                    ..found
+                }
+            } else {
+                found
+            })
+        });
+        assert_eq!(replaced, []);
+    }
+
+    #[test]
+    fn receipts_that_are_no_md5s_are_not_taken_for_them() {
+        let mut upload = upload(Residence::AmazonS3, &[0; 2]);
+        let encrypted = upload.parts.iter().map(|part| Part {
+            receipt: Md5::of(part.receipt.as_bytes()).to_hex(),
+            ..part.clone()
+        });
+        upload.parts = encrypted.collect();
+        let find = |number, _| {
+            let part = upload.parts.get(number)?;
+            let md5 = part.receipt.parse().ok();
+            Some(Listed {
+                receipt: &part.receipt,
+                size: part.size,
+                md5,
+            })
+        };
+        let parts = snapshot(&upload).parts_among(find);
+        assert_eq!(parts.len(), 2);
+        assert!(parts.iter().all(|part| part.md5.is_none()));
+    }
+
+    #[test]
+    fn the_text_stays_short_however_many_parts_and_takeovers_there_are() {
+        let many: Vec<u32> = (1..=5_000).collect();
+        let s3 = snapshot(&upload(Residence::AmazonS3, &many));
+        assert_eq!(s3.trail.parts(), 5_000);
+        assert!(serde_json::to_vec(&s3).unwrap().len() < 1_100);
+        let azure = snapshot(&upload(Residence::AzureStorage, &many));
+        assert_eq!(azure.trail.parts(), 256, "each part of its own writer");
+        assert_eq!(azure.size(), 256 * PART_SIZE);
+        assert!(serde_json::to_vec(&azure).unwrap().len() < 8_192);
+    }
+}
