@@ -57,6 +57,12 @@ pub trait BlobStore: Signer {
     /// also after [`BlobStore::abort`] and, with the parts it is made of, after [`BlobStore::commit`].
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>>;
 
+    /// The stream that put the part of a receipt, where receipts tell (Azure). A client's own part has none.
+    fn writer(&self, receipt: &str) -> Option<WriterTag> {
+        let _ = receipt;
+        None
+    }
+
     /// Makes the object of exactly `parts`, in this order. Repeating a commit that succeeded answers
     /// [`Commit::SessionGone`], or [`Commit::Done`] and the object is as it was.
     async fn commit(

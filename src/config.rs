@@ -6,6 +6,7 @@
 
 mod load;
 mod rest;
+mod resume_tokens;
 mod storage;
 mod values;
 
@@ -21,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 pub use self::{
     load::{ConfigError, Flags, from_process, load},
     rest::{PartDataForm, Rest},
+    resume_tokens::{ResumeTokenKey, ResumeTokens},
     storage::{AzureStorage, S3Profile, S3Storage, StorageConfig, StoreConfig},
     values::{ByteSize, CorsOrigin, Endpoint, Secret, SecretUrl},
 };
@@ -52,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the REST API answers.
     pub rest: Rest,
+    /// How resume tokens are sealed.
+    pub resume_tokens: ResumeTokens,
     /// What is logged.
     pub log: Log,
     /// How Redis is spoken to.
@@ -141,6 +145,10 @@ pub struct Redis {
     pub ca_file: Option<PathBuf>,
     /// Start although Redis may evict keys, that is, lose uploads (`maxmemory-policy` is not `noeviction`).
     pub allow_eviction: bool,
+    /// How many replicas must have a write before it counts. 0: none.
+    pub wait_replicas: u32,
+    /// How long they have for it, in milliseconds; then the state store counts as away.
+    pub wait_milliseconds: u64,
 }
 
 /// What a Redis URL is the address of.
@@ -194,6 +202,7 @@ impl Default for Config {
             auth: Auth::None,
             limits: Limits::default(),
             rest: Rest::default(),
+            resume_tokens: ResumeTokens::default(),
             log: Log::default(),
             redis: Redis::default(),
             embedded: Embedded::default(),
@@ -245,6 +254,7 @@ impl Config {
         self.limits.validate()?;
         self.redis.validate()?;
         self.faults.validate()?;
+        self.resume_tokens.validate()?;
         if let Err(problem) = EnvFilter::try_new(&self.log.filter) {
             return Err(ConfigError::new("log.filter", problem.to_string()));
         }
@@ -369,11 +379,16 @@ impl Default for Redis {
             key_prefix: "upload-gateway".into(),
             ca_file: None,
             allow_eviction: false,
+            wait_replicas: 0,
+            wait_milliseconds: 500,
         }
     }
 }
 
 impl Redis {
+    /// Redis takes 0 for ever, and a call is given up after 2 s.
+    const WAITS: RangeInclusive<u64> = 1..=1_000;
+
     fn validate(&self) -> Result<(), ConfigError> {
         if self.mode == RedisMode::Sentinel && self.service_name.is_none() {
             return Err(ConfigError::new(
@@ -391,6 +406,12 @@ impl Redis {
             return Err(ConfigError::new(
                 "redis.key_prefix",
                 "must not contain braces, which choose the slot of a cluster",
+            ));
+        }
+        if !Self::WAITS.contains(&self.wait_milliseconds) {
+            return Err(ConfigError::new(
+                "redis.wait_milliseconds",
+                "must be between 1 and 1000",
             ));
         }
         Ok(())

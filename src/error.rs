@@ -45,13 +45,16 @@ pub enum Kind {
 pub enum Reason {
     /// A field's value is refused; the violations name it.
     InvalidField,
+    /// The resume token is forged, expired, somebody else's or of another upload: open without it.
+    InvalidToken,
     /// A message came out of turn in the stream.
     InvalidSequence,
     /// A message's CRC32C is not that of its data, or the store received other bytes than were sent.
     ChecksumMismatch,
     /// The first offset, or a gap: continue at `expected_offset`.
     WrongOffset,
-    /// The state store lost acknowledged parts: continue at the lower `expected_offset`.
+    /// The state store lost the record or acknowledged parts: open again with the resume token, or continue at the lower
+    /// `expected_offset`.
     StateLost,
     /// The bytes go beyond the declared size.
     SizeExceeded,
@@ -297,6 +300,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidField => "INVALID_FIELD",
+            Self::InvalidToken => "INVALID_TOKEN",
             Self::InvalidSequence => "INVALID_SEQUENCE",
             Self::ChecksumMismatch => "CHECKSUM_MISMATCH",
             Self::WrongOffset => "WRONG_OFFSET",

@@ -11,16 +11,23 @@ mod hash;
 mod inspect;
 mod message;
 mod open;
+mod overlap;
 mod part;
 mod patience;
+mod rebuild;
 mod receive;
 mod search;
 mod session;
 mod signing;
 mod step;
 mod storage;
+mod token;
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +40,7 @@ pub use self::{
     signing::MAX_SIGNED_PARTS,
     step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
     storage::{Storage, Storages},
+    token::TokenKey,
 };
 use crate::{
     blobs::Session,
@@ -73,6 +81,9 @@ pub struct Settings {
     pub commit_lease: Duration,
     /// How long an OPEN upload is kept after its last change.
     pub upload_expiry: Duration,
+    /// The keys of resume tokens: the first seals, all open. None: a key made of the deployment's secret, which a state
+    /// store that is flushed while no gateway runs does not keep.
+    pub token_keys: Vec<TokenKey>,
 }
 
 /// Who calls.
@@ -120,7 +131,7 @@ pub struct Gateway {
     storages: Storages,
     settings: Settings,
     clock: Arc<dyn Clock>,
-    secret: Secret,
+    secret: RwLock<Secret>,
     patience: Patience,
     budget: Arc<Budget>,
     hasher: Hasher,
@@ -161,7 +172,7 @@ impl Gateway {
             storages,
             settings,
             clock,
-            secret,
+            secret: RwLock::new(secret),
             patience,
         })
     }
@@ -276,16 +287,36 @@ impl Gateway {
         .retry_after(Duration::from_secs(1))
     }
 
-    /// Whether the state store and every storage answer; the error names the first that does not.
+    /// Whether the state store and every storage answer; the error names the first that does not. A state store that was
+    /// flushed gets the deployment's secret back.
     ///
     /// # Errors
     /// What that one said.
     pub async fn check(&self) -> Result<()> {
         self.state.check().await?;
+        self.keep_secret().await?;
         for storage in self.storages.iter() {
             storage.store.check().await?;
         }
         Ok(())
+    }
+
+    /// Offers the secret again, so that all gateways have the same one also after the state store lost it.
+    async fn keep_secret(&self) -> Result<()> {
+        let own = self.secret();
+        let kept = self.state.secret(&own).await?;
+        if kept != own {
+            tracing::warn!(
+                "the state store has another secret: resume tokens without configured keys are void"
+            );
+            *self.secret.write().unwrap_or_else(PoisonError::into_inner) = kept;
+        }
+        Ok(())
+    }
+
+    fn secret(&self) -> Secret {
+        let secret = self.secret.read().unwrap_or_else(PoisonError::into_inner);
+        secret.clone()
     }
 
     /// Applies an event and stores the record. Where somebody else changed it in between, the event is applied to what
@@ -309,11 +340,15 @@ impl Gateway {
                     return Ok(());
                 }
                 Update::Conflict(current) => {
+                    if fence == Fence::Writer && current.version < upload.version {
+                        return Err(state_lost());
+                    }
                     if fence == Fence::Writer && current.writer != upload.writer {
                         return Err(taken_over());
                     }
                     *upload = *current;
                 }
+                Update::Missing if fence == Fence::Writer => return Err(state_lost()),
                 Update::Missing => return Err(Error::upload_not_found(&upload.id)),
             }
         }
@@ -342,7 +377,7 @@ impl Gateway {
     /// Ends a session that `why` kept out of the record; one that got there all the same is somebody's.
     async fn end_unrecorded(&self, upload: &Upload, session: &str, why: &Error) {
         // A lost answer tells nothing of what was recorded.
-        if why.is_retryable() {
+        if why.is_retryable() && why.reason() != Reason::StateLost {
             return;
         }
         let Ok(found) = self.state.get(&upload.id).await else {
@@ -384,6 +419,16 @@ fn taken_over() -> Error {
         Reason::TakenOver,
         "a newer stream has taken this upload over",
     )
+}
+
+/// The end of a stream whose record the state store lost, or has as it was before the stream opened it.
+fn state_lost() -> Error {
+    Error::new(
+        Kind::Unavailable,
+        Reason::StateLost,
+        "the state store lost what it had recorded; open again with the resume token",
+    )
+    .retry_after(Duration::from_millis(100))
 }
 
 /// A size that is bounded by the memory budget, as memory sizes are counted.

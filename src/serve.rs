@@ -21,8 +21,8 @@ use tonic::{
 pub use self::backends::{Backends, connect, connect_state, connect_storage};
 use self::health::Monitor;
 use crate::{
-    config::{Config, CorsOrigin, Limits, PartDataForm, Rest},
-    gateway::{Clock, Gateway, Settings},
+    config::{Config, CorsOrigin, Limits, PartDataForm, Rest, ResumeTokenKey},
+    gateway::{Clock, Gateway, Settings, TokenKey},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
@@ -87,7 +87,7 @@ impl Server {
         let gateway = Gateway::new(
             Arc::clone(&backends.state),
             backends.storages.clone(),
-            settings(&config.limits),
+            settings(config)?,
             Arc::new(SystemClock),
         );
         let gateway = Arc::new(gateway.await?);
@@ -211,8 +211,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-fn settings(limits: &Limits) -> Settings {
-    Settings {
+fn settings(config: &Config) -> Result<Settings, ServeError> {
+    let limits = &config.limits;
+    let token_key = |key: &ResumeTokenKey| {
+        let bytes = key.bytes().ok_or("a key of resume tokens is none")?;
+        Ok::<_, ServeError>(TokenKey::new(&key.id, &bytes))
+    };
+    let token_keys = config.resume_tokens.keys.iter().map(token_key);
+    Ok(Settings {
         memory_budget: limits.memory_budget.0,
         parts_in_flight: limits.parts_in_flight as usize,
         parts_in_flight_total: limits.parts_in_flight_total as usize,
@@ -222,7 +228,8 @@ fn settings(limits: &Limits) -> Settings {
         outage_patience: Duration::from_secs(limits.outage_patience_seconds),
         commit_lease: Duration::from_secs(limits.commit_lease_seconds),
         upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),
-    }
+        token_keys: token_keys.collect::<Result<_, _>>()?,
+    })
 }
 
 fn rest_settings(config: &Rest) -> Result<rest::Settings, ServeError> {

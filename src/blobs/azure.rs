@@ -62,7 +62,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    upload::{MIB, Md5, Part, Residence, StoreLimits},
+    upload::{MIB, Md5, Part, Residence, StoreLimits, WriterTag},
 };
 
 /// 50,000 blocks of at most 4,000 MiB: together 190.7 TiB.
@@ -233,6 +233,10 @@ impl BlobStore for AzureStore {
         let mut parts: Vec<_> = parts.into_values().collect();
         parts.sort_by_key(|part| part.number);
         Ok(Some(parts))
+    }
+
+    fn writer(&self, receipt: &str) -> Option<WriterTag> {
+        BlockId::from_base64(receipt)?.writer()
     }
 
     async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {

@@ -137,6 +137,12 @@ fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
         config.redis_url =
             Some(url.map_err(|problem: &str| ConfigError::new("redis_url_file", problem))?);
     }
+    for key in &mut config.resume_tokens.keys {
+        let path = format!("resume_tokens.keys.{}.key", key.id);
+        if let Some(text) = secret_of(&path, key.key.is_some(), &key.key_file)? {
+            key.key = Some(Secret::from(text.as_str()));
+        }
+    }
     for storage in &mut config.storage {
         let (key, secret, file) = match &mut storage.store {
             StoreConfig::S3(s3) => (

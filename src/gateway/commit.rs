@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Fence, Gateway, Storage, part::new_object, receive::digest_so_far};
+use super::{Fence, Gateway, Storage, part::new_object, receive::digest_so_far, state_lost};
 use crate::{
     blobs::{Commit, OPERATION_TIMEOUT, Session, StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
@@ -142,7 +142,7 @@ impl Gateway {
             tokio::time::sleep(JOIN_INTERVAL).await;
             let id = upload.id.clone();
             let found = self.patience.hold(|| self.state.get(&id)).await?;
-            upload = found.ok_or_else(|| Error::upload_not_found(&id))?;
+            upload = found.ok_or_else(state_lost)?;
         }
     }
 

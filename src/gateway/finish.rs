@@ -111,6 +111,7 @@ impl Receiver {
             offset: span.offset,
             bytes,
             is_last: true,
+            committed: 0,
             link,
         };
         let whole = self

@@ -1,5 +1,7 @@
 //! What a stream consists of, and what its sender is told.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
@@ -21,6 +23,8 @@ pub enum Message {
 pub struct Open {
     /// Which.
     pub target: Target,
+    /// The newest resume token of that upload; empty for none.
+    pub resume_token: String,
     /// Whether to give up the open upload that the same create finds.
     pub restart: bool,
 }
@@ -69,7 +73,7 @@ pub struct Observer {
 }
 
 /// How far a stream has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// The end of the committed prefix in bytes.
     pub committed_size: u64,
@@ -77,6 +81,8 @@ pub struct Counts {
     pub received_size: u64,
     /// Whether the commit has begun.
     pub committing: bool,
+    /// The resume token of the committed prefix; empty once the upload is finished.
+    pub resume_token: Arc<str>,
 }
 
 // === impl Open ===

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Fence, Gateway, Open, Storage, Target};
+use super::{Caller, Fence, Gateway, Open, Storage, Target, state_lost};
 use crate::{
-    error::{Error, Reason, Result},
+    error::{Error, Kind, Reason, Result},
     state::Creation,
     upload::{
-        Claims, Event, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge, Upload, UploadId,
-        WriterTag, policy,
+        Claims, Event, FileMetadata, Identity, Md5, Parts, Phase, Plan, Snapshot, TooLarge, Upload,
+        UploadId, WriterTag, policy,
     },
 };
 
@@ -30,18 +30,39 @@ pub(super) enum Opened {
 
 impl Gateway {
     /// Opens what a stream's first message names, and takes it over.
-    pub(super) async fn open(&self, caller: &Caller, open: Open) -> Result<Opened> {
-        match open.target {
-            Target::Upload(id) => self.open_known(caller, &id).await,
-            Target::File { file, storage_id } => {
+    pub(super) async fn open(
+        &self,
+        caller: &Caller,
+        open: Open,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Opened> {
+        match (open.target, snapshot) {
+            (Target::Upload(id), _) => self.open_known(caller, &id, snapshot).await,
+            // It names the upload that the same create made.
+            (Target::File { .. }, Some(snapshot)) => {
+                self.open_known(caller, &snapshot.id, Some(snapshot)).await
+            }
+            (Target::File { file, storage_id }, None) => {
                 self.open_file(caller, file, &storage_id, open.restart)
                     .await
             }
         }
     }
 
-    async fn open_known(&self, caller: &Caller, id: &UploadId) -> Result<Opened> {
-        let upload = self.get_upload(caller, id).await?;
+    /// Opens an upload, with a snapshot also one that the state store lost.
+    async fn open_known(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Opened> {
+        let upload = match (self.get_upload(caller, id).await, snapshot) {
+            (Err(error), Some(snapshot)) if error.kind() == Kind::NotFound => {
+                self.rebuild(snapshot).await?;
+                self.get_upload(caller, id).await?
+            }
+            (found, _) => found?,
+        };
         if upload.is_live() {
             // Before it is taken over from a gateway that may have the storage.
             self.storages.get(&upload.storage_id)?;
@@ -53,7 +74,10 @@ impl Gateway {
                 .patience
                 .hold(|| self.state.take_over(id, writer, times))
                 .await?;
-            let mut upload = taken.ok_or_else(|| Error::upload_not_found(id))?;
+            let mut upload = taken.ok_or_else(state_lost)?;
+            if let Some(snapshot) = snapshot.filter(|_| upload.phase == Phase::Open) {
+                self.heal(&mut upload, writer, snapshot).await?;
+            }
             if upload.phase == Phase::Open && !upload.claims.is_empty() {
                 self.adopt(&mut upload, writer).await?;
             }
@@ -101,7 +125,7 @@ impl Gateway {
                 self.discard(&found).await?;
                 continue;
             }
-            match self.open_known(caller, &found.id).await {
+            match self.open_known(caller, &found.id, None).await {
                 // It was aborted in this very moment: the next create finds nothing.
                 Err(error) if error.reason() == Reason::WrongPhase => {}
                 opened => return opened,
@@ -136,7 +160,7 @@ impl Gateway {
                     file_size,
                     file_id,
                 };
-                Some(identity.fingerprint(&self.secret))
+                Some(identity.fingerprint(&self.secret()))
             }
             _ => None,
         };

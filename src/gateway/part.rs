@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Gateway, Storage, taken_over};
+use super::{Gateway, Storage, state_lost, taken_over};
 use crate::{
     blobs::{NewObject, NewPart, Put, Session},
     error::{Error, Kind, Reason, Result},
@@ -20,6 +20,8 @@ pub(super) struct Destination {
     pub(super) key: String,
     pub(super) session: String,
     pub(super) writer: WriterTag,
+    /// The record's version under that writer.
+    pub(super) version: u64,
     pub(super) storage: Arc<Storage>,
 }
 
@@ -31,6 +33,8 @@ pub(super) struct ReceivedPart {
     pub(super) bytes: Bytes,
     /// Whether the sender now waits for it.
     pub(super) is_last: bool,
+    /// How many parts were committed when it was sent on its way.
+    pub(super) committed: u32,
     pub(super) link: Option<DigestLink>,
 }
 
@@ -102,8 +106,13 @@ impl Gateway {
         // Gives its memory back.
         drop(part.bytes);
         let recorded = std::slice::from_ref(&stored);
-        self.record_parts(&to.upload_id, to.writer, recorded)
+        let committed = self
+            .record_parts(&to.upload_id, to.version, to.writer, recorded)
             .await?;
+        // Fewer than there were: some have to be recorded again, which takes a token or their bytes.
+        if committed < part.committed {
+            return Err(state_lost());
+        }
         Ok(stored)
     }
 
@@ -137,7 +146,8 @@ impl Gateway {
             receipt,
             digest,
         };
-        self.record_parts(&upload.id, writer, std::slice::from_ref(&stored))
+        let recorded = std::slice::from_ref(&stored);
+        self.record_parts(&upload.id, upload.version, writer, recorded)
             .await?;
         Ok(Ok(stored))
     }
@@ -161,27 +171,39 @@ impl Gateway {
         Ok(Some(state))
     }
 
-    /// Records what the store has acknowledged.
+    /// Records what the store has acknowledged, for the stream that took the upload over under `version`. Returns how many
+    /// parts are now committed.
     pub(super) async fn record_parts(
         &self,
         id: &UploadId,
+        version: u64,
         writer: WriterTag,
         parts: &[Part],
-    ) -> Result<()> {
+    ) -> Result<u32> {
         let times = self.times();
         match self
             .patience
             .hold(|| self.state.record_parts(id, writer, parts, times))
             .await?
         {
-            PartRecord::Recorded { .. } => Ok(()),
-            PartRecord::TakenOver => Err(taken_over()),
+            PartRecord::Recorded { committed } => Ok(committed),
+            PartRecord::TakenOver => Err(self.fenced_out(id, version).await),
             PartRecord::NotOpen(phase) => Err(Error::precondition(
                 Reason::WrongPhase,
                 format!("the upload is {phase}"),
             )
             .with("phase", phase)),
-            PartRecord::Missing => Err(Error::upload_not_found(id)),
+            PartRecord::Missing => Err(state_lost()),
+        }
+    }
+
+    /// Why another writer stands in the record of a stream that took it over under `version`: a newer stream did so since,
+    /// or the state store went back to what was before.
+    async fn fenced_out(&self, id: &UploadId, version: u64) -> Error {
+        match self.patience.hold(|| self.state.get(id)).await {
+            Ok(Some(current)) if current.version >= version => taken_over(),
+            Ok(_) => state_lost(),
+            Err(error) => error,
         }
     }
 

@@ -19,13 +19,14 @@ use super::{
     buffers::PartBuffer,
     message::{Chunk, Counts, Message, Observer},
     open::{Opened, too_large},
+    overlap::Overlap,
     part::{Destination, DigestChain, ReceivedPart, new_object},
     to_usize,
 };
 use crate::{
     call,
     error::{Error, Kind, Reason, Result},
-    upload::{Event, FileDigest, Md5, Part, Phase, Span, Upload, WriterTag},
+    upload::{Event, FileDigest, Md5, Part, Phase, Span, Trail, Upload, WriterTag},
 };
 
 /// One stream that writes to one upload.
@@ -44,6 +45,11 @@ pub(super) struct Receiver {
     pub(super) chain: Option<DigestChain>,
     /// The MD5 of the whole file that this stream was opened with.
     pub(super) promised: Option<Md5>,
+    /// What identifies the committed parts in the store.
+    trail: Trail,
+    /// How many bytes were committed, by the sender's resume token.
+    vouched_size: u64,
+    pub(super) overlap: Option<Overlap>,
 }
 
 /// The part that is being received.
@@ -83,13 +89,16 @@ impl Gateway {
             }
         };
         let promised = open.promised_md5();
-        let opened = self.open(caller, open).await?;
+        let snapshot = self.snapshot(caller, &open)?;
+        let opened = self.open(caller, open, snapshot.as_ref()).await?;
         let (Opened::Writing(upload, _) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
+        let mut trail = Trail::new(upload.residence);
         observer.counts.send_replace(Counts {
             committed_size: upload.committed_size(),
             received_size: upload.committed_size(),
             committing: false,
+            resume_token: self.next_token(upload, &mut trail).into(),
         });
         // Whoever does not look at it does not get it.
         let _ = observer.opened.send(upload.clone());
@@ -107,6 +116,8 @@ impl Gateway {
             Opened::Writing(upload, writer) => {
                 let mut receiver = Receiver::new(self, upload, writer, observer.counts)?;
                 receiver.promised = promised;
+                receiver.trail = trail;
+                receiver.vouched_size = snapshot.map_or(0, |snapshot| snapshot.size());
                 let result = receiver.run(messages, idle).await;
                 receiver.end(result).await
             }
@@ -162,6 +173,7 @@ impl Receiver {
             gateway,
             storage,
             writer,
+            trail: Trail::new(upload.residence),
             upload,
             counts,
             next_offset: None,
@@ -170,6 +182,8 @@ impl Receiver {
             destination: None,
             chain,
             promised: None,
+            vouched_size: 0,
+            overlap: None,
         })
     }
 
@@ -264,10 +278,15 @@ impl Receiver {
             }
         };
         if fits {
-            Ok(())
-        } else {
-            Err(Error::wrong_offset(expected, offset))
+            return Ok(());
         }
+        let error = Error::wrong_offset(expected, offset);
+        let is_lost = self.next_offset.is_none() && committed < self.vouched_size.min(offset);
+        Err(if is_lost {
+            error.because(Reason::StateLost)
+        } else {
+            error
+        })
     }
 
     fn check_end(&self, offset: u64, length: usize) -> Result<()> {
@@ -319,18 +338,8 @@ impl Receiver {
             buffer,
         } = filling;
         let bytes = buffer.freeze();
-        // A part whose digest is only claimed cannot be compared: it is sent again, in its place.
-        let recorded = self.upload.parts.get(number).and_then(|part| part.md5);
-        if let Some(recorded) = recorded {
-            if self.gateway.digest(bytes).await? == recorded {
-                return Ok(());
-            }
-            return Err(Error::precondition(
-                Reason::PrefixMismatch,
-                format!("part {number} differs from what was sent before"),
-            )
-            .with("part", number)
-            .with("offset", span.offset));
+        if self.is_recorded(number, span, &bytes).await? {
+            return Ok(());
         }
         let destination = self.destination().await?;
         while self.in_flight.len() >= self.gateway.settings.parts_in_flight {
@@ -348,6 +357,7 @@ impl Receiver {
             offset: span.offset,
             bytes,
             is_last,
+            committed: self.upload.parts.committed(),
             link,
         };
         let gateway = Arc::clone(&self.gateway);
@@ -393,6 +403,7 @@ impl Receiver {
             key: self.upload.object_key.clone(),
             session,
             writer: self.writer,
+            version: self.upload.version,
             storage: Arc::clone(&self.storage),
         });
         self.destination = Some(Arc::clone(&destination));
@@ -413,13 +424,21 @@ impl Receiver {
     }
 
     pub(super) fn count(&mut self, part: Part) {
+        let before = self.upload.committed_size();
+        if part.number <= self.trail.parts() {
+            // It took the place of one on the trail.
+            self.trail = Trail::new(self.upload.residence);
+        }
         self.upload.parts.insert(part);
         let committed_size = self.upload.committed_size();
-        self.counts.send_if_modified(|counts| {
-            let moved = counts.committed_size < committed_size;
-            counts.committed_size = committed_size.max(counts.committed_size);
-            moved
-        });
+        if committed_size > before {
+            self.upload.expires_at = self.gateway.times().expires_at;
+            let token = self.gateway.next_token(&self.upload, &mut self.trail);
+            self.counts.send_modify(|counts| {
+                counts.committed_size = committed_size;
+                counts.resume_token = token.into();
+            });
+        }
     }
 
     /// Lets whole parts come to their end before a failure is passed on; another writer's parts are not waited for.
@@ -430,7 +449,7 @@ impl Receiver {
         };
         // It is lost, and others may be waiting for its memory.
         self.filling = None;
-        if error.reason() == Reason::TakenOver {
+        if matches!(error.reason(), Reason::TakenOver | Reason::StateLost) {
             self.in_flight.shutdown().await;
         }
         while let Some(stored) = self.in_flight.join_next().await {

@@ -1,7 +1,7 @@
 //! The store's session of an upload whose parts clients send themselves: begun by the client, recorded here, replaced
 //! while it holds nothing, and found lost or committed.
 
-use super::{Fence, Gateway, taken_over};
+use super::{Fence, Gateway, state_lost, taken_over};
 use crate::{
     blobs::Session,
     error::{Error, Reason, Result},
@@ -71,9 +71,10 @@ impl Gateway {
     /// then the upload is COMPLETE. Otherwise it is refused for `why`.
     pub(super) async fn session_lost(&self, upload: &mut Upload, why: Error) -> Result<()> {
         let found = self.patience.hold(|| self.state.get(&upload.id)).await?;
-        let is_mine =
-            |found: &Upload| (&found.session, found.writer) == (&upload.session, upload.writer);
-        if found.is_some_and(|found| !is_mine(&found)) {
+        let Some(found) = found.filter(|found| found.version >= upload.version) else {
+            return Err(state_lost());
+        };
+        if (&found.session, found.writer) != (&upload.session, upload.writer) {
             return Err(taken_over());
         }
         let storage = self.storages.get(&upload.storage_id)?;

@@ -111,6 +111,14 @@ pub(super) fn page_token(cursor: Option<&Cursor>) -> String {
         .unwrap_or_default()
 }
 
+/// An upload's record, with a resume token of it.
+pub(super) fn upload_with_token(record: &Upload, resume_token: &str) -> v1::Upload {
+    v1::Upload {
+        resume_token: resume_token.to_owned(),
+        ..upload(record)
+    }
+}
+
 /// An upload's record.
 pub(super) fn upload(upload: &Upload) -> v1::Upload {
     let parts = upload.parts.iter_committed().map(|part| v1::Part {
@@ -147,19 +155,27 @@ pub(super) fn summary(upload: &Upload) -> v1::Upload {
 }
 
 /// Progress that carries the whole record: the first and the last.
-pub(super) fn progress_with_upload(record: &Upload, received_size: u64) -> v1::UploadProgress {
+pub(super) fn progress_with_upload(
+    record: &Upload,
+    received_size: u64,
+    resume_token: &str,
+) -> v1::UploadProgress {
     v1::UploadProgress {
         upload_id: record.id.to_string(),
         committed_size: bytes(record.committed_size()),
         received_size: bytes(received_size),
         phase: phase(record.phase).into(),
-        resume_token: String::new(),
-        upload: Some(upload(record)),
+        resume_token: resume_token.to_owned(),
+        upload: Some(upload_with_token(record, resume_token)),
     }
 }
 
-/// Progress in between.
-pub(super) fn progress(id: &UploadId, counts: Counts) -> v1::UploadProgress {
+/// Progress in between, with the resume token where it is news.
+pub(super) fn progress(
+    id: &UploadId,
+    counts: &Counts,
+    resume_token: Option<&str>,
+) -> v1::UploadProgress {
     let phase = if counts.committing {
         v1::Phase::Committing
     } else {
@@ -170,7 +186,7 @@ pub(super) fn progress(id: &UploadId, counts: Counts) -> v1::UploadProgress {
         committed_size: bytes(counts.committed_size),
         received_size: bytes(counts.received_size),
         phase: phase.into(),
-        resume_token: String::new(),
+        resume_token: resume_token.unwrap_or_default().to_owned(),
         upload: None,
     }
 }
@@ -206,6 +222,7 @@ fn open(open: v1::Open) -> Result<Open> {
     };
     Ok(Open {
         target,
+        resume_token: open.resume_token,
         restart: open.restart,
     })
 }

@@ -130,7 +130,11 @@ impl UploadService for UploadApi {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
             self.gateway.get_upload(&caller, &id).await
         };
-        respond(found.await.map(|upload| convert::upload(&upload)))
+        respond(
+            found.await.map(|upload| {
+                convert::upload_with_token(&upload, &self.gateway.resume_token(&upload))
+            }),
+        )
     }
 
     async fn list_uploads(
@@ -199,15 +203,18 @@ fn watch(
     caller: Caller,
     first: upload::Upload,
 ) -> impl Stream<Item = Result<UploadProgress, Status>> {
-    let head = convert::progress_with_upload(&first, first.committed_size());
+    let watched = |gateway: &Gateway, upload: &upload::Upload| {
+        let token = gateway.resume_token(upload);
+        convert::progress_with_upload(upload, upload.committed_size(), &token)
+    };
+    let head = watched(&gateway, &first);
     let changes = stream::unfold(Some(first), move |seen| {
         let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
         async move {
             let seen = seen.filter(upload::Upload::is_live)?;
             match gateway.next_change(&caller, &seen).await {
                 Ok(upload) => {
-                    let mut progress =
-                        convert::progress_with_upload(&upload, upload.committed_size());
+                    let mut progress = watched(&gateway, &upload);
                     if upload.is_live() {
                         progress.upload = None;
                     }
@@ -238,8 +245,12 @@ impl Progress {
         match self {
             Self::Opening(mut receiving) => match (&mut receiving.opened).await {
                 Ok(upload) => {
-                    let counts = *receiving.counts.borrow_and_update();
-                    let first = convert::progress_with_upload(&upload, counts.received_size);
+                    let counts = receiving.counts.borrow_and_update().clone();
+                    let first = convert::progress_with_upload(
+                        &upload,
+                        counts.received_size,
+                        &counts.resume_token,
+                    );
                     Some((Ok(first), Self::Running(upload.id, counts, receiving)))
                 }
                 Err(_) => Some((Self::last(receiving.ended().await), Self::Ended)),
@@ -275,10 +286,12 @@ impl Progress {
                 }
                 () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
             }
-            let latest = *counts.borrow_and_update();
+            let latest = counts.borrow_and_update().clone();
             if latest != told {
+                let has_moved = latest.committed_size != told.committed_size;
+                let token = has_moved.then_some(&*latest.resume_token);
                 return (
-                    Ok(convert::progress(&id, latest)),
+                    Ok(convert::progress(&id, &latest, token)),
                     Self::Running(id, latest, receiving),
                 );
             }
@@ -290,6 +303,7 @@ impl Progress {
             Ok(upload) => Ok(convert::progress_with_upload(
                 &upload,
                 upload.committed_size(),
+                "",
             )),
             Err(error) => Err(grpc_status(&error)),
         }

@@ -1,6 +1,6 @@
 //! From the configuration to the state store and the storages.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::ServeError;
 use crate::{
@@ -88,6 +88,8 @@ pub async fn connect_state(config: &Config) -> Result<Arc<dyn StateStore>, Serve
         key_prefix: config.redis.key_prefix.clone(),
         authority_file: config.redis.ca_file.clone(),
         allow_eviction: config.redis.allow_eviction,
+        wait_replicas: config.redis.wait_replicas,
+        wait_timeout: Duration::from_millis(config.redis.wait_milliseconds),
         ..redis::RedisConfig::default()
     };
     Ok(Arc::new(redis::Redis::connect(&settings).await?))

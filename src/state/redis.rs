@@ -87,7 +87,7 @@ impl Redis {
         format!("{}{name}", self.key_prefix)
     }
 
-    /// Runs a script on a record and its fingerprints.
+    /// Runs a script that changes a record and its fingerprints.
     async fn invoke<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -96,7 +96,7 @@ impl Redis {
     ) -> Result<T> {
         let mut invocation = script.key(self.record_key(id));
         invocation.key(self.fingerprints_key(id)).arg(arguments);
-        self.link.script(&invocation).await
+        self.link.write(&invocation).await
     }
 }
 

@@ -125,6 +125,19 @@ impl Secret {
         Self(bytes)
     }
 
+    /// Another secret, for one purpose, which tells nothing of this one.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let mut mac = self.keyed();
+        // No fingerprint begins so: its first field is shorter.
+        mac.update(&u64::MAX.to_be_bytes());
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
+    fn keyed(&self) -> Hmac<Sha256> {
+        Hmac::new_from_slice(&self.0).expect("HMAC takes a key of any length")
+    }
+
     /// Its bytes, for the state store that keeps it.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
@@ -142,8 +155,7 @@ impl fmt::Debug for Secret {
 impl Identity<'_> {
     /// Hashes the identity with the deployment's secret.
     pub fn fingerprint(&self, secret: &Secret) -> Fingerprint {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(&secret.0).expect("HMAC takes a key of any length");
+        let mut mac = secret.keyed();
         let size = self.file_size.to_string();
         let fields = [
             &self.owner.tenant,

@@ -71,6 +71,11 @@ impl BlockId {
         STANDARD.encode(self.to_bytes())
     }
 
+    /// The inverse of [`BlockId::to_base64`]; `None` for names that are not of this gateway's making.
+    pub fn from_base64(name: &str) -> Option<Self> {
+        Self::from_bytes(&STANDARD.decode(name).ok()?)
+    }
+
     /// The inverse of [`BlockId::to_bytes`]; `None` for names that are not of this gateway's making.
     pub fn from_bytes(id: &[u8]) -> Option<Self> {
         let id: [u8; LENGTH] = id.try_into().ok()?;
@@ -105,6 +110,7 @@ mod tests {
             prop_assert!(bytes[0] >= 0x80);
             prop_assert_eq!(BlockId::from_bytes(&bytes), Some(id));
             prop_assert_eq!(id.to_base64().len(), 8);
+            prop_assert_eq!(BlockId::from_base64(&id.to_base64()), Some(id));
         }
 
         #[test]

@@ -18,6 +18,10 @@ pub struct RedisConfig {
     pub authority_file: Option<PathBuf>,
     /// Only warn when the server is configured to evict keys, which loses uploads.
     pub allow_eviction: bool,
+    /// How many replicas must have what a script has written before it counts. 0: none, as Redis itself does.
+    pub wait_replicas: u32,
+    /// How long they have for it.
+    pub wait_timeout: Duration,
     /// How long one connection attempt may take.
     pub connect_timeout: Duration,
     /// How long one command may take.
@@ -80,6 +84,8 @@ impl Default for RedisConfig {
             key_prefix: "upload-gateway:".into(),
             authority_file: None,
             allow_eviction: false,
+            wait_replicas: 0,
+            wait_timeout: Duration::from_millis(500),
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_millis(500),
             patience: Duration::from_secs(2),
@@ -96,6 +102,7 @@ impl fmt::Debug for RedisConfig {
             .field("key_prefix", &self.key_prefix)
             .field("authority_file", &self.authority_file)
             .field("allow_eviction", &self.allow_eviction)
+            .field("wait_replicas", &self.wait_replicas)
             .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@ use redis::{
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
-    from_redis_value,
+    from_redis_value, make_extension_error,
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{
@@ -34,6 +34,8 @@ pub(super) struct Link {
     source: Source,
     options: AsyncConnectionConfig,
     patience: Duration,
+    wait_replicas: u32,
+    wait_timeout: Duration,
     current: Mutex<Option<Current>>,
 }
 
@@ -56,6 +58,8 @@ struct Current {
 enum Request<'a> {
     Command(&'a Cmd),
     Script(&'a ScriptInvocation<'a>),
+    /// A script whose writes are waited for.
+    Write(&'a ScriptInvocation<'a>),
 }
 
 enum Source {
@@ -69,12 +73,19 @@ enum Source {
 impl Link {
     /// Prepares the way that `config` describes; nothing is sent yet.
     pub(super) fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
+        let response_timeout = match config.wait_replicas {
+            0 => config.response_timeout,
+            // Calls wait behind those that wait for replicas.
+            _ => config.response_timeout + config.wait_timeout,
+        };
         Ok(Self {
             source: Source::new(config, authority)?,
             options: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(config.connect_timeout))
-                .set_response_timeout(Some(config.response_timeout)),
+                .set_response_timeout(Some(response_timeout)),
             patience: config.patience,
+            wait_replicas: config.wait_replicas,
+            wait_timeout: config.wait_timeout,
             current: Mutex::new(None),
         })
     }
@@ -90,6 +101,14 @@ impl Link {
         script: &ScriptInvocation<'_>,
     ) -> Result<T> {
         read(self.answer(Request::Script(script)).await?)
+    }
+
+    /// As [`Link::script`], for one that records something: it counts once enough replicas have it.
+    pub(super) async fn write<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T> {
+        read(self.answer(Request::Write(script)).await?)
     }
 
     /// Repeats `request` until there is an answer or the patience is at its end.
@@ -121,6 +140,7 @@ impl Link {
         let answer = match request {
             Request::Command(command) => command.query_async(&mut current.connection).await,
             Request::Script(script) => script.invoke_async(&mut current.connection).await,
+            Request::Write(script) => self.written(script, &mut current.connection).await,
         };
         if let Err(failure) = &answer
             && is_connection_in_doubt(failure)
@@ -128,6 +148,29 @@ impl Link {
             self.discard(current.generation).await;
         }
         answer
+    }
+
+    /// Runs a script and waits for the replicas, on the same connection: Redis waits for the writes of that one only, and
+    /// lets its other calls wait along.
+    async fn written(
+        &self,
+        script: &ScriptInvocation<'_>,
+        connection: &mut Connection,
+    ) -> RedisResult<Value> {
+        let answer = script.invoke_async(connection).await?;
+        if self.wait_replicas == 0 {
+            return Ok(answer);
+        }
+        let mut wait = redis::cmd("WAIT");
+        // 0 would be for ever.
+        let milliseconds = self.wait_timeout.as_millis().max(1).to_string();
+        wait.arg(self.wait_replicas).arg(milliseconds);
+        let reached: u32 = wait.query_async(connection).await?;
+        if reached < self.wait_replicas {
+            let detail = format!("{reached} replicas have it, {} must", self.wait_replicas);
+            return Err(make_extension_error("NOREPLICAS".into(), Some(detail)));
+        }
+        Ok(answer)
     }
 
     async fn current(&self) -> RedisResult<Current> {
