@@ -325,8 +325,12 @@ impl Default for UploadOptions {
 // === impl Known ===
 
 impl Known {
-    /// Errors name the upload once there is one; so a first answer that was lost does not make a second upload.
+    /// Errors name the upload once there is one; so a first answer that was lost does not make a second upload. A resume
+    /// token that is refused, its key being gone, is not sent again.
     fn learn(&mut self, failure: &ClientError) {
+        if failure.reason() == "INVALID_TOKEN" {
+            self.resume_token.clear();
+        }
         if let ClientError::Refused(refusal) = failure
             && self.upload_id.is_none()
         {

@@ -1,4 +1,4 @@
-"""Uploads a file through the gateway and resumes by upload_id. Usage: upload.py FILE [HOST:PORT]"""
+"""Uploads a file through the gateway and resumes by upload_id and token. Usage: upload.py FILE [HOST:PORT]"""
 
 import base64
 import hashlib
@@ -31,7 +31,9 @@ def upload(stub, path, tries=60):
     while True:
         try:
             for progress in stub.UploadWithProgress(requests(target, path, committed)):
-                target, committed = messages.Open(upload_id=progress.upload_id), progress.committed_size
+                # The newest token brings the upload back should the gateway's state store lose it.
+                token = progress.resume_token or target.resume_token
+                target, committed = messages.Open(upload_id=progress.upload_id, resume_token=token), progress.committed_size
                 print(f"{committed} bytes committed", file=sys.stderr)
             return progress.upload
         except grpc.RpcError as error:

@@ -175,6 +175,8 @@ impl Refusal {
             // The upload is opened again, and says itself where it goes on.
             Code::OutOfRange => matches!(self.reason.as_str(), "WRONG_OFFSET" | "STATE_LOST"),
             Code::DataLoss => self.reason == "CHECKSUM_MISMATCH",
+            // The token is dropped; it is needed only for what the state store lost.
+            Code::InvalidArgument => self.reason == "INVALID_TOKEN",
             _ => false,
         }
     }
@@ -280,6 +282,8 @@ mod tests {
             (Code::OutOfRange, "WRONG_OFFSET"),
             (Code::OutOfRange, "STATE_LOST"),
             (Code::DataLoss, "CHECKSUM_MISMATCH"),
+            (Code::Unavailable, "STATE_LOST"),
+            (Code::InvalidArgument, "INVALID_TOKEN"),
         ] {
             assert!(answered(code, reason).is_resumable(), "{reason}");
         }
