@@ -128,6 +128,7 @@ fn settings() -> Settings {
         idle_timeout: Duration::from_secs(10),
         outage_patience: Duration::from_secs(30),
         commit_lease: Duration::from_secs(90),
+        token_keys: Vec::new(),
         upload_expiry: Duration::from_secs(3600),
     }
 }

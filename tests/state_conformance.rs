@@ -17,6 +17,8 @@ mod model;
 mod redb_only;
 #[path = "state_conformance/redis_only.rs"]
 mod redis_only;
+#[path = "state_conformance/replicas.rs"]
+mod replicas;
 #[path = "state_conformance/samples.rs"]
 mod samples;
 

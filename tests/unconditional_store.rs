@@ -21,7 +21,10 @@ use upload_gateway::{
         Storages, Target,
     },
     serve::connect,
-    upload::{FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp},
+    upload::{
+        FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
+        WriterTag,
+    },
 };
 
 /// The embedded store, but for its conditional put.
@@ -60,6 +63,10 @@ impl BlobStore for Unconditional {
 
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
         self.0.list_parts(session).await
+    }
+
+    fn writer(&self, receipt: &str) -> Option<WriterTag> {
+        self.0.writer(receipt)
     }
 
     async fn commit(
@@ -127,6 +134,7 @@ fn settings() -> Settings {
         idle_timeout: Duration::from_secs(10),
         outage_patience: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
+        token_keys: Vec::new(),
         upload_expiry: Duration::from_secs(3600),
     }
 }
@@ -159,6 +167,7 @@ async fn a_small_file_goes_as_the_only_part_of_a_session() {
         let messages = [
             Message::Open(Open {
                 target,
+                resume_token: String::new(),
                 restart: false,
             }),
             Message::Chunk(Chunk {

@@ -166,3 +166,26 @@ pub(super) fn invalid_token(why: &str) -> Error {
     Error::invalid("open.resume_token", format!("{why}; open without it"))
         .because(Reason::InvalidToken)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_that_nobody_sealed_are_refused(bytes: Vec<u8>, id in "[a-z]{0,8}") {
+            let key = TokenKey::new(&id, &[7; 32]);
+            prop_assert_eq!(key.open(&bytes), None);
+            let headed = [&[VERSION], id.as_bytes(), &[0], &bytes].concat();
+            prop_assert_eq!(key.open(&headed), None);
+        }
+    }
+
+    #[test]
+    fn a_key_keeps_itself_to_itself() {
+        let shown = format!("{:?}", TokenKey::new("id", &[7; 32]));
+        assert_eq!(shown, "TokenKey(id, [redacted])");
+    }
+}

@@ -15,6 +15,7 @@ mod client;
 mod stores;
 
 mod healed;
+mod keys;
 mod rebuilt;
 mod refused;
 mod running;
