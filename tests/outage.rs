@@ -186,12 +186,20 @@ async fn a_short_outage_of_the_store_is_waited_out() {
 
 #[tokio::test]
 async fn a_long_outage_of_redis_ends_the_stream_and_the_upload_resumes() {
-    a_long_outage_ends_the_stream_and_the_upload_resumes(Away::Redis, "STATE_UNAVAILABLE").await;
+    Box::pin(a_long_outage_ends_the_stream_and_the_upload_resumes(
+        Away::Redis,
+        "STATE_UNAVAILABLE",
+    ))
+    .await;
 }
 
 #[tokio::test]
 async fn a_long_outage_of_the_store_ends_the_stream_and_the_upload_resumes() {
-    a_long_outage_ends_the_stream_and_the_upload_resumes(Away::Store, "STORE_UNAVAILABLE").await;
+    Box::pin(a_long_outage_ends_the_stream_and_the_upload_resumes(
+        Away::Store,
+        "STORE_UNAVAILABLE",
+    ))
+    .await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use upload_gateway::{
     serve::{Backends, connect},
     upload::{
         Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
-        Upload, UploadId,
+        Upload, UploadId, WriterTag,
     },
 };
 
@@ -103,6 +103,10 @@ impl BlobStore for Slow {
 
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
         self.store.list_parts(session).await
+    }
+
+    fn writer(&self, receipt: &str) -> Option<WriterTag> {
+        self.store.writer(receipt)
     }
 
     async fn commit(
@@ -190,6 +194,7 @@ fn settings() -> Settings {
         outage_patience: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         upload_expiry: Duration::from_secs(3600),
+        token_keys: Vec::new(),
     }
 }
 
@@ -198,6 +203,7 @@ async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Res
     let messages = [
         Message::Open(Open {
             target: Target::Upload(id.clone()),
+            resume_token: String::new(),
             restart: false,
         }),
         Message::Chunk(Chunk {
