@@ -157,7 +157,10 @@ fn join(set: &mut RedisSentinels) {
 }
 
 fn follow(replica: &Server, port: u16) {
-    let follow = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port).to_owned();
+    let follow = redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg(port)
+        .to_owned();
     let _: redis::RedisResult<()> = common::try_query(&url(replica.port()), &follow);
 }
 

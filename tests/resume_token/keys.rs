@@ -74,6 +74,7 @@ impl Shared {
             max_message_size: 4 * MIB,
             idle_timeout: Duration::from_secs(60),
             outage_patience: Duration::from_secs(5),
+            commit_lease: Duration::from_secs(90),
             upload_expiry: Duration::from_millis(DAY),
             token_keys: keys.iter().map(key).collect(),
         };
