@@ -24,7 +24,7 @@ use serde::Deserialize;
 use self::sign::Signer;
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{CompositeMd5, Md5, Part, Residence, StoreLimits, UploadId, WriterTag},
+    upload::{CompositeMd5, Md5, Part, Residence, StoreLimits, Timestamp, UploadId, WriterTag},
 };
 
 /// A store that takes objects whole or in parts.
@@ -75,6 +75,14 @@ pub trait BlobStore: Signer {
     /// Ends a session and drops its parts. One that is gone already is fine. A store without sessions forgets parts by
     /// itself (Azure after a week).
     async fn abort(&self, session: &Session<'_>) -> Result<()>;
+
+    /// Lists the sessions of keys that begin with `prefix`, behind the place `after`: those that were begun and neither
+    /// committed nor aborted. `None` where the store has no sessions (Azure).
+    async fn list_sessions(
+        &self,
+        prefix: &str,
+        after: Option<&SessionCursor>,
+    ) -> Result<Option<SessionPage>>;
 
     /// Puts a whole object, only if there is none of its key. The store checks `object.md5` where it is known.
     ///
@@ -157,6 +165,37 @@ pub struct StoredPart {
     pub md5: Option<Md5>,
     /// Its size in bytes.
     pub size: u64,
+}
+
+/// A session as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSession {
+    /// The key of the object that was to be made.
+    pub key: String,
+    /// The store's name for it.
+    pub id: String,
+    /// When it was begun, by the store's clock.
+    pub initiated_at: Timestamp,
+}
+
+/// A place in a listing of sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionCursor {
+    /// The last session's key.
+    pub key: String,
+    /// Its name.
+    pub id: String,
+}
+
+/// One page of a listing of sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionPage {
+    /// The sessions, but for those of which the store does not tell the age.
+    pub sessions: Vec<OpenSession>,
+    /// When the store answered, by its own clock.
+    pub now: Timestamp,
+    /// Where the next page begins, unless this is the last.
+    pub next: Option<SessionCursor>,
 }
 
 /// What became of a commit.

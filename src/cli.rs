@@ -10,6 +10,7 @@ mod put;
 mod remove;
 mod serve;
 mod status;
+mod sweep;
 mod url;
 
 use std::process::ExitCode;
@@ -49,6 +50,9 @@ enum Command {
     Rm(remove::Arguments),
     /// Check every configured store, and say how to mend what is wrong
     Doctor(doctor::Arguments),
+    /// Give up expired uploads and end what was left behind, once; `serve` does so by itself
+    #[command(after_help = AFTER_HELP)]
+    Sweep(sweep::Arguments),
     /// Upload, kill the gateway in mid-stream, resume, compare digests
     Demo,
 }
@@ -91,6 +95,7 @@ impl Command {
             Self::Url(arguments) => url::run(arguments).await,
             Self::Rm(arguments) => remove::run(arguments).await,
             Self::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
+            Self::Sweep(arguments) => Box::pin(sweep::run(arguments)).await,
             Self::Demo => Box::pin(demo::run()).await,
         }
     }

@@ -8,6 +8,7 @@ mod load;
 mod rest;
 mod resume_tokens;
 mod storage;
+mod sweeper;
 mod values;
 
 use std::{
@@ -24,6 +25,7 @@ pub use self::{
     rest::{PartDataForm, Rest},
     resume_tokens::{ResumeTokenKey, ResumeTokens},
     storage::{AzureStorage, S3Profile, S3Storage, StorageConfig, StoreConfig},
+    sweeper::Sweeper,
     values::{ByteSize, CorsOrigin, Endpoint, Secret, SecretUrl},
 };
 use crate::upload::{MIB, PART_SIZE};
@@ -52,6 +54,8 @@ pub struct Config {
     pub auth: Auth,
     /// What the process takes at most.
     pub limits: Limits,
+    /// How what is left behind is swept up.
+    pub sweeper: Sweeper,
     /// How the REST API answers.
     pub rest: Rest,
     /// How resume tokens are sealed.
@@ -103,6 +107,8 @@ pub struct Limits {
     pub commit_lease_seconds: u64,
     /// How long an open upload is kept after its last change, in seconds.
     pub upload_expiry_seconds: u64,
+    /// How old an open upload may become however much it changes, in seconds; less than 7 days.
+    pub upload_max_age_seconds: u64,
     /// How long a shutdown waits for running streams, in seconds.
     pub drain_seconds: u64,
 }
@@ -201,6 +207,7 @@ impl Default for Config {
             redis_url_file: None,
             auth: Auth::None,
             limits: Limits::default(),
+            sweeper: Sweeper::default(),
             rest: Rest::default(),
             resume_tokens: ResumeTokens::default(),
             log: Log::default(),
@@ -252,6 +259,7 @@ impl Config {
             ));
         }
         self.limits.validate()?;
+        self.sweeper.validate()?;
         self.redis.validate()?;
         self.faults.validate()?;
         self.resume_tokens.validate()?;
@@ -278,6 +286,7 @@ impl Default for Limits {
             outage_patience_seconds: 30,
             commit_lease_seconds: 90,
             upload_expiry_seconds: 24 * 60 * 60,
+            upload_max_age_seconds: 6 * 24 * 60 * 60,
             drain_seconds: 20,
         }
     }
@@ -299,6 +308,9 @@ impl Limits {
     /// A year: more is a slip of the pen, and would overflow times.
     const LONGEST_SECONDS: u64 = 365 * 24 * 60 * 60;
 
+    /// After a week Azure forgets uncommitted blocks, R2 ends multipart uploads, and the longest signature ends.
+    const STORES_FORGET_SECONDS: u64 = 7 * 24 * 60 * 60;
+
     fn validate(&self) -> Result<(), ConfigError> {
         let refuse =
             |key: &str, problem: String| Err(ConfigError::new(format!("limits.{key}"), problem));
@@ -317,6 +329,7 @@ impl Limits {
             ("outage_patience_seconds", self.outage_patience_seconds),
             ("commit_lease_seconds", self.commit_lease_seconds),
             ("upload_expiry_seconds", self.upload_expiry_seconds),
+            ("upload_max_age_seconds", self.upload_max_age_seconds),
             ("drain_seconds", self.drain_seconds),
         ];
         for (key, seconds) in times {
@@ -329,6 +342,12 @@ impl Limits {
                 "commit_lease_seconds",
                 "must be longer than outage_patience_seconds, for which a committer may hold on"
                     .into(),
+            );
+        }
+        if self.upload_max_age_seconds >= Self::STORES_FORGET_SECONDS {
+            return refuse(
+                "upload_max_age_seconds",
+                "must be less than 7 days: stores forget parts, and signatures end, after that time".into(),
             );
         }
         if self.memory_budget.0 < Self::LEAST_MEMORY_BUDGET {

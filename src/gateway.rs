@@ -21,6 +21,7 @@ mod session;
 mod signing;
 mod step;
 mod storage;
+mod sweep;
 mod token;
 
 use std::{
@@ -40,6 +41,7 @@ pub use self::{
     signing::MAX_SIGNED_PARTS,
     step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
     storage::{Storage, Storages},
+    sweep::{Sweep, SweepReport},
     token::TokenKey,
 };
 use crate::{
@@ -47,8 +49,8 @@ use crate::{
     error::{Error, Kind, Reason, Result},
     state::{Cursor, ListPage, ListQuery, StateStore, Times, Update},
     upload::{
-        Event, MIB, Owner, Phase, Plan, Residence, SINGLE_PUT_MAX, Secret, Timestamp, Upload,
-        UploadId,
+        AT_WORK, Event, MIB, Owner, Phase, Plan, Residence, SINGLE_PUT_MAX, Secret, Timestamp,
+        Upload, UploadId,
     },
 };
 
@@ -81,6 +83,8 @@ pub struct Settings {
     pub commit_lease: Duration,
     /// How long an OPEN upload is kept after its last change.
     pub upload_expiry: Duration,
+    /// How old an OPEN upload may become, however much it changes.
+    pub upload_max_age: Duration,
     /// The keys of resume tokens: the first seals, all open. None: a key made of the deployment's secret, which a state
     /// store that is flushed while no gateway runs does not keep.
     pub token_keys: Vec<TokenKey>,
@@ -393,6 +397,11 @@ impl Gateway {
         if let Err(error) = self.end_session(&unrecorded).await {
             tracing::warn!(upload_id = %upload.id, %error, "a session that nobody uses stays behind");
         }
+    }
+
+    /// Often enough that no sweeper takes a running stream's upload for abandoned.
+    fn sign_of_life_interval(&self) -> Duration {
+        self.settings.upload_expiry.min(AT_WORK) / 3
     }
 
     fn times(&self) -> Times {

@@ -2,6 +2,7 @@
 
 mod backends;
 mod health;
+mod sweeper;
 
 use std::{
     error::Error as StdError,
@@ -19,9 +20,10 @@ use tonic::{
 };
 
 pub use self::backends::{Backends, connect, connect_state, connect_storage};
-use self::health::Monitor;
+pub use self::sweeper::sweep_once;
+use self::{health::Monitor, sweeper::Sweeper};
 use crate::{
-    config::{Config, CorsOrigin, Limits, PartDataForm, Rest, ResumeTokenKey},
+    config::{self, Config, CorsOrigin, Limits, PartDataForm, Rest, ResumeTokenKey},
     gateway::{Clock, Gateway, Settings, TokenKey},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
@@ -57,6 +59,7 @@ pub struct Server {
     limits: Limits,
     rest: rest::Settings,
     faults: bool,
+    sweeper: config::Sweeper,
 }
 
 /// The system's clock.
@@ -99,6 +102,7 @@ impl Server {
             limits: config.limits.clone(),
             rest: rest_settings(&config.rest)?,
             faults: config.faults.enabled,
+            sweeper: config.sweeper.clone(),
         })
     }
 
@@ -173,11 +177,13 @@ impl Server {
         );
         let http = axum::serve(self.http, router).with_graceful_shutdown(until(stopped));
         let http = tokio::spawn(http.into_future());
+        let sweeper = Sweeper::start(Arc::clone(&self.gateway), &self.sweeper);
         tokio::select! {
             () = shutdown => tracing::info!("stop taking calls"),
             ended = &mut grpc => ended??,
         }
         monitor.drain().await;
+        let swept = sweeper.drain();
         // Every receiver may be gone already.
         let _ = stop.send(true);
         let drain = Duration::from_secs(self.limits.drain_seconds);
@@ -187,6 +193,7 @@ impl Server {
                 grpc.await??;
             }
             http.await??;
+            swept.await;
             Ok::<(), ServeError>(())
         });
         let mut drained = timeout(drain, ended.as_mut()).await;
@@ -228,6 +235,7 @@ fn settings(config: &Config) -> Result<Settings, ServeError> {
         outage_patience: Duration::from_secs(limits.outage_patience_seconds),
         commit_lease: Duration::from_secs(limits.commit_lease_seconds),
         upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),
+        upload_max_age: Duration::from_secs(limits.upload_max_age_seconds),
         token_keys: token_keys.collect::<Result<_, _>>()?,
     })
 }

@@ -44,7 +44,7 @@ pub trait StateStore: Send + Sync + Debug {
 
     /// Records parts that the store has acknowledged, if the upload is OPEN and `writer` still its writer: all of them or
     /// none, in one round trip. A part takes the place of one of its number. Does not touch the version, so that parts
-    /// recorded side by side do not fight over it; sets `updated_at` and `expires_at`.
+    /// recorded side by side do not fight over it; sets `updated_at` and `expires_at`. Without parts it is a sign of life.
     async fn record_parts(
         &self,
         id: &UploadId,
@@ -72,6 +72,22 @@ pub trait StateStore: Send + Sync + Debug {
     /// then one more. Leaving OPEN and COMMITTING releases the fingerprint in the same step. A record that already
     /// holds exactly this under the next version is the echo of a lost answer: [`Update::Updated`].
     async fn update(&self, upload: &Upload) -> Result<Update>;
+
+    /// [`update`](Self::update), but only if `updated_at` still is `seen`, too: neither a part nor a claim came in between.
+    /// Otherwise it is a conflict.
+    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update>;
+
+    /// Finds live uploads that were due ([`Upload::due_at`]) by `before`, the earliest first, behind the place `after`. A
+    /// page may hold fewer than `limit` uploads, also none, and still have a next one. Its index is a hint: each entry is
+    /// checked against its record here and put right, and one that was lost comes back when its upload is next opened.
+    async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage>;
+
+    /// Makes `holder` the only one who has the lease `name`, for `lasts` from now by the store's clock: taken where nobody
+    /// has it, prolonged where `holder` has it. Tells whether `holder` has it now.
+    async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool>;
+
+    /// Gives a lease back, if it is `holder`'s.
+    async fn release(&self, name: &str, holder: &str) -> Result<()>;
 
     /// Lists an owner's uploads, newest first. Parts are summed up ([`Parts::summary`](crate::upload::Parts::summary)).
     /// A page may hold fewer than `limit` uploads, also none, and still have a next one.
@@ -161,6 +177,24 @@ pub struct ListPage {
     pub uploads: Vec<Upload>,
     /// Where the next page begins, unless this is the last.
     pub next: Option<Cursor>,
+}
+
+/// An upload that was due, and a place in the index of those.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    /// Since when, as the index knew it.
+    pub at: Timestamp,
+    /// Which.
+    pub id: UploadId,
+}
+
+/// One page of what is due.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DuePage {
+    /// The uploads.
+    pub uploads: Vec<UploadId>,
+    /// Where the next page begins, unless this is the last.
+    pub next: Option<Due>,
 }
 
 /// When a store may forget a record that is given up at `expires_at`.

@@ -67,9 +67,15 @@ pub struct Upload {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// When it is given up unless it changes before.
+    /// When it is given up unless it changes before; see also [`Upload::given_up_at`].
     pub expires_at: Timestamp,
+    /// When it is given up however much it changes, as soon as nobody is at work on it.
+    #[serde(default = "Timestamp::never")]
+    pub ends_at: Timestamp,
 }
+
+/// An upload that changed within this time is being worked on: running streams show themselves more often.
+pub const AT_WORK: Duration = Duration::from_secs(5 * 60);
 
 /// Where an upload stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -367,6 +373,27 @@ impl Upload {
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Committing)
     }
+
+    /// When it is given up unless it changes before: after a time without a change, and at a certain age.
+    pub fn given_up_at(&self) -> Timestamp {
+        self.expires_at.min(self.ends_at)
+    }
+
+    /// When somebody has to look at it: when it is given up, or when its committer should be done. Never, once it is over.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Open => Some(self.given_up_at()),
+            Phase::Committing => Some(self.lease.map_or(Timestamp(0), |lease| lease.until)),
+            Phase::Complete | Phase::Aborted => None,
+        }
+    }
+
+    /// Whether it is OPEN and to be given up. Its age alone does not end it while somebody is [at work](AT_WORK) on it.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        let is_at_work = self.updated_at.plus(AT_WORK) > now;
+        self.phase == Phase::Open
+            && (self.expires_at <= now || (self.ends_at <= now && !is_at_work))
+    }
 }
 
 // === impl Lease ===
@@ -407,6 +434,20 @@ impl fmt::Display for Phase {
 // === impl Timestamp ===
 
 impl Timestamp {
+    /// Later than everything.
+    pub fn never() -> Self {
+        Self(u64::MAX)
+    }
+
+    /// This moment, `duration` earlier, but not before the epoch.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// This moment, `duration` later.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {

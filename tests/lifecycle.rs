@@ -52,6 +52,7 @@ fn upload(phase: Phase) -> Upload {
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
         expires_at: Timestamp(0),
+        ends_at: Timestamp::never(),
     };
     match phase {
         Phase::Open => {}

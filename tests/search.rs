@@ -130,6 +130,7 @@ fn settings() -> Settings {
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
         upload_expiry: Duration::from_secs(3600),
+        upload_max_age: Duration::from_secs(6 * 86_400),
     }
 }
 

@@ -21,6 +21,8 @@ mod redis_only;
 mod replicas;
 #[path = "state_conformance/samples.rs"]
 mod samples;
+#[path = "state_conformance/sweeping.rs"]
+mod sweeping;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -105,6 +107,18 @@ adapters! {
         claims_survive_all_other_writes,
         a_claim_does_not_hide_the_echo_of_an_update,
         fifty_thousand_claims_at_once_are_noted,
+    ]
+    sweeping [
+        what_is_due_comes_earliest_first_and_whole,
+        what_prolongs_an_upload_puts_off_its_time,
+        no_parts_are_a_sign_of_life,
+        age_makes_an_upload_due_however_much_it_changes,
+        a_commit_is_due_when_its_lease_ends,
+        what_is_over_is_never_due,
+        an_upload_that_somebody_came_back_to_is_not_updated,
+        an_untouched_upload_is_updated_also_after_a_lost_reply,
+        a_lease_has_one_holder,
+        a_lease_ends_by_itself,
     ]
 }
 

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use upload_gateway::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, StoredObject, StoredPart,
+        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionCursor, SessionPage,
+        StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     config::Config,
@@ -82,6 +83,14 @@ impl BlobStore for Unconditional {
         self.0.abort(session).await
     }
 
+    async fn list_sessions(
+        &self,
+        prefix: &str,
+        after: Option<&SessionCursor>,
+    ) -> Result<Option<SessionPage>> {
+        self.0.list_sessions(prefix, after).await
+    }
+
     async fn put_object(&self, _object: &NewObject, _body: Bytes) -> Result<Put> {
         Err(Error::new(
             Kind::Unimplemented,
@@ -136,6 +145,7 @@ fn settings() -> Settings {
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
         upload_expiry: Duration::from_secs(3600),
+        upload_max_age: Duration::from_secs(6 * 86_400),
     }
 }
 

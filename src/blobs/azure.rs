@@ -57,8 +57,8 @@ use self::{
     sign::{BlobSigner, SigningKey},
 };
 use super::{
-    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, StoredObject, StoredPart,
-    object_not_found, part_damaged,
+    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionCursor,
+    SessionPage, StoredObject, StoredPart, object_not_found, part_damaged,
 };
 use crate::{
     error::{Error, Result},
@@ -294,6 +294,14 @@ impl BlobStore for AzureStore {
     /// would put an object under the key for a moment, or delete one that a late commit has just made.
     async fn abort(&self, _session: &Session<'_>) -> Result<()> {
         Ok(())
+    }
+
+    async fn list_sessions(
+        &self,
+        _prefix: &str,
+        _after: Option<&SessionCursor>,
+    ) -> Result<Option<SessionPage>> {
+        Ok(None)
     }
 
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {

@@ -4,20 +4,23 @@
 //! it, and a SHA-256 of every part would cost 0.8 CPU seconds per GiB. A part's bytes are handed to the SDK as they are.
 //!
 //! Needed permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
-//! `s3:ListMultipartUploadParts`, `s3:ListBucket`; with `acl` also `s3:PutObjectAcl`.
+//! `s3:ListMultipartUploadParts`, `s3:ListBucket`, `s3:ListBucketMultipartUploads`; with `acl` also `s3:PutObjectAcl`.
+//!
+//! MinIO lists no sessions by the beginning of their keys: it drops forgotten ones itself, by default after 24 hours.
 
+mod config;
 mod entity_tag;
 mod fault;
+mod sessions;
 mod sign;
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use aws_config::{
-    BehaviorVersion, Region, SdkConfig, retry::RetryConfig,
-    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+    Region, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
 };
-use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_s3::{
     Client,
     config::{RequestChecksumCalculation, ResponseChecksumValidation},
@@ -30,17 +33,16 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use serde::Deserialize;
-use url::Url;
 
+pub use self::config::{Profile, S3Config};
 use self::{
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::fault,
     sign::QuerySigner,
 };
 use super::{
-    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, OPERATION_TIMEOUT, Put, SecretKey,
-    Session, StoredObject, StoredPart, object_not_found, part_damaged,
+    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionCursor,
+    SessionPage, StoredObject, StoredPart, object_not_found, part_damaged,
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
@@ -54,47 +56,6 @@ const DEFAULT_REGION: &str = "us-east-1";
 const MAX_PARTS: u32 = 10_000;
 const MAX_PART_SIZE: u64 = 5 * 1024 * MIB;
 
-/// What every store of this kind takes; AWS takes more, which is for the configuration to say.
-const MAX_OBJECT_SIZE: u64 = 5 * 1024 * 1024 * MIB;
-
-/// Where a bucket is, and how to speak to its store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Config {
-    /// The bucket, which must exist.
-    pub bucket: String,
-    /// Its region.
-    pub region: Option<String>,
-    /// The store's address; AWS when absent.
-    pub endpoint: Option<Url>,
-    /// The store's address as callers reach it, used in signed URLs only; `endpoint` when absent.
-    pub public_endpoint: Option<Url>,
-    /// The kind of store.
-    pub profile: Profile,
-    /// Without keys the SDK's default chain finds credentials: environment, profile, web identity, container, instance.
-    pub access_key_id: Option<String>,
-    /// Given together with `access_key_id`.
-    pub secret_access_key: Option<SecretKey>,
-    /// The canned ACL that objects get; none when absent, which buckets without ACLs want.
-    pub acl: Option<String>,
-    /// The largest object in bytes.
-    pub max_object_size: u64,
-    /// How long one request may take.
-    pub operation_timeout: Duration,
-}
-
-/// In what the stores that speak S3's protocol differ.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// AWS: the bucket is in the host name.
-    #[default]
-    Aws,
-    /// MinIO, Ceph and others: the bucket is in the path.
-    Compatible,
-    /// Like `Compatible`, and all parts but the last must have one size (Cloudflare R2).
-    EqualParts,
-}
-
 /// A bucket.
 #[derive(Debug)]
 pub struct S3Store {
@@ -104,51 +65,6 @@ pub struct S3Store {
     acl: Option<ObjectCannedAcl>,
     limits: StoreLimits,
     operation_timeout: Duration,
-}
-
-// === impl S3Config ===
-
-impl S3Config {
-    /// That bucket on AWS, with the SDK's default credentials.
-    pub fn new(bucket: impl Into<String>) -> Self {
-        Self {
-            bucket: bucket.into(),
-            region: None,
-            endpoint: None,
-            public_endpoint: None,
-            profile: Profile::default(),
-            access_key_id: None,
-            secret_access_key: None,
-            acl: None,
-            max_object_size: MAX_OBJECT_SIZE,
-            operation_timeout: OPERATION_TIMEOUT,
-        }
-    }
-
-    /// Credentials and region: the configured ones alone, or what the SDK's chain finds.
-    async fn load(&self) -> Result<SdkConfig> {
-        let region = self.region.clone().map(Region::new);
-        match (&self.access_key_id, &self.secret_access_key) {
-            (Some(id), Some(secret)) => {
-                let credentials = Credentials::from_keys(id, secret.expose(), None);
-                Ok(SdkConfig::builder()
-                    .behavior_version(BehaviorVersion::latest())
-                    .credentials_provider(SharedCredentialsProvider::new(credentials))
-                    .region(region)
-                    .build())
-            }
-            (None, None) => {
-                let mut loader = aws_config::defaults(BehaviorVersion::latest());
-                if let Some(region) = region {
-                    loader = loader.region(region);
-                }
-                Ok(loader.load().await)
-            }
-            _ => Err(Error::fault(
-                "access_key_id and secret_access_key are given together or not at all",
-            )),
-        }
-    }
 }
 
 // === impl S3Store ===
@@ -342,6 +258,14 @@ impl BlobStore for S3Store {
             Err(error) if error.code() != Some("NoSuchUpload") => Err(fault("abort", error)),
             _ => Ok(()),
         }
+    }
+
+    async fn list_sessions(
+        &self,
+        prefix: &str,
+        after: Option<&SessionCursor>,
+    ) -> Result<Option<SessionPage>> {
+        self.session_page(prefix, after).await.map(Some)
     }
 
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {

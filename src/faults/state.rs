@@ -1,14 +1,14 @@
 //! A state store that fails as its caller asks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use super::strike::strike;
 use crate::{
     error::Result,
-    state::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update},
-    upload::{Claim, Owner, Part, Secret, Upload, UploadId, WriterTag},
+    state::{Creation, Due, DuePage, ListPage, ListQuery, PartRecord, StateStore, Times, Update},
+    upload::{Claim, Owner, Part, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
 /// Stands before a state store.
@@ -34,6 +34,10 @@ decorated! {
     async fn record_parts(id: &UploadId, writer: WriterTag, parts: &[Part], times: Times) -> PartRecord;
     async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
     async fn update(upload: &Upload) -> Update;
+    async fn update_untouched(upload: &Upload, seen: Timestamp) -> Update;
+    async fn due(before: Timestamp, after: Option<&Due>, limit: usize) -> DuePage;
+    async fn lease(name: &str, holder: &str, lasts: Duration) -> bool;
+    async fn release(name: &str, holder: &str) -> ();
     async fn list(query: &ListQuery) -> ListPage;
     async fn count(owner: &Owner) -> u64;
     async fn secret(offered: &Secret) -> Secret;

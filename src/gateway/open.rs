@@ -185,6 +185,7 @@ impl Gateway {
             created_at: times.now,
             updated_at: times.now,
             expires_at: times.expires_at,
+            ends_at: times.now.plus(self.settings.upload_max_age),
             id,
             file,
         })

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -42,6 +42,8 @@ pub(super) struct Receiver {
     pub(super) filling: Option<Filling>,
     pub(super) in_flight: JoinSet<Result<Part>>,
     destination: Option<Arc<Destination>>,
+    /// When the record is told next that the stream still runs.
+    next_sign_of_life: Instant,
     pub(super) chain: Option<DigestChain>,
     /// The MD5 of the whole file that this stream was opened with.
     pub(super) promised: Option<Md5>,
@@ -170,7 +172,6 @@ impl Receiver {
         let storage = gateway.storages.get(&upload.storage_id)?;
         let chain = digest_so_far(&upload)?.map(DigestChain::from);
         Ok(Self {
-            gateway,
             storage,
             writer,
             trail: Trail::new(upload.residence),
@@ -180,6 +181,8 @@ impl Receiver {
             filling: None,
             in_flight: JoinSet::new(),
             destination: None,
+            next_sign_of_life: Instant::now() + gateway.sign_of_life_interval(),
+            gateway,
             chain,
             promised: None,
             vouched_size: 0,
@@ -219,10 +222,20 @@ impl Receiver {
             tokio::select! {
                 message = next_before(messages, deadline) => return message,
                 Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
+                () = sleep_until(self.next_sign_of_life) => self.show_life().await?,
                 () = recalled(self.filling.as_ref()) => return Err(overloaded(Kind::Unavailable)),
                 error = self.gateway.drained() => return Err(error),
             }
         }
+    }
+
+    /// Keeps an upload from expiring whose next part takes long to come.
+    async fn show_life(&mut self) -> Result<()> {
+        self.gateway
+            .record_parts(&self.upload.id, self.upload.version, self.writer, &[])
+            .await?;
+        self.next_sign_of_life = Instant::now() + self.gateway.sign_of_life_interval();
+        Ok(())
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<()> {

@@ -5,6 +5,7 @@
 //! [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire: when the file is
 //! opened, and a few at each create.
 
+mod due;
 mod record;
 mod tables;
 
@@ -12,7 +13,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use ::redb::{Database, DatabaseError, ReadableDatabase};
@@ -23,7 +24,7 @@ use self::{
     record::Record,
     tables::{Snapshot, Tables, internal},
 };
-use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
+use super::{Creation, Due, DuePage, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
 use crate::{
     error::{Error, Result},
     upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
@@ -93,6 +94,36 @@ impl Redb {
             .await
             .map_err(|cause| unusable(cause.into()))?;
         Ok(store)
+    }
+
+    /// Replaces a record of that version, and if `seen` is given of that `updated_at`.
+    async fn replace(&self, upload: &Upload, seen: Option<Timestamp>) -> Result<Update> {
+        let upload = upload.clone();
+        self.write(move |tables| {
+            let Some(record) = tables.record(&upload.id)? else {
+                return Ok(Update::Missing);
+            };
+            let next = upload.version + 1;
+            if record.is_echo_of(&upload) {
+                return Ok(Update::Updated(next));
+            }
+            let is_touched = seen.is_some_and(|seen| seen != record.updated_at);
+            if record.version != upload.version || is_touched {
+                let current = tables.whole(record)?;
+                return Ok(Update::Conflict(Box::new(current)));
+            }
+            if let Some(fingerprint) = &upload.fingerprint
+                && !upload.is_live()
+            {
+                tables.release(fingerprint, &upload.id)?;
+            }
+            let mut updated = Record::updated(upload, record.committed);
+            updated.expected_at = record.expected_at;
+            tables.expect(&mut updated)?;
+            tables.store(&updated)?;
+            Ok(Update::Updated(next))
+        })
+        .await
     }
 
     /// Runs `work` in one durable transaction; nothing is stored if it fails.
@@ -177,6 +208,7 @@ impl StateStore for Redb {
             if record.written.phase == Phase::Open {
                 tables.remove_parts_beyond(&id, record.committed)?;
                 record.take_over(writer, times);
+                tables.expect(&mut record)?;
                 tables.store(&record)?;
             }
             tables.whole(record).map(Some)
@@ -246,28 +278,27 @@ impl StateStore for Redb {
     }
 
     async fn update(&self, upload: &Upload) -> Result<Update> {
-        let upload = upload.clone();
-        self.write(move |tables| {
-            let Some(record) = tables.record(&upload.id)? else {
-                return Ok(Update::Missing);
-            };
-            let next = upload.version + 1;
-            if record.is_echo_of(&upload) {
-                return Ok(Update::Updated(next));
-            }
-            if record.version != upload.version {
-                let current = tables.whole(record)?;
-                return Ok(Update::Conflict(Box::new(current)));
-            }
-            if let Some(fingerprint) = &upload.fingerprint
-                && !upload.is_live()
-            {
-                tables.release(fingerprint, &upload.id)?;
-            }
-            tables.store(&Record::updated(upload, record.committed))?;
-            Ok(Update::Updated(next))
-        })
-        .await
+        self.replace(upload, None).await
+    }
+
+    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
+        self.replace(upload, Some(seen)).await
+    }
+
+    async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {
+        let after = after.cloned();
+        self.write(move |tables| tables.due(before, after.as_ref(), limit.max(1)))
+            .await
+    }
+
+    async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool> {
+        let (name, holder, now) = (name.to_owned(), holder.to_owned(), now());
+        self.write(move |tables| tables.lease(&name, &holder, now, now.plus(lasts)))
+            .await
+    }
+
+    async fn release(&self, name: &str, holder: &str) -> Result<()> {
+        self.lease(name, holder, Duration::ZERO).await.map(drop)
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {

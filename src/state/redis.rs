@@ -2,17 +2,21 @@
 //!
 //! Keys, each behind [`RedisConfig::key_prefix`]: the record `upload:{<tag>}:<upload id>` (a hash), the live uploads
 //! by fingerprint `fingerprints:{<tag>}` (a hash), an owner's listing `owner:<owner>` (a sorted set), and `secret`. The
-//! tag is [`UploadId::tag`], so that one script can change a record and its fingerprint on a Cluster too. All but the
-//! secret are removed by the server [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire.
+//! tag is [`UploadId::tag`], so that one script can change a record and its fingerprint on a Cluster too. What is due lies in
+//! `due` (a sorted set), and a lease in `lease:<name>`. All but the secret are removed by the server, records
+//! [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire.
 //!
-//! Listings are hints: a member is checked against its record when it is read.
+//! Listings and `due` are hints: a member is checked against its record when it is read.
 
 mod config;
 mod connection;
+mod due;
 mod eviction;
 mod listing;
 mod record;
 mod scripts;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, Script, Value, from_redis_value};
@@ -23,10 +27,12 @@ use self::{
     record::{Fields, removal_time},
     scripts::SCRIPTS,
 };
-use super::{Creation, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
+use super::{Creation, Due, DuePage, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
 use crate::{
     error::{Error, Result},
-    upload::{Claim, Claims, Fingerprint, Owner, Part, Secret, Upload, UploadId, WriterTag},
+    upload::{
+        Claim, Claims, Fingerprint, Owner, Part, Secret, Timestamp, Upload, UploadId, WriterTag,
+    },
 };
 
 /// How often a create tries to replace the fingerprint of an upload that is over, before it gives up.
@@ -85,6 +91,40 @@ impl Redis {
 
     fn key(&self, name: &str) -> String {
         format!("{}{name}", self.key_prefix)
+    }
+
+    /// Replaces a record of that version, and if `seen` is given of that `updated_at`.
+    async fn replace(&self, upload: &Upload, seen: Option<Timestamp>) -> Result<Update> {
+        let released = upload.fingerprint.as_ref().filter(|_| !upload.is_live());
+        let mut arguments = vec![
+            upload.version.to_string(),
+            upload.id.to_string(),
+            released.map_or("", Fingerprint::as_str).to_owned(),
+            removal_time(upload.expires_at).to_string(),
+            record::header_json(upload)?,
+            seen.map(|seen| seen.0.to_string()).unwrap_or_default(),
+        ];
+        for (name, value) in record::header_fields(upload) {
+            arguments.extend([name.to_owned(), value]);
+        }
+        let (outcome, detail): (String, Value) =
+            self.invoke(&SCRIPTS.update, &upload.id, &arguments).await?;
+        let unreadable = |cause| Error::internal("update.lua answers oddly", cause);
+        match outcome.as_str() {
+            "updated" => {
+                self.enlist(upload).await?;
+                from_redis_value(detail)
+                    .map(Update::Updated)
+                    .map_err(unreadable)
+            }
+            "conflict" => {
+                let fields: Fields = from_redis_value(detail).map_err(unreadable)?;
+                let current = record::parse(&fields)?;
+                Ok(current.map_or(Update::Missing, |upload| Update::Conflict(Box::new(upload))))
+            }
+            "missing" => Ok(Update::Missing),
+            _ => Err(Error::fault("update.lua answers oddly")),
+        }
     }
 
     /// Runs a script that changes a record and its fingerprints.
@@ -208,35 +248,23 @@ impl StateStore for Redis {
     }
 
     async fn update(&self, upload: &Upload) -> Result<Update> {
-        let released = upload.fingerprint.as_ref().filter(|_| !upload.is_live());
-        let mut arguments = vec![
-            upload.version.to_string(),
-            upload.id.to_string(),
-            released.map_or("", Fingerprint::as_str).to_owned(),
-            removal_time(upload.expires_at).to_string(),
-            record::header_json(upload)?,
-        ];
-        for (name, value) in record::header_fields(upload) {
-            arguments.extend([name.to_owned(), value]);
-        }
-        let (outcome, detail): (String, Value) =
-            self.invoke(&SCRIPTS.update, &upload.id, &arguments).await?;
-        let unreadable = |cause| Error::internal("update.lua answers oddly", cause);
-        match outcome.as_str() {
-            "updated" => {
-                self.enlist(upload).await?;
-                from_redis_value(detail)
-                    .map(Update::Updated)
-                    .map_err(unreadable)
-            }
-            "conflict" => {
-                let fields: Fields = from_redis_value(detail).map_err(unreadable)?;
-                let current = record::parse(&fields)?;
-                Ok(current.map_or(Update::Missing, |upload| Update::Conflict(Box::new(upload))))
-            }
-            "missing" => Ok(Update::Missing),
-            _ => Err(Error::fault("update.lua answers oddly")),
-        }
+        self.replace(upload, None).await
+    }
+
+    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
+        self.replace(upload, Some(seen)).await
+    }
+
+    async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {
+        self.due_page(before, after, limit).await
+    }
+
+    async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool> {
+        self.set_lease(name, holder, lasts).await
+    }
+
+    async fn release(&self, name: &str, holder: &str) -> Result<()> {
+        self.set_lease(name, holder, Duration::ZERO).await.map(drop)
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {

@@ -8,7 +8,6 @@ use sha2::Sha256;
 
 use super::Owner;
 
-const PREFIX: &str = "uploads-";
 const TAG_LENGTH: usize = 16;
 const RANDOM_LENGTH: usize = 32;
 
@@ -51,6 +50,9 @@ pub struct Fingerprint(String);
 // === impl UploadId ===
 
 impl UploadId {
+    /// What every name begins with.
+    pub const PREFIX: &str = "uploads-";
+
     /// A fresh name; with a fingerprint it shares that one's tag.
     pub fn generate(fingerprint: Option<&Fingerprint>) -> Self {
         let tag = fingerprint.map_or_else(
@@ -58,14 +60,15 @@ impl UploadId {
             |known| known.tag().to_owned(),
         );
         Self(format!(
-            "{PREFIX}{tag}-{:0RANDOM_LENGTH$x}",
+            "{}{tag}-{:0RANDOM_LENGTH$x}",
+            Self::PREFIX,
             rand::random::<u128>()
         ))
     }
 
     /// The part that it shares with its fingerprint.
     pub fn tag(&self) -> &str {
-        &self.0[PREFIX.len()..PREFIX.len() + TAG_LENGTH]
+        &self.0[Self::PREFIX.len()..Self::PREFIX.len() + TAG_LENGTH]
     }
 
     /// The whole name.
@@ -85,7 +88,7 @@ impl FromStr for UploadId {
 
     fn from_str(text: &str) -> Result<Self, InvalidUploadId> {
         let (tag, random) = text
-            .strip_prefix(PREFIX)
+            .strip_prefix(Self::PREFIX)
             .and_then(|rest| rest.split_once('-'))
             .ok_or(InvalidUploadId)?;
         let digits = |text: &str, length| {

@@ -166,6 +166,25 @@ pub fn object_key(prefix: &str, id: &UploadId, file_name: &str) -> String {
     }
 }
 
+/// What the keys of all uploads begin with where [`object_key`] gets `prefix`.
+pub fn object_key_prefix(prefix: &str) -> String {
+    match prefix.trim_matches('/') {
+        "" => UploadId::PREFIX.to_owned(),
+        prefix => format!("{prefix}/{}", UploadId::PREFIX),
+    }
+}
+
+/// The upload that [`object_key`] made `key` for, unless another one made it: with another prefix, or for other things.
+pub fn upload_of_key(prefix: &str, key: &str) -> Option<UploadId> {
+    let rest = match prefix.trim_matches('/') {
+        "" => key,
+        prefix => key.strip_prefix(prefix)?.strip_prefix('/')?,
+    };
+    let (id, name) = rest.split_once('/')?;
+    let is_name = !name.is_empty() && !name.contains('/');
+    id.parse().ok().filter(|_| is_name)
+}
+
 /// The name in ASCII letters, digits, `_`, `.` and `-`; where it is too long its extension is kept.
 fn sanitise(name: &str) -> String {
     let safe =

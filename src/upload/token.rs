@@ -55,6 +55,8 @@ pub struct Snapshot {
     opaque_file_id: bool,
     #[serde(rename = "c")]
     created_at: Timestamp,
+    #[serde(rename = "l")]
+    ends_at: Timestamp,
     #[serde(rename = "t")]
     trail: Trail,
     /// The whole-file digest up to the end of the trail, where one is kept.
@@ -118,6 +120,7 @@ impl Snapshot {
             fingerprint: upload.fingerprint.clone(),
             opaque_file_id: upload.opaque_file_id,
             created_at: upload.created_at,
+            ends_at: upload.ends_at,
             trail: trail.clone(),
             digest: last.and_then(|part| part.digest.clone()),
         }
@@ -146,6 +149,7 @@ impl Snapshot {
             created_at: self.created_at,
             updated_at: now,
             expires_at,
+            ends_at: self.ends_at,
         }
     }
 
@@ -356,6 +360,7 @@ mod tests {
             created_at: Timestamp(1_700_000_000_000),
             updated_at: Timestamp(1_700_000_000_000),
             expires_at: Timestamp(1_700_086_400_000),
+            ends_at: Timestamp(9),
             id,
         }
     }

@@ -76,6 +76,7 @@ impl Shared {
             outage_patience: Duration::from_secs(5),
             commit_lease: Duration::from_secs(90),
             upload_expiry: Duration::from_millis(DAY),
+            upload_max_age: Duration::from_millis(6 * DAY),
             token_keys: keys.iter().map(key).collect(),
         };
         let state = Arc::clone(&self.backends.state);

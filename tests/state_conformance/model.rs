@@ -1,6 +1,6 @@
 //! Random calls, answered alike by a store and by a model of it that fits a page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use upload_gateway::{
@@ -224,6 +224,24 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                 let mut expected = model.list(&owner, phase);
                 expected.truncate(limit);
                 prop_assert_eq!(listed, expected);
+            }
+        }
+    }
+    for before in [at(0).expires_at, at(4).expires_at, Timestamp::never()] {
+        let due = store
+            .due(before, None, usize::from(u16::MAX))
+            .await
+            .unwrap();
+        let known: BTreeSet<UploadId> = due.uploads.into_iter().collect();
+        for upload in &uploads {
+            let record = model.records.get(&upload.id);
+            let due_at = record.and_then(|(record, _)| record.due_at());
+            let is_due = due_at.is_some_and(|due_at| due_at <= before);
+            if before == Timestamp::never() {
+                prop_assert_eq!(known.contains(&upload.id), is_due);
+            } else {
+                // Parts of clocks that went back are entered late.
+                prop_assert!(is_due || !known.contains(&upload.id));
             }
         }
     }

@@ -118,13 +118,14 @@ async fn keys_end_seven_days_after_the_upload_and_the_secret_never() {
         .unwrap();
     store.secret(&Secret::random()).await.unwrap();
     let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg("upload-gateway:*")).await;
-    assert_eq!(keys.len(), 4, "{keys:?}");
+    assert_eq!(keys.len(), 5, "{keys:?}");
     for key in keys {
         let end: i64 = ask(&backend.url, redis::cmd("PEXPIRETIME").arg(&key)).await;
         let grace = i64::try_from(RECORD_GRACE_SECONDS * 1_000).unwrap();
         let expected = match key.split(':').nth(1).unwrap() {
             "secret" => -1,
-            "owner" => i64::try_from(upload.expires_at.0).unwrap() + grace,
+            // Parts leave them as they are; they are prolonged when they are read.
+            "owner" | "due" => i64::try_from(upload.expires_at.0).unwrap() + grace,
             _ => i64::try_from(later.expires_at.0).unwrap() + grace,
         };
         assert_eq!(end, expected, "{key}");
@@ -176,6 +177,10 @@ async fn a_record_that_vanished_leaves_the_listing_and_frees_its_fingerprint() {
     let page = store.list(&query).await.unwrap();
     assert!(page.uploads.is_empty() && page.next.is_none());
     let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg("*owner*")).await;
+    assert!(keys.is_empty(), "{keys:?}");
+    let due = store.due(upload.expires_at, None, 10).await.unwrap();
+    assert!(due.uploads.is_empty());
+    let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg("*:due")).await;
     assert!(keys.is_empty(), "{keys:?}");
     create(&store, &findable(&owner, "a")).await;
 }

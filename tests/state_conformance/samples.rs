@@ -74,6 +74,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         created_at: times.now,
         updated_at: times.now,
         expires_at: times.expires_at,
+        ends_at: times.now.plus(Duration::from_secs(6 * 86_400)),
     }
 }
 

@@ -13,8 +13,11 @@ pub(super) struct Record {
     pub(super) version: u64,
     pub(super) writer: Option<WriterTag>,
     pub(super) committed: u32,
-    updated_at: Timestamp,
+    pub(super) updated_at: Timestamp,
     pub(super) expires_at: Timestamp,
+    /// Under which time it is entered among what is due, if it is.
+    #[serde(default)]
+    pub(super) expected_at: Option<Timestamp>,
     /// The version that the last update replaced, until a stream takes over.
     replaced: Option<u64>,
     /// As it was given, under the version it was given with.
@@ -42,6 +45,7 @@ impl Record {
             replaced: Some(upload.version),
             updated_at: upload.updated_at,
             expires_at: upload.expires_at,
+            expected_at: None,
             written: header(upload),
         }
     }
@@ -63,6 +67,15 @@ impl Record {
     pub(super) fn set(&mut self, times: Times) {
         self.updated_at = times.now;
         self.expires_at = times.expires_at;
+    }
+
+    /// When somebody has to look at the upload as it now is.
+    pub(super) fn due_at(&self) -> Option<Timestamp> {
+        let upload = Upload {
+            expires_at: self.expires_at,
+            ..self.written.clone()
+        };
+        upload.due_at()
     }
 
     /// The upload as it now is, with these parts and claims.

@@ -33,6 +33,8 @@ const CLAIMS: TableDefinition<'_, (&str, u32), ClaimedMd5<'static>> =
 const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fingerprints");
 /// By tenant, subject, creation (see [`age`]) and id: the order of a listing.
 const LISTING: TableDefinition<'_, ListingKey<'static>, ()> = TableDefinition::new("listing");
+/// What is due, by time and id. A hint: the time that parts and claims win is entered when an entry is read.
+const DUE: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("due");
 /// By time of removal and id. A hint: records live longer when they change.
 const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("removals");
 /// The secret, and the time of the last check.
@@ -48,8 +50,9 @@ pub(super) struct Tables<'a> {
     claims: Table<'a, (&'static str, u32), ClaimedMd5<'static>>,
     fingerprints: Table<'a, &'static str, &'static str>,
     listing: Table<'a, ListingKey<'static>, ()>,
+    pub(super) due: Table<'a, (u64, &'static str), ()>,
     removals: Table<'a, (u64, &'static str), ()>,
-    facts: Table<'a, &'static str, &'static [u8]>,
+    pub(super) facts: Table<'a, &'static str, &'static [u8]>,
 }
 
 /// What is read without writing, at one moment.
@@ -71,6 +74,7 @@ impl<'a> Tables<'a> {
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
             fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
             listing: transaction.open_table(LISTING).map_err(internal)?,
+            due: transaction.open_table(DUE).map_err(internal)?,
             removals: transaction.open_table(REMOVALS).map_err(internal)?,
             facts: transaction.open_table(FACTS).map_err(internal)?,
         })
@@ -140,7 +144,9 @@ impl<'a> Tables<'a> {
         self.removals
             .insert((removal, upload.id.as_str()), ())
             .map_err(internal)?;
-        self.store(&Record::created(upload))
+        let mut record = Record::created(upload);
+        self.expect(&mut record)?;
+        self.store(&record)
     }
 
     pub(super) fn store(&mut self, record: &Record) -> Result<()> {
@@ -200,6 +206,7 @@ impl<'a> Tables<'a> {
             };
             let removal = removal_time(record.expires_at);
             if removal <= now {
+                self.forget_due(&record)?;
                 self.remove(&record.written)?;
             } else {
                 self.removals

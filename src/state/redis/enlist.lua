@@ -1,8 +1,8 @@
--- Notes an upload in its owner's listing, which lives as long as its longest-lived upload.
--- KEYS  1 listing
--- ARGV  1 member  2 time the record is removed (ms)
+-- Notes an upload in a sorted set, which lives as long as its longest-lived upload: its owner's listing, or what is due.
+-- KEYS  1 sorted set
+-- ARGV  1 member  2 score  3 time the record is removed (ms)
 -- Returns nothing.
-redis.call('ZADD', KEYS[1], 0, ARGV[1])
-if redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[2]) then
-  redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+if redis.call('PEXPIRETIME', KEYS[1]) < tonumber(ARGV[3]) then
+  redis.call('PEXPIREAT', KEYS[1], ARGV[3])
 end

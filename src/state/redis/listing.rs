@@ -76,12 +76,16 @@ impl Redis {
         self.link.command(&count).await
     }
 
-    /// Notes the upload in its owner's listing.
+    /// Notes the upload in its owner's listing, and when it is due.
     pub(super) async fn enlist(&self, upload: &Upload) -> Result<()> {
         let mut invocation = SCRIPTS.enlist.key(self.listing_key(&upload.owner));
         let member = listing_member(upload.created_at, &upload.id);
-        invocation.arg(member).arg(removal_time(upload.expires_at));
-        self.link.script(&invocation).await
+        invocation
+            .arg(member)
+            .arg(0)
+            .arg(removal_time(upload.expires_at));
+        let listed = self.link.script::<()>(&invocation);
+        tokio::try_join!(listed, self.expect(upload)).map(drop)
     }
 
     /// One batch of a listing behind `after`, each with its record if that still exists.
@@ -121,7 +125,7 @@ impl Redis {
             .await
     }
 
-    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+    pub(super) async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
         let invocation = SCRIPTS.summary.key(self.record_key(id));
         let fields: Fields = self.link.script(&invocation).await?;
         record::parse_summary(&fields)

@@ -16,6 +16,9 @@ pub(super) struct Scripts {
     pub(super) update: Script,
     pub(super) summary: Script,
     pub(super) enlist: Script,
+    pub(super) due: Script,
+    pub(super) mend_due: Script,
+    pub(super) lease: Script,
 }
 
 // === impl Scripts ===
@@ -30,6 +33,9 @@ impl Default for Scripts {
             update: Script::new(include_str!("update.lua")),
             summary: Script::new(include_str!("summary.lua")),
             enlist: Script::new(include_str!("enlist.lua")),
+            due: Script::new(include_str!("due.lua")),
+            mend_due: Script::new(include_str!("mend_due.lua")),
+            lease: Script::new(include_str!("lease.lua")),
         }
     }
 }
@@ -45,6 +51,9 @@ impl Scripts {
             &self.update,
             &self.summary,
             &self.enlist,
+            &self.due,
+            &self.mend_due,
+            &self.lease,
         ]
         .into_iter()
     }

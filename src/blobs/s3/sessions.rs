@@ -1,0 +1,104 @@
+//! The sessions that were begun and not ended, with their age by the store's own clock.
+
+use std::sync::{Arc, OnceLock};
+
+use aws_sdk_s3::{
+    config::{
+        ConfigBag, Intercept, RuntimeComponents,
+        interceptors::BeforeDeserializationInterceptorContextRef,
+    },
+    error::BoxError,
+    primitives::{DateTime, DateTimeFormat},
+    types::MultipartUpload,
+};
+
+use super::{S3Store, fault::fault};
+use crate::{
+    blobs::{OpenSession, SessionCursor, SessionPage},
+    error::{Error, Result},
+    upload::Timestamp,
+};
+
+/// Keeps the time that the store's answer carries, which the SDK does not pass on.
+#[derive(Debug, Clone, Default)]
+struct AnswerTime(Arc<OnceLock<Timestamp>>);
+
+// === impl S3Store ===
+
+impl S3Store {
+    /// See [`BlobStore::list_sessions`](crate::blobs::BlobStore::list_sessions).
+    pub(super) async fn session_page(
+        &self,
+        prefix: &str,
+        after: Option<&SessionCursor>,
+    ) -> Result<SessionPage> {
+        let time = AnswerTime::default();
+        let output = self
+            .client
+            .list_multipart_uploads()
+            .bucket(&self.bucket)
+            .prefix(prefix)
+            .set_key_marker(after.map(|after| after.key.clone()))
+            .set_upload_id_marker(after.map(|after| after.id.clone()))
+            .customize()
+            .interceptor(time.clone())
+            .send()
+            .await
+            .map_err(|error| fault("list the multipart uploads", error))?;
+        let now = time.0.get().copied().ok_or_else(|| {
+            Error::fault("list the multipart uploads: the store does not tell its time")
+        })?;
+        let next = match (output.next_key_marker, output.next_upload_id_marker) {
+            (Some(key), Some(id)) if output.is_truncated == Some(true) => {
+                // A store that does not know the markers would be asked for ever.
+                Some(SessionCursor { key, id }).filter(|next| Some(next) != after)
+            }
+            _ => None,
+        };
+        Ok(SessionPage {
+            sessions: output
+                .uploads
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(open_session)
+                .collect(),
+            now,
+            next,
+        })
+    }
+}
+
+fn open_session(listed: MultipartUpload) -> Option<OpenSession> {
+    Some(OpenSession {
+        initiated_at: timestamp(&listed.initiated?)?,
+        key: listed.key?,
+        id: listed.upload_id?,
+    })
+}
+
+fn timestamp(time: &DateTime) -> Option<Timestamp> {
+    u64::try_from(time.to_millis().ok()?).ok().map(Timestamp)
+}
+
+// === impl AnswerTime ===
+
+impl Intercept for AnswerTime {
+    fn name(&self) -> &'static str {
+        "AnswerTime"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> std::result::Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let date = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
+        if let Some(now) = date.as_ref().and_then(timestamp) {
+            // There is one answer: nothing is retried.
+            let _ = self.0.set(now);
+        }
+        Ok(())
+    }
+}

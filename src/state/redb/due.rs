@@ -1,0 +1,115 @@
+//! What is due, and the leases.
+
+use std::ops::Bound;
+
+use ::redb::ReadableTable;
+
+use super::{
+    record::Record,
+    tables::{Tables, internal},
+};
+use crate::{
+    error::{Error, Result},
+    state::{Due, DuePage},
+    upload::{Timestamp, UploadId},
+};
+
+// === impl Tables ===
+
+impl Tables<'_> {
+    /// Enters when the upload is due, or that it never is any more. The record is to be stored after.
+    pub(super) fn expect(&mut self, record: &mut Record) -> Result<()> {
+        let due_at = record.due_at();
+        if due_at == record.expected_at {
+            return Ok(());
+        }
+        self.forget_due(record)?;
+        if let Some(at) = due_at {
+            let key = (at.0, record.written.id.as_str());
+            self.due.insert(key, ()).map_err(internal)?;
+        }
+        record.expected_at = due_at;
+        Ok(())
+    }
+
+    /// Removes the entry of a record.
+    pub(super) fn forget_due(&mut self, record: &Record) -> Result<()> {
+        if let Some(at) = record.expected_at {
+            let key = (at.0, record.written.id.as_str());
+            self.due.remove(key).map_err(internal)?;
+        }
+        Ok(())
+    }
+
+    /// See [`StateStore::due`](crate::state::StateStore::due).
+    pub(super) fn due(
+        &mut self,
+        before: Timestamp,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<DuePage> {
+        let start = after.map_or(Bound::Unbounded, |due| {
+            Bound::Excluded((due.at.0, due.id.as_str()))
+        });
+        let end = Bound::Excluded((before.0.saturating_add(1), ""));
+        let mut entries = Vec::new();
+        let found = self.due.range::<(u64, &str)>((start, end));
+        for entry in found.map_err(internal)?.take(limit) {
+            let entry = entry.map_err(internal)?;
+            let (at, id) = entry.0.value();
+            let id: UploadId = id.parse().map_err(unreadable)?;
+            entries.push(Due {
+                at: Timestamp(at),
+                id,
+            });
+        }
+        let next = entries.last().filter(|_| entries.len() == limit).cloned();
+        let mut uploads = Vec::new();
+        for due in entries {
+            let mut record = match self.record(&due.id) {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                // Whoever reads it for himself finds out, and the others are not held up.
+                Err(error) if !error.is_retryable() => {
+                    uploads.push(due.id);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if record.due_at().is_some_and(|due_at| due_at <= before) {
+                uploads.push(due.id);
+                continue;
+            }
+            self.expect(&mut record)?;
+            self.store(&record)?;
+        }
+        Ok(DuePage { uploads, next })
+    }
+
+    /// Takes, prolongs or gives back a lease, unless somebody else has it.
+    pub(super) fn lease(
+        &mut self,
+        name: &str,
+        holder: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool> {
+        let fact = format!("lease:{name}");
+        let held = self.facts.get(fact.as_str()).map_err(internal)?;
+        let held = held.map(|held| serde_json::from_slice::<(String, Timestamp)>(held.value()));
+        if let Some((known, end)) = held.transpose().map_err(unreadable)?
+            && known != holder
+            && end > now
+        {
+            return Ok(false);
+        }
+        let lease = serde_json::to_vec(&(holder, until)).map_err(unreadable)?;
+        let inserted = self.facts.insert(fact.as_str(), lease.as_slice());
+        inserted.map(drop).map_err(internal)?;
+        Ok(true)
+    }
+}
+
+fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::internal("the state file holds what cannot be read", cause)
+}

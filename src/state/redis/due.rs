@@ -1,0 +1,123 @@
+//! What is due: a sorted set of live uploads by the time somebody has to look at them; and the leases.
+//!
+//! It is a hint, written after the record and in another slot: an entry is checked against its record when it is read.
+//! Parts and claims leave it as it is; the time they win is entered when the entry is read.
+
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::{Redis, record::removal_time, scripts::SCRIPTS};
+use crate::{
+    error::{Error, Result},
+    state::{Due, DuePage},
+    upload::{Timestamp, Upload, UploadId},
+};
+
+/// How many records are read side by side.
+const CONCURRENCY: usize = 16;
+
+/// The largest time that a score holds exactly.
+const LATEST: u64 = 1 << 53;
+
+impl Redis {
+    fn due_key(&self) -> String {
+        self.key("due")
+    }
+
+    /// Notes when the upload is due, or that it never is any more.
+    pub(super) async fn expect(&self, upload: &Upload) -> Result<()> {
+        let Some(due_at) = upload.due_at() else {
+            let forget = redis::cmd("ZREM")
+                .arg(self.due_key())
+                .arg(upload.id.as_str())
+                .to_owned();
+            return self.link.command(&forget).await;
+        };
+        let mut invocation = SCRIPTS.enlist.key(self.due_key());
+        invocation
+            .arg(upload.id.as_str())
+            .arg(score(due_at))
+            .arg(removal_time(upload.expires_at));
+        self.link.script(&invocation).await
+    }
+
+    /// See [`StateStore::due`](crate::state::StateStore::due).
+    pub(super) async fn due_page(
+        &self,
+        before: Timestamp,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<DuePage> {
+        let limit = limit.max(1);
+        let mut invocation = SCRIPTS.due.key(self.due_key());
+        invocation
+            .arg(after.map_or(0, |due| score(due.at)))
+            .arg(after.map_or("", |due| due.id.as_str()))
+            .arg(score(before))
+            .arg(limit);
+        let entries: Vec<(String, u64)> = self.link.script(&invocation).await?;
+        let entries = entries
+            .into_iter()
+            .map(|(id, at)| {
+                let id = id.parse().map_err(unreadable)?;
+                let at = Timestamp(at);
+                Ok(Due { at, id })
+            })
+            .collect::<Result<Vec<Due>>>()?;
+        let next = entries.last().filter(|_| entries.len() == limit).cloned();
+        let checked = entries.into_iter().map(|due| self.check_due(due, before));
+        let uploads = stream::iter(checked)
+            .buffered(CONCURRENCY)
+            .try_filter_map(|due| async move { Ok(due) })
+            .try_collect();
+        let uploads = uploads.await?;
+        Ok(DuePage { uploads, next })
+    }
+
+    /// The upload of an entry, if it is due; otherwise the entry is put right.
+    async fn check_due(&self, due: Due, before: Timestamp) -> Result<Option<UploadId>> {
+        let upload = match self.summary(&due.id).await {
+            // Whoever reads it for himself finds out, and the others are not held up.
+            Err(error) if !error.is_retryable() => return Ok(Some(due.id)),
+            upload => upload?,
+        };
+        let due_at = upload.as_ref().and_then(Upload::due_at);
+        if due_at.is_some_and(|due_at| due_at <= before) {
+            return Ok(Some(due.id));
+        }
+        let removal = upload.map_or(0, |upload| removal_time(upload.expires_at));
+        let mut invocation = SCRIPTS.mend_due.key(self.due_key());
+        invocation
+            .arg(due.id.as_str())
+            .arg(score(due.at))
+            .arg(due_at.map_or_else(String::new, |due_at| score(due_at).to_string()))
+            .arg(removal);
+        self.link.script::<()>(&invocation).await?;
+        Ok(None)
+    }
+
+    /// See [`StateStore::lease`](crate::state::StateStore::lease); one that lasts no time is given back.
+    pub(super) async fn set_lease(
+        &self,
+        name: &str,
+        holder: &str,
+        lasts: Duration,
+    ) -> Result<bool> {
+        let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+        let mut invocation = SCRIPTS.lease.key(self.key(&format!("lease:{name}")));
+        invocation.arg(holder).arg(lasts.min(LATEST));
+        self.link.script(&invocation).await
+    }
+}
+
+fn score(time: Timestamp) -> u64 {
+    time.0.min(LATEST)
+}
+
+fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::internal(
+        "redis holds an upload id that is none among what is due",
+        cause,
+    )
+}
