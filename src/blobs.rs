@@ -76,13 +76,11 @@ pub trait BlobStore: Signer {
     /// itself (Azure after a week).
     async fn abort(&self, session: &Session<'_>) -> Result<()>;
 
-    /// Lists the sessions of keys that begin with `prefix`, behind the place `after`: those that were begun and neither
-    /// committed nor aborted. `None` where the store has no sessions (Azure).
-    async fn list_sessions(
-        &self,
-        prefix: &str,
-        after: Option<&SessionCursor>,
-    ) -> Result<Option<SessionPage>>;
+    /// Lists the sessions of keys that begin with `prefix`, behind the key `after`: those that were begun and neither
+    /// committed nor aborted. `None` where the store has no sessions (Azure). Of several sessions of one key at the end of a
+    /// page some may be left out.
+    async fn list_sessions(&self, prefix: &str, after: Option<&str>)
+    -> Result<Option<SessionPage>>;
 
     /// Puts a whole object, only if there is none of its key. The store checks `object.md5` where it is known.
     ///
@@ -178,15 +176,6 @@ pub struct OpenSession {
     pub initiated_at: Timestamp,
 }
 
-/// A place in a listing of sessions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionCursor {
-    /// The last session's key.
-    pub key: String,
-    /// Its name.
-    pub id: String,
-}
-
 /// One page of a listing of sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionPage {
@@ -194,8 +183,8 @@ pub struct SessionPage {
     pub sessions: Vec<OpenSession>,
     /// When the store answered, by its own clock.
     pub now: Timestamp,
-    /// Where the next page begins, unless this is the last.
-    pub next: Option<SessionCursor>,
+    /// The key behind which the next page begins, unless this is the last.
+    pub next: Option<String>,
 }
 
 /// What became of a commit.

@@ -11,8 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use upload_gateway::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionCursor, SessionPage,
-        StoredObject, StoredPart,
+        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     config::Config,
@@ -86,7 +85,7 @@ impl BlobStore for Unconditional {
     async fn list_sessions(
         &self,
         prefix: &str,
-        after: Option<&SessionCursor>,
+        after: Option<&str>,
     ) -> Result<Option<SessionPage>> {
         self.0.list_sessions(prefix, after).await
     }

@@ -299,7 +299,7 @@ impl BlobStore for AzureStore {
     async fn list_sessions(
         &self,
         _prefix: &str,
-        _after: Option<&SessionCursor>,
+        _after: Option<&str>,
     ) -> Result<Option<SessionPage>> {
         Ok(None)
     }

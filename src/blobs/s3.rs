@@ -263,7 +263,7 @@ impl BlobStore for S3Store {
     async fn list_sessions(
         &self,
         prefix: &str,
-        after: Option<&SessionCursor>,
+        after: Option<&str>,
     ) -> Result<Option<SessionPage>> {
         self.session_page(prefix, after).await.map(Some)
     }

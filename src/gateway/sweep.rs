@@ -301,7 +301,7 @@ impl<'a> Pass<'a> {
             if !self.goes_on().await? {
                 return Ok(());
             }
-            let list = || storage.store.list_sessions(&prefix, after.as_ref());
+            let list = || storage.store.list_sessions(&prefix, after.as_deref());
             let Some(page) = gateway.patience.hold(list).await? else {
                 return Ok(());
             };

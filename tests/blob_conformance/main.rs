@@ -8,6 +8,7 @@ mod common;
 mod faults;
 mod objects;
 mod parts;
+mod sessions;
 mod subject;
 
 macro_rules! conformance {
@@ -53,6 +54,10 @@ conformance! {
         ranges_may_cross_the_borders_of_parts
         what_is_not_there_is_not_found
         keys_come_out_as_they_went_in
+    }
+    sessions {
+        open_sessions_are_listed_until_they_end
+        more_sessions_than_one_page_are_listed
     }
     faults {
         a_bucket_that_is_there_passes_the_check

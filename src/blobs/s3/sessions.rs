@@ -14,7 +14,7 @@ use aws_sdk_s3::{
 
 use super::{S3Store, fault::fault};
 use crate::{
-    blobs::{OpenSession, SessionCursor, SessionPage},
+    blobs::{OpenSession, SessionPage},
     error::{Error, Result},
     upload::Timestamp,
 };
@@ -30,7 +30,7 @@ impl S3Store {
     pub(super) async fn session_page(
         &self,
         prefix: &str,
-        after: Option<&SessionCursor>,
+        after: Option<&str>,
     ) -> Result<SessionPage> {
         let time = AnswerTime::default();
         let output = self
@@ -38,8 +38,8 @@ impl S3Store {
             .list_multipart_uploads()
             .bucket(&self.bucket)
             .prefix(prefix)
-            .set_key_marker(after.map(|after| after.key.clone()))
-            .set_upload_id_marker(after.map(|after| after.id.clone()))
+            // Without the session's name: some stores refuse that of one that has ended since.
+            .set_key_marker(after.map(str::to_owned))
             .customize()
             .interceptor(time.clone())
             .send()
@@ -48,13 +48,11 @@ impl S3Store {
         let now = time.0.get().copied().ok_or_else(|| {
             Error::fault("list the multipart uploads: the store does not tell its time")
         })?;
-        let next = match (output.next_key_marker, output.next_upload_id_marker) {
-            (Some(key), Some(id)) if output.is_truncated == Some(true) => {
-                // A store that does not know the markers would be asked for ever.
-                Some(SessionCursor { key, id }).filter(|next| Some(next) != after)
-            }
-            _ => None,
-        };
+        let next = output
+            .next_key_marker
+            .filter(|_| output.is_truncated == Some(true))
+            // A store that does not know the marker would be asked for ever.
+            .filter(|next| after.is_none_or(|after| *next.as_str() > *after));
         Ok(SessionPage {
             sessions: output
                 .uploads
