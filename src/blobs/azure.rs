@@ -57,8 +57,8 @@ use self::{
     sign::{BlobSigner, SigningKey},
 };
 use super::{
-    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionCursor,
-    SessionPage, StoredObject, StoredPart, object_not_found, part_damaged,
+    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
+    StoredObject, StoredPart, object_not_found, part_damaged,
 };
 use crate::{
     error::{Error, Result},
