@@ -28,6 +28,11 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let config = config::from_process(arguments.config.as_deref(), &arguments.flags)?;
+    if config.redis_url.is_some() && config.storage.is_empty() {
+        return Err(CliError::failed(
+            "no storage is configured: the gateway that has the embedded store sweeps by itself",
+        ));
+    }
     telemetry::init(&config.log).map_err(CliError::Serve)?;
     let swept = Box::pin(serve::sweep_once(&config, arguments.dry_run)).await;
     let report = swept.map_err(explained)?.ok_or_else(|| {

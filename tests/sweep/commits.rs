@@ -1,0 +1,128 @@
+//! Commits whose committer is gone.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use upload_gateway::{
+    blobs::{NewPart, Session},
+    gateway::{Gateway, Sweep},
+    state::Update,
+    upload::{Event, Lease, Md5, Phase, Timestamp, Upload, WriterTag},
+};
+
+use super::{
+    common::bytes,
+    for_each_store,
+    world::{MINUTE, PART, World, pass, sweep, sweep_as},
+};
+
+/// As long as a gateway gives itself.
+const LEASE: Duration = Duration::from_secs(90);
+
+for_each_store!(
+    a_commit_left_behind_is_finished,
+    a_commit_that_was_sent_and_never_recorded_is_finished,
+    a_commit_that_cannot_be_is_brought_to_its_end,
+);
+
+/// An upload whose committer died as soon as it had begun.
+async fn left_behind(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload {
+    let mut upload = world.broken_off(gateway, 2 * PART + 1).await;
+    let now: Timestamp = upload.updated_at;
+    let started = Event::CommitStarted {
+        lease: Lease {
+            holder: WriterTag::random(),
+            until: now.plus(LEASE),
+        },
+        now,
+        file_size: 2 * PART as u64 + 1,
+    };
+    upload.apply(started).unwrap();
+    let updated = world.state().update(&upload).await.unwrap();
+    assert!(matches!(updated, Update::Updated(_)));
+    world.get(&upload.id).await
+}
+
+async fn is_whole(world: &World, upload: &Upload) -> bool {
+    let object = upload.object.as_ref().unwrap();
+    let pieces = world.store().read(&object.key, None).await.unwrap();
+    let pieces: Vec<bytes::Bytes> = pieces.try_collect().await.unwrap();
+    pieces.concat() == bytes(2 * PART + 1)
+}
+
+async fn a_commit_left_behind_is_finished(world: World) {
+    let gateway = world.gateway().await;
+    let upload = left_behind(&world, &gateway).await;
+    world.clock.advance(LEASE);
+    assert!(sweep(&gateway).await.is_idle(), "it may just be slow");
+    world.clock.advance(2 * MINUTE);
+    let dry = Sweep {
+        dry_run: true,
+        ..pass()
+    };
+    assert_eq!(sweep_as(&gateway, &dry).await.finished_commits, 1);
+    assert_eq!(world.get(&upload.id).await, upload);
+    let report = sweep(&gateway).await;
+    assert_eq!(
+        (report.finished_commits, report.failures),
+        (1, 0),
+        "{report:?}"
+    );
+    let complete = world.get(&upload.id).await;
+    assert_eq!(complete.phase, Phase::Complete);
+    assert!(is_whole(&world, &complete).await);
+    assert!(sweep(&gateway).await.is_idle());
+}
+
+async fn a_commit_that_was_sent_and_never_recorded_is_finished(world: World) {
+    let gateway = world.gateway().await;
+    let upload = left_behind(&world, &gateway).await;
+    let session = Session {
+        key: &upload.object_key,
+        id: upload.session.as_ref().unwrap(),
+    };
+    let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
+    let object = world.object_of(&upload);
+    world
+        .store()
+        .commit(&session, &object, &parts)
+        .await
+        .unwrap();
+    world.clock.advance(LEASE + 2 * MINUTE);
+    assert_eq!(sweep(&gateway).await.finished_commits, 1);
+    let complete = world.get(&upload.id).await;
+    assert_eq!(complete.phase, Phase::Complete);
+    assert!(is_whole(&world, &complete).await);
+}
+
+async fn a_commit_that_cannot_be_is_brought_to_its_end(world: World) {
+    let gateway = world.gateway().await;
+    let upload = left_behind(&world, &gateway).await;
+    let session = Session {
+        key: &upload.object_key,
+        id: upload.session.as_ref().unwrap(),
+    };
+    // Somebody has put other bytes in the place of a part: only S3 keeps one a number.
+    let body = bytes::Bytes::from_static(b"other");
+    let other = NewPart {
+        number: 3,
+        writer: WriterTag::random(),
+        md5: Md5::of(&body),
+        body,
+    };
+    world.store().put_part(&session, other).await.unwrap();
+    world.clock.advance(LEASE + 2 * MINUTE);
+    let report = sweep(&gateway).await;
+    assert_eq!(
+        (report.finished_commits, report.failures),
+        (1, 0),
+        "{report:?}"
+    );
+    let over = world.get(&upload.id).await;
+    if world.has_sessions {
+        assert_eq!(over.phase, Phase::Aborted);
+        assert!(!world.has_session(&over).await);
+    } else {
+        assert!(is_whole(&world, &over).await);
+    }
+}

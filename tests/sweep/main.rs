@@ -1,0 +1,42 @@
+//! The sweeper: what it gives up, what it leaves alone, and who sweeps. The stores are real, the gateways' clocks are the
+//! tests' own; the stores' clocks are not.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+#[path = "../common/lib.rs"]
+mod common;
+
+mod commits;
+mod expiry;
+mod process;
+mod sessions;
+mod sweepers;
+mod world;
+
+/// Stamps each case for each store.
+macro_rules! for_each_store {
+    ($($case:ident),* $(,)?) => {
+        mod embedded { $(
+            #[tokio::test]
+            async fn $case() {
+                Box::pin(super::$case(crate::world::embedded().await)).await;
+            }
+        )* }
+        mod s3 { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(world) = crate::world::s3().await else { return };
+                Box::pin(super::$case(world)).await;
+            }
+        )* }
+        mod azure { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(world) = crate::world::azure().await else { return };
+                Box::pin(super::$case(world)).await;
+            }
+        )* }
+    };
+}
+
+pub(crate) use for_each_store;
