@@ -46,6 +46,13 @@
 //!    the record, the store makes the object of exactly the recorded parts, and HEAD verifies it. Then the record is
 //!    COMPLETE, and says where the object lies.
 //!
+//! # What is left behind
+//!
+//! One replica at a time sweeps ([`gateway::Gateway::sweep`]): an upload that nobody came back to becomes ABORTED, and then
+//! its session ends; a commit whose committer is gone is finished; and sessions that no record knows are ended once they
+//! are older, by the store's own clock, than any upload may be. When an upload is due is noted in an index that is only a
+//! hint ([`state::StateStore::due`]).
+//!
 //! # The signed way
 //!
 //! 1. A create makes the same record, and the first request is signed: put the whole file, or begin the store's session.

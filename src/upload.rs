@@ -211,7 +211,7 @@ pub enum Event {
     },
     /// The store or the digest refused it for good.
     Refused,
-    /// Its owner, or its age, gave it up.
+    /// Its owner, or the sweeper, gave it up.
     Abandoned,
 }
 

@@ -432,3 +432,26 @@ fn assert_every_key(path: &str, schema: &Value, written: &Value) {
         _ => {}
     }
 }
+
+#[test]
+fn an_upload_may_not_outlive_what_the_stores_keep_of_it() {
+    let (message, key) = refusal("limits.upload_max_age_seconds = 604800");
+    assert_eq!(key, "limits.upload_max_age_seconds");
+    assert!(message.contains("less than 7 days"), "{message}");
+    let config = load_text("limits.upload_max_age_seconds = 604799", &[]).unwrap();
+    assert_eq!(config.limits.upload_max_age_seconds, 604_799);
+}
+
+#[test]
+fn a_sweeper_without_a_pace_is_refused() {
+    for name in ["interval_seconds", "operations_per_second"] {
+        let (_, key) = refusal(&format!("sweeper.{name} = 0"));
+        assert_eq!(key, format!("sweeper.{name}"));
+    }
+    let variables = [
+        ("UPLOAD_GATEWAY_SWEEPER__ENABLED", "false"),
+        ("UPLOAD_GATEWAY_SWEEPER__INTERVAL_SECONDS", "60"),
+    ];
+    let sweeper = load_text("", &variables).unwrap().sweeper;
+    assert_eq!((sweeper.enabled, sweeper.interval_seconds), (false, 60));
+}

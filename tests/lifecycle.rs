@@ -4,8 +4,8 @@
 
 use proptest::{collection::vec, prelude::*};
 use upload_gateway::upload::{
-    Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part, Parts, Phase,
-    Plan, Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+    AT_WORK, Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part,
+    Parts, Phase, Plan, Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
 };
 
 const PHASES: [Phase; 4] = [
@@ -295,4 +295,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_upload_is_due_when_it_expires_or_its_committer_should_be_done() {
+    let mut open = upload(Phase::Open);
+    (open.expires_at, open.ends_at) = (Timestamp(50), Timestamp(90));
+    assert_eq!(open.due_at(), Some(Timestamp(50)));
+    open.expires_at = Timestamp(100);
+    assert_eq!(open.due_at(), Some(Timestamp(90)));
+    assert_eq!(open.given_up_at(), Timestamp(90));
+    open.apply(commit(10)).unwrap();
+    assert_eq!(open.due_at(), Some(open.lease.unwrap().until));
+    for phase in [Phase::Complete, Phase::Aborted] {
+        assert_eq!(upload(phase).due_at(), None);
+    }
+}
+
+#[test]
+fn age_ends_an_upload_only_when_nobody_is_at_work_on_it() {
+    let mut upload = upload(Phase::Open);
+    upload.ends_at = Timestamp(0).plus(AT_WORK * 2);
+    upload.updated_at = upload.ends_at;
+    upload.expires_at = upload.ends_at.plus(AT_WORK * 9);
+    let quiet = upload.updated_at.plus(AT_WORK);
+    assert!(!upload.has_expired(Timestamp(quiet.0 - 1)));
+    assert!(upload.has_expired(quiet));
+    // Idleness ends it at once.
+    upload.expires_at = upload.ends_at;
+    assert!(upload.has_expired(upload.ends_at));
+    upload.apply(commit(10)).unwrap();
+    assert!(
+        !upload.has_expired(Timestamp::never()),
+        "it is no longer open"
+    );
 }

@@ -4,7 +4,7 @@
 //! it, and a SHA-256 of every part would cost 0.8 CPU seconds per GiB. A part's bytes are handed to the SDK as they are.
 //!
 //! Needed permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
-//! `s3:ListMultipartUploadParts`, `s3:ListBucket`, `s3:ListBucketMultipartUploads`; with `acl` also `s3:PutObjectAcl`.
+//! `s3:ListMultipartUploadParts`, `s3:ListBucket`, `s3:ListBucketMultipartUploads` (the sweeper's); with `acl` also `s3:PutObjectAcl`.
 //!
 //! MinIO lists no sessions by the beginning of their keys: it drops forgotten ones itself, by default after 24 hours.
 

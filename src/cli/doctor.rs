@@ -134,7 +134,7 @@ async fn check_storage(
     } else {
         report.good(name, "an object was written, read back and deleted")?;
     }
-    match probe_session(store, &object).await {
+    match probe_session(store, prefix, &object).await {
         Err((step, error)) => failed(step, &error),
         Ok(()) => report.good(name, "a part was written, listed and dropped"),
     }
@@ -168,6 +168,7 @@ async fn probe_object(
 
 async fn probe_session(
     store: &dyn BlobStore,
+    prefix: &str,
     object: &NewObject,
 ) -> Result<(), (&'static str, Error)> {
     let at = |step| move |error| (step, error);
@@ -194,6 +195,11 @@ async fn probe_session(
         .abort(&session)
         .await
         .map_err(at("abort a multipart upload"));
+    let swept = policy::object_key_prefix(prefix);
+    let sessions = store
+        .list_sessions(&swept, None)
+        .await
+        .map_err(at("list multipart uploads"));
     put?;
     if listed?.is_none_or(|parts| parts.len() != 1) {
         return Err((
@@ -201,7 +207,8 @@ async fn probe_session(
             Error::fault("the store does not list the part it took"),
         ));
     }
-    aborted
+    aborted?;
+    sessions.map(drop)
 }
 
 fn state_name(config: &Config) -> String {
@@ -248,6 +255,9 @@ fn mend_call(step: &str, error: &Error) -> &'static str {
         }
         (_, "list parts") => {
             "allow s3:ListMultipartUploadParts (Azure: role Storage Blob Data Contributor)"
+        }
+        (_, "list multipart uploads") => {
+            "allow s3:ListBucketMultipartUploads: the sweeper needs it to find what was left behind"
         }
         (_, "abort a multipart upload") => {
             "allow s3:AbortMultipartUpload (Azure: role Storage Blob Data Contributor)"

@@ -102,7 +102,8 @@ impl Gateway {
         stop: &CancellationToken,
     ) -> Result<Option<SweepReport>> {
         let mut pass = Pass::new(self, sweep, stop);
-        if !sweep.dry_run && !(pass.has_turn().await? && pass.prolong().await?) {
+        let may_sweep = sweep.dry_run || (pass.has_turn().await? && pass.prolong().await?);
+        if !may_sweep {
             return Ok(None);
         }
         let swept = pass.run().await;

@@ -315,6 +315,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_tells_its_upload_and_no_other_key_does() {
+        let id = UploadId::generate(None);
+        for prefix in ["", "media", "/in/media/"] {
+            let key = object_key(prefix, &id, "später.bin");
+            assert!(key.starts_with(&object_key_prefix(prefix)), "{key}");
+            assert_eq!(upload_of_key(prefix, &key), Some(id.clone()));
+            for other in ["", "media", "/in/media/", "in", "medi", "m"] {
+                let expected = (other == prefix).then(|| id.clone());
+                assert_eq!(upload_of_key(other, &key), expected, "{other} {key}");
+            }
+        }
+        for key in [
+            format!("{id}"),
+            format!("{id}/"),
+            format!("{id}/a/b"),
+            format!("/{id}/a"),
+            format!("x{id}/a"),
+            "uploads-1-2/a".into(),
+        ] {
+            assert_eq!(upload_of_key("", &key), None, "{key}");
+        }
+    }
+
+    #[test]
     fn a_file_id_needs_the_file_digest() {
         let file = FileMetadata {
             file_name: "a".into(),
