@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot, watch};
 use upload_gateway::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, StoredObject, StoredPart,
+        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     config::Config,
@@ -122,6 +122,14 @@ impl BlobStore for Slow {
         self.store.abort(session).await
     }
 
+    async fn list_sessions(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Option<SessionPage>> {
+        self.store.list_sessions(prefix, after).await
+    }
+
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
         self.store.put_object(object, body).await
     }
@@ -194,6 +202,7 @@ fn settings() -> Settings {
         outage_patience: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         upload_expiry: Duration::from_secs(3600),
+        upload_max_age: Duration::from_secs(3600),
         token_keys: Vec::new(),
     }
 }

@@ -9,8 +9,7 @@ use futures::stream::BoxStream;
 use super::strike::strike;
 use crate::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionCursor, SessionPage,
-        StoredObject, StoredPart,
+        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     error::Result,
@@ -39,7 +38,7 @@ decorated! {
     async fn list_parts(session: &Session<'_>) -> Option<Vec<StoredPart>>;
     async fn commit(session: &Session<'_>, object: &NewObject, parts: &[Part]) -> Commit;
     async fn abort(session: &Session<'_>) -> ();
-    async fn list_sessions(prefix: &str, after: Option<&SessionCursor>) -> Option<SessionPage>;
+    async fn list_sessions(prefix: &str, after: Option<&str>) -> Option<SessionPage>;
     async fn put_object(object: &NewObject, body: Bytes) -> Put;
     async fn composition(key: &str) -> Option<Vec<StoredPart>>;
     async fn head(key: &str) -> Option<StoredObject>;

@@ -109,6 +109,8 @@ pub(crate) fn settings() -> Settings {
         max_message_size: 16 * MIB,
         idle_timeout: MINUTE,
         outage_patience: Duration::from_secs(10),
+        commit_lease: Duration::from_secs(90),
+        token_keys: Vec::new(),
         upload_expiry: DAY,
         upload_max_age: 6 * DAY,
     }
@@ -319,6 +321,7 @@ impl World {
         let open = Message::Open(Open {
             target,
             restart: false,
+            resume_token: String::new(),
         });
         messages.send(Ok(open)).unwrap();
         let chunk = Message::Chunk(Chunk {
