@@ -1,9 +1,9 @@
 //! Three gateways, Redis and two stores, all real, while everything fails: each upload ends whole, or with an error that its
 //! sender was told.
 //!
-//! `make chaos`, or `cargo test --test chaos -- --full [--seed N] [--redis single|sentinel|cluster]`. Without `--full`, as
-//! in `make test`, a short form with one seed. A run is made of its seed: what fails can be replayed, as far as the
-//! machine goes at the same speed. Exit code 1 when something is violated; logs and schedule are kept then.
+//! `make chaos`, or `cargo test --test chaos -- --full [--seed N] [--redis single|sentinel|cluster] [--keep]`. Without
+//! `--full`, as in `make test`, a short form with one seed. Faults and uploads are made of the seed, so that a run can be
+//! replayed, as far as the machine keeps pace. Exit code 1 when something is violated; logs and schedule are kept then.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 #![allow(clippy::print_stdout, reason = "the report is printed")]
@@ -46,6 +46,8 @@ const LAST_SENDERS: Duration = Duration::from_secs(240);
 #[derive(Debug)]
 struct Arguments {
     full: bool,
+    /// Keep the logs in any case.
+    keep: bool,
     seed: Option<u64>,
     topologies: Vec<Topology>,
     /// Of `cargo test`.
@@ -66,8 +68,8 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let seed = arguments.seed();
     for topology in &arguments.topologies {
         let schedule = Schedule::new(seed, *topology, scale(arguments.full, *topology));
-        let violations = runtime.block_on(Box::pin(run(seed, *topology, &schedule)))?;
-        failed += usize::from(violations > 0);
+        let run = Box::pin(run(seed, *topology, &schedule, arguments.keep));
+        failed += usize::from(runtime.block_on(run)? > 0);
     }
     let (word, passed) = if failed == 0 {
         ("ok", 1)
@@ -106,6 +108,7 @@ async fn run(
     seed: u64,
     topology: Topology,
     schedule: &Schedule,
+    keep_logs: bool,
 ) -> Result<usize, Box<dyn Error + Send + Sync>> {
     let directory = TempDir::with_prefix("upload-gateway-chaos.")?;
     fs::write(directory.path().join("schedule.txt"), schedule.to_string())?;
@@ -129,8 +132,10 @@ async fn run(
     for violation in &violations {
         println!("  VIOLATED: {violation}");
     }
-    if !violations.is_empty() {
+    if keep_logs || !violations.is_empty() {
         keep(&cluster, &report, &sent, directory).await?;
+    }
+    if !violations.is_empty() {
         let redis = topology.name();
         println!("replay: cargo test --test chaos -- --full --seed {seed} --redis {redis}");
     }
@@ -181,6 +186,7 @@ impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut arguments = Self {
             full: false,
+            keep: false,
             seed: None,
             topologies: Vec::new(),
             filters: Vec::new(),
@@ -189,6 +195,7 @@ impl Arguments {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word.as_str() {
                 "--full" => arguments.full = true,
+                "--keep" => arguments.keep = true,
                 "--seed" => {
                     let seed = value()?.parse();
                     arguments.seed = Some(seed.map_err(|error| format!("--seed: {error}"))?);

@@ -223,7 +223,7 @@ impl Shared {
     /// Ends when the connection with this number is to be cut.
     async fn cut_off(&self, number: u64) {
         let mut cut = self.cut.subscribe();
-        let mine = |cut: &Cut| number < cut.before && number % cut.every == 0;
+        let mine = |cut: &Cut| number < cut.before && number.is_multiple_of(cut.every);
         let _ = cut.wait_for(mine).await;
     }
 }

@@ -13,9 +13,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum RedisServers {
     /// One server.
-    Single(Server),
+    Single(Box<Server>),
     /// A primary, a replica, and Sentinels.
-    Sentinel(RedisSentinels),
+    Sentinel(Box<RedisSentinels>),
     /// Three primaries.
     Cluster(RedisCluster),
 }
@@ -26,11 +26,11 @@ impl RedisServers {
     /// Starts what `topology` says; none where Redis is not installed.
     pub(crate) fn start(topology: Topology) -> Option<Self> {
         Some(match topology {
-            Topology::Single => Self::Single(common::private_redis(&[])?.0),
+            Topology::Single => Self::Single(Box::new(common::private_redis(&[])?.0)),
             Topology::Sentinel => {
                 let mut set = common::redis_sentinels()?;
                 join(&mut set);
-                Self::Sentinel(set)
+                Self::Sentinel(Box::new(set))
             }
             Topology::Cluster => Self::Cluster(common::redis_cluster()?),
         })

@@ -193,7 +193,9 @@ impl<'a> Lane<'a> {
     }
 
     fn seconds(&mut self, range: Range<f64>) -> Duration {
-        Duration::from_millis((self.random.random_range(range) * 1000.0) as u64)
+        // Whole milliseconds are easier to read.
+        let milliseconds = (range.start * 1000.0)..(range.end * 1000.0);
+        Duration::from_secs_f64(self.random.random_range(milliseconds).floor() / 1000.0)
     }
 
     /// Lets some time go by; false when the lane is full.

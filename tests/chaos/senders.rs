@@ -68,7 +68,15 @@ pub(crate) struct Journal {
     committed: BTreeMap<String, i64>,
     /// A committed size that became smaller: from, to.
     pub(crate) went_back: Vec<(i64, i64)>,
-    last: Option<Instant>,
+    /// What its senders were told, and when since the first of them began.
+    pub(crate) story: Vec<(Duration, String)>,
+    times: Option<Times>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    begin: Instant,
+    last: Instant,
 }
 
 /// One sender of one upload.
@@ -151,9 +159,11 @@ impl Sender {
     async fn until_the_turn(&self, sending: impl Future<Output = Outcome>) -> Option<Outcome> {
         tokio::select! {
             biased;
-            ended = sending => Some(ended),
-            () = self.turn() => None,
+            ended = sending => return Some(ended),
+            () = self.turn() => {}
         }
+        self.journal.lock().unwrap().tell("the sender died".into());
+        None
     }
 
     async fn turn(&self) {
@@ -224,6 +234,12 @@ impl Sender {
         match event {
             Event::Opened(upload) => {
                 journal.opened += 1;
+                journal.tell(format!(
+                    "opened {} {:?} at {}",
+                    upload.upload_id,
+                    upload.phase(),
+                    upload.committed_size
+                ));
                 journal.ids.insert(upload.upload_id.clone());
                 if tells_committed {
                     journal.commit(&upload.upload_id, upload.committed_size);
@@ -238,6 +254,7 @@ impl Sender {
                 }
             }
             Event::Retrying { cause, .. } => {
+                journal.tell(format!("{}: {cause}", reason(cause)));
                 *journal.retries.entry(reason(cause)).or_default() += 1;
             }
         }
@@ -266,9 +283,18 @@ impl Journal {
     /// Something happened.
     fn touch(&mut self) {
         let now = Instant::now();
-        if let Some(last) = self.last.replace(now) {
-            self.longest_pause = self.longest_pause.max(now - last);
-        }
+        let times = self.times.get_or_insert(Times {
+            begin: now,
+            last: now,
+        });
+        self.longest_pause = self.longest_pause.max(now - times.last);
+        times.last = now;
+    }
+
+    fn tell(&mut self, what: String) {
+        self.touch();
+        let since = self.times.map(|times| times.last - times.begin);
+        self.story.push((since.unwrap_or_default(), what));
     }
 
     fn commit(&mut self, id: &str, size: i64) {

@@ -89,7 +89,7 @@ fn upload(random: &mut StdRng, scale: Scale, number: usize) -> Upload {
     };
     // Towards the end nothing new begins, so that most meet more than one fault.
     let at = scale.time.mul_f64(random.random_range(0.0..0.9));
-    let seconds = random.random_range(1.0..20.0);
+    let seconds = random.random_range(1..20);
     let is_found_again = !matches!(course, Streamed | Resumed);
     Upload {
         number,
@@ -102,7 +102,7 @@ fn upload(random: &mut StdRng, scale: Scale, number: usize) -> Upload {
         },
         declared: is_found_again || random.random_bool(0.6),
         digest: is_found_again || random.random_bool(0.8),
-        rate: ((size as f64 / seconds) as u64).max(64 * 1024),
+        rate: (size as u64 / seconds).max(64 * 1024),
         turn: random.random_range(1..=size.max(2) as u64 - 1),
     }
 }
