@@ -290,7 +290,7 @@ fn configuration(
     let mut text = format!(
         "grpc_listen = \"127.0.0.1:{grpc}\"\nhttp_listen = \"127.0.0.1:{http}\"\n{}\
          log.filter = \"info,upload_gateway=debug\"\n\n[limits]\ndrain_seconds = {DRAIN_SECONDS}\n\
-         outage_patience_seconds = 8\nidle_timeout_seconds = 20\n",
+         outage_patience_seconds = 8\nidle_timeout_seconds = 20\ncommit_lease_seconds = 40\n",
         redis.configuration(links.redis[index].port()),
     );
     let written = write!(

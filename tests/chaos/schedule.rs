@@ -15,6 +15,9 @@ use crate::{
 /// How many gateways there are.
 pub(crate) const GATEWAYS: usize = 3;
 
+/// How long one way fares badly at most.
+const LONGEST_WAY_FAULT: Duration = Duration::from_secs(4);
+
 /// How Redis is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Topology {
@@ -261,12 +264,15 @@ fn redis_lane(mut lane: Lane<'_>, topology: Topology) -> Vec<Step> {
     for fault in planned {
         let until = lane.now + Duration::from_secs_f64(gap);
         // The ways to a Sentinel set or a Cluster are told by its servers, and cannot be led through a proxy.
-        while topology == Topology::Single && lane.rest(1.0..gap.max(1.1)) && lane.now < until {
+        while topology == Topology::Single
+            && lane.rest(1.0..gap.max(1.1))
+            && lane.now + LONGEST_WAY_FAULT < until
+        {
             let way = Way::Redis(lane.random.random_range(0..GATEWAYS));
             let fault = way_fault(&mut lane, way);
             lane.add(fault);
         }
-        lane.now = lane.now.max(until);
+        lane.now = until;
         lane.add(fault);
     }
     lane.steps
@@ -297,7 +303,7 @@ fn front_lane(mut lane: Lane<'_>) -> Vec<Step> {
 
 /// A fault of the connections of `way`.
 fn way_fault(lane: &mut Lane<'_>, way: Way) -> Fault {
-    let time = lane.seconds(0.5..4.0);
+    let time = lane.seconds(0.5..LONGEST_WAY_FAULT.as_secs_f64());
     match lane.random.random_range(0..10) {
         0..4 => Fault::Cut(way, lane.random.random_range(1..=4)),
         4..6 => {

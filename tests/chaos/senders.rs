@@ -64,8 +64,8 @@ pub(crate) struct Journal {
     pub(crate) retries: BTreeMap<String, usize>,
     /// The longest time in which nothing happened.
     pub(crate) longest_pause: Duration,
-    /// The committed size by upload.
-    committed: BTreeMap<String, i64>,
+    /// The committed size by line of senders and upload.
+    committed: BTreeMap<(usize, String), i64>,
     /// A committed size that became smaller: from, to.
     pub(crate) went_back: Vec<(i64, i64)>,
     /// What its senders were told, and when since the first of them began.
@@ -84,6 +84,8 @@ struct Times {
 struct Sender {
     front: String,
     upload: Upload,
+    /// Those that follow each other are in one line; of two at once, neither knows what the other was told first.
+    line: usize,
     bytes: Bytes,
     journal: Arc<Mutex<Journal>>,
     /// How far the file was read or sent.
@@ -100,6 +102,7 @@ struct Content {
 pub(crate) async fn send(front: String, upload: Upload, deadline: Instant) -> Sent {
     let sender = Sender {
         front,
+        line: 0,
         bytes: upload.bytes(),
         upload: upload.clone(),
         journal: Arc::default(),
@@ -145,9 +148,13 @@ impl Sender {
                     self.position.send_replace(u64::MAX);
                     ended
                 };
+                let other = Self {
+                    line: 1,
+                    ..self.clone()
+                };
                 let second = async {
-                    self.turn().await;
-                    self.stream(by_file()).await
+                    other.turn().await;
+                    other.stream(by_file()).await
                 };
                 let (first, second) = tokio::join!(first, second);
                 vec![first, second]
@@ -242,12 +249,12 @@ impl Sender {
                 ));
                 journal.ids.insert(upload.upload_id.clone());
                 if tells_committed {
-                    journal.commit(&upload.upload_id, upload.committed_size);
+                    journal.commit(self.line, &upload.upload_id, upload.committed_size);
                 }
             }
             Event::Progress(progress) => {
                 if tells_committed {
-                    journal.commit(&progress.upload_id, progress.committed_size);
+                    journal.commit(self.line, &progress.upload_id, progress.committed_size);
                 } else {
                     let sent = u64::try_from(progress.received_size).unwrap_or_default();
                     self.position.send_replace(sent);
@@ -297,8 +304,8 @@ impl Journal {
         self.story.push((since.unwrap_or_default(), what));
     }
 
-    fn commit(&mut self, id: &str, size: i64) {
-        if let Some(before) = self.committed.insert(id.to_owned(), size)
+    fn commit(&mut self, line: usize, id: &str, size: i64) {
+        if let Some(before) = self.committed.insert((line, id.to_owned()), size)
             && size < before
         {
             self.went_back.push((before, size));
