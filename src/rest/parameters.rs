@@ -46,7 +46,8 @@ pub(super) struct UpdateParameters {
     part: Option<PartChoice>,
     /// That part's MD5, in base64 or hexadecimal. In a query a space counts as `+`.
     file_id: Option<PartMd5>,
-    /// The store's name for the session, once it is begun. Any text where the store needs none.
+    /// The store's name for the session, once it is begun; at most 1,024 visible ASCII characters. Any such text where the
+    /// store needs none.
     resumable_id: Option<String>,
     /// The parts that were sent or are being sent.
     part_list: Option<PartNumbers>,
