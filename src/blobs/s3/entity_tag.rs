@@ -19,14 +19,8 @@ pub(super) fn entity_tag(tag: Option<&str>, action: &str) -> Result<String> {
 
 /// The MD5 that an entity tag is, if it looks like one.
 pub(super) fn md5_of(etag: &str) -> Option<Md5> {
-    let mut md5 = [0; 16];
-    if etag.len() != 32 || !etag.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, digits) in md5.iter_mut().zip(etag.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(Md5(md5))
+    // Of that length it can only be hexadecimal.
+    etag.parse().ok().filter(|_| etag.len() == 32)
 }
 
 /// The MD5 over parts' MD5s that the entity tag of a multipart upload is, if it looks like one.
