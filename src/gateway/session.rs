@@ -85,6 +85,10 @@ impl Gateway {
     }
 
     async fn replace_session(&self, upload: &mut Upload, session: String) -> Result<()> {
+        // No stream is stopped for what cannot be.
+        if !upload.parts.is_empty() {
+            return Err(session_in_use());
+        }
         let fenced = self.fence(upload).await?;
         *upload = fenced.ok_or_else(|| {
             Error::precondition(Reason::WrongPhase, "the upload is no longer open")
@@ -95,10 +99,7 @@ impl Gateway {
             .patience
             .hold(|| async { storage.store.list_parts(&store_session(&old)).await });
         if !old.parts.is_empty() || listed.await?.is_some_and(|parts| !parts.is_empty()) {
-            return Err(Error::precondition(
-                Reason::SessionInUse,
-                "the store has parts under another resumable_id; create again to go on with them",
-            ));
+            return Err(session_in_use());
         }
         let replaced = Event::SessionReplaced {
             session: Some(session),
@@ -119,4 +120,11 @@ pub(super) fn store_session(upload: &Upload) -> Session<'_> {
         key: &upload.object_key,
         id: upload.session.as_deref().unwrap_or_default(),
     }
+}
+
+fn session_in_use() -> Error {
+    Error::precondition(
+        Reason::SessionInUse,
+        "the store has parts under another resumable_id; create again to go on with them",
+    )
 }

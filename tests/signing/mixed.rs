@@ -25,6 +25,7 @@ for_each_store!(
     a_stream_of_nothing_more_commits_signed_parts,
     a_session_that_was_aborted_is_replaced,
     other_bytes_of_a_streamed_part_are_not_signed,
+    another_session_is_refused_without_a_stop_to_the_stream,
     what_a_stream_left_behind_is_not_taken_for_a_clients_part,
 );
 
@@ -237,4 +238,23 @@ async fn what_a_stream_left_behind_is_not_taken_for_a_clients_part(stores: Store
     stream.send(finish()).await;
     let upload = stream.end().await.unwrap();
     assert!(read(&gateway, &upload).await == sent);
+}
+
+async fn another_session_is_refused_without_a_stop_to_the_stream(stores: Stores) {
+    if !stores.has_sessions {
+        return;
+    }
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(2 * PART);
+    let mut stream = gateway.converse().await;
+    stream.send(open_file(file("film.mp4", &sent))).await;
+    let id = stream.next().await.unwrap().upload_id;
+    stream.send_in_chunks(0, &sent[..PART], 1 << 20).await;
+    stream.committed(PART).await;
+    let refused = client.report(&id, "another", &[], None).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "SESSION_IN_USE");
+    stream.send_in_chunks(PART, &sent[PART..], 1 << 20).await;
+    stream.send(finish()).await;
+    assert_eq!(stream.end().await.unwrap().phase(), Phase::Complete);
 }
