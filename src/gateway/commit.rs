@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Fence, Gateway, Storage, part::new_object, receive::digest_so_far, state_lost};
+use super::{
+    Fence, Gateway, Storage, inspect::composite_fits, part::new_object, receive::digest_so_far,
+    state_lost,
+};
 use crate::{
     blobs::{Commit, OPERATION_TIMEOUT, Session, StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
-    upload::{Applied, Event, FileDigest, Lease, Md5, Object, Phase, Upload, WriterTag},
+    upload::{Applied, Event, FileDigest, Lease, Md5, Object, Part, Phase, Upload, WriterTag},
 };
 
 /// How often a commit that somebody else has begun is looked at.
@@ -172,8 +175,8 @@ impl Gateway {
         {
             return error;
         }
-        if let Err(error) = self.end_session(upload).await {
-            tracing::warn!(upload_id = %upload.id, error = %error, "a refused upload's session stays behind");
+        if let Err(error) = self.discard(upload).await {
+            tracing::warn!(upload_id = %upload.id, error = %error, "a refused upload stays behind in the store");
         }
         why
     }
@@ -220,7 +223,7 @@ impl Gateway {
         }
     }
 
-    /// The upload's own object, if it is there with the right size.
+    /// The upload's own object, if it is there with the right size and, as far as the store tells, the claimed parts.
     async fn look(&self, storage: &Storage, upload: &Upload) -> Result<Option<StoredObject>> {
         let Some(found) = storage.store.head(&upload.object_key).await? else {
             return Ok(None);
@@ -231,6 +234,13 @@ impl Gateway {
         if Some(found.size) != upload.file.file_size {
             return Err(replaced("the object has another size than the file")
                 .with("object_size", found.size));
+        }
+        // A part that a client put itself, and of which the store did not say that it has the claimed MD5.
+        let is_unproven = |part: &Part| part.md5.is_none();
+        if upload.parts.iter_committed().any(is_unproven)
+            && !composite_fits(upload, found.composite)
+        {
+            return Err(replaced("the object is made of other parts than were sent"));
         }
         Ok(Some(found))
     }

@@ -204,7 +204,7 @@ fn count(upload: &Upload) -> Option<usize> {
 }
 
 /// Whether the store made the object of parts with the known and claimed MD5s, as far as it tells and they are all known.
-fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
+pub(super) fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
     let numbers = 1..=upload.part_count().unwrap_or(0);
     let md5 = |number| {
         let recorded = upload.parts.get(number).and_then(|part| part.md5);

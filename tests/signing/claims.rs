@@ -8,9 +8,9 @@ use upload_gateway::{
 
 use super::{
     client::{Client, PART, file, part_of},
-    common::{TestGateway, bytes, reason},
+    common::{TestGateway, bytes, finish, open_known, reason},
     for_each_store,
-    stores::Stores,
+    stores::{Stores, has_object, key},
 };
 
 for_each_store!(
@@ -18,6 +18,7 @@ for_each_store!(
     an_object_of_another_size_is_not_completed,
     parts_of_another_size_are_not_finished,
     lies_about_digests_are_found_out,
+    lies_about_digests_are_found_out_when_a_stream_finishes,
     an_object_of_other_parts_is_not_completed,
 );
 
@@ -109,6 +110,28 @@ async fn lies_about_digests_are_found_out(stores: Stores) {
     client.report(&id, "", &lie, None).await.unwrap();
     client.commit(&id).await;
     assert_refused(&gateway, &mut client, &id, "PART_REPLACED").await;
+}
+
+async fn lies_about_digests_are_found_out_when_a_stream_finishes(stores: Stores) {
+    if !stores.has_sessions {
+        return;
+    }
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(PART + 5);
+    let step = client.create(file("film.mp4", &sent)).await.unwrap();
+    let id = step.upload_id.clone();
+    client.begin(&step).await;
+    client.put_part(&id, 1, &sent).await;
+    client.put_part(&id, 2, &sent).await;
+    let lie = [(1, Md5::of(b"what it says it sent"))];
+    client.report(&id, "", &lie, None).await.unwrap();
+    let refused = gateway.upload(vec![open_known(&id), finish()]).await;
+    assert_eq!(reason(&refused.unwrap_err()).1, "PART_REPLACED");
+    let record = gateway.get(&id).await.unwrap();
+    assert_eq!(record.phase(), Phase::Aborted);
+    let key = key(&gateway, &id, "film.mp4");
+    assert!(!has_object(&gateway, &key).await, "nothing of it stays");
 }
 
 /// All blocks are the client's, and the sizes add up, but they are in another order.

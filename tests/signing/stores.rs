@@ -115,6 +115,14 @@ pub(crate) fn key(gateway: &TestGateway, id: &str, name: &str) -> String {
     }
 }
 
+pub(crate) async fn has_object(gateway: &TestGateway, key: &str) -> bool {
+    if gateway.config.storage.is_empty() {
+        let head = gateway.s3().head_object().bucket("uploads").key(key);
+        return head.send().await.is_ok();
+    }
+    store(gateway).await.head(key).await.unwrap().is_some()
+}
+
 /// Ends a session behind the gateway's back.
 pub(crate) async fn abort(gateway: &TestGateway, upload: &Upload, key: &str) {
     let session = Session {
