@@ -41,7 +41,9 @@
 //!    ([`state::StateStore::record_parts`]) with the MD5 state of the whole file up to its end.
 //! 4. The connection breaks. Whole parts that were received are still put and recorded; the rest is forgotten.
 //! 5. The sender opens the upload again, on any replica, and learns `committed_size`: the end of the contiguous prefix of
-//!    recorded parts. It goes on there, and so does the whole-file digest.
+//!    recorded parts. It goes on there, and so does the whole-file digest. With the newest *resume token*
+//!    ([`upload::Snapshot`]) it does so also when the state store has lost the record, or the end of it: the gateway puts it
+//!    together again from the token and what the store lists.
 //! 6. `finish` begins the commit: the record becomes COMMITTING under a lease, the store's list of parts is compared with
 //!    the record, the store makes the object of exactly the recorded parts, and HEAD verifies it. Then the record is
 //!    COMPLETE, and says where the object lies.
@@ -69,7 +71,10 @@
 //! # What always holds
 //!
 //! - A part is *committed* when the store has acknowledged it and then the state store has recorded it. A recorded part
-//!   whose MD5 is known is never put again, and `committed_size` never goes down.
+//!   whose MD5 is known is never put again, and `committed_size` never goes down, unless the state store lost what it
+//!   acknowledged: then a resume token brings it back, or the sender is told (`STATE_LOST`).
+//! - A resume token permits nothing: it adds to a record only what the store itself still has, and never revives one that
+//!   is over.
 //! - What a client claims of a part is never proof that it exists.
 //! - Nothing of an upload lives in a process's memory but the parts that are on their way.
 //! - One writer: every write of parts compares the writer tag, every other write the record's version. Tags are random

@@ -11,11 +11,14 @@ use crate::{
     upload::{Event, FileDigest, Listed, Md5, Object, Part, Snapshot, Upload, WriterTag},
 };
 
+/// How many parts one call records: a few hundred kB, which no state store takes long for.
+const RECORDED_AT_ONCE: usize = 1_000;
+
 // === impl Gateway ===
 
 impl Gateway {
-    /// Makes the record of `snapshot` anew: COMPLETE where its object lies in the store, else OPEN with the parts that are
-    /// there. A record that somebody else makes at the same time is as good.
+    /// Makes the record of `snapshot` anew: COMPLETE where its object lies in the store, else OPEN; [`Gateway::heal`] records
+    /// its parts. A record that somebody else makes at the same time is as good.
     ///
     /// # Errors
     /// `NotFound` when the store has neither object nor parts, and when the storage is not configured.
@@ -38,19 +41,12 @@ impl Gateway {
             upload
                 .apply(Event::Committed { object })
                 .map_err(|error| Error::internal("rebuild a finished upload", error))?;
-        } else {
-            let parts = snapshot_parts(snapshot, &listed.unwrap_or_default());
-            if parts.is_empty() && snapshot.size() > 0 {
-                return Err(Error::upload_not_found(&snapshot.id));
-            }
-            upload.parts = parts.into_iter().collect();
+        } else if snapshot.size() > 0
+            && snapshot_parts(snapshot, &listed.unwrap_or_default()).is_empty()
+        {
+            return Err(Error::upload_not_found(&snapshot.id));
         }
-        tracing::warn!(
-            upload_id = %upload.id,
-            committed_size = upload.committed_size(),
-            phase = %upload.phase,
-            "rebuilds a record that the state store lost"
-        );
+        tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilds a record that the state store lost");
         if let Creation::Exists(_) = self.patience.hold(|| self.state.create(&upload)).await? {
             // The same create has made another upload meanwhile, which is found in its place.
             upload.fingerprint = None;
@@ -96,8 +92,10 @@ impl Gateway {
             return Ok(());
         }
         let lost = parts.split_off(committed);
-        self.record_parts(&upload.id, upload.version, writer, &lost)
-            .await?;
+        for some in lost.chunks(RECORDED_AT_ONCE) {
+            self.record_parts(&upload.id, upload.version, writer, some)
+                .await?;
+        }
         lost.into_iter().for_each(|part| upload.parts.insert(part));
         tracing::warn!(
             upload_id = %upload.id,
