@@ -58,10 +58,7 @@ pub trait BlobStore: Signer {
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>>;
 
     /// The stream that put the part of a receipt, where receipts tell (Azure). A client's own part has none.
-    fn writer(&self, receipt: &str) -> Option<WriterTag> {
-        let _ = receipt;
-        None
-    }
+    fn writer(&self, receipt: &str) -> Option<WriterTag>;
 
     /// Makes the object of exactly `parts`, in this order. Repeating a commit that succeeded answers
     /// [`Commit::SessionGone`], or [`Commit::Done`] and the object is as it was.

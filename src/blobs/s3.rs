@@ -46,7 +46,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{MIB, Part, Residence, StoreLimits},
+    upload::{MIB, Part, Residence, StoreLimits, WriterTag},
 };
 
 /// Signed for where neither the configuration nor the environment names a region; other stores than AWS take any.
@@ -207,6 +207,10 @@ impl BlobStore for S3Store {
         }
         parts.sort_by_key(|part| part.number);
         Ok(Some(parts))
+    }
+
+    fn writer(&self, _receipt: &str) -> Option<WriterTag> {
+        None
     }
 
     async fn commit(

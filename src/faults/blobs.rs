@@ -13,7 +13,7 @@ use crate::{
         sign::{SignedRequest, Signer, ToSign},
     },
     error::Result,
-    upload::{Part, Residence, StoreLimits, Timestamp},
+    upload::{Part, Residence, StoreLimits, Timestamp, WriterTag},
 };
 
 /// Stands before a blob store.
@@ -56,6 +56,10 @@ decorated! {
 
         fn limits(&self) -> StoreLimits {
             self.inner.limits()
+        }
+
+        fn writer(&self, receipt: &str) -> Option<WriterTag> {
+            self.inner.writer(receipt)
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Fence, Gateway, Storage, inspect::composite_fits, part::new_object, receive::digest_so_far,
+    Fence, Gateway, Storage, inspect::composite_fits, overlap::digest_so_far, part::new_object,
     state_lost,
 };
 use crate::{

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::{
     commit::digest_mismatch,
     message::{Finish, Message},
+    overlap::digest_so_far,
     part::{DigestChain, ReceivedPart},
-    receive::{Filling, Receiver, digest_so_far, next_before},
+    receive::{Filling, Receiver, next_before},
 };
 use crate::{
     error::{Error, Kind, Reason, Result},

@@ -70,6 +70,14 @@ impl Receiver {
     }
 }
 
+/// The whole-file digest up to the committed size, where one is kept.
+pub(super) fn digest_so_far(upload: &Upload) -> Result<Option<FileDigest>> {
+    if upload.file.skip_file_digest {
+        return Ok(None);
+    }
+    digest_before(upload, upload.parts.committed() + 1)
+}
+
 /// The digest of the file up to the beginning of a part, where it is known.
 fn digest_before(upload: &Upload, number: u32) -> Result<Option<FileDigest>> {
     if number == 1 {

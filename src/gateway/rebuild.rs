@@ -29,6 +29,9 @@ impl Gateway {
         }
         let times = self.times();
         let mut upload = snapshot.record(times.now, times.expires_at);
+        if upload.given_up_at() <= times.now {
+            return Err(invalid_token("its upload is too old"));
+        }
         // First the parts, then the object: a commit in between is seen.
         let listed = self.listed_parts(&storage, &upload).await?;
         if let Some(object) = self

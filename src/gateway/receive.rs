@@ -19,14 +19,14 @@ use super::{
     buffers::PartBuffer,
     message::{Chunk, Counts, Message, Observer},
     open::{Opened, too_large},
-    overlap::Overlap,
+    overlap::{Overlap, digest_so_far},
     part::{Destination, DigestChain, ReceivedPart, new_object},
     to_usize,
 };
 use crate::{
     call,
     error::{Error, Kind, Reason, Result},
-    upload::{Event, FileDigest, Md5, Part, Phase, Span, Trail, Upload, WriterTag},
+    upload::{Event, Md5, Part, Phase, Span, Trail, Upload, WriterTag},
 };
 
 /// One stream that writes to one upload.
@@ -480,18 +480,6 @@ impl Receiver {
             .with("upload_id", &self.upload.id)
             .with("committed_size", self.upload.committed_size()))
     }
-}
-
-/// The whole-file digest up to the committed size, where one is kept.
-pub(super) fn digest_so_far(upload: &Upload) -> Result<Option<FileDigest>> {
-    if upload.file.skip_file_digest {
-        return Ok(None);
-    }
-    let Some(last) = upload.parts.last_committed() else {
-        return Ok(Some(FileDigest::default()));
-    };
-    let resumed = last.digest.as_ref().map(FileDigest::resume).transpose();
-    resumed.map_err(|error| Error::internal("resume a file digest", error))
 }
 
 fn check_crc32c(data: &[u8], expected: u32) -> Result<()> {
