@@ -252,6 +252,7 @@ impl<'a> Pass<'a> {
                 return Ok(());
             }
             Err(error) if error.reason() == Reason::WrongPhase => return Ok(()),
+            Err(_) if upload.phase == Phase::Committing => return Ok(()),
             Err(error) => return Err(error),
         }
         if upload.apply(Event::Abandoned).is_err() {
