@@ -1,9 +1,15 @@
 //! What expires when, and what becomes of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 use upload_gateway::{
+    config::StoreConfig,
     gateway::{Caller, Clock, Report, Settings, Sweep, SweepReport},
+    serve::connect_storage,
     state::Update,
     upload::{AT_WORK, Claim, Event, Phase, Upload},
 };
@@ -226,4 +232,49 @@ async fn a_dry_run_changes_nothing(world: World) {
     let done = sweep(&gateway).await;
     let counts = [done.expired, done.completed, done.failures];
     assert_eq!(counts, [1, 1, 0], "it does what was told");
+}
+
+#[tokio::test]
+async fn an_upload_that_somebody_comes_back_to_while_it_is_swept_stays() {
+    let Some(world) = crate::world::s3().await else {
+        return;
+    };
+    let gateway = world.gateway().await;
+    let upload = world.signed(&gateway, 2 * PART).await;
+    world.clock.advance(2 * DAY);
+
+    // The sweeper's way to the store leads through here.
+    let way = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut storage = world.config.storage[0].clone();
+    let StoreConfig::S3(s3) = &mut storage.store else {
+        panic!("an S3")
+    };
+    let store = s3.endpoint.as_ref().unwrap().url().clone();
+    let address = format!("http://{}", way.local_addr().unwrap());
+    s3.endpoint = Some(address.parse().unwrap());
+    let detoured = connect_storage(&storage).await.unwrap();
+    let storages = world.backends.storages.clone();
+    let storages = storages.with_stores(|_| Arc::clone(&detoured));
+    let sweeper = world.gateway_with(settings(), world.clock.clone(), storages);
+    let sweeper = sweeper.await;
+
+    let id = upload.id.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, _) = way.accept().await.unwrap();
+            // It has read the record and now looks for the object.
+            let caller = Caller::default();
+            let told = gateway.report(&caller, &id, Report::default()).await;
+            told.unwrap();
+            let store = (store.host_str().unwrap(), store.port().unwrap());
+            let mut to = TcpStream::connect(store).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    let report = sweep(&sweeper).await;
+    assert_eq!((report.expired, report.failures), (0, 0), "{report:?}");
+    let kept = world.get(&upload.id).await;
+    assert_eq!(kept.phase, Phase::Open);
+    assert!(kept.updated_at > upload.updated_at);
+    assert!(world.has_session(&kept).await);
 }
