@@ -14,7 +14,9 @@ use crate::{
     blobs::sign::{SignedRequest, ToSign},
     error::{Error, Reason, Result},
     state::Creation,
-    upload::{Claim, FileMetadata, Md5, Phase, Residence, SINGLE_PUT_MAX, Span, Upload, UploadId},
+    upload::{
+        Claim, FileMetadata, Md5, Part, Phase, Residence, SINGLE_PUT_MAX, Span, Upload, UploadId,
+    },
 };
 
 /// The most parts that one call signs.
@@ -275,13 +277,7 @@ impl Gateway {
         match self.held_parts(&storage, &upload).await? {
             Some(held) if held.is_empty() => self.first_step(&storage, &upload).await.map(Some),
             Some(held) => {
-                let known = held
-                    .values()
-                    .map(|part| KnownPart {
-                        md5: part.md5.or_else(|| upload.claims.md5(part.number)),
-                        ..KnownPart::from(part)
-                    })
-                    .collect();
+                let known = held.values().map(|part| told(&upload, part)).collect();
                 self.parts_step(&upload, known).await.map(Some)
             }
             // Looked at again: it may have been committed since.
@@ -395,6 +391,17 @@ fn is_direct(upload: &Upload) -> bool {
         .file_size
         .is_some_and(|size| size <= SINGLE_PUT_MAX);
     is_small && upload.session.is_none() && upload.claims.is_empty()
+}
+
+/// A part that the store has, as a client is told of it. Where the store computes MD5s (S3) a claim that it does not bear
+/// out says nothing: the client had better send the part again.
+fn told(upload: &Upload, part: &Part) -> KnownPart {
+    let claimed = upload.claims.md5(part.number);
+    let claimed = claimed.filter(|_| upload.residence == Residence::AzureStorage);
+    KnownPart {
+        md5: part.md5.or(claimed),
+        ..KnownPart::from(part)
+    }
 }
 
 /// What is recorded, and else what is claimed.
