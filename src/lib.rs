@@ -47,6 +47,8 @@
 //! 6. `finish` begins the commit: the record becomes COMMITTING under a lease, the store's list of parts is compared with
 //!    the record, the store makes the object of exactly the recorded parts, and HEAD verifies it. Then the record is
 //!    COMPLETE, and says where the object lies.
+//! 7. Where the committer dies on the way, whoever meets the record looks for the object, and records it where it is there;
+//!    otherwise they commit when the lease has ended. A committer that gives up shortens its lease.
 //!
 //! # What is left behind
 //!
