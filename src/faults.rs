@@ -2,7 +2,7 @@
 //! runs. Nothing of this is in the way unless `faults.enabled` is configured.
 //!
 //! A [`Plan`] is made of the header at the edge, which lets the call [carry](crate::call) it along. [`FaultyState`] and
-//! [`FaultyStore`] stand before the real stores and act on the plan of whoever calls; [`cut`] ends a stream.
+//! [`FaultyStore`] stand before the real stores and act on the plan of whoever calls; [`cut()`] ends a stream.
 
 mod plan;
 mod strike;
