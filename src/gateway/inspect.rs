@@ -200,12 +200,20 @@ pub(super) fn incomplete(upload: &Upload, held: &BTreeMap<u32, Part>) -> Error {
 }
 
 fn count(upload: &Upload) -> Option<usize> {
-    upload.part_count().map(|count| count as usize)
+    object_parts(upload).map(|count| count as usize)
+}
+
+/// How many parts the object has: as many as are planned or, of a file whose size was not declared, as were recorded once
+/// it is whole.
+fn object_parts(upload: &Upload) -> Option<u32> {
+    let is_whole = upload.file.file_size == Some(upload.parts.committed_size());
+    let recorded = is_whole.then_some(upload.parts.committed());
+    upload.part_count().or(recorded)
 }
 
 /// Whether the store made the object of parts with the known and claimed MD5s, as far as it tells and they are all known.
 pub(super) fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
-    let numbers = 1..=upload.part_count().unwrap_or(0);
+    let numbers = 1..=object_parts(upload).unwrap_or(0);
     let md5 = |number| {
         let recorded = upload.parts.get(number).and_then(|part| part.md5);
         recorded.or_else(|| upload.claims.md5(number))

@@ -8,7 +8,7 @@ use upload_gateway::proto::v1::{Phase, Upload};
 use super::{
     common::{TestGateway, bytes, finish},
     for_each_store,
-    stores::{Stores, assert_whole, begin, resume},
+    stores::{Stores, assert_whole, begin_of_size, resume},
 };
 
 for_each_store!(
@@ -18,6 +18,7 @@ for_each_store!(
     a_commit_that_was_never_sent_is_made_when_its_lease_has_ended,
     a_commit_whose_answer_was_not_read_is_found_at_once,
     a_commit_that_was_answered_and_not_recorded_is_found_at_once,
+    a_commit_of_a_file_of_unknown_size_is_found_at_once,
     a_commit_that_was_recorded_and_not_told_is_told,
     a_small_file_that_was_put_and_not_recorded_is_the_same_object,
     a_small_file_whose_commit_was_not_recorded_is_found_at_once,
@@ -41,11 +42,26 @@ struct Killed<'a> {
 impl<'a> Killed<'a> {
     /// Sends so many bytes, and the first part beforehand, to a gateway that ends as `faults` says.
     async fn by(faults: &str, stores: &'a Stores, size: usize) -> Self {
+        Self::declaring(Some(size), faults, stores, size).await
+    }
+
+    /// A file of one part and a little.
+    async fn two_parts_by(faults: &str, stores: &'a Stores) -> Self {
+        Self::by(faults, stores, stores.part + 1000).await
+    }
+
+    async fn declaring(
+        declared: Option<usize>,
+        faults: &str,
+        stores: &'a Stores,
+        size: usize,
+    ) -> Self {
         let mut process = stores.process();
         let survivor = stores.gateway().await;
         let data = bytes(size);
         let grpc = format!("http://127.0.0.1:{}", process.port());
-        let (mut stream, opened) = begin(&grpc, faults, &data).await.unwrap();
+        let begun = begin_of_size(&grpc, faults, declared).await;
+        let (mut stream, opened) = begun.unwrap();
         let (first, rest) = data.split_at(size.min(stores.part));
         stream.send_in_chunks(0, first, 1 << 20).await;
         if !rest.is_empty() && !faults.contains("store.begin") {
@@ -62,11 +78,6 @@ impl<'a> Killed<'a> {
             data,
             left,
         }
-    }
-
-    /// A file of one part and a little.
-    async fn two_parts_by(faults: &str, stores: &'a Stores) -> Self {
-        Self::by(faults, stores, stores.part + 1000).await
     }
 
     fn committed(&self) -> usize {
@@ -122,6 +133,13 @@ async fn a_commit_that_was_answered_and_not_recorded_is_found_at_once(stores: St
     // The first update records the session, the second that the commit begins.
     let fault = "process:nth=3:exit-before=state.update";
     let killed = Killed::two_parts_by(fault, &stores).await;
+    assert_eq!(killed.left.phase(), Phase::Committing);
+    killed.resumes().await;
+}
+
+async fn a_commit_of_a_file_of_unknown_size_is_found_at_once(stores: Stores) {
+    let (fault, size) = ("process:exit-after=store.commit", stores.part + 1000);
+    let killed = Killed::declaring(None, fault, &stores, size).await;
     assert_eq!(killed.left.phase(), Phase::Committing);
     killed.resumes().await;
 }

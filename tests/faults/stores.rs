@@ -228,8 +228,17 @@ pub(crate) async fn begin(
     faults: &str,
     data: &[u8],
 ) -> Result<(Conversation, UploadProgress), Status> {
+    begin_of_size(grpc, faults, Some(data.len())).await
+}
+
+/// Opens a new upload of so many bytes, or of an unknown number.
+pub(crate) async fn begin_of_size(
+    grpc: &str,
+    faults: &str,
+    size: Option<usize>,
+) -> Result<(Conversation, UploadProgress), Status> {
     let mut stream = converse(grpc, faults).await;
-    stream.send(open("a.bin", Some(data.len()))).await;
+    stream.send(open("a.bin", size)).await;
     let opened = stream.next().await?;
     Ok((stream, opened))
 }
