@@ -6,11 +6,13 @@
 
 pub mod redb;
 pub mod redis;
+mod takeovers;
 
 use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
+pub use self::takeovers::{TakeoverWatch, Takeovers};
 use crate::{
     error::Result,
     upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
@@ -31,20 +33,26 @@ pub trait StateStore: Send + Sync + Debug {
     /// Reads a record with all its parts and claims.
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
 
-    /// Makes `writer` the one that may write, if the upload is OPEN: from then on every other writer's
-    /// [`record_parts`](Self::record_parts) is refused, and parts behind a gap are forgotten, in one step. Sets
-    /// `updated_at` and `expires_at`, bumps the version, and returns the record as it now is. A record in another
-    /// phase is returned unchanged.
+    /// Makes `writer` the one that may write, if the upload is OPEN and its present writer is one `from` names: from then
+    /// on every other writer's [`record_parts`](Self::record_parts) is refused, and parts behind a gap are forgotten, in
+    /// one step. Sets `updated_at` and `expires_at`, bumps the version, tells who [watches](Self::watch_takeovers), and
+    /// returns the record as it now is. A record in another phase or of another writer is returned unchanged.
     async fn take_over(
         &self,
         id: &UploadId,
         writer: WriterTag,
+        from: Predecessor,
         times: Times,
     ) -> Result<Option<Upload>>;
 
+    /// Listens for takeovers of an upload, wherever they happen. What is heard is a hint, and so is silence: the record's
+    /// writer is the truth.
+    fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch;
+
     /// Records parts that the store has acknowledged, if the upload is OPEN and `writer` still its writer: all of them or
     /// none, in one round trip. A part takes the place of one of its number. Does not touch the version, so that parts
-    /// recorded side by side do not fight over it; sets `updated_at` and `expires_at`. Without parts it is a sign of life.
+    /// recorded side by side do not fight over it; sets `updated_at` and `expires_at`. With no parts it is the sign of life
+    /// of a writer that is still at it.
     async fn record_parts(
         &self,
         id: &UploadId,
@@ -110,6 +118,15 @@ pub struct Times {
     pub now: Timestamp,
     /// The new `expires_at`.
     pub expires_at: Timestamp,
+}
+
+/// Whose place a new writer may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Predecessor {
+    /// Anybody's.
+    Anybody,
+    /// Only this writer's, or only nobody's.
+    Only(Option<WriterTag>),
 }
 
 /// What became of a new record.

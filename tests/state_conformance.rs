@@ -23,8 +23,13 @@ mod replicas;
 mod samples;
 #[path = "state_conformance/sweeping.rs"]
 mod sweeping;
+#[path = "state_conformance/takeovers.rs"]
+mod takeovers;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use upload_gateway::state::{
@@ -120,6 +125,12 @@ adapters! {
         a_lease_has_one_holder,
         a_lease_ends_by_itself,
     ]
+    takeovers [
+        who_watches_hears_of_every_take_over,
+        a_take_over_from_another_writer_changes_nothing,
+        a_take_over_repeated_after_a_lost_reply_is_taken,
+        no_parts_are_a_sign_of_life_of_the_writer_only,
+    ]
 }
 
 async fn fresh_redb() -> Option<(Redb, TempDir)> {
@@ -161,9 +172,12 @@ async fn fresh_cluster() -> Option<(Redis, Arc<common::RedisCluster>)> {
     Some((store, cluster))
 }
 
+/// With time for answers of many thousand parts to a debug build.
 fn config(urls: impl Into<Vec<String>>) -> RedisConfig {
     RedisConfig {
         urls: urls.into(),
+        response_timeout: Duration::from_secs(5),
+        patience: Duration::from_secs(10),
         ..RedisConfig::default()
     }
 }

@@ -7,7 +7,10 @@ use async_trait::async_trait;
 use super::strike::strike;
 use crate::{
     error::Result,
-    state::{Creation, Due, DuePage, ListPage, ListQuery, PartRecord, StateStore, Times, Update},
+    state::{
+        Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
+        TakeoverWatch, Times, Update,
+    },
     upload::{Claim, Owner, Part, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
@@ -30,7 +33,7 @@ decorated! {
     "state": StateStore for FaultyState as CALLS
     async fn create(upload: &Upload) -> Creation;
     async fn get(id: &UploadId) -> Option<Upload>;
-    async fn take_over(id: &UploadId, writer: WriterTag, times: Times) -> Option<Upload>;
+    async fn take_over(id: &UploadId, writer: WriterTag, from: Predecessor, times: Times) -> Option<Upload>;
     async fn record_parts(id: &UploadId, writer: WriterTag, parts: &[Part], times: Times) -> PartRecord;
     async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
     async fn update(upload: &Upload) -> Update;
@@ -42,4 +45,9 @@ decorated! {
     async fn count(owner: &Owner) -> u64;
     async fn secret(offered: &Secret) -> Secret;
     async fn check() -> ();
+    as it is {
+        fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
+            self.inner.watch_takeovers(id)
+        }
+    }
 }

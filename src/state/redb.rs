@@ -24,7 +24,10 @@ use self::{
     record::Record,
     tables::{Snapshot, Tables, internal},
 };
-use super::{Creation, Due, DuePage, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
+use super::{
+    Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
+    TakeoverWatch, Takeovers, Times, Update,
+};
 use crate::{
     error::{Error, Result},
     upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
@@ -66,6 +69,7 @@ pub struct Redb {
     database: Arc<Database>,
     /// Taken by one write at a time, so that waiting ones hold no thread.
     turn: Arc<Mutex<()>>,
+    takeovers: Takeovers,
 }
 
 // === impl Redb ===
@@ -87,6 +91,7 @@ impl Redb {
         let store = Self {
             database: Arc::new(database),
             turn: Arc::default(),
+            takeovers: Takeovers::default(),
         };
         let now = now();
         store
@@ -198,22 +203,39 @@ impl StateStore for Redb {
         &self,
         id: &UploadId,
         writer: WriterTag,
+        from: Predecessor,
         times: Times,
     ) -> Result<Option<Upload>> {
-        let id = id.clone();
-        self.write(move |tables| {
-            let Some(mut record) = tables.record(&id)? else {
-                return Ok(None);
-            };
-            if record.written.phase == Phase::Open {
-                tables.remove_parts_beyond(&id, record.committed)?;
-                record.take_over(writer, times);
-                tables.expect(&mut record)?;
-                tables.store(&record)?;
-            }
-            tables.whole(record).map(Some)
-        })
-        .await
+        let key = id.clone();
+        let taken = self
+            .write(move |tables| {
+                let Some(mut record) = tables.record(&key)? else {
+                    return Ok(None);
+                };
+                // Its own place is taken again when the answer was lost.
+                let may = match from {
+                    Predecessor::Anybody => true,
+                    Predecessor::Only(other) => {
+                        record.writer == other || record.writer == Some(writer)
+                    }
+                };
+                if may && record.written.phase == Phase::Open {
+                    tables.remove_parts_beyond(&key, record.committed)?;
+                    record.take_over(writer, times);
+                    tables.expect(&mut record)?;
+                    tables.store(&record)?;
+                }
+                tables.whole(record).map(Some)
+            })
+            .await?;
+        if taken.as_ref().and_then(|upload| upload.writer) == Some(writer) {
+            self.takeovers.tell(id, writer);
+        }
+        Ok(taken)
+    }
+
+    fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
+        self.takeovers.watch(id)
     }
 
     async fn record_parts(

@@ -3,8 +3,8 @@
 //! Keys, each behind [`RedisConfig::key_prefix`]: the record `upload:{<tag>}:<upload id>` (a hash), the live uploads
 //! by fingerprint `fingerprints:{<tag>}` (a hash), an owner's listing `owner:<owner>` (a sorted set), and `secret`. The
 //! tag is [`UploadId::tag`], so that one script can change a record and its fingerprint on a Cluster too. What is due lies in
-//! `due` (a sorted set), and a lease in `lease:<name>`. All but the secret are removed by the server, records
-//! [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire.
+//! `due` (a sorted set), and a lease in `lease:<name>`. Takeovers are published on the channel `takeovers`. All but the
+//! secret are removed by the server, records [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read.
 
@@ -15,11 +15,13 @@ mod eviction;
 mod listing;
 mod record;
 mod scripts;
+mod subscription;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, Script, Value, from_redis_value};
+use tokio::task::JoinSet;
 
 pub use self::config::{ConnectError, RedisConfig, RedisMode};
 use self::{
@@ -27,7 +29,10 @@ use self::{
     record::{Fields, removal_time},
     scripts::SCRIPTS,
 };
-use super::{Creation, Due, DuePage, ListPage, ListQuery, PartRecord, StateStore, Times, Update};
+use super::{
+    Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
+    TakeoverWatch, Takeovers, Times, Update,
+};
 use crate::{
     error::{Error, Result},
     upload::{
@@ -44,8 +49,11 @@ const PROBE_LIFE: u64 = 60_000;
 /// The state store in Redis.
 #[derive(Debug)]
 pub struct Redis {
-    link: Link,
+    link: Arc<Link>,
     key_prefix: String,
+    takeovers: Takeovers,
+    /// Ends with the store.
+    _subscription: JoinSet<()>,
 }
 
 // === impl Redis ===
@@ -71,13 +79,22 @@ impl Redis {
                     }
                 })?),
             };
-        let store = Self {
-            link: Link::new(config, authority)
-                .map_err(|error| ConnectError::Invalid(error.to_string()))?,
+        let link = Link::new(config, authority)
+            .map_err(|error| ConnectError::Invalid(error.to_string()))?;
+        let mut store = Self {
+            link: Arc::new(link),
             key_prefix: config.key_prefix.clone(),
+            takeovers: Takeovers::default(),
+            _subscription: JoinSet::new(),
         };
         store.link.command::<()>(&redis::cmd("PING")).await?;
         store.check_eviction(config.allow_eviction).await?;
+        let follow = subscription::follow(
+            Arc::clone(&store.link),
+            store.takeovers_channel(),
+            store.takeovers.clone(),
+        );
+        store._subscription.spawn(follow);
         Ok(store)
     }
 
@@ -87,6 +104,10 @@ impl Redis {
 
     fn fingerprints_key(&self, id: &UploadId) -> String {
         format!("{}fingerprints:{{{}}}", self.key_prefix, id.tag())
+    }
+
+    fn takeovers_channel(&self) -> String {
+        self.key("takeovers")
     }
 
     fn key(&self, name: &str) -> String {
@@ -187,16 +208,26 @@ impl StateStore for Redis {
         &self,
         id: &UploadId,
         writer: WriterTag,
+        from: Predecessor,
         times: Times,
     ) -> Result<Option<Upload>> {
         let mut arguments = vec![record::writer_text(Some(writer))];
         arguments.extend(times_texts(times));
+        arguments.push(match from {
+            Predecessor::Anybody => "*".into(),
+            Predecessor::Only(other) => record::writer_text(other),
+        });
+        arguments.extend([id.to_string(), self.takeovers_channel()]);
         let fields: Fields = self.invoke(&SCRIPTS.take_over, id, &arguments).await?;
         let upload = record::parse(&fields)?;
         if let Some(upload) = &upload {
             self.enlist(upload).await?;
         }
         Ok(upload)
+    }
+
+    fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
+        self.takeovers.watch(id)
     }
 
     async fn record_parts(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use upload_gateway::{
-    state::{Creation, PartRecord, StateStore, Update},
+    state::{Creation, PartRecord, Predecessor, StateStore, Update},
     upload::{Lease, Object, PART_SIZE, Part, Phase, Secret, Upload, UploadId},
 };
 
@@ -22,7 +22,10 @@ pub(crate) async fn an_unknown_id_reads_as_nothing(store: &dyn StateStore) {
     let id = UploadId::generate(None);
     assert_eq!(store.get(&id).await.unwrap(), None);
     assert_eq!(
-        store.take_over(&id, writer(1), times()).await.unwrap(),
+        store
+            .take_over(&id, writer(1), Predecessor::Anybody, times())
+            .await
+            .unwrap(),
         None
     );
 }
@@ -99,7 +102,7 @@ pub(crate) async fn resume_after_a_lost_reply(store: &dyn StateStore) {
         assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 1 });
     }
     let resumed = store
-        .take_over(&upload.id, writer(2), times())
+        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
         .await
         .unwrap();
     assert_eq!(resumed.unwrap().committed_size(), PART_SIZE);
@@ -232,7 +235,7 @@ pub(crate) async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_wr
     create(store, &upload).await;
     record(store, &upload.id, [1, 2, 4, 10]).await;
     let taken = store
-        .take_over(&upload.id, writer(2), times())
+        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
         .await
         .unwrap()
         .unwrap();
@@ -263,7 +266,7 @@ pub(crate) async fn a_take_over_of_a_closed_upload_changes_nothing(store: &dyn S
         store.update(&upload).await.unwrap();
         let before = get(store, &upload.id).await;
         let taken = store
-            .take_over(&upload.id, writer(2), times())
+            .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
             .await
             .unwrap();
         assert_eq!(taken, Some(before.clone()));
@@ -301,7 +304,7 @@ pub(crate) async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) 
     let upload = upload(&owner());
     create(store, &upload).await;
     store
-        .take_over(&upload.id, writer(1), times())
+        .take_over(&upload.id, writer(1), Predecessor::Anybody, times())
         .await
         .unwrap();
     let outcome = store.update(&upload).await.unwrap();
@@ -365,7 +368,10 @@ pub(crate) async fn writes_set_the_times(store: &dyn StateStore) {
         (later.now, later.expires_at)
     );
     later.expires_at = later.expires_at.plus(Duration::from_secs(1));
-    store.take_over(&upload.id, writer(2), later).await.unwrap();
+    store
+        .take_over(&upload.id, writer(2), Predecessor::Anybody, later)
+        .await
+        .unwrap();
     let taken = get(store, &upload.id).await;
     assert_eq!(
         (taken.updated_at, taken.expires_at),
@@ -380,7 +386,7 @@ pub(crate) async fn ten_thousand_parts_read_back(store: &dyn StateStore) {
     create(store, &upload).await;
     assert_eq!(get(store, &upload.id).await, upload);
     let taken = store
-        .take_over(&upload.id, writer(2), times())
+        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
         .await
         .unwrap()
         .unwrap();

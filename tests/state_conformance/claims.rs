@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use upload_gateway::{
-    state::{Creation, StateStore, Update},
+    state::{Creation, Predecessor, StateStore, Update},
     upload::{
         Claim, Claims, Md5, Owner, PART_SIZE, Parts, Phase, Plan, StoreLimits, Upload, UploadId,
     },
@@ -186,7 +186,7 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
     record(store, &upload.id, [1, 9]).await;
     assert_eq!(get(store, &upload.id).await.claims, claims);
     let taken = store
-        .take_over(&upload.id, writer(2), times())
+        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
         .await
         .unwrap();
     assert_eq!(taken.unwrap().claims, claims);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use upload_gateway::{
-    state::{Creation, ListQuery, PartRecord, StateStore, Times, Update},
+    state::{Creation, ListQuery, PartRecord, Predecessor, StateStore, Times, Update},
     upload::{
         Claim, Claims, Md5, Owner, Part, Parts, Phase, Timestamp, Upload, UploadId, WriterTag,
     },
@@ -16,7 +16,7 @@ use super::{fresh_redb, fresh_redis, samples::*};
 #[derive(Debug, Clone)]
 enum Call {
     Create(usize),
-    TakeOver(usize, u32, u64),
+    TakeOver(usize, u32, Option<u32>, u64),
     RecordParts(usize, u32, Vec<Part>, u64),
     /// By the owner, or by somebody else.
     Claim(usize, bool, Vec<Claim>, u64),
@@ -49,9 +49,19 @@ impl Model {
         Creation::Created
     }
 
-    fn take_over(&mut self, id: &UploadId, writer: WriterTag, times: Times) -> Option<Upload> {
+    fn take_over(
+        &mut self,
+        id: &UploadId,
+        writer: WriterTag,
+        from: Predecessor,
+        times: Times,
+    ) -> Option<Upload> {
         let (record, update) = self.records.get_mut(id)?;
-        if record.phase == Phase::Open {
+        let may = match from {
+            Predecessor::Anybody => true,
+            Predecessor::Only(other) => [other, Some(writer)].contains(&record.writer),
+        };
+        if may && record.phase == Phase::Open {
             record.parts.drop_beyond_committed();
             record.writer = Some(writer);
             record.version += 1;
@@ -188,10 +198,16 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                 let upload = &uploads[number];
                 prop_assert_eq!(store.create(upload).await.unwrap(), model.create(upload));
             }
-            Call::TakeOver(number, tag, seconds) => {
+            Call::TakeOver(number, tag, from, seconds) => {
+                let from = from.map_or(Predecessor::Anybody, |tag| {
+                    Predecessor::Only(Some(tag).filter(|tag| *tag > 0).map(writer))
+                });
                 let id = &uploads[number].id;
-                let taken = store.take_over(id, writer(tag), at(seconds)).await.unwrap();
-                prop_assert_eq!(taken, model.take_over(id, writer(tag), at(seconds)));
+                let taken = store
+                    .take_over(id, writer(tag), from, at(seconds))
+                    .await
+                    .unwrap();
+                prop_assert_eq!(taken, model.take_over(id, writer(tag), from, at(seconds)));
             }
             Call::RecordParts(number, tag, ref parts, seconds) => {
                 let id = &uploads[number].id;
@@ -289,7 +305,8 @@ fn any_claim() -> impl Strategy<Value = Claim> {
 fn any_call() -> impl Strategy<Value = Call> {
     prop_oneof![
         2 => (0..4usize).prop_map(Call::Create),
-        2 => (0..4usize, 1..3u32, 0..9u64).prop_map(|(upload, writer, seconds)| Call::TakeOver(upload, writer, seconds)),
+        2 => (0..4usize, 1..3u32, proptest::option::of(0..3u32), 0..9u64)
+            .prop_map(|(upload, writer, from, seconds)| Call::TakeOver(upload, writer, from, seconds)),
         6 => (0..4usize, 1..3u32, vec(any_part(), 1..4), 0..9u64)
             .prop_map(|(upload, writer, parts, seconds)| Call::RecordParts(upload, writer, parts, seconds)),
         4 => (0..4usize, proptest::bool::weighted(0.9), vec(any_claim(), 0..4), 0..9u64)

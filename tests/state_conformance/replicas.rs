@@ -10,7 +10,7 @@ use upload_gateway::{
     },
 };
 
-use super::{common, config, samples::*};
+use super::{common, config, redis_only::hold, samples::*};
 
 /// A store that wants one replica to have each write.
 async fn waiting(url: &str) -> Redis {
@@ -49,20 +49,12 @@ async fn a_write_that_counts_is_on_the_replica() {
     let store = waiting(&url).await;
     let upload = upload(&owner());
     // The replica joins within a few seconds.
-    let created = loop {
-        match store.create(&upload).await {
-            Err(failure) if failure.is_retryable() => {}
-            created => break created.unwrap(),
-        }
-    };
+    let created = hold(|| store.create(&upload)).await;
     assert_eq!(created, Creation::Created);
     let parts = [part(1), part(2)];
     let writer = upload.writer.unwrap();
-    let recorded = store.record_parts(&upload.id, writer, &parts, times());
-    assert_eq!(
-        recorded.await.unwrap(),
-        PartRecord::Recorded { committed: 2 }
-    );
+    let recorded = hold(|| store.record_parts(&upload.id, writer, &parts, times())).await;
+    assert_eq!(recorded, PartRecord::Recorded { committed: 2 });
     let replica = Redis::connect(&config([replica_url])).await.unwrap();
     assert_eq!(get(&replica, &upload.id).await.parts.committed(), 2);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use upload_gateway::{
-    state::{Due, PartRecord, StateStore, Times, Update},
+    state::{Due, PartRecord, Predecessor, StateStore, Times, Update},
     upload::{Lease, Phase, Timestamp, Upload, UploadId},
 };
 
@@ -76,7 +76,10 @@ pub(crate) async fn what_prolongs_an_upload_puts_off_its_time(store: &dyn StateS
         .claim(&claimed.id, &claimed.owner, &[claim(1)], later)
         .await
         .unwrap();
-    store.take_over(&taken.id, writer(2), later).await.unwrap();
+    store
+        .take_over(&taken.id, writer(2), Predecessor::Anybody, later)
+        .await
+        .unwrap();
     let at = |seconds| start.plus(SECOND * seconds);
     // Twice: the first look puts the index right.
     for _ in 0..2 {

@@ -26,7 +26,7 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// How long one command may take.
     pub response_timeout: Duration,
-    /// How long a call is repeated before it is given up as unavailable.
+    /// How long a call may take altogether, with the connections it needs, before it is given up as unavailable.
     pub patience: Duration,
 }
 

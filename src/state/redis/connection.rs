@@ -1,7 +1,8 @@
 //! The way to the servers: one connection that all calls share, replaced when it breaks.
 //!
-//! A single server and a primary found through Sentinels get a fresh connection after any failure that leaves the old
-//! one in doubt; Sentinels are then asked again who the primary is. A Cluster connection mends itself.
+//! A call that fails with its connection is made once more, on a fresh one; any further try is the caller's. A single
+//! server and a primary found through Sentinels get a fresh connection after any failure that leaves the old one in doubt;
+//! Sentinels are then asked again who the primary is. A Cluster connection mends itself.
 
 use std::{fmt, time::Duration};
 
@@ -9,25 +10,16 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, RetryMethod,
     ScriptInvocation, ServerErrorKind, TlsCertificates, TlsMode, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
+    aio::{ConnectionLike, MultiplexedConnection, PubSub},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     from_redis_value, make_extension_error,
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
-use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{RedisConfig, RedisMode, scripts::SCRIPTS};
 use crate::error::{Error, Result};
-
-/// The first pause before a repetition; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-
-/// The longest pause before a repetition: a restarted server is found within this time.
-const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// One shared connection to wherever the records are.
 pub(super) struct Link {
@@ -65,7 +57,11 @@ enum Request<'a> {
 enum Source {
     Single(Box<Client>),
     Sentinel(Box<Mutex<SentinelClient>>),
-    Cluster(Box<ClusterClient>),
+    Cluster {
+        client: Box<ClusterClient>,
+        /// Any of them passes on what is published on whichever.
+        nodes: Vec<Client>,
+    },
 }
 
 // === impl Link ===
@@ -73,17 +69,17 @@ enum Source {
 impl Link {
     /// Prepares the way that `config` describes; nothing is sent yet.
     pub(super) fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
-        let response_timeout = match config.wait_replicas {
-            0 => config.response_timeout,
-            // Calls wait behind those that wait for replicas.
-            _ => config.response_timeout + config.wait_timeout,
+        // Calls wait behind those that wait for replicas.
+        let wait = match config.wait_replicas {
+            0 => Duration::ZERO,
+            _ => config.wait_timeout,
         };
         Ok(Self {
             source: Source::new(config, authority)?,
             options: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(config.connect_timeout))
-                .set_response_timeout(Some(response_timeout)),
-            patience: config.patience,
+                .set_response_timeout(Some(config.response_timeout + wait)),
+            patience: config.patience + wait,
             wait_replicas: config.wait_replicas,
             wait_timeout: config.wait_timeout,
             current: Mutex::new(None),
@@ -111,27 +107,28 @@ impl Link {
         read(self.answer(Request::Write(script)).await?)
     }
 
-    /// Repeats `request` until there is an answer or the patience is at its end.
+    /// A connection for a subscription alone.
+    pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
+        let connected = timeout(self.patience, self.source.subscription()).await;
+        connected.unwrap_or_else(|late| Err(std::io::Error::other(late).into()))
+    }
+
+    /// Makes `request` once more where a connection failed that may have been stale.
     async fn answer(&self, request: Request<'_>) -> Result<Value> {
-        let deadline = Instant::now() + self.patience;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let failure = match timeout_at(deadline, self.attempt(request)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(failure)) => failure,
-                Err(late) => return Err(Error::state_unavailable(late)),
-            };
-            if !is_passing(&failure) {
-                return Err(Error::internal("redis refused a command", failure));
+        let twice = async {
+            match self.attempt(request).await {
+                Err(failure) if is_passing(&failure) && is_connection_in_doubt(&failure) => {
+                    tracing::debug!(error = %failure, "repeats a redis command");
+                    self.attempt(request).await
+                }
+                answer => answer,
             }
-            // Jitter keeps those who failed together from coming back together.
-            let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
-            if Instant::now() + jittered >= deadline {
-                return Err(Error::state_unavailable(failure));
-            }
-            tracing::debug!(error = %failure, "repeats a redis command");
-            sleep(jittered).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
+        };
+        match timeout(self.patience, twice).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(failure)) if is_passing(&failure) => Err(Error::state_unavailable(failure)),
+            Ok(Err(failure)) => Err(Error::internal("redis refused a command", failure)),
+            Err(late) => Err(Error::state_unavailable(late)),
         }
     }
 
@@ -206,7 +203,7 @@ impl fmt::Debug for Link {
         formatter.write_str(match self.source {
             Source::Single(_) => "Link(single server)",
             Source::Sentinel(_) => "Link(sentinel)",
-            Source::Cluster(_) => "Link(cluster)",
+            Source::Cluster { .. } => "Link(cluster)",
         })
     }
 }
@@ -228,11 +225,9 @@ impl Source {
             root_cert: Some(root_cert),
         });
         match &config.mode {
-            RedisMode::Single => match certificates {
-                Some(certificates) => Client::build_with_tls(first, certificates),
-                None => Client::open(first),
+            RedisMode::Single => {
+                client(first, certificates).map(|client| Self::Single(Box::new(client)))
             }
-            .map(|client| Self::Single(Box::new(client))),
             RedisMode::Sentinel {
                 service_name,
                 sentinel_password,
@@ -244,19 +239,22 @@ impl Source {
             )
             .map(|client| Self::Sentinel(Box::new(Mutex::new(client)))),
             RedisMode::Cluster => {
+                let open = |node: &ConnectionInfo| client(node.clone(), certificates.clone());
+                let clients = nodes.iter().map(open).collect::<RedisResult<_>>()?;
                 let mut builder = ClusterClient::builder(nodes)
                     .connection_timeout(config.connect_timeout)
                     .response_timeout(config.response_timeout)
-                    // The repetitions above bound the time; these follow a slot that moved.
+                    // Not for outages, which are the caller's: these follow a slot that moved.
                     .retries(3)
                     .min_retry_wait(10)
                     .max_retry_wait(100);
                 if let Some(certificates) = certificates {
                     builder = builder.certs(certificates);
                 }
-                builder
-                    .build()
-                    .map(|client| Self::Cluster(Box::new(client)))
+                Ok(Self::Cluster {
+                    client: Box::new(builder.build()?),
+                    nodes: clients,
+                })
             }
         }
     }
@@ -273,8 +271,32 @@ impl Source {
                 .get_async_connection_with_config(options)
                 .await
                 .map(Connection::Server),
-            Self::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+            Self::Cluster { client, .. } => {
+                client.get_async_connection().await.map(Connection::Cluster)
+            }
         }
+    }
+
+    async fn subscription(&self) -> RedisResult<PubSub> {
+        match self {
+            Self::Single(client) => client.get_async_pubsub().await,
+            Self::Sentinel(client) => {
+                let primary = client.lock().await.async_get_client().await?;
+                primary.get_async_pubsub().await
+            }
+            Self::Cluster { nodes, .. } => {
+                // The next try may find another one, if this is down.
+                let node = &nodes[rand::random_range(0..nodes.len())];
+                node.get_async_pubsub().await
+            }
+        }
+    }
+}
+
+fn client(node: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisResult<Client> {
+    match certificates {
+        Some(certificates) => Client::build_with_tls(node, certificates),
+        None => Client::open(node),
     }
 }
 

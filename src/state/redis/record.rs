@@ -99,6 +99,11 @@ pub(super) fn writer_text(writer: Option<WriterTag>) -> String {
     writer.map(|tag| tag.to_string()).unwrap_or_default()
 }
 
+/// The writer of that text.
+pub(super) fn parse_writer(text: &str) -> Option<WriterTag> {
+    WriterTag::from_bits(u32::from_str_radix(text, 16).ok()?)
+}
+
 /// An owner as scripts compare it.
 pub(super) fn owner_text(owner: &Owner) -> String {
     // The length keeps ("a:b", "c") and ("a", "b:c") apart.
@@ -130,11 +135,7 @@ fn parse_with(
         upload.phase = serde_json::from_value(text(fields, "phase")?.into())?;
         upload.writer = match text(fields, "writer")? {
             "" => None,
-            tag => {
-                let bits =
-                    u32::from_str_radix(tag, 16).map_err(|_| Unreadable::Number("writer"))?;
-                Some(WriterTag::from_bits(bits).ok_or(Unreadable::Number("writer"))?)
-            }
+            tag => Some(parse_writer(tag).ok_or(Unreadable::Number("writer"))?),
         };
         upload.updated_at = Timestamp(number(fields, "updated_at")?);
         upload.expires_at = Timestamp(number(fields, "expires_at")?);
