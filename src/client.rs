@@ -193,6 +193,10 @@ impl Client {
                 return Err(failure);
             }
             known.learn(&failure);
+            if failure.reason() == "TOO_SLOW" && feed.has_paused().await? {
+                // That is the source's doing, which may take its time.
+                back_off = BackOff::new(options.patience);
+            }
             let Some(delay) = back_off.next(known.committed_size, failure.retry_delay()) else {
                 return Err(ClientError::GaveUp {
                     upload_id: known.upload_id,

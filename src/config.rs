@@ -95,12 +95,18 @@ pub struct Limits {
     pub parts_in_flight: u32,
     /// How many parts of all uploads are on their way to the stores at once.
     pub parts_in_flight_total: u32,
+    /// How many streams run at once, over all connections.
+    pub max_streams: u32,
     /// How many streams one connection carries.
     pub max_concurrent_streams: u32,
     /// The HTTP/2 window of one stream; a connection's is that times `max_concurrent_streams`.
     pub stream_window: ByteSize,
     /// How long a stream may be silent, in seconds.
     pub idle_timeout_seconds: u64,
+    /// How many bytes a second a sender must come to while it is waited for. 0: any rate is fine.
+    pub min_rate: ByteSize,
+    /// Over how much waiting that is averaged, in seconds.
+    pub min_rate_seconds: u64,
     /// How long a stream waits for a store or Redis that is away, in seconds.
     pub outage_patience_seconds: u64,
     /// How long a gateway has for a commit before another one may take it over, in seconds.
@@ -109,7 +115,7 @@ pub struct Limits {
     pub upload_expiry_seconds: u64,
     /// How old an open upload may become however much it changes, in seconds; less than 7 days.
     pub upload_max_age_seconds: u64,
-    /// How long a shutdown waits for running streams, in seconds.
+    /// How long a shutdown lets running streams come to the end of a part, in seconds; 5 more are for their last words.
     pub drain_seconds: u64,
 }
 
@@ -280,9 +286,12 @@ impl Default for Limits {
             max_file_size: None,
             parts_in_flight: 8,
             parts_in_flight_total: 16,
+            max_streams: 1024,
             max_concurrent_streams: 1024,
             stream_window: ByteSize(256 * 1024),
             idle_timeout_seconds: 60,
+            min_rate: ByteSize(1024),
+            min_rate_seconds: 300,
             outage_patience_seconds: 30,
             commit_lease_seconds: 90,
             upload_expiry_seconds: 24 * 60 * 60,
@@ -317,6 +326,7 @@ impl Limits {
         let counts = [
             ("parts_in_flight", self.parts_in_flight),
             ("parts_in_flight_total", self.parts_in_flight_total),
+            ("max_streams", self.max_streams),
             ("max_concurrent_streams", self.max_concurrent_streams),
         ];
         for (key, count) in counts {
@@ -326,6 +336,7 @@ impl Limits {
         }
         let times = [
             ("idle_timeout_seconds", self.idle_timeout_seconds),
+            ("min_rate_seconds", self.min_rate_seconds),
             ("outage_patience_seconds", self.outage_patience_seconds),
             ("commit_lease_seconds", self.commit_lease_seconds),
             ("upload_expiry_seconds", self.upload_expiry_seconds),

@@ -28,6 +28,8 @@ pub enum Kind {
     ResourceExhausted,
     /// Resume with back-off.
     Unavailable,
+    /// The time that the caller gave the call is over; resume.
+    DeadlineExceeded,
     /// The caller is known and may not.
     PermissionDenied,
     /// The caller must identify itself.
@@ -86,9 +88,15 @@ pub enum Reason {
     SizeUnknown,
     /// A newer stream opened this upload.
     TakenOver,
+    /// Another stream writes to this upload, and may not be ended.
+    WriterActive,
     /// The stream sent nothing for too long.
     IdleTimeout,
-    /// The gateway has no memory to spare for now.
+    /// The stream sent too little for too long.
+    TooSlow,
+    /// The time that the caller gave the call is over.
+    DeadlineExceeded,
+    /// The gateway has no memory to spare, or no room for another stream.
     Overloaded,
     /// The state store is out of reach.
     StateUnavailable,
@@ -320,7 +328,10 @@ impl Reason {
             Self::SessionInUse => "SESSION_IN_USE",
             Self::SizeUnknown => "SIZE_UNKNOWN",
             Self::TakenOver => "TAKEN_OVER",
+            Self::WriterActive => "WRITER_ACTIVE",
             Self::IdleTimeout => "IDLE_TIMEOUT",
+            Self::TooSlow => "TOO_SLOW",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Overloaded => "OVERLOADED",
             Self::StateUnavailable => "STATE_UNAVAILABLE",
             Self::StoreUnavailable => "STORE_UNAVAILABLE",

@@ -2,16 +2,19 @@
 //!
 //! [`Gateway::receive`] takes a stream of [`Message`]s to a verified object; the record's other calls are here.
 
+mod admission;
 mod budget;
 mod buffers;
 mod commit;
 mod download;
+mod drain;
 mod finish;
 mod hash;
 mod inspect;
 mod message;
 mod open;
 mod overlap;
+mod pace;
 mod part;
 mod patience;
 mod rebuild;
@@ -23,6 +26,7 @@ mod step;
 mod storage;
 mod sweep;
 mod token;
+mod writer;
 
 use std::{
     fmt::Debug,
@@ -31,12 +35,11 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
-use self::{budget::Budget, hash::Hasher, patience::Patience};
+use self::{admission::Admission, budget::Budget, drain::Drain, hash::Hasher, patience::Patience};
 pub use self::{
     download::{DOWNLOAD_LIFETIME, Download},
-    message::{Chunk, Counts, Finish, Message, Observer, Open, Target},
+    message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
     search::{Found, SEARCHED_UPLOADS, Search},
     signing::MAX_SIGNED_PARTS,
     step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
@@ -74,8 +77,14 @@ pub struct Settings {
     pub max_file_size: Option<u64>,
     /// The largest message in bytes.
     pub max_message_size: u64,
+    /// Streams that run at once.
+    pub max_streams: usize,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
+    /// The bytes a second that a sender must come to while it is waited for; 0: any.
+    pub min_rate: u64,
+    /// Over how much waiting that is averaged.
+    pub min_rate_window: Duration,
     /// How long a stream is held while a store or the state store is away.
     pub outage_patience: Duration,
     /// How long one committer has before another may begin: longer than the store's slowest answer and the patience
@@ -120,6 +129,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long an OPEN upload is kept after its last change.
     pub expiry: Duration,
+    /// The bytes a second that a sender must come to while it is waited for; 0: any.
+    pub min_rate: u64,
+    /// Over how much waiting that is averaged.
+    pub min_rate_window: Duration,
 }
 
 /// Tells the time; injected so that tests can own it.
@@ -140,7 +153,8 @@ pub struct Gateway {
     budget: Arc<Budget>,
     hasher: Hasher,
     in_flight: Arc<Semaphore>,
-    draining: CancellationToken,
+    admission: Arc<Admission>,
+    drain: Drain,
 }
 
 // === impl Gateway ===
@@ -156,9 +170,7 @@ impl Gateway {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let patience = Patience {
-            total: settings.outage_patience,
-        };
+        let patience = Patience::new(settings.outage_patience);
         let offered = Secret::random();
         let secret = patience.hold(|| state.secret(&offered)).await?;
         let storages = storages.with_largest_part(settings.memory_budget / 4 / MIB * MIB);
@@ -171,7 +183,8 @@ impl Gateway {
             hasher: Hasher::start(settings.parts_in_flight)
                 .map_err(|error| Error::internal("start the hashing thread", error))?,
             in_flight: Arc::new(Semaphore::new(settings.parts_in_flight_total)),
-            draining: CancellationToken::new(),
+            admission: Admission::new(settings.max_streams),
+            drain: Drain::default(),
             state,
             storages,
             settings,
@@ -254,6 +267,8 @@ impl Gateway {
             preferred_chunk_size: PREFERRED_CHUNK_SIZE,
             idle_timeout: self.settings.idle_timeout,
             expiry: self.settings.upload_expiry,
+            min_rate: self.settings.min_rate,
+            min_rate_window: self.settings.min_rate_window,
         })
     }
 
@@ -272,23 +287,6 @@ impl Gateway {
                 return Ok(upload);
             }
         }
-    }
-
-    /// Ends what waits for its caller: streams that are being received, after their whole parts are committed, and
-    /// watches. What has begun to commit goes on.
-    pub fn drain(&self) {
-        self.draining.cancel();
-    }
-
-    /// Waits until the gateway drains, and says so.
-    async fn drained(&self) -> Error {
-        self.draining.cancelled().await;
-        Error::new(
-            Kind::Unavailable,
-            Reason::Draining,
-            "the gateway is shutting down; resume by upload_id",
-        )
-        .retry_after(Duration::from_secs(1))
     }
 
     /// Whether the state store and every storage answer; the error names the first that does not. A state store that was

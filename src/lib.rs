@@ -80,7 +80,8 @@
 //! - What a client claims of a part is never proof that it exists.
 //! - Nothing of an upload lives in a process's memory but the parts that are on their way.
 //! - One writer: every write of parts compares the writer tag, every other write the record's version. Tags are random
-//!   and have no order, so a state store that was rolled back cannot hand out one twice.
+//!   and have no order, so a state store that was rolled back cannot hand out one twice. That another stream has become the
+//!   writer is published, but only as a hint to look at the record.
 //! - Object keys hold the upload's id and are never reused, so what HEAD finds under one is that upload's object.
 //! - [`upload::Upload::apply`] is the only way from one phase to another.
 //! - What lies in memory is bounded by the byte budget, whatever the files' sizes and however slow the streams are.

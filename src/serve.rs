@@ -37,7 +37,7 @@ use crate::{
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The largest HTTP/2 frame in bytes, for senders that use it: a preferred chunk in one or two frames costs fewer reads and
-/// wake-ups than in 16 of the usual size.
+/// wake-ups than in 16 of the usual size. At most half a window: what a frame holds beyond a message lies in memory, too.
 const FRAME_SIZE: u32 = 128 * 1024;
 
 /// How long a connection has to answer that.
@@ -135,8 +135,8 @@ impl Server {
         Ok(lines)
     }
 
-    /// Serves until `shutdown`, then lets running calls end, for at most the configured time; streams that still run by
-    /// then are told to resume elsewhere.
+    /// Serves until `shutdown`. Then nothing new begins, and streams go on to the border of their part, for at most the
+    /// configured time, and are told to resume elsewhere.
     ///
     /// # Errors
     /// A listener that fails.
@@ -166,7 +166,7 @@ impl Server {
                 // One stream that nobody reads must not stop the others of its connection.
                 .initial_connection_window_size(window * self.limits.max_concurrent_streams)
                 .max_concurrent_streams(self.limits.max_concurrent_streams)
-                .max_frame_size(FRAME_SIZE)
+                .max_frame_size(FRAME_SIZE.min(window / 2))
                 .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
                 .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
                 .add_routes(services)
@@ -183,6 +183,7 @@ impl Server {
             ended = &mut grpc => ended??,
         }
         monitor.drain().await;
+        self.gateway.drain();
         let swept = sweeper.drain();
         // Every receiver may be gone already.
         let _ = stop.send(true);
@@ -194,11 +195,13 @@ impl Server {
             }
             http.await??;
             swept.await;
+            // Parts of callers that have gone are still on their way.
+            self.gateway.streams_ended().await;
             Ok::<(), ServeError>(())
         });
         let mut drained = timeout(drain, ended.as_mut()).await;
         if drained.is_err() {
-            self.gateway.drain();
+            self.gateway.end_streams();
             drained = timeout(LAST_WORDS, ended).await;
         }
         match drained {
@@ -231,7 +234,10 @@ fn settings(config: &Config) -> Result<Settings, ServeError> {
         parts_in_flight_total: limits.parts_in_flight_total as usize,
         max_file_size: limits.max_file_size.map(|size| size.0),
         max_message_size: limits.max_message_size.0,
+        max_streams: limits.max_streams as usize,
         idle_timeout: Duration::from_secs(limits.idle_timeout_seconds),
+        min_rate: limits.min_rate.0,
+        min_rate_window: Duration::from_secs(limits.min_rate_seconds),
         outage_patience: Duration::from_secs(limits.outage_patience_seconds),
         commit_lease: Duration::from_secs(limits.commit_lease_seconds),
         upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),

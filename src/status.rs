@@ -62,6 +62,12 @@ pub fn row(kind: Kind) -> Row {
         ),
         // Clients retry it by themselves, and that is right.
         Kind::Unavailable => row(Code::Unavailable, 503, Level::WARN, "unavailable"),
+        Kind::DeadlineExceeded => row(
+            Code::DeadlineExceeded,
+            504,
+            Level::DEBUG,
+            "deadline_exceeded",
+        ),
         Kind::PermissionDenied => row(
             Code::PermissionDenied,
             403,

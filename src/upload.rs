@@ -188,6 +188,8 @@ pub enum Event {
         /// The store's name for the new one, if there is one.
         session: Option<String>,
     },
+    /// The stream that wrote has ended.
+    WriterLeft,
     /// All parts are recorded, and one committer begins.
     CommitStarted {
         /// Its right to do so.
@@ -253,6 +255,10 @@ impl Upload {
                 self.session = session;
                 Phase::Open
             }
+            (Phase::Open, Event::WriterLeft) => match self.writer.take() {
+                Some(_) => Phase::Open,
+                None => return Ok(Applied::Same),
+            },
             (
                 Phase::Open | Phase::Committing,
                 Event::CommitStarted {
@@ -261,11 +267,10 @@ impl Upload {
                     file_size,
                 },
             ) => {
-                if self.lease == Some(lease) {
-                    return Ok(Applied::Same);
-                }
-                if self.lease.is_some_and(|held| held.bars(&lease, now)) {
-                    return Err(Rejected(self.phase));
+                match self.lease {
+                    Some(held) if held == lease => return Ok(Applied::Same),
+                    Some(held) if held.bars(&lease, now) => return Err(Rejected(self.phase)),
+                    Some(_) | None => {}
                 }
                 self.lease = Some(lease);
                 self.file.file_size = Some(file_size);
@@ -301,6 +306,7 @@ impl Upload {
                 Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
                 Event::SessionStarted { .. }
                 | Event::SessionReplaced { .. }
+                | Event::WriterLeft
                 | Event::CommitStarted { .. }
                 | Event::CommitSuspended { .. }
                 | Event::CommitReopened

@@ -25,7 +25,7 @@ use upload_gateway::{
     error::{Error, Result},
     gateway::{
         Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Next, Observer, Open, Report,
-        Settings, Storage, Storages, Target,
+        Settings, Storage, Storages, Takeover, Target,
     },
     serve::{Backends, connect},
     upload::{
@@ -198,6 +198,9 @@ fn settings() -> Settings {
         parts_in_flight_total: 4,
         max_file_size: None,
         max_message_size: 4 * MIB,
+        max_streams: 100,
+        min_rate: 0,
+        min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
         outage_patience: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
@@ -214,6 +217,7 @@ async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Res
             target: Target::Upload(id.clone()),
             resume_token: String::new(),
             restart: false,
+            takeover: Takeover::Force,
         }),
         Message::Chunk(Chunk {
             offset: 0,

@@ -18,7 +18,7 @@ use upload_gateway::{
     error::{Error, Kind, Reason, Result},
     gateway::{
         Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Observer, Open, Settings, Storage,
-        Storages, Target,
+        Storages, Takeover, Target,
     },
     serve::connect,
     upload::{
@@ -139,6 +139,9 @@ fn settings() -> Settings {
         parts_in_flight_total: 4,
         max_file_size: None,
         max_message_size: 4 * MIB,
+        max_streams: 100,
+        min_rate: 0,
+        min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
         outage_patience: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
@@ -178,6 +181,7 @@ async fn a_small_file_goes_as_the_only_part_of_a_session() {
                 target,
                 resume_token: String::new(),
                 restart: false,
+                takeover: Takeover::Force,
             }),
             Message::Chunk(Chunk {
                 offset: 0,

@@ -190,7 +190,7 @@ impl Discarded {
 
     fn head(&self, key: &str) -> Response {
         // A bucket, `/name`, always is there.
-        if key.matches('/').count() == 1 {
+        if key.trim_end_matches('/').matches('/').count() == 1 {
             return StatusCode::OK.into_response();
         }
         let Some(object) = lock(&self.objects).get(key).cloned() else {

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
 
 use super::{CliError, output};
 use crate::{
@@ -39,14 +42,31 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     server.run(stop).await.map_err(CliError::Serve)
 }
 
-/// Ends with SIGINT or SIGTERM; they are listened for from now on.
+/// Ends with the first SIGINT or SIGTERM; they are listened for from now on. The second one ends the process, whatever
+/// still runs: all state is elsewhere, and what was not acknowledged is sent again.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+    let mut signals = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    let (first, stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        next(&mut signals).await;
+        // A server that has stopped by itself does not listen.
+        let _ = first.send(());
+        next(&mut signals).await;
+        tracing::warn!("a second signal: the process ends at once");
+        std::process::exit(1);
+    });
+    Ok(async {
+        // The task outlives the server.
+        let _ = stopped.await;
     })
+}
+
+async fn next((interrupt, terminate): &mut (Signal, Signal)) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }

@@ -83,7 +83,7 @@ impl Attempt<'_> {
         Open {
             target: Some(target),
             resume_token: known.resume_token.clone(),
-            restart: false,
+            ..Open::default()
         }
     }
 

@@ -171,7 +171,7 @@ impl Refusal {
             );
         }
         match self.code {
-            Code::Unavailable | Code::ResourceExhausted => true,
+            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
             // The upload is opened again, and says itself where it goes on.
             Code::OutOfRange => matches!(self.reason.as_str(), "WRONG_OFFSET" | "STATE_LOST"),
             Code::DataLoss => self.reason == "CHECKSUM_MISMATCH",

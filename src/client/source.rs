@@ -1,9 +1,12 @@
 //! Where the bytes come from, and how they are read again after a failure.
 
-use std::{collections::VecDeque, fmt, io::SeekFrom};
+use std::{collections::VecDeque, fmt, io::SeekFrom, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt},
+    time::Instant,
+};
 
 use super::{ClientError, UploadOptions};
 use crate::upload::{FileDigest, MIB, Md5};
@@ -11,6 +14,9 @@ use crate::upload::{FileDigest, MIB, Md5};
 /// The most bytes of a pipe that are kept to be sent again: two of the largest parts a file of unknown length is cut
 /// into, so that one can always be filled.
 const KEPT: u64 = 128 * MIB;
+
+/// A source that takes longer for its next bytes has paused.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes that can be read from any place.
 pub trait ReadSeek: AsyncRead + AsyncSeek + Send + Unpin {}
@@ -135,6 +141,13 @@ impl Feed {
         Ok(chunk.map(|chunk| (offset, chunk)))
     }
 
+    /// Waits until there is more to send, and says whether that was worth mentioning.
+    pub(super) async fn has_paused(&mut self) -> Result<bool, ClientError> {
+        let asked = Instant::now();
+        self.next().await?;
+        Ok(asked.elapsed() >= PAUSE)
+    }
+
     /// Forgets what is kept of a pipe up to `committed_size`.
     pub(super) fn release(&mut self, committed_size: u64) {
         while let Some(first) = self.kept.front() {
@@ -240,7 +253,7 @@ mod tests {
         chunk_size: 10,
         limit_rate: None,
         digest: true,
-        patience: std::time::Duration::from_secs(1),
+        patience: Duration::from_secs(1),
     };
 
     fn bytes() -> Vec<u8> {

@@ -16,7 +16,7 @@ use std::{
 use memmap2::MmapMut;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -26,6 +26,9 @@ use crate::{
 
 /// How many buffers are kept at most, each of the usual part size.
 const MOST_SPARE: usize = 16;
+
+/// The time between two recalls: a part that is recalled gives its bytes back well within it, and may be enough.
+const RECALL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A number of bytes that all streams share.
 #[derive(Debug)]
@@ -45,6 +48,7 @@ struct State {
     spare: Vec<MmapMut>,
     /// Parts that wait for their senders.
     idle: Vec<Idle>,
+    last_recall: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -54,6 +58,7 @@ struct Waiter {
     drawn: u64,
     /// Whether the part has nothing yet and would as well go into a whole buffer.
     reuses: bool,
+    since: Instant,
     granted: oneshot::Sender<Grant>,
 }
 
@@ -97,11 +102,19 @@ impl Budget {
             waiting: Vec::new(),
             spare: Vec::new(),
             idle: Vec::new(),
+            last_recall: None,
         };
         Arc::new(Self {
             state: Mutex::new(state),
             patience,
         })
+    }
+
+    /// Whether parts have waited for so long that nobody else should begin one.
+    pub(super) fn is_short(&self) -> bool {
+        let state = self.lock();
+        let mut waiting = state.waiting.iter();
+        waiting.any(|waiter| waiter.since.elapsed() > self.patience / 4)
     }
 
     /// Begins a part, which has drawn nothing yet.
@@ -157,6 +170,7 @@ impl Draw {
                 bytes,
                 drawn: self.drawn(),
                 reuses,
+                since: Instant::now(),
                 granted,
             });
             state.serve();
@@ -165,9 +179,11 @@ impl Draw {
         // Half of it for parts that end by themselves, half for those that are recalled.
         let half = self.budget.patience / 2;
         let mut grant = timeout(half, &mut granted).await;
-        if grant.is_err() {
+        let give_up = Instant::now() + half;
+        while grant.is_err() && Instant::now() < give_up {
             self.budget.lock().recall(bytes);
-            grant = timeout(half, &mut granted).await;
+            let next = give_up.min(Instant::now() + RECALL_PAUSE);
+            grant = timeout_at(next, &mut granted).await;
         }
         let grant = grant.map_or_else(
             |_| {
@@ -272,11 +288,20 @@ impl State {
         self.idle.push(idle);
     }
 
-    /// Recalls the slowest parts, so many that they give `bytes` back.
+    /// Recalls the slowest parts, so many that they give `bytes` back, unless that was just done for somebody else.
     fn recall(&mut self, bytes: u64) {
+        let now = Instant::now();
+        if self
+            .last_recall
+            .is_some_and(|last| now - last < RECALL_PAUSE)
+        {
+            return;
+        }
+        self.last_recall = Some(now);
         self.idle.retain(|idle| !idle.recall.is_closed());
         self.idle.sort_by_key(|idle| {
-            let age = idle.begun.elapsed().as_millis().max(1);
+            // All at one moment: an order that changes while it is made is none.
+            let age = (now - idle.begun).as_millis().max(1);
             // The fastest first, so that the slowest is popped first.
             std::cmp::Reverse(u128::from(idle.received) * 1000 / age)
         });
@@ -317,7 +342,12 @@ pub(super) fn overloaded(kind: Kind) -> Error {
         Reason::Overloaded,
         "the gateway has no memory to spare; resume later",
     )
-    .retry_after(Duration::from_secs(5))
+    .retry_after(come_back())
+}
+
+/// When to come back to a gateway that has too much to do: in about 5 seconds, and not all at once.
+pub(super) fn come_back() -> Duration {
+    Duration::from_secs(5).mul_f64(rand::random_range(0.5..1.5))
 }
 
 #[cfg(test)]
@@ -395,6 +425,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn it_is_short_once_a_part_has_waited_for_some_time() {
+        let budget = Budget::new(50, 50, PATIENCE);
+        let mut first = budget.begin();
+        first.draw(50, false).await.unwrap();
+        let mut second = budget.begin();
+        let mut waits = std::pin::pin!(second.draw(1, false));
+        assert!(poll!(waits.as_mut()).is_pending());
+        assert!(!budget.is_short());
+        tokio::time::advance(PATIENCE / 3).await;
+        assert!(budget.is_short());
+        drop(first);
+        waits.await.unwrap();
+        assert!(!budget.is_short());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_slowest_part_that_waits_for_its_sender_is_recalled() {
         let budget = Budget::new(150, 50, PATIENCE);
         let (mut slow, mut slower) = (budget.begin(), budget.begin());
@@ -409,6 +455,27 @@ mod tests {
         waiting.draw(30, false).await.unwrap();
         slower_idles.await.unwrap();
         assert!(!slow_idles.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_parts_are_recalled_than_are_needed() {
+        let budget = Budget::new(150, 50, PATIENCE);
+        let mut idling = Vec::new();
+        for _ in 0..10 {
+            let mut part = budget.begin();
+            part.draw(10, false).await.unwrap();
+            idling.push(tokio::spawn(async move { part.recalled(10).await }));
+        }
+        let mut reserved = budget.begin();
+        reserved.draw(50, false).await.unwrap();
+        tokio::task::yield_now().await;
+        // Many wait for as long, and what one recalled part gives back is enough for all of them.
+        let mut waiting: Vec<Draw> = (0..10).map(|_| budget.begin()).collect();
+        let draws = waiting.iter_mut().map(|part| part.draw(1, false));
+        for drawn in futures::future::join_all(draws).await {
+            drawn.unwrap();
+        }
+        assert_eq!(idling.iter().filter(|idle| idle.is_finished()).count(), 1);
     }
 
     #[tokio::test]

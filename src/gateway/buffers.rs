@@ -17,18 +17,22 @@ use crate::{
 pub(super) struct PartBuffer {
     memory: Option<MmapMut>,
     length: usize,
+    /// Whether used memory is fine, which is drawn whole.
+    reuses: bool,
     draw: Draw,
 }
 
 // === impl Budget ===
 
 impl Budget {
-    /// An empty buffer with room for `size` bytes: one that was used before, or new memory.
+    /// An empty buffer with room for `size` bytes: new memory, or, where it `reuses`, one that was used before and has
+    /// drawn all its bytes.
     ///
     /// # Errors
     /// `Internal` when the system has no memory to map.
-    pub(super) fn buffer(self: &Arc<Self>, size: usize) -> Result<PartBuffer> {
-        let (memory, draw) = match self.reuse(size) {
+    pub(super) fn buffer(self: &Arc<Self>, size: usize, reuses: bool) -> Result<PartBuffer> {
+        let reused = if reuses { self.reuse(size) } else { None };
+        let (memory, draw) = match reused {
             Some(reused) => reused,
             None => {
                 let mapped = MmapMut::map_anon(size.max(1));
@@ -40,6 +44,7 @@ impl Budget {
         Ok(PartBuffer {
             memory: Some(memory),
             length: 0,
+            reuses,
             draw,
         })
     }
@@ -56,7 +61,7 @@ impl PartBuffer {
         let end = self.length + bytes.len();
         let missing = (end as u64).saturating_sub(self.draw.drawn());
         if missing > 0 {
-            let reuses = self.length == 0 && self.capacity() == PART_SIZE;
+            let reuses = self.reuses && self.length == 0 && self.capacity() == PART_SIZE;
             if let Some(memory) = self.draw.draw(missing, reuses).await? {
                 self.memory = Some(memory);
             }
@@ -118,7 +123,7 @@ mod tests {
     }
 
     async fn full(budget: &Arc<Budget>) -> PartBuffer {
-        let mut buffer = budget.buffer(SIZE).unwrap();
+        let mut buffer = budget.buffer(SIZE, true).unwrap();
         buffer.extend(&vec![7; SIZE]).await.unwrap();
         buffer
     }
@@ -130,11 +135,11 @@ mod tests {
         let share = bytes.slice(1..);
         let address = bytes.as_ptr();
         drop(bytes);
-        let mut other = budget.buffer(SIZE).unwrap();
+        let mut other = budget.buffer(SIZE, true).unwrap();
         other.extend(b"x").await.unwrap();
         assert_ne!(other.as_ref().as_ptr(), address, "still shared");
         drop(share);
-        let mut again = budget.buffer(SIZE).unwrap();
+        let mut again = budget.buffer(SIZE, true).unwrap();
         assert_eq!(again.len(), 0);
         again.extend(b"xyz").await.unwrap();
         assert_eq!(again.as_ref(), b"xyz");
@@ -155,11 +160,20 @@ mod tests {
         let budget = budget(2);
         drop(full(&budget).await);
         // Both are smaller than a part, so neither can use the idle one.
-        let mut first = budget.buffer(SIZE - 1).unwrap();
-        let mut second = budget.buffer(SIZE - 1).unwrap();
+        let mut first = budget.buffer(SIZE - 1, true).unwrap();
+        let mut second = budget.buffer(SIZE - 1, true).unwrap();
         for buffer in [&mut first, &mut second] {
             buffer.extend(&vec![7; SIZE - 1]).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_not_sent_a_part_yet_draws_what_it_sends() {
+        let budget = budget(4);
+        drop(full(&budget).await);
+        let mut slow = budget.buffer(SIZE, false).unwrap();
+        slow.extend(b"x").await.unwrap();
+        assert_eq!(slow.draw.drawn(), 1);
     }
 
     #[tokio::test]
@@ -169,7 +183,7 @@ mod tests {
         let first = full(&budget).await;
         let address = first.as_ref().as_ptr();
         let _reserved = full(&budget).await;
-        let mut next = budget.buffer(SIZE).unwrap();
+        let mut next = budget.buffer(SIZE, true).unwrap();
         let appended = {
             let mut appending = std::pin::pin!(next.extend(b"x"));
             assert!(futures::poll!(appending.as_mut()).is_pending());
@@ -184,7 +198,7 @@ mod tests {
     async fn a_buffer_that_came_full_needs_no_further_draw() {
         let budget = budget(1);
         drop(full(&budget).await);
-        let mut again = budget.buffer(SIZE).unwrap();
+        let mut again = budget.buffer(SIZE, true).unwrap();
         again.extend(&vec![7; SIZE]).await.unwrap();
         assert_eq!(again.len() as u64, 5 * MIB);
     }

@@ -142,7 +142,10 @@ impl Gateway {
                     .with("phase", phase));
                 }
             }
-            tokio::time::sleep(JOIN_INTERVAL).await;
+            tokio::select! {
+                () = tokio::time::sleep(JOIN_INTERVAL) => {}
+                error = self.drained() => return Err(error),
+            }
             let id = upload.id.clone();
             let found = self.patience.hold(|| self.state.get(&id)).await?;
             upload = found.ok_or_else(state_lost)?;

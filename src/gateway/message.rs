@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::upload::{FileMetadata, Md5, Upload, UploadId};
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    upload::{FileMetadata, Md5, Upload, UploadId},
+};
 
 /// One message of a stream.
 #[derive(Debug)]
@@ -27,6 +30,18 @@ pub struct Open {
     pub resume_token: String,
     /// Whether to give up the open upload that the same create finds.
     pub restart: bool,
+    /// What becomes of a stream that is at work on it.
+    pub takeover: Takeover,
+}
+
+/// What becomes of a stream that is at work on an upload when another one opens it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// It ends.
+    #[default]
+    Force,
+    /// It goes on, and the other one is refused.
+    Forbid,
 }
 
 /// What a stream writes to.
@@ -93,6 +108,23 @@ impl Open {
         match &self.target {
             Target::File { file, .. } => file.file_id.as_deref()?.parse().ok(),
             Target::Upload(_) => None,
+        }
+    }
+}
+
+// === impl Chunk ===
+
+impl Chunk {
+    /// Compares the bytes with their CRC32C, where there is one.
+    pub(super) fn check(&self) -> Result<()> {
+        let found = || crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &self.data);
+        match self.crc32c {
+            Some(expected) if found() != u64::from(expected) => Err(Error::new(
+                Kind::DataLoss,
+                Reason::ChecksumMismatch,
+                "a chunk's CRC32C is not that of its data; resume",
+            )),
+            _ => Ok(()),
         }
     }
 }

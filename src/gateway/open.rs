@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Fence, Gateway, Open, Storage, Target, state_lost};
+use super::{
+    Caller, Fence, Gateway, Open, Storage, Target, message::Takeover, state_lost,
+    writer::writer_active,
+};
 use crate::{
     error::{Error, Kind, Reason, Result},
-    state::Creation,
+    state::{Creation, TakeoverWatch},
     upload::{
         Claims, Event, FileMetadata, Identity, Md5, Parts, Phase, Plan, Snapshot, TooLarge, Upload,
         UploadId, WriterTag, policy,
@@ -18,8 +21,8 @@ pub(super) const MAX_CREATES: usize = 5;
 /// An upload that a stream has opened.
 #[derive(Debug)]
 pub(super) enum Opened {
-    /// It is the stream's to write, under this tag.
-    Writing(Upload, WriterTag),
+    /// It is the stream's to write, under this tag, until somebody takes it over.
+    Writing(Upload, WriterTag, TakeoverWatch),
     /// It is being committed by somebody, or was left behind in it.
     Committing(Upload),
     /// It is finished.
@@ -36,15 +39,17 @@ impl Gateway {
         open: Open,
         snapshot: Option<&Snapshot>,
     ) -> Result<Opened> {
+        let takeover = open.takeover;
         match (open.target, snapshot) {
-            (Target::Upload(id), _) => self.open_known(caller, &id, snapshot).await,
+            (Target::Upload(id), _) => self.open_known(caller, &id, takeover, snapshot).await,
             // It names the upload that the same create made.
             (Target::File { .. }, Some(snapshot)) => {
-                self.open_known(caller, &snapshot.id, Some(snapshot)).await
+                self.open_known(caller, &snapshot.id, takeover, Some(snapshot))
+                    .await
             }
             (Target::File { file, storage_id }, None) => {
-                self.open_file(caller, file, &storage_id, open.restart)
-                    .await
+                let how = (open.restart, takeover);
+                self.open_file(caller, file, &storage_id, how).await
             }
         }
     }
@@ -54,6 +59,7 @@ impl Gateway {
         &self,
         caller: &Caller,
         id: &UploadId,
+        takeover: Takeover,
         snapshot: Option<&Snapshot>,
     ) -> Result<Opened> {
         let upload = match (self.get_upload(caller, id).await, snapshot) {
@@ -68,13 +74,19 @@ impl Gateway {
             self.storages.get(&upload.storage_id)?;
         }
         let upload = if upload.phase == Phase::Open {
+            let from = self.predecessor(&upload, takeover)?;
+            // First, so that no later takeover goes unheard.
+            let takeovers = self.state.watch_takeovers(id);
             let writer = WriterTag::random();
             let times = self.times();
             let taken = self
                 .patience
-                .hold(|| self.state.take_over(id, writer, times))
+                .hold(|| self.state.take_over(id, writer, from, times))
                 .await?;
             let mut upload = taken.ok_or_else(state_lost)?;
+            if upload.phase == Phase::Open && upload.writer != Some(writer) {
+                return Err(writer_active(self.settings.idle_timeout));
+            }
             if let Some(snapshot) = snapshot.filter(|_| upload.phase == Phase::Open) {
                 self.heal(&mut upload, writer, snapshot).await?;
             }
@@ -82,7 +94,7 @@ impl Gateway {
                 self.adopt(&mut upload, writer).await?;
             }
             if upload.phase == Phase::Open {
-                return Ok(Opened::Writing(upload, writer));
+                return Ok(Opened::Writing(upload, writer, takeovers));
             }
             upload
         } else {
@@ -104,7 +116,7 @@ impl Gateway {
         caller: &Caller,
         file: FileMetadata,
         storage_id: &str,
-        restart: bool,
+        (restart, takeover): (bool, Takeover),
     ) -> Result<Opened> {
         if let Some(file_id) = &file.file_id {
             let _: Md5 = file_id
@@ -115,17 +127,19 @@ impl Gateway {
         for _ in 0..MAX_CREATES {
             let writer = WriterTag::random();
             let new = self.new_upload(caller, file.clone(), &storage, Some(writer))?;
+            let takeovers = self.state.watch_takeovers(&new.id);
             let mut found = match self.patience.hold(|| self.state.create(&new)).await? {
-                Creation::Created => return Ok(Opened::Writing(new, writer)),
+                Creation::Created => return Ok(Opened::Writing(new, writer, takeovers)),
                 Creation::Exists(found) => *found,
             };
             if restart {
+                self.predecessor(&found, takeover)?;
                 self.transition(&mut found, &Event::Abandoned, Fence::Anybody)
                     .await?;
                 self.discard(&found).await?;
                 continue;
             }
-            match self.open_known(caller, &found.id, None).await {
+            match self.open_known(caller, &found.id, takeover, None).await {
                 // It was aborted in this very moment: the next create finds nothing.
                 Err(error) if error.reason() == Reason::WrongPhase => {}
                 opened => return opened,

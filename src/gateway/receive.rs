@@ -10,23 +10,26 @@ use futures::{Stream, StreamExt};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{
-    Caller, Fence, Gateway, Storage,
+    Caller, Gateway, Storage,
     budget::overloaded,
     buffers::PartBuffer,
+    drain::draining,
     message::{Chunk, Counts, Message, Observer},
     open::{Opened, too_large},
     overlap::{Overlap, digest_so_far},
-    part::{Destination, DigestChain, ReceivedPart, new_object},
+    pace::Pace,
+    part::{Destination, DigestChain, ReceivedPart},
     to_usize,
+    writer::Lookout,
 };
 use crate::{
     call,
     error::{Error, Kind, Reason, Result},
-    upload::{Event, Md5, Part, Phase, Span, Trail, Upload, WriterTag},
+    upload::{Md5, Part, Phase, Span, Trail, Upload, WriterTag},
 };
 
 /// One stream that writes to one upload.
@@ -42,11 +45,10 @@ pub(super) struct Receiver {
     pub(super) filling: Option<Filling>,
     pub(super) in_flight: JoinSet<Result<Part>>,
     destination: Option<Arc<Destination>>,
-    /// When the record is told next that the stream still runs.
-    next_sign_of_life: Instant,
     pub(super) chain: Option<DigestChain>,
     /// The MD5 of the whole file that this stream was opened with.
     pub(super) promised: Option<Md5>,
+    pace: Pace,
     /// What identifies the committed parts in the store.
     trail: Trail,
     /// How many bytes were committed, by the sender's resume token.
@@ -80,8 +82,12 @@ impl Gateway {
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
-        let idle = self.settings.idle_timeout;
-        let open = match next_message(messages, idle).await? {
+        let _place = self.admit(caller)?;
+        let first = tokio::select! {
+            first = next_before(messages, Instant::now() + self.settings.idle_timeout) => first?,
+            error = self.drained() => return Err(error),
+        };
+        let open = match first {
             Some(Message::Open(open)) => open,
             Some(_) => return Err(Error::sequence("the first message must be open")),
             None => {
@@ -93,7 +99,7 @@ impl Gateway {
         let promised = open.promised_md5();
         let snapshot = self.snapshot(caller, &open)?;
         let opened = self.open(caller, open, snapshot.as_ref()).await?;
-        let (Opened::Writing(upload, _) | Opened::Committing(upload) | Opened::Finished(upload)) =
+        let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
         let mut trail = Trail::new(upload.residence);
         observer.counts.send_replace(Counts {
@@ -115,23 +121,26 @@ impl Gateway {
                         .with("committed_size", committed_size)
                 })
             }
-            Opened::Writing(upload, writer) => {
+            Opened::Writing(upload, writer, takeovers) => {
+                let mut lookout = Lookout {
+                    gateway: Arc::clone(&self),
+                    upload_id: upload.id.clone(),
+                    version: upload.version,
+                    writer,
+                    takeovers,
+                };
                 let mut receiver = Receiver::new(self, upload, writer, observer.counts)?;
                 receiver.promised = promised;
                 receiver.trail = trail;
                 receiver.vouched_size = snapshot.map_or(0, |snapshot| snapshot.size());
-                let result = receiver.run(messages, idle).await;
+                let result = tokio::select! {
+                    result = receiver.run(messages) => result,
+                    error = lookout.fenced() => Err(error),
+                };
                 receiver.end(result).await
             }
         }
     }
-}
-
-async fn next_message<S>(messages: &mut S, idle: Duration) -> Result<Option<Message>>
-where
-    S: Stream<Item = Result<Message>> + Unpin + Send,
-{
-    next_before(messages, Instant::now() + idle).await
 }
 
 pub(super) async fn next_before<S>(messages: &mut S, deadline: Instant) -> Result<Option<Message>>
@@ -171,6 +180,8 @@ impl Receiver {
     ) -> Result<Self> {
         let storage = gateway.storages.get(&upload.storage_id)?;
         let chain = digest_so_far(&upload)?.map(DigestChain::from);
+        let settings = &gateway.settings;
+        let pace = Pace::new(settings.min_rate, settings.min_rate_window);
         Ok(Self {
             storage,
             writer,
@@ -181,22 +192,27 @@ impl Receiver {
             filling: None,
             in_flight: JoinSet::new(),
             destination: None,
-            next_sign_of_life: Instant::now() + gateway.sign_of_life_interval(),
             gateway,
             chain,
             promised: None,
+            pace,
             vouched_size: 0,
             overlap: None,
         })
     }
 
-    async fn run<S>(&mut self, messages: &mut S, idle: Duration) -> Result<Upload>
+    /// Takes messages to the finished upload, or to an error; may be dropped at any moment, and then be ended.
+    async fn run<S>(&mut self, messages: &mut S) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
+        let gateway = Arc::clone(&self.gateway);
         loop {
-            match self.next(messages, idle).await? {
-                Some(Message::Chunk(chunk)) => self.chunk(chunk).await?,
+            match self.next(messages).await? {
+                Some(Message::Chunk(chunk)) => tokio::select! {
+                    taken = self.chunk(chunk) => taken?,
+                    error = gateway.ended() => return Err(error),
+                },
                 Some(Message::Finish(finish)) => return self.finish(finish, messages).await,
                 Some(Message::Open(_)) => {
                     return Err(Error::sequence("the stream is open already"));
@@ -213,40 +229,40 @@ impl Receiver {
     }
 
     /// The next message; parts that come to their end meanwhile are counted.
-    async fn next<S>(&mut self, messages: &mut S, idle: Duration) -> Result<Option<Message>>
+    async fn next<S>(&mut self, messages: &mut S) -> Result<Option<Message>>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
-        let deadline = Instant::now() + idle;
+        let begun = Instant::now();
+        let deadline = begun + self.gateway.settings.idle_timeout;
+        let within_part = self.is_within_part();
         loop {
             tokio::select! {
-                message = next_before(messages, deadline) => return message,
+                message = next_before(messages, deadline) => {
+                    if let Ok(Some(Message::Chunk(chunk))) = &message {
+                        self.pace.note(begun.elapsed(), chunk.data.len())?;
+                    }
+                    return message;
+                }
                 Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
-                () = sleep_until(self.next_sign_of_life) => self.show_life().await?,
                 () = recalled(self.filling.as_ref()) => return Err(overloaded(Kind::Unavailable)),
-                error = self.gateway.drained() => return Err(error),
+                error = self.gateway.drained(), if !within_part => return Err(error),
+                error = self.gateway.ended() => return Err(error),
             }
         }
     }
 
-    /// Keeps an upload from expiring whose next part takes long to come.
-    async fn show_life(&mut self) -> Result<()> {
-        self.gateway
-            .record_parts(&self.upload.id, self.upload.version, self.writer, &[])
-            .await?;
-        self.next_sign_of_life = Instant::now() + self.gateway.sign_of_life_interval();
-        Ok(())
+    /// Whether something is lost if the stream ends here: bytes of a part, or that the file is whole.
+    fn is_within_part(&self) -> bool {
+        let is_whole = self.next_offset.is_some() && self.next_offset == self.upload.settled_size();
+        self.filling.is_some() || is_whole
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<()> {
+        chunk.check()?;
         let Chunk {
-            offset,
-            mut data,
-            crc32c,
+            offset, mut data, ..
         } = chunk;
-        if let Some(expected) = crc32c {
-            check_crc32c(&data, expected)?;
-        }
         if data.is_empty() {
             return Ok(());
         }
@@ -265,6 +281,9 @@ impl Receiver {
             self.next_offset = Some(offset);
             if piece.len() == room && !self.is_held_for_single_put() {
                 self.dispatch(filling).await?;
+                if self.gateway.is_draining() && !self.is_within_part() {
+                    return Err(draining());
+                }
             } else {
                 self.filling = Some(filling);
             }
@@ -312,14 +331,10 @@ impl Receiver {
             )
             .with("file_size", size)),
             Some(_) => Ok(()),
-            None => {
-                let max = self.gateway.max_size(&self.upload);
-                if end > max {
-                    Err(too_large(max))
-                } else {
-                    Ok(())
-                }
-            }
+            None => match self.gateway.max_size(&self.upload) {
+                max if end > max => Err(too_large(max)),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -328,7 +343,10 @@ impl Receiver {
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
         let (number, span) =
             planned.ok_or_else(|| Error::fault("begin a part: outside the plan"))?;
-        let buffer = self.gateway.budget.buffer(to_usize(span.size))?;
+        // Only who has sent a part already gets used memory, all of which counts from the first byte on: a slow sender
+        // must not hold more than it sent.
+        let reuses = self.next_offset.is_some();
+        let buffer = self.gateway.budget.buffer(to_usize(span.size), reuses)?;
         Ok(Filling {
             number,
             span,
@@ -387,34 +405,14 @@ impl Receiver {
         if let Some(known) = &self.destination {
             return Ok(Arc::clone(known));
         }
-        let session = match &self.upload.session {
-            Some(session) => session.clone(),
-            None => {
-                let object = new_object(&self.upload, None);
-                let session = self
-                    .gateway
-                    .patience
-                    .hold(|| self.storage.store.begin(&object))
-                    .await?;
-                let event = Event::SessionStarted {
-                    session: session.clone(),
-                };
-                let recorded = self
-                    .gateway
-                    .transition(&mut self.upload, &event, Fence::Writer)
-                    .await;
-                if let Err(error) = recorded {
-                    let gateway = &self.gateway;
-                    gateway.end_unrecorded(&self.upload, &session, &error).await;
-                    return Err(error);
-                }
-                session
-            }
-        };
+        if self.upload.session.is_none() {
+            let begun = self.gateway.begin_session(&self.storage, &self.upload);
+            self.upload = begun.await?;
+        }
         let destination = Arc::new(Destination {
             upload_id: self.upload.id.clone(),
             key: self.upload.object_key.clone(),
-            session,
+            session: self.upload.session.clone().unwrap_or_default(),
             writer: self.writer,
             version: self.upload.version,
             storage: Arc::clone(&self.storage),
@@ -454,6 +452,22 @@ impl Receiver {
         }
     }
 
+    /// Lets the parts that are on their way come to their end, but not for longer than a gateway that stops has time.
+    async fn settle_rest(&mut self) {
+        let gateway = Arc::clone(&self.gateway);
+        let settle = async {
+            while let Some(stored) = self.in_flight.join_next().await {
+                if let Err(late) = self.settle(stored) {
+                    tracing::debug!(upload_id = %self.upload.id, error = %late, "a part was lost with its stream");
+                }
+            }
+        };
+        tokio::select! {
+            () = settle => {}
+            () = gateway.cut_off() => self.in_flight.shutdown().await,
+        }
+    }
+
     /// Lets whole parts come to their end before a failure is passed on; another writer's parts are not waited for.
     async fn end(mut self, result: Result<Upload>) -> Result<Upload> {
         let mut error = match result {
@@ -465,31 +479,19 @@ impl Receiver {
         if matches!(error.reason(), Reason::TakenOver | Reason::StateLost) {
             self.in_flight.shutdown().await;
         }
-        while let Some(stored) = self.in_flight.join_next().await {
-            if let Err(late) = self.settle(stored) {
-                tracing::debug!(upload_id = %self.upload.id, error = %late, "a part was lost with its stream");
-            }
-        }
+        self.settle_rest().await;
         if error.reason() == Reason::SessionLost && self.upload.phase == Phase::Open {
             match self.gateway.session_lost(&mut self.upload, error).await {
                 Ok(()) => return Ok(self.upload),
                 Err(why) => error = why,
             }
         }
+        let is_writer = !matches!(error.reason(), Reason::TakenOver | Reason::StateUnavailable);
+        if is_writer && self.upload.phase == Phase::Open {
+            self.gateway.leave(&mut self.upload).await;
+        }
         Err(error
             .with("upload_id", &self.upload.id)
             .with("committed_size", self.upload.committed_size()))
     }
-}
-
-fn check_crc32c(data: &[u8], expected: u32) -> Result<()> {
-    let found = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data);
-    if found == u64::from(expected) {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::DataLoss,
-        Reason::ChecksumMismatch,
-        "a chunk's CRC32C is not that of its data; resume",
-    ))
 }

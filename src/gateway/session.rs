@@ -1,10 +1,14 @@
-//! The store's session of an upload whose parts clients send themselves: begun by the client, recorded here, replaced
-//! while it holds nothing, and found lost or committed.
+//! The store's session of an upload: begun by a stream, or by a client that sends parts itself; replaced while it holds
+//! nothing, and found lost or committed.
 
-use super::{Fence, Gateway, state_lost, taken_over};
+use std::sync::Arc;
+
+use super::{Fence, Gateway, Storage, part::new_object, state_lost, taken_over};
 use crate::{
     blobs::Session,
+    call,
     error::{Error, Reason, Result},
+    state::Predecessor,
     upload::{Event, Phase, Residence, Upload, WriterTag},
 };
 
@@ -14,6 +18,34 @@ const MAX_SESSION_LENGTH: usize = 1024;
 // === impl Gateway ===
 
 impl Gateway {
+    /// Begins the session for a stream's parts and returns the upload with it. Comes to its end also when the stream ends
+    /// meanwhile: a session that does not get into the record is ended again.
+    pub(super) async fn begin_session(
+        self: &Arc<Self>,
+        storage: &Arc<Storage>,
+        upload: &Upload,
+    ) -> Result<Upload> {
+        let (gateway, storage) = (Arc::clone(self), Arc::clone(storage));
+        let mut upload = upload.clone();
+        let begun = tokio::spawn(call::inherit(async move {
+            let object = new_object(&upload, None);
+            let begin = || storage.store.begin(&object);
+            let session = gateway.patience.hold(begin).await?;
+            let event = Event::SessionStarted {
+                session: session.clone(),
+            };
+            let recorded = gateway.transition(&mut upload, &event, Fence::Writer);
+            if let Err(error) = recorded.await {
+                gateway.end_unrecorded(&upload, &session, &error).await;
+                return Err(error);
+            }
+            Ok(upload)
+        }));
+        begun
+            .await
+            .map_err(|error| Error::internal("begin a session", error))?
+    }
+
     /// Records the session that a client has begun. On Azure, which has none, any name is fine and the first is kept; on
     /// S3 another one takes the place of one that holds no parts.
     ///
@@ -47,9 +79,10 @@ impl Gateway {
     /// Keeps every stream that writes now out of the record; none when it is no longer OPEN.
     pub(super) async fn fence(&self, upload: &Upload) -> Result<Option<Upload>> {
         let (writer, times) = (WriterTag::random(), self.times());
-        let taken = self
-            .patience
-            .hold(|| self.state.take_over(&upload.id, writer, times));
+        let taken = self.patience.hold(|| {
+            let anybody = Predecessor::Anybody;
+            self.state.take_over(&upload.id, writer, anybody, times)
+        });
         Ok(taken.await?.filter(|upload| upload.phase == Phase::Open))
     }
 

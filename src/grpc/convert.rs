@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use crate::{
     error::{Error, Kind, Reason, Result},
-    gateway::{Chunk, Counts, Finish, Limits, Message, Open, Target},
+    gateway::{Chunk, Counts, Finish, Limits, Message, Open, Takeover, Target},
     proto::v1,
     state::Cursor,
     upload::{
@@ -204,6 +204,8 @@ pub(super) fn limits(limits: Limits) -> v1::Limits {
         preferred_chunk_size: bytes(limits.preferred_chunk_size),
         idle_timeout_seconds: bytes(limits.idle_timeout.as_secs()),
         expiry_seconds: bytes(limits.expiry.as_secs()),
+        min_rate: bytes(limits.min_rate),
+        min_rate_seconds: bytes(limits.min_rate_window.as_secs()),
     }
 }
 
@@ -224,6 +226,11 @@ fn open(open: v1::Open) -> Result<Open> {
         target,
         resume_token: open.resume_token,
         restart: open.restart,
+        takeover: match v1::Takeover::try_from(open.takeover) {
+            Ok(v1::Takeover::Unspecified | v1::Takeover::Force) => Takeover::Force,
+            Ok(v1::Takeover::Forbid) => Takeover::Forbid,
+            Err(_) => return Err(Error::invalid("open.takeover", "not a way to take over")),
+        },
     })
 }
 

@@ -4,12 +4,13 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::sync::{oneshot, watch};
-use tonic::{Request, Response, Status, Streaming};
+use tokio::time::{Instant, timeout_at};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{caller, convert, respond};
 use crate::{
     call,
-    error::{Error, Result},
+    error::{Error, Kind, Reason, Result},
     faults,
     gateway::{Caller, Counts, Gateway, Message, Observer},
     proto::v1::{
@@ -66,6 +67,7 @@ impl UploadApi {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
         let max_message_size = self.max_message_size;
+        let deadline = deadline(request.metadata());
         let (opened, opened_by) = oneshot::channel();
         let (counts, counted) = watch::channel(Counts::default());
         let (finished, ended) = oneshot::channel();
@@ -74,7 +76,7 @@ impl UploadApi {
                 Ok(request) => convert::message(request),
                 Err(status) => Err(convert::stream_error(&status, max_message_size)),
             });
-            let mut messages = faults::cut(messages);
+            let mut messages = faults::cut(until(deadline, messages).fuse().boxed());
             let result = gateway
                 .receive(&caller, &mut messages, Observer { opened, counts })
                 .await;
@@ -89,6 +91,43 @@ impl UploadApi {
             finished: ended,
         }
     }
+}
+
+/// The moment at which the caller gives the call up, where it says so: `grpc-timeout`, up to 8 digits and a unit.
+fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u32 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let unit = match unit {
+        "H" => Duration::from_secs(60 * 60),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return None,
+    };
+    Instant::now().checked_add(unit * count)
+}
+
+/// The messages that come before the deadline. tonic keeps it for the head of an answer only.
+fn until(
+    deadline: Option<Instant>,
+    messages: impl Stream<Item = Result<Message>> + Unpin,
+) -> impl Stream<Item = Result<Message>> {
+    stream::unfold(messages, move |mut messages| async move {
+        let next = match deadline {
+            Some(deadline) => timeout_at(deadline, messages.next()).await,
+            None => Ok(messages.next().await),
+        };
+        let message = next.unwrap_or_else(|_| Some(Err(too_late())))?;
+        Some((message, messages))
+    })
+}
+
+fn too_late() -> Error {
+    let message = "the caller's deadline has passed; whole parts are kept, resume by upload_id";
+    Error::new(Kind::DeadlineExceeded, Reason::DeadlineExceeded, message)
 }
 
 async fn drain(messages: &mut (impl Stream<Item = Result<Message>> + Unpin)) {

@@ -65,10 +65,14 @@ impl Monitor {
         )
     }
 
-    /// From now on the gateway is not ready.
-    pub(super) async fn drain(self) {
+    /// From now on the gateway is not ready. Who watches its health is told so, and no more: a watch that went on would
+    /// keep its connection open.
+    pub(super) async fn drain(mut self) {
         self.task.abort();
         tell(&self.reporter, &self.told, Health::NotReady("draining")).await;
+        for service in SERVICES {
+            self.reporter.clear_service_status(service).await;
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl TestGateway {
         config.grpc_listen.set_port(0);
         config.http_listen.set_port(0);
         config.validate().unwrap();
-        let server = Server::bind(&config).await.unwrap();
+        let server = Box::pin(Server::bind(&config)).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let (grpc, http) = (
             server.grpc_address().unwrap(),

@@ -16,7 +16,9 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod azurite;
+mod forwarder;
 mod gateway;
+mod gateway_process;
 mod programs;
 mod redis_cluster;
 mod redis_sentinel;
@@ -26,10 +28,12 @@ mod server;
 mod versitygw;
 
 pub use azurite::{AzureBackend, azure, private_azure};
+pub use forwarder::Forwarder;
 pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,
     s3_client,
 };
+pub use gateway_process::{binary, gateway_process};
 pub use programs::{grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{RedisSentinels, redis_sentinels};

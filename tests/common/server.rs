@@ -98,6 +98,11 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        poll(|| self.child.try_wait().unwrap()).expect("the server does not end")
+    }
+
     /// Kills it if it runs, and starts it again on the same port and files.
     pub fn restart(&mut self) {
         self.kill();
@@ -119,7 +124,8 @@ impl Server {
         self.signal("CONT");
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends it a signal, `TERM`.
+    pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(
             Command::new("sh")

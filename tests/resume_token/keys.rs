@@ -17,7 +17,7 @@ use upload_gateway::{
     error::{Error, Kind, Reason},
     gateway::{
         Caller, Clock, Counts, Gateway, Message, Observer, Open, Settings, Storage, Storages,
-        Target, TokenKey,
+        Takeover, Target, TokenKey,
     },
     serve::{Backends, connect},
     upload::{FileMetadata, MIB, Owner, PART_SIZE, Timestamp, UploadId},
@@ -72,6 +72,9 @@ impl Shared {
             parts_in_flight_total: 4,
             max_file_size: None,
             max_message_size: 4 * MIB,
+            max_streams: 100,
+            min_rate: 0,
+            min_rate_window: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             outage_patience: Duration::from_secs(5),
             commit_lease: Duration::from_secs(90),
@@ -118,6 +121,7 @@ async fn begin(gateway: &Arc<Gateway>, caller: &Caller) -> (UploadId, String) {
         },
         resume_token: String::new(),
         restart: false,
+        takeover: Takeover::Force,
     };
     let (id, token, _) = stream(gateway, caller, open).await;
     (id.unwrap(), token)
@@ -129,6 +133,7 @@ async fn reopen(gateway: &Arc<Gateway>, caller: &Caller, id: &UploadId, token: &
         target: Target::Upload(id.clone()),
         resume_token: token.to_owned(),
         restart: false,
+        takeover: Takeover::Force,
     };
     stream(gateway, caller, open).await.2
 }

@@ -25,6 +25,7 @@ fn open_file_with(file: FileMetadata, token: &str, restart: bool) -> UploadReque
         target: Some(Target::File(file)),
         resume_token: token.into(),
         restart,
+        ..Open::default()
     }))
 }
 

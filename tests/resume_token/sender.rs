@@ -81,7 +81,7 @@ pub(crate) fn open_with(upload_id: &str, token: &str) -> UploadRequest {
     message(Message::Open(Open {
         target: Some(Target::UploadId(upload_id.into())),
         resume_token: token.into(),
-        restart: false,
+        ..Open::default()
     }))
 }
 

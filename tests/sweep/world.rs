@@ -23,7 +23,7 @@ use upload_gateway::{
     error::Result,
     gateway::{
         Caller, Chunk, Clock, Counts, Gateway, Message, Observer, Open, Report, Settings, Storages,
-        Sweep, SweepReport, Target,
+        Sweep, SweepReport, Takeover, Target,
     },
     serve::{Backends, connect},
     state::StateStore,
@@ -107,6 +107,9 @@ pub(crate) fn settings() -> Settings {
         parts_in_flight_total: 4,
         max_file_size: None,
         max_message_size: 16 * MIB,
+        max_streams: 100,
+        min_rate: 0,
+        min_rate_window: Duration::from_secs(60),
         idle_timeout: MINUTE,
         outage_patience: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
@@ -321,6 +324,7 @@ impl World {
         let open = Message::Open(Open {
             target,
             restart: false,
+            takeover: Takeover::Force,
             resume_token: String::new(),
         });
         messages.send(Ok(open)).unwrap();

@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use azure_core::credentials::TokenCredential;
+use azure_core::{
+    credentials::TokenCredential,
+    http::{ClientOptions, RetryOptions},
+};
 use azure_identity::{
-    DeveloperToolsCredential, ManagedIdentityCredential, WorkloadIdentityCredential,
+    DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use serde::Deserialize;
 use url::Url;
@@ -82,18 +86,38 @@ impl AzureConfig {
     }
 
     pub(super) fn credential(&self) -> Result<Arc<dyn TokenCredential>> {
-        let credential =
-            match self.identity {
-                Some(Identity::Workload) => WorkloadIdentityCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>),
-                Some(Identity::Managed) => ManagedIdentityCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>),
-                Some(Identity::DeveloperTools) => DeveloperToolsCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>),
-                None => WorkloadIdentityCredential::new(None)
-                    .map(|found| found as Arc<dyn TokenCredential>)
-                    .or_else(|_| ManagedIdentityCredential::new(None).map(|found| found as _)),
-            };
+        let credential = match self.identity {
+            Some(Identity::Workload) => workload(),
+            Some(Identity::Managed) => managed(),
+            Some(Identity::DeveloperTools) => {
+                DeveloperToolsCredential::new(None).map(|found| found as _)
+            }
+            None => workload().or_else(|_| managed()),
+        };
         credential.map_err(|error| fault("find an Entra ID identity", error))
+    }
+}
+
+fn workload() -> azure_core::Result<Arc<dyn TokenCredential>> {
+    let mut options = WorkloadIdentityCredentialOptions::default();
+    options.credential_options.client_options = once();
+    WorkloadIdentityCredential::new(Some(options)).map(|found| found as _)
+}
+
+/// On a virtual machine the SDK insists on tries of its own, as Microsoft asks for there; the time-out of the request that
+/// needs the token bounds them.
+fn managed() -> azure_core::Result<Arc<dyn TokenCredential>> {
+    let options = ManagedIdentityCredentialOptions {
+        client_options: once(),
+        ..ManagedIdentityCredentialOptions::default()
+    };
+    ManagedIdentityCredential::new(Some(options)).map(|found| found as _)
+}
+
+/// One try: the gateway owns retries.
+fn once() -> ClientOptions {
+    ClientOptions {
+        retry: RetryOptions::none(),
+        ..ClientOptions::default()
     }
 }

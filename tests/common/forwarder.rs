@@ -1,0 +1,177 @@
+//! A TCP forwarder between a client and servers that come and go, which can hold back what clients send.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// How long anything that is waited for may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a client that sends pauses at most.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// Forwards connections to the servers in turn, past those that refuse.
+#[derive(Debug)]
+pub struct Forwarder {
+    /// Where it listens, `127.0.0.1:PORT`.
+    pub address: String,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    servers: Vec<SocketAddr>,
+    next: AtomicUsize,
+    held: watch::Sender<bool>,
+    /// Bytes that came from clients.
+    received: watch::Sender<u64>,
+    /// Bytes that servers answered.
+    answered: watch::Sender<u64>,
+}
+
+// === impl Forwarder ===
+
+impl Forwarder {
+    /// Forwards to `servers`.
+    pub async fn start(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shared = Arc::new(Shared {
+            servers: servers.into_iter().collect(),
+            next: AtomicUsize::new(0),
+            held: watch::Sender::new(false),
+            received: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
+        });
+        let accepting = Arc::clone(&shared);
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(forward(client, Arc::clone(&accepting)));
+            }
+        });
+        Self {
+            address,
+            shared,
+            task,
+        }
+    }
+
+    /// From now on keeps what clients send to itself, also when they go away, until [`Forwarder::release`].
+    pub fn hold(&self) {
+        self.shared.held.send_replace(true);
+    }
+
+    /// Lets everything go on to the servers.
+    pub fn release(&self) {
+        self.shared.held.send_replace(false);
+    }
+
+    /// Bytes that clients have sent so far.
+    pub fn received(&self) -> u64 {
+        *self.shared.received.borrow()
+    }
+
+    /// Waits until clients have sent so many bytes.
+    pub async fn has_received(&self, bytes: u64) {
+        at_least(&self.shared.received, bytes).await;
+    }
+
+    /// Waits until clients send nothing for a moment.
+    pub async fn is_quiet(&self) {
+        let mut received = self.shared.received.subscribe();
+        while timeout(MOMENT, received.changed()).await.is_ok() {}
+    }
+
+    /// Bytes that servers have answered so far.
+    pub fn answered(&self) -> u64 {
+        *self.shared.answered.borrow()
+    }
+
+    /// Waits until servers have answered so many bytes.
+    pub async fn has_answered(&self, bytes: u64) {
+        at_least(&self.shared.answered, bytes).await;
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn at_least(count: &watch::Sender<u64>, bytes: u64) {
+    let mut count = count.subscribe();
+    let reached = timeout(PATIENCE, count.wait_for(|count| *count >= bytes)).await;
+    reached.expect("too few bytes came through").unwrap();
+}
+
+async fn forward(client: TcpStream, shared: Arc<Shared>) {
+    for _ in 0..shared.servers.len() {
+        let turn = shared.next.fetch_add(1, Ordering::Relaxed);
+        let server = shared.servers[turn % shared.servers.len()];
+        if let Ok(server) = TcpStream::connect(server).await {
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            let (kept, queue) = mpsc::unbounded_channel();
+            tokio::spawn(deliver(queue, to_server, Arc::clone(&shared)));
+            tokio::spawn(answer(from_server, to_client, Arc::clone(&shared)));
+            return receive(from_client, &kept, &shared).await;
+        }
+    }
+}
+
+async fn receive(
+    mut client: OwnedReadHalf,
+    kept: &mpsc::UnboundedSender<Vec<u8>>,
+    shared: &Shared,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = client.read(&mut buffer).await {
+        shared.received.send_modify(|count| *count += length as u64);
+        if kept.send(buffer[..length].to_vec()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Goes on when the client has gone.
+async fn deliver(
+    mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut server: OwnedWriteHalf,
+    shared: Arc<Shared>,
+) {
+    let mut held = shared.held.subscribe();
+    while let Some(bytes) = queue.recv().await {
+        let _ = held.wait_for(|held| !held).await;
+        if server.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+    let _ = held.wait_for(|held| !held).await;
+}
+
+async fn answer(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, shared: Arc<Shared>) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = server.read(&mut buffer).await {
+        shared.answered.send_modify(|count| *count += length as u64);
+        // A client that has gone does not keep the server from answering.
+        let _ = client.write_all(&buffer[..length]).await;
+    }
+}
