@@ -1,0 +1,38 @@
+//! More than the gateway can take: too many streams are refused early, slow ones end, memory stays within its bounds, and
+//! who is honest gets on.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+#[path = "../common/lib.rs"]
+mod common;
+#[path = "../../benches/gateway/discard.rs"]
+mod discard;
+
+mod crowd;
+mod deadlines;
+mod limits;
+
+use std::time::Duration;
+
+use common::Conversation;
+use tokio::time::timeout;
+use tonic::Status;
+
+const PART: usize = 5 * 1024 * 1024;
+
+/// How long anything that is waited for may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The refusal that ends a stream whose sender does nothing more.
+async fn refusal(stream: &mut Conversation) -> Status {
+    let ended = async {
+        loop {
+            if let Err(status) = stream.next().await {
+                return status;
+            }
+        }
+    };
+    timeout(PATIENCE, ended).await.unwrap()
+}
