@@ -19,21 +19,21 @@ macro_rules! for_each_store {
         mod embedded { $(
             #[tokio::test]
             async fn $case() {
-                Box::pin(super::$case(crate::world::embedded().await)).await;
+                crate::world::in_time(super::$case(crate::world::embedded().await)).await;
             }
         )* }
         mod s3 { $(
             #[tokio::test]
             async fn $case() {
                 let Some(world) = crate::world::s3().await else { return };
-                Box::pin(super::$case(world)).await;
+                crate::world::in_time(super::$case(world)).await;
             }
         )* }
         mod azure { $(
             #[tokio::test]
             async fn $case() {
                 let Some(world) = crate::world::azure().await else { return };
-                Box::pin(super::$case(world)).await;
+                crate::world::in_time(super::$case(world)).await;
             }
         )* }
     };

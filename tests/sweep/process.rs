@@ -59,9 +59,12 @@ async fn a_server_sweeps_by_itself() {
     let mut config = world.config.clone();
     config.sweeper.interval_seconds = 1;
     let gateway = TestGateway::over(config).await;
-    while world.get(&upload.id).await.phase == Phase::Open {
-        tokio::task::yield_now().await;
-    }
+    world::in_time(async {
+        while world.get(&upload.id).await.phase == Phase::Open {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     // What it has begun it brings to its end.
     gateway.stop().await;
     let over = world.get(&upload.id).await;

@@ -140,6 +140,13 @@ pub(crate) async fn sweep_as(gateway: &Gateway, sweep: &Sweep) -> SweepReport {
     swept.unwrap().expect("nobody else sweeps")
 }
 
+/// Runs a case that waits for what may never come.
+pub(crate) async fn in_time(case: impl Future<Output = ()>) {
+    let limit = Duration::from_secs(90);
+    let ended = tokio::time::timeout(limit, Box::pin(case)).await;
+    ended.expect("what is waited for comes");
+}
+
 /// What is said of a file of that many bytes.
 pub(crate) fn file(size: usize) -> FileMetadata {
     FileMetadata {
