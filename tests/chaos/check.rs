@@ -11,6 +11,7 @@ use crate::{
     gateway::Incident,
     schedule::Store,
     senders::{Outcome, Sent, reason},
+    sweep::Swept,
     uploads::{Content, Course, Upload},
 };
 
@@ -23,7 +24,7 @@ pub(crate) struct Stored {
     /// Objects by store and key.
     objects: BTreeMap<(&'static str, String), Content>,
     /// The keys of multipart uploads that are neither complete nor aborted.
-    pub(crate) open_sessions: Vec<String>,
+    open_sessions: Vec<String>,
 }
 
 // === impl Stored ===
@@ -125,8 +126,20 @@ impl Stored {
 }
 
 /// Everything that must not be, in sentences.
-pub(crate) fn violations(cluster: &Cluster, stored: &Stored, sent: &[Sent]) -> Vec<String> {
+pub(crate) fn violations(
+    cluster: &Cluster,
+    stored: &Stored,
+    swept: &Swept,
+    sent: &[Sent],
+) -> Vec<String> {
     let mut found = stored.wrong_objects(sent);
+    let left = stored.open_sessions.iter();
+    found.extend(left.map(|key| format!("the sweep left a multipart upload: {key}")));
+    let left = swept.live_records.iter();
+    found.extend(left.map(|record| format!("the sweep left a record: {record}")));
+    if swept.report.failures > 0 {
+        found.push(format!("the sweep failed: {:?}", swept.report));
+    }
     let has_lost_state = cluster.has_lost_state();
     for sent in sent {
         let Sent {
@@ -176,7 +189,10 @@ pub(crate) fn violations(cluster: &Cluster, stored: &Stored, sent: &[Sent]) -> V
 fn is_explained(error: &ClientError, course: Course, has_lost_state: bool) -> bool {
     match reason(error).as_str() {
         "TAKEN_OVER" => course == Course::Contested,
-        "UPLOAD_NOT_FOUND" | "SESSION_LOST" => has_lost_state,
+        // Resume tokens bring back what was streamed, for a sender that has one.
+        "UPLOAD_NOT_FOUND" | "SESSION_LOST" => {
+            has_lost_state && !matches!(course, Course::Streamed | Course::Contested)
+        }
         _ => false,
     }
 }

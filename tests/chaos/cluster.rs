@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -79,7 +80,7 @@ impl Cluster {
         let links = Links::start(&ports, redis.ports()[0], &stores).await?;
         let mut gateways = Vec::new();
         for (index, ports) in ports.iter().enumerate() {
-            let file = directory.join(format!("gateway-{index}.toml"));
+            let file = configuration_file(directory, index);
             let text = configuration(index, ports, &links, &redis, &s3, &azure)?;
             fs::write(&file, text)?;
             let log = directory.join(format!("gateway-{index}.log"));
@@ -146,6 +147,11 @@ impl Cluster {
     /// What was done.
     pub(crate) fn faults(&self) -> Vec<Fault> {
         self.faults.lock().unwrap().clone()
+    }
+
+    /// The configuration file of the first gateway.
+    pub(crate) fn configuration(&self) -> PathBuf {
+        configuration_file(&self.directory, 0)
     }
 
     /// What each gateway has printed.
@@ -276,7 +282,11 @@ impl Ports {
     }
 }
 
-/// The configuration file of one gateway.
+fn configuration_file(directory: &Path, index: usize) -> PathBuf {
+    directory.join(format!("gateway-{index}.toml"))
+}
+
+/// What the configuration file of one gateway says.
 fn configuration(
     index: usize,
     ports: &Ports,
@@ -290,8 +300,11 @@ fn configuration(
     let mut text = format!(
         "grpc_listen = \"127.0.0.1:{grpc}\"\nhttp_listen = \"127.0.0.1:{http}\"\n{}\
          log.filter = \"info,upload_gateway=debug\"\n\n[limits]\ndrain_seconds = {DRAIN_SECONDS}\n\
-         outage_patience_seconds = 8\nidle_timeout_seconds = 20\ncommit_lease_seconds = 40\n",
+         outage_patience_seconds = 8\nidle_timeout_seconds = 20\ncommit_lease_seconds = 40\n\n\
+         [sweeper]\ninterval_seconds = 5\noperations_per_second = 100\n\n\
+         [[resume_tokens.keys]]\nid = \"chaos\"\nkey = \"{}\"\n",
         redis.configuration(links.redis[index].port()),
+        BASE64_STANDARD.encode([7; 32]),
     );
     let written = write!(
         text,

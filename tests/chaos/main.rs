@@ -19,6 +19,7 @@ mod redis_servers;
 mod report;
 mod schedule;
 mod senders;
+mod sweep;
 mod uploads;
 
 use std::{env, error::Error, fs, io, process::ExitCode, time::Duration};
@@ -125,9 +126,11 @@ async fn run(
     let begin = Instant::now();
     let sent = suffer(&cluster, schedule, begin).await?;
     let time = begin.elapsed();
+    let swept = sweep::sweep(&cluster.configuration()).await?;
+    // After the sweep, which must leave everything that is finished alone.
     let stored = Stored::read(&cluster).await?;
-    let violations = check::violations(&cluster, &stored, &sent);
-    let report = Report::new(seed, topology, time, &cluster, &stored, &sent);
+    let violations = check::violations(&cluster, &stored, &swept, &sent);
+    let report = Report::new(seed, topology, time, &cluster, &swept, &sent);
     print!("{report}");
     for violation in &violations {
         println!("  VIOLATED: {violation}");

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use upload_gateway::gateway::SweepReport;
+
 use crate::{
-    check::Stored,
     cluster::Cluster,
     schedule::{Fault, ProcessFault, Topology},
     senders::{Outcome, Sent, reason},
+    sweep::Swept,
     uploads::Course,
 };
 
@@ -28,7 +30,7 @@ pub(crate) struct Report {
     went_back: usize,
     longest_pause: (Duration, usize),
     stored_bytes: u64,
-    open_sessions: usize,
+    swept: SweepReport,
 }
 
 /// The uploads of one course.
@@ -48,7 +50,7 @@ impl Report {
         topology: Topology,
         time: Duration,
         cluster: &Cluster,
-        stored: &Stored,
+        swept: &Swept,
         sent: &[Sent],
     ) -> Self {
         let mut report = Self {
@@ -64,7 +66,7 @@ impl Report {
             went_back: 0,
             longest_pause: (Duration::ZERO, 0),
             stored_bytes: 0,
-            open_sessions: stored.open_sessions.len(),
+            swept: swept.report,
         };
         for sent in sent {
             report.count(sent);
@@ -149,7 +151,18 @@ impl fmt::Display for Report {
             "  stored            {mebibytes:.0} MiB, {:.1} MiB/s",
             mebibytes / seconds
         )?;
-        writeln!(formatter, "  sessions left     {}", self.open_sessions)
+        let SweepReport {
+            expired,
+            completed,
+            finished_commits,
+            aborted_sessions,
+            ..
+        } = self.swept;
+        writeln!(
+            formatter,
+            "  swept up          {expired} given up, {completed} found complete, {finished_commits} commits finished, \
+             {aborted_sessions} forgotten sessions ended"
+        )
     }
 }
 

@@ -1,0 +1,101 @@
+//! The sweep at the end: with a clock on which everything that is left has expired.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::future::try_join_all;
+use tokio_util::sync::CancellationToken;
+use upload_gateway::{
+    config::{self, Flags},
+    error::Result,
+    gateway::{Caller, Clock, Gateway, Settings, Sweep, SweepReport},
+    serve::{ServeError, connect},
+    upload::{MIB, Phase, Timestamp},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Days after the run.
+#[derive(Debug)]
+struct LateClock;
+
+/// What the sweep did, and what it left.
+#[derive(Debug)]
+pub(crate) struct Swept {
+    /// What it did.
+    pub(crate) report: SweepReport,
+    /// Records that are neither COMPLETE nor ABORTED.
+    pub(crate) live_records: Vec<String>,
+}
+
+/// Sweeps up what the gateway with this configuration file knows, and sessions of any age.
+pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError> {
+    let config = config::load(Some(file), [], &Flags::default())?;
+    let backends = connect(&config).await?;
+    let (state, storages) = (Arc::clone(&backends.state), backends.storages.clone());
+    let gateway = Gateway::new(state, storages, settings(), Arc::new(LateClock)).await?;
+    let sweep = Sweep {
+        dry_run: false,
+        operations_per_second: 1_000,
+        session_age: Some(Duration::ZERO),
+        interval: None,
+    };
+    // The gateways sweep, too, one at a time.
+    let report = loop {
+        match gateway.sweep(&sweep, &CancellationToken::new()).await? {
+            Some(report) => break report,
+            None => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    };
+    let live = [Phase::Open, Phase::Committing].map(|phase| in_phase(&gateway, phase));
+    let live_records = try_join_all(live).await?.concat();
+    backends.stop().await;
+    Ok(Swept {
+        report,
+        live_records,
+    })
+}
+
+async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let nobody = Caller::default();
+        let listed = gateway.list_uploads(&nobody, Some(phase), 1_000, after);
+        let page = listed.await?;
+        let records = page.uploads.iter();
+        found.extend(records.map(|upload| format!("{} {}", upload.object_key, upload.phase)));
+        after = page.next;
+        if after.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        memory_budget: 64 * MIB,
+        parts_in_flight: 1,
+        parts_in_flight_total: 1,
+        max_file_size: None,
+        max_message_size: MIB,
+        idle_timeout: DAY,
+        outage_patience: Duration::from_secs(30),
+        commit_lease: Duration::from_secs(90),
+        upload_expiry: DAY,
+        upload_max_age: 6 * DAY,
+        token_keys: Vec::new(),
+    }
+}
+
+// === impl LateClock ===
+
+impl Clock for LateClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = since.unwrap_or_default() + 7 * DAY;
+        Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    }
+}
