@@ -111,21 +111,25 @@ async fn run(
     schedule: &Schedule,
     keep_logs: bool,
 ) -> Result<usize, Box<dyn Error + Send + Sync>> {
-    let directory = TempDir::with_prefix("upload-gateway-chaos.")?;
-    fs::write(directory.path().join("schedule.txt"), schedule.to_string())?;
+    // Removed at the end only, so that a run that breaks off leaves it, too.
+    let directory = TempDir::with_prefix("upload-gateway-chaos.")?.keep();
+    fs::write(directory.join("schedule.txt"), schedule.to_string())?;
     println!(
         "chaos: seed {seed}, redis {}, {} uploads, {} s, logs in {}",
         topology.name(),
         schedule.uploads.len(),
         schedule.time.as_secs(),
-        directory.path().display()
+        directory.display()
     );
-    let Some(cluster) = Cluster::start(topology, directory.path()).await? else {
+    let Some(cluster) = Cluster::start(topology, &directory).await? else {
         return Ok(0);
     };
     let begin = Instant::now();
     let sent = suffer(&cluster, schedule, begin).await?;
     let time = begin.elapsed();
+    cluster.keep_logs().await?;
+    let stories: Vec<String> = sent.iter().map(|sent| format!("{sent:?}\n")).collect();
+    fs::write(directory.join("senders.txt"), stories.concat())?;
     let swept = sweep::sweep(&cluster.configuration()).await?;
     // After the sweep, which must leave everything that is finished alone.
     let stored = Stored::read(&cluster).await?;
@@ -135,12 +139,11 @@ async fn run(
     for violation in &violations {
         println!("  VIOLATED: {violation}");
     }
-    if keep_logs || !violations.is_empty() {
-        keep(&cluster, &report, &sent, directory).await?;
-    }
     if !violations.is_empty() {
         let redis = topology.name();
         println!("replay: cargo test --test chaos -- --full --seed {seed} --redis {redis}");
+    } else if !keep_logs {
+        fs::remove_dir_all(&directory)?;
     }
     Ok(violations.len())
 }
@@ -164,22 +167,6 @@ async fn suffer(cluster: &Cluster, schedule: &Schedule, begin: Instant) -> io::R
     sent.into_iter()
         .map(|sent| sent.map_err(io::Error::other))
         .collect()
-}
-
-/// Keeps everything that helps to find out why.
-async fn keep(
-    cluster: &Cluster,
-    report: &Report,
-    sent: &[Sent],
-    directory: TempDir,
-) -> io::Result<()> {
-    cluster.keep_logs().await?;
-    let kept = directory.keep();
-    fs::write(kept.join("report.txt"), report.to_string())?;
-    let sent: Vec<String> = sent.iter().map(|sent| format!("{sent:?}\n")).collect();
-    fs::write(kept.join("senders.txt"), sent.concat())?;
-    println!("kept: {}", kept.display());
-    Ok(())
 }
 
 // === impl Arguments ===
