@@ -204,10 +204,10 @@ async fn a_long_outage_of_the_store_ends_the_stream_and_the_upload_resumes() {
 
 #[tokio::test]
 async fn health_follows_redis() {
-    Box::pin(health_follows(Away::Redis)).await;
+    health_follows(Away::Redis).await;
 }
 
 #[tokio::test]
 async fn health_follows_the_store() {
-    Box::pin(health_follows(Away::Store)).await;
+    health_follows(Away::Store).await;
 }

@@ -70,6 +70,7 @@ impl TestGateway {
         config.grpc_listen.set_port(0);
         config.http_listen.set_port(0);
         config.validate().unwrap();
+        // Large, and part of every test's future.
         let server = Box::pin(Server::bind(&config)).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let (grpc, http) = (
