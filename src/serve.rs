@@ -221,7 +221,8 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-fn settings(config: &Config) -> Result<Settings, ServeError> {
+/// What the gateway itself takes from the configuration; an error for a key of resume tokens that is none.
+pub fn settings(config: &Config) -> Result<Settings, ServeError> {
     let limits = &config.limits;
     let token_key = |key: &ResumeTokenKey| {
         let bytes = key.bytes().ok_or("a key of resume tokens is none")?;

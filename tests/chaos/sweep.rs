@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use upload_gateway::{
     config::{self, Flags},
     error::Result,
-    gateway::{Caller, Clock, Gateway, Settings, Sweep, SweepReport},
-    serve::{ServeError, connect},
-    upload::{MIB, Phase, Timestamp},
+    gateway::{Caller, Clock, Gateway, Sweep, SweepReport},
+    serve::{ServeError, connect, settings},
+    upload::{Phase, Timestamp},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -36,7 +36,7 @@ pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError>
     let config = config::load(Some(file), [], &Flags::default())?;
     let backends = connect(&config).await?;
     let (state, storages) = (Arc::clone(&backends.state), backends.storages.clone());
-    let gateway = Gateway::new(state, storages, settings(), Arc::new(LateClock)).await?;
+    let gateway = Gateway::new(state, storages, settings(&config)?, Arc::new(LateClock)).await?;
     let sweep = Sweep {
         dry_run: false,
         operations_per_second: 1_000,
@@ -71,22 +71,6 @@ async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
         if after.is_none() {
             return Ok(found);
         }
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        memory_budget: 64 * MIB,
-        parts_in_flight: 1,
-        parts_in_flight_total: 1,
-        max_file_size: None,
-        max_message_size: MIB,
-        idle_timeout: DAY,
-        outage_patience: Duration::from_secs(30),
-        commit_lease: Duration::from_secs(90),
-        upload_expiry: DAY,
-        upload_max_age: 6 * DAY,
-        token_keys: Vec::new(),
     }
 }
 
