@@ -6,6 +6,7 @@ mod admission;
 mod budget;
 mod buffers;
 mod commit;
+mod dispatch;
 mod download;
 mod drain;
 mod finish;

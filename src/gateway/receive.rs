@@ -1,8 +1,7 @@
 //! A stream of messages becomes parts, and the parts an object.
 //!
 //! The receiver cuts what arrives at the plan's borders, whatever the sender's chunks are. A full part goes its own way
-//! ([`store_part`](super::part)) while the next one fills; there are so many on their way at most, and the receiver
-//! reads nothing while they are.
+//! ([`dispatch`](super::dispatch)) while the next one fills.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,12 +21,11 @@ use super::{
     open::{Opened, too_large},
     overlap::{Overlap, digest_so_far},
     pace::Pace,
-    part::{Destination, DigestChain, ReceivedPart},
+    part::{Destination, DigestChain},
     to_usize,
     writer::Lookout,
 };
 use crate::{
-    call,
     error::{Error, Kind, Reason, Result},
     upload::{Md5, Part, Phase, Span, Trail, Upload, WriterTag},
 };
@@ -44,13 +42,13 @@ pub(super) struct Receiver {
     pub(super) next_offset: Option<u64>,
     pub(super) filling: Option<Filling>,
     pub(super) in_flight: JoinSet<Result<Part>>,
-    destination: Option<Arc<Destination>>,
+    pub(super) destination: Option<Arc<Destination>>,
     pub(super) chain: Option<DigestChain>,
     /// The MD5 of the whole file that this stream was opened with.
     pub(super) promised: Option<Md5>,
     pace: Pace,
     /// What identifies the committed parts in the store.
-    trail: Trail,
+    pub(super) trail: Trail,
     /// How many bytes were committed, by the sender's resume token.
     vouched_size: u64,
     pub(super) overlap: Option<Overlap>,
@@ -359,113 +357,6 @@ impl Receiver {
         self.upload
             .settled_size()
             .is_some_and(|size| self.upload.fits_single_put(size))
-    }
-
-    /// Sends a part on its way, or compares one that was sent before.
-    pub(super) async fn dispatch(&mut self, filling: Filling) -> Result<()> {
-        let Filling {
-            number,
-            span,
-            buffer,
-        } = filling;
-        let bytes = buffer.freeze();
-        if self.is_recorded(number, span, &bytes).await? {
-            return Ok(());
-        }
-        let destination = self.destination().await?;
-        while self.in_flight.len() >= self.gateway.settings.parts_in_flight {
-            if let Some(stored) = self.in_flight.join_next().await {
-                self.settle(stored)?;
-            }
-        }
-        let permit = Arc::clone(&self.gateway.in_flight).acquire_owned().await;
-        let permit = permit.map_err(|error| Error::internal("send a part", error))?;
-        let end = span.offset + bytes.len() as u64;
-        let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
-        let link = self.chain.as_mut().map(DigestChain::link);
-        let part = ReceivedPart {
-            number,
-            offset: span.offset,
-            bytes,
-            is_last,
-            committed: self.upload.parts.committed(),
-            link,
-        };
-        let gateway = Arc::clone(&self.gateway);
-        self.in_flight.spawn(call::inherit(async move {
-            let stored = gateway.store_part(&destination, part).await;
-            drop(permit);
-            stored
-        }));
-        Ok(())
-    }
-
-    /// Where the parts go; begins the store's session for the first of them.
-    pub(super) async fn destination(&mut self) -> Result<Arc<Destination>> {
-        if let Some(known) = &self.destination {
-            return Ok(Arc::clone(known));
-        }
-        if self.upload.session.is_none() {
-            let begun = self.gateway.begin_session(&self.storage, &self.upload);
-            self.upload = begun.await?;
-        }
-        let destination = Arc::new(Destination {
-            upload_id: self.upload.id.clone(),
-            key: self.upload.object_key.clone(),
-            session: self.upload.session.clone().unwrap_or_default(),
-            writer: self.writer,
-            version: self.upload.version,
-            storage: Arc::clone(&self.storage),
-        });
-        self.destination = Some(Arc::clone(&destination));
-        Ok(destination)
-    }
-
-    pub(super) async fn settle_all(&mut self) -> Result<()> {
-        while let Some(stored) = self.in_flight.join_next().await {
-            self.settle(stored)?;
-        }
-        Ok(())
-    }
-
-    fn settle(&mut self, stored: Result<Result<Part>, tokio::task::JoinError>) -> Result<()> {
-        let part = stored.map_err(|error| Error::internal("store a part", error))??;
-        self.count(part);
-        Ok(())
-    }
-
-    pub(super) fn count(&mut self, part: Part) {
-        let before = self.upload.committed_size();
-        if part.number <= self.trail.parts() {
-            // It took the place of one on the trail.
-            self.trail = Trail::new(self.upload.residence);
-        }
-        self.upload.parts.insert(part);
-        let committed_size = self.upload.committed_size();
-        if committed_size > before {
-            self.upload.expires_at = self.gateway.times().expires_at;
-            let token = self.gateway.next_token(&self.upload, &mut self.trail);
-            self.counts.send_modify(|counts| {
-                counts.committed_size = committed_size;
-                counts.resume_token = token.into();
-            });
-        }
-    }
-
-    /// Lets the parts that are on their way come to their end, but not for longer than a gateway that stops has time.
-    async fn settle_rest(&mut self) {
-        let gateway = Arc::clone(&self.gateway);
-        let settle = async {
-            while let Some(stored) = self.in_flight.join_next().await {
-                if let Err(late) = self.settle(stored) {
-                    tracing::debug!(upload_id = %self.upload.id, error = %late, "a part was lost with its stream");
-                }
-            }
-        };
-        tokio::select! {
-            () = settle => {}
-            () = gateway.cut_off() => self.in_flight.shutdown().await,
-        }
     }
 
     /// Lets whole parts come to their end before a failure is passed on; another writer's parts are not waited for.

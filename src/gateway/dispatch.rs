@@ -1,0 +1,131 @@
+//! A stream's whole parts on their way: sent, waited for, counted.
+//!
+//! Only so many are on their way, of one stream and of all streams; when there is one more to send, the receiver reads
+//! nothing until one of them has come to its end.
+
+use std::sync::Arc;
+
+use super::{
+    part::{Destination, DigestChain, ReceivedPart},
+    receive::{Filling, Receiver},
+    to_usize,
+};
+use crate::{
+    call,
+    error::{Error, Result},
+    upload::{Part, Trail},
+};
+
+// === impl Receiver ===
+
+impl Receiver {
+    /// Sends a part on its way, or compares one that was sent before.
+    pub(super) async fn dispatch(&mut self, filling: Filling) -> Result<()> {
+        let Filling {
+            number,
+            span,
+            buffer,
+        } = filling;
+        let bytes = buffer.freeze();
+        if self.is_recorded(number, span, &bytes).await? {
+            return Ok(());
+        }
+        let destination = self.destination().await?;
+        while self.in_flight.len() >= self.gateway.settings.parts_in_flight {
+            if let Some(stored) = self.in_flight.join_next().await {
+                self.settle(stored)?;
+            }
+        }
+        let permit = Arc::clone(&self.gateway.in_flight).acquire_owned().await;
+        let permit = permit.map_err(|error| Error::internal("send a part", error))?;
+        let end = span.offset + bytes.len() as u64;
+        let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
+        let link = self.chain.as_mut().map(DigestChain::link);
+        let part = ReceivedPart {
+            number,
+            offset: span.offset,
+            bytes,
+            is_last,
+            committed: self.upload.parts.committed(),
+            link,
+        };
+        let gateway = Arc::clone(&self.gateway);
+        self.in_flight.spawn(call::inherit(async move {
+            let stored = gateway.store_part(&destination, part).await;
+            drop(permit);
+            stored
+        }));
+        Ok(())
+    }
+
+    /// Where the parts go; begins the store's session for the first of them.
+    pub(super) async fn destination(&mut self) -> Result<Arc<Destination>> {
+        if let Some(known) = &self.destination {
+            return Ok(Arc::clone(known));
+        }
+        if self.upload.session.is_none() {
+            let begun = self.gateway.begin_session(&self.storage, &self.upload);
+            self.upload = begun.await?;
+        }
+        let destination = Arc::new(Destination {
+            upload_id: self.upload.id.clone(),
+            key: self.upload.object_key.clone(),
+            session: self.upload.session.clone().unwrap_or_default(),
+            writer: self.writer,
+            version: self.upload.version,
+            storage: Arc::clone(&self.storage),
+        });
+        self.destination = Some(Arc::clone(&destination));
+        Ok(destination)
+    }
+
+    pub(super) async fn settle_all(&mut self) -> Result<()> {
+        while let Some(stored) = self.in_flight.join_next().await {
+            self.settle(stored)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        stored: Result<Result<Part>, tokio::task::JoinError>,
+    ) -> Result<()> {
+        let part = stored.map_err(|error| Error::internal("store a part", error))??;
+        self.count(part);
+        Ok(())
+    }
+
+    pub(super) fn count(&mut self, part: Part) {
+        let before = self.upload.committed_size();
+        if part.number <= self.trail.parts() {
+            // It took the place of one on the trail.
+            self.trail = Trail::new(self.upload.residence);
+        }
+        self.upload.parts.insert(part);
+        let committed_size = self.upload.committed_size();
+        if committed_size > before {
+            self.upload.expires_at = self.gateway.times().expires_at;
+            let token = self.gateway.next_token(&self.upload, &mut self.trail);
+            self.counts.send_modify(|counts| {
+                counts.committed_size = committed_size;
+                counts.resume_token = token.into();
+            });
+        }
+    }
+
+    /// Lets the parts that are on their way come to their end, but not for longer than a gateway that stops has time.
+    pub(super) async fn settle_rest(&mut self) {
+        let gateway = Arc::clone(&self.gateway);
+        let settle = async {
+            while let Some(stored) = self.in_flight.join_next().await {
+                if let Err(late) = self.settle(stored) {
+                    tracing::debug!(upload_id = %self.upload.id, error = %late, "a part was lost with its stream");
+                }
+            }
+        };
+        tokio::select! {
+            () = settle => {}
+            () = gateway.cut_off() => self.in_flight.shutdown().await,
+        }
+    }
+}
