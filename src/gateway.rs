@@ -357,6 +357,30 @@ impl Gateway {
         }
     }
 
+    /// Applies an event that ends an OPEN upload, and tells whether it did: not where anybody has touched the record after
+    /// `seen`.
+    async fn end_untouched(
+        &self,
+        upload: &mut Upload,
+        event: Event,
+        seen: Timestamp,
+    ) -> Result<bool> {
+        let mut ended = upload.clone();
+        if ended.apply(event).is_err() {
+            return Ok(false);
+        }
+        let times = self.times();
+        (ended.updated_at, ended.expires_at) = (times.now, times.expires_at);
+        let update = || self.state.update_untouched(&ended, seen);
+        match self.patience.hold(update).await? {
+            Update::Updated(version) => {
+                *upload = Upload { version, ..ended };
+                Ok(true)
+            }
+            Update::Conflict(_) | Update::Missing => Ok(false),
+        }
+    }
+
     /// Leaves nothing of an abandoned upload in the store: neither its session nor an object that nobody came to record.
     /// Its key is nobody else's.
     async fn discard(&self, upload: &Upload) -> Result<()> {

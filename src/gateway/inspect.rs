@@ -2,7 +2,10 @@
 //!
 //! It is asked when a stream opens such an upload, when the same create finds it, at the finish and at completion.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use super::{
     Fence, Gateway, Storage,
@@ -17,6 +20,12 @@ use crate::{
         CompositeMd5, Event, Md5, Object, Part, Phase, Residence, SINGLE_PUT_MAX, Upload, WriterTag,
     },
 };
+
+/// How often an object is looked at whose upload others change meanwhile.
+const MAX_LOOKS: usize = 5;
+
+/// When somebody may look again who has done so in vain.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 // === impl Gateway ===
 
@@ -101,40 +110,46 @@ impl Gateway {
     ///
     /// # Errors
     /// `FailedPrecondition` or `DataLoss` when it is not the upload's: then it is deleted and the upload ABORTED.
+    /// `Unavailable` when others change the upload each time it is looked at.
     pub(super) async fn find_committed(
         &self,
         storage: &Storage,
         upload: &mut Upload,
     ) -> Result<bool> {
-        let key = upload.object_key.clone();
-        let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
-            return Ok(false);
-        };
-        // Only now, as others may have written since `upload` was read: what an object is made of is recorded and claimed
-        // before it is made.
-        let id = upload.id.clone();
-        let current = self.patience.hold(|| self.state.get(&id)).await?;
-        *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
-        match self.verify(storage, upload, found).await {
-            Ok(object) => {
-                let committed = Event::Committed { object };
-                self.transition(upload, &committed, Fence::Anybody).await?;
-                Ok(true)
-            }
+        let (id, key) = (upload.id.clone(), upload.object_key.clone());
+        for _ in 0..MAX_LOOKS {
+            let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
+                return Ok(false);
+            };
+            // Only now, as others may have written since `upload` was read: what an object is made of is recorded and
+            // claimed before it is made.
+            let current = self.patience.hold(|| self.state.get(&id)).await?;
+            *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
+            let error = match self.verify(storage, upload, found).await {
+                Ok(object) => {
+                    let committed = Event::Committed { object };
+                    self.transition(upload, &committed, Fence::Anybody).await?;
+                    return Ok(true);
+                }
+                Err(error) => error,
+            };
             // What is being committed is its committer's to refuse.
-            Err(error)
-                if upload.phase == Phase::Open
-                    && matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss) =>
+            if upload.phase != Phase::Open
+                || !matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss)
             {
-                self.transition(upload, &Event::Refused, Fence::Anybody)
-                    .await?;
+                return Err(error);
+            }
+            // Touched since, it is no longer what was judged.
+            let seen = upload.updated_at;
+            if self.end_untouched(upload, Event::Refused, seen).await? {
                 if let Err(error) = self.discard(upload).await {
                     tracing::warn!(upload_id = %upload.id, %error, "a refused upload's object stays behind");
                 }
-                Err(error)
+                return Err(error);
             }
-            Err(error) => Err(error),
         }
+        let message = "others change the upload each time it is looked at";
+        Err(Error::new(Kind::Unavailable, Reason::WriterActive, message).retry_after(LOOK_AGAIN))
     }
 
     /// The object is the upload's when it has its size and every digest or block that can be checked.

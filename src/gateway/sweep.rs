@@ -14,7 +14,6 @@ use super::{Gateway, Storage};
 use crate::{
     blobs::{OpenSession, Session},
     error::{Error, Reason, Result},
-    state::Update,
     upload::{Event, Phase, Upload, UploadId, policy},
 };
 
@@ -251,20 +250,16 @@ impl<'a> Pass<'a> {
                 self.report.expired += 1;
                 return Ok(());
             }
-            Err(error) if error.reason() == Reason::WrongPhase => return Ok(()),
+            Err(error) if matches!(error.reason(), Reason::WrongPhase | Reason::WriterActive) => {
+                return Ok(());
+            }
             Err(_) if upload.phase == Phase::Committing => return Ok(()),
             Err(error) => return Err(error),
         }
-        if upload.apply(Event::Abandoned).is_err() {
-            return Ok(());
-        }
-        let times = gateway.times();
-        (upload.updated_at, upload.expires_at) = (times.now, times.expires_at);
-        let update = || gateway.state.update_untouched(&upload, seen);
-        match gateway.patience.hold(update).await? {
-            Update::Updated(_) => {}
+        let ended = gateway.end_untouched(&mut upload, Event::Abandoned, seen);
+        if !ended.await? {
             // Somebody came back to it in this very moment.
-            Update::Conflict(_) | Update::Missing => return Ok(()),
+            return Ok(());
         }
         self.report.expired += 1;
         tracing::info!(upload_id = %upload.id, "an expired upload was given up");
