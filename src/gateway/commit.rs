@@ -36,16 +36,18 @@ impl Gateway {
             holder: WriterTag::random(),
             until: now.plus(self.settings.commit_lease),
         };
-        self.transition(
-            upload,
-            &Event::CommitStarted {
-                lease,
-                now,
-                file_size,
-            },
-            Fence::Writer,
-        )
-        .await?;
+        let start = Event::CommitStarted {
+            lease,
+            now,
+            file_size,
+        };
+        match self.transition(upload, &start, Fence::Writer).await {
+            // Somebody found the object first, made of what this writer has recorded.
+            Err(_) if upload.phase == Phase::Complete && upload.committed_size() == file_size => {
+                return Ok(());
+            }
+            started => started?,
+        }
         if upload.parts.committed_size() != file_size {
             self.transition(upload, &Event::CommitReopened, Fence::Writer)
                 .await?;

@@ -10,7 +10,7 @@ use crate::{
     blobs::{NewObject, NewPart, Put, Session},
     error::{Error, Kind, Reason, Result},
     state::PartRecord,
-    upload::{DigestState, FileDigest, Md5, Part, Upload, UploadId, WriterTag},
+    upload::{DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag},
 };
 
 /// Where one stream's parts go.
@@ -147,9 +147,26 @@ impl Gateway {
             digest,
         };
         let recorded = std::slice::from_ref(&stored);
-        self.record_parts(&upload.id, upload.version, writer, recorded)
-            .await?;
+        match self
+            .record_parts(&upload.id, upload.version, writer, recorded)
+            .await
+        {
+            // The commit will find it so.
+            Err(error)
+                if error.reason() == Reason::WrongPhase
+                    && self.is_complete_with(&upload.id, &stored.receipt).await? => {}
+            recorded => drop(recorded?),
+        }
         Ok(Ok(stored))
+    }
+
+    /// Whether somebody has found the object of that receipt in the store, and completed the upload with it.
+    async fn is_complete_with(&self, id: &UploadId, receipt: &str) -> Result<bool> {
+        let found = self.patience.hold(|| self.state.get(id)).await?;
+        let object = found
+            .filter(|upload| upload.phase == Phase::Complete)
+            .and_then(|upload| upload.object);
+        Ok(object.is_some_and(|object| object.etag == receipt))
     }
 
     /// The MD5 of bytes that are only compared.

@@ -10,6 +10,7 @@ mod common;
 #[path = "../sweep/world.rs"]
 mod world;
 
+mod completions;
 mod interrupted;
 mod judgements;
 
