@@ -25,8 +25,9 @@ pub use self::{
 use crate::{
     proto::v1::{
         DeleteUploadRequest, FileMetadata, GetLimitsRequest, GetUploadRequest, Limits,
-        ListUploadsRequest, ListUploadsResponse, Upload, UploadProgress, WatchUploadRequest,
-        signing_service_client::SigningServiceClient, upload_service_client::UploadServiceClient,
+        ListUploadsRequest, ListUploadsResponse, Takeover, Upload, UploadProgress,
+        WatchUploadRequest, signing_service_client::SigningServiceClient,
+        upload_service_client::UploadServiceClient,
     },
     upload::Md5,
 };
@@ -70,6 +71,10 @@ pub struct UploadOptions {
     pub digest: bool,
     /// Give up when nothing more was committed for so long.
     pub patience: Duration,
+    /// What becomes of another sender's stream that is at work on the upload. Where it is left alone, the upload is
+    /// refused with `WRITER_ACTIVE`, unless the stream may be this sender's own, of an earlier try: that is waited for.
+    /// Nothing to a direct upload.
+    pub takeover: Takeover,
 }
 
 /// What happens to an upload on its way.
@@ -110,6 +115,8 @@ struct Known {
     resumed_from: u64,
     /// The gateway keeps no digest of the whole file.
     lacks_digest: bool,
+    /// An earlier try has failed, whose stream a gateway may still take for being at work.
+    was_tried: bool,
 }
 
 /// Waits between tries, and when to stop.
@@ -189,7 +196,9 @@ impl Client {
             // Parts that went straight to the store have broken the chain of the digest, which only finish is told.
             let finishes_without = failure.reason() == "DIGEST_UNKNOWN"
                 && !mem::replace(&mut known.lacks_digest, true);
-            if !finishes_without && !failure.is_resumable() {
+            // Its own stream, whose end no gateway has seen yet.
+            let is_own = failure.reason() == "WRITER_ACTIVE" && known.was_tried;
+            if !finishes_without && !is_own && !failure.is_resumable() {
                 return Err(failure);
             }
             known.learn(&failure);
@@ -315,13 +324,15 @@ fn wire_size(size: u64) -> i64 {
 // === impl UploadOptions ===
 
 impl Default for UploadOptions {
-    /// Chunks of 256 KiB, which the gateway prefers; as fast as it goes; with a digest; five minutes of patience.
+    /// Chunks of 256 KiB, which the gateway prefers; as fast as it goes; with a digest; five minutes of patience; takes
+    /// over.
     fn default() -> Self {
         Self {
             chunk_size: 256 * 1024,
             limit_rate: None,
             digest: true,
             patience: Duration::from_secs(300),
+            takeover: Takeover::Force,
         }
     }
 }
@@ -332,6 +343,7 @@ impl Known {
     /// Errors name the upload once there is one; so a first answer that was lost does not make a second upload. A resume
     /// token that is refused, its key being gone, is not sent again.
     fn learn(&mut self, failure: &ClientError) {
+        self.was_tried = true;
         if failure.reason() == "INVALID_TOKEN" {
             self.resume_token.clear();
         }

@@ -191,6 +191,24 @@ fn an_open_upload_is_resumed_by_its_id_or_given_up() {
 }
 
 #[test]
+fn a_put_that_may_not_take_over_leaves_another_one_alone() {
+    let directory = TempDir::new().unwrap();
+    let gateway = Gateway::start(directory.path());
+    let (path, bytes) = file(&directory, "a.bin", 24 << 20);
+    let path = path.to_str().unwrap();
+    let (older, id) = gateway.put_until_committed(path, 1);
+    let resume = ["put", path, "--resume", &id, "--no-takeover"];
+    let newer = run(&gateway, &resume);
+    assert_eq!(newer.status.code(), Some(1));
+    for told in ["[WRITER_ACTIVE]", "leave --no-takeover out"] {
+        assert!(errors(&newer).contains(told), "{}", errors(&newer));
+    }
+    let older = json(&older.wait_with_output().unwrap());
+    assert_eq!(older["md5"], Md5::of(&bytes).to_string());
+    assert!(run(&gateway, &resume).status.success());
+}
+
+#[test]
 fn a_put_goes_on_where_a_killed_gateway_stopped() {
     let directory = TempDir::new().unwrap();
     let mut gateway = Gateway::start(directory.path());

@@ -6,20 +6,21 @@
 #[path = "common/lib.rs"]
 mod common;
 
-use std::time::Duration;
+use std::{io::Cursor, time::Duration};
 
 use common::{
-    Conversation, Forwarder, RedisBackend, S3Backend, TestGateway, bytes, chunk, finish,
+    Conversation, Forwarder, RedisBackend, S3Backend, Server, TestGateway, bytes, chunk, finish,
     gateway_process, message, open, open_known, reason,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use upload_gateway::{
+    client::{Client, Event, Source, Target, UploadOptions},
     config::{Config, S3Profile, StorageConfig, StoreConfig},
     proto::v1::{
-        FileMetadata, Open, Phase, Takeover, Upload, UploadRequest, open::Target,
-        upload_request::Message, upload_service_client::UploadServiceClient,
+        FileMetadata, Open, Phase, Takeover, Upload, UploadRequest, open, upload_request::Message,
+        upload_service_client::UploadServiceClient,
     },
 };
 
@@ -64,7 +65,7 @@ fn config(redis: &RedisBackend, storage: StorageConfig) -> Config {
 /// A message that opens a known upload, and says what becomes of a stream that is at work on it.
 fn open_with(upload_id: &str, takeover: Takeover) -> UploadRequest {
     message(Message::Open(Open {
-        target: Some(Target::UploadId(upload_id.into())),
+        target: Some(open::Target::UploadId(upload_id.into())),
         takeover: takeover.into(),
         ..Open::default()
     }))
@@ -258,7 +259,7 @@ async fn neither_a_create_nor_a_restart_ends_a_stream_where_that_is_forbidden() 
     };
     let create = |restart, takeover: Takeover| {
         message(Message::Open(Open {
-            target: Some(Target::File(file.clone())),
+            target: Some(open::Target::File(file.clone())),
             restart,
             takeover: takeover.into(),
             ..Open::default()
@@ -319,6 +320,38 @@ async fn a_stream_of_a_dead_gateway_is_waited_for_as_long_as_the_refusal_says() 
     newer.next().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_client_that_ends_nobody_waits_for_its_own_stream_of_a_dead_gateway() {
+    let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
+        return;
+    };
+    let limits = "[limits]\nidle_timeout_seconds = 2\n";
+    let process = || gateway_process(&[&redis.toml(), limits, &s3.toml()].concat());
+    let (mut dead, alive) = (process(), process());
+    let gateways = [&dead, &alive].map(Server::address);
+    let gateways = Forwarder::start(gateways).await;
+    let client = Client::connect(&format!("http://{}", gateways.address)).unwrap();
+    let target = Target::File(FileMetadata {
+        file_name: "a.bin".into(),
+        ..FileMetadata::default()
+    });
+    let options = UploadOptions {
+        takeover: Takeover::Forbid,
+        ..UploadOptions::default()
+    };
+    let mut causes = String::new();
+    let on_event = |event: Event<'_>| match event {
+        Event::Opened(_) => dead.kill(),
+        Event::Retrying { cause, .. } => causes += &cause.to_string(),
+        Event::Progress(_) => {}
+    };
+    let data = bytes(PART + 100);
+    let source = Source::seekable(Cursor::new(data));
+    let uploaded = client.upload(source, target, &options, on_event).await;
+    assert_eq!(uploaded.unwrap().upload.phase(), Phase::Complete);
+    assert!(causes.contains("[WRITER_ACTIVE]"), "{causes}");
+}
+
 /// Nothing of it can be recorded, but its stream is alive.
 #[tokio::test]
 async fn a_stream_that_only_keeps_alive_is_at_work_and_does_not_expire() {
@@ -356,7 +389,7 @@ async fn a_stream_that_only_keeps_alive_is_at_work_and_does_not_expire() {
 async fn a_way_to_take_over_that_nobody_knows_is_refused() {
     let gateway = TestGateway::start().await;
     let open = message(Message::Open(Open {
-        target: Some(Target::File(FileMetadata::default())),
+        target: Some(open::Target::File(FileMetadata::default())),
         takeover: 99,
         ..Open::default()
     }));

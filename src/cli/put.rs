@@ -7,9 +7,9 @@ use tokio::{fs::File, io::stdin};
 
 use super::{CliError, Server, output, progress::Reporter};
 use crate::{
-    client::{Client, Event, Source, Target, UploadOptions, Uploaded},
+    client::{Client, ClientError, Event, Refusal, Source, Target, UploadOptions, Uploaded},
     config::ByteSize,
-    proto::v1::FileMetadata,
+    proto::v1::{FileMetadata, Takeover},
 };
 
 const DIRECT_NEEDS_A_FILE: &str = "--direct reads a file more than once, and standard input or a pipe can be read only once; \
@@ -35,11 +35,14 @@ pub(super) struct Arguments {
     tags: Vec<String>,
     /// Send the bytes straight to the store, by requests that the gateway signs; the same command again sends only what
     /// the store lacks
-    #[arg(long, conflicts_with_all = ["resume", "no_digest", "chunk_size"])]
+    #[arg(long, conflicts_with_all = ["resume", "no_takeover", "no_digest", "chunk_size"])]
     direct: bool,
     /// Go on with this upload instead of creating one
     #[arg(long, value_name = "ID", conflicts_with_all = ["name", "mime", "storage", "tags"])]
     resume: Option<String>,
+    /// Leave another sender alone that is at work on this upload, and fail [default: it is ended]
+    #[arg(long, requires = "resume")]
+    no_takeover: bool,
     /// Neither keep nor compare an MD5 of the whole file
     #[arg(long)]
     no_digest: bool,
@@ -77,10 +80,26 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     match uploaded {
         Ok(uploaded) => show(&uploaded, arguments.json),
         Err(error) => {
-            reporter.tell_how_to_resume(arguments.direct);
+            match &error {
+                CliError::Client(ClientError::Refused(refusal))
+                    if refusal.reason == "WRITER_ACTIVE" =>
+                {
+                    tell_of_writer(refusal);
+                }
+                _ => reporter.tell_how_to_resume(arguments.direct),
+            }
             Err(error)
         }
     }
+}
+
+/// For an upload that another sender is at work on.
+fn tell_of_writer(refusal: &Refusal) {
+    let left = refusal.retry_delay.unwrap_or_default().as_secs_f64();
+    output::note(format_args!(
+        "another sender is at work on this upload; should it be gone, that is noticed in {left:.0} s: then try again, or \
+         leave --no-takeover out to end it now"
+    ));
 }
 
 fn positive(text: &str) -> Result<ByteSize, &'static str> {
@@ -182,6 +201,11 @@ impl Arguments {
             limit_rate: self.limit_rate.map(|rate| rate.0),
             digest: !self.no_digest,
             patience: Duration::from_secs(self.patience),
+            takeover: if self.no_takeover {
+                Takeover::Forbid
+            } else {
+                Takeover::Force
+            },
         }
     }
 

@@ -83,6 +83,7 @@ impl Attempt<'_> {
         Open {
             target: Some(target),
             resume_token: known.resume_token.clone(),
+            takeover: self.options.takeover.into(),
             ..Open::default()
         }
     }

@@ -248,12 +248,14 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+    use crate::proto::v1::Takeover;
 
     const OPTIONS: UploadOptions = UploadOptions {
         chunk_size: 10,
         limit_rate: None,
         digest: true,
         patience: Duration::from_secs(1),
+        takeover: Takeover::Force,
     };
 
     fn bytes() -> Vec<u8> {

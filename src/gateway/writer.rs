@@ -90,7 +90,7 @@ pub(super) fn writer_active(left: Duration) -> Error {
     Error::new(
         Kind::FailedPrecondition,
         Reason::WriterActive,
-        "another stream writes to this upload, and taking over was forbidden",
+        "another stream is at work on this upload; come back when it has ended, or allow taking over",
     )
     .retry_after(left)
 }

@@ -232,6 +232,7 @@ impl Sender {
             limit_rate: Some(self.upload.rate),
             digest: self.upload.digest,
             patience: PATIENCE,
+            ..UploadOptions::default()
         }
     }
 
