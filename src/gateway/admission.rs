@@ -39,7 +39,7 @@ impl Gateway {
         if self.is_draining() {
             return Err(draining());
         }
-        if self.budget.is_short() {
+        if self.budget.is_short(&caller.owner) {
             return Err(overloaded(Kind::ResourceExhausted));
         }
         self.admission.admit(&caller.owner)

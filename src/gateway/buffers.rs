@@ -8,7 +8,7 @@ use memmap2::MmapMut;
 use super::budget::{Budget, Draw};
 use crate::{
     error::{Error, Result},
-    upload::PART_SIZE,
+    upload::{Owner, PART_SIZE},
 };
 
 /// The memory of one part. It is mapped, not allocated, so that it goes back to the system when it is dropped, and its
@@ -25,20 +25,29 @@ pub(super) struct PartBuffer {
 // === impl Budget ===
 
 impl Budget {
-    /// An empty buffer with room for `size` bytes: new memory, or, where it `reuses`, one that was used before and has
+    /// An empty buffer of `owner`'s with room for `size` bytes: new memory, or, where it `reuses`, one that was used before and has
     /// drawn all its bytes.
     ///
     /// # Errors
     /// `Internal` when the system has no memory to map.
-    pub(super) fn buffer(self: &Arc<Self>, size: usize, reuses: bool) -> Result<PartBuffer> {
-        let reused = if reuses { self.reuse(size) } else { None };
+    pub(super) fn buffer(
+        self: &Arc<Self>,
+        owner: &Owner,
+        size: usize,
+        reuses: bool,
+    ) -> Result<PartBuffer> {
+        let reused = if reuses {
+            self.reuse(owner, size)
+        } else {
+            None
+        };
         let (memory, draw) = match reused {
             Some(reused) => reused,
             None => {
                 let mapped = MmapMut::map_anon(size.max(1));
                 let mapped =
                     mapped.map_err(|error| Error::internal("map a part's memory", error))?;
-                (mapped, self.begin())
+                (mapped, self.begin(owner))
             }
         };
         Ok(PartBuffer {
@@ -123,7 +132,7 @@ mod tests {
     }
 
     async fn full(budget: &Arc<Budget>) -> PartBuffer {
-        let mut buffer = budget.buffer(SIZE, true).unwrap();
+        let mut buffer = budget.buffer(&Owner::default(), SIZE, true).unwrap();
         buffer.extend(&vec![7; SIZE]).await.unwrap();
         buffer
     }
@@ -135,11 +144,11 @@ mod tests {
         let share = bytes.slice(1..);
         let address = bytes.as_ptr();
         drop(bytes);
-        let mut other = budget.buffer(SIZE, true).unwrap();
+        let mut other = budget.buffer(&Owner::default(), SIZE, true).unwrap();
         other.extend(b"x").await.unwrap();
         assert_ne!(other.as_ref().as_ptr(), address, "still shared");
         drop(share);
-        let mut again = budget.buffer(SIZE, true).unwrap();
+        let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();
         assert_eq!(again.len(), 0);
         again.extend(b"xyz").await.unwrap();
         assert_eq!(again.as_ref(), b"xyz");
@@ -160,8 +169,8 @@ mod tests {
         let budget = budget(2);
         drop(full(&budget).await);
         // Both are smaller than a part, so neither can use the idle one.
-        let mut first = budget.buffer(SIZE - 1, true).unwrap();
-        let mut second = budget.buffer(SIZE - 1, true).unwrap();
+        let mut first = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
+        let mut second = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
         for buffer in [&mut first, &mut second] {
             buffer.extend(&vec![7; SIZE - 1]).await.unwrap();
         }
@@ -171,7 +180,7 @@ mod tests {
     async fn who_has_not_sent_a_part_yet_draws_what_it_sends() {
         let budget = budget(4);
         drop(full(&budget).await);
-        let mut slow = budget.buffer(SIZE, false).unwrap();
+        let mut slow = budget.buffer(&Owner::default(), SIZE, false).unwrap();
         slow.extend(b"x").await.unwrap();
         assert_eq!(slow.draw.drawn(), 1);
     }
@@ -183,7 +192,7 @@ mod tests {
         let first = full(&budget).await;
         let address = first.as_ref().as_ptr();
         let _reserved = full(&budget).await;
-        let mut next = budget.buffer(SIZE, true).unwrap();
+        let mut next = budget.buffer(&Owner::default(), SIZE, true).unwrap();
         let appended = {
             let mut appending = std::pin::pin!(next.extend(b"x"));
             assert!(futures::poll!(appending.as_mut()).is_pending());
@@ -198,7 +207,7 @@ mod tests {
     async fn a_buffer_that_came_full_needs_no_further_draw() {
         let budget = budget(1);
         drop(full(&budget).await);
-        let mut again = budget.buffer(SIZE, true).unwrap();
+        let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();
         again.extend(&vec![7; SIZE]).await.unwrap();
         assert_eq!(again.len() as u64, 5 * MIB);
     }

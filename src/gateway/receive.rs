@@ -344,7 +344,8 @@ impl Receiver {
         // Only who has sent a part already gets used memory, all of which counts from the first byte on: a slow sender
         // must not hold more than it sent.
         let reuses = self.next_offset.is_some();
-        let buffer = self.gateway.budget.buffer(to_usize(span.size), reuses)?;
+        let budget = &self.gateway.budget;
+        let buffer = budget.buffer(&self.upload.owner, to_usize(span.size), reuses)?;
         Ok(Filling {
             number,
             span,
