@@ -4,13 +4,15 @@
 //! A release build of the server runs as a process of its own, on a real Redis, against two stores on loopback: a strict
 //! S3 server (versitygw), where the store is the limit, and one that discards what it gets, where the gateway is. Each
 //! case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store through
-//! `aws-sdk-s3` alone, with as many parts in flight. The last section, `signing`, is of signatures. A benchmark is no test: missed targets do not fail it.
+//! `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` is of many streams at once, the last one,
+//! `signing`, of signatures. A benchmark is no test: missed targets do not fail it.
 //!
 //! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. Of
 //! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB where that grows its own buffer, 64 MiB by the
 //! receiver into parts' buffers, and 4 MiB by all else together. Unit tests of `gateway::buffers` hold the bytes that go
 //! to the store to be the buffer itself, by its address.
 
+mod crowds;
 mod direct;
 mod discard;
 mod payload;
@@ -176,7 +178,13 @@ async fn run(selection: &Selection) -> Result<()> {
         }
     }
     report.end();
-    if "signing".contains(&selection.filter) || selection.filter.is_empty() {
+    if "crowds".contains(&selection.filter) {
+        let store = stores.last().unwrap_or(&stores[0]);
+        let neighbours = crowds::neighbours(store, &redis_url, &payload, selection.quick);
+        report::neighbours(&neighbours.await?);
+        report::crowd(&crowds::crowd(store, &redis_url, &payload).await?);
+    }
+    if "signing".contains(&selection.filter) {
         report::signing(&signing::measure(&stores[0], &redis_url, selection.quick).await?);
     }
     Ok(())

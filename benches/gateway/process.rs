@@ -9,7 +9,7 @@ use crate::{Result, common::Server, store::Store};
 /// The unit of times in `/proc`: 100 to the second on every Linux this runs on (`getconf CLK_TCK`).
 const TICK: Duration = Duration::from_millis(10);
 
-/// A running gateway with default limits, killed when dropped.
+/// A running gateway, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     /// Where its gRPC is.
@@ -19,10 +19,16 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// With default limits.
     pub(crate) fn start(store: &Store, redis_url: &str) -> Result<Self> {
+        Self::with_limits(store, redis_url, "")
+    }
+
+    /// With the configuration's table `limits`.
+    pub(crate) fn with_limits(store: &Store, redis_url: &str, limits: &str) -> Result<Self> {
         let configuration = TempDir::with_prefix("upload-gateway-bench.")?;
         let file = configuration.path().join("config.toml");
-        fs::write(&file, store.configuration())?;
+        fs::write(&file, limits.to_owned() + &store.configuration())?;
         let process = Server::start(|port, directory| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
             command

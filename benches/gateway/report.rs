@@ -10,7 +10,11 @@ use std::{fs, time::Duration};
 
 use upload_gateway::config::Limits;
 
-use crate::{GIB, Load, MIB, Measurement, signing::Signing};
+use crate::{
+    GIB, Load, MIB, Measurement,
+    crowds::{self, Crowd, Neighbours},
+    signing::Signing,
+};
 
 /// The least part of the direct upload's throughput that the gateway is to reach, where the store is the limit.
 const LEAST_RATIO: f64 = 0.7;
@@ -20,6 +24,12 @@ const MOST_CPU: [f64; 2] = [2.4, 4.2];
 
 /// The memory in bytes that the gateway may have besides its budget and its streams' windows and messages.
 const BASE_MEMORY: u64 = 48 * MIB;
+
+/// The least part of its own speed that a stream keeps beside slow ones of its connection.
+const LEAST_SPEED: f64 = 0.8;
+
+/// The memory in bytes that a crowd may take besides the budget and its streams' windows and messages.
+const MOST_BESIDES: u64 = 64 * MIB;
 
 /// The least signatures of parts in one second of one core, through windows of 100.
 const LEAST_SIGNATURES: f64 = 8_000.0;
@@ -141,6 +151,51 @@ impl Report {
             &format!("Redis round trips per part ≤ 1: {recorded:.2}"),
         );
     }
+}
+
+/// The line of an honest stream among slow ones.
+pub(crate) fn neighbours(measured: &Neighbours) {
+    let Neighbours {
+        load,
+        alone,
+        beside,
+    } = measured;
+    let ratio = alone.as_secs_f64() / beside.as_secs_f64();
+    println!(
+        "\n{load}: {:.0} MiB/s alone, {:.0} MiB/s beside {} slow streams of its connection\n",
+        throughput(*load, *alone),
+        throughput(*load, *beside),
+        crowds::SLOW,
+    );
+    judge(
+        ratio >= LEAST_SPEED,
+        &format!("speed beside slow streams ≥ {LEAST_SPEED} of that alone: {ratio:.2}"),
+    );
+}
+
+/// The line of many uploads in little memory.
+pub(crate) fn crowd(measured: &Crowd) {
+    let Crowd {
+        elapsed,
+        peak_memory,
+    } = measured;
+    let each = crowds::WINDOW + crowds::MESSAGE;
+    let most = crowds::BUDGET + MOST_BESIDES + crowds::UPLOADS * each;
+    println!(
+        "\n{} uploads of {} KiB at once, memory_budget {} MiB: all finished in {:.1} s\n",
+        crowds::UPLOADS,
+        crowds::UPLOAD_SIZE / 1024,
+        crowds::BUDGET / MIB,
+        elapsed.as_secs_f64(),
+    );
+    judge(
+        *peak_memory <= most,
+        &format!(
+            "peak RSS of that crowd ≤ {} MiB: {} MiB",
+            most / MIB,
+            peak_memory / MIB
+        ),
+    );
 }
 
 /// The section of signatures.

@@ -50,7 +50,8 @@ pub(crate) async fn upload(
     future::try_join_all(files).await
 }
 
-async fn send(
+/// Uploads one file, in chunks of `chunk_size`.
+pub(crate) async fn send(
     mut client: UploadServiceClient<Channel>,
     payload: Payload,
     file_size: u64,

@@ -1,0 +1,139 @@
+//! Crowds: one honest stream among slow ones of its connection, and many that share little memory.
+
+use std::{io::Cursor, time::Duration};
+
+use bytes::Bytes;
+use futures::future::{join_all, try_join_all};
+use tokio::time::{Instant, interval};
+use tonic::transport::Channel;
+use upload_gateway::{
+    client::{Client, Source, Target, UploadOptions},
+    proto::v1::{FileMetadata, upload_service_client::UploadServiceClient},
+};
+
+use crate::{
+    GIB, Load, MIB, Result,
+    common::{Conversation, chunk, open},
+    payload::Payload,
+    process::Gateway,
+    store::Store,
+    through,
+};
+
+/// How many slow streams there are: half of them silent, half of them with a byte a second.
+pub(crate) const SLOW: usize = 500;
+
+/// How many uploads share the memory, and the size of each: together six times the budget.
+pub(crate) const UPLOADS: u64 = 1000;
+pub(crate) const UPLOAD_SIZE: u64 = 6 * MESSAGE;
+
+/// What they share, and what each may take besides, in bytes.
+pub(crate) const BUDGET: u64 = 64 * MIB;
+pub(crate) const WINDOW: u64 = MIB / 16;
+pub(crate) const MESSAGE: u64 = MIB / 16;
+
+/// How often each of the two is measured, in turn. The best counts: whatever else runs only makes it longer.
+const ROUNDS: usize = 3;
+
+/// An honest stream, alone and among slow ones.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    pub(crate) load: Load,
+    pub(crate) alone: Duration,
+    pub(crate) beside: Duration,
+}
+
+/// What many uploads took that shared little memory.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    pub(crate) elapsed: Duration,
+    /// In bytes.
+    pub(crate) peak_memory: u64,
+}
+
+/// How long a file takes alone, and beside slow streams on its connection.
+pub(crate) async fn neighbours(
+    store: &Store,
+    redis_url: &str,
+    payload: &Payload,
+    quick: bool,
+) -> Result<Neighbours> {
+    let gateway = Gateway::start(store, redis_url)?;
+    let client = UploadServiceClient::connect(gateway.address.clone()).await?;
+    let load = Load {
+        streams: 1,
+        file_size: if quick { 64 * MIB } else { GIB },
+    };
+    let upload = async || {
+        let begin = Instant::now();
+        let sent = through::send(
+            client.clone(),
+            payload.clone(),
+            load.file_size,
+            MIB / 4,
+            None,
+        );
+        sent.await.map(|_| begin.elapsed())
+    };
+    upload().await?;
+    let (mut alone, mut beside) = (Duration::MAX, Duration::MAX);
+    for _ in 0..ROUNDS {
+        alone = alone.min(upload().await?);
+        let slow = join_all((0..SLOW).map(|_| begin_slow(&client))).await;
+        tokio::select! {
+            took = upload() => beside = beside.min(took?),
+            () = trickle(&slow[SLOW / 2..]) => {}
+        }
+    }
+    Ok(Neighbours {
+        load,
+        alone,
+        beside,
+    })
+}
+
+async fn begin_slow(client: &UploadServiceClient<Channel>) -> Conversation {
+    let mut stream = Conversation::begin(client.clone()).await;
+    stream.send(open("slow.bin", None)).await;
+    // It is there once it is answered; one that is not slows nobody down.
+    let _ = stream.next().await;
+    stream
+}
+
+/// Sends a byte a second on each, for ever.
+async fn trickle(streams: &[Conversation]) {
+    let mut tick = interval(Duration::from_secs(1));
+    for offset in 0.. {
+        tick.tick().await;
+        join_all(streams.iter().map(|one| one.send(chunk(offset, b"x")))).await;
+    }
+}
+
+/// Uploads many files at once in little memory; who is told to come back later does, until all are there.
+pub(crate) async fn crowd(store: &Store, redis_url: &str, payload: &Payload) -> Result<Crowd> {
+    let limits = format!("[limits]\nmemory_budget = {BUDGET}\nstream_window = {WINDOW}\n");
+    let gateway = Gateway::with_limits(store, redis_url, &limits)?;
+    let client = Client::connect(&gateway.address)?;
+    let piece = payload.pieces(UPLOAD_SIZE, UPLOAD_SIZE).next();
+    let (_, data) = piece.ok_or("an empty file")?;
+    let begin = Instant::now();
+    try_join_all((0..UPLOADS).map(|_| upload(&client, data.clone()))).await?;
+    Ok(Crowd {
+        elapsed: begin.elapsed(),
+        peak_memory: gateway.peak_memory()?,
+    })
+}
+
+async fn upload(client: &Client, data: Bytes) -> Result<()> {
+    let target = Target::File(FileMetadata {
+        file_name: "crowd.bin".into(),
+        ..FileMetadata::default()
+    });
+    let options = UploadOptions {
+        chunk_size: usize::try_from(MESSAGE)?,
+        ..UploadOptions::default()
+    };
+    let source = Source::seekable(Cursor::new(data));
+    client.upload(source, target, &options, |_| {}).await?;
+    Ok(())
+}
