@@ -68,9 +68,18 @@ struct Call {
 
 /// Starts the store and returns its endpoint. It runs until the process ends.
 pub(crate) async fn start() -> Result<String> {
+    serve(store()).await
+}
+
+/// The store, to be served.
+pub(crate) fn store() -> Router {
+    Router::new().fallback(answer).with_state(Arc::default())
+}
+
+/// Serves `store`, perhaps with a layer around it, until the process ends, and returns its endpoint.
+pub(crate) async fn serve(store: Router) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}", listener.local_addr()?);
-    let store = Router::new().fallback(answer).with_state(Arc::default());
     tokio::spawn(axum::serve(listener, store).into_future());
     Ok(endpoint)
 }

@@ -11,10 +11,11 @@ mod discard;
 mod crowd;
 mod deadlines;
 mod limits;
+mod throttling;
 
 use std::time::Duration;
 
-use common::Conversation;
+use common::{Conversation, RedisBackend, Server};
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -24,6 +25,15 @@ const PART: usize = 5 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A gateway of its own process, on Redis and the store at `endpoint`.
+fn gateway(redis: &RedisBackend, endpoint: &str, limits: &str) -> Server {
+    common::gateway_process(&format!(
+        "{}[limits]\n{limits}\n[[storage]]\nid = \"discarding\"\nkind = \"s3\"\nbucket = \"discarded\"\n\
+         endpoint = \"{endpoint}\"\naccess_key_id = \"anybody\"\nsecret_access_key = \"anything\"\n",
+        redis.toml()
+    ))
+}
 
 /// The refusal that ends a stream whose sender does nothing more.
 async fn refusal(stream: &mut Conversation) -> Status {
