@@ -93,7 +93,7 @@ pub struct Limits {
     pub max_file_size: Option<ByteSize>,
     /// How many parts of one upload are on their way to the store at once.
     pub parts_in_flight: u32,
-    /// How many parts of all uploads are on their way to the stores at once.
+    /// How many parts of all uploads are on their way to one store at once.
     pub parts_in_flight_total: u32,
     /// How many streams run at once, over all connections.
     pub max_streams: u32,

@@ -35,8 +35,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
-
 use self::{admission::Admission, budget::Budget, drain::Drain, hash::Hasher, patience::Patience};
 pub use self::{
     download::{DOWNLOAD_LIFETIME, Download},
@@ -72,7 +70,7 @@ pub struct Settings {
     pub memory_budget: u64,
     /// Parts of one upload that are on their way to the store at once.
     pub parts_in_flight: usize,
-    /// Parts of all uploads that are on their way to the store at once.
+    /// Parts of all uploads that are on their way to one store at once.
     pub parts_in_flight_total: usize,
     /// The largest file in bytes, where the operator wants less than the store takes.
     pub max_file_size: Option<u64>,
@@ -153,7 +151,6 @@ pub struct Gateway {
     patience: Patience,
     budget: Arc<Budget>,
     hasher: Hasher,
-    in_flight: Arc<Semaphore>,
     admission: Arc<Admission>,
     drain: Drain,
 }
@@ -174,7 +171,8 @@ impl Gateway {
         let patience = Patience::new(settings.outage_patience);
         let offered = Secret::random();
         let secret = patience.hold(|| state.secret(&offered)).await?;
-        let storages = storages.with_largest_part(settings.memory_budget / 4 / MIB * MIB);
+        let largest_part = settings.memory_budget / 4 / MIB * MIB;
+        let storages = storages.with_parts(largest_part, settings.parts_in_flight_total);
         Ok(Self {
             budget: Budget::new(
                 settings.memory_budget,
@@ -183,7 +181,6 @@ impl Gateway {
             ),
             hasher: Hasher::start(settings.parts_in_flight)
                 .map_err(|error| Error::internal("start the hashing thread", error))?,
-            in_flight: Arc::new(Semaphore::new(settings.parts_in_flight_total)),
             admission: Admission::new(settings.max_streams),
             drain: Drain::default(),
             state,

@@ -1,6 +1,6 @@
 //! A stream's whole parts on their way: sent, waited for, counted.
 //!
-//! Only so many are on their way, of one stream and of all streams; when there is one more to send, the receiver reads
+//! Only so many are on their way, of one stream and of all to one storage; when there is one more to send, the receiver reads
 //! nothing until one of them has come to its end.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Receiver {
                 self.settle(stored)?;
             }
         }
-        let permit = Arc::clone(&self.gateway.in_flight).acquire_owned().await;
+        let permit = Arc::clone(&self.storage.in_flight).acquire_owned().await;
         let permit = permit.map_err(|error| Error::internal("send a part", error))?;
         let end = span.offset + bytes.len() as u64;
         let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::{
     blobs::BlobStore,
     error::{Error, Kind, Reason, Result},
@@ -25,6 +27,9 @@ pub struct Storage {
     pub extensions: Vec<String>,
     /// The media types that files may be of, in lower case. Empty: any.
     pub mimes: Vec<String>,
+    /// One permit for each part that may be on its way there. Of each storage its own: one that is slow or away holds
+    /// nobody up who sends to another.
+    pub(super) in_flight: Arc<Semaphore>,
 }
 
 /// All of them, one the default.
@@ -53,6 +58,7 @@ impl Storage {
             limits,
             extensions: Vec::new(),
             mimes: Vec::new(),
+            in_flight: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         }
     }
 
@@ -119,11 +125,12 @@ impl Storages {
         self.all.iter()
     }
 
-    /// Bounds every storage's parts to `size` bytes.
-    pub(super) fn with_largest_part(mut self, size: u64) -> Self {
+    /// Bounds every storage's parts to `size` bytes, and to `in_flight` on their way at once.
+    pub(super) fn with_parts(mut self, size: u64, in_flight: usize) -> Self {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
             storage.limits.max_part_size = storage.limits.max_part_size.min(size);
+            storage.in_flight = Arc::new(Semaphore::new(in_flight));
         }
         self
     }

@@ -72,7 +72,7 @@ async fn an_honest_stream_gets_through_beside_five_hundred_slow_ones() {
     let Some(redis) = common::redis().await else {
         return;
     };
-    let gateway = gateway(&redis, &discard::start().await.unwrap(), "");
+    let gateway = gateway(&redis, &[discard::start().await.unwrap()], "");
     let client = connect(&gateway).await;
     let mut slow = slow_streams(&client, 500).await;
     let (silent, trickling) = slow.split_at(250);
@@ -101,7 +101,7 @@ async fn a_thousand_uploads_share_a_small_budget_and_all_finish() {
         return;
     };
     let limits = "memory_budget = \"64MiB\"\nstream_window = \"64KiB\"";
-    let gateway = gateway(&redis, &discard::start().await.unwrap(), limits);
+    let gateway = gateway(&redis, &[discard::start().await.unwrap()], limits);
     let client = Client::connect(&format!("http://{}", gateway.address())).unwrap();
     let data = Bytes::from(bytes(SIZE));
     let upload = || async {

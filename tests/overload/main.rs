@@ -26,13 +26,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A gateway of its own process, on Redis and the store at `endpoint`.
-fn gateway(redis: &RedisBackend, endpoint: &str, limits: &str) -> Server {
-    common::gateway_process(&format!(
-        "{}[limits]\n{limits}\n[[storage]]\nid = \"discarding\"\nkind = \"s3\"\nbucket = \"discarded\"\n\
-         endpoint = \"{endpoint}\"\naccess_key_id = \"anybody\"\nsecret_access_key = \"anything\"\n",
-        redis.toml()
-    ))
+/// A gateway of its own process, on Redis and the stores at `endpoints`: storages `0`, the default, and so on.
+fn gateway(redis: &RedisBackend, endpoints: &[String], limits: &str) -> Server {
+    let storages = endpoints.iter().enumerate().map(|(id, endpoint)| {
+        format!(
+            "[[storage]]\nid = \"{id}\"\ndefault = {}\nkind = \"s3\"\nbucket = \"discarded\"\n\
+             endpoint = \"{endpoint}\"\naccess_key_id = \"anybody\"\nsecret_access_key = \"anything\"\n",
+            id == 0
+        )
+    });
+    let storages: String = storages.collect();
+    common::gateway_process(&format!("{}[limits]\n{limits}\n{storages}", redis.toml()))
 }
 
 /// The refusal that ends a stream whose sender does nothing more.

@@ -22,12 +22,15 @@ use tokio::{
 };
 use upload_gateway::{
     client::{Client, Source, Target, UploadOptions},
-    proto::v1::{FileMetadata, Phase, upload_service_client::UploadServiceClient},
+    proto::v1::{
+        FileMetadata, Open, Phase, open, upload_request::Message,
+        upload_service_client::UploadServiceClient,
+    },
 };
 
 use crate::{
     PART, PATIENCE,
-    common::{self, Conversation, bytes, chunk, finish, open},
+    common::{self, Conversation, bytes, chunk, finish, message},
     discard, gateway,
 };
 
@@ -76,12 +79,12 @@ async fn a_store_is_asked_again_when_it_wants_to_be_and_its_sender_waits() {
         return;
     };
     let (endpoint, throttle, mut refusals) = busy(Some(1)).await;
-    let gateway = gateway(&redis, &endpoint, "parts_in_flight = 1");
+    let gateway = gateway(&redis, &[endpoint], "parts_in_flight = 1");
     let address = format!("http://{}", gateway.address());
     let client = UploadServiceClient::connect(address).await.unwrap();
     let stream = Conversation::begin(client).await;
     let data = bytes(6 * PART);
-    stream.send(open("a.bin", Some(data.len()))).await;
+    stream.send(common::open("a.bin", Some(data.len()))).await;
     let sent = AtomicUsize::new(0);
     let sending = async {
         for piece in data.chunks(PART / 20) {
@@ -108,6 +111,47 @@ async fn a_store_is_asked_again_when_it_wants_to_be_and_its_sender_waits() {
 }
 
 #[tokio::test]
+async fn a_busy_store_holds_nobody_up_who_sends_to_another() {
+    let Some(redis) = common::redis().await else {
+        return;
+    };
+    let (endpoint, _throttle, mut refusals) = busy(Some(1)).await;
+    let stores = [discard::start().await.unwrap(), endpoint];
+    let limits = "parts_in_flight_total = 2\noutage_patience_seconds = 120";
+    let gateway = gateway(&redis, &stores, limits);
+    let address = format!("http://{}", gateway.address());
+    let client = UploadServiceClient::connect(address).await.unwrap();
+    // More parts than may be on their way, over the same connection.
+    let data = bytes(PART);
+    let mut stuck = Vec::new();
+    for _ in 0..3 {
+        let stream = Conversation::begin(client.clone()).await;
+        let file = FileMetadata {
+            file_name: "stuck.bin".into(),
+            storage_id: "1".into(),
+            ..FileMetadata::default()
+        };
+        stream
+            .send(message(Message::Open(Open {
+                target: Some(open::Target::File(file)),
+                ..Open::default()
+            })))
+            .await;
+        stream.send_in_chunks(0, &data, 1 << 20).await;
+        stuck.push(stream);
+    }
+    for _ in 0..2 {
+        refusals.recv().await.unwrap();
+    }
+    let stream = Conversation::begin(client).await;
+    stream.send(common::open("a.bin", None)).await;
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.send(finish()).await;
+    let ended = timeout(PATIENCE, stream.end()).await.unwrap();
+    assert_eq!(ended.unwrap().phase(), Phase::Complete);
+}
+
+#[tokio::test]
 async fn a_busy_store_is_asked_seldom_whoever_waits_for_it() {
     const UPLOADS: usize = 300;
     const BUSY: Duration = Duration::from_secs(4);
@@ -115,7 +159,7 @@ async fn a_busy_store_is_asked_seldom_whoever_waits_for_it() {
         return;
     };
     let (endpoint, throttle, mut refusals) = busy(None).await;
-    let gateway = gateway(&redis, &endpoint, "");
+    let gateway = gateway(&redis, &[endpoint], "");
     let client = Client::connect(&format!("http://{}", gateway.address())).unwrap();
     let upload = || async {
         let target = Target::File(FileMetadata {
