@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::{
+    body::to_bytes,
     extract::{Request, State},
     http::{Method, StatusCode, header::RETRY_AFTER},
     middleware::{Next, from_fn_with_state},
@@ -64,6 +65,8 @@ async fn pass(State(throttle): State<Arc<Throttle>>, request: Request, next: Nex
     if request.method() != Method::PUT || !throttle.is_busy.load(Ordering::SeqCst) {
         return next.run(request).await;
     }
+    // Who is answered in mid-part may take it for a broken connection.
+    let _ = to_bytes(request.into_body(), usize::MAX).await;
     let _ = throttle.refused.send(Instant::now());
     let mut answer = (StatusCode::SERVICE_UNAVAILABLE, SLOW_DOWN).into_response();
     if let Some(seconds) = throttle.retry_after {
@@ -117,7 +120,8 @@ async fn a_busy_store_holds_nobody_up_who_sends_to_another() {
     };
     let (endpoint, _throttle, mut refusals) = busy(Some(1)).await;
     let stores = [discard::start().await.unwrap(), endpoint];
-    let limits = "parts_in_flight_total = 2\noutage_patience_seconds = 120";
+    let limits =
+        "parts_in_flight_total = 2\noutage_patience_seconds = 120\ncommit_lease_seconds = 180";
     let gateway = gateway(&redis, &stores, limits);
     let address = format!("http://{}", gateway.address());
     let client = UploadServiceClient::connect(address).await.unwrap();
