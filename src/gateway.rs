@@ -47,7 +47,7 @@ pub use self::{
     token::TokenKey,
 };
 use crate::{
-    blobs::Session,
+    blobs::{Session, sign::sending_lifetime},
     error::{Error, Kind, Reason, Result},
     state::{Cursor, ListPage, ListQuery, StateStore, Times, Update},
     upload::{
@@ -331,8 +331,7 @@ impl Gateway {
             if applied == crate::upload::Applied::Same {
                 return Ok(());
             }
-            let times = self.times();
-            (changed.updated_at, changed.expires_at) = (times.now, times.expires_at);
+            self.stamp(&mut changed);
             match self.patience.hold(|| self.state.update(&changed)).await? {
                 Update::Updated(version) => {
                     changed.version = version;
@@ -366,8 +365,7 @@ impl Gateway {
         if ended.apply(event).is_err() {
             return Ok(false);
         }
-        let times = self.times();
-        (ended.updated_at, ended.expires_at) = (times.now, times.expires_at);
+        self.stamp(&mut ended);
         let update = || self.state.update_untouched(&ended, seen);
         match self.patience.hold(update).await? {
             Update::Updated(version) => {
@@ -422,6 +420,18 @@ impl Gateway {
     /// Often enough that no sweeper takes a running stream's upload for abandoned.
     fn sign_of_life_interval(&self) -> Duration {
         self.settings.upload_expiry.min(AT_WORK) / 3
+    }
+
+    /// Sets the times of a record that changes. One that is ABORTED lasts until no client can send anything of it any
+    /// more: until the last signature has ended, and then as long again for what was begun just before.
+    fn stamp(&self, upload: &mut Upload) {
+        let Times { now, expires_at } = self.times();
+        (upload.updated_at, upload.expires_at) = (now, expires_at);
+        if upload.phase == Phase::Aborted {
+            let part_size = upload.plan.part_size().unwrap_or(0);
+            let signed = sending_lifetime(part_size.max(SINGLE_PUT_MAX));
+            upload.expires_at = expires_at.max(now.plus(2 * signed));
+        }
     }
 
     fn times(&self) -> Times {

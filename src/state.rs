@@ -85,7 +85,7 @@ pub trait StateStore: Send + Sync + Debug {
     /// Otherwise it is a conflict.
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update>;
 
-    /// Finds live uploads that were due ([`Upload::due_at`]) by `before`, the earliest first, behind the place `after`. A
+    /// Finds uploads that were due ([`Upload::due_at`]) by `before`, the earliest first, behind the place `after`. A
     /// page may hold fewer than `limit` uploads, also none, and still have a next one. Its index is a hint: each entry is
     /// checked against its record here and put right, and one that was lost comes back when its upload is next opened.
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage>;

@@ -67,11 +67,15 @@ pub struct Upload {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// When it is given up unless it changes before; see also [`Upload::given_up_at`].
+    /// When it is given up unless it changes before; see also [`Upload::given_up_at`]. Once ABORTED: when nothing that was
+    /// signed for it can reach the store any longer.
     pub expires_at: Timestamp,
     /// When it is given up however much it changes, as soon as nobody is at work on it.
     #[serde(default = "Timestamp::never")]
     pub ends_at: Timestamp,
+    /// Whether the store was cleared once more after everything that was signed for an ABORTED upload had ended.
+    #[serde(default)]
+    pub swept: bool,
 }
 
 /// An upload that changed within this time is being worked on: running streams show themselves more often.
@@ -215,6 +219,8 @@ pub enum Event {
     Refused,
     /// Its owner, or the sweeper, gave it up.
     Abandoned,
+    /// Nothing of it is in the store, and nothing can come any more.
+    Swept,
 }
 
 /// What an event did.
@@ -302,6 +308,11 @@ impl Upload {
                 Phase::Aborted
             }
             (Phase::Aborted, Event::Refused | Event::Abandoned) => return Ok(Applied::Same),
+            (Phase::Aborted, Event::Swept) if self.swept => return Ok(Applied::Same),
+            (Phase::Aborted, Event::Swept) => {
+                self.swept = true;
+                Phase::Aborted
+            }
             (
                 Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
                 Event::SessionStarted { .. }
@@ -312,7 +323,8 @@ impl Upload {
                 | Event::CommitReopened
                 | Event::Committed { .. }
                 | Event::Refused
-                | Event::Abandoned,
+                | Event::Abandoned
+                | Event::Swept,
             ) => return Err(Rejected(self.phase)),
         };
         self.phase = next;
@@ -385,12 +397,14 @@ impl Upload {
         self.expires_at.min(self.ends_at)
     }
 
-    /// When somebody has to look at it: when it is given up, or when its committer should be done. Never, once it is over.
+    /// When somebody has to look at it: when it is given up, when its committer should be done, or, once ABORTED, when
+    /// the store has to be cleared for good. Never, once it is over.
     pub fn due_at(&self) -> Option<Timestamp> {
         match self.phase {
             Phase::Open => Some(self.given_up_at()),
             Phase::Committing => Some(self.lease.map_or(Timestamp(0), |lease| lease.until)),
-            Phase::Complete | Phase::Aborted => None,
+            Phase::Aborted => (!self.swept).then_some(self.expires_at),
+            Phase::Complete => None,
         }
     }
 

@@ -48,6 +48,7 @@ fn upload(phase: Phase) -> Upload {
         parts: Parts::default(),
         claims: Claims::default(),
         opaque_file_id: false,
+        swept: false,
         object: None,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
@@ -96,7 +97,7 @@ fn object() -> Object {
 #[test]
 fn every_event_in_every_phase_does_what_the_table_says() {
     use Phase::{Aborted, Committing, Complete, Open};
-    let table: [(Event, Row); 8] = [
+    let table: [(Event, Row); 9] = [
         (
             Event::SessionStarted {
                 session: "x".into(),
@@ -130,6 +131,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
             [Some(Aborted), Some(Aborted), None, Some(Aborted)],
         ),
         (Event::Abandoned, [Some(Aborted), None, None, Some(Aborted)]),
+        (Event::Swept, [None, None, None, Some(Aborted)]),
     ];
     for (event, row) in table {
         for (phase, expected) in PHASES.into_iter().zip(row) {
@@ -307,9 +309,11 @@ fn an_upload_is_due_when_it_expires_or_its_committer_should_be_done() {
     assert_eq!(open.given_up_at(), Timestamp(90));
     open.apply(commit(10)).unwrap();
     assert_eq!(open.due_at(), Some(open.lease.unwrap().until));
-    for phase in [Phase::Complete, Phase::Aborted] {
-        assert_eq!(upload(phase).due_at(), None);
-    }
+    assert_eq!(upload(Phase::Complete).due_at(), None);
+    let mut aborted = upload(Phase::Aborted);
+    assert_eq!(aborted.due_at(), Some(aborted.expires_at));
+    aborted.apply(Event::Swept).unwrap();
+    assert_eq!(aborted.due_at(), None);
 }
 
 #[test]

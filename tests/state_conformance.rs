@@ -120,6 +120,7 @@ adapters! {
         age_makes_an_upload_due_however_much_it_changes,
         a_commit_is_due_when_its_lease_ends,
         what_is_over_is_never_due,
+        what_is_given_up_is_due_once_more,
         an_upload_that_somebody_came_back_to_is_not_updated,
         an_untouched_upload_is_updated_also_after_a_lost_reply,
         a_lease_has_one_holder,

@@ -119,14 +119,11 @@ impl ToSign<'_> {
     /// How long the signature lasts: as long as the slowest sender takes, within [`SHORTEST_LIFETIME`] and
     /// [`LONGEST_LIFETIME`].
     pub fn lifetime(&self) -> Duration {
-        let wanted = match self {
-            Self::PutObject { size, .. } | Self::PutPart { size, .. } => {
-                Duration::from_secs(size / SLOWEST_SENDER)
-            }
-            Self::Read { lifetime, .. } => return (*lifetime).min(LONGEST_LIFETIME),
+        match self {
+            Self::PutObject { size, .. } | Self::PutPart { size, .. } => sending_lifetime(*size),
+            Self::Read { lifetime, .. } => (*lifetime).min(LONGEST_LIFETIME),
             Self::Begin { .. } | Self::ListParts { .. } | Self::Commit { .. } => SHORTEST_LIFETIME,
-        };
-        wanted.clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME)
+        }
     }
 
     /// As [`ToSign::lifetime`], and no longer than credentials that end at `expires_at`.
@@ -141,6 +138,11 @@ impl ToSign<'_> {
         }
         Ok(self.lifetime().min(left))
     }
+}
+
+/// How long the signature of a request with a body of `size` bytes lasts.
+pub fn sending_lifetime(size: u64) -> Duration {
+    Duration::from_secs(size / SLOWEST_SENDER).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME)
 }
 
 /// A moment as the signing libraries want it.

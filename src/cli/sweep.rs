@@ -53,12 +53,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     }
 }
 
-fn lines(report: &SweepReport) -> [(&'static str, u64); 6] {
+fn lines(report: &SweepReport) -> [(&'static str, u64); 7] {
     [
         ("uploads and sessions examined", report.examined),
         ("expired uploads given up", report.expired),
         ("expired uploads found complete", report.completed),
         ("commits finished", report.finished_commits),
+        ("aborted uploads cleared for good", report.cleared),
         ("sessions without an upload ended", report.aborted_sessions),
         ("failures", report.failures),
     ]

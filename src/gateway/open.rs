@@ -200,6 +200,7 @@ impl Gateway {
             updated_at: times.now,
             expires_at: times.expires_at,
             ends_at: times.now.plus(self.settings.upload_max_age),
+            swept: false,
             id,
             file,
         })

@@ -1,4 +1,5 @@
-//! Sweeping up: uploads that expired, commits that were left behind, and sessions that no record knows.
+//! Sweeping up: uploads that expired, commits that were left behind, what clients sent after the end, and sessions that no
+//! record knows.
 //!
 //! A record is moved first, compared and set, and what it had in the store goes after: a pass that dies in between leaves
 //! a session that a later one finds, and two passes at once do each other no harm. Sessions are told old by the store's
@@ -54,6 +55,8 @@ pub struct SweepReport {
     pub completed: u64,
     /// Commits left behind that were brought to their end, whichever it was.
     pub finished_commits: u64,
+    /// ABORTED uploads whose place in the store was cleared for good.
+    pub cleared: u64,
     /// Old sessions without a record that were ended.
     pub aborted_sessions: u64,
     /// What failed and is left to a later pass.
@@ -218,6 +221,7 @@ impl<'a> Pass<'a> {
         let settled = match upload.phase {
             Phase::Open if upload.has_expired(now) => self.expire(upload).await,
             Phase::Committing if lease_ended => self.finish_commit(upload).await,
+            Phase::Aborted if !upload.swept && upload.expires_at <= now => self.clear(upload).await,
             _ => Ok(()),
         };
         self.note(settled, &storage_id)
@@ -282,6 +286,20 @@ impl<'a> Pass<'a> {
         }
         self.report.finished_commits += 1;
         tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "a commit left behind is finished");
+        Ok(())
+    }
+
+    /// Discards once more what clients may have sent after the upload was given up: their signatures went on for a while.
+    async fn clear(&mut self, mut upload: Upload) -> Result<()> {
+        let gateway = self.gateway;
+        if !self.sweep.dry_run && upload.apply(Event::Swept).is_ok() {
+            gateway.discard(&upload).await?;
+            // Nobody else changes it, but for a sweeper that has done the same.
+            let update = || gateway.state.update(&upload);
+            gateway.patience.hold(update).await?;
+        }
+        self.report.cleared += 1;
+        tracing::debug!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "an aborted upload is cleared for good");
         Ok(())
     }
 

@@ -150,6 +150,7 @@ impl Snapshot {
             updated_at: now,
             expires_at,
             ends_at: self.ends_at,
+            swept: false,
         }
     }
 
@@ -361,6 +362,7 @@ mod tests {
             updated_at: Timestamp(1_700_000_000_000),
             expires_at: Timestamp(1_700_086_400_000),
             ends_at: Timestamp(9),
+            swept: false,
             id,
         }
     }

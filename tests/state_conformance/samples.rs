@@ -70,6 +70,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         parts: Parts::default(),
         claims: Claims::default(),
         opaque_file_id: false,
+        swept: false,
         object: None,
         created_at: times.now,
         updated_at: times.now,

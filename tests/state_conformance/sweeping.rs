@@ -141,9 +141,26 @@ pub(crate) async fn what_is_over_is_never_due(store: &dyn StateStore) {
     for phase in [Phase::Complete, Phase::Aborted] {
         let mut upload = upload(&owner());
         create(store, &upload).await;
-        upload.phase = phase;
+        (upload.phase, upload.swept) = (phase, phase == Phase::Aborted);
         store.update(&upload).await.unwrap();
     }
+    assert!(due(store, Timestamp::never(), 9).await.is_empty());
+}
+
+pub(crate) async fn what_is_given_up_is_due_once_more(store: &dyn StateStore) {
+    let mut upload = upload(&owner());
+    create(store, &upload).await;
+    upload.phase = Phase::Aborted;
+    upload.expires_at = upload.expires_at.plus(SECOND);
+    store.update(&upload).await.unwrap();
+    assert!(
+        due(store, upload.expires_at.minus(SECOND), 9)
+            .await
+            .is_empty()
+    );
+    assert_eq!(due(store, upload.expires_at, 9).await, [upload.id.clone()]);
+    (upload.version, upload.swept) = (upload.version + 1, true);
+    store.update(&upload).await.unwrap();
     assert!(due(store, Timestamp::never(), 9).await.is_empty());
 }
 

@@ -6,6 +6,7 @@
 #[path = "../common/lib.rs"]
 mod common;
 
+mod aborted;
 mod commits;
 mod expiry;
 mod process;

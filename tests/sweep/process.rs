@@ -91,6 +91,7 @@ async fn the_command_sweeps_once_and_first_tells_what_it_would_do() {
     keys.sort();
     let documented = [
         "aborted_sessions",
+        "cleared",
         "completed",
         "examined",
         "expired",

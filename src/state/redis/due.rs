@@ -1,4 +1,4 @@
-//! What is due: a sorted set of live uploads by the time somebody has to look at them; and the leases.
+//! What is due: a sorted set of uploads by the time somebody has to look at them; and the leases.
 //!
 //! It is a hint, written after the record and in another slot: an entry is checked against its record when it is read.
 //! Parts and claims leave it as it is; the time they win is entered when the entry is read.
