@@ -4,6 +4,7 @@
 //! in a JSON body, or in both; the query wins. What a call takes and answers is told by its OpenAPI document, which is
 //! made from the handlers and their types.
 
+mod admission;
 mod download;
 mod failure;
 mod faults;
@@ -21,6 +22,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::from_fn_with_state,
     routing::{get, patch},
 };
 use tokio::sync::watch;
@@ -85,6 +87,8 @@ pub fn router(
         .route(&at("/{id}/edit"), get(uploads::edit))
         .route(&at("/{id}/url"), get(download::url))
         .route(&at("/{id}/download"), get(download::download))
+        // Health is answered also by a gateway that is full.
+        .route_layer(from_fn_with_state(admission::room(), admission::admit))
         .with_state(api)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready).with_state(health))

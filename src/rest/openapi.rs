@@ -86,7 +86,7 @@ impl IntoResponses for WrongBody {
             error("408", "The body did not come in time."),
             error(
                 "413",
-                "The body is larger than 2 MiB, or the file larger than the gateway takes.",
+                "The body is larger than 2 MiB or has more than 100,000 values, or the file is larger than the gateway takes.",
             ),
         ]
         .into()
@@ -121,7 +121,10 @@ impl IntoResponses for WrongUpload {
 impl IntoResponses for Fault {
     fn responses() -> Responses {
         let (code, slow_down) = error("429", "Too much at once: try again later.");
-        let (other, away) = error("503", "A store is away for now: try again later.");
+        let (other, away) = error(
+            "503",
+            "A store is away, or there is too much to do: try again later.",
+        );
         [
             (code, retryable(slow_down)),
             (other, retryable(away)),

@@ -5,6 +5,7 @@
 #[path = "../common/lib.rs"]
 mod common;
 
+mod admission;
 mod bad_input;
 mod browsers;
 mod client;
