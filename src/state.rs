@@ -62,7 +62,8 @@ pub trait StateStore: Send + Sync + Debug {
     ) -> Result<PartRecord>;
 
     /// Notes what a client says of parts, if the upload is `owner`'s and OPEN and its plan has a part of every number
-    /// ([`Upload::part_count`]): all claims or none, in one round trip, whatever else is noted or recorded side by side.
+    /// ([`Upload::part_count`]): all claims or none, in one round trip, whatever else is noted or recorded side by side;
+    /// but none that a recorded part [contradicts](crate::upload::Parts::contradict).
     /// Then sets `updated_at` and `expires_at`; does not touch the version. A claim without an MD5 leaves the one that
     /// was noted before.
     ///

@@ -103,6 +103,7 @@ adapters! {
         a_claim_without_an_md5_keeps_the_one_before,
         the_last_claim_of_a_number_in_one_call_counts,
         a_claim_answers_with_the_parts_of_its_numbers,
+        a_claim_that_a_recorded_part_contradicts_is_not_noted,
         somebody_else_claims_nothing,
         owners_whose_names_run_together_are_told_apart,
         a_number_outside_the_plan_notes_nothing,

@@ -326,8 +326,7 @@ impl Gateway {
     async fn part_step(&self, upload: &Upload, part: PartToSign) -> Result<SignedStep> {
         check_open(upload)?;
         check_session(upload)?;
-        let recorded = upload.parts.get(part.number).and_then(|part| part.md5);
-        if recorded.is_some_and(|recorded| recorded != part.md5) {
+        if upload.parts.contradict(&part.into()) {
             let message = format!("part {} was sent with other bytes before", part.number);
             return Err(
                 Error::precondition(Reason::PrefixMismatch, message).with("part", part.number)
@@ -384,13 +383,15 @@ fn signed_step(upload: &Upload, kind: StepType, request: SignedRequest) -> Signe
     }
 }
 
-/// Whether the client is to put the file whole: it is small, and nobody has begun to send parts of it.
+/// Whether the client is to put the file whole: it is small, and nobody has begun to send parts of it. On S3 nobody can who
+/// has not begun a session, whatever was claimed.
 fn is_direct(upload: &Upload) -> bool {
     let is_small = upload
         .file
         .file_size
         .is_some_and(|size| size <= SINGLE_PUT_MAX);
-    is_small && upload.session.is_none() && upload.claims.is_empty()
+    let needs_session = upload.residence == Residence::AmazonS3;
+    is_small && upload.session.is_none() && (needs_session || upload.claims.is_empty())
 }
 
 /// A part that the store has, as a client is told of it. Where the store computes MD5s (S3) a claim that it does not bear

@@ -285,16 +285,17 @@ impl StateStore for Redb {
                 return Ok(None);
             };
             let planned = 1..=record.written.part_count().unwrap_or(0);
-            let mut numbers = claims.iter().map(|claim| claim.number);
+            let numbers = || claims.iter().map(|claim| claim.number);
             if record.written.phase == Phase::Open
-                && numbers.all(|number| planned.contains(&number))
+                && numbers().all(|number| planned.contains(&number))
             {
-                tables.note(&id, &claims)?;
+                let known = tables.summary(record.clone(), numbers())?.parts;
+                let fitting = claims.iter().filter(|claim| !known.contradict(claim));
+                tables.note(&id, &fitting.collect())?;
                 record.set(times);
                 tables.store(&record)?;
             }
-            let numbers = claims.iter().map(|claim| claim.number);
-            tables.summary(record, numbers).map(Some)
+            tables.summary(record, numbers()).map(Some)
         })
         .await
     }

@@ -134,6 +134,12 @@ impl Parts {
             .map(|(_, part)| part)
     }
 
+    /// Whether the part that a client speaks of is recorded with another MD5: then what it says counts for nothing.
+    pub fn contradict(&self, claim: &Claim) -> bool {
+        let recorded = self.get(claim.number).and_then(|part| part.md5);
+        matches!((recorded, claim.md5), (Some(recorded), Some(claimed)) if recorded != claimed)
+    }
+
     /// How many parts are known, also those behind a gap.
     pub fn len(&self) -> usize {
         self.by_number.len()

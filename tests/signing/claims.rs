@@ -15,6 +15,7 @@ use super::{
 
 for_each_store!(
     fifty_reports_at_once_lose_no_part,
+    a_small_file_goes_up_whole_although_a_part_was_asked_for,
     an_object_of_another_size_is_not_completed,
     parts_of_another_size_are_not_finished,
     lies_about_digests_are_found_out,
@@ -43,6 +44,25 @@ async fn fifty_reports_at_once_lose_no_part(stores: Stores) {
     let md5s = known.part_data.iter().map(|part| part.md5.clone());
     let expected = (1..=50).map(|part| Md5::of(&part.to_string().into_bytes()).to_string());
     assert!(md5s.eq(expected));
+}
+
+/// On S3 no part is signed before there is a session.
+async fn a_small_file_goes_up_whole_although_a_part_was_asked_for(stores: Stores) {
+    if !stores.has_sessions {
+        return;
+    }
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(1000);
+    let first = client.create(file("a.bin", &sent)).await.unwrap();
+    let refused = client.sign_part(&first.upload_id, 1, &sent).await;
+    assert_eq!(reason(&refused.unwrap_err()).1, "SESSION_NOT_STARTED");
+    let again = client.create(file("a.bin", &sent)).await.unwrap();
+    assert_eq!(again.upload_id, first.upload_id);
+    assert_eq!(again.r#type(), StepType::DirectUpload);
+    client.deliver(&again, sent.clone()).await;
+    let upload = client.complete(&again.upload_id).await.unwrap();
+    assert_eq!(upload.phase(), Phase::Complete);
 }
 
 /// A client sends the file's first bytes whole, although it has announced more.

@@ -6,7 +6,8 @@ use futures::future::try_join_all;
 use upload_gateway::{
     state::{Creation, Predecessor, StateStore, Update},
     upload::{
-        Claim, Claims, Md5, Owner, PART_SIZE, Parts, Phase, Plan, StoreLimits, Upload, UploadId,
+        Claim, Claims, Md5, Owner, PART_SIZE, Part, Parts, Phase, Plan, StoreLimits, Upload,
+        UploadId,
     },
 };
 
@@ -82,6 +83,28 @@ pub(crate) async fn a_claim_answers_with_the_parts_of_its_numbers(store: &dyn St
     assert!(answer.claims.is_empty());
     let nothing_said = note(store, &upload, &[]).await;
     assert_eq!(nothing_said.parts, Parts::summary(3, [part(3)]));
+}
+
+pub(crate) async fn a_claim_that_a_recorded_part_contradicts_is_not_noted(store: &dyn StateStore) {
+    let upload = stored(store, 5).await;
+    record(store, &upload.id, [1, 2, 3]).await;
+    let unproven = Part {
+        md5: None,
+        ..part(4)
+    };
+    store
+        .record_parts(&upload.id, writer(1), &[unproven], times())
+        .await
+        .unwrap();
+    let other = |number| Claim {
+        number,
+        md5: Some(Md5::of(b"other")),
+    };
+    let said = [other(1), claim(2), bare_claim(3), other(4), other(5)];
+    let answer = note(store, &upload, &said).await;
+    assert_eq!(answer.parts.len(), 4);
+    let noted: Claims = said.into_iter().skip(1).collect();
+    assert_eq!(get(store, &upload.id).await.claims, noted);
 }
 
 pub(crate) async fn somebody_else_claims_nothing(store: &dyn StateStore) {

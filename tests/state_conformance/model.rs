@@ -110,8 +110,11 @@ impl Model {
         let planned = 1..=record.part_count().unwrap_or(0);
         let mut numbers = claims.iter().map(|claim| claim.number);
         if record.phase == Phase::Open && numbers.all(|number| planned.contains(&number)) {
-            for claim in claims {
-                record.claims.insert(*claim);
+            let claims: Claims = claims.iter().copied().collect();
+            for claim in claims.iter() {
+                if !record.parts.contradict(&claim) {
+                    record.claims.insert(claim);
+                }
             }
             (record.updated_at, record.expires_at) = (times.now, times.expires_at);
         }

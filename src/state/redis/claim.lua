@@ -1,4 +1,5 @@
--- Notes what a client says of parts of its owner's open upload, if the plan has them all: all claims or none.
+-- Notes what a client says of parts of its owner's open upload, if the plan has them all: all claims or none, but for
+-- those that say another MD5 than the recorded part has.
 -- KEYS  1 record  2 fingerprints of the tag
 -- ARGV  1 owner  2 lowest number  3 highest number  4 updated_at  5 expires_at  6 time the record is removed (ms)
 --       7… part number, MD5 or ""…
@@ -12,6 +13,20 @@ if owner ~= ARGV[1] then
 end
 -- Lua's stack has room for less than 8,000 values of one command.
 local CHUNK = 4000
+local parts, recorded = {'part:' .. committed}, {}
+for index = 7, #ARGV, 2 do
+  parts[#parts + 1] = 'part:' .. ARGV[index]
+end
+for first = 1, #parts, CHUNK do
+  local values = redis.call('HMGET', KEYS[1], unpack(parts, first, math.min(first + CHUNK - 1, #parts)))
+  for index, value in ipairs(values) do
+    recorded[first + index - 1] = value
+  end
+end
+local function is_contradicted(part, md5)
+  return md5 ~= '' and part and string.find(part, '"md5":"', 1, true)
+    and not string.find(part, '"md5":"' .. md5 .. '"', 1, true)
+end
 if phase == 'open' and tonumber(ARGV[2]) >= 1 and tonumber(ARGV[3]) <= tonumber(last_part) then
   header[5], header[6] = ARGV[4], ARGV[5]
   local noted = {'updated_at', ARGV[4], 'expires_at', ARGV[5]}
@@ -19,7 +34,7 @@ if phase == 'open' and tonumber(ARGV[2]) >= 1 and tonumber(ARGV[3]) <= tonumber(
     local field, md5 = 'claim:' .. ARGV[index], ARGV[index + 1]
     if md5 == '' then
       redis.call('HSETNX', KEYS[1], field, md5)
-    else
+    elseif not is_contradicted(recorded[(index - 3) / 2], md5) then
       noted[#noted + 1] = field
       noted[#noted + 1] = md5
     end
@@ -42,14 +57,7 @@ end
 for index, name in ipairs(names) do
   add(name, header[index])
 end
-local parts = {'part:' .. committed}
-for index = 7, #ARGV, 2 do
-  parts[#parts + 1] = 'part:' .. ARGV[index]
-end
-for first = 1, #parts, CHUNK do
-  local values = redis.call('HMGET', KEYS[1], unpack(parts, first, math.min(first + CHUNK - 1, #parts)))
-  for index, value in ipairs(values) do
-    add(parts[first + index - 1], value)
-  end
+for index, part in ipairs(parts) do
+  add(part, recorded[index])
 end
 return answer
