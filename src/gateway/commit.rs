@@ -318,7 +318,8 @@ pub(super) fn missing(upload: &Upload, file_size: u64, is_there: impl Fn(u32) ->
     const NAMED: usize = 100;
     let missing: Vec<String> = (1..)
         .map_while(|number| upload.span(number).map(|span| (number, span)))
-        .take_while(|(_, span)| span.offset < file_size)
+        // An empty file has one part, too.
+        .take_while(|(number, span)| *number == 1 || span.offset < file_size)
         .filter(|(number, _)| !is_there(*number))
         .take(NAMED)
         .map(|(number, _)| number.to_string())

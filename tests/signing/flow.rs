@@ -19,6 +19,7 @@ for_each_store!(
     an_interrupted_upload_is_found_by_the_same_create,
     a_completed_upload_is_not_found_again,
     a_finish_before_all_parts_names_what_is_missing,
+    of_an_empty_file_the_one_part_is_missing,
     an_object_that_nobody_reported_is_found,
 );
 
@@ -128,6 +129,17 @@ async fn a_completed_upload_is_not_found_again(stores: Stores) {
     client.complete(&first.upload_id).await.unwrap();
     let second = client.create(file("a.bin", &sent)).await.unwrap();
     assert_ne!(second.upload_id, first.upload_id);
+}
+
+async fn of_an_empty_file_the_one_part_is_missing(stores: Stores) {
+    use tonic_types::StatusExt;
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let step = client.create(file("empty.bin", b"")).await.unwrap();
+    let refused = client.complete(&step.upload_id).await.unwrap_err();
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!(info.reason, "INCOMPLETE");
+    assert_eq!(info.metadata["missing_parts"], "1");
 }
 
 async fn a_finish_before_all_parts_names_what_is_missing(stores: Stores) {
