@@ -219,8 +219,6 @@ pub enum Event {
     Refused,
     /// Its owner, or the sweeper, gave it up.
     Abandoned,
-    /// Nothing of it is in the store, and nothing can come any more.
-    Swept,
 }
 
 /// What an event did.
@@ -308,11 +306,6 @@ impl Upload {
                 Phase::Aborted
             }
             (Phase::Aborted, Event::Refused | Event::Abandoned) => return Ok(Applied::Same),
-            (Phase::Aborted, Event::Swept) if self.swept => return Ok(Applied::Same),
-            (Phase::Aborted, Event::Swept) => {
-                self.swept = true;
-                Phase::Aborted
-            }
             (
                 Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
                 Event::SessionStarted { .. }
@@ -323,8 +316,7 @@ impl Upload {
                 | Event::CommitReopened
                 | Event::Committed { .. }
                 | Event::Refused
-                | Event::Abandoned
-                | Event::Swept,
+                | Event::Abandoned,
             ) => return Err(Rejected(self.phase)),
         };
         self.phase = next;

@@ -292,8 +292,9 @@ impl<'a> Pass<'a> {
     /// Discards once more what clients may have sent after the upload was given up: their signatures went on for a while.
     async fn clear(&mut self, mut upload: Upload) -> Result<()> {
         let gateway = self.gateway;
-        if !self.sweep.dry_run && upload.apply(Event::Swept).is_ok() {
+        if !self.sweep.dry_run {
             gateway.discard(&upload).await?;
+            upload.swept = true;
             // Nobody else changes it, but for a sweeper that has done the same.
             let update = || gateway.state.update(&upload);
             gateway.patience.hold(update).await?;
