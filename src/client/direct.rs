@@ -308,7 +308,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
 fn is_lost(failure: &ClientError) -> bool {
     let is_lost = matches!(
         failure.reason(),
-        "SESSION_LOST" | "SESSION_IN_USE" | "INCOMPLETE" | "WRONG_PHASE"
+        "SESSION_LOST" | "SESSION_NOT_STARTED" | "SESSION_IN_USE" | "INCOMPLETE" | "WRONG_PHASE"
     );
     is_lost || failure.store_status() == Some(404)
 }

@@ -242,14 +242,17 @@ pub(super) fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bo
     }
 }
 
-/// Whether an object is made of the recorded blocks, and of the client's own where none was recorded, all with the
-/// planned sizes.
+/// Whether an object is made of blocks with the planned sizes that may be the upload's: the recorded ones, and the client's
+/// own where none was recorded. Another stream's block is one that was recorded once: only gateways know its name, and the
+/// state store may have lost what a gateway has committed.
 fn blocks_fit(upload: &Upload, blocks: &[StoredPart]) -> bool {
     let fits = |number: u32, block: &StoredPart| {
         let size = upload.span(number).map(|span| span.size);
+        let is_numbered = block.number == Some(number);
         let is_known = match upload.parts.get(number) {
-            Some(part) => block.receipt == part.receipt,
-            None => block.writer.is_none() && block.number == Some(number),
+            Some(part) if block.receipt == part.receipt => true,
+            Some(_) => is_numbered && block.writer.is_some() && upload.claims.is_empty(),
+            None => is_numbered,
         };
         is_known && size == Some(block.size)
     };

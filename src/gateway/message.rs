@@ -81,7 +81,7 @@ pub struct Finish {
 /// Who is told how a stream goes on. Never waited for.
 #[derive(Debug)]
 pub struct Observer {
-    /// Gets the upload as it was opened.
+    /// Gets the upload as it was opened; where its receiver has gone before, the upload is not opened.
     pub opened: oneshot::Sender<Upload>,
     /// Gets the latest counts.
     pub counts: watch::Sender<Counts>,

@@ -75,7 +75,7 @@ impl Gateway {
         self: Arc<Self>,
         caller: &Caller,
         messages: &mut S,
-        observer: Observer,
+        mut observer: Observer,
     ) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
@@ -96,7 +96,11 @@ impl Gateway {
         };
         let promised = open.promised_md5();
         let snapshot = self.snapshot(caller, &open)?;
-        let opened = self.open(caller, open, snapshot.as_ref()).await?;
+        let opened = tokio::select! {
+            opened = self.open(caller, open, snapshot.as_ref()) => opened?,
+            // It may be back with another stream by now, which this one must not end.
+            () = observer.opened.closed() => return Err(abandoned()),
+        };
         let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
         let mut trail = Trail::new(upload.residence);
@@ -139,6 +143,12 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Nobody is there to be told.
+fn abandoned() -> Error {
+    let message = "the caller went away before its upload was open";
+    Error::new(Kind::Cancelled, Reason::ClientGone, message)
 }
 
 pub(super) async fn next_before<S>(messages: &mut S, deadline: Instant) -> Result<Option<Message>>

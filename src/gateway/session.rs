@@ -47,7 +47,7 @@ impl Gateway {
     }
 
     /// Records the session that a client has begun. On Azure, which has none, any name is fine and the first is kept; on
-    /// S3 another one takes the place of one that holds no parts.
+    /// S3 another one takes the place of one that holds no parts; what a stream left there unrecorded is none.
     ///
     /// # Errors
     /// `InvalidArgument` for what can be no name; `FailedPrecondition`, `SessionInUse`, when the store has parts under
@@ -128,10 +128,8 @@ impl Gateway {
         })?;
         let old = upload.clone();
         let storage = self.storages.get(&old.storage_id)?;
-        let listed = self
-            .patience
-            .hold(|| async { storage.store.list_parts(&store_session(&old)).await });
-        if !old.parts.is_empty() || listed.await?.is_some_and(|parts| !parts.is_empty()) {
+        let held = self.held_parts(&storage, &old).await?;
+        if !old.parts.is_empty() || held.is_some_and(|held| !held.is_empty()) {
             return Err(session_in_use());
         }
         let replaced = Event::SessionReplaced {

@@ -4,20 +4,24 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use upload_gateway::{
     blobs::{NewPart, Session},
+    proto::v1::Phase,
     serve::connect,
     upload::{Md5, WriterTag},
 };
 
 use super::{
+    client::Client,
     common::{bytes, chunk, reason},
     for_each_store,
     sender::{self, Deployment, Kept, PART, assert_whole, file},
+    stores::read,
 };
 
 for_each_store!(
     parts_that_an_older_record_lacks_are_recorded_again,
     a_record_from_before_its_session_is_healed,
     a_record_ahead_of_the_token_stays_as_it_is,
+    an_object_is_the_uploads_though_its_record_has_forgotten_parts,
 );
 
 async fn parts_that_an_older_record_lacks_are_recorded_again(deployment: Deployment) {
@@ -69,6 +73,22 @@ async fn a_record_ahead_of_the_token_stays_as_it_is(deployment: Deployment) {
     assert_eq!(kept.committed_size, 2 * PART);
     let upload = kept.complete(stream, &data).await;
     assert_whole(&gateway, upload, &data).await;
+}
+
+async fn an_object_is_the_uploads_though_its_record_has_forgotten_parts(deployment: Deployment) {
+    let gateway = deployment.gateway().await;
+    let data = bytes(3 * PART + 9);
+    let (mut kept, stream) = Kept::begin(&gateway, file(Some(data.len())), &data, 1).await;
+    drop(stream);
+    let older = deployment.dump();
+    let stream = kept.open(&gateway).await.unwrap();
+    let upload = kept.complete(stream, &data).await;
+    assert_whole(&gateway, upload, &data).await;
+    deployment.restore(&older);
+    let mut client = Client::of(&gateway).await;
+    let found = client.complete(&kept.upload_id).await.unwrap();
+    assert_eq!(found.phase(), Phase::Complete);
+    assert!(read(&gateway, &found).await == data);
 }
 
 #[tokio::test]

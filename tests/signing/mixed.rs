@@ -27,6 +27,7 @@ for_each_store!(
     other_bytes_of_a_streamed_part_are_not_signed,
     another_session_is_refused_without_a_stop_to_the_stream,
     what_a_stream_left_behind_is_not_taken_for_a_clients_part,
+    a_session_with_no_more_than_what_a_stream_left_behind_is_replaced,
 );
 
 async fn signed_parts_are_followed_by_a_stream(stores: Stores) {
@@ -237,6 +238,39 @@ async fn what_a_stream_left_behind_is_not_taken_for_a_clients_part(stores: Store
     stream.send_in_chunks(PART, &sent[PART..], 1 << 20).await;
     stream.send(finish()).await;
     let upload = stream.end().await.unwrap();
+    assert!(read(&gateway, &upload).await == sent);
+}
+
+async fn a_session_with_no_more_than_what_a_stream_left_behind_is_replaced(stores: Stores) {
+    if !stores.has_sessions {
+        return;
+    }
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let sent = bytes(2 * PART + 9);
+    let described = file("film.mp4", &sent);
+    let step = client.create(described.clone()).await.unwrap();
+    let id = step.upload_id.clone();
+    let session = client.begin(&step).await;
+    let left = NewPart {
+        number: 1,
+        writer: WriterTag::random(),
+        md5: Md5::of(part_of(&sent, 1)),
+        body: part_of(&sent, 1).to_vec().into(),
+    };
+    let session = Session {
+        key: &key(&gateway, &id, "film.mp4"),
+        id: &session,
+    };
+    put_unrecorded(&gateway, &session, left).await;
+
+    // As the same create says, and not that the store has parts already.
+    let step = client.create(described).await.unwrap();
+    client.begin(&step).await;
+    for part in 1..=3 {
+        client.put_part(&id, part, &sent).await;
+    }
+    let upload = client.finish(&id).await;
     assert!(read(&gateway, &upload).await == sent);
 }
 
