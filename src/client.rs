@@ -7,6 +7,7 @@
 mod attempt;
 mod direct;
 mod error;
+mod rival;
 mod source;
 
 use std::{fmt, mem, time::Duration};
@@ -17,7 +18,7 @@ use tonic::{
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
 
-use self::{attempt::Attempt, source::Feed};
+use self::{attempt::Attempt, rival::Rival, source::Feed};
 pub use self::{
     error::{ClientError, Refusal, StoreRefusal},
     source::{ReadSeek, Source},
@@ -115,8 +116,8 @@ struct Known {
     resumed_from: u64,
     /// The gateway keeps no digest of the whole file.
     lacks_digest: bool,
-    /// An earlier try has failed, whose stream a gateway may still take for being at work.
-    was_tried: bool,
+    /// Who else may be at work on it.
+    rival: Rival,
 }
 
 /// Waits between tries, and when to stop.
@@ -196,9 +197,9 @@ impl Client {
             // Parts that went straight to the store have broken the chain of the digest, which only finish is told.
             let finishes_without = failure.reason() == "DIGEST_UNKNOWN"
                 && !mem::replace(&mut known.lacks_digest, true);
-            // Its own stream, whose end no gateway has seen yet.
-            let is_own = failure.reason() == "WRITER_ACTIVE" && known.was_tried;
-            if !finishes_without && !is_own && !failure.is_resumable() {
+            let failure = known.rival.tell_apart(failure)?;
+            let may_be_own = matches!(failure.reason(), "TAKEN_OVER" | "WRITER_ACTIVE");
+            if !finishes_without && !may_be_own && !failure.is_resumable() {
                 return Err(failure);
             }
             known.learn(&failure);
@@ -206,7 +207,9 @@ impl Client {
                 // That is the source's doing, which may take its time.
                 back_off = BackOff::new(options.patience);
             }
-            let Some(delay) = back_off.next(known.committed_size, failure.retry_delay()) else {
+            // Its own stream ends sooner than it would be taken for dead.
+            let asked = failure.retry_delay().filter(|_| !may_be_own);
+            let Some(delay) = back_off.next(known.committed_size, asked) else {
                 return Err(ClientError::GaveUp {
                     upload_id: known.upload_id,
                     patience: options.patience,
@@ -343,7 +346,6 @@ impl Known {
     /// Errors name the upload once there is one; so a first answer that was lost does not make a second upload. A resume
     /// token that is refused, its key being gone, is not sent again.
     fn learn(&mut self, failure: &ClientError) {
-        self.was_tried = true;
         if failure.reason() == "INVALID_TOKEN" {
             self.resume_token.clear();
         }

@@ -12,7 +12,11 @@ use common::{
     Conversation, Forwarder, RedisBackend, S3Backend, Server, TestGateway, bytes, chunk, finish,
     gateway_process, message, open, open_known, reason,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::{AsyncWriteExt, duplex},
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use upload_gateway::{
@@ -77,6 +81,13 @@ async fn begin(gateway: &TestGateway, size: Option<usize>) -> (Conversation, Str
     stream.send(open("a.bin", size)).await;
     let upload_id = stream.next().await.unwrap().upload_id;
     (stream, upload_id)
+}
+
+fn file() -> FileMetadata {
+    FileMetadata {
+        file_name: "a.bin".into(),
+        ..FileMetadata::default()
+    }
 }
 
 /// A stream on a known upload.
@@ -331,10 +342,7 @@ async fn a_client_that_ends_nobody_waits_for_its_own_stream_of_a_dead_gateway() 
     let gateways = [&dead, &alive].map(Server::address);
     let gateways = Forwarder::start(gateways).await;
     let client = Client::connect(&format!("http://{}", gateways.address)).unwrap();
-    let target = Target::File(FileMetadata {
-        file_name: "a.bin".into(),
-        ..FileMetadata::default()
-    });
+    let target = Target::File(file());
     let options = UploadOptions {
         takeover: Takeover::Forbid,
         ..UploadOptions::default()
@@ -350,6 +358,46 @@ async fn a_client_that_ends_nobody_waits_for_its_own_stream_of_a_dead_gateway() 
     let uploaded = client.upload(source, target, &options, on_event).await;
     assert_eq!(uploaded.unwrap().upload.phase(), Phase::Complete);
     assert!(causes.contains("[WRITER_ACTIVE]"), "{causes}");
+}
+
+/// A try that broke may reach a gateway late, and take over from the one that followed it.
+#[tokio::test]
+async fn a_client_is_not_stopped_by_a_stream_of_its_own() {
+    let Some(pair) = Pair::start().await else {
+        return;
+    };
+    let Pair { here, there, .. } = pair;
+    let gateways = [&here, &there].map(|gateway| gateway.grpc.replace("http://", ""));
+    let gateways = Forwarder::start(gateways.map(|address| address.parse().unwrap())).await;
+    let client = Client::connect(&format!("http://{}", gateways.address)).unwrap();
+    let (mut input, source) = duplex(PART);
+    let (told, mut events) = mpsc::unbounded_channel();
+    let on_event = |event: Event<'_>| match event {
+        Event::Opened(upload) => drop(told.send(upload.upload_id.clone())),
+        Event::Retrying { cause, .. } => drop(told.send(cause.to_string())),
+        Event::Progress(_) => {}
+    };
+    let options = UploadOptions::default();
+    let sending = client.upload(
+        Source::pipe(source),
+        Target::File(file()),
+        &options,
+        on_event,
+    );
+    let interfering = async {
+        let upload_id = events.recv().await.unwrap();
+        here.stop().await;
+        assert!(events.recv().await.unwrap().contains("[DRAINING]"));
+        assert_eq!(events.recv().await.unwrap(), upload_id);
+        let late = take_over(&there, &upload_id).await;
+        assert!(events.recv().await.unwrap().contains("[TAKEN_OVER]"));
+        assert!(events.recv().await.unwrap().contains("[WRITER_ACTIVE]"));
+        late.end().await.unwrap_err();
+        input.write_all(&bytes(100)).await.unwrap();
+        drop(input);
+    };
+    let (uploaded, ()) = tokio::join!(sending, interfering);
+    assert_eq!(uploaded.unwrap().upload.phase(), Phase::Complete);
 }
 
 /// Nothing of it can be recorded, but its stream is alive.

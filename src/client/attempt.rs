@@ -51,6 +51,7 @@ impl Attempt<'_> {
         let mut answers = call.await?.into_inner();
         let first = answers.message().await?.ok_or_else(Refusal::ended_early)?;
         known.update(&first);
+        known.rival.is_gone();
         let Some(upload) = first.upload else {
             return Err(ClientError::protocol("the first message has no upload"));
         };
@@ -83,7 +84,7 @@ impl Attempt<'_> {
         Open {
             target: Some(target),
             resume_token: known.resume_token.clone(),
-            takeover: self.options.takeover.into(),
+            takeover: known.rival.takeover(self.options.takeover).into(),
             ..Open::default()
         }
     }

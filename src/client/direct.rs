@@ -127,7 +127,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             // Somebody with the same file may have finished it, or given it up.
             if let Some(upload_id) = self.tally.upload_id() {
                 match self.complete(&upload_id).await {
-                    Err(missing) if missing.reason() == "INCOMPLETE" => {}
+                    Err(missing) if is_lost(&missing) => {}
                     done => return done,
                 }
             }
@@ -304,7 +304,8 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     }
 }
 
-/// Whether the session, parts of it or the upload itself are gone, so that the same create tells how to go on.
+/// Whether the session, parts of it or the upload itself are gone, so that the same create tells how to go on, if need be
+/// from the beginning.
 fn is_lost(failure: &ClientError) -> bool {
     let is_lost = matches!(
         failure.reason(),

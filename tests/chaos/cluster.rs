@@ -139,6 +139,12 @@ impl Cluster {
         self.has_lost_state.load(Ordering::Relaxed)
     }
 
+    /// Whether Redis may have lost what it was to remember of an upload that is due, and kept the upload: the servers of a
+    /// Cluster are not flushed in one moment. Such a record ends with its time in Redis.
+    pub(crate) fn may_forget_what_is_due(&self) -> bool {
+        self.topology == Topology::Cluster && self.has_lost_state()
+    }
+
     /// What happened to gateways beside what was done to them.
     pub(crate) fn incidents(&self) -> Vec<(usize, Incident)> {
         self.incidents.lock().unwrap().clone()

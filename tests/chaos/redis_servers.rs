@@ -143,8 +143,9 @@ fn join(set: &mut RedisSentinels) {
     let at_once = ["SET", "repl-diskless-sync-delay", "0"];
     let _: redis::RedisResult<()> =
         common::try_query(&url(set.primary.port()), redis::cmd("CONFIG").arg(&at_once));
-    follow(&set.replica, set.primary.port());
     let is_joined = || {
+        // Again each time: a Sentinel that has been asleep may have other plans for a moment.
+        follow(&set.replica, set.primary.port());
         let state: redis::RedisResult<String> = common::try_query(
             &url(set.replica.port()),
             redis::cmd("INFO").arg("replication"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{FutureExt, stream};
+use futures::{FutureExt, Stream, stream};
 use tokio::sync::{oneshot, watch};
 use upload_gateway::{
     error::{Reason, Result},
@@ -21,6 +21,7 @@ use super::{
 for_each_store!(
     a_stream_whose_object_others_complete_first_ends_well,
     a_stream_whose_upload_is_given_up_meanwhile_is_told_so,
+    a_caller_that_has_gone_takes_nothing_over,
 );
 
 const SIZE: usize = 1000;
@@ -44,8 +45,8 @@ async fn small_upload<F: Future<Output = ()> + Send + 'static>(
     (id, gateway.await)
 }
 
-/// Sends the whole file in one stream.
-async fn send(gateway: Arc<Gateway>, id: &UploadId) -> Result<Upload> {
+/// The whole file in one stream.
+fn messages(id: &UploadId) -> impl Stream<Item = Result<Message>> + Unpin + Send {
     let messages = [
         Message::Open(Open {
             target: Target::Upload(id.clone()),
@@ -63,12 +64,15 @@ async fn send(gateway: Arc<Gateway>, id: &UploadId) -> Result<Upload> {
             file_id: None,
         }),
     ];
+    stream::iter(messages.map(Ok))
+}
+
+async fn send(gateway: Arc<Gateway>, id: &UploadId) -> Result<Upload> {
     let (opened, _opened) = oneshot::channel();
     let (counts, _counts) = watch::channel(Counts::default());
-    let mut messages = stream::iter(messages.map(Ok));
     let observer = Observer { opened, counts };
     gateway
-        .receive(&Caller::default(), &mut messages, observer)
+        .receive(&Caller::default(), &mut messages(id), observer)
         .await
 }
 
@@ -94,4 +98,20 @@ async fn a_stream_whose_upload_is_given_up_meanwhile_is_told_so(world: World) {
     let upload = world.get(&id).await;
     let left = world.store().head(&upload.object_key).await.unwrap();
     assert_eq!((upload.phase, left), (Phase::Aborted, None));
+}
+
+async fn a_caller_that_has_gone_takes_nothing_over(world: World) {
+    let gateway = world.gateway().await;
+    let step = gateway
+        .create_signed(&Caller::default(), file(SIZE), "")
+        .await;
+    let id = step.unwrap().upload_id;
+    let before = world.get(&id).await;
+    let (opened, counts) = (oneshot::channel().0, watch::channel(Counts::default()).0);
+    let observer = Observer { opened, counts };
+    let ended = gateway
+        .receive(&Caller::default(), &mut messages(&id), observer)
+        .await;
+    assert_eq!(ended.unwrap_err().reason(), Reason::ClientGone);
+    assert_eq!(world.get(&id).await, before);
 }
