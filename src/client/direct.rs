@@ -127,7 +127,8 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             // Somebody with the same file may have finished it, or given it up.
             if let Some(upload_id) = self.tally.upload_id() {
                 match self.complete(&upload_id).await {
-                    Err(missing) if is_lost(&missing) => {}
+                    Err(missing)
+                        if matches!(missing.reason(), "INCOMPLETE" | "UPLOAD_NOT_FOUND") => {}
                     done => return done,
                 }
             }
