@@ -3,18 +3,15 @@
 //! As text about 900 bytes, whatever the number of parts: those are identified by a [`Trail`], which grows with each part
 //! at a constant cost.
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+mod trail;
 
+use serde::{Deserialize, Serialize};
+
+pub use self::trail::Trail;
 use super::{
     Claims, DigestState, FileMetadata, Fingerprint, Md5, Owner, Part, Parts, Phase, Plan,
     Residence, Timestamp, Upload, UploadId, WriterTag,
 };
-
-/// The most runs of writers that one trail holds, 4 kB of them: after so many takeovers that each committed something a
-/// trail ends, and the parts behind it cannot be rebuilt.
-const MAX_RUNS: usize = 256;
 
 /// A record's committed prefix at one moment. Its fields are those of [`Upload`]; as text they have one letter each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,14 +61,6 @@ pub struct Snapshot {
     digest: Option<DigestState>,
 }
 
-/// What identifies the parts of a committed prefix in the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trail {
-    parts: u32,
-    size: u64,
-    mark: Mark,
-}
-
 /// A part as a store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed<'a> {
@@ -83,29 +72,12 @@ pub struct Listed<'a> {
     pub md5: Option<Md5>,
 }
 
-/// How the parts are told from others of their numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Mark {
-    /// A hash over their receipts, where the store keeps one part a number (S3), and whether every receipt reads as its
-    /// part's MD5.
-    Chain(ChainHash, bool),
-    /// Who put them, where their names tell (Azure): runs of a writer's bits, 0 for a client's own parts, and how many
-    /// parts in a row it put.
-    Writers(Vec<(u32, u32)>),
-}
-
-/// SHA-256 over the hash before and a part's number, size and receipt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-struct ChainHash([u8; 32]);
-
 // === impl Snapshot ===
 
 impl Snapshot {
     /// The snapshot of `upload`, as far as `trail` goes.
     pub fn of(upload: &Upload, trail: &Trail) -> Self {
-        let last = upload.parts.get(trail.parts);
+        let last = upload.parts.get(trail.parts());
         Self {
             id: upload.id.clone(),
             version: upload.version,
@@ -156,7 +128,7 @@ impl Snapshot {
 
     /// The end of the prefix in bytes.
     pub fn size(&self) -> u64 {
-        self.trail.size
+        self.trail.size()
     }
 
     /// The MD5 of the first [`Snapshot::size`] bytes of the file, where it is known.
@@ -171,17 +143,12 @@ impl Snapshot {
         find: impl Fn(u32, Option<WriterTag>) -> Option<Listed<'a>>,
     ) -> Vec<Part> {
         let writers = self.trail.writers();
-        let found = (1..=self.trail.parts).zip(writers);
+        let found = (1..=self.trail.parts()).zip(writers);
         let found = found.map_while(|(number, writer)| self.part(number, find(number, writer)?));
         let mut parts: Vec<Part> = found.collect();
-        let is_whole = parts.len() == self.trail.parts as usize;
-        let is_kept = match &self.trail.mark {
-            Mark::Chain(hash, _) => {
-                let chained = parts.iter().fold(ChainHash::default(), ChainHash::next);
-                is_whole && chained == *hash
-            }
-            Mark::Writers(_) => is_whole || self.digest.is_none(),
-        };
+        let is_whole = parts.len() == self.trail.parts() as usize;
+        // Half a whole-file digest is none.
+        let is_kept = (is_whole || self.digest.is_none()) && self.trail.may_be_of(&parts);
         if !is_kept {
             return Vec::new();
         }
@@ -194,109 +161,15 @@ impl Snapshot {
     /// What is listed under a number, if it has the planned size.
     fn part(&self, number: u32, listed: Listed<'_>) -> Option<Part> {
         let span = self.plan.span(number)?;
-        let size = span.size.min(self.trail.size.checked_sub(span.offset)?);
-        let is_md5 = !matches!(self.trail.mark, Mark::Chain(_, false));
+        let size = span.size.min(self.trail.size().checked_sub(span.offset)?);
         (listed.size == size).then(|| Part {
             number,
             offset: span.offset,
             size,
-            md5: listed.md5.filter(|_| is_md5),
+            md5: listed.md5.filter(|_| self.trail.has_md5s()),
             receipt: listed.receipt.to_owned(),
             digest: None,
         })
-    }
-}
-
-// === impl Trail ===
-
-impl Trail {
-    /// The trail of no parts.
-    pub fn new(residence: Residence) -> Self {
-        Self {
-            parts: 0,
-            size: 0,
-            mark: match residence {
-                Residence::AmazonS3 => Mark::Chain(ChainHash::default(), true),
-                Residence::AzureStorage => Mark::Writers(Vec::new()),
-            },
-        }
-    }
-
-    /// How many parts it identifies.
-    pub fn parts(&self) -> u32 {
-        self.parts
-    }
-
-    /// Goes on to the last of the committed parts; `writer_of` tells who put the part of a receipt, where that tells.
-    pub fn follow(&mut self, parts: &Parts, writer_of: impl Fn(&str) -> Option<WriterTag>) {
-        for number in self.parts + 1..=parts.committed() {
-            let added = parts
-                .get(number)
-                .is_some_and(|part| self.add(part, writer_of(&part.receipt)));
-            if !added {
-                return;
-            }
-        }
-    }
-
-    fn add(&mut self, part: &Part, writer: Option<WriterTag>) -> bool {
-        match &mut self.mark {
-            Mark::Chain(hash, is_md5) => {
-                *hash = hash.next(part);
-                *is_md5 &= part.md5.is_some_and(|md5| md5.to_hex() == part.receipt);
-            }
-            Mark::Writers(runs) => {
-                let bits = writer.map_or(0, WriterTag::bits);
-                let is_full = runs.len() == MAX_RUNS;
-                match runs.last_mut() {
-                    Some((last, count)) if *last == bits => *count += 1,
-                    _ if is_full => return false,
-                    _ => runs.push((bits, 1)),
-                }
-            }
-        }
-        self.parts = part.number;
-        self.size = part.offset + part.size;
-        true
-    }
-
-    /// The writers of the parts in a row, without an end where parts have none.
-    fn writers(&self) -> Box<dyn Iterator<Item = Option<WriterTag>> + '_> {
-        match &self.mark {
-            Mark::Chain(..) => Box::new(std::iter::repeat(None)),
-            Mark::Writers(runs) => Box::new(runs.iter().flat_map(|&(bits, count)| {
-                std::iter::repeat_n(WriterTag::from_bits(bits), count as usize)
-            })),
-        }
-    }
-}
-
-// === impl ChainHash ===
-
-impl ChainHash {
-    fn next(self, part: &Part) -> Self {
-        let hash = Sha256::new()
-            .chain_update(self.0)
-            .chain_update(part.number.to_be_bytes())
-            .chain_update(part.size.to_be_bytes())
-            .chain_update(&part.receipt);
-        Self(hash.finalize().into())
-    }
-}
-
-impl From<ChainHash> for String {
-    fn from(hash: ChainHash) -> Self {
-        STANDARD_NO_PAD.encode(hash.0)
-    }
-}
-
-impl TryFrom<String> for ChainHash {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let bytes = STANDARD_NO_PAD.decode(text).ok();
-        let hash = bytes.and_then(|bytes| bytes.try_into().ok());
-        hash.map(Self).ok_or("not a hash of 32 bytes")
     }
 }
 

@@ -1,0 +1,150 @@
+//! What tells the parts of a committed prefix from others that the store may list under their numbers.
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::upload::{Part, Parts, Residence, WriterTag};
+
+/// The most runs of writers that one trail holds, 4 kB of them: after so many takeovers that each committed something a
+/// trail ends, and the parts behind it cannot be rebuilt.
+const MAX_RUNS: usize = 256;
+
+/// What identifies the parts of a committed prefix in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trail {
+    parts: u32,
+    size: u64,
+    mark: Mark,
+}
+
+/// How the parts are told from others of their numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mark {
+    /// A hash over their receipts, where the store keeps one part a number (S3), and whether every receipt reads as its
+    /// part's MD5.
+    Chain(ChainHash, bool),
+    /// Who put them, where their names tell (Azure): runs of a writer's bits, 0 for a client's own parts, and how many
+    /// parts in a row it put.
+    Writers(Vec<(u32, u32)>),
+}
+
+/// SHA-256 over the hash before and a part's number, size and receipt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+struct ChainHash([u8; 32]);
+
+// === impl Trail ===
+
+impl Trail {
+    /// The trail of no parts.
+    pub fn new(residence: Residence) -> Self {
+        Self {
+            parts: 0,
+            size: 0,
+            mark: match residence {
+                Residence::AmazonS3 => Mark::Chain(ChainHash::default(), true),
+                Residence::AzureStorage => Mark::Writers(Vec::new()),
+            },
+        }
+    }
+
+    /// How many parts it identifies.
+    pub fn parts(&self) -> u32 {
+        self.parts
+    }
+
+    /// The end of the prefix in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether what the store lists as its parts' MD5s may be taken for them.
+    pub(super) fn has_md5s(&self) -> bool {
+        !matches!(self.mark, Mark::Chain(_, false))
+    }
+
+    /// Whether `parts` are its own: a chain knows them only when all are there, while a writer's parts stand alone.
+    pub(super) fn may_be_of(&self, parts: &[Part]) -> bool {
+        match &self.mark {
+            Mark::Chain(hash, _) => {
+                let chained = parts.iter().fold(ChainHash::default(), ChainHash::next);
+                parts.len() == self.parts as usize && chained == *hash
+            }
+            Mark::Writers(_) => true,
+        }
+    }
+
+    /// Goes on to the last of the committed parts; `writer_of` tells who put the part of a receipt, where that tells.
+    pub fn follow(&mut self, parts: &Parts, writer_of: impl Fn(&str) -> Option<WriterTag>) {
+        for number in self.parts + 1..=parts.committed() {
+            let added = parts
+                .get(number)
+                .is_some_and(|part| self.add(part, writer_of(&part.receipt)));
+            if !added {
+                return;
+            }
+        }
+    }
+
+    fn add(&mut self, part: &Part, writer: Option<WriterTag>) -> bool {
+        match &mut self.mark {
+            Mark::Chain(hash, is_md5) => {
+                *hash = hash.next(part);
+                *is_md5 &= part.md5.is_some_and(|md5| md5.to_hex() == part.receipt);
+            }
+            Mark::Writers(runs) => {
+                let bits = writer.map_or(0, WriterTag::bits);
+                let is_full = runs.len() == MAX_RUNS;
+                match runs.last_mut() {
+                    Some((last, count)) if *last == bits => *count += 1,
+                    _ if is_full => return false,
+                    _ => runs.push((bits, 1)),
+                }
+            }
+        }
+        self.parts = part.number;
+        self.size = part.offset + part.size;
+        true
+    }
+
+    /// The writers of the parts in a row, without an end where parts have none.
+    pub(super) fn writers(&self) -> Box<dyn Iterator<Item = Option<WriterTag>> + '_> {
+        match &self.mark {
+            Mark::Chain(..) => Box::new(std::iter::repeat(None)),
+            Mark::Writers(runs) => Box::new(runs.iter().flat_map(|&(bits, count)| {
+                std::iter::repeat_n(WriterTag::from_bits(bits), count as usize)
+            })),
+        }
+    }
+}
+
+// === impl ChainHash ===
+
+impl ChainHash {
+    fn next(self, part: &Part) -> Self {
+        let hash = Sha256::new()
+            .chain_update(self.0)
+            .chain_update(part.number.to_be_bytes())
+            .chain_update(part.size.to_be_bytes())
+            .chain_update(&part.receipt);
+        Self(hash.finalize().into())
+    }
+}
+
+impl From<ChainHash> for String {
+    fn from(hash: ChainHash) -> Self {
+        STANDARD_NO_PAD.encode(hash.0)
+    }
+}
+
+impl TryFrom<String> for ChainHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = STANDARD_NO_PAD.decode(text).ok();
+        let hash = bytes.and_then(|bytes| bytes.try_into().ok());
+        hash.map(Self).ok_or("not a hash of 32 bytes")
+    }
+}
