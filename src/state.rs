@@ -62,13 +62,15 @@ pub trait StateStore: Send + Sync + Debug {
     ) -> Result<PartRecord>;
 
     /// Notes what a client says of parts, if the upload is `owner`'s and OPEN and its plan has a part of every number
-    /// ([`Upload::part_count`]): all claims or none, in one round trip, whatever else is noted or recorded side by side;
-    /// but none that a recorded part [contradicts](crate::upload::Parts::contradict).
-    /// Then sets `updated_at` and `expires_at`; does not touch the version. A claim without an MD5 leaves the one that
-    /// was noted before.
+    /// ([`Upload::part_count`]), whatever else is noted or recorded side by side; but none that a recorded part
+    /// [contradicts](crate::upload::Parts::contradict). Then sets `updated_at` and `expires_at`; does not touch the version.
+    /// A claim without an MD5 leaves the one that was noted before.
+    ///
+    /// Up to 1,000 claims are one step in one round trip. More may be noted in several steps: each checks owner, phase and
+    /// plan anew, and where a later one is refused or its answer lost, the earlier ones stay noted.
     ///
     /// Returns the record as it now is, summed up: of its parts the last committed one and those of the claimed
-    /// numbers, of its claims none. `None` where there is no such record of `owner`'s.
+    /// numbers as each step found them, of its claims none. `None` where there is no such record of `owner`'s.
     async fn claim(
         &self,
         id: &UploadId,

@@ -15,8 +15,12 @@ mod listings;
 mod model;
 #[path = "state_conformance/redb_only.rs"]
 mod redb_only;
+#[path = "state_conformance/redis_notices.rs"]
+mod redis_notices;
 #[path = "state_conformance/redis_only.rs"]
 mod redis_only;
+#[path = "state_conformance/redis_outages.rs"]
+mod redis_outages;
 #[path = "state_conformance/replicas.rs"]
 mod replicas;
 #[path = "state_conformance/samples.rs"]

@@ -1,28 +1,33 @@
-//! What the Redis adapter promises besides: outages ridden out, one round trip per part, keys that end.
+//! What the Redis adapter promises besides: one round trip per part, keys that end, servers it refuses.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use redis::FromRedisValue;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use upload_gateway::{
-    error::{Error, Kind, Reason},
+    error::Kind,
     state::{
-        Creation, ListQuery, PartRecord, RECORD_GRACE_SECONDS, StateStore,
+        Creation, ListQuery, RECORD_GRACE_SECONDS, StateStore,
         redis::{ConnectError, Redis, RedisConfig, RedisMode},
     },
     upload::{Phase, Secret},
 };
 
-use super::{common, config, fresh_redis, samples::*, takeovers};
+use super::{common, config, fresh_redis, samples::*};
 
 /// How often to ask for what only other processes can bring about.
-const POLL: Duration = Duration::from_millis(10);
+pub(crate) const POLL: Duration = Duration::from_millis(10);
 
-async fn ask<T: FromRedisValue>(url: &str, command: &redis::Cmd) -> T {
+/// The answer to a command.
+pub(crate) async fn ask<T: FromRedisValue>(url: &str, command: &redis::Cmd) -> T {
     try_ask(url, command).await.unwrap()
 }
 
-async fn try_ask<T: FromRedisValue>(url: &str, command: &redis::Cmd) -> redis::RedisResult<T> {
+/// The answer to a command, or why there is none.
+pub(crate) async fn try_ask<T: FromRedisValue>(
+    url: &str,
+    command: &redis::Cmd,
+) -> redis::RedisResult<T> {
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     command.query_async(&mut connection).await
@@ -52,96 +57,6 @@ async fn ran_since(url: &str, before: &BTreeMap<String, u64>) -> (u64, Vec<Strin
     new.retain(|name, count| *count > 0 && name != "info" && !name.starts_with("client"));
     let scripts = new.remove("evalsha").unwrap_or_default();
     (scripts, new.into_keys().collect())
-}
-
-/// Repeats a call while it may succeed later, as the gateway does: the adapter itself does not.
-pub(crate) async fn hold<T, F>(mut call: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let patient = async {
-        loop {
-            match call().await {
-                Err(error) if error.is_retryable() => sleep(POLL).await,
-                answer => return answer.unwrap(),
-            }
-        }
-    };
-    timeout(Duration::from_secs(30), patient).await.unwrap()
-}
-
-/// Waits until so many have subscribed to takeovers.
-async fn subscribed(url: &str, wanted: u64) {
-    let channel = format!("{}takeovers", RedisConfig::default().key_prefix);
-    let numbers = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).to_owned();
-    while ask::<(String, u64)>(url, &numbers).await.1 != wanted {
-        sleep(POLL).await;
-    }
-}
-
-#[tokio::test]
-async fn a_take_over_is_heard_in_every_process() {
-    let Some((_server, url)) = common::private_redis(&[]) else {
-        return;
-    };
-    let here = Redis::connect(&config([url.clone()])).await.unwrap();
-    let there = Redis::connect(&config([url.clone()])).await.unwrap();
-    subscribed(&url, 2).await;
-    let upload = upload(&owner());
-    create(&here, &upload).await;
-    let mut watch = there.watch_takeovers(&upload.id);
-    for number in 2..5 {
-        takeovers::take_over(&here, &upload.id, writer(number)).await;
-        takeovers::hears(&mut watch, writer(number - 1)).await;
-    }
-    drop(here);
-    subscribed(&url, 1).await;
-}
-
-#[tokio::test]
-async fn a_subscription_that_broke_is_made_again_and_what_was_missed_is_told() {
-    let Some((mut server, url)) = common::private_redis(&[]) else {
-        return;
-    };
-    let store = Redis::connect(&config([url.clone()])).await.unwrap();
-    for outage in ["cut", "restarted"] {
-        subscribed(&url, 1).await;
-        let upload = upload(&owner());
-        create(&store, &upload).await;
-        let mut watch = store.watch_takeovers(&upload.id);
-        if outage == "cut" {
-            let kill = ["KILL", "TYPE", "pubsub"];
-            ask::<u64>(&url, redis::cmd("CLIENT").arg(&kill)).await;
-        } else {
-            server.restart();
-        }
-        takeovers::hears(&mut watch, writer(1)).await;
-        subscribed(&url, 1).await;
-        takeovers::who_watches_hears_of_every_take_over(&store).await;
-    }
-}
-
-/// A user without the right to channels: takeovers work, only nobody hears of them.
-#[tokio::test]
-async fn a_user_that_may_not_publish_takes_over_all_the_same() {
-    let Some((server, url)) = common::private_redis(&[]) else {
-        return;
-    };
-    let user = [
-        "SETUSER",
-        "gateway",
-        "on",
-        ">secret",
-        "~*",
-        "+@all",
-        "resetchannels",
-    ];
-    ask::<()>(&url, redis::cmd("ACL").arg(&user)).await;
-    let url = format!("redis://gateway:secret@127.0.0.1:{}", server.port());
-    let store = Redis::connect(&config([url])).await.unwrap();
-    let upload = upload(&owner());
-    create(&store, &upload).await;
-    takeovers::take_over(&store, &upload.id, writer(2)).await;
 }
 
 #[tokio::test]
@@ -179,6 +94,26 @@ async fn a_claim_takes_one_round_trip_and_never_reads_all_parts() {
     let (scripts, commands) = ran_since(&url, &before).await;
     assert_eq!(scripts, 20);
     assert_eq!(commands, ["hmget", "hset", "pexpireat", "pexpiretime"]);
+}
+
+/// One script for all of them would let every other call wait.
+#[tokio::test]
+async fn many_claims_are_noted_in_steps_and_only_if_the_plan_has_them_all() {
+    let Some((_server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let store = Redis::connect(&config([url.clone()])).await.unwrap();
+    let upload = sized(upload(&owner()), 2_400);
+    create(&store, &upload).await;
+    for (count, noted) in [(2_401, 0), (2_400, 2_400)] {
+        let before = calls(&url).await;
+        let claims: Vec<_> = (1..=count).map(claim).collect();
+        let answer = store.claim(&upload.id, &upload.owner, &claims, times());
+        assert_eq!(answer.await.unwrap().unwrap().id, upload.id);
+        assert_eq!(ran_since(&url, &before).await.0, 3);
+        let known = get(&store, &upload.id).await.claims;
+        assert_eq!(known.iter().count(), noted, "of {count}");
+    }
 }
 
 #[tokio::test]
@@ -276,66 +211,6 @@ async fn a_record_that_vanished_leaves_the_listing_and_frees_its_fingerprint() {
 }
 
 #[tokio::test]
-async fn a_restart_of_the_server_needs_no_new_adapter() {
-    let Some((mut server, url)) = common::private_redis(&[]) else {
-        return;
-    };
-    let store = Redis::connect(&config([url])).await.unwrap();
-    let upload = upload(&owner());
-    create(&store, &upload).await;
-    record(&store, &upload.id, [1]).await;
-    server.kill();
-    let part = part(2);
-    server.restart();
-    let parts = std::slice::from_ref(&part);
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), parts, times())).await;
-    assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
-    assert_eq!(get(&store, &upload.id).await.parts.committed(), 2);
-}
-
-#[tokio::test]
-async fn a_server_that_is_away_is_unavailable_within_the_patience() {
-    let Some((mut server, url)) = common::private_redis(&[]) else {
-        return;
-    };
-    let patience = Duration::from_millis(300);
-    let store = Redis::connect(&RedisConfig {
-        patience,
-        ..config([url])
-    })
-    .await
-    .unwrap();
-    let upload = upload(&owner());
-    create(&store, &upload).await;
-    for outage in ["hangs", "is gone"] {
-        if outage == "hangs" {
-            server.pause()
-        } else {
-            server.kill()
-        }
-        let begun = Instant::now();
-        let failure = store.get(&upload.id).await.unwrap_err();
-        assert_eq!(
-            failure.reason(),
-            Reason::StateUnavailable,
-            "{outage}: {failure:?}"
-        );
-        assert!(failure.is_retryable());
-        assert!(
-            begun.elapsed() < patience * 3,
-            "{outage}: took {:?}",
-            begun.elapsed()
-        );
-        if outage == "hangs" {
-            server.resume()
-        } else {
-            server.restart()
-        }
-        assert_eq!(get(&store, &upload.id).await, upload, "{outage}");
-    }
-}
-
-#[tokio::test]
 async fn what_cannot_be_read_is_a_fault_and_not_retried() {
     let Some((store, backend)) = fresh_redis().await else {
         return;
@@ -416,104 +291,6 @@ async fn a_server_that_hides_its_policy_is_accepted() {
         return;
     };
     Redis::connect(&config([url])).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_fail_over_of_the_primary_is_followed() {
-    let Some(mut sentinels) = common::redis_sentinels() else {
-        return;
-    };
-    let config = RedisConfig {
-        mode: RedisMode::Sentinel {
-            service_name: sentinels.name.into(),
-            sentinel_password: None,
-        },
-        ..config(sentinels.urls.clone())
-    };
-    let store = Redis::connect(&config).await.unwrap();
-    let upload = upload(&owner());
-    create(&store, &upload).await;
-    record(&store, &upload.id, [1]).await;
-    wait_for_replica(&sentinels).await;
-    sentinels.fail_over();
-    let parts = [part(2)];
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), &parts, times())).await;
-    assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
-    takeovers::who_watches_hears_of_every_take_over(&store).await;
-}
-
-/// Returns when the replica has everything: a fail-over may lose what it has not.
-async fn wait_for_replica(sentinels: &common::RedisSentinels) {
-    let url = format!("redis://127.0.0.1:{}", sentinels.primary.port());
-    loop {
-        let replicas: u32 = ask(&url, redis::cmd("WAIT").arg(1).arg(100)).await;
-        let upload_keys: u32 = ask(
-            &format!("redis://127.0.0.1:{}", sentinels.replica.port()),
-            &redis::cmd("DBSIZE"),
-        )
-        .await;
-        if replicas == 1 && upload_keys > 0 {
-            return;
-        }
-        sleep(POLL).await;
-    }
-}
-
-#[tokio::test]
-async fn a_primary_that_became_a_replica_is_left() {
-    let Some(sentinels) = common::redis_sentinels() else {
-        return;
-    };
-    let config = RedisConfig {
-        mode: RedisMode::Sentinel {
-            service_name: sentinels.name.into(),
-            sentinel_password: None,
-        },
-        patience: Duration::from_secs(20),
-        ..config(sentinels.urls.clone())
-    };
-    let store = Redis::connect(&config).await.unwrap();
-    let upload = upload(&owner());
-    create(&store, &upload).await;
-    wait_for_replica(&sentinels).await;
-    // Refused until the Sentinels have heard from the replica.
-    let fail_over = redis::cmd("SENTINEL")
-        .arg("FAILOVER")
-        .arg(sentinels.name)
-        .to_owned();
-    while try_ask::<()>(&sentinels.urls[0], &fail_over).await.is_err() {
-        sleep(POLL).await;
-    }
-    while sentinels.primary_port() != sentinels.replica.port() {
-        sleep(POLL).await;
-    }
-    record(&store, &upload.id, [1]).await;
-    assert_eq!(get(&store, &upload.id).await.parts.committed(), 1);
-}
-
-#[tokio::test]
-async fn a_node_of_a_cluster_that_restarts_is_waited_for() {
-    let Some(mut cluster) = common::redis_cluster() else {
-        return;
-    };
-    let config = RedisConfig {
-        mode: RedisMode::Cluster,
-        patience: Duration::from_secs(20),
-        ..config(cluster.urls.clone())
-    };
-    let store = Redis::connect(&config).await.unwrap();
-    let uploads: Vec<_> = (0..12).map(|_| upload(&owner())).collect();
-    for upload in &uploads {
-        create(&store, upload).await;
-    }
-    cluster.nodes[0].restart();
-    for upload in &uploads {
-        let parts = [part(1)];
-        let outcome = hold(|| store.record_parts(&upload.id, writer(1), &parts, times())).await;
-        assert_eq!(outcome, PartRecord::Recorded { committed: 1 });
-        assert_eq!(get(&store, &upload.id).await.parts.committed(), 1);
-    }
-    takeovers::who_watches_hears_of_every_take_over(&store).await;
 }
 
 #[tokio::test]

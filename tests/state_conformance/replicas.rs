@@ -10,7 +10,7 @@ use upload_gateway::{
     },
 };
 
-use super::{common, config, redis_only::hold, samples::*};
+use super::{common, config, redis_outages::hold, samples::*};
 
 /// A store that wants one replica to have each write.
 async fn waiting(url: &str) -> Redis {

@@ -11,18 +11,12 @@ local owner, last_part, phase, committed = unpack(header, 1, 4)
 if owner ~= ARGV[1] then
   return {}
 end
--- Lua's stack has room for less than 8,000 values of one command.
-local CHUNK = 4000
-local parts, recorded = {'part:' .. committed}, {}
+-- Of at most 1,000 numbers: Lua's stack has room for less than 8,000 values of one command.
+local parts = {'part:' .. committed}
 for index = 7, #ARGV, 2 do
   parts[#parts + 1] = 'part:' .. ARGV[index]
 end
-for first = 1, #parts, CHUNK do
-  local values = redis.call('HMGET', KEYS[1], unpack(parts, first, math.min(first + CHUNK - 1, #parts)))
-  for index, value in ipairs(values) do
-    recorded[first + index - 1] = value
-  end
-end
+local recorded = redis.call('HMGET', KEYS[1], unpack(parts))
 local function is_contradicted(part, md5)
   return md5 ~= '' and part and string.find(part, '"md5":"', 1, true)
     and not string.find(part, '"md5":"' .. md5 .. '"', 1, true)
@@ -39,9 +33,7 @@ if phase == 'open' and tonumber(ARGV[2]) >= 1 and tonumber(ARGV[3]) <= tonumber(
       noted[#noted + 1] = md5
     end
   end
-  for first = 1, #noted, CHUNK do
-    redis.call('HSET', KEYS[1], unpack(noted, first, math.min(first + CHUNK - 1, #noted)))
-  end
+  redis.call('HSET', KEYS[1], unpack(noted))
   redis.call('PEXPIREAT', KEYS[1], ARGV[6])
   if redis.call('PEXPIRETIME', KEYS[2]) < tonumber(ARGV[6]) then
     redis.call('PEXPIREAT', KEYS[2], ARGV[6])
