@@ -157,7 +157,7 @@ pub struct Redis {
     pub ca_file: Option<PathBuf>,
     /// Start although Redis may evict keys, that is, lose uploads (`maxmemory-policy` is not `noeviction`).
     pub allow_eviction: bool,
-    /// How many replicas must have a write before it counts. 0: none.
+    /// How many replicas must have a write before it counts: of the master, in a cluster of the upload's node. 0: none.
     pub wait_replicas: u32,
     /// How long they have for it, in milliseconds; then the state store counts as away.
     pub wait_milliseconds: u64,

@@ -1,8 +1,10 @@
 //! A Redis Cluster of three primaries.
 
+use std::path::Path;
+
 use super::{
     programs,
-    redis_server::{self, query, url},
+    redis_server::{self, query, try_query, url},
     server::{self, Server, free_port},
 };
 
@@ -18,26 +20,7 @@ pub struct RedisCluster {
 /// A cluster for the caller alone; every node knows all slots when this returns.
 pub fn redis_cluster() -> Option<RedisCluster> {
     let program = programs::find("redis-server")?;
-    let (nodes, bus_ports): (Vec<_>, Vec<_>) = (0..3)
-        .map(|_| {
-            // The nodes' own port, by default 10,000 above the other, might not be free.
-            let bus_port = free_port();
-            let node = Server::start_until(redis_server::answers, |port, directory| {
-                let mut command = redis_server::command(&program, directory);
-                command
-                    .args(["--port", &port.to_string(), "--cluster-enabled", "yes"])
-                    .args([
-                        "--cluster-port",
-                        &bus_port.to_string(),
-                        "--cluster-node-timeout",
-                        "2000",
-                    ])
-                    .args(["--appendonly", "yes", "--appendfsync", "always"]);
-                command
-            });
-            (node, bus_port)
-        })
-        .unzip();
+    let (nodes, bus_ports): (Vec<_>, Vec<_>) = (0..3).map(|_| start_node(&program)).unzip();
     let urls: Vec<_> = nodes.iter().map(url).collect();
     for (url, (first, last)) in urls.iter().zip([(0, 5460), (5461, 10922), (10923, 16383)]) {
         let () = query(
@@ -49,18 +32,63 @@ pub fn redis_cluster() -> Option<RedisCluster> {
         );
     }
     for (node, bus_port) in nodes.iter().zip(&bus_ports).skip(1) {
-        let meet = redis::cmd("CLUSTER")
-            .arg("MEET")
-            .arg("127.0.0.1")
-            .arg(node.port())
-            .arg(bus_port)
-            .to_owned();
-        let () = query(&urls[0], &meet);
+        meet(&urls[0], node, *bus_port);
     }
     for url in &urls {
         server::poll(|| is_complete(url).then_some(())).expect("the cluster came up");
     }
     Some(RedisCluster { urls, nodes })
+}
+
+impl RedisCluster {
+    /// A replica of that node; it has all of the node's keys when this returns.
+    pub fn replica_of(&self, node: usize) -> Server {
+        let program = programs::find("redis-server").expect("the nodes run it");
+        let (replica, bus_port) = start_node(&program);
+        meet(&self.urls[0], &replica, bus_port);
+        let of: String = query(&self.urls[node], redis::cmd("CLUSTER").arg("MYID"));
+        let replicate = redis::cmd("CLUSTER").arg("REPLICATE").arg(of).to_owned();
+        // Refused until it has heard of the node.
+        server::poll(|| try_query::<()>(&url(&replica), &replicate).ok())
+            .expect("the replica heard of its node");
+        server::poll(|| {
+            let state: String = query(&url(&replica), redis::cmd("INFO").arg("replication"));
+            state.contains("master_link_status:up").then_some(())
+        })
+        .expect("the replica follows its node");
+        replica
+    }
+
+    /// The slot of a key.
+    pub fn slot_of(&self, key: &str) -> u16 {
+        query(&self.urls[0], redis::cmd("CLUSTER").arg("KEYSLOT").arg(key))
+    }
+}
+
+/// A node of its own, and the port the others speak to.
+fn start_node(program: &Path) -> (Server, u16) {
+    // The nodes' own port, by default 10,000 above the other, might not be free.
+    let bus_port = free_port();
+    let node = Server::start_until(redis_server::answers, |port, directory| {
+        let mut command = redis_server::command(program, directory);
+        command
+            .args(["--port", &port.to_string(), "--cluster-enabled", "yes"])
+            .args(["--cluster-port", &bus_port.to_string()])
+            .args(["--cluster-node-timeout", "2000"])
+            .args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command
+    });
+    (node, bus_port)
+}
+
+fn meet(url: &str, node: &Server, bus_port: u16) {
+    let meet = redis::cmd("CLUSTER")
+        .arg("MEET")
+        .arg("127.0.0.1")
+        .arg(node.port())
+        .arg(bus_port)
+        .to_owned();
+    let () = query(url, &meet);
 }
 
 fn is_complete(url: &str) -> bool {

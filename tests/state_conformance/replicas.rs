@@ -3,25 +3,38 @@
 use std::time::Duration;
 
 use upload_gateway::{
-    error::Reason,
+    error::{Error, Reason},
     state::{
-        Creation, PartRecord, StateStore,
-        redis::{Redis, RedisConfig},
+        Creation, PartRecord, StateStore, Update,
+        redis::{Redis, RedisConfig, RedisMode},
     },
+    upload::{Phase, Upload},
 };
 
 use super::{common, config, redis_outages::hold, samples::*};
 
 /// A store that wants one replica to have each write.
 async fn waiting(url: &str) -> Redis {
+    waiting_as(RedisMode::Single, vec![url.to_owned()]).await
+}
+
+async fn waiting_as(mode: RedisMode, urls: Vec<String>) -> Redis {
     Redis::connect(&RedisConfig {
+        mode,
         wait_replicas: 1,
         wait_timeout: Duration::from_millis(100),
         patience: Duration::from_millis(500),
-        ..config([url.to_owned()])
+        ..config(urls)
     })
     .await
     .unwrap()
+}
+
+/// A write counts, or Redis is away.
+fn does_not_count<T: std::fmt::Debug>(answer: Result<T, Error>) {
+    let failure = answer.unwrap_err();
+    assert_eq!(failure.reason(), Reason::StateUnavailable);
+    assert!(failure.is_retryable());
 }
 
 #[tokio::test]
@@ -31,9 +44,7 @@ async fn a_write_without_enough_replicas_does_not_count() {
     };
     let store = waiting(&url).await;
     let upload = upload(&owner());
-    let failure = store.create(&upload).await.unwrap_err();
-    assert_eq!(failure.reason(), Reason::StateUnavailable);
-    assert!(failure.is_retryable());
+    does_not_count(store.create(&upload).await);
     // What is only read waits for nobody.
     assert_eq!(get(&store, &upload.id).await, upload);
 }
@@ -57,4 +68,85 @@ async fn a_write_that_counts_is_on_the_replica() {
     assert_eq!(recorded, PartRecord::Recorded { committed: 2 });
     let replica = Redis::connect(&config([replica_url])).await.unwrap();
     assert_eq!(get(&replica, &upload.id).await.parts.committed(), 2);
+}
+
+/// Neither does its echo count, from another connection either: each repeats the write.
+#[tokio::test]
+async fn an_echo_without_enough_replicas_does_not_count() {
+    let Some((_server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let plain = Redis::connect(&config([url.clone()])).await.unwrap();
+    let mut upload = upload(&owner());
+    create(&plain, &upload).await;
+    does_not_count(waiting(&url).await.create(&upload).await);
+    upload.phase = Phase::Aborted;
+    assert_eq!(plain.update(&upload).await.unwrap(), Update::Updated(2));
+    does_not_count(waiting(&url).await.update(&upload).await);
+}
+
+#[tokio::test]
+async fn a_write_through_sentinels_waits_for_the_replica() {
+    let Some(mut sentinels) = common::redis_sentinels() else {
+        return;
+    };
+    let mode = RedisMode::Sentinel {
+        service_name: sentinels.name.into(),
+        sentinel_password: None,
+    };
+    let store = waiting_as(mode, sentinels.urls.clone()).await;
+    let upload = upload(&owner());
+    let created = hold(|| store.create(&upload)).await;
+    assert_eq!(created, Creation::Created);
+    let url = format!("redis://127.0.0.1:{}", sentinels.replica.port());
+    let replica = Redis::connect(&config([url])).await.unwrap();
+    assert_eq!(get(&replica, &upload.id).await, upload);
+    sentinels.replica.pause();
+    let parts = [part(1)];
+    does_not_count(
+        store
+            .record_parts(&upload.id, writer(1), &parts, times())
+            .await,
+    );
+    sentinels.replica.resume();
+    let outcome = hold(|| store.record_parts(&upload.id, writer(1), &parts, times())).await;
+    assert_eq!(outcome, PartRecord::Recorded { committed: 1 });
+    // What counted is there after a fail-over, where the next write finds no replica.
+    sentinels.fail_over();
+    let known = hold(|| store.get(&upload.id)).await.unwrap();
+    assert_eq!(known.parts.committed(), 1);
+    does_not_count(
+        store
+            .record_parts(&upload.id, writer(1), &[part(2)], times())
+            .await,
+    );
+}
+
+/// The node of the upload's slot is asked, and no other.
+#[tokio::test]
+async fn a_write_to_a_cluster_waits_for_the_replica_of_its_own_node() {
+    let Some(cluster) = common::redis_cluster() else {
+        return;
+    };
+    let replica = cluster.replica_of(0);
+    let store = waiting_as(RedisMode::Cluster, cluster.urls.clone()).await;
+    // The first node has a third of the slots.
+    let uploads: Vec<_> = (0..30).map(|_| upload(&owner())).collect();
+    let is_first = |upload: &Upload| cluster.slot_of(upload.id.tag()) <= 5460;
+    let (with_replica, without): (Vec<_>, Vec<_>) = uploads.into_iter().partition(is_first);
+    assert!(!with_replica.is_empty() && !without.is_empty());
+    for upload in &with_replica {
+        let created = hold(|| store.create(upload)).await;
+        assert_eq!(created, Creation::Created);
+        record(&store, &upload.id, [1]).await;
+    }
+    does_not_count(store.create(&without[0]).await);
+    replica.pause();
+    let parts = [part(2)];
+    let late = store.record_parts(&with_replica[0].id, writer(1), &parts, times());
+    does_not_count(late.await);
+    replica.resume();
+    let outcome =
+        hold(|| store.record_parts(&with_replica[0].id, writer(1), &parts, times())).await;
+    assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
 }

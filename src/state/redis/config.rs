@@ -18,7 +18,8 @@ pub struct RedisConfig {
     pub authority_file: Option<PathBuf>,
     /// Only warn when the server is configured to evict keys, which loses uploads.
     pub allow_eviction: bool,
-    /// How many replicas must have what a script has written before it counts. 0: none, as Redis itself does.
+    /// How many replicas, in a Cluster of the record's node, must have what a script has written to a record before it
+    /// counts; with fewer it is `Unavailable`, though written. 0: none, as Redis itself does.
     pub wait_replicas: u32,
     /// How long they have for it.
     pub wait_timeout: Duration,

@@ -69,17 +69,12 @@ enum Source {
 impl Link {
     /// Prepares the way that `config` describes; nothing is sent yet.
     pub(super) fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
-        // Calls wait behind those that wait for replicas.
-        let wait = match config.wait_replicas {
-            0 => Duration::ZERO,
-            _ => config.wait_timeout,
-        };
         Ok(Self {
             source: Source::new(config, authority)?,
             options: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(config.connect_timeout))
-                .set_response_timeout(Some(config.response_timeout + wait)),
-            patience: config.patience + wait,
+                .set_response_timeout(Some(response_timeout(config))),
+            patience: config.patience + wait(config),
             wait_replicas: config.wait_replicas,
             wait_timeout: config.wait_timeout,
             current: Mutex::new(None),
@@ -147,22 +142,31 @@ impl Link {
         answer
     }
 
-    /// Runs a script and waits for the replicas, on the same connection: Redis waits for the writes of that one only, and
-    /// lets its other calls wait along.
+    /// Runs a script and waits for the replicas. Redis waits for the writes of one connection to one server only, and lets
+    /// its other calls wait along: in one pipeline both go the same way, in a Cluster to the node of the script's keys.
     async fn written(
         &self,
         script: &ScriptInvocation<'_>,
         connection: &mut Connection,
     ) -> RedisResult<Value> {
-        let answer = script.invoke_async(connection).await?;
         if self.wait_replicas == 0 {
-            return Ok(answer);
+            return script.invoke_async(connection).await;
         }
-        let mut wait = redis::cmd("WAIT");
+        let mut both = redis::pipe();
         // 0 would be for ever.
         let milliseconds = self.wait_timeout.as_millis().max(1).to_string();
-        wait.arg(self.wait_replicas).arg(milliseconds);
-        let reached: u32 = wait.query_async(connection).await?;
+        both.invoke_script(script)
+            .cmd("WAIT")
+            .arg(self.wait_replicas)
+            .arg(milliseconds);
+        let mut answers = connection.req_packed_commands(&both, 0, 2).await?;
+        if matches!(answers.first(), Some(Value::ServerError(_))) {
+            // Alone it is loaded where it is unknown, and follows a slot that moved, which a pipeline does not. Whatever it
+            // refuses then is the answer; else it is repeated, and writes again.
+            script.invoke_async::<Value>(connection).await?;
+            answers = connection.req_packed_commands(&both, 0, 2).await?;
+        }
+        let (answer, reached): (Value, u32) = from_redis_value(Value::Array(answers))?;
         if reached < self.wait_replicas {
             let detail = format!("{reached} replicas have it, {} must", self.wait_replicas);
             return Err(make_extension_error("NOREPLICAS".into(), Some(detail)));
@@ -243,7 +247,7 @@ impl Source {
                 let clients = nodes.iter().map(open).collect::<RedisResult<_>>()?;
                 let mut builder = ClusterClient::builder(nodes)
                     .connection_timeout(config.connect_timeout)
-                    .response_timeout(config.response_timeout)
+                    .response_timeout(response_timeout(config))
                     // Not for outages, which are the caller's: these follow a slot that moved.
                     .retries(3)
                     .min_retry_wait(10)
@@ -290,6 +294,19 @@ impl Source {
                 node.get_async_pubsub().await
             }
         }
+    }
+}
+
+/// How long one answer may take: calls wait behind those that wait for replicas.
+fn response_timeout(config: &RedisConfig) -> Duration {
+    config.response_timeout + wait(config)
+}
+
+/// How long replicas are waited for.
+fn wait(config: &RedisConfig) -> Duration {
+    match config.wait_replicas {
+        0 => Duration::ZERO,
+        _ => config.wait_timeout,
     }
 }
 

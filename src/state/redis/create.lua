@@ -4,6 +4,8 @@
 --       4 time the record is removed (ms)  5… field, value, field, value…
 -- Returns "" when it is stored, now or before; otherwise the id of the fingerprint's holder.
 if redis.call('EXISTS', KEYS[1]) == 1 then
+  -- Written again, for replicas are only waited for by a connection that wrote.
+  redis.call('HSET', KEYS[1], 'version', redis.call('HGET', KEYS[1], 'version'))
   return ''
 end
 if ARGV[2] ~= '' then

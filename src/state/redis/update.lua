@@ -10,6 +10,8 @@ end
 -- "replaced" is the version the last update replaced, until a stream takes over: the same update again is an echo.
 local last = redis.call('HMGET', KEYS[1], 'replaced', 'record')
 if last[1] == ARGV[1] and last[2] == ARGV[5] then
+  -- Written again, for replicas are only waited for by a connection that wrote.
+  redis.call('HSET', KEYS[1], 'version', version)
   return {'updated', version}
 end
 local is_touched = ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'updated_at') ~= ARGV[6]
