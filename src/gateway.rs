@@ -86,8 +86,8 @@ pub struct Settings {
     pub min_rate_window: Duration,
     /// How long a stream is held while a store or the state store is away.
     pub outage_patience: Duration,
-    /// How long one committer has before another may begin: longer than the store's slowest answer and the patience
-    /// with it.
+    /// When another committer may begin: so long after the first, who gives up 30 s before, or a third of it, so that they
+    /// are never two where clocks differ by less. Longer than the store's slowest answer and the patience with it.
     pub commit_lease: Duration,
     /// How long an OPEN upload is kept after its last change.
     pub upload_expiry: Duration,

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::timeout;
+
 use super::{
     Fence, Gateway, Storage, inspect::composite_fits, overlap::digest_so_far, part::new_object,
     state_lost,
@@ -15,11 +17,16 @@ use super::{
 use crate::{
     blobs::{Commit, OPERATION_TIMEOUT, Session, StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
-    upload::{Applied, Event, FileDigest, Lease, Md5, Object, Part, Phase, Upload, WriterTag},
+    upload::{
+        Applied, Event, FileDigest, Lease, Md5, Object, Part, Phase, Timestamp, Upload, WriterTag,
+    },
 };
 
 /// How often a commit that somebody else has begun is looked at.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How far apart the clocks of two replicas may be: a committer is done so long before its lease ends by its own clock.
+const CLOCK_MARGIN: Duration = Duration::from_secs(30);
 
 // === impl Gateway ===
 
@@ -32,6 +39,12 @@ impl Gateway {
     /// COMMITTING: whoever opens it next joins the commit.
     pub(super) async fn commit(&self, upload: &mut Upload, file_size: u64) -> Result<()> {
         let now = self.clock.now();
+        // A commit whose answer was lost may still be at work: until it is over, what is not there is not lost. Also one of
+        // somebody before, whose lease may not have ended yet by his own clock.
+        let earlier = upload.lease.filter(|_| upload.phase == Phase::Committing);
+        let unanswered = AtomicBool::new(
+            earlier.is_some_and(|earlier| earlier.until.plus(self.clock_margin()) > now),
+        );
         let lease = Lease {
             holder: WriterTag::random(),
             until: now.plus(self.settings.commit_lease),
@@ -62,8 +75,6 @@ impl Gateway {
             }
             Err(error) => return Err(error),
         };
-        // A commit whose answer was lost may still be at work: until it is over, what is not there is not lost.
-        let unanswered = AtomicBool::new(false);
         let make = || async {
             let made = self.make_object(&storage, upload, md5, &unanswered).await;
             made.map_err(|error| match error.reason() {
@@ -73,7 +84,9 @@ impl Gateway {
                 _ => error,
             })
         };
-        match self.patience.hold(make).await {
+        let limit = self.settings.commit_lease - self.clock_margin();
+        let made = timeout(limit, self.patience.hold(make)).await;
+        match made.unwrap_or_else(|late| Err(Error::store_unavailable(late))) {
             Ok(stored) => {
                 let object = Object {
                     bucket: storage.store.bucket().to_owned(),
@@ -102,9 +115,10 @@ impl Gateway {
         let mut suspended = upload.clone();
         let times = self.times();
         let until = if at_work {
-            times.now.plus(OPERATION_TIMEOUT)
+            times.now.plus(OPERATION_TIMEOUT + self.clock_margin())
         } else {
-            times.now
+            // By everybody's clock.
+            Timestamp(0)
         };
         let lease = Lease { holder, until };
         if suspended.apply(Event::CommitSuspended { lease }) != Ok(Applied::Changed) {
@@ -115,6 +129,11 @@ impl Gateway {
         if let Err(error) = self.state.update(&suspended).await {
             tracing::debug!(upload_id = %upload.id, %error, "the lease of a commit that failed goes on");
         }
+    }
+
+    /// A third of a lease at most, where tests or an operator want it short.
+    fn clock_margin(&self) -> Duration {
+        CLOCK_MARGIN.min(self.settings.commit_lease / 3)
     }
 
     /// Waits for a commit that somebody else has begun, and does it when they are gone.
