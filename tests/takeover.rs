@@ -5,6 +5,8 @@
 
 #[path = "common/lib.rs"]
 mod common;
+#[path = "takeover/redis_servers.rs"]
+mod redis_servers;
 
 use std::{io::Cursor, time::Duration};
 

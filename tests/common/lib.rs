@@ -36,7 +36,7 @@ pub use gateway::{
 pub use gateway_process::{binary, gateway_process};
 pub use programs::{grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
-pub use redis_sentinel::{RedisSentinels, redis_sentinels};
+pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};
 pub use redis_tls::{RedisTls, redis_tls};
 pub use server::{Server, free_port, poll};

@@ -22,7 +22,8 @@ pub struct RedisSentinels {
     sentinels: Vec<Server>,
 }
 
-const NAME: &str = "gateway";
+/// The name under which the Sentinels know the primary.
+pub const NAME: &str = "gateway";
 
 /// A set for the caller alone; the Sentinels know each other and the replica when this returns.
 pub fn redis_sentinels() -> Option<RedisSentinels> {
@@ -74,6 +75,18 @@ impl RedisSentinels {
                 .arg(NAME),
         );
         port
+    }
+
+    /// Returns when the replica has all writes so far: a fail-over may lose what it has not.
+    pub fn wait_for_replica(&self) {
+        let offset = |server: &Server, name: &str| -> Option<u64> {
+            let state: String = query(&url(server), redis::cmd("INFO").arg("replication"));
+            let line = state.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        let wanted = offset(&self.primary, "master_repl_offset:");
+        server::poll(|| (offset(&self.replica, "slave_repl_offset:") >= wanted).then_some(()))
+            .expect("the replica follows the primary");
     }
 
     /// Kills the primary and returns when the replica has taken its place.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use upload_gateway::{
     config::StoreConfig,
@@ -19,6 +19,7 @@ use super::{
 for_each_store!(
     a_commit_that_was_not_sent_is_given_up_without_its_lease,
     a_commit_that_is_given_up_and_succeeded_is_found_at_once,
+    a_commit_that_hangs_is_given_up_before_its_lease_ends,
 );
 
 const INTERNAL_ERROR: &str =
@@ -191,4 +192,20 @@ async fn given_up_and_resumed(fault: &str, mut stores: Stores) {
     let resumed = timeout(AT_ONCE, resume(&gateway.grpc, "", &id, &data)).await;
     let upload = resumed.expect("it waits for the lease").unwrap();
     assert_whole(&stores, &gateway, &upload, &data).await;
+}
+
+/// The clock of another replica may be ahead: by then the first has stopped, so that they are never two.
+async fn a_commit_that_hangs_is_given_up_before_its_lease_ends(mut stores: Stores) {
+    let lease = Duration::from_secs(15);
+    stores.config.limits.commit_lease_seconds = lease.as_secs();
+    stores.config.limits.outage_patience_seconds = 12;
+    let gateway = TestGateway::over(stores.config.clone()).await;
+    let data = bytes(stores.part + 1000);
+    let begun = Instant::now();
+    let (upload_id, ended) = send(&gateway, "store.commit:delay=60s", &data).await;
+    assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
+    // A third of it is for the clocks.
+    assert!(begun.elapsed() < lease, "{:?}", begun.elapsed());
+    let upload = gateway.get(&upload_id).await.unwrap();
+    assert_eq!(upload.phase(), Phase::Committing);
 }

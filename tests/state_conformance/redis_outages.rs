@@ -13,7 +13,7 @@ use upload_gateway::{
 
 use super::{
     common, config,
-    redis_only::{POLL, ask, try_ask},
+    redis_only::{POLL, try_ask},
     samples::*,
     takeovers,
 };
@@ -110,29 +110,12 @@ async fn a_fail_over_of_the_primary_is_followed() {
     let upload = upload(&owner());
     create(&store, &upload).await;
     record(&store, &upload.id, [1]).await;
-    wait_for_replica(&sentinels).await;
+    sentinels.wait_for_replica();
     sentinels.fail_over();
     let parts = [part(2)];
     let outcome = hold(|| store.record_parts(&upload.id, writer(1), &parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
     takeovers::who_watches_hears_of_every_take_over(&store).await;
-}
-
-/// Returns when the replica has everything: a fail-over may lose what it has not.
-async fn wait_for_replica(sentinels: &common::RedisSentinels) {
-    let url = format!("redis://127.0.0.1:{}", sentinels.primary.port());
-    loop {
-        let replicas: u32 = ask(&url, redis::cmd("WAIT").arg(1).arg(100)).await;
-        let upload_keys: u32 = ask(
-            &format!("redis://127.0.0.1:{}", sentinels.replica.port()),
-            &redis::cmd("DBSIZE"),
-        )
-        .await;
-        if replicas == 1 && upload_keys > 0 {
-            return;
-        }
-        sleep(POLL).await;
-    }
 }
 
 #[tokio::test]
@@ -151,7 +134,7 @@ async fn a_primary_that_became_a_replica_is_left() {
     let store = Redis::connect(&config).await.unwrap();
     let upload = upload(&owner());
     create(&store, &upload).await;
-    wait_for_replica(&sentinels).await;
+    sentinels.wait_for_replica();
     // Refused until the Sentinels have heard from the replica.
     let fail_over = redis::cmd("SENTINEL")
         .arg("FAILOVER")

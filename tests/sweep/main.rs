@@ -7,6 +7,7 @@
 mod common;
 
 mod aborted;
+mod clocks;
 mod commits;
 mod expiry;
 mod process;
