@@ -3,6 +3,9 @@
 //! A token is the base64url of a version, the id of its key and a zero, all authenticated, a random nonce, and the
 //! snapshot under XChaCha20-Poly1305. It is a proof of what was, never a permission: who may open an upload is decided
 //! as without it.
+//!
+//! It knows neither of claims nor that an upload was given up: after both the record and the word of it are lost, its owner
+//! may bring back what lies in the store.
 
 use std::fmt;
 
