@@ -62,10 +62,10 @@ async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Uplo
     });
     messages.send(Ok(open)).unwrap();
     drop(messages);
-    let observer = Observer {
-        opened: tokio::sync::oneshot::channel().0,
-        counts: tokio::sync::watch::channel(Counts::default()).0,
-    };
+    // Who goes away gets nothing opened.
+    let (opened, _opening) = tokio::sync::oneshot::channel();
+    let (counts, _progress) = tokio::sync::watch::channel(Counts::default());
+    let observer = Observer { opened, counts };
     let mut queue = UnboundedReceiverStream::new(queue);
     let gateway = Arc::clone(gateway);
     gateway
