@@ -10,6 +10,9 @@ mod dispatch;
 mod download;
 mod drain;
 mod finish;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod inspect;
 mod message;

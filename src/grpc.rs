@@ -2,6 +2,9 @@
 
 mod convert;
 mod faults;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod signing;
 mod upload;
 

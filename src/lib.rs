@@ -94,6 +94,9 @@ pub mod client;
 pub mod config;
 pub mod error;
 pub mod faults;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod grpc;
 pub mod proto;

@@ -8,6 +8,9 @@ mod admission;
 mod download;
 mod failure;
 mod faults;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod openapi;
 mod parameters;

@@ -45,6 +45,9 @@ use futures::{
     stream::{self, BoxStream},
 };
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::sign::fuzzing;
 pub use self::{
     block_id::BlockId,
     config::{AzureConfig, Identity},

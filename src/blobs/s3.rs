@@ -35,6 +35,9 @@ use futures::{
 };
 
 pub use self::config::{Profile, S3Config};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::sign::fuzzing;
 use self::{
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::fault,

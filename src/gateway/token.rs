@@ -52,7 +52,7 @@ impl TokenKey {
         Self::new(DERIVED_KEY, &secret.derive(DERIVED_KEY))
     }
 
-    fn seal(&self, snapshot: &Snapshot) -> String {
+    pub(super) fn seal(&self, snapshot: &Snapshot) -> String {
         let header = [&[VERSION], self.id.as_bytes(), &[0]].concat();
         let nonce: [u8; NONCE_LENGTH] = rand::random();
         let text = serde_json::to_vec(snapshot).expect("plain values have a JSON form");
@@ -67,7 +67,7 @@ impl TokenKey {
         URL_SAFE_NO_PAD.encode([&header, &nonce[..], &sealed].concat())
     }
 
-    fn open(&self, token: &[u8]) -> Option<Snapshot> {
+    pub(super) fn open(&self, token: &[u8]) -> Option<Snapshot> {
         let header_length = token.iter().position(|&byte| byte == 0)? + 1;
         let (header, rest) = token.split_at(header_length);
         if *header != [&[VERSION], self.id.as_bytes(), &[0]].concat() {

@@ -129,7 +129,7 @@ pub(super) async fn download(
 
 /// What a request chooses of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Chosen {
+pub(super) enum Chosen {
     Whole,
     Part(Range<u64>),
     /// It wants what the file, of that many bytes, does not have.
@@ -137,7 +137,7 @@ enum Chosen {
 }
 
 /// The choice of the `Range` header (RFC 9110, 14.2). What cannot be read, or is meant for another content, counts as none.
-fn choose(headers: &HeaderMap, object: &Object) -> Chosen {
+pub(super) fn choose(headers: &HeaderMap, object: &Object) -> Chosen {
     let wanted = headers.get(RANGE).and_then(|value| value.to_str().ok());
     let is_same = |value: &HeaderValue| value.as_bytes() == entity_tag(object).as_bytes();
     if !headers.get(IF_RANGE).is_none_or(is_same) {

@@ -117,7 +117,7 @@ fn parsed(body: &[u8]) -> Result<Map<String, Value>, Failure> {
     Ok(json(body)?)
 }
 
-fn json(body: &[u8]) -> Result<Map<String, Value>> {
+pub(super) fn json(body: &[u8]) -> Result<Map<String, Value>> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
@@ -134,7 +134,7 @@ fn json(body: &[u8]) -> Result<Map<String, Value>> {
 }
 
 /// The last one counts where a parameter is given twice.
-fn query(text: &str) -> Result<Map<String, Value>> {
+pub(super) fn query(text: &str) -> Result<Map<String, Value>> {
     let mut all = Map::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -153,7 +153,7 @@ fn decode(text: &str) -> Option<String> {
     Some(decoded.into_owned())
 }
 
-fn typed<T: DeserializeOwned>(all: Map<String, Value>) -> Result<T> {
+pub(super) fn typed<T: DeserializeOwned>(all: Map<String, Value>) -> Result<T> {
     serde_path_to_error::deserialize(Value::Object(all))
         .map_err(|error| Error::invalid(error.path().to_string(), error.inner().to_string()))
 }

@@ -6,6 +6,9 @@
 //! opened, and a few at each create.
 
 mod due;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod record;
 mod tables;
 

@@ -12,6 +12,9 @@ mod config;
 mod connection;
 mod due;
 mod eviction;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listing;
 mod record;
 mod scripts;
