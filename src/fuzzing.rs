@@ -198,6 +198,7 @@ impl Wanted {
 mod tests {
     use std::{fs, path::Path};
 
+    use bytes::Bytes;
     use proptest::{collection::vec, prelude::*, sample::Index, test_runner::TestRunner};
 
     use super::*;
@@ -257,7 +258,7 @@ mod tests {
     }
 
     /// Tries as many inputs as `PROPTEST_CASES` says, else 256. One that fails belongs among the seeds.
-    fn run(name: &str, target: Target, inputs: &impl Strategy<Value = Vec<u8>>) {
+    fn run(name: &str, target: Target, inputs: &impl Strategy<Value = Bytes>) {
         let config = ProptestConfig {
             failure_persistence: None,
             ..ProptestConfig::default()
@@ -274,7 +275,11 @@ mod tests {
     #[test]
     fn no_bytes_break_a_promise() {
         for (name, target) in TARGETS {
-            run(name, target, &vec(any::<u8>(), 0..300));
+            run(
+                name,
+                target,
+                &vec(any::<u8>(), 0..300).prop_map(Bytes::from),
+            );
         }
     }
 
@@ -285,7 +290,7 @@ mod tests {
             let changed = (any::<Index>(), vec(any_change(), 1..6)).prop_map(|(seed, changes)| {
                 let bytes = seed.get(&seeds).clone();
                 let changes = changes.into_iter();
-                changes.fold(bytes, |bytes, one| change(bytes, one, &seeds))
+                Bytes::from(changes.fold(bytes, |bytes, one| change(bytes, one, &seeds)))
             });
             run(name, target, &changed);
         }

@@ -26,12 +26,12 @@ pub fn azure_signature(bytes: &[u8]) {
         return;
     };
     let delegation = DelegationKey {
-        signed_oid: input.text(),
-        signed_tid: input.text(),
+        signed_oid: "11111111-2222-3333-4444-555555555555".into(),
+        signed_tid: "66666666-7777-8888-9999-000000000000".into(),
         signed_start: "2026-11-23T00:00:00Z".into(),
         signed_expiry: "2026-11-24T00:00:00Z".into(),
         signed_service: "b".into(),
-        signed_version: input.text(),
+        signed_version: "2026-02-06".into(),
         value: STANDARD.encode(input.0),
     };
     let account = AccountKey::new(ACCOUNT, &STANDARD.encode(input.0).into());
