@@ -138,6 +138,10 @@ impl Wanted {
         };
         policy::check(&file).ok()?;
         let (prefix, session) = (input.text(), input.text());
+        // The configuration takes no others.
+        if prefix.split('/').any(|name| matches!(name, "." | "..")) {
+            return None;
+        }
         let upload_id = UploadId::generate(None);
         Some(Self {
             kind,

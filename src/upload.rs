@@ -342,7 +342,7 @@ impl Upload {
         self.file.file_size.or_else(|| {
             let last = self.parts.last_committed()?;
             let planned = self.plan.span(last.number)?;
-            (last.size < planned.size).then(|| last.offset + last.size)
+            (last.size < planned.size).then(|| last.end())
         })
     }
 

@@ -212,7 +212,12 @@ impl StorageConfig {
                 ));
             }
         }
-        if self.prefix.contains("//") || self.prefix.chars().any(char::is_control) {
+        // In URLs `.` and `..` are directions, which every client follows by itself.
+        let is_direction = |name| matches!(name, "." | "..");
+        if self.prefix.contains("//")
+            || self.prefix.chars().any(char::is_control)
+            || self.prefix.split('/').any(is_direction)
+        {
             return Err(("prefix", "must be plain names separated by `/`".into()));
         }
         self.validate_filters()?;

@@ -91,9 +91,8 @@ impl FromStr for UploadId {
             .strip_prefix(Self::PREFIX)
             .and_then(|rest| rest.split_once('-'))
             .ok_or(InvalidUploadId)?;
-        let digits = |text: &str, length| {
-            text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let digits = |text: &str, length| text.len() == length && text.bytes().all(is_digit);
         if !digits(tag, TAG_LENGTH) || !digits(random, RANDOM_LENGTH) {
             return Err(InvalidUploadId);
         }
@@ -245,6 +244,7 @@ mod tests {
             "uploads-",
             "uploads-1-2",
             "uploads-0123456789abcdef-../../../../../../../../../../ab",
+            "uploads-0123456789ABCDEF-0123456789abcdef0123456789abcdef",
             "{x}",
         ] {
             assert_eq!(text.parse::<UploadId>(), Err(InvalidUploadId), "{text}");

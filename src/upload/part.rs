@@ -9,6 +9,7 @@ use super::{DigestState, Md5};
 /// The random tag of one opened stream, 31 bits, never zero. Compared for equality only: tags have no order, so a
 /// state store that rolled back cannot hand one out twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32")]
 pub struct WriterTag(u32);
 
 /// One part that the store has acknowledged.
@@ -71,9 +72,27 @@ impl WriterTag {
     }
 }
 
+impl TryFrom<u32> for WriterTag {
+    type Error = &'static str;
+
+    fn try_from(bits: u32) -> Result<Self, Self::Error> {
+        Self::from_bits(bits).ok_or("not a writer's tag of 31 bits")
+    }
+}
+
 impl fmt::Display for WriterTag {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:08x}", self.0)
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Where it ends in the file, in bytes.
+    pub fn end(&self) -> u64 {
+        // What a state store holds may be anything, and must not end the process.
+        self.offset.saturating_add(self.size)
     }
 }
 
@@ -118,8 +137,7 @@ impl Parts {
 
     /// The end of the committed prefix in bytes.
     pub fn committed_size(&self) -> u64 {
-        self.last_committed()
-            .map_or(0, |part| part.offset + part.size)
+        self.last_committed().map_or(0, Part::end)
     }
 
     /// All parts by number, also those behind a gap.

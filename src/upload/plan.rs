@@ -40,7 +40,15 @@ pub struct StoreLimits {
 
 /// How a file is cut: parts are numbered from 1, and each number has its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenPlan")]
 pub struct Plan {
+    tiers: Vec<Tier>,
+    max_parts: u32,
+}
+
+/// A plan as a record holds it; it may be none.
+#[derive(Deserialize)]
+struct WrittenPlan {
     tiers: Vec<Tier>,
     max_parts: u32,
 }
@@ -186,6 +194,28 @@ impl Plan {
     }
 }
 
+impl TryFrom<WrittenPlan> for Plan {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenPlan) -> Result<Self, Self::Error> {
+        let WrittenPlan { tiers, max_parts } = written;
+        let begins = tiers.first().is_some_and(|tier| tier.first_part == 1);
+        let ascends = tiers.is_sorted_by(|one, next| one.first_part < next.first_part);
+        let ends = tiers
+            .last()
+            .is_some_and(|tier| tier.first_part <= max_parts);
+        let has_sizes = tiers.iter().all(|tier| tier.part_size > 0);
+        let plan = Self { tiers, max_parts };
+        // The end of every part, and the number behind the last one, must be numbers.
+        let is_bounded = max_parts
+            .checked_add(1)
+            .is_some_and(|count| plan.max_part_size().checked_mul(u64::from(count)).is_some());
+        (begins && ascends && ends && has_sizes && is_bounded)
+            .then_some(plan)
+            .ok_or("not a plan: parts have no size, no order or no end")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +257,38 @@ mod tests {
         assert_eq!(plan.part_size(), None);
         assert_eq!(plan.capacity(), (1_000 * 5 + 2_000 * 16 + 7_000 * 64) * MIB);
         assert_eq!(plan.capacity() / GIB, 473);
+    }
+
+    #[test]
+    fn a_written_plan_is_read_and_what_is_none_is_refused() {
+        for plan in [
+            Plan::unknown(PART_SIZE, &S3),
+            Plan::known(7, PART_SIZE, &S3).unwrap(),
+        ] {
+            let text = serde_json::to_string(&plan).unwrap();
+            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        }
+        let plan = |tiers: &[(u32, u64)], max_parts: u32| {
+            let tier = |&(first, size)| serde_json::json!({"first_part": first, "part_size": size});
+            let tiers: Vec<_> = tiers.iter().map(tier).collect();
+            serde_json::from_value::<Plan>(
+                serde_json::json!({"tiers": tiers, "max_parts": max_parts}),
+            )
+        };
+        assert!(plan(&[(1, 5), (3, 7)], 3).is_ok());
+        for (tiers, max_parts) in [
+            (&[][..], 3),
+            (&[(0, 5)], 3),
+            (&[(2, 5)], 3),
+            (&[(1, 0)], 3),
+            (&[(1, 5)], 0),
+            (&[(1, 5)], u32::MAX),
+            (&[(1, 5), (4, 5)], 3),
+            (&[(1, 5), (3, 7), (2, 9)], 3),
+            (&[(1, u64::MAX / 2)], 3),
+        ] {
+            assert!(plan(tiers, max_parts).is_err(), "{tiers:?} {max_parts}");
+        }
     }
 
     #[test]

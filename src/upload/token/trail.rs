@@ -105,7 +105,7 @@ impl Trail {
             }
         }
         self.parts = part.number;
-        self.size = part.offset + part.size;
+        self.size = part.end();
         true
     }
 
