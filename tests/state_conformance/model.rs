@@ -20,8 +20,8 @@ enum Call {
     RecordParts(usize, u32, Vec<Part>, u64),
     /// By the owner, or by somebody else.
     Claim(usize, bool, Vec<Claim>, u64),
-    /// With the present version, or an older one.
-    Update(usize, Phase, u64),
+    /// With the present version, or an older one; perhaps only if it is untouched since then, or since another time.
+    Update(usize, Phase, u64, Option<bool>),
     List(Option<Phase>, usize),
 }
 
@@ -137,6 +137,9 @@ impl Model {
             update.phase = phase;
         }
         update.session = Some(kind.to_string());
+        if kind == 2 {
+            update.writer = None;
+        }
         match (kind, self.asked.get(&upload.id)) {
             (0, _) => update.version = update.version.saturating_sub(1),
             (1, Some(last)) => update = last.clone(),
@@ -146,14 +149,22 @@ impl Model {
         update
     }
 
-    fn update(&mut self, upload: &Upload) -> Update {
+    /// When the record changed, or another time.
+    fn seen(&self, upload: &Upload, is_present: bool) -> Timestamp {
+        let record = self.records.get(&upload.id);
+        let changed = record.map_or(upload, |(record, _)| record).updated_at;
+        Timestamp(changed.0 + u64::from(!is_present))
+    }
+
+    fn update(&mut self, upload: &Upload, seen: Option<Timestamp>) -> Update {
         let Some((record, update)) = self.records.get_mut(&upload.id) else {
             return Update::Missing;
         };
         if record.version == upload.version + 1 && update.as_ref() == Some(upload) {
             return Update::Updated(record.version);
         }
-        if record.version != upload.version {
+        let is_touched = seen.is_some_and(|seen| seen != record.updated_at);
+        if record.version != upload.version || is_touched {
             return Update::Conflict(Box::new(record.clone()));
         }
         let (parts, claims) = (record.parts.clone(), record.claims.clone());
@@ -227,9 +238,14 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                 let answer = store.claim(id, claimer, claims, at(seconds)).await.unwrap();
                 prop_assert_eq!(answer, model.claim(id, claimer, claims, at(seconds)));
             }
-            Call::Update(number, phase, kind) => {
+            Call::Update(number, phase, kind, untouched) => {
                 let update = model.next_update(&uploads[number], phase, kind);
-                prop_assert_eq!(store.update(&update).await.unwrap(), model.update(&update));
+                let seen = untouched.map(|is_present| model.seen(&update, is_present));
+                let updated = match seen {
+                    Some(seen) => store.update_untouched(&update, seen).await,
+                    None => store.update(&update).await,
+                };
+                prop_assert_eq!(updated.unwrap(), model.update(&update, seen));
             }
             Call::List(phase, limit) => {
                 let query = ListQuery {
@@ -314,7 +330,8 @@ fn any_call() -> impl Strategy<Value = Call> {
             .prop_map(|(upload, writer, parts, seconds)| Call::RecordParts(upload, writer, parts, seconds)),
         4 => (0..4usize, proptest::bool::weighted(0.9), vec(any_claim(), 0..4), 0..9u64)
             .prop_map(|(upload, is_mine, claims, seconds)| Call::Claim(upload, is_mine, claims, seconds)),
-        3 => (0..4usize, any_phase(), 0..5u64).prop_map(|(upload, phase, kind)| Call::Update(upload, phase, kind)),
+        3 => (0..4usize, any_phase(), 0..5u64, proptest::option::of(any::<bool>()))
+            .prop_map(|(upload, phase, kind, untouched)| Call::Update(upload, phase, kind, untouched)),
         1 => (proptest::option::of(any_phase()), 1..5usize).prop_map(|(phase, limit)| Call::List(phase, limit)),
     ]
 }
