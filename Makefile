@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help demo run dev test check bench chaos
+.PHONY: help demo run dev test check bench chaos fuzz
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -25,12 +25,15 @@ check: ## Formatting, clippy and rustdoc without a warning
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 	@echo 'one TLS stack: no OpenSSL'; ! cargo tree --locked --edges normal --prefix none | grep -E '^(openssl-sys|native-tls) '
 	@if command -v typos >/dev/null; then typos; else echo 'not checked: spelling (typos is not installed)'; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run tests/backends/{install,run,dev}; \
+	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run fuzz/run tests/backends/{install,run,dev}; \
 	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
 
 chaos: ## Kill, pause, cut and flush everything under 400 uploads, and check each (some minutes; SEED=N replays a run)
 	@tests/backends/install
 	cargo test --locked --test chaos -- --full $(if $(SEED),--seed $(SEED))
+
+fuzz: ## Fuzz what reads from outside, and the signatures: every target SECONDS_EACH seconds, 30 if not said (needs c++)
+	@fuzz/run $(or $(SECONDS_EACH),30)
 
 bench: ## Measure throughput, CPU and memory of a release build (some minutes)
 	@tests/backends/install

@@ -229,6 +229,9 @@ fn what_cannot_work_is_refused_by_its_key() {
         ),
         (format!("{s3}account = 'a'"), "storage.0"),
         (format!("{s3}acl = 'everybody'"), "storage.a.acl"),
+        (format!("{s3}prefix = 'in//media'"), "storage.a.prefix"),
+        (format!("{s3}prefix = 'in/../media'"), "storage.a.prefix"),
+        (format!("{s3}prefix = './media'"), "storage.a.prefix"),
         (format!("{s3}ext_filter = ['.pdf']"), "storage.a.ext_filter"),
         (format!("{s3}ext_filter = ['PDF']"), "storage.a.ext_filter"),
         (
