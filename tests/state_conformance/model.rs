@@ -265,7 +265,15 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
     for before in [at(0).expires_at, at(4).expires_at, Timestamp::never()] {
         compare_due(store, &model, &uploads, before).await?;
     }
-    for upload in &uploads {
+    compare_records(store, &model, &uploads).await
+}
+
+async fn compare_records(
+    store: &dyn StateStore,
+    model: &Model,
+    uploads: &[Upload],
+) -> Result<(), TestCaseError> {
+    for upload in uploads {
         let expected = model
             .records
             .get(&upload.id)
