@@ -84,6 +84,7 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         claims: Claims::default(),
         opaque_file_id: false,
         object: None,
+        swept: false,
         created_at: Timestamp(1_700_000_000_000),
         updated_at: Timestamp(1_700_000_000_001),
         expires_at: Timestamp(1_700_086_400_000),
