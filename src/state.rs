@@ -49,7 +49,8 @@ pub trait StateStore: Send + Sync + Debug {
     /// writer is the truth.
     fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch;
 
-    /// Records parts that the store has acknowledged, if the upload is OPEN and `writer` still its writer: all of them or
+    /// Records parts that the store has acknowledged, if the upload is OPEN, `writer` still its writer and
+    /// its version at least `version`, the latest that the writer knows: all of them or
     /// none, in one round trip. A part takes the place of one of its number. Does not touch the version, so that parts
     /// recorded side by side do not fight over it; sets `updated_at` and `expires_at`. With no parts it is the sign of life
     /// of a writer that is still at it.
@@ -57,6 +58,7 @@ pub trait StateStore: Send + Sync + Debug {
         &self,
         id: &UploadId,
         writer: WriterTag,
+        version: u64,
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord>;
@@ -153,7 +155,7 @@ pub enum PartRecord {
     TakenOver,
     /// The upload left OPEN under this writer.
     NotOpen(Phase),
-    /// There is no such record.
+    /// There is no such record, or one from before what the writer knows.
     Missing,
 }
 

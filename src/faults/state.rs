@@ -34,7 +34,7 @@ decorated! {
     async fn create(upload: &Upload) -> Creation;
     async fn get(id: &UploadId) -> Option<Upload>;
     async fn take_over(id: &UploadId, writer: WriterTag, from: Predecessor, times: Times) -> Option<Upload>;
-    async fn record_parts(id: &UploadId, writer: WriterTag, parts: &[Part], times: Times) -> PartRecord;
+    async fn record_parts(id: &UploadId, writer: WriterTag, version: u64, parts: &[Part], times: Times) -> PartRecord;
     async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
     async fn update(upload: &Upload) -> Update;
     async fn update_untouched(upload: &Upload, seen: Timestamp) -> Update;

@@ -200,7 +200,7 @@ impl Gateway {
         let times = self.times();
         match self
             .patience
-            .hold(|| self.state.record_parts(id, writer, parts, times))
+            .hold(|| self.state.record_parts(id, writer, version, parts, times))
             .await?
         {
             PartRecord::Recorded { committed } => Ok(committed),

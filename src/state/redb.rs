@@ -245,6 +245,7 @@ impl StateStore for Redb {
         &self,
         id: &UploadId,
         writer: WriterTag,
+        version: u64,
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
@@ -256,6 +257,9 @@ impl StateStore for Redb {
             // First: whoever took it over may have finished it since.
             if record.writer != Some(writer) {
                 return Ok(PartRecord::TakenOver);
+            }
+            if record.version < version {
+                return Ok(PartRecord::Missing);
             }
             if record.written.phase != Phase::Open {
                 return Ok(PartRecord::NotOpen(record.written.phase));

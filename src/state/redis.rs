@@ -241,10 +241,11 @@ impl StateStore for Redis {
         &self,
         id: &UploadId,
         writer: WriterTag,
+        version: u64,
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
-        let mut arguments = vec![record::writer_text(Some(writer))];
+        let mut arguments = vec![record::writer_text(Some(writer)), version.to_string()];
         arguments.extend(times_texts(times));
         for part in parts {
             arguments.extend([part.number.to_string(), record::part_json(part)?]);

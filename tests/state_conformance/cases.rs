@@ -97,7 +97,7 @@ pub(crate) async fn resume_after_a_lost_reply(store: &dyn StateStore) {
     create(store, &upload).await;
     for _ in 0..2 {
         let outcome = store
-            .record_parts(&upload.id, writer(1), &[part(1)], times())
+            .record_parts(&upload.id, writer(1), 0, &[part(1)], times())
             .await;
         assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 1 });
     }
@@ -112,7 +112,7 @@ pub(crate) async fn a_stranger_records_nothing(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let outcome = store
-        .record_parts(&upload.id, writer(2), &[part(1)], times())
+        .record_parts(&upload.id, writer(2), 0, &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
     let nobody = Upload {
@@ -121,7 +121,7 @@ pub(crate) async fn a_stranger_records_nothing(store: &dyn StateStore) {
     };
     create(store, &nobody).await;
     let outcome = store
-        .record_parts(&nobody.id, writer(1), &[part(1)], times())
+        .record_parts(&nobody.id, writer(1), 0, &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
     assert!(get(store, &upload.id).await.parts.is_empty());
@@ -132,7 +132,7 @@ pub(crate) async fn only_the_contiguous_prefix_is_committed(store: &dyn StateSto
     create(store, &upload).await;
     for (number, expected) in [(3, 0), (1, 1), (5, 1), (2, 3), (4, 5)] {
         let outcome = store
-            .record_parts(&upload.id, writer(1), &[part(number)], times())
+            .record_parts(&upload.id, writer(1), 0, &[part(number)], times())
             .await;
         let committed = PartRecord::Recorded {
             committed: expected,
@@ -152,7 +152,13 @@ pub(crate) async fn a_part_takes_the_place_of_one_of_its_number(store: &dyn Stat
             ..part(number)
         };
         let outcome = store
-            .record_parts(&upload.id, writer(1), std::slice::from_ref(&other), times())
+            .record_parts(
+                &upload.id,
+                writer(1),
+                0,
+                std::slice::from_ref(&other),
+                times(),
+            )
             .await;
         assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 1 });
         let parts = get(store, &upload.id).await.parts;
@@ -165,7 +171,7 @@ pub(crate) async fn several_parts_are_recorded_at_once(store: &dyn StateStore) {
     create(store, &upload).await;
     record(store, &upload.id, [2]).await;
     let outcome = store
-        .record_parts(&upload.id, writer(1), &[3, 6, 1].map(part), times())
+        .record_parts(&upload.id, writer(1), 0, &[3, 6, 1].map(part), times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 3 });
     let stored = get(store, &upload.id).await;
@@ -179,7 +185,7 @@ pub(crate) async fn several_parts_of_a_stranger_are_not_recorded(store: &dyn Sta
     record(store, &upload.id, [1]).await;
     let before = get(store, &upload.id).await;
     let outcome = store
-        .record_parts(&upload.id, writer(2), &[1, 2, 3].map(part), times())
+        .record_parts(&upload.id, writer(2), 0, &[1, 2, 3].map(part), times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
     assert_eq!(get(store, &upload.id).await, before);
@@ -190,7 +196,7 @@ pub(crate) async fn ten_thousand_parts_are_recorded_at_once(store: &dyn StateSto
     create(store, &upload).await;
     let parts: Vec<_> = (1..=10_000).map(part).collect();
     let outcome = store
-        .record_parts(&upload.id, writer(1), &parts, times())
+        .record_parts(&upload.id, writer(1), 0, &parts, times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 10_000 });
     assert_eq!(
@@ -207,21 +213,37 @@ pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
         store.update(&upload).await.unwrap();
         let before = get(store, &upload.id).await;
         let outcome = store
-            .record_parts(&upload.id, writer(1), &[part(1)], times())
+            .record_parts(&upload.id, writer(1), 0, &[part(1)], times())
             .await;
         assert_eq!(outcome.unwrap(), PartRecord::NotOpen(phase));
         let late = store
-            .record_parts(&upload.id, writer(2), &[part(1)], times())
+            .record_parts(&upload.id, writer(2), 0, &[part(1)], times())
             .await;
         assert_eq!(late.unwrap(), PartRecord::TakenOver);
         assert_eq!(get(store, &upload.id).await, before);
     }
 }
 
+pub(crate) async fn a_record_from_before_what_the_writer_knows_takes_no_parts(
+    store: &dyn StateStore,
+) {
+    let upload = upload(&owner());
+    create(store, &upload).await;
+    for (version, expected) in [
+        (upload.version + 1, PartRecord::Missing),
+        (upload.version, PartRecord::Recorded { committed: 1 }),
+    ] {
+        let outcome = store
+            .record_parts(&upload.id, writer(1), version, &[part(1)], times())
+            .await;
+        assert_eq!(outcome.unwrap(), expected);
+    }
+}
+
 pub(crate) async fn parts_of_a_missing_record_are_missing(store: &dyn StateStore) {
     let missing = upload(&owner());
     let outcome = store
-        .record_parts(&missing.id, writer(1), &[part(1)], times())
+        .record_parts(&missing.id, writer(1), 0, &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::Missing);
     assert_eq!(store.update(&missing).await.unwrap(), Update::Missing);
@@ -243,11 +265,11 @@ pub(crate) async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_wr
     assert_eq!((taken.parts.committed(), taken.parts.len()), (2, 2));
     assert_eq!((taken.writer, taken.version), (Some(writer(2)), 2));
     let late = store
-        .record_parts(&upload.id, writer(1), &[part(3)], times())
+        .record_parts(&upload.id, writer(1), 0, &[part(3)], times())
         .await;
     assert_eq!(late.unwrap(), PartRecord::TakenOver);
     let next = store
-        .record_parts(&upload.id, writer(2), &[part(3)], times())
+        .record_parts(&upload.id, writer(2), 0, &[part(3)], times())
         .await;
     assert_eq!(next.unwrap(), PartRecord::Recorded { committed: 3 });
     let stale = store.update(&upload).await.unwrap();
@@ -343,9 +365,15 @@ pub(crate) async fn fifty_parts_side_by_side_are_all_recorded(store: &dyn StateS
     create(store, &upload).await;
     let numbers: Vec<u32> = (1..=50).rev().collect();
     let parts: Vec<_> = numbers.into_iter().map(part).collect();
-    let calls = parts
-        .iter()
-        .map(|part| store.record_parts(&upload.id, writer(1), std::slice::from_ref(part), times()));
+    let calls = parts.iter().map(|part| {
+        store.record_parts(
+            &upload.id,
+            writer(1),
+            0,
+            std::slice::from_ref(part),
+            times(),
+        )
+    });
     try_join_all(calls).await.unwrap();
     let stored = get(store, &upload.id).await;
     assert_eq!((stored.parts.committed(), stored.parts.len()), (50, 50));
@@ -359,7 +387,7 @@ pub(crate) async fn writes_set_the_times(store: &dyn StateStore) {
     later.now = later.now.plus(Duration::from_secs(5));
     later.expires_at = later.expires_at.plus(Duration::from_secs(99));
     store
-        .record_parts(&upload.id, writer(1), &[part(1)], later)
+        .record_parts(&upload.id, writer(1), 0, &[part(1)], later)
         .await
         .unwrap();
     let recorded = get(store, &upload.id).await;

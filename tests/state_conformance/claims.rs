@@ -93,7 +93,7 @@ pub(crate) async fn a_claim_that_a_recorded_part_contradicts_is_not_noted(store:
         ..part(4)
     };
     store
-        .record_parts(&upload.id, writer(1), &[unproven], times())
+        .record_parts(&upload.id, writer(1), 0, &[unproven], times())
         .await
         .unwrap();
     let other = |number| Claim {
@@ -249,7 +249,7 @@ pub(crate) async fn fifty_thousand_claims_at_once_are_noted(store: &dyn StateSto
     let parts: Vec<_> = upload.parts.iter().cloned().collect();
     // As the gateway does, so that no call takes long.
     for some in parts.chunks(1_000) {
-        let recorded = store.record_parts(&upload.id, writer(1), some, times());
+        let recorded = store.record_parts(&upload.id, writer(1), 0, some, times());
         assert_eq!(
             recorded.await.unwrap(),
             PartRecord::Recorded { committed: 0 }

@@ -17,7 +17,8 @@ use super::{fresh_redb, fresh_redis, samples::*};
 enum Call {
     Create(usize),
     TakeOver(usize, u32, Option<u32>, u64),
-    RecordParts(usize, u32, Vec<Part>, u64),
+    /// By a writer that knows of this version.
+    RecordParts(usize, u32, u64, Vec<Part>, u64),
     /// By the owner, or by somebody else.
     Claim(usize, bool, Vec<Claim>, u64),
     /// With the present version, or an older one; perhaps only if it is untouched since then, or since another time.
@@ -75,6 +76,7 @@ impl Model {
         &mut self,
         id: &UploadId,
         writer: WriterTag,
+        version: u64,
         parts: &[Part],
         times: Times,
     ) -> PartRecord {
@@ -83,6 +85,9 @@ impl Model {
         };
         if record.writer != Some(writer) {
             return PartRecord::TakenOver;
+        }
+        if record.version < version {
+            return PartRecord::Missing;
         }
         if record.phase != Phase::Open {
             return PartRecord::NotOpen(record.phase);
@@ -223,13 +228,13 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                     .unwrap();
                 prop_assert_eq!(taken, model.take_over(id, writer(tag), from, at(seconds)));
             }
-            Call::RecordParts(number, tag, ref parts, seconds) => {
+            Call::RecordParts(number, tag, version, ref parts, seconds) => {
                 let id = &uploads[number].id;
                 let recorded = store
-                    .record_parts(id, writer(tag), parts, at(seconds))
+                    .record_parts(id, writer(tag), version, parts, at(seconds))
                     .await
                     .unwrap();
-                let expected = model.record_parts(id, writer(tag), parts, at(seconds));
+                let expected = model.record_parts(id, writer(tag), version, parts, at(seconds));
                 prop_assert_eq!(recorded, expected);
             }
             Call::Claim(number, is_mine, ref claims, seconds) => {
@@ -334,8 +339,8 @@ fn any_call() -> impl Strategy<Value = Call> {
         2 => (0..4usize).prop_map(Call::Create),
         2 => (0..4usize, 1..3u32, proptest::option::of(0..3u32), 0..9u64)
             .prop_map(|(upload, writer, from, seconds)| Call::TakeOver(upload, writer, from, seconds)),
-        6 => (0..4usize, 1..3u32, vec(any_part(), 1..4), 0..9u64)
-            .prop_map(|(upload, writer, parts, seconds)| Call::RecordParts(upload, writer, parts, seconds)),
+        6 => (0..4usize, 1..3u32, 0..4u64, vec(any_part(), 1..4), 0..9u64)
+            .prop_map(|(upload, writer, version, parts, seconds)| Call::RecordParts(upload, writer, version, parts, seconds)),
         4 => (0..4usize, proptest::bool::weighted(0.9), vec(any_claim(), 0..4), 0..9u64)
             .prop_map(|(upload, is_mine, claims, seconds)| Call::Claim(upload, is_mine, claims, seconds)),
         3 => (0..4usize, any_phase(), 0..5u64, proptest::option::of(any::<bool>()))

@@ -136,7 +136,7 @@ async fn record_at(store: &Redb, upload: &Upload) {
         expires_at: upload.expires_at,
     };
     store
-        .record_parts(&upload.id, writer(1), &[part(1)], times)
+        .record_parts(&upload.id, writer(1), 0, &[part(1)], times)
         .await
         .unwrap();
 }

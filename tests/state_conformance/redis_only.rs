@@ -138,7 +138,7 @@ async fn keys_end_seven_days_after_the_upload_and_the_secret_never() {
     let mut later = times();
     later.expires_at = later.expires_at.plus(Duration::from_secs(1_000));
     store
-        .record_parts(&upload.id, writer(1), &[part(1)], later)
+        .record_parts(&upload.id, writer(1), 0, &[part(1)], later)
         .await
         .unwrap();
     store.secret(&Secret::random()).await.unwrap();
@@ -228,7 +228,7 @@ async fn what_cannot_be_read_is_a_fault_and_not_retried() {
         Kind::Internal
     );
     let outcome = store
-        .record_parts(&upload.id, writer(1), &[part(1)], times())
+        .record_parts(&upload.id, writer(1), 0, &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap_err().kind(), Kind::Internal);
     assert!(begun.elapsed() < Duration::from_millis(500));

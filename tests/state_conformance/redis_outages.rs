@@ -47,7 +47,7 @@ async fn a_restart_of_the_server_needs_no_new_adapter() {
     let part = part(2);
     server.restart();
     let parts = std::slice::from_ref(&part);
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), parts, times())).await;
+    let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
     assert_eq!(get(&store, &upload.id).await.parts.committed(), 2);
 }
@@ -113,7 +113,7 @@ async fn a_fail_over_of_the_primary_is_followed() {
     sentinels.wait_for_replica();
     sentinels.fail_over();
     let parts = [part(2)];
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), &parts, times())).await;
+    let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
     takeovers::who_watches_hears_of_every_take_over(&store).await;
 }
@@ -168,7 +168,7 @@ async fn a_node_of_a_cluster_that_restarts_is_waited_for() {
     cluster.nodes[0].restart();
     for upload in &uploads {
         let parts = [part(1)];
-        let outcome = hold(|| store.record_parts(&upload.id, writer(1), &parts, times())).await;
+        let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
         assert_eq!(outcome, PartRecord::Recorded { committed: 1 });
         assert_eq!(get(&store, &upload.id).await.parts.committed(), 1);
     }

@@ -64,7 +64,7 @@ async fn a_write_that_counts_is_on_the_replica() {
     assert_eq!(created, Creation::Created);
     let parts = [part(1), part(2)];
     let writer = upload.writer.unwrap();
-    let recorded = hold(|| store.record_parts(&upload.id, writer, &parts, times())).await;
+    let recorded = hold(|| store.record_parts(&upload.id, writer, 0, &parts, times())).await;
     assert_eq!(recorded, PartRecord::Recorded { committed: 2 });
     let replica = Redis::connect(&config([replica_url])).await.unwrap();
     assert_eq!(get(&replica, &upload.id).await.parts.committed(), 2);
@@ -105,11 +105,11 @@ async fn a_write_through_sentinels_waits_for_the_replica() {
     let parts = [part(1)];
     does_not_count(
         store
-            .record_parts(&upload.id, writer(1), &parts, times())
+            .record_parts(&upload.id, writer(1), 0, &parts, times())
             .await,
     );
     sentinels.replica.resume();
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), &parts, times())).await;
+    let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 1 });
     // What counted is there after a fail-over, where the next write finds no replica.
     sentinels.fail_over();
@@ -117,7 +117,7 @@ async fn a_write_through_sentinels_waits_for_the_replica() {
     assert_eq!(known.parts.committed(), 1);
     does_not_count(
         store
-            .record_parts(&upload.id, writer(1), &[part(2)], times())
+            .record_parts(&upload.id, writer(1), 0, &[part(2)], times())
             .await,
     );
 }
@@ -143,10 +143,10 @@ async fn a_write_to_a_cluster_waits_for_the_replica_of_its_own_node() {
     does_not_count(store.create(&without[0]).await);
     replica.pause();
     let parts = [part(2)];
-    let late = store.record_parts(&with_replica[0].id, writer(1), &parts, times());
+    let late = store.record_parts(&with_replica[0].id, writer(1), 0, &parts, times());
     does_not_count(late.await);
     replica.resume();
     let outcome =
-        hold(|| store.record_parts(&with_replica[0].id, writer(1), &parts, times())).await;
+        hold(|| store.record_parts(&with_replica[0].id, writer(1), 0, &parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
 }

@@ -158,7 +158,7 @@ pub(crate) async fn record(
 ) {
     for number in numbers {
         store
-            .record_parts(id, writer(1), &[part(number)], times())
+            .record_parts(id, writer(1), 0, &[part(number)], times())
             .await
             .unwrap();
     }

@@ -69,7 +69,7 @@ pub(crate) async fn what_prolongs_an_upload_puts_off_its_time(store: &dyn StateS
         panic!("four uploads")
     };
     store
-        .record_parts(&parted.id, writer(1), &[part(1)], later)
+        .record_parts(&parted.id, writer(1), 0, &[part(1)], later)
         .await
         .unwrap();
     store
@@ -94,14 +94,18 @@ pub(crate) async fn no_parts_are_a_sign_of_life(store: &dyn StateStore) {
     record(store, &upload.id, [1]).await;
     let mut later = times();
     later.expires_at = later.expires_at.plus(SECOND);
-    let told = store.record_parts(&upload.id, writer(1), &[], later).await;
+    let told = store
+        .record_parts(&upload.id, writer(1), 0, &[], later)
+        .await;
     assert_eq!(told.unwrap(), PartRecord::Recorded { committed: 1 });
     let known = get(store, &upload.id).await;
     assert_eq!(
         (known.expires_at, known.updated_at),
         (later.expires_at, later.now)
     );
-    let stranger = store.record_parts(&upload.id, writer(2), &[], later).await;
+    let stranger = store
+        .record_parts(&upload.id, writer(2), 0, &[], later)
+        .await;
     assert_eq!(stranger.unwrap(), PartRecord::TakenOver);
 }
 
@@ -181,7 +185,7 @@ pub(crate) async fn an_upload_that_somebody_came_back_to_is_not_updated(store: &
         } else {
             let parts = [part(1)];
             store
-                .record_parts(&seen.id, writer(1), &parts, later)
+                .record_parts(&seen.id, writer(1), 0, &parts, later)
                 .await
                 .unwrap();
         }

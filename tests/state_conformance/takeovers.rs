@@ -69,10 +69,14 @@ pub(crate) async fn no_parts_are_a_sign_of_life_of_the_writer_only(store: &dyn S
     let mut later = times();
     later.now = later.now.plus(Duration::from_secs(5));
     later.expires_at = later.expires_at.plus(Duration::from_secs(5));
-    let sign = store.record_parts(&upload.id, writer(2), &[], later).await;
+    let sign = store
+        .record_parts(&upload.id, writer(2), 0, &[], later)
+        .await;
     assert_eq!(sign.unwrap(), PartRecord::TakenOver);
     assert_eq!(get(store, &upload.id).await, before);
-    let sign = store.record_parts(&upload.id, writer(1), &[], later).await;
+    let sign = store
+        .record_parts(&upload.id, writer(1), 0, &[], later)
+        .await;
     assert_eq!(sign.unwrap(), PartRecord::Recorded { committed: 1 });
     let after = get(store, &upload.id).await;
     assert_eq!(
