@@ -335,7 +335,8 @@ impl Gateway {
                 return Ok(());
             }
             self.stamp(&mut changed);
-            match self.patience.hold(|| self.state.update(&changed)).await? {
+            let update = || self.state.update(&changed, upload.writer);
+            match self.patience.hold(update).await? {
                 Update::Updated(version) => {
                     changed.version = version;
                     *upload = changed;

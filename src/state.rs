@@ -81,12 +81,12 @@ pub trait StateStore: Send + Sync + Debug {
         times: Times,
     ) -> Result<Option<Upload>>;
 
-    /// Replaces everything of a record but its parts and claims, if its version still is `upload.version`; the stored version is
-    /// then one more. Leaving OPEN and COMMITTING releases the fingerprint in the same step. A record that already
+    /// Replaces everything of a record but its parts and claims, if its version still is `upload.version` and its writer
+    /// `writer`; the stored version is then one more. A version alone may come twice, in a store that went back. Leaving OPEN and COMMITTING releases the fingerprint in the same step. A record that already
     /// holds exactly this under the next version is the echo of a lost answer: [`Update::Updated`].
-    async fn update(&self, upload: &Upload) -> Result<Update>;
+    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update>;
 
-    /// [`update`](Self::update), but only if `updated_at` still is `seen`, too: neither a part nor a claim came in between.
+    /// [`update`](Self::update) that leaves the writer, but only if `updated_at` still is `seen`, too: neither a part nor a claim came in between.
     /// Otherwise it is a conflict.
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update>;
 

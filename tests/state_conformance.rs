@@ -82,6 +82,7 @@ adapters! {
         ten_thousand_parts_are_recorded_at_once,
         parts_come_too_late_after_open,
         a_record_from_before_what_the_writer_knows_takes_no_parts,
+        an_update_by_another_writer_is_a_conflict,
         parts_of_a_missing_record_are_missing,
         a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer,
         a_take_over_of_a_closed_upload_changes_nothing,

@@ -36,7 +36,7 @@ decorated! {
     async fn take_over(id: &UploadId, writer: WriterTag, from: Predecessor, times: Times) -> Option<Upload>;
     async fn record_parts(id: &UploadId, writer: WriterTag, version: u64, parts: &[Part], times: Times) -> PartRecord;
     async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
-    async fn update(upload: &Upload) -> Update;
+    async fn update(upload: &Upload, writer: Option<WriterTag>) -> Update;
     async fn update_untouched(upload: &Upload, seen: Timestamp) -> Update;
     async fn due(before: Timestamp, after: Option<&Due>, limit: usize) -> DuePage;
     async fn lease(name: &str, holder: &str, lasts: Duration) -> bool;

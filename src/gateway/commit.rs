@@ -126,7 +126,7 @@ impl Gateway {
         }
         (suspended.updated_at, suspended.expires_at) = (times.now, times.expires_at);
         // Without patience: the sender waits for its answer.
-        if let Err(error) = self.state.update(&suspended).await {
+        if let Err(error) = self.state.update(&suspended, upload.writer).await {
             tracing::debug!(upload_id = %upload.id, %error, "the lease of a commit that failed goes on");
         }
     }

@@ -296,7 +296,7 @@ impl<'a> Pass<'a> {
             gateway.discard(&upload).await?;
             upload.swept = true;
             // Nobody else changes it, but for a sweeper that has done the same.
-            let update = || gateway.state.update(&upload);
+            let update = || gateway.state.update(&upload, upload.writer);
             gateway.patience.hold(update).await?;
         }
         self.report.cleared += 1;

@@ -105,7 +105,12 @@ impl Redb {
     }
 
     /// Replaces a record of that version, and if `seen` is given of that `updated_at`.
-    async fn replace(&self, upload: &Upload, seen: Option<Timestamp>) -> Result<Update> {
+    async fn replace(
+        &self,
+        upload: &Upload,
+        writer: Option<WriterTag>,
+        seen: Option<Timestamp>,
+    ) -> Result<Update> {
         let upload = upload.clone();
         self.write(move |tables| {
             let Some(record) = tables.record(&upload.id)? else {
@@ -116,7 +121,8 @@ impl Redb {
                 return Ok(Update::Updated(next));
             }
             let is_touched = seen.is_some_and(|seen| seen != record.updated_at);
-            if record.version != upload.version || is_touched {
+            let is_seen = (record.version, record.writer) == (upload.version, writer);
+            if !is_seen || is_touched {
                 let current = tables.whole(record)?;
                 return Ok(Update::Conflict(Box::new(current)));
             }
@@ -307,12 +313,12 @@ impl StateStore for Redb {
         .await
     }
 
-    async fn update(&self, upload: &Upload) -> Result<Update> {
-        self.replace(upload, None).await
+    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update> {
+        self.replace(upload, writer, None).await
     }
 
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
-        self.replace(upload, Some(seen)).await
+        self.replace(upload, upload.writer, Some(seen)).await
     }
 
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {

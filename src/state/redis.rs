@@ -122,7 +122,12 @@ impl Redis {
     }
 
     /// Replaces a record of that version, and if `seen` is given of that `updated_at`.
-    async fn replace(&self, upload: &Upload, seen: Option<Timestamp>) -> Result<Update> {
+    async fn replace(
+        &self,
+        upload: &Upload,
+        writer: Option<WriterTag>,
+        seen: Option<Timestamp>,
+    ) -> Result<Update> {
         let released = upload.fingerprint.as_ref().filter(|_| !upload.is_live());
         let mut arguments = vec![
             upload.version.to_string(),
@@ -131,6 +136,7 @@ impl Redis {
             removal_time(upload.expires_at).to_string(),
             record::header_json(upload)?,
             seen.map(|seen| seen.0.to_string()).unwrap_or_default(),
+            record::writer_text(writer),
         ];
         for (name, value) in record::header_fields(upload) {
             arguments.extend([name.to_owned(), value]);
@@ -297,12 +303,12 @@ impl StateStore for Redis {
         record::parse_summary(&fields)
     }
 
-    async fn update(&self, upload: &Upload) -> Result<Update> {
-        self.replace(upload, None).await
+    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update> {
+        self.replace(upload, writer, None).await
     }
 
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
-        self.replace(upload, Some(seen)).await
+        self.replace(upload, upload.writer, Some(seen)).await
     }
 
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {

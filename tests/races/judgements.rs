@@ -33,7 +33,7 @@ async fn wrong_object(world: &World) -> Upload {
 }
 
 async fn store(state: &dyn StateStore, upload: &Upload) {
-    let updated = state.update(upload).await.unwrap();
+    let updated = state.update(upload, upload.writer).await.unwrap();
     assert!(matches!(updated, Update::Updated(_)), "{updated:?}");
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn a_committing_upload_keeps_its_fingerprint(store: &dyn StateS
     let mut upload = findable(&owner, "a");
     create(store, &upload).await;
     upload.phase = Phase::Committing;
-    store.update(&upload).await.unwrap();
+    store.update(&upload, upload.writer).await.unwrap();
     let again = store.create(&findable(&owner, "a")).await.unwrap();
     assert!(matches!(again, Creation::Exists(found) if found.id == upload.id));
 }
@@ -61,12 +61,12 @@ pub(crate) async fn an_upload_that_is_over_releases_its_fingerprint(store: &dyn 
         let mut first = findable(&owner, "a");
         create(store, &first).await;
         first.phase = phase;
-        store.update(&first).await.unwrap();
+        store.update(&first, first.writer).await.unwrap();
         let second = findable(&owner, "a");
         create(store, &second).await;
         // The first one, touched again, leaves the second one's fingerprint alone.
         first.version += 1;
-        store.update(&first).await.unwrap();
+        store.update(&first, first.writer).await.unwrap();
         let third = store.create(&findable(&owner, "a")).await.unwrap();
         assert!(matches!(third, Creation::Exists(found) if found.id == second.id));
     }
@@ -210,7 +210,7 @@ pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
         let mut upload = upload(&owner());
         create(store, &upload).await;
         upload.phase = phase;
-        store.update(&upload).await.unwrap();
+        store.update(&upload, upload.writer).await.unwrap();
         let before = get(store, &upload.id).await;
         let outcome = store
             .record_parts(&upload.id, writer(1), 0, &[part(1)], times())
@@ -246,7 +246,10 @@ pub(crate) async fn parts_of_a_missing_record_are_missing(store: &dyn StateStore
         .record_parts(&missing.id, writer(1), 0, &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::Missing);
-    assert_eq!(store.update(&missing).await.unwrap(), Update::Missing);
+    assert_eq!(
+        store.update(&missing, missing.writer).await.unwrap(),
+        Update::Missing
+    );
     assert_eq!(store.get(&missing.id).await.unwrap(), None);
 }
 
@@ -272,7 +275,7 @@ pub(crate) async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_wr
         .record_parts(&upload.id, writer(2), 0, &[part(3)], times())
         .await;
     assert_eq!(next.unwrap(), PartRecord::Recorded { committed: 3 });
-    let stale = store.update(&upload).await.unwrap();
+    let stale = store.update(&upload, upload.writer).await.unwrap();
     assert_eq!(
         stale,
         Update::Conflict(Box::new(get(store, &upload.id).await))
@@ -285,7 +288,7 @@ pub(crate) async fn a_take_over_of_a_closed_upload_changes_nothing(store: &dyn S
         create(store, &upload).await;
         record(store, &upload.id, [1, 3]).await;
         upload.phase = phase;
-        store.update(&upload).await.unwrap();
+        store.update(&upload, upload.writer).await.unwrap();
         let before = get(store, &upload.id).await;
         let taken = store
             .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
@@ -301,9 +304,12 @@ pub(crate) async fn an_update_of_an_older_version_gets_the_present_record(store:
     create(store, &upload).await;
     record(store, &upload.id, [1]).await;
     upload.session = Some("mine".into());
-    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(2));
+    assert_eq!(
+        store.update(&upload, upload.writer).await.unwrap(),
+        Update::Updated(2)
+    );
     upload.session = Some("too late".into());
-    let outcome = store.update(&upload).await.unwrap();
+    let outcome = store.update(&upload, upload.writer).await.unwrap();
     let present = get(store, &upload.id).await;
     assert_eq!(present.session.as_deref(), Some("mine"));
     assert_eq!((present.version, present.parts.len()), (2, 1));
@@ -314,12 +320,29 @@ pub(crate) async fn update_repeated_after_a_lost_reply_is_updated(store: &dyn St
     let mut upload = upload(&owner());
     create(store, &upload).await;
     upload.session = Some("mine".into());
-    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(2));
+    assert_eq!(
+        store.update(&upload, upload.writer).await.unwrap(),
+        Update::Updated(2)
+    );
     // A part that came in between changes the times, and nothing else.
     record(store, &upload.id, [1]).await;
     let before = get(store, &upload.id).await;
-    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(2));
+    assert_eq!(
+        store.update(&upload, upload.writer).await.unwrap(),
+        Update::Updated(2)
+    );
     assert_eq!(get(store, &upload.id).await, before);
+}
+
+/// A store that went back hands out versions again; who knew the same version of another past is fenced out all the same.
+pub(crate) async fn an_update_by_another_writer_is_a_conflict(store: &dyn StateStore) {
+    let mut upload = upload(&owner());
+    create(store, &upload).await;
+    upload.writer = None;
+    for (expected, is_updated) in [(Some(writer(2)), false), (Some(writer(1)), true)] {
+        let outcome = store.update(&upload, expected).await.unwrap();
+        assert_eq!(matches!(outcome, Update::Updated(_)), is_updated);
+    }
 }
 
 pub(crate) async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) {
@@ -329,7 +352,7 @@ pub(crate) async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) 
         .take_over(&upload.id, writer(1), Predecessor::Anybody, times())
         .await
         .unwrap();
-    let outcome = store.update(&upload).await.unwrap();
+    let outcome = store.update(&upload, upload.writer).await.unwrap();
     assert!(matches!(outcome, Update::Conflict(present) if present.version == 2));
 }
 
@@ -354,7 +377,10 @@ pub(crate) async fn an_update_replaces_all_but_the_parts_and_claims(store: &dyn 
     });
     upload.updated_at = times().now;
     upload.expires_at = times().expires_at;
-    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(2));
+    assert_eq!(
+        store.update(&upload, Some(writer(1))).await.unwrap(),
+        Update::Updated(2)
+    );
     upload.version = 2;
     upload.parts = parts;
     assert_eq!(get(store, &upload.id).await, upload);

@@ -177,7 +177,10 @@ pub(crate) async fn a_size_that_is_settled_later_makes_room_for_claims(store: &d
     create(store, &upload).await;
     note(store, &upload, &[claim(1)]).await;
     upload.file.file_size = Some(2 * PART_SIZE);
-    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(2));
+    assert_eq!(
+        store.update(&upload, upload.writer).await.unwrap(),
+        Update::Updated(2)
+    );
     note(store, &upload, &[claim(2)]).await;
     let claims = get(store, &upload.id).await.claims;
     assert_eq!(claims, Claims::from_iter([claim(2)]));
@@ -188,7 +191,7 @@ pub(crate) async fn an_upload_that_is_not_open_notes_nothing(store: &dyn StateSt
         let mut upload = stored(store, 3).await;
         record(store, &upload.id, [1, 2]).await;
         upload.phase = phase;
-        store.update(&upload).await.unwrap();
+        store.update(&upload, upload.writer).await.unwrap();
         let before = get(store, &upload.id).await;
         let answer = note(store, &upload, &[claim(1)]).await;
         let expected = Upload {
@@ -213,7 +216,7 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
         .await
         .unwrap();
     assert_eq!(taken.unwrap().claims, claims);
-    let Update::Conflict(present) = store.update(&upload).await.unwrap() else {
+    let Update::Conflict(present) = store.update(&upload, upload.writer).await.unwrap() else {
         panic!("an older version was replaced");
     };
     assert_eq!(present.claims, claims);
@@ -223,7 +226,10 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
     assert_eq!(found.claims, claims);
     upload.version = 2;
     upload.phase = Phase::Complete;
-    assert_eq!(store.update(&upload).await.unwrap(), Update::Updated(3));
+    assert_eq!(
+        store.update(&upload, Some(writer(2))).await.unwrap(),
+        Update::Updated(3)
+    );
     assert_eq!(get(store, &upload.id).await.claims, claims);
 }
 
@@ -233,7 +239,7 @@ pub(crate) async fn a_claim_does_not_hide_the_echo_of_an_update(store: &dyn Stat
     let mut changed = get(store, &upload.id).await;
     changed.session = Some("mine".into());
     for _ in 0..2 {
-        let outcome = store.update(&changed).await.unwrap();
+        let outcome = store.update(&changed, changed.writer).await.unwrap();
         assert_eq!(outcome, Update::Updated(2));
         note(store, &upload, &[claim(2)]).await;
     }

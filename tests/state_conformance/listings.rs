@@ -65,7 +65,7 @@ pub(crate) async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
         create(store, &upload).await;
         if number % 3 == 0 {
             upload.phase = Phase::Aborted;
-            store.update(&upload).await.unwrap();
+            store.update(&upload, upload.writer).await.unwrap();
             aborted.push(upload.id);
         }
     }

@@ -161,7 +161,19 @@ impl Model {
         Timestamp(changed.0 + u64::from(!is_present))
     }
 
-    fn update(&mut self, upload: &Upload, seen: Option<Timestamp>) -> Update {
+    /// The present writer, or of one kind of update another one.
+    fn expected_writer(&self, upload: &Upload, kind: u64) -> Option<WriterTag> {
+        let record = self.records.get(&upload.id);
+        let present = record.and_then(|(record, _)| record.writer);
+        if kind == 3 { Some(writer(9)) } else { present }
+    }
+
+    fn update(
+        &mut self,
+        upload: &Upload,
+        writer: Option<WriterTag>,
+        seen: Option<Timestamp>,
+    ) -> Update {
         let Some((record, update)) = self.records.get_mut(&upload.id) else {
             return Update::Missing;
         };
@@ -169,7 +181,8 @@ impl Model {
             return Update::Updated(record.version);
         }
         let is_touched = seen.is_some_and(|seen| seen != record.updated_at);
-        if record.version != upload.version || is_touched {
+        let is_seen = (record.version, record.writer) == (upload.version, writer);
+        if !is_seen || is_touched {
             return Update::Conflict(Box::new(record.clone()));
         }
         let (parts, claims) = (record.parts.clone(), record.claims.clone());
@@ -246,11 +259,14 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
             Call::Update(number, phase, kind, untouched) => {
                 let update = model.next_update(&uploads[number], phase, kind);
                 let seen = untouched.map(|is_present| model.seen(&update, is_present));
-                let updated = match seen {
-                    Some(seen) => store.update_untouched(&update, seen).await,
-                    None => store.update(&update).await,
+                let (writer, updated) = match seen {
+                    Some(seen) => (update.writer, store.update_untouched(&update, seen).await),
+                    None => {
+                        let writer = model.expected_writer(&update, kind);
+                        (writer, store.update(&update, writer).await)
+                    }
                 };
-                prop_assert_eq!(updated.unwrap(), model.update(&update, seen));
+                prop_assert_eq!(updated.unwrap(), model.update(&update, writer, seen));
             }
             Call::List(phase, limit) => {
                 let query = ListQuery {

@@ -322,7 +322,7 @@ async fn tls_is_spoken_with_the_authority_of_the_file_only() {
     let mut upload = upload(&owner());
     create(&store, &upload).await;
     upload.phase = Phase::Aborted;
-    store.update(&upload).await.unwrap();
+    store.update(&upload, upload.writer).await.unwrap();
     assert_eq!(store.create(&upload).await.unwrap(), Creation::Created);
 }
 

@@ -81,8 +81,11 @@ async fn an_echo_without_enough_replicas_does_not_count() {
     create(&plain, &upload).await;
     does_not_count(waiting(&url).await.create(&upload).await);
     upload.phase = Phase::Aborted;
-    assert_eq!(plain.update(&upload).await.unwrap(), Update::Updated(2));
-    does_not_count(waiting(&url).await.update(&upload).await);
+    assert_eq!(
+        plain.update(&upload, upload.writer).await.unwrap(),
+        Update::Updated(2)
+    );
+    does_not_count(waiting(&url).await.update(&upload, upload.writer).await);
 }
 
 #[tokio::test]

@@ -130,13 +130,13 @@ pub(crate) async fn a_commit_is_due_when_its_lease_ends(store: &dyn StateStore) 
         holder: writer(1),
         until: start.plus(SECOND),
     });
-    store.update(&upload).await.unwrap();
+    store.update(&upload, upload.writer).await.unwrap();
     assert!(due(store, start, 9).await.is_empty());
     let ended = due(store, start.plus(SECOND), 9).await;
     assert_eq!(ended, std::slice::from_ref(&upload.id));
     upload.version += 1;
     upload.phase = Phase::Open;
-    store.update(&upload).await.unwrap();
+    store.update(&upload, upload.writer).await.unwrap();
     assert!(due(store, start.plus(SECOND), 9).await.is_empty());
     assert_eq!(due(store, upload.expires_at, 9).await, [upload.id]);
 }
@@ -146,7 +146,7 @@ pub(crate) async fn what_is_over_is_never_due(store: &dyn StateStore) {
         let mut upload = upload(&owner());
         create(store, &upload).await;
         (upload.phase, upload.swept) = (phase, phase == Phase::Aborted);
-        store.update(&upload).await.unwrap();
+        store.update(&upload, upload.writer).await.unwrap();
     }
     assert!(due(store, Timestamp::never(), 9).await.is_empty());
 }
@@ -156,7 +156,7 @@ pub(crate) async fn what_is_given_up_is_due_once_more(store: &dyn StateStore) {
     create(store, &upload).await;
     upload.phase = Phase::Aborted;
     upload.expires_at = upload.expires_at.plus(SECOND);
-    store.update(&upload).await.unwrap();
+    store.update(&upload, upload.writer).await.unwrap();
     assert!(
         due(store, upload.expires_at.minus(SECOND), 9)
             .await
@@ -164,7 +164,7 @@ pub(crate) async fn what_is_given_up_is_due_once_more(store: &dyn StateStore) {
     );
     assert_eq!(due(store, upload.expires_at, 9).await, [upload.id.clone()]);
     (upload.version, upload.swept) = (upload.version + 1, true);
-    store.update(&upload).await.unwrap();
+    store.update(&upload, upload.writer).await.unwrap();
     assert!(due(store, Timestamp::never(), 9).await.is_empty());
 }
 

@@ -175,7 +175,7 @@ async fn committing(world: &World, gateway: &Arc<Gateway>, until: Timestamp) -> 
         file_size: 2 * PART as u64 + 1,
     };
     upload.apply(started).unwrap();
-    let updated = world.state().update(&upload).await.unwrap();
+    let updated = world.state().update(&upload, upload.writer).await.unwrap();
     assert!(matches!(updated, Update::Updated(_)));
     world.get(&upload.id).await
 }

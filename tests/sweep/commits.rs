@@ -38,7 +38,7 @@ async fn left_behind(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload
         file_size: 2 * PART as u64 + 1,
     };
     upload.apply(started).unwrap();
-    let updated = world.state().update(&upload).await.unwrap();
+    let updated = world.state().update(&upload, upload.writer).await.unwrap();
     assert!(matches!(updated, Update::Updated(_)));
     world.get(&upload.id).await
 }

@@ -176,7 +176,7 @@ async fn an_object_that_is_not_the_uploads_goes_with_it(world: World) {
     let mut upload = world.put_as_client(&gateway).await;
     // As if other bytes had been announced.
     upload.file.file_size = Some(999);
-    let updated = world.state().update(&upload).await.unwrap();
+    let updated = world.state().update(&upload, upload.writer).await.unwrap();
     assert_eq!(updated, Update::Updated(2));
     world.clock.advance(2 * DAY);
     let report = sweep(&gateway).await;
