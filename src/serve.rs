@@ -37,8 +37,12 @@ use crate::{
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The largest HTTP/2 frame in bytes, for senders that use it: a preferred chunk in one or two frames costs fewer reads and
-/// wake-ups than in 16 of the usual size. At most half a window: what a frame holds beyond a message lies in memory, too.
+/// wake-ups than in 16 of the usual size. Only where the window holds two of them.
 const FRAME_SIZE: u32 = 128 * 1024;
+
+/// The least that a receiver may ask for (RFC 9113, section 6.5.2), for windows that are small to save memory: tonic makes
+/// room for a whole message behind what the first frame brought of it, so that a stream takes a frame more than its message.
+const SMALLEST_FRAME_SIZE: u32 = 16 * 1024;
 
 /// How long a connection has to answer that.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -166,7 +170,7 @@ impl Server {
                 // One stream that nobody reads must not stop the others of its connection.
                 .initial_connection_window_size(window * self.limits.max_concurrent_streams)
                 .max_concurrent_streams(self.limits.max_concurrent_streams)
-                .max_frame_size(FRAME_SIZE.min(window / 2))
+                .max_frame_size(frame_size(window))
                 .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
                 .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
                 .add_routes(services)
@@ -213,6 +217,15 @@ impl Server {
         }
         self.backends.stop().await;
         Ok(())
+    }
+}
+
+/// The largest frame that streams of this window are sent, in bytes.
+fn frame_size(window: u32) -> u32 {
+    if window < 2 * FRAME_SIZE {
+        SMALLEST_FRAME_SIZE
+    } else {
+        FRAME_SIZE
     }
 }
 
