@@ -246,16 +246,19 @@ pub(super) fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bo
 /// own where none was recorded. Another stream's block is one that was recorded once: only gateways know its name, and the
 /// state store may have lost what a gateway has committed.
 fn blocks_fit(upload: &Upload, blocks: &[StoredPart]) -> bool {
+    let count = count(upload);
     let fits = |number: u32, block: &StoredPart| {
-        let size = upload.span(number).map(|span| span.size);
+        let planned = upload.span(number).map_or(0, |span| span.size);
+        // A file of unknown size ends wherever it does.
+        let may_be_short = count.is_none() && number as usize == blocks.len();
         let is_numbered = block.number == Some(number);
         let is_known = match upload.parts.get(number) {
             Some(part) if block.receipt == part.receipt => true,
             Some(_) => is_numbered && block.writer.is_some() && upload.claims.is_empty(),
             None => is_numbered,
         };
-        is_known && size == Some(block.size)
+        is_known && (block.size == planned || may_be_short && block.size < planned)
     };
-    Some(blocks.len()) == count(upload)
+    count.is_none_or(|count| blocks.len() == count)
         && (1..).zip(blocks).all(|(number, block)| fits(number, block))
 }

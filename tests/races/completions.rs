@@ -46,17 +46,17 @@ async fn small_upload<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// The whole file in one stream.
-fn messages(id: &UploadId) -> impl Stream<Item = Result<Message>> + Unpin + Send {
+fn messages(target: Target, size: usize) -> impl Stream<Item = Result<Message>> + Unpin + Send {
     let messages = [
         Message::Open(Open {
-            target: Target::Upload(id.clone()),
+            target,
             restart: false,
             takeover: Takeover::Force,
             resume_token: String::new(),
         }),
         Message::Chunk(Chunk {
             offset: 0,
-            data: Bytes::from(bytes(SIZE)),
+            data: Bytes::from(bytes(size)),
             crc32c: None,
         }),
         Message::Finish(Finish {
@@ -67,12 +67,12 @@ fn messages(id: &UploadId) -> impl Stream<Item = Result<Message>> + Unpin + Send
     stream::iter(messages.map(Ok))
 }
 
-async fn send(gateway: Arc<Gateway>, id: &UploadId) -> Result<Upload> {
+pub(crate) async fn send(gateway: Arc<Gateway>, target: Target, size: usize) -> Result<Upload> {
     let (opened, _opened) = oneshot::channel();
     let (counts, _counts) = watch::channel(Counts::default());
     let observer = Observer { opened, counts };
     gateway
-        .receive(&Caller::default(), &mut messages(id), observer)
+        .receive(&Caller::default(), &mut messages(target, size), observer)
         .await
 }
 
@@ -82,7 +82,9 @@ async fn a_stream_whose_object_others_complete_first_ends_well(world: World) {
         assert_eq!(completed.unwrap().phase, Phase::Complete);
     })
     .await;
-    let upload = send(gateway, &id).await.unwrap();
+    let upload = send(gateway, Target::Upload(id.clone()), SIZE)
+        .await
+        .unwrap();
     assert_eq!(upload.phase, Phase::Complete);
     assert_eq!(upload, world.get(&id).await);
 }
@@ -93,7 +95,9 @@ async fn a_stream_whose_upload_is_given_up_meanwhile_is_told_so(world: World) {
         assert_eq!(given_up.unwrap().phase, Phase::Aborted);
     })
     .await;
-    let refused = send(gateway, &id).await.unwrap_err();
+    let refused = send(gateway, Target::Upload(id.clone()), SIZE)
+        .await
+        .unwrap_err();
     assert_eq!(refused.reason(), Reason::WrongPhase);
     let upload = world.get(&id).await;
     let left = world.store().head(&upload.object_key).await.unwrap();
@@ -110,7 +114,11 @@ async fn a_caller_that_has_gone_takes_nothing_over(world: World) {
     let (opened, counts) = (oneshot::channel().0, watch::channel(Counts::default()).0);
     let observer = Observer { opened, counts };
     let ended = gateway
-        .receive(&Caller::default(), &mut messages(&id), observer)
+        .receive(
+            &Caller::default(),
+            &mut messages(Target::Upload(id.clone()), SIZE),
+            observer,
+        )
         .await;
     assert_eq!(ended.unwrap_err().reason(), Reason::ClientGone);
     assert_eq!(world.get(&id).await, before);

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use futures::FutureExt;
 use upload_gateway::{
     error::{Error, Kind, Reason},
-    gateway::{Caller, Gateway},
+    gateway::{Caller, Gateway, Target},
     state::{StateStore, Update},
-    upload::{Event, Lease, Md5, Phase, Upload, UploadId, WriterTag},
+    upload::{Event, FileMetadata, Lease, Md5, Phase, Upload, UploadId, WriterTag},
 };
 
 use super::{
+    completions::send,
     for_each_store,
     interrupted::Interrupted,
-    world::{MINUTE, World, settings},
+    world::{DAY, MINUTE, World, file, settings, sweep},
 };
 
 for_each_store!(
     a_commit_that_begins_while_an_object_is_judged_is_not_refused,
     an_object_that_is_mended_while_it_is_judged_completes_its_upload,
     an_upload_that_changes_at_each_look_is_left_to_a_later_one,
+    the_object_of_a_record_that_went_back_is_not_swept_away,
 );
 
 /// A small upload that has another object than was announced.
@@ -119,4 +121,32 @@ async fn an_upload_that_changes_at_each_look_is_left_to_a_later_one(world: World
     assert_eq!(told, (Kind::Unavailable, Reason::WriterActive));
     assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
     assert!(has_object(&world, &upload).await);
+}
+
+/// Of a file whose size nobody declared, the state store forgot how it ended.
+async fn the_object_of_a_record_that_went_back_is_not_swept_away(world: World) {
+    let gateway = world.gateway().await;
+    let target = Target::File {
+        file: FileMetadata {
+            file_size: None,
+            ..file(0)
+        },
+        storage_id: String::new(),
+    };
+    let upload = send(Arc::clone(&gateway), target, 11 << 20).await.unwrap();
+    let older = Upload {
+        phase: Phase::Open,
+        object: None,
+        file: FileMetadata {
+            file_size: None,
+            ..upload.file
+        },
+        ..world.get(&upload.id).await
+    };
+    store(world.state(), &older).await;
+    world.clock.advance(2 * DAY);
+    assert_eq!(sweep(&gateway).await.completed, 1);
+    assert_eq!(world.get(&upload.id).await.phase, Phase::Complete);
+    let kept = world.store().head(&upload.object_key).await.unwrap();
+    assert_eq!(kept.unwrap().size, 11 << 20);
 }
