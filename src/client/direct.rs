@@ -270,9 +270,9 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
         if (fresh.r#type, &fresh.upload_id) == (step.r#type, &step.upload_id) {
             return Ok(fresh);
         }
-        Err(ClientError::protocol(
-            "the upload was changed by somebody else meanwhile",
-        ))
+        Err(ClientError::Changed {
+            upload_id: step.upload_id.clone(),
+        })
     }
 
     /// Calls the gateway until it answers.
@@ -312,7 +312,7 @@ fn is_lost(failure: &ClientError) -> bool {
         failure.reason(),
         "SESSION_LOST" | "SESSION_NOT_STARTED" | "SESSION_IN_USE" | "INCOMPLETE" | "WRONG_PHASE"
     );
-    is_lost || failure.store_status() == Some(404)
+    is_lost || failure.store_status() == Some(404) || matches!(failure, ClientError::Changed { .. })
 }
 
 // === impl Tries ===

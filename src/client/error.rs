@@ -57,6 +57,12 @@ pub enum ClientError {
         /// The object's.
         found: String,
     },
+    /// Somebody else went on with the upload, or the gateway lost it and began a new one.
+    #[error("{upload_id} is not as it was before")]
+    Changed {
+        /// The upload as it was.
+        upload_id: String,
+    },
     /// The gateway answered what makes no sense.
     #[error("unexpected answer: {0}")]
     Protocol(String),
@@ -108,6 +114,7 @@ impl ClientError {
             | Self::Source(_)
             | Self::NotRewindable { .. }
             | Self::Mismatch { .. }
+            | Self::Changed { .. }
             | Self::Protocol(_) => false,
         }
     }
