@@ -96,8 +96,9 @@ impl Gateway {
         };
         let promised = open.promised_md5();
         let snapshot = self.snapshot(caller, &open)?;
+        // What runs for a moment is boxed here and below: a stream's own future lasts as long as it does.
         let opened = tokio::select! {
-            opened = self.open(caller, open, snapshot.as_ref()) => opened?,
+            opened = Box::pin(self.open(caller, open, snapshot.as_ref())) => opened?,
             // It may be back with another stream by now, which this one must not end.
             () = observer.opened.closed() => return Err(abandoned()),
         };
@@ -116,7 +117,7 @@ impl Gateway {
             Opened::Finished(upload) => Ok(upload),
             Opened::Committing(upload) => {
                 let (id, committed_size) = (upload.id.clone(), upload.committed_size());
-                let joined = self.join_commit(upload).await;
+                let joined = Box::pin(self.join_commit(upload)).await;
                 joined.map_err(|error| {
                     error
                         .with("upload_id", &id)
@@ -139,7 +140,7 @@ impl Gateway {
                     result = receiver.run(messages) => result,
                     error = lookout.fenced() => Err(error),
                 };
-                receiver.end(result).await
+                Box::pin(receiver.end(result)).await
             }
         }
     }
@@ -221,7 +222,9 @@ impl Receiver {
                     taken = self.chunk(chunk) => taken?,
                     error = gateway.ended() => return Err(error),
                 },
-                Some(Message::Finish(finish)) => return self.finish(finish, messages).await,
+                Some(Message::Finish(finish)) => {
+                    return Box::pin(self.finish(finish, messages)).await;
+                }
                 Some(Message::Open(_)) => {
                     return Err(Error::sequence("the stream is open already"));
                 }
