@@ -20,9 +20,9 @@ test: ## Install the servers the tests need, run every test, stop the servers
 	@tests/backends/run
 
 check: ## Formatting, clippy and rustdoc without a warning
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items
 	@echo 'one TLS stack: no OpenSSL'; ! cargo tree --locked --edges normal --prefix none | grep -E '^(openssl-sys|native-tls) '
 	@if command -v typos >/dev/null; then typos; else echo 'not checked: spelling (typos is not installed)'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run fuzz/run tests/backends/{install,run,dev}; \

@@ -1,4 +1,5 @@
-//! Compiles the protos, with protox so that no `protoc` is needed, and keeps their descriptors for reflection.
+//! Generates the servers of the API from the protos, with protox so that no `protoc` is needed, and keeps the descriptors
+//! for reflection. The messages are those of `upload-gateway-client`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -18,9 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         out.join("uploadgateway.v1.bin"),
         descriptors.encode_to_vec(),
     )?;
-    // Bytes fields as `bytes::Bytes`: prost then decodes them without a copy.
     tonic_prost_build::configure()
-        .bytes(".")
+        .build_client(false)
+        .extern_path(".uploadgateway.v1", "::upload_gateway_client::proto::v1")
         .compile_fds(descriptors)?;
     Ok(())
 }

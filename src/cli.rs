@@ -16,9 +16,10 @@ mod url;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use upload_gateway_client::Client;
 
 use self::error::CliError;
-use crate::{client::Client, config::SERVER_VARIABLE};
+use crate::config::SERVER_VARIABLE;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 64 wrong configuration.

@@ -19,6 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use upload_gateway_core::upload::{MIB, PART_SIZE};
 
 pub use self::{
     load::{ConfigError, Flags, from_process, load},
@@ -28,7 +29,6 @@ pub use self::{
     sweeper::Sweeper,
     values::{ByteSize, CorsOrigin, Endpoint, Secret, SecretUrl},
 };
-use crate::upload::{MIB, PART_SIZE};
 
 /// The variable that names the server for the client commands.
 pub const SERVER_VARIABLE: &str = "UPLOAD_GATEWAY_SERVER";

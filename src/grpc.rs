@@ -4,15 +4,17 @@ mod convert;
 mod faults;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../fuzz/checks/grpc.rs"]
 pub mod fuzzing;
 mod signing;
 mod upload;
 
 use tonic::{Request, Response, Status};
 use tonic_reflection::server::{Builder, v1, v1alpha};
+use upload_gateway_core::{error::Result, gateway::Caller};
 
 pub use self::{faults::with_faults, signing::SigningApi, upload::UploadApi};
-use crate::{error::Result, gateway::Caller, proto, status::grpc_status};
+use crate::{proto::FILE_DESCRIPTOR_SET, status::grpc_status};
 
 /// Reflection in both versions, over this API, health and the types of error details, so that a client without proto
 /// files can call everything and read every error.
@@ -28,7 +30,7 @@ pub fn reflection() -> Result<
 > {
     let builder = || {
         Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };

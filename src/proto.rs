@@ -1,4 +1,4 @@
-//! The generated API: messages, clients and servers of `proto/`.
+//! The generated servers of `proto/`, and its descriptors. The messages are in [`upload_gateway_client::proto`].
 
 #![allow(
     missing_docs,

@@ -10,6 +10,7 @@ mod failure;
 mod faults;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../fuzz/checks/rest.rs"]
 pub mod fuzzing;
 mod health;
 mod openapi;
@@ -30,10 +31,10 @@ use axum::{
 };
 use tokio::sync::watch;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use upload_gateway_core::gateway::{Caller, Gateway};
 
 use self::failure::Failure;
 pub use self::{faults::with_faults, health::Health, shapes::PartDataForm};
-use crate::gateway::{Caller, Gateway};
 
 /// Where the uploads are.
 pub const BASE: &str = "/api/engine/v2/uploads";

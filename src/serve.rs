@@ -18,19 +18,21 @@ use tonic::{
     service::Routes,
     transport::{Server as GrpcServer, server::TcpIncoming},
 };
+use upload_gateway_core::{
+    gateway::{Clock, Gateway, Settings, TokenKey},
+    upload::Timestamp,
+};
 
 pub use self::backends::{Backends, connect, connect_state, connect_storage};
 pub use self::sweeper::sweep_once;
 use self::{health::Monitor, sweeper::Sweeper};
 use crate::{
     config::{self, Config, CorsOrigin, Limits, PartDataForm, Rest, ResumeTokenKey},
-    gateway::{Clock, Gateway, Settings, TokenKey},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
     },
     rest,
-    upload::Timestamp,
 };
 
 /// How often an idle connection is asked whether it still lives.

@@ -8,9 +8,8 @@ use serde::Serialize;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::Level;
+use upload_gateway_core::error::{Error, Kind, Reason};
 use utoipa::ToSchema;
-
-use crate::error::{Error, Kind, Reason};
 
 /// The domain of every reason, as `google.rpc.ErrorInfo` wants one.
 pub const ERROR_DOMAIN: &str = "uploadgateway.v1";

@@ -11,7 +11,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use upload_gateway::{client::Client, upload::Md5};
+use upload_gateway_client::Client;
+use upload_gateway_core::upload::Md5;
 
 /// A gateway on its embedded stores, killed when it is dropped.
 struct Gateway {
@@ -440,8 +441,8 @@ impl Gateway {
     async fn wait_until_committed(&self, committed: i64) -> String {
         let client = Client::connect(&format!("http://{}", self.address)).unwrap();
         loop {
-            let open = upload_gateway::proto::v1::ListUploadsRequest {
-                phase: upload_gateway::proto::v1::Phase::Open.into(),
+            let open = upload_gateway_client::proto::v1::ListUploadsRequest {
+                phase: upload_gateway_client::proto::v1::Phase::Open.into(),
                 ..Default::default()
             };
             let page = client.list(open).await.unwrap();
@@ -452,7 +453,7 @@ impl Gateway {
             while let Some(progress) = changes.message().await.unwrap() {
                 assert_ne!(
                     progress.phase,
-                    i32::from(upload_gateway::proto::v1::Phase::Complete)
+                    i32::from(upload_gateway_client::proto::v1::Phase::Complete)
                 );
                 if progress.committed_size >= committed {
                     return upload.upload_id.clone();

@@ -12,10 +12,6 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    Conversation, Forwarder, Server, TestGateway, binary, bytes, chunk, finish, gateway_process,
-    open, reason,
-};
 use tempfile::TempDir;
 use tokio::{
     task::JoinSet,
@@ -26,10 +22,13 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tonic_types::StatusExt;
-use upload_gateway::{
-    config::{Config, S3Profile, StoreConfig},
-    proto::v1::{Phase, upload_service_client::UploadServiceClient},
-    upload::Md5,
+use upload_gateway::config::{Config, S3Profile, StoreConfig};
+use upload_gateway_client::proto::v1::{Phase, upload_service_client::UploadServiceClient};
+use upload_gateway_core::upload::Md5;
+
+use common::{
+    Conversation, Forwarder, Server, TestGateway, binary, bytes, chunk, finish, gateway_process,
+    open, reason,
 };
 
 const PART: usize = 5 * 1024 * 1024;

@@ -7,13 +7,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{TestGateway, bytes, chunk, finish, open, open_file, open_known, reason, s3_client};
 use tonic::Code;
-use upload_gateway::{
-    config::{ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
-    proto::v1::{DeleteUploadRequest, FileMetadata, Phase},
-    upload::PART_SIZE,
-};
+use upload_gateway::config::{ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig};
+use upload_gateway_client::proto::v1::{DeleteUploadRequest, FileMetadata, Phase};
+use upload_gateway_core::upload::PART_SIZE;
+
+use common::{TestGateway, bytes, chunk, finish, open, open_file, open_known, reason, s3_client};
 
 const PART: usize = 5 * 1024 * 1024;
 

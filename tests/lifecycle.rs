@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
 use proptest::{collection::vec, prelude::*};
-use upload_gateway::upload::{
+use upload_gateway_core::upload::{
     AT_WORK, Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part,
     Parts, Phase, Plan, Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
 };

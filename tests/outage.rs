@@ -8,15 +8,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Conversation, Server, TestGateway, bytes, finish, open, open_known, reason};
 use tokio::time::sleep;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
-use upload_gateway::{
-    config::{Config, S3Profile},
-    proto::v1::Phase,
-};
+use upload_gateway::config::{Config, S3Profile};
+use upload_gateway_client::proto::v1::Phase;
+
+use common::{Conversation, Server, TestGateway, bytes, finish, open, open_known, reason};
 
 const PART: usize = 5 * 1024 * 1024;
 

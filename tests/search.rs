@@ -16,13 +16,13 @@ use samples::{create, now, upload};
 use tempfile::TempDir;
 use upload_gateway::{
     config::Config,
+    serve::{Backends, connect},
+    state::redis::{Redis, RedisConfig},
+};
+use upload_gateway_core::{
     error::Kind,
     gateway::{Caller, Clock, Found, Gateway, SEARCHED_UPLOADS, Search, Settings},
-    serve::{Backends, connect},
-    state::{
-        StateStore,
-        redis::{Redis, RedisConfig},
-    },
+    state::StateStore,
     upload::{FileMetadata, MIB, Owner, Timestamp, Upload},
 };
 

@@ -17,17 +17,19 @@ use futures::{stream, stream::BoxStream};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot, watch};
 use upload_gateway::{
+    config::Config,
+    serve::{Backends, connect},
+};
+use upload_gateway_core::{
     blobs::{
         BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
-    config::Config,
     error::{Error, Result},
     gateway::{
         Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Next, Observer, Open, Report,
         Settings, Storage, Storages, Takeover, Target,
     },
-    serve::{Backends, connect},
     upload::{
         Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
         Upload, UploadId, WriterTag,

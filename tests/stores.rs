@@ -7,14 +7,15 @@
 mod common;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use common::{TestGateway, bytes, chunk, finish, open, open_known};
 use md5::{Digest, Md5};
 use upload_gateway::{
-    blobs::BlobStore,
     config::{Config, S3Profile, StorageConfig},
-    proto::v1::{Phase, Residence, Upload},
     serve::connect_storage,
 };
+use upload_gateway_client::proto::v1::{Phase, Residence, Upload};
+use upload_gateway_core::blobs::BlobStore;
+
+use common::{TestGateway, bytes, chunk, finish, open, open_known};
 
 const PART: usize = 5 * 1024 * 1024;
 

@@ -12,10 +12,6 @@ mod redis_servers;
 
 use std::{io::Cursor, time::Duration};
 
-use common::{
-    Conversation, Forwarder, RedisBackend, S3Backend, Server, TestGateway, bytes, chunk, finish,
-    gateway_process, message, open, open_known, reason,
-};
 use tokio::{
     io::{AsyncWriteExt, duplex},
     sync::mpsc,
@@ -23,13 +19,18 @@ use tokio::{
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use upload_gateway::{
-    client::{Client, Event, Source, Target, UploadOptions},
-    config::{Config, S3Profile, StorageConfig, StoreConfig},
+use upload_gateway::config::{Config, S3Profile, StorageConfig, StoreConfig};
+use upload_gateway_client::{
+    Client, Event, Source, Target, UploadOptions,
     proto::v1::{
         FileMetadata, Open, Phase, Takeover, UploadRequest, open, upload_request::Message,
         upload_service_client::UploadServiceClient,
     },
+};
+
+use common::{
+    Conversation, Forwarder, RedisBackend, S3Backend, Server, TestGateway, bytes, chunk, finish,
+    gateway_process, message, open, open_known, reason,
 };
 
 const PART: usize = 5 * 1024 * 1024;

@@ -9,18 +9,17 @@ use bytes::Bytes;
 use futures::{TryStreamExt, stream, stream::BoxStream};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
-use upload_gateway::{
+use upload_gateway::{config::Config, serve::connect};
+use upload_gateway_core::{
     blobs::{
         BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
-    config::Config,
     error::{Error, Kind, Reason, Result},
     gateway::{
         Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Observer, Open, Settings, Storage,
         Storages, Takeover, Target,
     },
-    serve::connect,
     upload::{
         FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
         WriterTag,

@@ -8,12 +8,13 @@ mod common;
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use common::{TestGateway, bytes, chunk, finish, message, open, open_file, open_known};
 use md5::{Digest, Md5};
-use upload_gateway::proto::v1::{
+use upload_gateway_client::proto::v1::{
     DeleteUploadRequest, FileMetadata, Finish, GetLimitsRequest, ListUploadsRequest, Phase,
     UploadRequest, WatchUploadRequest, upload_request::Message,
 };
+
+use common::{TestGateway, bytes, chunk, finish, message, open, open_file, open_known};
 
 const PART: usize = 5 * 1024 * 1024;
 

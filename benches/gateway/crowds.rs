@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use tokio::time::{Instant, interval};
 use tonic::transport::Channel;
-use upload_gateway::{
-    client::{Client, Source, Target, UploadOptions},
+use upload_gateway_client::{
+    Client, Source, Target, UploadOptions,
     proto::v1::{FileMetadata, upload_service_client::UploadServiceClient},
 };
 

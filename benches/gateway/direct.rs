@@ -10,10 +10,8 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future, stream};
 use tokio::sync::Semaphore;
-use upload_gateway::{
-    config::Limits,
-    upload::{Md5, PART_SIZE},
-};
+use upload_gateway::config::Limits;
+use upload_gateway_core::upload::{Md5, PART_SIZE};
 
 use crate::{Load, Result, payload::Payload, store::Store};
 

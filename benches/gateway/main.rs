@@ -29,7 +29,7 @@ mod common;
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
 use tokio::time::Instant;
-use upload_gateway::proto::v1::Upload;
+use upload_gateway_client::proto::v1::Upload;
 
 use self::{
     direct::Integrity, payload::Payload, process::Gateway, report::Report, round_trips::RoundTrips,

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use rand::RngCore;
-use upload_gateway::upload::{FileDigest, Md5, PART_SIZE};
+use upload_gateway_core::upload::{FileDigest, Md5, PART_SIZE};
 
 use crate::{MIB, Result};
 

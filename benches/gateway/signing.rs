@@ -6,13 +6,11 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use upload_gateway::{
-    proto::v1::{
-        CreateUploadRequest, FileMetadata, PartRef, SignPartRequest, SignPartsRequest, SignedStep,
-        UpdateUploadRequest, signing_service_client::SigningServiceClient,
-    },
-    upload::{Md5, PART_SIZE},
+use upload_gateway_client::proto::v1::{
+    CreateUploadRequest, FileMetadata, PartRef, SignPartRequest, SignPartsRequest, SignedStep,
+    UpdateUploadRequest, signing_service_client::SigningServiceClient,
 };
+use upload_gateway_core::upload::{Md5, PART_SIZE};
 
 use crate::{Result, process::Gateway, round_trips::RoundTrips, store::Store};
 

@@ -2,13 +2,11 @@
 
 use futures::{future, stream};
 use tonic::transport::Channel;
-use upload_gateway::{
-    proto::v1::{
-        Chunk, FileMetadata, Finish, GetLimitsRequest, Open, Phase, Upload, UploadRequest,
-        open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
-    },
-    upload::Md5,
+use upload_gateway_client::proto::v1::{
+    Chunk, FileMetadata, Finish, GetLimitsRequest, Open, Phase, Upload, UploadRequest,
+    open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
 };
+use upload_gateway_core::upload::Md5;
 
 use crate::{
     Load, Result,

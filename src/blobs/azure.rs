@@ -44,6 +44,14 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
+use upload_gateway_core::{
+    blobs::{
+        BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
+        StoredObject, StoredPart, object_not_found, part_damaged,
+    },
+    error::{Error, Result},
+    upload::{MIB, Md5, Part, Residence, StoreLimits, WriterTag},
+};
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -58,14 +66,6 @@ use self::{
     policy::{ContentMd5, Sign, with_content_md5},
     sas::AccountKey,
     sign::{BlobSigner, SigningKey},
-};
-use super::{
-    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
-    StoredObject, StoredPart, object_not_found, part_damaged,
-};
-use crate::{
-    error::{Error, Result},
-    upload::{MIB, Md5, Part, Residence, StoreLimits, WriterTag},
 };
 
 /// 50,000 blocks of at most 4,000 MiB: together 190.7 TiB.

@@ -33,6 +33,14 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use upload_gateway_core::{
+    blobs::{
+        BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
+        StoredObject, StoredPart, object_not_found, part_damaged,
+    },
+    error::{Error, Kind, Reason, Result},
+    upload::{MIB, Part, Residence, StoreLimits, WriterTag},
+};
 
 pub use self::config::{Profile, S3Config};
 #[cfg(any(test, fuzzing))]
@@ -42,14 +50,6 @@ use self::{
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::fault,
     sign::QuerySigner,
-};
-use super::{
-    BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
-    StoredObject, StoredPart, object_not_found, part_damaged,
-};
-use crate::{
-    error::{Error, Kind, Reason, Result},
-    upload::{MIB, Part, Residence, StoreLimits, WriterTag},
 };
 
 /// Signed for where neither the configuration nor the environment names a region; other stores than AWS take any.

@@ -20,14 +20,11 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
+use upload_gateway_client::{Client, proto::v1::ListUploadsRequest};
+use upload_gateway_core::upload::{FileDigest, MIB, Md5};
 
 use self::gateway::Gateway;
 use super::{CliError, output};
-use crate::{
-    client::Client,
-    proto::v1::ListUploadsRequest,
-    upload::{FileDigest, MIB, Md5},
-};
 
 /// The size in bytes of the file that is uploaded.
 const FILE_SIZE: u64 = 64 * MIB;

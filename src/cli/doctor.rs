@@ -10,15 +10,17 @@ use std::{
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use upload_gateway_core::{
+    blobs::{BlobStore, NewObject, NewPart, Put, Session},
+    error::{Error, Kind, Result},
+    state::StateStore,
+    upload::{Md5, UploadId, WriterTag, policy},
+};
 
 use super::{CliError, error::chain, output};
 use crate::{
-    blobs::{BlobStore, NewObject, NewPart, Put, Session},
     config::{self, Config, FILE_VARIABLE, Flags, StorageConfig, StoreConfig},
-    error::{Error, Kind, Result},
     serve::{self, ServeError},
-    state::StateStore,
-    upload::{Md5, UploadId, WriterTag, policy},
 };
 
 #[derive(Debug, clap::Args)]

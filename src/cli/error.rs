@@ -2,8 +2,10 @@
 
 use std::{error::Error as StdError, io, process::ExitCode};
 
+use upload_gateway_client::ClientError;
+
 use super::output;
-use crate::{client::ClientError, config::ConfigError};
+use crate::config::ConfigError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

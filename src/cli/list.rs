@@ -2,9 +2,9 @@
 
 use clap::ValueEnum;
 use serde_json::Value;
+use upload_gateway_client::proto::v1::{ListUploadsRequest, Phase};
 
 use super::{CliError, Server, output};
-use crate::proto::v1::{ListUploadsRequest, Phase};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

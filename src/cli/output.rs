@@ -6,12 +6,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use upload_gateway_client::proto::v1::{Phase, Upload};
 
 use super::CliError;
-use crate::{
-    config::ByteSize,
-    proto::v1::{Phase, Upload},
-};
+use crate::config::ByteSize;
 
 /// One line of data, on standard output.
 pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {

@@ -7,9 +7,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
+use upload_gateway_client::{Event, proto::v1::Phase};
 
 use super::{error::chain, output};
-use crate::{client::Event, config::ByteSize, proto::v1::Phase};
+use crate::config::ByteSize;
 
 /// The least time between two lines.
 const INTERVAL: Duration = Duration::from_secs(5);

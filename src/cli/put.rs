@@ -4,13 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use serde_json::json;
 use tokio::{fs::File, io::stdin};
-
-use super::{CliError, Server, output, progress::Reporter};
-use crate::{
-    client::{Client, ClientError, Event, Refusal, Source, Target, UploadOptions, Uploaded},
-    config::ByteSize,
+use upload_gateway_client::{
+    Client, ClientError, Event, Refusal, Source, Target, UploadOptions, Uploaded,
     proto::v1::{FileMetadata, Takeover},
 };
+
+use super::{CliError, Server, output, progress::Reporter};
+use crate::config::ByteSize;
 
 const DIRECT_NEEDS_A_FILE: &str = "--direct reads a file more than once, and standard input or a pipe can be read only once; \
     leave --direct out, or give a file";

@@ -1,7 +1,8 @@
 //! `status`: shows one upload.
 
+use upload_gateway_client::{ClientError, proto::v1::Upload};
+
 use super::{CliError, Server, output};
-use crate::{client::ClientError, proto::v1::Upload};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

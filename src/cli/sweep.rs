@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use upload_gateway_core::gateway::SweepReport;
+
 use super::{CliError, output};
 use crate::{
     config::{self, FILE_VARIABLE, Flags},
-    gateway::SweepReport,
     serve::{self, ServeError},
     state::redb::OpenError,
     telemetry,

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+use upload_gateway_core::upload::{MIB, PART_SIZE};
 
 use super::{ByteSize, ConfigError, Endpoint, Secret, values};
-use crate::upload::{MIB, PART_SIZE};
 
 /// The ACLs that S3 has a name for.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/acl-overview.html#canned-acl>

@@ -5,11 +5,10 @@ pub(super) mod signing;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost_types::Timestamp as WireTimestamp;
 use tonic::{Code, Status};
-
-use crate::{
+use upload_gateway_client::proto::v1;
+use upload_gateway_core::{
     error::{Error, Kind, Reason, Result},
     gateway::{Chunk, Counts, Finish, Limits, Message, Open, Takeover, Target},
-    proto::v1,
     state::Cursor,
     upload::{
         self, FileMetadata, Md5, Object, Permissions, Phase, Residence, Timestamp, Upload, UploadId,

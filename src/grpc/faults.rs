@@ -8,12 +8,12 @@ use axum::{
     response::Response,
 };
 use tonic::service::Routes;
-
-use crate::{
+use upload_gateway_core::{
     call,
     faults::{HEADER, Plan},
-    status::grpc_status,
 };
+
+use crate::status::grpc_status;
 
 /// Lets every call of `services` carry along the faults that it asks for.
 pub fn with_faults(services: Routes) -> Routes {

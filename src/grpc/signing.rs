@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
+use upload_gateway_client::proto::v1::{
+    CompleteUploadRequest, CreateUploadRequest, GetResidenceRequest, GetResidenceResponse,
+    SignDownloadRequest, SignDownloadResponse, SignFinishRequest, SignPartRequest,
+    SignPartsRequest, SignPartsResponse, SignedStep, UpdateUploadRequest, Upload,
+};
+use upload_gateway_core::gateway::Gateway;
 
 use super::{caller, convert, respond};
-use crate::{
-    gateway::Gateway,
-    proto::v1::{
-        CompleteUploadRequest, CreateUploadRequest, GetResidenceRequest, GetResidenceResponse,
-        SignDownloadRequest, SignDownloadResponse, SignFinishRequest, SignPartRequest,
-        SignPartsRequest, SignPartsResponse, SignedStep, UpdateUploadRequest, Upload,
-        signing_service_server::SigningService,
-    },
-};
+use crate::proto::v1::signing_service_server::SigningService;
 
 /// Serves `SigningService`.
 #[derive(Debug, Clone)]
@@ -93,7 +91,7 @@ impl SigningService for SigningApi {
             let parts = request.parts.iter();
             let parts = parts
                 .map(|part| convert::signing::part_to_sign(part.part, &part.file_id))
-                .collect::<crate::error::Result<Vec<_>>>()?;
+                .collect::<upload_gateway_core::error::Result<Vec<_>>>()?;
             self.gateway.sign_parts(&caller, &id, &parts).await
         };
         respond(steps.await.map(|steps| SignPartsResponse {

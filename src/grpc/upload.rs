@@ -6,21 +6,20 @@ use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
-
-use super::{caller, convert, respond};
-use crate::{
+use upload_gateway_client::proto::v1::{
+    DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
+    ListUploadsResponse, Upload, UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
+};
+use upload_gateway_core::{
     call,
     error::{Error, Kind, Reason, Result},
     faults,
     gateway::{Caller, Counts, Gateway, Message, Observer},
-    proto::v1::{
-        DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
-        ListUploadsResponse, Upload, UploadProgress, UploadRequest, UploadResponse,
-        WatchUploadRequest, upload_service_server::UploadService,
-    },
-    status::grpc_status,
     upload,
 };
+
+use super::{caller, convert, respond};
+use crate::{proto::v1::upload_service_server::UploadService, status::grpc_status};
 
 /// How long a stream that was answered is read on, so that the client sees the answer and not a broken connection.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -9,9 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::sync::Semaphore;
+use upload_gateway_core::error::{Error, Kind, Reason};
 
 use super::{failure::Failure, request::BODY_LIMIT};
-use crate::error::{Error, Kind, Reason};
 
 /// What the bodies of all requests under way may come to, in bytes: 31 of the largest, or 1,024 requests without one.
 const ROOM: usize = 64 * 1024 * 1024;

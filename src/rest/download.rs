@@ -16,6 +16,11 @@ use axum::{
 };
 use futures::TryStreamExt;
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
+use upload_gateway_core::{
+    error::Error,
+    gateway::{DOWNLOAD_LIFETIME, Download},
+    upload::Object,
+};
 
 use super::{
     Api, BASE, caller,
@@ -26,11 +31,8 @@ use super::{
     values::Number,
 };
 use crate::{
-    blobs::sign::attachment,
-    error::Error,
-    gateway::{DOWNLOAD_LIFETIME, Download},
+    blobs::url::attachment,
     status::{HttpError, note},
-    upload::Object,
 };
 
 /// Get a link to a finished file in the store

@@ -5,11 +5,9 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
+use upload_gateway_core::error::Error;
 
-use crate::{
-    error::Error,
-    status::{HttpError, http_answer},
-};
+use crate::status::{HttpError, http_answer};
 
 /// Why a request is not answered as it hoped to be.
 #[derive(Debug)]

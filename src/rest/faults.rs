@@ -8,12 +8,12 @@ use axum::{
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
-
-use super::failure::Failure;
-use crate::{
+use upload_gateway_core::{
     call,
     faults::{HEADER, Plan},
 };
+
+use super::failure::Failure;
 
 /// Lets every request to `router` carry along the faults that it asks for.
 pub fn with_faults(router: Router) -> Router {

@@ -1,16 +1,16 @@
 //! What the calls take.
 
 use serde::Deserialize;
+use upload_gateway_core::{
+    error::{Error, Result},
+    gateway::{Next, PartToSign, Report},
+    upload::{Claim, Claims, FileMetadata, policy},
+};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     shapes::Permissions,
     values::{Flag, Labels, Number, PartChoice, PartMd5, PartNumber, PartNumbers, md5},
-};
-use crate::{
-    error::{Error, Result},
-    gateway::{Next, PartToSign, Report},
-    upload::{Claim, Claims, FileMetadata, policy},
 };
 
 /// A file, and where it is to go.
@@ -191,7 +191,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::upload::Md5;
+    use upload_gateway_core::upload::Md5;
 
     const MD5: &str = "5ymJIxM7GVLfTbMS6YI1Bw==";
 

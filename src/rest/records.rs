@@ -5,6 +5,10 @@ use axum::{
     extract::State,
     http::{HeaderMap, HeaderValue, header},
 };
+use upload_gateway_core::{
+    error::{Error, Result},
+    gateway::{SEARCHED_UPLOADS, Search},
+};
 use url::form_urlencoded::Serializer;
 
 use super::{
@@ -15,10 +19,6 @@ use super::{
     request::Parameters,
     shapes::Record,
     values::{Labels, Number},
-};
-use crate::{
-    error::{Error, Result},
-    gateway::{SEARCHED_UPLOADS, Search},
 };
 
 /// The header with the number of uploads in all.

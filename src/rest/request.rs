@@ -12,12 +12,12 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
-
-use super::failure::Failure;
-use crate::{
+use upload_gateway_core::{
     error::{Error, Result},
     upload::UploadId,
 };
+
+use super::failure::Failure;
 
 /// The largest body in bytes: twice what 10,000 parts with their MD5s take.
 pub(super) const BODY_LIMIT: usize = 2 * 1024 * 1024;

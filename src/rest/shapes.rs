@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-use crate::{
+use upload_gateway_core::{
     blobs::sign::SignedRequest,
     gateway::{KnownPart, SignedStep, StepType as Step},
     upload::{self, Phase, Residence as Store, SINGLE_PUT_MAX, Upload},
 };
+use utoipa::ToSchema;
 
 /// The form of `part_data`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

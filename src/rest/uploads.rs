@@ -1,6 +1,7 @@
 //! One upload, from its creation to its end.
 
 use axum::{Json, extract::State, http::StatusCode};
+use upload_gateway_core::gateway::{Next, Report, StepType};
 
 use super::{
     Api, BASE, caller,
@@ -10,7 +11,6 @@ use super::{
     request::{Id, Parameters},
     shapes::{Done, FirstStep, NextStep, Place, UpdateAnswer},
 };
-use crate::gateway::{Next, Report, StepType};
 
 /// Ask where a file would go
 ///

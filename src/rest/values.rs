@@ -5,6 +5,7 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 use serde_json::Value;
+use upload_gateway_core::upload::{InvalidDigest, Md5};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -12,8 +13,6 @@ use utoipa::{
         schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Type},
     },
 };
-
-use crate::upload::{InvalidDigest, Md5};
 
 /// A whole number, or its digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

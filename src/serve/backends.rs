@@ -2,19 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
+use upload_gateway_core::{
+    blobs::BlobStore,
+    faults::{FaultyState, FaultyStore},
+    gateway::{Storage, Storages},
+    state::StateStore,
+    upload::PART_SIZE,
+};
+
 use super::ServeError;
 use crate::{
     blobs::{
-        BlobStore,
         azure::{AzureConfig, AzureStore},
-        embedded::{EmbeddedS3, EmbeddedS3Config},
         s3::{Profile, S3Config, S3Store},
     },
     config::{self, Config, RedisMode, S3Profile, StorageConfig, StoreConfig},
-    faults::{FaultyState, FaultyStore},
-    gateway::{Storage, Storages},
-    state::{StateStore, redb::Redb, redis},
-    upload::PART_SIZE,
+    embedded_s3::{EmbeddedS3, EmbeddedS3Config},
+    state::{redb::Redb, redis},
 };
 
 /// The id of the storage that exists when none is configured.

@@ -8,9 +8,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
+use upload_gateway_core::gateway::Gateway;
 
 use crate::{
-    gateway::Gateway,
     proto::v1::{signing_service_server, upload_service_server},
     rest::Health,
 };

@@ -4,12 +4,10 @@ use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use upload_gateway_core::gateway::{Gateway, Sweep, SweepReport};
 
 use super::{ServeError, SystemClock, connect, settings};
-use crate::{
-    config::{self, Config},
-    gateway::{Gateway, Sweep, SweepReport},
-};
+use crate::config::{self, Config};
 
 /// Sweeps until it is dropped.
 #[derive(Debug)]
@@ -91,7 +89,7 @@ impl Sweeper {
     }
 }
 
-fn report(swept: crate::error::Result<Option<SweepReport>>) {
+fn report(swept: upload_gateway_core::error::Result<Option<SweepReport>>) {
     match swept {
         Ok(None) => {}
         Ok(Some(report)) if report.is_idle() => tracing::debug!(?report, "nothing to sweep up"),

@@ -2,12 +2,13 @@
 //!
 //! Every write is one transaction that is on the disk before it is answered. What may happen to a record is decided
 //! exactly as the Redis scripts do. Records are removed
-//! [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire: when the file is
+//! [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after they expire: when the file is
 //! opened, and a few at each create.
 
 mod due;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../../fuzz/checks/redb.rs"]
 pub mod fuzzing;
 mod record;
 mod tables;
@@ -22,18 +23,18 @@ use std::{
 use ::redb::{Database, DatabaseError, ReadableDatabase};
 use async_trait::async_trait;
 use tokio::{sync::Mutex, task::spawn_blocking};
+use upload_gateway_core::{
+    error::{Error, Result},
+    state::{
+        Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
+        TakeoverWatch, Takeovers, Times, Update,
+    },
+    upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+};
 
 use self::{
     record::Record,
     tables::{Snapshot, Tables, internal},
-};
-use super::{
-    Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
-    TakeoverWatch, Takeovers, Times, Update,
-};
-use crate::{
-    error::{Error, Result},
-    upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
 /// The most expired records that a create removes on the way: more than it adds, so that they cannot pile up.

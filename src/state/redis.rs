@@ -4,7 +4,7 @@
 //! by fingerprint `fingerprints:{<tag>}` (a hash), an owner's listing `owner:<owner>` (a sorted set), and `secret`. The
 //! tag is [`UploadId::tag`], so that one script can change a record and its fingerprint on a Cluster too. What is due lies in
 //! `due` (a sorted set), and a lease in `lease:<name>`. Takeovers are published on the channel `takeovers`. All but the
-//! secret are removed by the server, records [`RECORD_GRACE_SECONDS`](super::RECORD_GRACE_SECONDS) after they expire.
+//! secret are removed by the server, records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after they expire.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read.
 
@@ -14,6 +14,7 @@ mod due;
 mod eviction;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../../fuzz/checks/redis.rs"]
 pub mod fuzzing;
 mod listing;
 mod record;
@@ -25,22 +26,22 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use redis::{FromRedisValue, Script, Value, from_redis_value};
 use tokio::task::JoinSet;
+use upload_gateway_core::{
+    error::{Error, Result},
+    state::{
+        Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
+        TakeoverWatch, Takeovers, Times, Update,
+    },
+    upload::{
+        Claim, Claims, Fingerprint, Owner, Part, Secret, Timestamp, Upload, UploadId, WriterTag,
+    },
+};
 
 pub use self::config::{ConnectError, RedisConfig, RedisMode};
 use self::{
     connection::Link,
     record::{Fields, removal_time},
     scripts::SCRIPTS,
-};
-use super::{
-    Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
-    TakeoverWatch, Takeovers, Times, Update,
-};
-use crate::{
-    error::{Error, Result},
-    upload::{
-        Claim, Claims, Fingerprint, Owner, Part, Secret, Timestamp, Upload, UploadId, WriterTag,
-    },
 };
 
 /// How often a create tries to replace the fingerprint of an upload that is over, before it gives up.

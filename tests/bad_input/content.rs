@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
 use tonic::Code;
 use tonic_types::StatusExt;
-use upload_gateway::proto::v1::{
+use upload_gateway_client::proto::v1::{
     Chunk, FileMetadata, Finish, Open, Phase, UploadRequest, upload_request::Message,
 };
 

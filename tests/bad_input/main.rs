@@ -7,10 +7,13 @@ mod common;
 mod content;
 mod requests;
 
-use common::{TestGateway, bytes, chunk, finish, open, open_known};
 use tonic::Status;
 use tonic_types::StatusExt;
-use upload_gateway::proto::v1::{FileMetadata, GetLimitsRequest, Phase, Upload, UploadRequest};
+use upload_gateway_client::proto::v1::{
+    FileMetadata, GetLimitsRequest, Phase, Upload, UploadRequest,
+};
+
+use common::{TestGateway, bytes, chunk, finish, open, open_known};
 
 const PART: usize = 5 * 1024 * 1024;
 

@@ -1,7 +1,7 @@
 //! Names and ids that lead nowhere, uploads that are over, and listings that make no page.
 
 use tonic::{Code, codegen::http::uri::PathAndQuery};
-use upload_gateway::proto::v1::{
+use upload_gateway_client::proto::v1::{
     DeleteUploadRequest, FileMetadata, GetLimitsRequest, GetUploadRequest, ListUploadsRequest,
     UploadResponse, upload_service_client::UploadServiceClient,
 };

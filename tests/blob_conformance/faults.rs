@@ -1,6 +1,6 @@
 //! Stores that are badly configured or out of reach.
 
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{BlobStore, Session},
     error::{Error, Kind},
     upload::WriterTag,

@@ -1,6 +1,6 @@
 //! Whole objects.
 
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{Commit, Put, Session},
     error::Kind,
     upload::Md5,

@@ -1,7 +1,7 @@
 //! Sessions and parts.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{Commit, Session},
     error::{Kind, Reason},
     upload::{CompositeMd5, Md5, WriterTag},

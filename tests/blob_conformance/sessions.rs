@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
-use upload_gateway::blobs::{NewObject, OpenSession, Session};
+use upload_gateway_core::blobs::{NewObject, OpenSession, Session};
 
 use crate::subject::Subject;
 

@@ -6,11 +6,13 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures::TryStreamExt;
 use upload_gateway::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Session,
         azure::{AzureConfig, AzureStore, BlockId},
-        embedded::{EmbeddedS3, EmbeddedS3Config},
         s3::{Profile, S3Config, S3Store},
     },
+    embedded_s3::{EmbeddedS3, EmbeddedS3Config},
+};
+use upload_gateway_core::{
+    blobs::{BlobStore, Commit, NewObject, NewPart, Session},
     upload::{Md5, Part, UploadId, WriterTag},
 };
 use url::Url;

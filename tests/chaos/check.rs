@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
-use upload_gateway::client::{ClientError, Uploaded};
+use upload_gateway_client::{ClientError, Uploaded};
 
 use crate::{
     cluster::Cluster,

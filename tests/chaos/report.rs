@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use upload_gateway::gateway::SweepReport;
+use upload_gateway_core::gateway::SweepReport;
 
 use crate::{
     cluster::Cluster,

@@ -16,11 +16,10 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use upload_gateway::{
-    client::{Client, ClientError, Event, Source, Target, UploadOptions, Uploaded},
-    proto::v1::FileMetadata,
-    upload::Md5,
+use upload_gateway_client::{
+    Client, ClientError, Event, Source, Target, UploadOptions, Uploaded, proto::v1::FileMetadata,
 };
+use upload_gateway_core::upload::Md5;
 
 use crate::uploads::{Course, Upload};
 

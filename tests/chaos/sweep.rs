@@ -10,9 +10,11 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use upload_gateway::{
     config::{self, Flags},
+    serve::{ServeError, connect, settings},
+};
+use upload_gateway_core::{
     error::Result,
     gateway::{Caller, Clock, Gateway, Sweep, SweepReport},
-    serve::{ServeError, connect, settings},
     upload::{Phase, Timestamp},
 };
 

@@ -13,13 +13,13 @@ use tonic::{Code, Request, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 use upload_gateway::{
     config::{AzureStorage, ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
-    proto::v1::{
-        Chunk, FileMetadata, Finish, GetUploadRequest, Open, Upload, UploadProgress, UploadRequest,
-        open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
-    },
     serve::{ServeError, Server},
-    upload::PART_SIZE,
 };
+use upload_gateway_client::proto::v1::{
+    Chunk, FileMetadata, Finish, GetUploadRequest, Open, Upload, UploadProgress, UploadRequest,
+    open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
+};
+use upload_gateway_core::upload::PART_SIZE;
 
 use super::{AzureBackend, S3Backend};
 

@@ -18,25 +18,25 @@ mod stores;
 
 use std::{path::PathBuf, process::Stdio};
 
-use common::{TestGateway, bytes};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
 };
-use upload_gateway::{
-    client::UploadOptions,
-    config::{S3Profile, StorageConfig},
+use upload_gateway::config::{S3Profile, StorageConfig};
+use upload_gateway_client::{
+    UploadOptions,
     proto::v1::{Phase, StepType},
-    upload::Md5,
 };
+use upload_gateway_core::upload::Md5;
 
 use self::{
     client::{Client, PART, file},
     proxy::{Fault, Proxy},
     stores::{Stores, read},
 };
+use common::{TestGateway, bytes};
 
 /// Stamps each case for each store; on the last two with Redis as state.
 macro_rules! for_each_store {
@@ -299,7 +299,7 @@ async fn a_session_that_was_aborted_is_begun_anew() {
 async fn a_direct_upload_can_be_given_to_a_task() {
     let gateway = TestGateway::start().await;
     let local = Local::new("film.mp4", 6 << 20);
-    let client = upload_gateway::client::Client::connect(&gateway.grpc).unwrap();
+    let client = upload_gateway_client::Client::connect(&gateway.grpc).unwrap();
     let (opened, metadata) = (
         std::fs::File::open(&local.path).unwrap(),
         file("film.mp4", &[]),

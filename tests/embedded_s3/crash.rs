@@ -5,7 +5,7 @@ use std::fs;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use upload_gateway::blobs::embedded::{EmbeddedS3, EmbeddedS3Config};
+use upload_gateway::embedded_s3::{EmbeddedS3, EmbeddedS3Config};
 
 use crate::server::*;
 

@@ -8,7 +8,7 @@ use aws_sdk_s3::types::CompletedMultipartUpload;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use upload_gateway::blobs::embedded::EmbeddedS3;
+use upload_gateway::embedded_s3::EmbeddedS3;
 
 use crate::server::*;
 

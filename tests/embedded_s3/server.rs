@@ -19,7 +19,7 @@ use md5::{Digest, Md5};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use upload_gateway::blobs::embedded::{EmbeddedS3, EmbeddedS3Config};
+use upload_gateway::embedded_s3::{EmbeddedS3, EmbeddedS3Config};
 
 pub(crate) const BUCKET: &str = "uploads";
 pub(crate) const KEY: &str = "media/some upload/später & mehr?.bin";

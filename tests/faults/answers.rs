@@ -6,7 +6,8 @@ use std::future::Future;
 use futures::{StreamExt, stream};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use upload_gateway::{config::ByteSize, proto::v1::Upload};
+use upload_gateway::config::ByteSize;
+use upload_gateway_client::proto::v1::Upload;
 
 use super::{
     client::{self, Client},

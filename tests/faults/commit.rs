@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
-use upload_gateway::{
-    config::StoreConfig,
-    proto::v1::{Phase, Upload},
-};
+use upload_gateway::config::StoreConfig;
+use upload_gateway_client::proto::v1::{Phase, Upload};
 
 use super::{
     common::{TestGateway, bytes, finish, reason},

@@ -6,7 +6,8 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tonic::Code;
 use tonic_types::StatusExt;
-use upload_gateway::{config::Faults, upload::PART_SIZE};
+use upload_gateway::config::Faults;
+use upload_gateway_core::upload::PART_SIZE;
 
 use super::{
     common::{Server, TestGateway, bytes, open, reason},

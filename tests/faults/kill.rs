@@ -3,7 +3,7 @@
 use std::{os::unix::process::ExitStatusExt, time::Duration};
 
 use tokio::time::timeout;
-use upload_gateway::proto::v1::{Phase, Upload};
+use upload_gateway_client::proto::v1::{Phase, Upload};
 
 use super::{
     common::{TestGateway, bytes, finish},

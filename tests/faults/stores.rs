@@ -7,13 +7,14 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use tonic::Status;
 use upload_gateway::{
-    blobs::{BlobStore, Session, StoredPart},
     config::{ByteSize, Config, Faults, S3Profile, StorageConfig, StoreConfig},
-    proto::v1::{
-        ListUploadsRequest, Phase, Upload, UploadProgress,
-        upload_service_client::UploadServiceClient,
-    },
     serve::connect_storage,
+};
+use upload_gateway_client::proto::v1::{
+    ListUploadsRequest, Phase, Upload, UploadProgress, upload_service_client::UploadServiceClient,
+};
+use upload_gateway_core::{
+    blobs::{BlobStore, Session, StoredPart},
     upload::Md5,
 };
 

@@ -3,10 +3,8 @@
 
 use futures::{StreamExt, stream};
 use tonic::{Code, Status};
-use upload_gateway::{
-    proto::v1::{Phase, Upload},
-    upload::Md5,
-};
+use upload_gateway_client::proto::v1::{Phase, Upload};
+use upload_gateway_core::upload::Md5;
 
 use super::{
     common::{Conversation, TestGateway, bytes, chunk, finish, open_known, reason},

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
-use upload_gateway::{
-    client::{Client, Source, Target, UploadOptions},
+use upload_gateway_client::{
+    Client, Source, Target, UploadOptions,
     proto::v1::{FileMetadata, Phase, UploadRequest, upload_service_client::UploadServiceClient},
 };
 

@@ -8,9 +8,9 @@ use tokio::{
 };
 use tonic::Code;
 use tonic_types::StatusExt;
-use upload_gateway::{
-    client::{Client, Event, Source, Target, UploadOptions},
-    config::{ByteSize, Config, S3Profile, StoreConfig},
+use upload_gateway::config::{ByteSize, Config, S3Profile, StoreConfig};
+use upload_gateway_client::{
+    Client, Event, Source, Target, UploadOptions,
     proto::v1::{FileMetadata, Phase},
 };
 

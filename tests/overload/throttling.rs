@@ -21,8 +21,8 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
-use upload_gateway::{
-    client::{Client, Source, Target, UploadOptions},
+use upload_gateway_client::{
+    Client, Source, Target, UploadOptions,
     proto::v1::{
         FileMetadata, Open, Phase, open, upload_request::Message,
         upload_service_client::UploadServiceClient,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, stream};
 use tokio::sync::{oneshot, watch};
-use upload_gateway::{
+use upload_gateway_core::{
     error::{Reason, Result},
     gateway::{Caller, Chunk, Counts, Finish, Gateway, Message, Observer, Open, Takeover, Target},
     upload::{Phase, Upload, UploadId},

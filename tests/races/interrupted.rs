@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{
         BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},

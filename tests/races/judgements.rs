@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
-use upload_gateway::{
+use upload_gateway_core::{
     error::{Error, Kind, Reason},
     gateway::{Caller, Gateway, Target},
     state::{StateStore, Update},

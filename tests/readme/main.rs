@@ -18,25 +18,26 @@ use std::{
     process::Stdio,
 };
 
-use common::{Server, TestGateway, bytes};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tempfile::TempDir;
 use tokio::process::Command;
 use upload_gateway::{
-    client::Client,
     config::{self, Config, Flags, S3Profile, StorageConfig},
-    error::Kind,
-    faults::Plan,
-    proto::{FILE_DESCRIPTOR_SET, v1::ListUploadsRequest, v1::Phase},
+    proto::FILE_DESCRIPTOR_SET,
     status,
-    upload::Md5,
 };
+use upload_gateway_client::{
+    Client,
+    proto::v1::{ListUploadsRequest, Phase},
+};
+use upload_gateway_core::{error::Kind, faults::Plan, upload::Md5};
 
 use self::{
     page::{README, fences, section, table},
     run::{assert_prints, printed, repository, run_section},
 };
+use common::{Server, TestGateway, bytes};
 
 /// A storage whose endpoint nobody listens on.
 const STORE_THAT_IS_AWAY: &str = r#"

@@ -6,7 +6,7 @@ use reqwest::{
     redirect::Policy,
 };
 use serde_json::{Value, json};
-use upload_gateway::upload::{Md5, PART_SIZE};
+use upload_gateway_core::upload::{Md5, PART_SIZE};
 
 use super::common::TestGateway;
 

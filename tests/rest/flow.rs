@@ -1,10 +1,8 @@
 //! The PlaceOS page, call by call: a file in parts, a small one, an interrupted one, and what older clients do.
 
 use serde_json::{Value, json};
-use upload_gateway::{
-    config::{Config, PartDataForm},
-    upload::Md5,
-};
+use upload_gateway::config::{Config, PartDataForm};
+use upload_gateway_core::upload::Md5;
 
 use super::{
     client::{Answer, Http, file, keys, part_of, text},

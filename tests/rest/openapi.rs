@@ -7,14 +7,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use upload_gateway::config::{Config, PartDataForm};
+use upload_gateway_core::upload::Md5;
 
 use super::{
     client::{Http, UNKNOWN, answer, file, part_of, text},
     common::{TestGateway, bytes, python},
-};
-use upload_gateway::{
-    config::{Config, PartDataForm},
-    upload::Md5,
 };
 
 /// Calls, and keeps what was answered.

@@ -2,10 +2,10 @@
 
 use tonic::Code;
 use tonic_types::StatusExt;
-use upload_gateway::{
+use upload_gateway::serve::connect;
+use upload_gateway_client::proto::v1::Phase;
+use upload_gateway_core::{
     blobs::{NewPart, Session},
-    proto::v1::Phase,
-    serve::connect,
     upload::{Md5, WriterTag},
 };
 

@@ -14,12 +14,14 @@ use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use upload_gateway::{
     config::Config,
+    serve::{Backends, connect},
+};
+use upload_gateway_core::{
     error::{Error, Kind, Reason},
     gateway::{
         Caller, Clock, Counts, Gateway, Message, Observer, Open, Settings, Storage, Storages,
         Takeover, Target, TokenKey,
     },
-    serve::{Backends, connect},
     upload::{FileMetadata, MIB, Owner, PART_SIZE, Timestamp, UploadId},
 };
 

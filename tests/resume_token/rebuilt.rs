@@ -1,10 +1,8 @@
 //! The whole record is gone.
 
 use tonic::Code;
-use upload_gateway::{
-    proto::v1::{DeleteUploadRequest, Phase},
-    upload::Md5,
-};
+use upload_gateway_client::proto::v1::{DeleteUploadRequest, Phase};
+use upload_gateway_core::upload::Md5;
 
 use super::{
     client::Client,

@@ -3,7 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use upload_gateway::proto::v1::{
+use upload_gateway_client::proto::v1::{
     FileMetadata, Open, UploadRequest, open::Target, upload_request::Message,
 };
 

@@ -3,11 +3,8 @@
 use std::io::Cursor;
 
 use tonic::{Code, Status};
-use upload_gateway::{
-    client::{Client, Event, Source, Target, UploadOptions},
-    proto::v1::Phase,
-    upload::Md5,
-};
+use upload_gateway_client::Md5;
+use upload_gateway_client::{Client, Event, Source, Target, UploadOptions, proto::v1::Phase};
 
 use super::{
     common::{Conversation, bytes, finish, reason},

@@ -3,14 +3,12 @@
 use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
 use tonic::Status;
-use upload_gateway::{
-    config::{Config, ResumeTokenKey, S3Profile},
-    proto::v1::{
-        FileMetadata, Finish, Open, Phase, Upload, UploadProgress, UploadRequest, open::Target,
-        upload_request::Message,
-    },
-    upload::Md5,
+use upload_gateway::config::{Config, ResumeTokenKey, S3Profile};
+use upload_gateway_client::proto::v1::{
+    FileMetadata, Finish, Open, Phase, Upload, UploadProgress, UploadRequest, open::Target,
+    upload_request::Message,
 };
+use upload_gateway_core::upload::Md5;
 
 use super::{
     common::{self, Conversation, TestGateway, finish, message},

@@ -1,7 +1,7 @@
 //! What Azure binds a signature with the account's key to: blob, permission and time.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{
         Session,
         sign::{SignedRequest, ToSign},

@@ -1,7 +1,7 @@
 //! A client without credentials: it sends what was signed, or something slightly else.
 
 use reqwest::{Method, header::HeaderMap};
-use upload_gateway::blobs::sign::SignedRequest;
+use upload_gateway_core::blobs::sign::SignedRequest;
 
 /// What a store answers.
 #[derive(Debug)]

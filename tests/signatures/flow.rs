@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{
         Session,
         sign::{SHORTEST_LIFETIME, ToSign},

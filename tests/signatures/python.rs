@@ -8,14 +8,16 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use upload_gateway::{
+use upload_gateway::blobs::{
+    azure::{
+        AzureConfig, AzureStore,
+        sas::{Answer, DelegationKey, Grant, VERSION},
+    },
+    s3::{Profile, S3Config, S3Store},
+};
+use upload_gateway_core::{
     blobs::{
         NewObject, Session,
-        azure::{
-            AzureConfig, AzureStore,
-            sas::{Answer, DelegationKey, Grant, VERSION},
-        },
-        s3::{Profile, S3Config, S3Store},
         sign::{SignedRequest, Signer, ToSign},
     },
     upload::{Md5, Timestamp},

@@ -1,6 +1,6 @@
 //! What S3 binds a signature to.
 
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{
         Session,
         sign::{SignedRequest, ToSign},

@@ -10,10 +10,14 @@ use azure_storage_blob::{BlobContainerClient, models::BlobClientGetPropertiesRes
 use futures::TryStreamExt;
 use upload_gateway::{
     blobs::{
-        BlobStore, NewObject, Session,
         azure::{AzureConfig, AzureStore},
-        embedded::{EmbeddedS3, EmbeddedS3Config},
         s3::{Profile, S3Config, S3Store},
+    },
+    embedded_s3::{EmbeddedS3, EmbeddedS3Config},
+};
+use upload_gateway_core::{
+    blobs::{
+        BlobStore, NewObject, Session,
         sign::{SignedRequest, ToSign},
     },
     upload::{Md5, Timestamp, UploadId},

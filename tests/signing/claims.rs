@@ -1,10 +1,8 @@
 //! What clients report is merged, and is never proof of anything.
 
 use tonic::Code;
-use upload_gateway::{
-    proto::v1::{Phase, StepType, Upload},
-    upload::Md5,
-};
+use upload_gateway_client::proto::v1::{Phase, StepType, Upload};
+use upload_gateway_core::upload::Md5;
 
 use super::{
     client::{Client, PART, file, part_of},

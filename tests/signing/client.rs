@@ -9,14 +9,12 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
-use upload_gateway::{
-    proto::v1::{
-        CompleteUploadRequest, CreateUploadRequest, FileMetadata, Part, PartRef, SignFinishRequest,
-        SignPartRequest, Signature, SignedStep, StepType, UpdateUploadRequest, Upload,
-        signing_service_client::SigningServiceClient, update_upload_request::Next,
-    },
-    upload::Md5,
+use upload_gateway_client::proto::v1::{
+    CompleteUploadRequest, CreateUploadRequest, FileMetadata, Part, PartRef, SignFinishRequest,
+    SignPartRequest, Signature, SignedStep, StepType, UpdateUploadRequest, Upload,
+    signing_service_client::SigningServiceClient, update_upload_request::Next,
 };
+use upload_gateway_core::upload::Md5;
 
 use super::common::TestGateway;
 

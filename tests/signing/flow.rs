@@ -1,9 +1,7 @@
 //! The whole flow: direct, chunked, interrupted and resumed, out of order.
 
-use upload_gateway::{
-    proto::v1::{Phase, StepType},
-    upload::Md5,
-};
+use upload_gateway_client::proto::v1::{Phase, StepType};
+use upload_gateway_core::upload::Md5;
 
 use super::{
     client::{Client, PART, file, headers, next_part, part_of},

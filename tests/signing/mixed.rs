@@ -2,10 +2,10 @@
 
 use std::io::Cursor;
 
-use upload_gateway::{
+use upload_gateway_client as client;
+use upload_gateway_client::proto::v1::{Phase, StepType};
+use upload_gateway_core::{
     blobs::{NewPart, Session},
-    client,
-    proto::v1::{Phase, StepType},
     upload::{Md5, WriterTag},
 };
 

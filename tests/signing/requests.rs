@@ -2,15 +2,12 @@
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use upload_gateway::{
-    config::{Config, S3Profile},
-    proto::v1::{
-        CreateUploadRequest, GetResidenceRequest, PartRef, Permissions, Residence,
-        SignDownloadRequest, SignPartRequest, SignPartsRequest, UpdateUploadRequest,
-        update_upload_request::Next,
-    },
-    upload::Md5,
+use upload_gateway::config::{Config, S3Profile};
+use upload_gateway_client::proto::v1::{
+    CreateUploadRequest, GetResidenceRequest, PartRef, Permissions, Residence, SignDownloadRequest,
+    SignPartRequest, SignPartsRequest, UpdateUploadRequest, update_upload_request::Next,
 };
+use upload_gateway_core::upload::Md5;
 
 use super::{
     client::{Client, PART, data, file, next_part},

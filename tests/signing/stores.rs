@@ -3,11 +3,11 @@
 use futures::TryStreamExt;
 use tempfile::TempDir;
 use upload_gateway::{
-    blobs::{BlobStore, NewPart, Session},
     config::{Config, S3Profile, StorageConfig},
-    proto::v1::Upload,
     serve::connect,
 };
+use upload_gateway_client::proto::v1::Upload;
+use upload_gateway_core::blobs::{BlobStore, NewPart, Session};
 
 use super::common::{self, TestGateway};
 

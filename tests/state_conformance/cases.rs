@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use upload_gateway::{
+use upload_gateway_core::{
     state::{Creation, PartRecord, Predecessor, StateStore, Update},
     upload::{Lease, Object, PART_SIZE, Part, Phase, Secret, Upload, UploadId},
 };

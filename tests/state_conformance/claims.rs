@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use upload_gateway::{
+use upload_gateway_core::{
     state::{Creation, PartRecord, Predecessor, StateStore, Update},
     upload::{
         Claim, Claims, Md5, Owner, PART_SIZE, Part, Parts, Phase, Plan, StoreLimits, Upload,

@@ -1,6 +1,6 @@
 //! What every state store must list, and how it counts.
 
-use upload_gateway::{
+use upload_gateway_core::{
     state::{Cursor, ListQuery, StateStore},
     upload::{Owner, PART_SIZE, Phase, Timestamp, Upload},
 };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
-use upload_gateway::{
+use upload_gateway_core::{
     state::{Creation, ListQuery, PartRecord, Predecessor, StateStore, Times, Update},
     upload::{
         Claim, Claims, Md5, Owner, Part, Parts, Phase, Timestamp, Upload, UploadId, WriterTag,

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use upload_gateway::{
-    state::{
-        RECORD_GRACE_SECONDS, StateStore,
-        redb::{OpenError, Redb},
-    },
+use upload_gateway::state::redb::{OpenError, Redb};
+use upload_gateway_core::{
+    state::{RECORD_GRACE_SECONDS, StateStore},
     upload::{Timestamp, Upload},
 };
 
@@ -131,7 +129,7 @@ async fn creating_removes_what_expired_meanwhile() {
 
 /// Records part 1 without prolonging the upload.
 async fn record_at(store: &Redb, upload: &Upload) {
-    let times = upload_gateway::state::Times {
+    let times = upload_gateway_core::state::Times {
         now: upload.updated_at,
         expires_at: upload.expires_at,
     };

@@ -1,10 +1,8 @@
 //! Notices of takeovers in Redis: heard in every process, and made up for where they were missed.
 
 use tokio::time::sleep;
-use upload_gateway::state::{
-    StateStore,
-    redis::{Redis, RedisConfig},
-};
+use upload_gateway::state::redis::{Redis, RedisConfig};
+use upload_gateway_core::state::StateStore;
 
 use super::{
     common, config,

@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use redis::FromRedisValue;
 use tokio::time::Instant;
-use upload_gateway::{
+use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig, RedisMode};
+use upload_gateway_core::{
     error::Kind,
-    state::{
-        Creation, ListQuery, RECORD_GRACE_SECONDS, StateStore,
-        redis::{ConnectError, Redis, RedisConfig, RedisMode},
-    },
+    state::{Creation, ListQuery, RECORD_GRACE_SECONDS, StateStore},
     upload::{Phase, Secret},
 };
 

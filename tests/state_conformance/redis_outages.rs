@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use upload_gateway::{
+use upload_gateway::state::redis::{Redis, RedisConfig, RedisMode};
+use upload_gateway_core::{
     error::{Error, Reason},
-    state::{
-        PartRecord, StateStore,
-        redis::{Redis, RedisConfig, RedisMode},
-    },
+    state::{PartRecord, StateStore},
 };
 
 use super::{

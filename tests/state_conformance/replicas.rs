@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use upload_gateway::{
+use upload_gateway::state::redis::{Redis, RedisConfig, RedisMode};
+use upload_gateway_core::{
     error::{Error, Reason},
-    state::{
-        Creation, PartRecord, StateStore, Update,
-        redis::{Redis, RedisConfig, RedisMode},
-    },
+    state::{Creation, PartRecord, StateStore, Update},
     upload::{Phase, Upload},
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use upload_gateway::{
+use upload_gateway_core::{
     state::{Creation, StateStore, Times},
     upload::{
         Claim, Claims, FileDigest, FileMetadata, Fingerprint, Identity, Md5, Owner, PART_SIZE,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use upload_gateway::{
+use upload_gateway_core::{
     state::{Due, PartRecord, Predecessor, StateStore, Times, Update},
     upload::{Lease, Phase, Timestamp, Upload, UploadId},
 };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use upload_gateway::{
+use upload_gateway_core::{
     state::{PartRecord, Predecessor, StateStore, TakeoverWatch},
     upload::{UploadId, WriterTag},
 };

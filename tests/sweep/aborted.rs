@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::Put,
     gateway::{Caller, Clock, Gateway, Settings, Sweep, SweepReport},
     upload::{Phase, Upload},

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::Session,
     error::{Error, Reason},
     gateway::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::{NewPart, Session},
     gateway::{Gateway, Sweep},
     state::Update,

@@ -6,10 +6,9 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
 };
-use upload_gateway::{
-    config::StoreConfig,
+use upload_gateway::{config::StoreConfig, serve::connect_storage};
+use upload_gateway_core::{
     gateway::{Caller, Clock, Report, Settings, Sweep, SweepReport},
-    serve::connect_storage,
     state::Update,
     upload::{AT_WORK, Claim, Event, Phase, Upload},
 };

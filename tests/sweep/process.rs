@@ -4,10 +4,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use upload_gateway::{
-    config::{Config, StoreConfig},
-    upload::{Phase, Upload},
-};
+use upload_gateway::config::{Config, StoreConfig};
+use upload_gateway_core::upload::{Phase, Upload};
 
 use super::{
     common::TestGateway,

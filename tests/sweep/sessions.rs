@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use upload_gateway::{
+use upload_gateway_core::{
     blobs::Session,
     gateway::{Gateway, Sweep},
     upload::{Phase, UploadId},

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use upload_gateway::{
-    blobs::s3::{Profile, S3Config, S3Store},
+use upload_gateway::blobs::s3::{Profile, S3Config, S3Store};
+use upload_gateway_core::{
     gateway::{Caller, Settings, Storage, Storages, Sweep},
     upload::{PART_SIZE, Phase},
 };

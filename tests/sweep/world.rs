@@ -18,14 +18,16 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use upload_gateway::{
-    blobs::{BlobStore, NewObject, Put, Session},
     config::{Config, S3Profile, StorageConfig},
+    serve::{Backends, connect},
+};
+use upload_gateway_core::{
+    blobs::{BlobStore, NewObject, Put, Session},
     error::Result,
     gateway::{
         Caller, Chunk, Clock, Counts, Gateway, Message, Observer, Open, Report, Settings, Storages,
         Sweep, SweepReport, Takeover, Target,
     },
-    serve::{Backends, connect},
     state::StateStore,
     upload::{FileMetadata, MIB, Timestamp, Upload, UploadId},
 };

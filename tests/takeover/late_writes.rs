@@ -1,10 +1,8 @@
 //! A write of the older stream reaches the store only when the newer one has written.
 
 use tonic::{Code, Status};
-use upload_gateway::{
-    config::{S3Profile, StorageConfig, StoreConfig},
-    proto::v1::Upload,
-};
+use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
+use upload_gateway_client::proto::v1::Upload;
 
 use super::{
     PART, begin,

@@ -12,8 +12,7 @@
 //! overwrite each other's blocks: a commit gets exactly those it names.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-
-use crate::upload::WriterTag;
+use upload_gateway_core::upload::WriterTag;
 
 const LENGTH: usize = 6;
 const MARKER: u64 = 1 << 47;

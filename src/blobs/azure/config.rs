@@ -11,13 +11,13 @@ use azure_identity::{
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use serde::Deserialize;
-use url::Url;
-
-use super::fault::fault;
-use crate::{
+use upload_gateway_core::{
     blobs::{OPERATION_TIMEOUT, SecretKey},
     error::{Error, Result},
 };
+use url::Url;
+
+use super::fault::fault;
 
 /// Where a container is, and how to open it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,20 +7,14 @@ use std::{
 
 use azure_core::{credentials::TokenCredential, http::ClientOptions, time::OffsetDateTime};
 use azure_storage_blob::{BlobServiceClient, BlobServiceClientOptions, models::KeyInfo};
+use upload_gateway_core::{blobs::sign::system_time, error::Result, upload::Timestamp};
 use url::Url;
 
 use super::{
     fault::fault,
     sas::{CLOCK_SKEW, DelegationKey},
 };
-use crate::{
-    blobs::sign::{
-        renewed::{Expiring, Renewed},
-        system_time,
-    },
-    error::Result,
-    upload::Timestamp,
-};
+use crate::blobs::renewed::{Expiring, Renewed};
 
 /// How long a key is asked for. Azure gives 7 days at most, counted by its own clock.
 const LIFETIME: Duration = Duration::from_secs(6 * 24 * 60 * 60);
@@ -106,13 +100,13 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
+    use crate::blobs::azure::{
+        AzureConfig, AzureStore,
+        sign::{BlobSigner, SigningKey},
+    };
+    use upload_gateway_core::{
         blobs::{
             Session,
-            azure::{
-                AzureConfig, AzureStore,
-                sign::{BlobSigner, SigningKey},
-            },
             sign::{Signer, ToSign},
         },
         error::Kind,

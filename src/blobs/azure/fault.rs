@@ -3,8 +3,7 @@
 use std::{error::Error as StdError, iter, time::Duration};
 
 use azure_core::{Error as AzureError, error::ErrorKind};
-
-use crate::error::Error;
+use upload_gateway_core::error::Error;
 
 /// What the SDK reported, as text for the log. Its errors name URLs, and those carry signatures: they are cut out.
 #[derive(Debug, thiserror::Error)]

@@ -16,9 +16,9 @@ use azure_core::http::{
     ClientMethodOptions, Context, Request,
     policies::{Policy, PolicyResult},
 };
+use upload_gateway_core::upload::Md5;
 
 use super::sas::{AccountKey, Grant};
-use crate::upload::Md5;
 
 /// How long the signature of one request is valid: longer than the request may take.
 const LIFETIME: Duration = Duration::from_secs(3600);

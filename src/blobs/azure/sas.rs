@@ -16,12 +16,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-
-use crate::{
-    blobs::{SecretKey, sign::query::Query},
+use upload_gateway_core::{
+    blobs::SecretKey,
     error::{Error, Result},
     upload::Md5,
 };
+
+use crate::blobs::url::Query;
 
 /// The `sv` of every signature with an account key.
 pub const VERSION: &str = "2024-05-04";

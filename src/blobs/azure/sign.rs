@@ -2,11 +2,20 @@
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../../../fuzz/checks/azure_signature.rs"]
 pub mod fuzzing;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use upload_gateway_core::{
+    blobs::{
+        NewObject,
+        sign::{OPAQUE, SignedRequest, Signer, ToSign, system_time},
+    },
+    error::{Error, Result},
+    upload::{Md5, Timestamp},
+};
 use url::Url;
 
 use super::{
@@ -14,18 +23,7 @@ use super::{
     delegation::Delegation,
     sas::{AccountKey, Answer, DelegationKey, Grant},
 };
-use crate::{
-    blobs::{
-        NewObject,
-        sign::{
-            OPAQUE, SignedRequest, Signer, ToSign,
-            query::{Query, attachment, path},
-            system_time,
-        },
-    },
-    error::{Error, Result},
-    upload::{Md5, Timestamp},
-};
+use crate::blobs::url::{Query, attachment, path};
 
 /// Where callers reach a container, and how requests to its blobs are signed.
 pub(super) struct BlobSigner {

@@ -5,13 +5,12 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use serde::Deserialize;
-use url::Url;
-
-use crate::{
+use upload_gateway_core::{
     blobs::{OPERATION_TIMEOUT, SecretKey},
     error::{Error, Result},
     upload::MIB,
 };
+use url::Url;
 
 /// What every store of this kind takes; AWS takes more, which is for the configuration to say.
 const MAX_OBJECT_SIZE: u64 = 5 * 1024 * 1024 * MIB;

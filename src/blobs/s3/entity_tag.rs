@@ -1,8 +1,7 @@
 //! What S3 calls the version of an object or part: often its MD5.
 
 use aws_sdk_s3::types::ServerSideEncryption;
-
-use crate::{
+use upload_gateway_core::{
     error::{Error, Result},
     upload::{CompositeMd5, Md5},
 };

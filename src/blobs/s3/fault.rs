@@ -7,8 +7,7 @@ use aws_sdk_s3::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
 };
-
-use crate::error::Error;
+use upload_gateway_core::error::Error;
 
 /// Codes that ask for patience; they come with any status, also 200 (Complete) and 400 (`RequestTimeout`).
 const PATIENCE: [&str; 8] = [

@@ -11,13 +11,13 @@ use aws_sdk_s3::{
     primitives::{DateTime, DateTimeFormat},
     types::MultipartUpload,
 };
-
-use super::{S3Store, fault::fault};
-use crate::{
+use upload_gateway_core::{
     blobs::{OpenSession, SessionPage},
     error::{Error, Result},
     upload::Timestamp,
 };
+
+use super::{S3Store, fault::fault};
 
 /// Keeps the time that the store's answer carries, which the SDK does not pass on.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ struct AnswerTime(Arc<OnceLock<Timestamp>>);
 // === impl S3Store ===
 
 impl S3Store {
-    /// See [`BlobStore::list_sessions`](crate::blobs::BlobStore::list_sessions).
+    /// See [`BlobStore::list_sessions`](upload_gateway_core::blobs::BlobStore::list_sessions).
     pub(super) async fn session_page(
         &self,
         prefix: &str,

@@ -4,6 +4,7 @@
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../../../fuzz/checks/s3_signature.rs"]
 pub mod fuzzing;
 
 use std::{
@@ -30,23 +31,22 @@ use aws_sigv4::{
     },
     sign::v4,
 };
+use upload_gateway_core::{
+    blobs::{
+        NewObject,
+        sign::{OPAQUE, SHORTEST_LIFETIME, SignedRequest, Signer, ToSign, system_time},
+    },
+    error::{Error, Result},
+    upload::Timestamp,
+};
 
 use super::{
     S3Store,
     fault::{fault, lacks_credentials},
 };
-use crate::{
-    blobs::{
-        NewObject,
-        sign::{
-            OPAQUE, SHORTEST_LIFETIME, SignedRequest, Signer, ToSign,
-            query::{Query, attachment, path},
-            renewed::{Expiring, Renewed},
-            system_time,
-        },
-    },
-    error::{Error, Result},
-    upload::Timestamp,
+use crate::blobs::{
+    renewed::{Expiring, Renewed},
+    url::{Query, attachment, path},
 };
 
 /// How long before their end credentials are fetched anew. Those of an instance have a successor 5 minutes before, others
@@ -315,7 +315,8 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::{blobs::s3::S3Config, error::Kind};
+    use crate::blobs::s3::S3Config;
+    use upload_gateway_core::error::Kind;
 
     /// 2025-11-26, 02:05:20.
     const NOW: Timestamp = Timestamp(1_764_122_720_000);

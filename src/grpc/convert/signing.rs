@@ -2,14 +2,15 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{bytes, digest, file_metadata, number, residence, size};
-use crate::{
+use upload_gateway_client::proto::v1;
+use upload_gateway_core::{
     blobs::sign::SignedRequest,
     error::{Error, Result},
     gateway::{DOWNLOAD_LIFETIME, KnownPart, Next, PartToSign, Report, SignedStep, StepType},
-    proto::v1,
     upload::{Claim, FileMetadata, Residence},
 };
+
+use super::{bytes, digest, file_metadata, number, residence, size};
 
 /// A file whose residence is asked for, and the storage.
 pub(in crate::grpc) fn file_to_place(

@@ -3,15 +3,15 @@
 use std::ops::Bound;
 
 use ::redb::ReadableTable;
+use upload_gateway_core::{
+    error::{Error, Result},
+    state::{Due, DuePage},
+    upload::{Timestamp, UploadId},
+};
 
 use super::{
     record::Record,
     tables::{Tables, internal},
-};
-use crate::{
-    error::{Error, Result},
-    state::{Due, DuePage},
-    upload::{Timestamp, UploadId},
 };
 
 // === impl Tables ===
@@ -41,7 +41,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// See [`StateStore::due`](crate::state::StateStore::due).
+    /// See [`StateStore::due`](upload_gateway_core::state::StateStore::due).
     pub(super) fn due(
         &mut self,
         before: Timestamp,

@@ -1,8 +1,7 @@
 //! An upload's record, without what has tables of its own.
 
 use serde::{Deserialize, Serialize};
-
-use crate::{
+use upload_gateway_core::{
     state::Times,
     upload::{Claims, Parts, Timestamp, Upload, WriterTag},
 };

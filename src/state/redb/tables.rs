@@ -6,15 +6,15 @@ use ::redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
-
-use super::record::Record;
-use crate::{
+use upload_gateway_core::{
     error::{Error, Result},
     state::{Cursor, ListPage, ListQuery, removal_time},
     upload::{
         Claim, Claims, Fingerprint, Md5, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId,
     },
 };
+
+use super::record::Record;
 
 /// The most members of a listing that one call looks at.
 const LIST_SCAN: usize = 1_000;

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use crate::error::Error;
+use upload_gateway_core::error::Error;
 
 /// Where Redis is and how it is spoken to.
 #[derive(Clone)]

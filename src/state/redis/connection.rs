@@ -17,9 +17,9 @@ use redis::{
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Mutex, time::timeout};
+use upload_gateway_core::error::{Error, Result};
 
 use super::{RedisConfig, RedisMode, scripts::SCRIPTS};
-use crate::error::{Error, Result};
 
 /// One shared connection to wherever the records are.
 pub(super) struct Link {

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-
-use super::{Redis, record::removal_time, scripts::SCRIPTS};
-use crate::{
+use upload_gateway_core::{
     error::{Error, Result},
     state::{Due, DuePage},
     upload::{Timestamp, Upload, UploadId},
 };
+
+use super::{Redis, record::removal_time, scripts::SCRIPTS};
 
 /// How many records are read side by side.
 const CONCURRENCY: usize = 16;
@@ -42,7 +42,7 @@ impl Redis {
         self.link.script(&invocation).await
     }
 
-    /// See [`StateStore::due`](crate::state::StateStore::due).
+    /// See [`StateStore::due`](upload_gateway_core::state::StateStore::due).
     pub(super) async fn due_page(
         &self,
         before: Timestamp,
@@ -97,7 +97,7 @@ impl Redis {
         Ok(None)
     }
 
-    /// See [`StateStore::lease`](crate::state::StateStore::lease); one that lasts no time is given back.
+    /// See [`StateStore::lease`](upload_gateway_core::state::StateStore::lease); one that lasts no time is given back.
     pub(super) async fn set_lease(
         &self,
         name: &str,

@@ -1,9 +1,9 @@
 //! Whether the servers keep what they are given.
 
 use redis::{Value, from_redis_value};
+use upload_gateway_core::error::Result;
 
 use super::{ConnectError, Redis};
-use crate::error::Result;
 
 impl Redis {
     /// Refuses servers that drop keys when their memory is full, or only warns where that is `allowed`.

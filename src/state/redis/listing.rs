@@ -4,16 +4,16 @@
 //! that is gone. Opening an upload or updating it notes it again.
 
 use futures::{StreamExt, TryStreamExt, stream};
+use upload_gateway_core::{
+    error::Result,
+    state::{Cursor, ListPage, ListQuery},
+    upload::{Owner, Timestamp, Upload, UploadId},
+};
 
 use super::{
     Redis,
     record::{self, Fields, removal_time},
     scripts::SCRIPTS,
-};
-use crate::{
-    error::Result,
-    state::{Cursor, ListPage, ListQuery},
-    upload::{Owner, Timestamp, Upload, UploadId},
 };
 
 /// The most members of a listing that one call looks at.
@@ -27,7 +27,7 @@ impl Redis {
         self.key(&format!("owner:{}", record::owner_text(owner)))
     }
 
-    /// See [`StateStore::list`](crate::state::StateStore::list).
+    /// See [`StateStore::list`](upload_gateway_core::state::StateStore::list).
     pub(super) async fn page(&self, query: &ListQuery) -> Result<ListPage> {
         let listing = self.listing_key(&query.owner);
         let mut after = query.after.as_ref().map_or_else(
@@ -70,7 +70,7 @@ impl Redis {
         Ok(page)
     }
 
-    /// See [`StateStore::count`](crate::state::StateStore::count).
+    /// See [`StateStore::count`](upload_gateway_core::state::StateStore::count).
     pub(super) async fn count_listed(&self, owner: &Owner) -> Result<u64> {
         let count = redis::cmd("ZCARD").arg(self.listing_key(owner)).to_owned();
         self.link.command(&count).await

@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-
-use crate::{
+use upload_gateway_core::{
     error::{Error, Result},
     state,
     upload::{Claim, Claims, Owner, Part, Parts, Phase, Timestamp, Upload, WriterTag},

@@ -8,9 +8,9 @@ use redis::{
     aio::{PubSub, PubSubSink, PubSubStream},
 };
 use tokio::time::{sleep, timeout};
+use upload_gateway_core::state::Takeovers;
 
 use super::{connection::Link, record};
-use crate::state::Takeovers;
 
 /// The first pause before the subscription is made again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,10 @@
+//! The core of the upload gateway: the domain, the ports to the stores, and the use cases. It knows no wire format, no SDK
+//! and no database.
+
+pub mod blobs;
+pub mod call;
+pub mod error;
+pub mod faults;
+pub mod gateway;
+pub mod state;
+pub mod upload;

@@ -1,0 +1,17 @@
+//! Rows that are no records, or nearly.
+
+use upload_gateway_core::upload::{Claims, Part, Parts, Upload};
+
+use super::record::Record;
+
+/// The record of a row and of those of its parts.
+pub fn record(bytes: &[u8]) -> Option<Upload> {
+    let (record, parts): (Record, Vec<Part>) = serde_json::from_slice(bytes).ok()?;
+    let json = serde_json::to_string(&record).expect("what was read can be written");
+    let again: Record = serde_json::from_str(&json).expect("what was written can be read");
+    let _ = record.due_at();
+    let parts: Parts = parts.into_iter().collect();
+    let upload = record.with(parts.clone(), Claims::default());
+    assert_eq!(again.with(parts, Claims::default()), upload);
+    Some(upload)
+}

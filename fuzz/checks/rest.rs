@@ -1,0 +1,115 @@
+//! Queries, JSON bodies and headers that no client means.
+
+use axum::http::{HeaderMap, HeaderValue, header::RANGE};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use upload_gateway_core::{
+    error::{Error, Kind, Result},
+    gateway::{Next, Report},
+    upload::{FileMetadata, Object, policy},
+};
+
+use super::{
+    download::{Chosen, choose},
+    parameters::{EditParameters, FileParameters, ListParameters, UpdateParameters, UrlParameters},
+    request::{json, query, typed},
+};
+use crate::{fuzzing::Input, status::http_answer};
+
+/// What is taken keeps to the limits, and reads the same as it is written again; all else is the client's fault.
+pub fn http_parameters(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (text, body) = (input.text(), input.0);
+    let mut all = match json(body) {
+        Ok(all) => all,
+        Err(error) => return is_refused(&error),
+    };
+    match query(&text) {
+        Ok(pairs) => all.extend(pairs),
+        Err(error) => return is_refused(&error),
+    }
+    let read = |all: &Map<String, Value>| parse::<FileParameters>(all)?.parse();
+    match read(&all) {
+        Ok(taken) => {
+            is_harmless(&taken.0);
+            let again = written(&taken.0, &taken.1);
+            assert_eq!(read(&again).ok(), Some(taken));
+        }
+        Err(error) => is_refused(&error),
+    }
+    match parse::<UpdateParameters>(&all).and_then(UpdateParameters::parse) {
+        Ok((report, next)) => is_ordered(&report, next),
+        Err(error) => is_refused(&error),
+    }
+    match parse::<EditParameters>(&all).and_then(EditParameters::parse) {
+        Ok(next) => assert_ne!(next, Next::Nothing),
+        Err(error) => is_refused(&error),
+    }
+    let _ = parse::<UrlParameters>(&all).map_err(|error| is_refused(&error));
+    let _ = parse::<ListParameters>(&all).map_err(|error| is_refused(&error));
+}
+
+/// A range that is honoured lies within the file and is not empty.
+pub fn http_range(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let object = Object {
+        bucket: String::new(),
+        key: String::new(),
+        etag: "tag".into(),
+        size: input.number(),
+        md5: None,
+    };
+    let Ok(range) = HeaderValue::from_bytes(input.0) else {
+        return;
+    };
+    match choose(&HeaderMap::from_iter([(RANGE, range)]), &object) {
+        Chosen::Whole => {}
+        Chosen::Part(range) => assert!(range.start < range.end && range.end <= object.size),
+        Chosen::Nothing(size) => assert_eq!(size, object.size),
+    }
+}
+
+fn parse<T: DeserializeOwned>(all: &Map<String, Value>) -> Result<T> {
+    typed(all.clone())
+}
+
+fn is_refused(error: &Error) {
+    assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
+    assert!(!error.violations().is_empty(), "{error}");
+    let _ = http_answer(error);
+}
+
+fn is_harmless(file: &FileMetadata) {
+    assert!(policy::check_placeos_name(&file.file_name).is_ok());
+    assert!(!file.skip_file_digest && file.file_id.as_deref() != Some(""));
+}
+
+/// The parameters that stand for it.
+fn written(file: &FileMetadata, storage_id: &str) -> Map<String, Value> {
+    let all = json!({
+        "file_name": file.file_name,
+        "file_size": file.file_size,
+        "file_id": file.file_id,
+        "file_mime": file.file_mime,
+        "file_path": file.file_path,
+        "permissions": file.permissions,
+        "public": file.public,
+        "tags": file.tags,
+        "storage_id": storage_id,
+    });
+    json(all.to_string().as_bytes()).expect("it is an object")
+}
+
+fn is_ordered(report: &Report, next: Next) {
+    let numbers = || report.claims.iter().map(|claim| claim.number);
+    assert!(numbers().all(|number| number > 0));
+    assert!(
+        numbers()
+            .zip(numbers().skip(1))
+            .all(|(one, next)| one < next)
+    );
+    assert_ne!(report.resumable_id.as_deref(), Some(""));
+    if let Next::Part(part) = next {
+        assert!(part.number > 0);
+    }
+}

@@ -1,0 +1,190 @@
+//! Credentials that expire: kept, and fetched anew in time.
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use upload_gateway_core::{
+    error::{Error, Result},
+    upload::Timestamp,
+};
+
+/// How long renewing may take while the old value is still valid: less than a store's time-out, which is for both.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long nobody tries again to renew what is still valid.
+const RETRY_DELAY: Duration = Duration::from_secs(10);
+
+/// A value that expires. All signers share it, and one of them renews it.
+#[derive(Debug)]
+pub(super) struct Renewed<T> {
+    /// How long before its end it is renewed.
+    early: Duration,
+    held: Mutex<Option<Held<T>>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// A value and its end.
+#[derive(Debug, Clone)]
+pub(super) struct Expiring<T> {
+    pub(super) value: T,
+    pub(super) expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone)]
+struct Held<T> {
+    expiring: Expiring<T>,
+    renew_at: Timestamp,
+}
+
+// === impl Renewed ===
+
+impl<T: Clone + Debug + Send> Renewed<T> {
+    /// Nothing yet.
+    pub(super) fn new(early: Duration) -> Self {
+        Self {
+            early,
+            held: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The value, if need be from `fetch`. While the old one lasts, nobody waits for the one who renews it, who does so
+    /// for [`RENEWAL_TIMEOUT`] at most, and a failure to do so is only logged.
+    ///
+    /// # Errors
+    /// What `fetch` fails with, when there is no valid value.
+    pub(super) async fn get(
+        &self,
+        now: Timestamp,
+        fetch: impl Future<Output = Result<Expiring<T>>> + Send,
+    ) -> Result<Expiring<T>> {
+        let _turn = match self.held() {
+            Some(held) if now < held.renew_at => return Ok(held.expiring),
+            Some(held) if now < held.expiring.expires_at => match self.turn.try_lock() {
+                Ok(turn) => turn,
+                Err(_) => return Ok(held.expiring),
+            },
+            _ => self.turn.lock().await,
+        };
+        // Whoever had the turn before may have renewed it.
+        let old = match self.held() {
+            Some(held) if now < held.renew_at => return Ok(held.expiring),
+            Some(held) if now < held.expiring.expires_at => Some(held.expiring),
+            _ => None,
+        };
+        let expiring = match old {
+            Some(old) => {
+                let fetched = timeout(RENEWAL_TIMEOUT, fetch).await;
+                fetched
+                    .map_err(Error::store_unavailable)
+                    .flatten()
+                    .unwrap_or_else(|error| {
+                        tracing::warn!(%error, "cannot renew credentials, use the old ones");
+                        old
+                    })
+            }
+            None => fetch.await?,
+        };
+        self.hold(expiring.clone(), now);
+        Ok(expiring)
+    }
+
+    fn held(&self) -> Option<Held<T>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
+    }
+
+    fn hold(&self, expiring: Expiring<T>, now: Timestamp) {
+        let early = u64::try_from(self.early.as_millis()).unwrap_or(u64::MAX);
+        let early = Timestamp(expiring.expires_at.0.saturating_sub(early));
+        let renew_at = early.max(now.plus(RETRY_DELAY)).min(expiring.expires_at);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = Some(Held { expiring, renew_at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use upload_gateway_core::error::Kind;
+
+    const MINUTE: u64 = 60_000;
+
+    async fn found(value: u8, expires_at: u64) -> Result<Expiring<u8>> {
+        let expires_at = Timestamp(expires_at);
+        Ok(Expiring { value, expires_at })
+    }
+
+    async fn failed() -> Result<Expiring<u8>> {
+        Err(Error::store_unavailable("away"))
+    }
+
+    async fn never() -> Result<Expiring<u8>> {
+        panic!("there is no need to fetch");
+    }
+
+    fn renewed() -> Renewed<u8> {
+        Renewed::new(Duration::from_secs(60))
+    }
+
+    #[tokio::test]
+    async fn a_value_is_fetched_once_and_anew_before_it_ends() {
+        let renewed = renewed();
+        let at = |minute: u64| Timestamp(minute * MINUTE);
+        let first = renewed.get(at(0), found(1, 5 * MINUTE)).await.unwrap();
+        assert_eq!((first.value, first.expires_at), (1, at(5)));
+        assert_eq!(renewed.get(at(3), never()).await.unwrap().value, 1);
+        let second = renewed.get(at(4), found(2, 9 * MINUTE)).await.unwrap();
+        assert_eq!(second.value, 2);
+        assert_eq!(renewed.get(at(5), never()).await.unwrap().value, 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_counts_only_when_the_old_value_has_ended() {
+        let renewed = renewed();
+        let error = renewed.get(Timestamp(0), failed()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
+        let last = Timestamp(MINUTE - 20_000);
+        assert_eq!(renewed.get(last, failed()).await.unwrap().value, 1);
+        let soon = last.plus(Duration::from_secs(9));
+        assert_eq!(renewed.get(soon, never()).await.unwrap().value, 1);
+        assert!(renewed.get(Timestamp(MINUTE), failed()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_a_renewal_while_the_old_value_lasts() {
+        let renewed = renewed();
+        renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
+        let now = Timestamp(MINUTE / 2);
+        let hangs = renewed.get(now, std::future::pending());
+        let held = timeout(Duration::from_secs(10), hangs).await;
+        assert_eq!(held.expect("it gives up").unwrap().value, 1);
+        let soon = now.plus(Duration::from_secs(9));
+        assert_eq!(renewed.get(soon, never()).await.unwrap().value, 1);
+    }
+
+    #[tokio::test]
+    async fn one_renews_while_the_others_use_the_old_value() {
+        let renewed = renewed();
+        renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
+        let now = Timestamp(MINUTE / 2);
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let slow = async {
+            let _ = answered.await;
+            found(2, 2 * MINUTE).await
+        };
+        let others = async {
+            let other = renewed.get(now, never()).await;
+            answer.send(()).unwrap();
+            other
+        };
+        let (first, other) = tokio::join!(renewed.get(now, slow), others);
+        assert_eq!((first.unwrap().value, other.unwrap().value), (2, 1));
+    }
+}
