@@ -108,7 +108,7 @@ pub struct Limits {
     /// Over how much waiting that is averaged, in seconds.
     pub min_rate_seconds: u64,
     /// How long a stream waits for a store or Redis that is away, in seconds.
-    pub outage_patience_seconds: u64,
+    pub store_retry_timeout_seconds: u64,
     /// How long a gateway has for a commit before another one may take it over, in seconds.
     pub commit_lease_seconds: u64,
     /// How long an open upload is kept after its last change, in seconds.
@@ -292,7 +292,7 @@ impl Default for Limits {
             idle_timeout_seconds: 60,
             min_rate: ByteSize(1024),
             min_rate_seconds: 300,
-            outage_patience_seconds: 30,
+            store_retry_timeout_seconds: 30,
             commit_lease_seconds: 90,
             upload_expiry_seconds: 24 * 60 * 60,
             upload_max_age_seconds: 6 * 24 * 60 * 60,
@@ -337,7 +337,10 @@ impl Limits {
         let times = [
             ("idle_timeout_seconds", self.idle_timeout_seconds),
             ("min_rate_seconds", self.min_rate_seconds),
-            ("outage_patience_seconds", self.outage_patience_seconds),
+            (
+                "store_retry_timeout_seconds",
+                self.store_retry_timeout_seconds,
+            ),
             ("commit_lease_seconds", self.commit_lease_seconds),
             ("upload_expiry_seconds", self.upload_expiry_seconds),
             ("upload_max_age_seconds", self.upload_max_age_seconds),
@@ -348,10 +351,10 @@ impl Limits {
                 return refuse(key, "must be between 1 second and a year".into());
             }
         }
-        if self.commit_lease_seconds <= self.outage_patience_seconds {
+        if self.commit_lease_seconds <= self.store_retry_timeout_seconds {
             return refuse(
                 "commit_lease_seconds",
-                "must be longer than outage_patience_seconds, for which a committer may hold on"
+                "must be longer than store_retry_timeout_seconds, for which a committer may hold on"
                     .into(),
             );
         }

@@ -50,7 +50,7 @@ const SMALLEST_FRAME_SIZE: u32 = 16 * 1024;
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long streams have to end that were told to.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a gateway does not start, or stops.
 pub type ServeError = Box<dyn StdError + Send + Sync>;
@@ -208,7 +208,7 @@ impl Server {
         let mut drained = timeout(drain, ended.as_mut()).await;
         if drained.is_err() {
             self.gateway.end_streams();
-            drained = timeout(LAST_WORDS, ended).await;
+            drained = timeout(RESPONSE_GRACE, ended).await;
         }
         match drained {
             Ok(result) => result?,
@@ -254,7 +254,7 @@ pub fn settings(config: &Config) -> Result<Settings, ServeError> {
         idle_timeout: Duration::from_secs(limits.idle_timeout_seconds),
         min_rate: limits.min_rate.0,
         min_rate_window: Duration::from_secs(limits.min_rate_seconds),
-        outage_patience: Duration::from_secs(limits.outage_patience_seconds),
+        store_retry_timeout: Duration::from_secs(limits.store_retry_timeout_seconds),
         commit_lease: Duration::from_secs(limits.commit_lease_seconds),
         upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),
         upload_max_age: Duration::from_secs(limits.upload_max_age_seconds),

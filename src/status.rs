@@ -130,9 +130,9 @@ pub struct HttpError {
 /// Turns an error into what a gRPC caller reads, and logs it once. A server fault is told as a fixed sentence and a
 /// request id.
 pub fn grpc_status(error: &Error) -> Status {
-    let told = tell(error);
+    let public = report(error);
     let mut details =
-        ErrorDetails::with_error_info(error.reason().as_str(), ERROR_DOMAIN, told.metadata);
+        ErrorDetails::with_error_info(error.reason().as_str(), ERROR_DOMAIN, public.metadata);
     for violation in error.violations() {
         details.add_bad_request_violation(&*violation.field, violation.description.as_str());
     }
@@ -141,7 +141,7 @@ pub fn grpc_status(error: &Error) -> Status {
     }
     Status::with_error_details_and_metadata(
         row(error.kind()).code,
-        told.message,
+        public.message,
         details,
         MetadataMap::new(),
     )
@@ -150,30 +150,30 @@ pub fn grpc_status(error: &Error) -> Status {
 /// Turns an error into what an HTTP caller reads, and logs it once. A server fault is told as a fixed sentence and a
 /// request id.
 pub fn http_answer(error: &Error) -> HttpAnswer {
-    let mut told = tell(error);
+    let mut public = report(error);
     let status = http_status(error);
     let mut parameter = None;
     if let Some(violation) = error.violations().first() {
         let path = violation.field.trim_start_matches(FILE);
         let name = path.split(['.', '[']).next().unwrap_or(path);
-        told.message = match violation.description.as_str() {
+        public.message = match violation.description.as_str() {
             description if path == name => description.to_owned(),
             description => format!("{path}: {description}"),
         };
         parameter = Some(name.to_owned());
     }
-    let missing_parts = told.metadata.get("missing_parts").map(|list| {
+    let missing_parts = public.metadata.get("missing_parts").map(|list| {
         list.split(',')
             .filter_map(|part| part.parse().ok())
             .collect()
     });
     let body = HttpError {
-        message: told.message,
+        message: public.message,
         parameter,
-        restriction: told.metadata.remove("restriction"),
+        restriction: public.metadata.remove("restriction"),
         reason: Some(error.reason().as_str()),
         missing_parts,
-        request_id: told.metadata.remove("request_id"),
+        request_id: public.metadata.remove("request_id"),
     };
     HttpAnswer {
         status,
@@ -183,20 +183,20 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
 }
 
 /// Logs an error that nobody can be told any more.
-pub fn note(error: &Error) {
-    tell(error);
+pub fn log(error: &Error) {
+    report(error);
 }
 
 /// What any caller may know of an error.
-struct Told {
+struct PublicError {
     message: String,
     metadata: HashMap<String, String>,
 }
 
 /// Decides what a caller may know, and logs the rest.
-fn tell(error: &Error) -> Told {
+fn report(error: &Error) -> PublicError {
     let request_id = format!("{:016x}", rand::random::<u64>());
-    log(error, row(error.kind()), &request_id);
+    log_as(error, row(error.kind()), &request_id);
     let known = error.metadata().iter();
     let mut metadata: HashMap<String, String> = known
         .map(|(key, value)| ((*key).to_owned(), value.clone()))
@@ -207,10 +207,10 @@ fn tell(error: &Error) -> Told {
         metadata.insert("request_id".into(), request_id);
         message = FAULT.into();
     }
-    Told { message, metadata }
+    PublicError { message, metadata }
 }
 
-fn log(error: &Error, row: Row, request_id: &str) {
+fn log_as(error: &Error, row: Row, request_id: &str) {
     let cause = causes(error);
     let reason = error.reason().as_str();
     let upload_id = error.metadata().get("upload_id").map_or("", String::as_str);
@@ -250,10 +250,10 @@ mod tests {
             Error::internal("read the record of alice", "password=hunter2").with("upload_id", "u");
         let status = grpc_status(&error);
         assert_eq!(status.code(), Code::Internal);
-        let told = format!("{status:?}");
+        let public = format!("{status:?}");
         assert!(
-            !told.contains("alice") && !told.contains("hunter2"),
-            "{told}"
+            !public.contains("alice") && !public.contains("hunter2"),
+            "{public}"
         );
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.reason, "INTERNAL");

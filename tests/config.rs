@@ -249,7 +249,7 @@ fn what_cannot_work_is_refused_by_its_key() {
 
 #[test]
 fn a_lease_is_longer_than_the_patience_it_covers() {
-    let (_, key) = refusal("[limits]\noutage_patience_seconds = 90");
+    let (_, key) = refusal("[limits]\nstore_retry_timeout_seconds = 90");
     assert_eq!(key, "limits.commit_lease_seconds");
 }
 

@@ -182,7 +182,7 @@ async fn unknown_permissions_are_refused() {
 async fn slow_streams_give_way_to_others() {
     let gateway = TestGateway::with(|config| {
         config.limits.memory_budget = ByteSize(4 * PART_SIZE);
-        config.limits.outage_patience_seconds = 2;
+        config.limits.store_retry_timeout_seconds = 2;
     })
     .await;
     let most = bytes(PART - 1);

@@ -4,8 +4,9 @@
 
 use proptest::{collection::vec, prelude::*};
 use upload_gateway_core::upload::{
-    AT_WORK, Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part,
-    Parts, Phase, Plan, Rejected, Residence, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+    ACTIVE_WINDOW, Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE,
+    Part, Parts, Phase, Plan, Rejected, StoreKind, StoreLimits, Timestamp, Upload, UploadId,
+    WriterTag,
 };
 
 const PHASES: [Phase; 4] = [
@@ -54,7 +55,7 @@ fn upload(phase: Phase) -> Upload {
         },
         owner: Owner::default(),
         storage_id: "s".into(),
-        residence: Residence::AmazonS3,
+        store_kind: StoreKind::S3,
         object_key: "k".into(),
         plan: Plan::unknown(PART_SIZE, &limits()),
         fingerprint: None,
@@ -325,10 +326,10 @@ fn an_upload_is_due_when_it_expires_or_its_committer_should_be_done() {
 #[test]
 fn age_ends_an_upload_only_when_nobody_is_at_work_on_it() {
     let mut upload = upload(Phase::Open);
-    upload.ends_at = Timestamp(0).plus(AT_WORK * 2);
+    upload.ends_at = Timestamp(0).plus(ACTIVE_WINDOW * 2);
     upload.updated_at = upload.ends_at;
-    upload.expires_at = upload.ends_at.plus(AT_WORK * 9);
-    let quiet = upload.updated_at.plus(AT_WORK);
+    upload.expires_at = upload.ends_at.plus(ACTIVE_WINDOW * 9);
+    let quiet = upload.updated_at.plus(ACTIVE_WINDOW);
     assert!(!upload.has_expired(Timestamp(quiet.0 - 1)));
     assert!(upload.has_expired(quiet));
     // Idleness ends it at once.

@@ -42,7 +42,7 @@ impl Backends {
             storage: vec![s3.storage(S3Profile::Compatible)],
             ..Config::default()
         };
-        config.limits.outage_patience_seconds = patience_seconds;
+        config.limits.store_retry_timeout_seconds = patience_seconds;
         Some(Self {
             redis,
             store,

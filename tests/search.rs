@@ -129,7 +129,7 @@ fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
-        outage_patience: Duration::from_secs(30),
+        store_retry_timeout: Duration::from_secs(30),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
         upload_expiry: Duration::from_secs(3600),
@@ -298,7 +298,7 @@ async fn a_state_store_that_is_away_for_a_while_is_waited_for() {
     };
     let config = RedisConfig {
         urls: vec![url],
-        patience: Duration::from_millis(200),
+        call_timeout: Duration::from_millis(200),
         ..RedisConfig::default()
     };
     let state: Arc<dyn StateStore> = Arc::new(Redis::connect(&config).await.unwrap());

@@ -31,7 +31,7 @@ use upload_gateway_core::{
         Settings, Storage, Storages, Takeover, Target,
     },
     upload::{
-        Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
+        Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, StoreKind, StoreLimits, Timestamp,
         Upload, UploadId, WriterTag,
     },
 };
@@ -83,8 +83,8 @@ impl Signer for Slow {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlobStore for Slow {
-    fn residence(&self) -> Residence {
-        self.store.residence()
+    fn kind(&self) -> StoreKind {
+        self.store.kind()
     }
 
     fn bucket(&self) -> &str {
@@ -204,7 +204,7 @@ fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
-        outage_patience: Duration::from_secs(10),
+        store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(3600),

@@ -185,7 +185,7 @@ fn config(urls: impl Into<Vec<String>>) -> RedisConfig {
     RedisConfig {
         urls: urls.into(),
         response_timeout: Duration::from_secs(5),
-        patience: Duration::from_secs(10),
+        call_timeout: Duration::from_secs(10),
         ..RedisConfig::default()
     }
 }

@@ -21,7 +21,7 @@ use upload_gateway_core::{
         Storages, Takeover, Target,
     },
     upload::{
-        FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, Residence, StoreLimits, Timestamp,
+        FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, StoreKind, StoreLimits, Timestamp,
         WriterTag,
     },
 };
@@ -40,8 +40,8 @@ impl Signer for Unconditional {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl BlobStore for Unconditional {
-    fn residence(&self) -> Residence {
-        self.0.residence()
+    fn kind(&self) -> StoreKind {
+        self.0.kind()
     }
 
     fn bucket(&self) -> &str {
@@ -142,7 +142,7 @@ fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
-        outage_patience: Duration::from_secs(10),
+        store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
         upload_expiry: Duration::from_secs(3600),

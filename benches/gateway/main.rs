@@ -166,7 +166,7 @@ async fn run(selection: &Selection) -> Result<()> {
     match common::private_s3().await {
         Some((server, backend)) => stores.insert(0, Store::strict(server, backend)),
         None => {
-            report::note("without versitygw, only the discarding store; run tests/backends/install")
+            report::log("without versitygw, only the discarding store; run tests/backends/install")
         }
     }
     let mut report = Report::default();

@@ -41,7 +41,7 @@ pub(crate) struct Report {
 }
 
 /// Something the reader should know, beside the table.
-pub(crate) fn note(text: &str) {
+pub(crate) fn log(text: &str) {
     eprintln!("{text}");
 }
 

@@ -11,7 +11,7 @@ mod resume_token;
 use upload_gateway_core::{
     blobs::{NewObject, Session, sign::ToSign},
     upload::{
-        Claims, FileMetadata, MIB, Md5, Owner, PART_SIZE, Parts, Phase, Plan, Residence,
+        Claims, FileMetadata, MIB, Md5, Owner, PART_SIZE, Parts, Phase, Plan, StoreKind,
         StoreLimits, Timestamp, Upload, UploadId, policy,
     },
 };
@@ -75,7 +75,7 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         phase: Phase::Open,
         owner: Owner::default(),
         storage_id,
-        residence: Residence::AmazonS3,
+        store_kind: StoreKind::S3,
         object_key: policy::object_key("media", &id, &file.file_name),
         plan: Plan::unknown(PART_SIZE, &limits),
         fingerprint: None,

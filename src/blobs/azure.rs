@@ -50,7 +50,7 @@ use upload_gateway_core::{
         StoredObject, StoredPart, object_not_found, part_damaged,
     },
     error::{Error, Result},
-    upload::{MIB, Md5, Part, Residence, StoreLimits, WriterTag},
+    upload::{MIB, Md5, Part, StoreKind, StoreLimits, WriterTag},
 };
 
 #[cfg(any(test, fuzzing))]
@@ -167,8 +167,8 @@ impl AzureStore {
 
 #[async_trait]
 impl BlobStore for AzureStore {
-    fn residence(&self) -> Residence {
-        Residence::AzureStorage
+    fn kind(&self) -> StoreKind {
+        StoreKind::Azure
     }
 
     fn bucket(&self) -> &str {

@@ -39,7 +39,7 @@ use upload_gateway_core::{
         StoredObject, StoredPart, object_not_found, part_damaged,
     },
     error::{Error, Kind, Reason, Result},
-    upload::{MIB, Part, Residence, StoreLimits, WriterTag},
+    upload::{MIB, Part, StoreKind, StoreLimits, WriterTag},
 };
 
 pub use self::config::{Profile, S3Config};
@@ -121,8 +121,8 @@ impl S3Store {
 
 #[async_trait]
 impl BlobStore for S3Store {
-    fn residence(&self) -> Residence {
-        Residence::AmazonS3
+    fn kind(&self) -> StoreKind {
+        StoreKind::S3
     }
 
     fn bucket(&self) -> &str {

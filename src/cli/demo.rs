@@ -224,7 +224,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            output::note(format_args!("{} stays behind: {error}", self.0.display()));
+            output::log(format_args!("{} stays behind: {error}", self.0.display()));
         }
     }
 }

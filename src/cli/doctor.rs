@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     flags: Flags,
 }
 
-/// Counts what is wrong while it is told.
+/// Counts what is wrong while it is reported.
 #[derive(Debug, Default)]
 struct Report {
     failures: AtomicUsize,
@@ -246,7 +246,7 @@ fn mend_storage(storage: &StorageConfig) -> &'static str {
 fn mend_call(step: &str, error: &Error) -> &'static str {
     match (error.kind(), step) {
         (Kind::Unavailable | Kind::ResourceExhausted, _) => {
-            "the store is out of reach or asks for patience: see endpoint, name resolution, firewall and TLS"
+            "the store is out of reach or asks for retry_timeout: see endpoint, name resolution, firewall and TLS"
         }
         (_, "find the bucket or container") => {
             "see the name, the region and the credentials. S3: s3:ListBucket; Azure: role Storage Blob Data Contributor"

@@ -57,7 +57,7 @@ impl CliError {
 
     /// Says why on standard error.
     pub(super) fn report(&self) -> ExitCode {
-        output::note(format_args!("error: {}", chain(self)));
+        output::log(format_args!("error: {}", chain(self)));
         match self {
             Self::Config(_) => ExitCode::from(WRONG_CONFIGURATION),
             Self::Usage(_) => ExitCode::from(WRONG_USAGE),

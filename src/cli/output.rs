@@ -20,8 +20,8 @@ pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {
 }
 
 /// One line for people, on standard error.
-pub(super) fn note(line: impl fmt::Display) {
-    // Nobody can be told that nobody listens.
+pub(super) fn log(line: impl fmt::Display) {
+    // Nobody can be reported that nobody listens.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 

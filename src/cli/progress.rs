@@ -32,7 +32,7 @@ enum Form {
     Bar(ProgressBar),
     Lines {
         began: Instant,
-        told: Instant,
+        reported: Instant,
         tenth: u64,
     },
 }
@@ -50,7 +50,7 @@ impl Reporter {
         } else {
             Form::Lines {
                 began: now,
-                told: now,
+                reported: now,
                 tenth: 0,
             }
         };
@@ -61,7 +61,7 @@ impl Reporter {
         }
     }
 
-    pub(super) fn tell(&mut self, event: &Event<'_>) {
+    pub(super) fn report(&mut self, event: &Event<'_>) {
         match event {
             Event::Opened(upload) => {
                 self.upload_id = Some(upload.upload_id.clone());
@@ -74,7 +74,7 @@ impl Reporter {
                         bar.reset_eta();
                     }
                     Form::Lines { .. } if committed > 0 => {
-                        output::note(format_args!("go on from byte {committed}"));
+                        output::log(format_args!("go on from byte {committed}"));
                     }
                     Form::Lines { .. } | Form::Silent => {}
                 }
@@ -96,7 +96,7 @@ impl Reporter {
                 match &self.form {
                     Form::Silent => {}
                     Form::Bar(bar) => bar.set_message(text),
-                    Form::Lines { .. } => output::note(text),
+                    Form::Lines { .. } => output::log(text),
                 }
             }
         }
@@ -121,9 +121,9 @@ impl Reporter {
         match &self.upload_id {
             None => {}
             Some(_) if is_direct => {
-                output::note("what is in the store is kept: go on with the same command");
+                output::log("what is in the store is kept: go on with the same command");
             }
-            Some(upload_id) => output::note(format_args!(
+            Some(upload_id) => output::log(format_args!(
                 "what is committed is kept: go on with --resume {upload_id}"
             )),
         }
@@ -133,22 +133,24 @@ impl Reporter {
         match &mut self.form {
             Form::Silent => {}
             Form::Bar(bar) => bar.set_position(position),
-            Form::Lines { began, told, tenth } => {
+            Form::Lines {
+                began,
+                reported,
+                tenth,
+            } => {
                 let now_tenth = self
                     .total
                     .filter(|total| *total > 0)
                     .map_or(0, |total| position * 10 / total);
-                if now_tenth <= *tenth && told.elapsed() < INTERVAL {
+                if now_tenth <= *tenth && reported.elapsed() < INTERVAL {
                     return;
                 }
                 *tenth = now_tenth;
-                *told = Instant::now();
+                *reported = Instant::now();
                 let rate = rate(position, began.elapsed());
                 match self.total {
-                    Some(total) => {
-                        output::note(format_args!("{position} of {total} bytes, {rate}"))
-                    }
-                    None => output::note(format_args!("{position} bytes, {rate}")),
+                    Some(total) => output::log(format_args!("{position} of {total} bytes, {rate}")),
+                    None => output::log(format_args!("{position} bytes, {rate}")),
                 }
             }
         }

@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     limit_rate: Option<ByteSize>,
     /// Give up when nothing more was committed for so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    patience: u64,
+    retry_timeout: u64,
     /// Print one JSON object when it is done, and no progress
     #[arg(long)]
     json: bool,
@@ -96,7 +96,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
 /// For an upload that another sender is at work on.
 fn tell_of_writer(refusal: &Refusal) {
     let left = refusal.retry_delay.unwrap_or_default().as_secs_f64();
-    output::note(format_args!(
+    output::log(format_args!(
         "another sender is at work on this upload; should it be gone, that is noticed in {left:.0} s: then try again, or \
          leave --no-takeover out to end it now"
     ));
@@ -125,10 +125,10 @@ fn show(uploaded: &Uploaded, json: bool) -> Result<(), CliError> {
         }));
     }
     if uploaded.resumed_from > 0 {
-        output::note(format_args!("resumed from byte {}", uploaded.resumed_from));
+        output::log(format_args!("resumed from byte {}", uploaded.resumed_from));
     }
     if let Some(md5) = md5 {
-        output::note(format_args!("{} bytes, MD5 {md5}", uploaded.size));
+        output::log(format_args!("{} bytes, MD5 {md5}", uploaded.size));
     }
     output::data(format_args!("{}/{}", object.bucket, object.key))
 }
@@ -179,8 +179,8 @@ impl Arguments {
             Input::File(file, _) if self.direct => {
                 reporter.prepare("computing the MD5");
                 let (file, metadata) = (file.into_std().await, self.metadata(size)?);
-                let tell = |event: Event<'_>| reporter.tell(&event);
-                let uploading = client.upload_direct(file, metadata, &options, tell);
+                let report = |event: Event<'_>| reporter.report(&event);
+                let uploading = client.upload_direct(file, metadata, &options, report);
                 return Ok(Box::pin(uploading).await?);
             }
             Input::Pipe(_) if self.direct => return Err(CliError::Usage(DIRECT_NEEDS_A_FILE)),
@@ -191,8 +191,8 @@ impl Arguments {
             Some(upload_id) => Target::Upload(upload_id.clone()),
             None => Target::File(self.metadata(size)?),
         };
-        let tell = |event: Event<'_>| reporter.tell(&event);
-        Ok(client.upload(source, target, &options, tell).await?)
+        let report = |event: Event<'_>| reporter.report(&event);
+        Ok(client.upload(source, target, &options, report).await?)
     }
 
     fn options(&self) -> UploadOptions {
@@ -200,7 +200,7 @@ impl Arguments {
             chunk_size: usize::try_from(self.chunk_size.0).unwrap_or(usize::MAX),
             limit_rate: self.limit_rate.map(|rate| rate.0),
             digest: !self.no_digest,
-            patience: Duration::from_secs(self.patience),
+            retry_timeout: Duration::from_secs(self.retry_timeout),
             takeover: if self.no_takeover {
                 Takeover::Forbid
             } else {

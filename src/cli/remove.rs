@@ -17,7 +17,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         .client()?
         .delete(&arguments.upload_id)
         .await?;
-    output::note(format_args!(
+    output::log(format_args!(
         "{} {}",
         upload.upload_id,
         output::phase(&upload)

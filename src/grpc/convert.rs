@@ -11,7 +11,7 @@ use upload_gateway_core::{
     gateway::{Chunk, Counts, Finish, Limits, Message, Open, Takeover, Target},
     state::Cursor,
     upload::{
-        self, FileMetadata, Md5, Object, Permissions, Phase, Residence, Timestamp, Upload, UploadId,
+        self, FileMetadata, Md5, Object, Permissions, Phase, StoreKind, Timestamp, Upload, UploadId,
     },
 };
 
@@ -138,7 +138,7 @@ pub(super) fn summary(upload: &Upload) -> v1::Upload {
         upload_id: upload.id.to_string(),
         file: Some(file(upload)),
         phase: phase(upload.phase).into(),
-        residence: residence(upload.residence).into(),
+        residence: residence(upload.store_kind).into(),
         storage_id: upload.storage_id.clone(),
         part_size: upload.plan.part_size().map_or(0, bytes),
         committed_size: bytes(upload.committed_size()),
@@ -194,7 +194,7 @@ pub(super) fn progress(
 pub(super) fn limits(limits: Limits) -> v1::Limits {
     v1::Limits {
         storage_id: limits.storage_id,
-        residence: residence(limits.residence).into(),
+        residence: residence(limits.store_kind).into(),
         max_file_size: bytes(limits.max_file_size),
         max_unknown_file_size: bytes(limits.max_unknown_file_size),
         part_size: bytes(limits.part_size),
@@ -296,10 +296,10 @@ fn phase(phase: Phase) -> v1::Phase {
     }
 }
 
-fn residence(residence: Residence) -> v1::Residence {
-    match residence {
-        Residence::AmazonS3 => v1::Residence::AmazonS3,
-        Residence::AzureStorage => v1::Residence::AzureStorage,
+fn residence(kind: StoreKind) -> v1::Residence {
+    match kind {
+        StoreKind::S3 => v1::Residence::AmazonS3,
+        StoreKind::Azure => v1::Residence::AzureStorage,
     }
 }
 

@@ -17,13 +17,16 @@ use crate::status::grpc_status;
 
 /// Lets every call of `services` carry along the faults that it asks for.
 pub fn with_faults(services: Routes) -> Routes {
-    services.into_axum_router().layer(from_fn(carry)).into()
+    services
+        .into_axum_router()
+        .layer(from_fn(scope_plan))
+        .into()
 }
 
-async fn carry(request: Request, next: Next) -> Response {
+async fn scope_plan(request: Request, next: Next) -> Response {
     match Plan::read(request.headers().get_all(HEADER)) {
         Ok(None) => next.run(request).await,
-        Ok(Some(plan)) => call::carry(Arc::new(plan), next.run(request)).await,
+        Ok(Some(plan)) => call::scope(Arc::new(plan), next.run(request)).await,
         Err(error) => grpc_status(&error).into_http(),
     }
 }

@@ -24,7 +24,7 @@ use crate::{proto::v1::upload_service_server::UploadService, status::grpc_status
 /// How long a stream that was answered is read on, so that the client sees the answer and not a broken connection.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How often received bytes are told of while nothing is committed.
+/// How often received bytes are reported of while nothing is committed.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves `UploadService`.
@@ -70,7 +70,7 @@ impl UploadApi {
         let (opened, opened_by) = oneshot::channel();
         let (counts, counted) = watch::channel(Counts::default());
         let (finished, ended) = oneshot::channel();
-        tokio::spawn(call::inherit(async move {
+        tokio::spawn(call::propagate(async move {
             let messages = request.into_inner().map(|read| match read {
                 Ok(request) => convert::message(request),
                 Err(status) => Err(convert::stream_error(&status, max_message_size)),
@@ -293,14 +293,16 @@ impl Progress {
                 }
                 Err(_) => Some((Self::last(receiving.ended().await), Self::Ended)),
             },
-            Self::Running(id, told, receiving) => Some(Self::run(id, told, receiving).await),
+            Self::Running(id, reported, receiving) => {
+                Some(Self::run(id, reported, receiving).await)
+            }
             Self::Ended => None,
         }
     }
 
     async fn run(
         id: upload::UploadId,
-        told: Counts,
+        reported: Counts,
         mut receiving: Receiving,
     ) -> (Result<UploadProgress, Status>, Self) {
         let Receiving {
@@ -325,8 +327,8 @@ impl Progress {
                 () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
             }
             let latest = counts.borrow_and_update().clone();
-            if latest != told {
-                let has_moved = latest.committed_size != told.committed_size;
+            if latest != reported {
+                let has_moved = latest.committed_size != reported.committed_size;
                 let token = has_moved.then_some(&*latest.resume_token);
                 return (
                     Ok(convert::progress(&id, &latest, token)),

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     blobs::url::attachment,
-    status::{HttpError, note},
+    status::{HttpError, log},
 };
 
 /// Get a link to a finished file in the store
@@ -183,7 +183,7 @@ fn send(download: Download, chosen: &Chosen) -> Response {
         }
     }
     // Nobody can be told any more: the connection ends before the length that was promised.
-    let bytes = download.bytes.inspect_err(note);
+    let bytes = download.bytes.inspect_err(log);
     (status, headers, Body::from_stream(bytes)).into_response()
 }
 

@@ -17,13 +17,13 @@ use super::failure::Failure;
 
 /// Lets every request to `router` carry along the faults that it asks for.
 pub fn with_faults(router: Router) -> Router {
-    router.layer(from_fn(carry))
+    router.layer(from_fn(scope_plan))
 }
 
-async fn carry(request: Request, next: Next) -> Response {
+async fn scope_plan(request: Request, next: Next) -> Response {
     match Plan::read(request.headers().get_all(HEADER)) {
         Ok(None) => next.run(request).await,
-        Ok(Some(plan)) => call::carry(Arc::new(plan), next.run(request)).await,
+        Ok(Some(plan)) => call::scope(Arc::new(plan), next.run(request)).await,
         Err(error) => Failure::from(error).into_response(),
     }
 }

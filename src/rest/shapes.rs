@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     blobs::sign::SignedRequest,
     gateway::{KnownPart, SignedStep, StepType as Step},
-    upload::{self, Phase, Residence as Store, SINGLE_PUT_MAX, Upload},
+    upload::{self, Phase, SINGLE_PUT_MAX, StoreKind, Upload},
 };
 use utoipa::ToSchema;
 
@@ -22,7 +22,7 @@ pub enum PartDataForm {
 
 /// Where a file would go.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Place {
+pub(super) struct ResidenceAnswer {
     pub(super) residence: Residence,
 }
 
@@ -188,11 +188,11 @@ pub(super) enum PhaseName {
 
 // === impl Residence ===
 
-impl From<Store> for Residence {
-    fn from(residence: Store) -> Self {
-        match residence {
-            Store::AmazonS3 => Self::AmazonS3,
-            Store::AzureStorage => Self::AzureStorage,
+impl From<StoreKind> for Residence {
+    fn from(kind: StoreKind) -> Self {
+        match kind {
+            StoreKind::S3 => Self::AmazonS3,
+            StoreKind::Azure => Self::AzureStorage,
         }
     }
 }
@@ -231,7 +231,7 @@ impl FirstStep {
             part_data: has_parts.then(|| PartData::new(&step.parts, form)),
             signature: step.request.into(),
             upload_id: step.upload_id.into(),
-            residence: step.residence.into(),
+            residence: step.store_kind.into(),
             part_size: step.part_size,
         }
     }

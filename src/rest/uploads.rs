@@ -9,7 +9,7 @@ use super::{
     openapi::{Fault, WrongBody, WrongParameter, WrongStorage, WrongUpload},
     parameters::{EditParameters, FileParameters, UpdateParameters},
     request::{Id, Parameters},
-    shapes::{Done, FirstStep, NextStep, Place, UpdateAnswer},
+    shapes::{Done, FirstStep, NextStep, ResidenceAnswer, UpdateAnswer},
 };
 
 /// Ask where a file would go
@@ -22,7 +22,7 @@ use super::{
     tag = "uploads",
     params(FileParameters),
     responses(
-        (status = 200, description = "The kind of its store.", body = Place),
+        (status = 200, description = "The kind of its store.", body = ResidenceAnswer),
         WrongParameter,
         WrongStorage,
         Fault
@@ -31,10 +31,10 @@ use super::{
 pub(super) async fn residence(
     State(api): State<Api>,
     Parameters(file): Parameters<FileParameters>,
-) -> Result<Json<Place>, Failure> {
+) -> Result<Json<ResidenceAnswer>, Failure> {
     let (file, storage_id) = file.parse()?;
     let residence = api.gateway.residence(&caller(), file, &storage_id)?;
-    Ok(Json(Place {
+    Ok(Json(ResidenceAnswer {
         residence: residence.into(),
     }))
 }

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// How long they have to answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The services whose health is told; the empty name is the whole server.
+/// The services whose health is reported; the empty name is the whole server.
 const SERVICES: [&str; 3] = [
     "",
     upload_service_server::SERVICE_NAME,
@@ -32,7 +32,7 @@ const SERVICES: [&str; 3] = [
 #[derive(Debug)]
 pub(super) struct Monitor {
     reporter: HealthReporter,
-    told: watch::Sender<Health>,
+    reported: watch::Sender<Health>,
     task: JoinHandle<()>,
 }
 
@@ -44,39 +44,39 @@ impl Monitor {
         gateway: Arc<Gateway>,
         reporter: HealthReporter,
     ) -> (Self, watch::Receiver<Health>) {
-        let (told, health) = watch::channel(Health::NotReady("starting"));
-        tell(&reporter, &told, look(&gateway).await).await;
+        let (reported, health) = watch::channel(Health::NotReady("starting"));
+        report(&reporter, &reported, check(&gateway).await).await;
         let task = tokio::spawn({
-            let (reporter, told) = (reporter.clone(), told.clone());
+            let (reporter, reported) = (reporter.clone(), reported.clone());
             async move {
                 loop {
                     sleep(INTERVAL).await;
-                    tell(&reporter, &told, look(&gateway).await).await;
+                    report(&reporter, &reported, check(&gateway).await).await;
                 }
             }
         });
         (
             Self {
                 reporter,
-                told,
+                reported,
                 task,
             },
             health,
         )
     }
 
-    /// From now on the gateway is not ready. Who watches its health is told so, and no more: a watch that went on would
+    /// From now on the gateway is not ready. Who watches its health is reported so, and no more: a watch that went on would
     /// keep its connection open.
     pub(super) async fn drain(mut self) {
         self.task.abort();
-        tell(&self.reporter, &self.told, Health::NotReady("draining")).await;
+        report(&self.reporter, &self.reported, Health::NotReady("draining")).await;
         for service in SERVICES {
             self.reporter.clear_service_status(service).await;
         }
     }
 }
 
-async fn look(gateway: &Gateway) -> Health {
+async fn check(gateway: &Gateway) -> Health {
     match timeout(CHECK_TIMEOUT, gateway.check()).await {
         Ok(Ok(())) => Health::Ready,
         Ok(Err(error)) => {
@@ -90,12 +90,12 @@ async fn look(gateway: &Gateway) -> Health {
     }
 }
 
-async fn tell(reporter: &HealthReporter, told: &watch::Sender<Health>, health: Health) {
+async fn report(reporter: &HealthReporter, reported: &watch::Sender<Health>, health: Health) {
     let status = match health {
         Health::Ready => ServingStatus::Serving,
         Health::NotReady(_) => ServingStatus::NotServing,
     };
-    let changed = told.send_if_modified(|known| {
+    let changed = reported.send_if_modified(|known| {
         let changed = *known != health;
         *known = health;
         changed

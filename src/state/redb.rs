@@ -224,7 +224,7 @@ impl StateStore for Redb {
                 };
                 // Its own place is taken again when the answer was lost.
                 let may = match from {
-                    Predecessor::Anybody => true,
+                    Predecessor::Any => true,
                     Predecessor::Only(other) => {
                         record.writer == other || record.writer == Some(writer)
                     }
@@ -239,7 +239,7 @@ impl StateStore for Redb {
             })
             .await?;
         if taken.as_ref().and_then(|upload| upload.writer) == Some(writer) {
-            self.takeovers.tell(id, writer);
+            self.takeovers.notify(id, writer);
         }
         Ok(taken)
     }
@@ -305,7 +305,7 @@ impl StateStore for Redb {
             {
                 let known = tables.summary(record.clone(), numbers())?.parts;
                 let fitting = claims.iter().filter(|claim| !known.contradict(claim));
-                tables.note(&id, &fitting.collect())?;
+                tables.record_claims(&id, &fitting.collect())?;
                 record.set(times);
                 tables.store(&record)?;
             }

@@ -147,7 +147,7 @@ impl Redis {
         let unreadable = |cause| Error::internal("update.lua answers oddly", cause);
         match outcome.as_str() {
             "updated" => {
-                self.enlist(upload).await?;
+                self.index(upload).await?;
                 from_redis_value(detail)
                     .map(Update::Updated)
                     .map_err(unreadable)
@@ -195,7 +195,7 @@ impl StateStore for Redis {
             );
             let holder: String = self.invoke(&SCRIPTS.create, &upload.id, &arguments).await?;
             if holder.is_empty() {
-                self.enlist(upload).await?;
+                self.index(upload).await?;
                 return Ok(Creation::Created);
             }
             // An upload that is over never comes back to life, so its hold on the fingerprint may be taken away.
@@ -228,14 +228,14 @@ impl StateStore for Redis {
         let mut arguments = vec![record::writer_text(Some(writer))];
         arguments.extend(times_texts(times));
         arguments.push(match from {
-            Predecessor::Anybody => "*".into(),
+            Predecessor::Any => "*".into(),
             Predecessor::Only(other) => record::writer_text(other),
         });
         arguments.extend([id.to_string(), self.takeovers_channel()]);
         let fields: Fields = self.invoke(&SCRIPTS.take_over, id, &arguments).await?;
         let upload = record::parse(&fields)?;
         if let Some(upload) = &upload {
-            self.enlist(upload).await?;
+            self.index(upload).await?;
         }
         Ok(upload)
     }

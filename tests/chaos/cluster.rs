@@ -306,7 +306,7 @@ fn configuration(
     let mut text = format!(
         "grpc_listen = \"127.0.0.1:{grpc}\"\nhttp_listen = \"127.0.0.1:{http}\"\n{}\
          log.filter = \"info,upload_gateway=debug\"\n\n[limits]\ndrain_seconds = {DRAIN_SECONDS}\n\
-         outage_patience_seconds = 8\nidle_timeout_seconds = 20\ncommit_lease_seconds = 40\n\n\
+         store_retry_timeout_seconds = 8\nidle_timeout_seconds = 20\ncommit_lease_seconds = 40\n\n\
          [sweeper]\ninterval_seconds = 5\noperations_per_second = 100\n\n\
          [[resume_tokens.keys]]\nid = \"chaos\"\nkey = \"{}\"\n",
         redis.configuration(links.redis[index].port()),

@@ -230,7 +230,7 @@ impl Sender {
             chunk_size: CHUNK,
             limit_rate: Some(self.upload.rate),
             digest: self.upload.digest,
-            patience: PATIENCE,
+            retry_timeout: PATIENCE,
             ..UploadOptions::default()
         }
     }

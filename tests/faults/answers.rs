@@ -166,7 +166,7 @@ async fn a_lost_answer_goes_unnoticed_by_a_client_that_sends_to_the_store(stores
 }
 
 async fn an_outage_at_any_call_ends_a_stream_that_then_goes_on(mut stores: Stores) {
-    stores.config.limits.outage_patience_seconds = 1;
+    stores.config.limits.store_retry_timeout_seconds = 1;
     stores.config.limits.commit_lease_seconds = 2;
     let always = "times=1000:fail-before";
     with_each(STREAMED, always, &stores, async |fault, stores| {

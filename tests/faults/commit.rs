@@ -39,7 +39,7 @@ struct Proxied {
 impl Proxied {
     async fn by(faults: Vec<Fault>) -> Option<Self> {
         let mut stores = stores::s3().await?;
-        stores.config.limits.outage_patience_seconds = 2;
+        stores.config.limits.store_retry_timeout_seconds = 2;
         stores.config.limits.commit_lease_seconds = 3;
         let proxy = Proxy::start(&stores.s3.as_ref().unwrap().endpoint, faults).await;
         let mut config = stores.config.clone();
@@ -180,7 +180,7 @@ async fn a_commit_that_is_given_up_and_succeeded_is_found_at_once(stores: Stores
 
 /// A commit that fails for longer than the gateway holds on, and is met again, with the usual lease.
 async fn given_up_and_resumed(fault: &str, mut stores: Stores) {
-    stores.config.limits.outage_patience_seconds = 1;
+    stores.config.limits.store_retry_timeout_seconds = 1;
     let gateway = stores.gateway().await;
     let data = bytes(stores.part + 1000);
     let (id, refused) = send(&gateway, fault, &data).await;
@@ -196,7 +196,7 @@ async fn given_up_and_resumed(fault: &str, mut stores: Stores) {
 async fn a_commit_that_hangs_is_given_up_before_its_lease_ends(mut stores: Stores) {
     let lease = Duration::from_secs(15);
     stores.config.limits.commit_lease_seconds = lease.as_secs();
-    stores.config.limits.outage_patience_seconds = 12;
+    stores.config.limits.store_retry_timeout_seconds = 12;
     let gateway = TestGateway::over(stores.config.clone()).await;
     let data = bytes(stores.part + 1000);
     let begun = Instant::now();

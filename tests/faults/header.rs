@@ -61,7 +61,7 @@ async fn a_fault_strikes_the_call_that_asks_for_it_alone() {
     let gateway = TestGateway::with(|config| {
         config.faults.enabled = true;
         config.faults.allow_in_this_environment = true;
-        config.limits.outage_patience_seconds = 1;
+        config.limits.store_retry_timeout_seconds = 1;
     })
     .await;
     let fault = "state.list:times=1000:fail-before, state.count:times=1000:fail-before";

@@ -116,7 +116,7 @@ async fn a_session_that_was_begun_and_not_recorded_is_begun_again(stores: Stores
 }
 
 async fn a_commit_that_was_never_sent_is_made_when_its_lease_has_ended(mut stores: Stores) {
-    stores.config.limits.outage_patience_seconds = 1;
+    stores.config.limits.store_retry_timeout_seconds = 1;
     stores.config.limits.commit_lease_seconds = 2;
     let killed = Killed::two_parts_by("process:exit-before=store.commit", &stores).await;
     assert_eq!(killed.left.phase(), Phase::Committing);

@@ -109,7 +109,7 @@ async fn a_pipe_that_pauses_for_long_is_uploaded_all_the_same() {
         drop(input);
     };
     let options = UploadOptions {
-        patience: Duration::from_secs(10),
+        retry_timeout: Duration::from_secs(10),
         ..UploadOptions::default()
     };
     let mut refused = String::new();

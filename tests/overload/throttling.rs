@@ -121,7 +121,7 @@ async fn a_busy_store_holds_nobody_up_who_sends_to_another() {
     let (endpoint, _throttle, mut refusals) = busy(Some(1)).await;
     let stores = [discard::start().await.unwrap(), endpoint];
     let limits =
-        "parts_in_flight_total = 2\noutage_patience_seconds = 120\ncommit_lease_seconds = 180";
+        "parts_in_flight_total = 2\nstore_retry_timeout_seconds = 120\ncommit_lease_seconds = 180";
     let gateway = gateway(&redis, &stores, limits);
     let address = format!("http://{}", gateway.address());
     let client = UploadServiceClient::connect(address).await.unwrap();

@@ -15,7 +15,7 @@ use upload_gateway_core::{
         sign::{SignedRequest, Signer, ToSign},
     },
     error::Result,
-    upload::{Part, Residence, StoreLimits, Timestamp, WriterTag},
+    upload::{Part, StoreKind, StoreLimits, Timestamp, WriterTag},
 };
 
 /// What happens meanwhile.
@@ -87,8 +87,8 @@ macro_rules! interrupted {
                 self.answered(stringify!($call), self.inner.$call($($argument),*)).await
             })*
 
-            fn residence(&self) -> Residence {
-                self.inner.residence()
+            fn kind(&self) -> StoreKind {
+                self.inner.kind()
             }
 
             fn bucket(&self) -> &str {

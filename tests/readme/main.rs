@@ -245,7 +245,7 @@ async fn error_details_print_by_name() {
     let directory = TempDir::new().unwrap();
     let mut config = load(STORE_THAT_IS_AWAY);
     config.data_dir = directory.path().to_owned();
-    config.limits.outage_patience_seconds = 1;
+    config.limits.store_retry_timeout_seconds = 1;
     let gateway = TestGateway::over(config).await;
     let refused = async |call: &str, request: &str| {
         let mut command = Command::new(&grpcurl);

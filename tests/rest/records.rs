@@ -98,7 +98,7 @@ async fn without_its_state_store_the_gateway_says_when_to_come_back() {
     };
     let gateway = TestGateway::with(|config| {
         config.redis_url = Some(url.parse().unwrap());
-        config.limits.outage_patience_seconds = 1;
+        config.limits.store_retry_timeout_seconds = 1;
     })
     .await;
     redis.kill();

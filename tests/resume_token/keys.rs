@@ -78,7 +78,7 @@ impl Shared {
             min_rate: 0,
             min_rate_window: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
-            outage_patience: Duration::from_secs(5),
+            store_retry_timeout: Duration::from_secs(5),
             commit_lease: Duration::from_secs(90),
             upload_expiry: Duration::from_millis(DAY),
             upload_max_age: Duration::from_millis(6 * DAY),

@@ -23,7 +23,7 @@ pub(crate) async fn an_unknown_id_reads_as_nothing(store: &dyn StateStore) {
     assert_eq!(store.get(&id).await.unwrap(), None);
     assert_eq!(
         store
-            .take_over(&id, writer(1), Predecessor::Anybody, times())
+            .take_over(&id, writer(1), Predecessor::Any, times())
             .await
             .unwrap(),
         None
@@ -102,7 +102,7 @@ pub(crate) async fn resume_after_a_lost_reply(store: &dyn StateStore) {
         assert_eq!(outcome.unwrap(), PartRecord::Recorded { committed: 1 });
     }
     let resumed = store
-        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
+        .take_over(&upload.id, writer(2), Predecessor::Any, times())
         .await
         .unwrap();
     assert_eq!(resumed.unwrap().committed_size(), PART_SIZE);
@@ -260,7 +260,7 @@ pub(crate) async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_wr
     create(store, &upload).await;
     record(store, &upload.id, [1, 2, 4, 10]).await;
     let taken = store
-        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
+        .take_over(&upload.id, writer(2), Predecessor::Any, times())
         .await
         .unwrap()
         .unwrap();
@@ -291,7 +291,7 @@ pub(crate) async fn a_take_over_of_a_closed_upload_changes_nothing(store: &dyn S
         store.update(&upload, upload.writer).await.unwrap();
         let before = get(store, &upload.id).await;
         let taken = store
-            .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
+            .take_over(&upload.id, writer(2), Predecessor::Any, times())
             .await
             .unwrap();
         assert_eq!(taken, Some(before.clone()));
@@ -349,7 +349,7 @@ pub(crate) async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) 
     let upload = upload(&owner());
     create(store, &upload).await;
     store
-        .take_over(&upload.id, writer(1), Predecessor::Anybody, times())
+        .take_over(&upload.id, writer(1), Predecessor::Any, times())
         .await
         .unwrap();
     let outcome = store.update(&upload, upload.writer).await.unwrap();
@@ -423,7 +423,7 @@ pub(crate) async fn writes_set_the_times(store: &dyn StateStore) {
     );
     later.expires_at = later.expires_at.plus(Duration::from_secs(1));
     store
-        .take_over(&upload.id, writer(2), Predecessor::Anybody, later)
+        .take_over(&upload.id, writer(2), Predecessor::Any, later)
         .await
         .unwrap();
     let taken = get(store, &upload.id).await;
@@ -440,7 +440,7 @@ pub(crate) async fn ten_thousand_parts_read_back(store: &dyn StateStore) {
     create(store, &upload).await;
     assert_eq!(get(store, &upload.id).await, upload);
     let taken = store
-        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
+        .take_over(&upload.id, writer(2), Predecessor::Any, times())
         .await
         .unwrap()
         .unwrap();

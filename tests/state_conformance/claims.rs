@@ -212,7 +212,7 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
     record(store, &upload.id, [1, 9]).await;
     assert_eq!(get(store, &upload.id).await.claims, claims);
     let taken = store
-        .take_over(&upload.id, writer(2), Predecessor::Anybody, times())
+        .take_over(&upload.id, writer(2), Predecessor::Any, times())
         .await
         .unwrap();
     assert_eq!(taken.unwrap().claims, claims);

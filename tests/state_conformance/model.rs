@@ -59,7 +59,7 @@ impl Model {
     ) -> Option<Upload> {
         let (record, update) = self.records.get_mut(id)?;
         let may = match from {
-            Predecessor::Anybody => true,
+            Predecessor::Any => true,
             Predecessor::Only(other) => [other, Some(writer)].contains(&record.writer),
         };
         if may && record.phase == Phase::Open {
@@ -231,7 +231,7 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
                 prop_assert_eq!(store.create(upload).await.unwrap(), model.create(upload));
             }
             Call::TakeOver(number, tag, from, seconds) => {
-                let from = from.map_or(Predecessor::Anybody, |tag| {
+                let from = from.map_or(Predecessor::Any, |tag| {
                     Predecessor::Only(Some(tag).filter(|tag| *tag > 0).map(writer))
                 });
                 let id = &uploads[number].id;

@@ -297,7 +297,7 @@ async fn tls_is_spoken_with_the_authority_of_the_file_only() {
         return;
     };
     let unknown = RedisConfig {
-        patience: Duration::from_millis(200),
+        call_timeout: Duration::from_millis(200),
         ..config([server.url.clone()])
     };
     assert!(matches!(

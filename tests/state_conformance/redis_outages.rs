@@ -51,13 +51,13 @@ async fn a_restart_of_the_server_needs_no_new_adapter() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_unavailable_within_the_patience() {
+async fn a_server_that_is_away_is_unavailable_within_its_timeout() {
     let Some((mut server, url)) = common::private_redis(&[]) else {
         return;
     };
-    let patience = Duration::from_millis(300);
+    let call_timeout = Duration::from_millis(300);
     let store = Redis::connect(&RedisConfig {
-        patience,
+        call_timeout,
         ..config([url])
     })
     .await
@@ -79,7 +79,7 @@ async fn a_server_that_is_away_is_unavailable_within_the_patience() {
         );
         assert!(failure.is_retryable());
         assert!(
-            begun.elapsed() < patience * 3,
+            begun.elapsed() < call_timeout * 3,
             "{outage}: took {:?}",
             begun.elapsed()
         );
@@ -126,7 +126,7 @@ async fn a_primary_that_became_a_replica_is_left() {
             service_name: sentinels.name.into(),
             sentinel_password: None,
         },
-        patience: Duration::from_secs(20),
+        call_timeout: Duration::from_secs(20),
         ..config(sentinels.urls.clone())
     };
     let store = Redis::connect(&config).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_node_of_a_cluster_that_restarts_is_waited_for() {
     };
     let config = RedisConfig {
         mode: RedisMode::Cluster,
-        patience: Duration::from_secs(20),
+        call_timeout: Duration::from_secs(20),
         ..config(cluster.urls.clone())
     };
     let store = Redis::connect(&config).await.unwrap();

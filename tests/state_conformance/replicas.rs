@@ -21,7 +21,7 @@ async fn waiting_as(mode: RedisMode, urls: Vec<String>) -> Redis {
         mode,
         wait_replicas: 1,
         wait_timeout: Duration::from_millis(100),
-        patience: Duration::from_millis(500),
+        call_timeout: Duration::from_millis(500),
         ..config(urls)
     })
     .await

@@ -6,7 +6,7 @@ use upload_gateway_core::{
     state::{Creation, StateStore, Times},
     upload::{
         Claim, Claims, FileDigest, FileMetadata, Fingerprint, Identity, Md5, Owner, PART_SIZE,
-        Part, Parts, Phase, Plan, Residence, Secret, StoreLimits, Timestamp, Upload, UploadId,
+        Part, Parts, Phase, Plan, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId,
         WriterTag,
     },
 };
@@ -61,7 +61,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         },
         owner: owner.clone(),
         storage_id: "media".into(),
-        residence: Residence::AmazonS3,
+        store_kind: StoreKind::S3,
         plan: Plan::unknown(PART_SIZE, &LIMITS),
         fingerprint: None,
         session: Some("session".into()),

@@ -77,7 +77,7 @@ pub(crate) async fn what_prolongs_an_upload_puts_off_its_time(store: &dyn StateS
         .await
         .unwrap();
     store
-        .take_over(&taken.id, writer(2), Predecessor::Anybody, later)
+        .take_over(&taken.id, writer(2), Predecessor::Any, later)
         .await
         .unwrap();
     let at = |seconds| start.plus(SECOND * seconds);

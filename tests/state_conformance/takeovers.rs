@@ -14,7 +14,7 @@ use super::samples::*;
 const NOTICE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn take_over(store: &dyn StateStore, id: &UploadId, writer: WriterTag) {
-    let taken = store.take_over(id, writer, Predecessor::Anybody, times());
+    let taken = store.take_over(id, writer, Predecessor::Any, times());
     assert_eq!(taken.await.unwrap().unwrap().writer, Some(writer));
 }
 

@@ -43,10 +43,10 @@ async fn pair(world: &World, settings: Settings) -> [Arc<Gateway>; 2] {
     ]
 }
 
-/// Without patience: what is away stays away.
+/// Without retry_timeout: what is away stays away.
 fn impatient() -> Settings {
     Settings {
-        outage_patience: Duration::from_millis(500),
+        store_retry_timeout: Duration::from_millis(500),
         ..settings()
     }
 }

@@ -10,7 +10,7 @@ use upload_gateway::{config::StoreConfig, serve::connect_storage};
 use upload_gateway_core::{
     gateway::{Caller, Clock, Report, Settings, Sweep, SweepReport},
     state::Update,
-    upload::{AT_WORK, Claim, Event, Phase, Upload},
+    upload::{ACTIVE_WINDOW, Claim, Event, Phase, Upload},
 };
 
 use super::{
@@ -80,7 +80,7 @@ async fn age_ends_an_upload_that_keeps_changing(world: World) {
     let kept = world.get(&upload.id).await;
     assert!(kept.expires_at > kept.ends_at && kept.given_up_at() == upload.ends_at);
 
-    world.clock.advance(AT_WORK + 2 * MINUTE);
+    world.clock.advance(ACTIVE_WINDOW + 2 * MINUTE);
     assert_eq!(sweep(&gateway).await.expired, 1);
     let over = world.get(&upload.id).await;
     assert_eq!(over.phase, Phase::Aborted);
@@ -111,7 +111,7 @@ async fn a_running_stream_keeps_its_upload(world: World) {
     assert_eq!(stream.committed(), PART as u64);
     let id = stream.id.clone();
     stream.end().await.unwrap_err();
-    world.clock.advance(AT_WORK + 2 * MINUTE);
+    world.clock.advance(ACTIVE_WINDOW + 2 * MINUTE);
     assert_eq!(sweep(&gateway).await.expired, 1);
     assert_eq!(world.get(&id).await.phase, Phase::Aborted);
 }

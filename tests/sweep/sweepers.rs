@@ -91,7 +91,7 @@ async fn a_store_that_is_away_does_not_stop_the_others(world: World) {
     let (away, id) = (Storage::new("away", away, "", PART_SIZE), good.id.clone());
     let storages = Storages::new(vec![away, good], &id).unwrap();
     let settings = Settings {
-        outage_patience: Duration::from_millis(200),
+        store_retry_timeout: Duration::from_millis(200),
         ..settings()
     };
     let gateway = world.gateway_with(settings, world.clock.clone(), storages);

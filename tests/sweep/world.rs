@@ -113,7 +113,7 @@ pub(crate) fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: MINUTE,
-        outage_patience: Duration::from_secs(10),
+        store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
         upload_expiry: DAY,

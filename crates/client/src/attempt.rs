@@ -10,7 +10,9 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use super::{ClientError, Event, Known, Refusal, Target, UploadOptions, source::Feed, wire_size};
+use super::{
+    ClientError, Event, Known, Refusal, Target, UploadOptions, source::SourceReader, wire_size,
+};
 use crate::proto::v1::{
     Chunk, Finish, Open, Phase, Upload, UploadProgress, UploadRequest, open,
     upload_request::Message, upload_service_client::UploadServiceClient,
@@ -38,7 +40,7 @@ impl Attempt<'_> {
     /// Returns the finished upload. What was learnt until a failure is in `known`.
     pub(super) async fn run(
         mut self,
-        feed: &mut Feed,
+        reader: &mut SourceReader,
         known: &mut Known,
         on_event: &mut (impl FnMut(Event<'_>) + Send),
     ) -> Result<Upload, ClientError> {
@@ -51,7 +53,7 @@ impl Attempt<'_> {
         let mut answers = call.await?.into_inner();
         let first = answers.message().await?.ok_or_else(Refusal::ended_early)?;
         known.update(&first);
-        known.rival.is_gone();
+        known.conflict.is_gone();
         let Some(upload) = first.upload else {
             return Err(ClientError::protocol("the first message has no upload"));
         };
@@ -64,9 +66,9 @@ impl Attempt<'_> {
             Phase::Complete => return Ok(upload),
             _ => return receive(&mut answers, known, on_event, &watch::channel(0).0).await,
         }
-        feed.seek(known.committed_size).await?;
+        reader.seek(known.committed_size).await?;
         let (committed, committed_size) = watch::channel(known.committed_size);
-        let mut sending = pin!(self.send_all(feed, &messages, committed_size, &upload));
+        let mut sending = pin!(self.send_all(reader, &messages, committed_size, &upload));
         let mut receiving = pin!(receive(&mut answers, known, on_event, &committed));
         tokio::select! {
             biased;
@@ -84,7 +86,7 @@ impl Attempt<'_> {
         Open {
             target: Some(target),
             resume_token: known.resume_token.clone(),
-            takeover: known.rival.takeover(self.options.takeover).into(),
+            takeover: known.conflict.takeover(self.options.takeover).into(),
             ..Open::default()
         }
     }
@@ -92,7 +94,7 @@ impl Attempt<'_> {
     /// Sends the rest of the source, then `Finish`.
     async fn send_all(
         &self,
-        feed: &mut Feed,
+        reader: &mut SourceReader,
         messages: &mpsc::Sender<UploadRequest>,
         mut committed: watch::Receiver<u64>,
         upload: &Upload,
@@ -106,9 +108,9 @@ impl Attempt<'_> {
         let begin = Instant::now();
         let mut sent = 0;
         loop {
-            feed.release(*committed.borrow_and_update());
+            reader.release(*committed.borrow_and_update());
             let next = async {
-                if feed.is_full(part_size) {
+                if reader.is_full(part_size) {
                     // Everything kept is on its way; a part that is committed makes room.
                     return committed
                         .changed()
@@ -116,14 +118,14 @@ impl Attempt<'_> {
                         .map(|()| None)
                         .map_err(|_| Refusal::ended_early().into());
                 }
-                feed.next().await.map(Some)
+                reader.next().await.map(Some)
             };
             let chunk = match timeout(KEEP_ALIVE, next).await {
                 Ok(Ok(Some(Some(chunk)))) => chunk,
                 Ok(Ok(Some(None))) => break,
                 Ok(Ok(None)) => continue,
                 Ok(Err(error)) => return Err(error),
-                Err(_) => (feed.position(), Bytes::new()),
+                Err(_) => (reader.position(), Bytes::new()),
             };
             let (offset, data) = chunk;
             sent += data.len() as u64;
@@ -140,7 +142,7 @@ impl Attempt<'_> {
                 sleep_until(begin + Duration::from_secs_f64(sent as f64 / rate as f64)).await;
             }
         }
-        let (size, md5) = feed.finish().await?;
+        let (size, md5) = reader.finish().await?;
         let finish = Finish {
             file_size: Some(wire_size(size)),
             file_id: md5.filter(|_| keeps_digest).map(|md5| md5.to_string()),

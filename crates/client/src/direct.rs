@@ -5,8 +5,8 @@
 
 mod file;
 mod parts;
+mod progress;
 mod store;
-mod tally;
 
 use std::{fs::File, mem};
 
@@ -16,8 +16,8 @@ use tonic::{Response, Status};
 
 use self::{
     file::{LocalFile, Span},
+    progress::Progress,
     store::Store,
-    tally::Tally,
 };
 use super::{BackOff, Client, ClientError, Event, UploadOptions, Uploaded, compare, wire_size};
 use crate::proto::v1::{
@@ -36,7 +36,7 @@ struct Direct<'a, F> {
     file: LocalFile,
     metadata: FileMetadata,
     options: &'a UploadOptions,
-    tally: Tally<F>,
+    progress: Progress<F>,
 }
 
 /// How one request is tried again.
@@ -57,7 +57,7 @@ impl Client {
     ///
     /// # Errors
     /// `Refused` for what the gateway will not take, `Store` for what the store will not, `GaveUp` after
-    /// [`UploadOptions::patience`] without anything new in the store, `Source` when the file cannot be read, `Mismatch`
+    /// [`UploadOptions::retry_timeout`] without anything new in the store, `Source` when the file cannot be read, `Mismatch`
     /// when the object is not the file.
     pub async fn upload_direct(
         &self,
@@ -80,7 +80,7 @@ impl Client {
                 ..metadata
             },
             options,
-            tally: Tally::new(on_event, options.limit_rate),
+            progress: Progress::new(on_event, options.limit_rate),
         };
         let upload = direct.run().await?;
         compare(&upload, size, Some(md5))?;
@@ -91,7 +91,7 @@ impl Client {
         Ok(Uploaded {
             size,
             md5: is_proven.then_some(md5),
-            resumed_from: direct.tally.resumed_from(size),
+            resumed_from: direct.progress.resumed_from(size),
             upload,
         })
     }
@@ -108,14 +108,14 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
                 done => return done,
             };
             // Somebody with the same file may have finished it, or given it up.
-            if let Some(upload_id) = self.tally.upload_id() {
+            if let Some(upload_id) = self.progress.upload_id() {
                 match self.complete(&upload_id).await {
                     Err(missing)
                         if matches!(missing.reason(), "INCOMPLETE" | "UPLOAD_NOT_FOUND") => {}
                     done => return done,
                 }
             }
-            tries.pause(&self.tally, failure).await?;
+            tries.pause(&self.progress, failure).await?;
         }
         self.start().await
     }
@@ -129,7 +129,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
         let opened = self.ask(request, |mut client, request| async move {
             client.service.get_upload(request).await
         });
-        self.tally.opened(&opened.await?);
+        self.progress.opened(&opened.await?);
         match step.r#type() {
             StepType::DirectUpload => return self.make_object(step).await,
             StepType::ChunkedUpload => self.begin_session(step.clone()).await?,
@@ -141,7 +141,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             }
         }
         self.send_parts(&step).await?;
-        self.tally.committing();
+        self.progress.committing();
         let finish = self.sign_finish(&step.upload_id).await?;
         self.make_object(finish).await
     }
@@ -156,7 +156,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             }
             match self.store.send(&signature, Bytes::new(), |_| ()).await {
                 Ok(answer) => break store::element(&answer, "UploadId"),
-                Err(refusal) => tries.wait(&self.tally, refusal.into()).await?,
+                Err(refusal) => tries.wait(&self.progress, refusal.into()).await?,
             }
             step = self.sign_again(&step).await?;
         };
@@ -190,7 +190,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
                 done => return done,
             };
             tries
-                .wait(&self.tally, sent.err().unwrap_or(missing))
+                .wait(&self.progress, sent.err().unwrap_or(missing))
                 .await?;
             step = self.sign_again(&step).await?;
         }
@@ -199,11 +199,11 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     /// Sends bytes of the file.
     async fn send(&self, signature: &Signature, span: Span) -> Result<(), ClientError> {
         let bytes = self.file.read(span).await?;
-        let mut flight = self.tally.flight();
+        let mut in_flight = self.progress.in_flight();
         self.store
-            .send(signature, bytes, |sent| flight.sent(sent))
+            .send(signature, bytes, |sent| in_flight.sent(sent))
             .await?;
-        flight.landed(span.size);
+        in_flight.landed(span.size);
         Ok(())
     }
 
@@ -272,7 +272,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
         loop {
             match call(self.client.clone(), request.clone()).await {
                 Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => tries.wait(&self.tally, status.into()).await?,
+                Err(status) => tries.wait(&self.progress, status.into()).await?,
             }
         }
     }
@@ -280,8 +280,8 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     fn tries(&self) -> Tries {
         Tries {
             back_off: BackOff {
-                committed_size: self.tally.settled(),
-                ..BackOff::new(self.options.patience)
+                committed_size: self.progress.settled(),
+                ..BackOff::new(self.options.retry_timeout)
             },
             was_forbidden: false,
         }
@@ -307,31 +307,34 @@ impl Tries {
     /// The failure itself where trying again is useless, `GaveUp` when nothing has moved for too long.
     async fn wait(
         &mut self,
-        tally: &Tally<impl FnMut(Event<'_>) + Send>,
+        progress: &Progress<impl FnMut(Event<'_>) + Send>,
         failure: ClientError,
     ) -> Result<(), ClientError> {
         // Stores answer so when a signature has expired, too.
         let is_forbidden = failure.store_status() == Some(403);
         let may_have_expired = is_forbidden && !mem::replace(&mut self.was_forbidden, true);
         if may_have_expired || failure.is_resumable() {
-            return self.pause(tally, failure).await;
+            return self.pause(progress, failure).await;
         }
         Err(failure)
     }
 
     async fn pause(
         &mut self,
-        tally: &Tally<impl FnMut(Event<'_>) + Send>,
+        progress: &Progress<impl FnMut(Event<'_>) + Send>,
         failure: ClientError,
     ) -> Result<(), ClientError> {
-        let Some(delay) = self.back_off.next(tally.settled(), failure.retry_delay()) else {
+        let Some(delay) = self
+            .back_off
+            .next(progress.settled(), failure.retry_delay())
+        else {
             return Err(ClientError::GaveUp {
-                upload_id: tally.upload_id(),
-                patience: self.back_off.patience,
+                upload_id: progress.upload_id(),
+                retry_timeout: self.back_off.retry_timeout,
                 source: Box::new(failure),
             });
         };
-        tally.retrying(&failure, delay);
+        progress.retrying(&failure, delay);
         sleep(delay).await;
         Ok(())
     }

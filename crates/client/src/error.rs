@@ -23,12 +23,12 @@ pub enum ClientError {
     #[error(transparent)]
     Store(#[from] StoreRefusal),
     /// Nothing more was committed for too long.
-    #[error("gave up after {} s without progress", patience.as_secs())]
+    #[error("gave up after {} s without progress", retry_timeout.as_secs())]
     GaveUp {
         /// The upload, which may be resumed later.
         upload_id: Option<String>,
         /// How long it was tried.
-        patience: Duration,
+        retry_timeout: Duration,
         /// The last failure.
         source: Box<Self>,
     },

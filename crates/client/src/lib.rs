@@ -10,8 +10,8 @@ mod digest;
 mod direct;
 mod error;
 pub mod proto;
-mod rival;
 mod source;
+mod writer_conflict;
 
 use std::{fmt, mem, time::Duration};
 
@@ -21,7 +21,7 @@ use tonic::{
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
 
-use self::{attempt::Attempt, rival::Rival, source::Feed};
+use self::{attempt::Attempt, source::SourceReader, writer_conflict::WriterConflict};
 pub use self::{
     digest::Md5,
     error::{ClientError, Refusal, StoreRefusal},
@@ -72,7 +72,7 @@ pub struct UploadOptions {
     /// Compute the MD5 of the whole file, have it checked, and check it. A direct upload always does.
     pub digest: bool,
     /// Give up when nothing more was committed for so long.
-    pub patience: Duration,
+    pub retry_timeout: Duration,
     /// What becomes of another sender's stream that is at work on the upload. Where it is left alone, the upload is
     /// refused with `WRITER_ACTIVE`, unless the stream may be this sender's own, of an earlier try: that is waited for.
     /// Nothing to a direct upload.
@@ -118,7 +118,7 @@ struct Known {
     /// The gateway keeps no digest of the whole file.
     lacks_digest: bool,
     /// Who else may be at work on it.
-    rival: Rival,
+    conflict: WriterConflict,
 }
 
 /// Waits between tries, and when to stop.
@@ -127,7 +127,7 @@ struct BackOff {
     next: Duration,
     committed_size: u64,
     since: Instant,
-    patience: Duration,
+    retry_timeout: Duration,
 }
 
 // === impl Client ===
@@ -168,7 +168,7 @@ impl Client {
     /// Sends all of `source` and returns when it lies verified in the store. Resumes by itself.
     ///
     /// # Errors
-    /// `Refused` for what the gateway will not take, `GaveUp` after [`UploadOptions::patience`] without anything new
+    /// `Refused` for what the gateway will not take, `GaveUp` after [`UploadOptions::retry_timeout`] without anything new
     /// committed, `Source` when the source cannot be read, `NotRewindable` when it must be read again and cannot,
     /// `Mismatch` when the object is not the file.
     pub async fn upload(
@@ -178,9 +178,9 @@ impl Client {
         options: &UploadOptions,
         mut on_event: impl FnMut(Event<'_>) + Send,
     ) -> Result<Uploaded, ClientError> {
-        let mut feed = Feed::new(source, options);
+        let mut reader = SourceReader::new(source, options);
         let mut known = Known::default();
-        let mut back_off = BackOff::new(options.patience);
+        let mut back_off = BackOff::new(options.retry_timeout);
         if let Target::Upload(id) = &target {
             known.upload_id = Some(id.clone());
         }
@@ -191,29 +191,29 @@ impl Client {
                 options,
                 lacks_digest: known.lacks_digest,
             };
-            let failure = match attempt.run(&mut feed, &mut known, &mut on_event).await {
-                Ok(upload) => return finish(feed, upload, &known).await,
+            let failure = match attempt.run(&mut reader, &mut known, &mut on_event).await {
+                Ok(upload) => return finish(reader, upload, &known).await,
                 Err(failure) => failure,
             };
             // Parts that went straight to the store have broken the chain of the digest, which only finish is told.
             let finishes_without = failure.reason() == "DIGEST_UNKNOWN"
                 && !mem::replace(&mut known.lacks_digest, true);
-            let failure = known.rival.tell_apart(failure)?;
+            let failure = known.conflict.classify(failure)?;
             let may_be_own = matches!(failure.reason(), "TAKEN_OVER" | "WRITER_ACTIVE");
             if !finishes_without && !may_be_own && !failure.is_resumable() {
                 return Err(failure);
             }
             known.learn(&failure);
-            if failure.reason() == "TOO_SLOW" && feed.has_paused().await? {
+            if failure.reason() == "TOO_SLOW" && reader.has_paused().await? {
                 // That is the source's doing, which may take its time.
-                back_off = BackOff::new(options.patience);
+                back_off = BackOff::new(options.retry_timeout);
             }
             // Its own stream ends sooner than it would be taken for dead.
             let asked = failure.retry_delay().filter(|_| !may_be_own);
             let Some(delay) = back_off.next(known.committed_size, asked) else {
                 return Err(ClientError::GaveUp {
                     upload_id: known.upload_id,
-                    patience: options.patience,
+                    retry_timeout: options.retry_timeout,
                     source: Box::new(failure),
                 });
             };
@@ -303,8 +303,12 @@ impl Client {
     }
 }
 
-async fn finish(mut feed: Feed, upload: Upload, known: &Known) -> Result<Uploaded, ClientError> {
-    let (size, md5) = feed.finish().await?;
+async fn finish(
+    mut reader: SourceReader,
+    upload: Upload,
+    known: &Known,
+) -> Result<Uploaded, ClientError> {
+    let (size, md5) = reader.finish().await?;
     compare(&upload, size, md5)?;
     Ok(Uploaded {
         size,
@@ -352,7 +356,7 @@ impl Default for UploadOptions {
             chunk_size: 256 * 1024,
             limit_rate: None,
             digest: true,
-            patience: Duration::from_secs(300),
+            retry_timeout: Duration::from_secs(300),
             takeover: Takeover::Force,
         }
     }
@@ -378,12 +382,12 @@ impl Known {
 // === impl BackOff ===
 
 impl BackOff {
-    fn new(patience: Duration) -> Self {
+    fn new(retry_timeout: Duration) -> Self {
         Self {
             next: MIN_BACK_OFF,
             committed_size: 0,
             since: Instant::now(),
-            patience,
+            retry_timeout,
         }
     }
 
@@ -392,10 +396,10 @@ impl BackOff {
         if committed_size > self.committed_size {
             *self = Self {
                 committed_size,
-                ..Self::new(self.patience)
+                ..Self::new(self.retry_timeout)
             };
         }
-        if self.since.elapsed() >= self.patience {
+        if self.since.elapsed() >= self.retry_timeout {
             return None;
         }
         // Jitter: senders that lost the same gateway do not all come back at once.

@@ -34,7 +34,7 @@ pub enum Source {
 }
 
 /// A source, how far it is read, and the digest of what was read.
-pub(super) struct Feed {
+pub(super) struct SourceReader {
     source: Source,
     chunk_size: usize,
     /// Where the next chunk begins.
@@ -75,9 +75,9 @@ impl fmt::Debug for Source {
     }
 }
 
-// === impl Feed ===
+// === impl SourceReader ===
 
-impl Feed {
+impl SourceReader {
     pub(super) fn new(source: Source, options: &UploadOptions) -> Self {
         // A chunk a second at the least: the gateway takes long silence for a lost sender.
         let slowest = options.limit_rate.map_or(usize::MAX, |rate| {
@@ -235,10 +235,10 @@ impl Feed {
     }
 }
 
-impl fmt::Debug for Feed {
+impl fmt::Debug for SourceReader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Feed")
+            .debug_struct("SourceReader")
             .field("source", &self.source)
             .field("next", &self.next)
             .finish_non_exhaustive()
@@ -256,7 +256,7 @@ mod tests {
         chunk_size: 10,
         limit_rate: None,
         digest: true,
-        patience: Duration::from_secs(1),
+        retry_timeout: Duration::from_secs(1),
         takeover: Takeover::Force,
     };
 
@@ -264,9 +264,9 @@ mod tests {
         (0..95).collect()
     }
 
-    async fn rest(feed: &mut Feed) -> Vec<u8> {
+    async fn rest(reader: &mut SourceReader) -> Vec<u8> {
         let mut all = Vec::new();
-        while let Some((_, chunk)) = feed.next().await.unwrap() {
+        while let Some((_, chunk)) = reader.next().await.unwrap() {
             all.extend(chunk);
         }
         all
@@ -278,18 +278,21 @@ mod tests {
             Source::seekable(Cursor::new(bytes())),
             Source::pipe(Cursor::new(bytes())),
         ] {
-            let mut feed = Feed::new(source, &OPTIONS);
-            feed.seek(0).await.unwrap();
+            let mut reader = SourceReader::new(source, &OPTIONS);
+            reader.seek(0).await.unwrap();
             for _ in 0..5 {
-                feed.next().await.unwrap();
+                reader.next().await.unwrap();
             }
-            feed.release(20);
-            feed.seek(23).await.unwrap();
-            let (offset, chunk) = feed.next().await.unwrap().unwrap();
+            reader.release(20);
+            reader.seek(23).await.unwrap();
+            let (offset, chunk) = reader.next().await.unwrap().unwrap();
             assert_eq!((offset, chunk[0]), (23, 23));
-            feed.seek(23).await.unwrap();
-            assert_eq!(rest(&mut feed).await, bytes()[23..]);
-            assert_eq!(feed.finish().await.unwrap(), (95, Some(Md5::of(&bytes()))));
+            reader.seek(23).await.unwrap();
+            assert_eq!(rest(&mut reader).await, bytes()[23..]);
+            assert_eq!(
+                reader.finish().await.unwrap(),
+                (95, Some(Md5::of(&bytes())))
+            );
         }
     }
 
@@ -299,22 +302,22 @@ mod tests {
             Source::seekable(Cursor::new(bytes())),
             Source::pipe(Cursor::new(bytes())),
         ] {
-            let mut feed = Feed::new(source, &OPTIONS);
-            feed.seek(42).await.unwrap();
-            assert_eq!(rest(&mut feed).await, bytes()[42..]);
-            assert_eq!(feed.finish().await.unwrap().1, Some(Md5::of(&bytes())));
+            let mut reader = SourceReader::new(source, &OPTIONS);
+            reader.seek(42).await.unwrap();
+            assert_eq!(rest(&mut reader).await, bytes()[42..]);
+            assert_eq!(reader.finish().await.unwrap().1, Some(Md5::of(&bytes())));
         }
     }
 
     #[tokio::test]
     async fn a_pipe_cannot_go_back_behind_what_is_committed() {
-        let mut feed = Feed::new(Source::pipe(Cursor::new(bytes())), &OPTIONS);
+        let mut reader = SourceReader::new(Source::pipe(Cursor::new(bytes())), &OPTIONS);
         for _ in 0..4 {
-            feed.next().await.unwrap();
+            reader.next().await.unwrap();
         }
-        feed.release(20);
+        reader.release(20);
         assert!(matches!(
-            feed.seek(19).await,
+            reader.seek(19).await,
             Err(ClientError::NotRewindable {
                 wanted: 19,
                 kept_from: 20

@@ -21,14 +21,14 @@ use serde::Deserialize;
 use self::sign::Signer;
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{CompositeMd5, Md5, Part, Residence, StoreLimits, Timestamp, UploadId, WriterTag},
+    upload::{CompositeMd5, Md5, Part, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag},
 };
 
 /// A store that takes objects whole or in parts.
 #[async_trait]
 pub trait BlobStore: Signer {
     /// The kind of store.
-    fn residence(&self) -> Residence;
+    fn kind(&self) -> StoreKind;
 
     /// The bucket or container.
     fn bucket(&self) -> &str;

@@ -5,30 +5,30 @@ use std::{any::Any, future::Future, sync::Arc};
 
 use futures::future::Either;
 
-type Carried = Arc<dyn Any + Send + Sync>;
+type Context = Arc<dyn Any + Send + Sync>;
 
 tokio::task_local! {
-    static CARRIED: Carried;
+    static CURRENT: Context;
 }
 
-/// Runs `call` with something to carry along.
-pub fn carry<F: Future>(
-    carried: Arc<impl Any + Send + Sync>,
+/// Runs `call` with something to scope along.
+pub fn scope<F: Future>(
+    current: Arc<impl Any + Send + Sync>,
     call: F,
 ) -> impl Future<Output = F::Output> {
-    CARRIED.scope(carried, call)
+    CURRENT.scope(current, call)
 }
 
 /// What the running call carries along, if that is a `T`.
-pub fn carried<T: Any + Send + Sync>() -> Option<Arc<T>> {
-    let carried = CARRIED.try_with(Arc::clone).ok()?;
-    carried.downcast().ok()
+pub fn current<T: Any + Send + Sync>() -> Option<Arc<T>> {
+    let current = CURRENT.try_with(Arc::clone).ok()?;
+    current.downcast().ok()
 }
 
-/// Lets a task that is spawned for the running call carry the same along. Costs nothing where nothing is carried.
-pub fn inherit<F: Future>(task: F) -> impl Future<Output = F::Output> {
-    match CARRIED.try_with(Arc::clone) {
-        Ok(carried) => Either::Left(CARRIED.scope(carried, task)),
+/// Lets a task that is spawned for the running call scope the same along. Costs nothing where nothing is current.
+pub fn propagate<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    match CURRENT.try_with(Arc::clone) {
+        Ok(current) => Either::Left(CURRENT.scope(current, task)),
         Err(_) => Either::Right(task),
     }
 }
@@ -39,16 +39,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_inherits_what_its_call_carries_and_no_other_does() {
-        let call = async { tokio::spawn(inherit(async { carried::<u8>() })).await };
-        let inherited = carry(Arc::new(7_u8), call).await.unwrap();
+        let call = async { tokio::spawn(propagate(async { current::<u8>() })).await };
+        let inherited = scope(Arc::new(7_u8), call).await.unwrap();
         assert_eq!(inherited.as_deref(), Some(&7));
-        assert_eq!(tokio::spawn(async { carried::<u8>() }).await.unwrap(), None);
+        assert_eq!(tokio::spawn(async { current::<u8>() }).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn something_of_another_type_is_not_taken_for_it() {
         assert_eq!(
-            carry(Arc::new("seven"), async { carried::<u8>() }).await,
+            scope(Arc::new("seven"), async { current::<u8>() }).await,
             None
         );
     }

@@ -4,8 +4,8 @@
 //! A [`Plan`] is made of the header at the edge, which lets the call [carry](crate::call) it along. [`FaultyState`] and
 //! [`FaultyStore`] stand before the real stores and act on the plan of whoever calls; [`cut()`] ends a stream.
 
+mod inject;
 mod plan;
-mod strike;
 
 /// Writes the methods of a port's decorator, one line each, and the list of their names.
 macro_rules! decorated {
@@ -23,7 +23,7 @@ macro_rules! decorated {
             $(
                 async fn $call(&self, $($argument: $type),*) -> Result<$answer> {
                     let call = self.inner.$call($($argument),*);
-                    strike(concat!($port, ".", stringify!($call)), call).await
+                    inject(concat!($port, ".", stringify!($call)), call).await
                 }
             )*
             $($($plain)*)?

@@ -13,13 +13,13 @@ mod finish;
 mod hash;
 mod inspect;
 mod message;
+mod min_rate;
 mod open;
 mod overlap;
-mod pace;
 mod part;
-mod patience;
 mod rebuild;
 mod receive;
+mod retry;
 mod search;
 mod session;
 mod signing;
@@ -35,7 +35,7 @@ use std::{
     time::Duration,
 };
 
-use self::{admission::Admission, budget::Budget, drain::Drain, hash::Hasher, patience::Patience};
+use self::{admission::Admission, budget::Budget, drain::Drain, hash::Hasher, retry::Retry};
 pub use self::{
     download::{DOWNLOAD_LIFETIME, Download},
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
@@ -51,8 +51,8 @@ use crate::{
     error::{Error, Kind, Reason, Result},
     state::{Cursor, ListPage, ListQuery, StateStore, Times, Update},
     upload::{
-        AT_WORK, Event, MIB, Owner, Phase, Plan, Residence, SINGLE_PUT_MAX, Secret, Timestamp,
-        Upload, UploadId,
+        ACTIVE_WINDOW, Event, MIB, Owner, Phase, Plan, SINGLE_PUT_MAX, Secret, StoreKind,
+        Timestamp, Upload, UploadId,
     },
 };
 
@@ -85,7 +85,7 @@ pub struct Settings {
     /// Over how much waiting that is averaged.
     pub min_rate_window: Duration,
     /// How long a stream is held while a store or the state store is away.
-    pub outage_patience: Duration,
+    pub store_retry_timeout: Duration,
     /// When another committer may begin: so long after the first, who gives up 30 s before, or a third of it, so that they
     /// are never two where clocks differ by less. Longer than the store's slowest answer and the patience with it.
     pub commit_lease: Duration,
@@ -111,7 +111,7 @@ pub struct Limits {
     /// The storage.
     pub storage_id: String,
     /// Its kind.
-    pub residence: Residence,
+    pub store_kind: StoreKind,
     /// The largest file of declared size, in bytes.
     pub max_file_size: u64,
     /// The largest file of unknown size, in bytes.
@@ -148,7 +148,7 @@ pub struct Gateway {
     settings: Settings,
     clock: Arc<dyn Clock>,
     secret: RwLock<Secret>,
-    patience: Patience,
+    retry: Retry,
     budget: Arc<Budget>,
     hasher: Hasher,
     admission: Arc<Admission>,
@@ -168,16 +168,16 @@ impl Gateway {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let patience = Patience::new(settings.outage_patience);
+        let retry = Retry::new(settings.store_retry_timeout);
         let offered = Secret::random();
-        let secret = patience.hold(|| state.secret(&offered)).await?;
+        let secret = retry.run(|| state.secret(&offered)).await?;
         let largest_part = settings.memory_budget / 4 / MIB * MIB;
         let storages = storages.with_parts(largest_part, settings.parts_in_flight_total);
         Ok(Self {
             budget: Budget::new(
                 settings.memory_budget,
                 storages.largest_part(),
-                settings.outage_patience,
+                settings.store_retry_timeout,
             ),
             hasher: Hasher::start(settings.parts_in_flight)
                 .map_err(|error| Error::internal("start the hashing thread", error))?,
@@ -188,7 +188,7 @@ impl Gateway {
             settings,
             clock,
             secret: RwLock::new(secret),
-            patience,
+            retry,
         })
     }
 
@@ -202,7 +202,7 @@ impl Gateway {
     /// # Errors
     /// `NotFound`, also for somebody else's.
     pub async fn get_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let found = self.patience.hold(|| self.state.get(id)).await?;
+        let found = self.retry.run(|| self.state.get(id)).await?;
         found
             .filter(|upload| upload.owner == caller.owner)
             .ok_or_else(|| Error::upload_not_found(id))
@@ -225,7 +225,7 @@ impl Gateway {
             limit,
             after,
         };
-        self.patience.hold(|| self.state.list(&query)).await
+        self.retry.run(|| self.state.list(&query)).await
     }
 
     /// Gives an OPEN upload up, and then its session in the store. Repeatable: repeated, it ends the session again.
@@ -235,7 +235,7 @@ impl Gateway {
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let mut upload = self.get_upload(caller, id).await?;
         self.storages.get(&upload.storage_id)?;
-        self.transition(&mut upload, &Event::Abandoned, Fence::Anybody)
+        self.transition(&mut upload, &Event::Abandoned, Fence::None)
             .await?;
         self.discard(&upload).await?;
         Ok(upload)
@@ -254,7 +254,7 @@ impl Gateway {
         };
         Ok(Limits {
             storage_id: storage.id.clone(),
-            residence: storage.store.residence(),
+            store_kind: storage.store.kind(),
             max_file_size: bounded(Plan::max_known(&storage.limits)),
             max_unknown_file_size: bounded(
                 Plan::unknown(storage.part_size, &storage.limits).capacity(),
@@ -333,7 +333,7 @@ impl Gateway {
             }
             self.stamp(&mut changed);
             let update = || self.state.update(&changed, upload.writer);
-            match self.patience.hold(update).await? {
+            match self.retry.run(update).await? {
                 Update::Updated(version) => {
                     changed.version = version;
                     *upload = changed;
@@ -368,7 +368,7 @@ impl Gateway {
         }
         self.stamp(&mut ended);
         let update = || self.state.update_untouched(&ended, seen);
-        match self.patience.hold(update).await? {
+        match self.retry.run(update).await? {
             Update::Updated(version) => {
                 *upload = Upload { version, ..ended };
                 Ok(true)
@@ -382,7 +382,7 @@ impl Gateway {
     async fn discard(&self, upload: &Upload) -> Result<()> {
         self.end_session(upload).await?;
         let (storage, key) = (self.storages.get(&upload.storage_id)?, &upload.object_key);
-        self.patience.hold(|| storage.store.delete(key)).await
+        self.retry.run(|| storage.store.delete(key)).await
     }
 
     async fn end_session(&self, upload: &Upload) -> Result<()> {
@@ -394,7 +394,7 @@ impl Gateway {
             key: &upload.object_key,
             id,
         };
-        self.patience.hold(|| storage.store.abort(&session)).await
+        self.retry.run(|| storage.store.abort(&session)).await
     }
 
     /// Ends a session that `why` kept out of the record; one that got there all the same is somebody's.
@@ -419,8 +419,8 @@ impl Gateway {
     }
 
     /// Often enough that no sweeper takes a running stream's upload for abandoned.
-    fn sign_of_life_interval(&self) -> Duration {
-        self.settings.upload_expiry.min(AT_WORK) / 3
+    fn heartbeat_interval(&self) -> Duration {
+        self.settings.upload_expiry.min(ACTIVE_WINDOW) / 3
     }
 
     /// Sets the times of a record that changes. One that is ABORTED lasts until no client can send anything of it any
@@ -449,8 +449,8 @@ impl Gateway {
 enum Fence {
     /// Only the present writer's.
     Writer,
-    /// Anybody's.
-    Anybody,
+    /// Any change.
+    None,
 }
 
 fn taken_over() -> Error {

@@ -126,8 +126,8 @@ pub struct Times {
 /// Whose place a new writer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Predecessor {
-    /// Anybody's.
-    Anybody,
+    /// Any stream's.
+    Any,
     /// Only this writer's, or only nobody's.
     Only(Option<WriterTag>),
 }

@@ -38,7 +38,7 @@ pub struct Upload {
     /// The configured storage it goes to, for good.
     pub storage_id: String,
     /// The kind of that storage.
-    pub residence: Residence,
+    pub store_kind: StoreKind,
     /// The object's key in the bucket or container: never shared, never reused.
     pub object_key: String,
     /// How the file is cut into parts: fixed at creation, so every replica cuts alike.
@@ -79,7 +79,7 @@ pub struct Upload {
 }
 
 /// An upload that changed within this time is being worked on: running streams show themselves more often.
-pub const AT_WORK: Duration = Duration::from_secs(5 * 60);
+pub const ACTIVE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// Where an upload stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -131,13 +131,14 @@ pub enum Permissions {
     Admin,
 }
 
-/// The kind of store, as PlaceOS clients know it.
+/// The kind of store that a file goes to. PlaceOS clients know it by its name there, the `residence`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Residence {
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
     /// S3 or a store that speaks its protocol.
-    AmazonS3,
+    S3,
     /// Azure Blob Storage.
-    AzureStorage,
+    Azure,
 }
 
 /// Whose upload it is.
@@ -273,7 +274,7 @@ impl Upload {
             ) => {
                 match self.lease {
                     Some(held) if held == lease => return Ok(Applied::Same),
-                    Some(held) if held.bars(&lease, now) => return Err(Rejected(self.phase)),
+                    Some(held) if held.blocks(&lease, now) => return Err(Rejected(self.phase)),
                     Some(_) | None => {}
                 }
                 self.lease = Some(lease);
@@ -281,7 +282,7 @@ impl Upload {
                 Phase::Committing
             }
             (Phase::Committing, Event::CommitSuspended { lease }) => {
-                if !self.lease.is_some_and(|held| held.outlasts(&lease)) {
+                if !self.lease.is_some_and(|held| held.can_shorten_to(&lease)) {
                     return Ok(Applied::Same);
                 }
                 self.lease = Some(lease);
@@ -400,9 +401,9 @@ impl Upload {
         }
     }
 
-    /// Whether it is OPEN and to be given up. Its age alone does not end it while somebody is [at work](AT_WORK) on it.
+    /// Whether it is OPEN and to be given up. Its age alone does not end it while somebody is [at work](ACTIVE_WINDOW) on it.
     pub fn has_expired(&self, now: Timestamp) -> bool {
-        let is_at_work = self.updated_at.plus(AT_WORK) > now;
+        let is_at_work = self.updated_at.plus(ACTIVE_WINDOW) > now;
         self.phase == Phase::Open
             && (self.expires_at <= now || (self.ends_at <= now && !is_at_work))
     }
@@ -412,12 +413,12 @@ impl Upload {
 
 impl Lease {
     /// Whether the holder of `other` must wait at that moment.
-    fn bars(&self, other: &Self, now: Timestamp) -> bool {
+    fn blocks(&self, other: &Self, now: Timestamp) -> bool {
         self.holder != other.holder && self.until > now
     }
 
     /// Whether `other` is a shorter one of the same holder.
-    fn outlasts(&self, other: &Self) -> bool {
+    fn can_shorten_to(&self, other: &Self) -> bool {
         self.holder == other.holder && self.until > other.until
     }
 }

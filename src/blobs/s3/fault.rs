@@ -9,8 +9,8 @@ use aws_sdk_s3::{
 };
 use upload_gateway_core::error::Error;
 
-/// Codes that ask for patience; they come with any status, also 200 (Complete) and 400 (`RequestTimeout`).
-const PATIENCE: [&str; 8] = [
+/// Codes that ask for throttled; they come with any status, also 200 (Complete) and 400 (`RequestTimeout`).
+const THROTTLING: [&str; 8] = [
     "SlowDown",
     "InternalError",
     "ServiceUnavailable",
@@ -32,8 +32,8 @@ where
         SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
         SdkError::DispatchFailure(_) => !lacks_credentials(&error),
         SdkError::ServiceError(_) => {
-            let patience = error.code().is_some_and(|code| PATIENCE.contains(&code));
-            patience || matches!(status, Some(408 | 429 | 500 | 502..))
+            let throttled = error.code().is_some_and(|code| THROTTLING.contains(&code));
+            throttled || matches!(status, Some(408 | 429 | 500 | 502..))
         }
         _ => false,
     };

@@ -7,7 +7,7 @@ use upload_gateway_core::{
     blobs::sign::SignedRequest,
     error::{Error, Result},
     gateway::{DOWNLOAD_LIFETIME, KnownPart, Next, PartToSign, Report, SignedStep, StepType},
-    upload::{Claim, FileMetadata, Residence},
+    upload::{Claim, FileMetadata, StoreKind},
 };
 
 use super::{bytes, digest, file_metadata, number, residence, size};
@@ -93,7 +93,7 @@ pub(in crate::grpc) fn download_lifetime(minutes: i32) -> Result<Duration> {
 }
 
 /// Where a file would go.
-pub(in crate::grpc) fn placed(found: Residence) -> v1::GetResidenceResponse {
+pub(in crate::grpc) fn placed(found: StoreKind) -> v1::GetResidenceResponse {
     v1::GetResidenceResponse {
         residence: residence(found).into(),
     }
@@ -106,7 +106,7 @@ pub(in crate::grpc) fn step(mut step: SignedStep) -> v1::SignedStep {
         r#type: step_type(step.kind).into(),
         signature: Some(signature(step.request)),
         upload_id: step.upload_id.to_string(),
-        residence: residence(step.residence).into(),
+        residence: residence(step.store_kind).into(),
         body,
         part_list: step.parts.iter().map(|part| number(part.number)).collect(),
         part_data: step.parts.iter().map(known_part).collect(),

@@ -136,7 +136,7 @@ impl<'a> Tables<'a> {
         for part in upload.parts.iter() {
             self.put_part(&upload.id, part)?;
         }
-        self.note(&upload.id, &upload.claims)?;
+        self.record_claims(&upload.id, &upload.claims)?;
         self.listing
             .insert(listing_key(&upload), ())
             .map_err(internal)?;
@@ -165,7 +165,7 @@ impl<'a> Tables<'a> {
     }
 
     /// Adds claims. Those without an MD5 leave the ones that were noted before.
-    pub(super) fn note(&mut self, id: &UploadId, claims: &Claims) -> Result<()> {
+    pub(super) fn record_claims(&mut self, id: &UploadId, claims: &Claims) -> Result<()> {
         for claim in claims.iter() {
             let key = (id.as_str(), claim.number);
             let md5 = claim.md5.as_ref().map(|md5| &md5.0);

@@ -28,7 +28,7 @@ pub struct RedisConfig {
     /// How long one command may take.
     pub response_timeout: Duration,
     /// How long a call may take altogether, with the connections it needs, before it is given up as unavailable.
-    pub patience: Duration,
+    pub call_timeout: Duration,
 }
 
 /// What the URLs of a [`RedisConfig`] lead to.
@@ -77,7 +77,7 @@ pub enum ConnectError {
 // === impl RedisConfig ===
 
 impl Default for RedisConfig {
-    /// A server on this machine; 500 ms for an answer, 1 s to connect, 2 s of patience.
+    /// A server on this machine; 500 ms for an answer, 1 s to connect, 2 s of call_timeout.
     fn default() -> Self {
         Self {
             urls: vec!["redis://127.0.0.1:6379".into()],
@@ -89,7 +89,7 @@ impl Default for RedisConfig {
             wait_timeout: Duration::from_millis(500),
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_millis(500),
-            patience: Duration::from_secs(2),
+            call_timeout: Duration::from_secs(2),
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{RedisConfig, RedisMode, scripts::SCRIPTS};
 pub(super) struct Link {
     source: Source,
     options: AsyncConnectionConfig,
-    patience: Duration,
+    call_timeout: Duration,
     wait_replicas: u32,
     wait_timeout: Duration,
     current: Mutex<Option<Current>>,
@@ -74,7 +74,7 @@ impl Link {
             options: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(config.connect_timeout))
                 .set_response_timeout(Some(response_timeout(config))),
-            patience: config.patience + wait(config),
+            call_timeout: config.call_timeout + wait(config),
             wait_replicas: config.wait_replicas,
             wait_timeout: config.wait_timeout,
             current: Mutex::new(None),
@@ -104,7 +104,7 @@ impl Link {
 
     /// A connection for a subscription alone.
     pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
-        let connected = timeout(self.patience, self.source.subscription()).await;
+        let connected = timeout(self.call_timeout, self.source.subscription()).await;
         connected.unwrap_or_else(|late| Err(std::io::Error::other(late).into()))
     }
 
@@ -119,7 +119,7 @@ impl Link {
                 answer => answer,
             }
         };
-        match timeout(self.patience, twice).await {
+        match timeout(self.call_timeout, twice).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) if is_passing(&failure) => Err(Error::state_unavailable(failure)),
             Ok(Err(failure)) => Err(Error::internal("redis refused a command", failure)),

@@ -34,7 +34,7 @@ impl Redis {
                 .to_owned();
             return self.link.command(&forget).await;
         };
-        let mut invocation = SCRIPTS.enlist.key(self.due_key());
+        let mut invocation = SCRIPTS.index.key(self.due_key());
         invocation
             .arg(upload.id.as_str())
             .arg(score(due_at))
@@ -87,7 +87,7 @@ impl Redis {
             return Ok(Some(due.id));
         }
         let removal = upload.map_or(0, |upload| removal_time(upload.expires_at));
-        let mut invocation = SCRIPTS.mend_due.key(self.due_key());
+        let mut invocation = SCRIPTS.repair_due.key(self.due_key());
         invocation
             .arg(due.id.as_str())
             .arg(score(due.at))

@@ -77,8 +77,8 @@ impl Redis {
     }
 
     /// Notes the upload in its owner's listing, and when it is due.
-    pub(super) async fn enlist(&self, upload: &Upload) -> Result<()> {
-        let mut invocation = SCRIPTS.enlist.key(self.listing_key(&upload.owner));
+    pub(super) async fn index(&self, upload: &Upload) -> Result<()> {
+        let mut invocation = SCRIPTS.index.key(self.listing_key(&upload.owner));
         let member = listing_member(upload.created_at, &upload.id);
         invocation
             .arg(member)

@@ -15,9 +15,9 @@ pub(super) struct Scripts {
     pub(super) claim: Script,
     pub(super) update: Script,
     pub(super) summary: Script,
-    pub(super) enlist: Script,
+    pub(super) index: Script,
     pub(super) due: Script,
-    pub(super) mend_due: Script,
+    pub(super) repair_due: Script,
     pub(super) lease: Script,
 }
 
@@ -32,9 +32,9 @@ impl Default for Scripts {
             claim: Script::new(include_str!("claim.lua")),
             update: Script::new(include_str!("update.lua")),
             summary: Script::new(include_str!("summary.lua")),
-            enlist: Script::new(include_str!("enlist.lua")),
+            index: Script::new(include_str!("index.lua")),
             due: Script::new(include_str!("due.lua")),
-            mend_due: Script::new(include_str!("mend_due.lua")),
+            repair_due: Script::new(include_str!("repair_due.lua")),
             lease: Script::new(include_str!("lease.lua")),
         }
     }
@@ -50,9 +50,9 @@ impl Scripts {
             &self.claim,
             &self.update,
             &self.summary,
-            &self.enlist,
+            &self.index,
             &self.due,
-            &self.mend_due,
+            &self.repair_due,
             &self.lease,
         ]
         .into_iter()

@@ -29,7 +29,7 @@ pub(super) async fn follow(link: Arc<Link>, channel: String, takeovers: Takeover
             Ok(subscription) => {
                 pause = FIRST_PAUSE;
                 // What was published meanwhile is lost.
-                takeovers.tell_all();
+                takeovers.notify_all();
                 let (sink, messages) = subscription.split();
                 pass_on(sink, messages, &takeovers).await;
                 tracing::debug!("the subscription to takeovers broke");
@@ -58,7 +58,7 @@ async fn pass_on(mut sink: PubSubSink, mut messages: PubSubStream, takeovers: &T
                 let (id, writer) = text.split_once(' ').unwrap_or_default();
                 // Anything else is nobody's notice.
                 if let (Ok(id), Some(writer)) = (id.parse(), record::parse_writer(writer)) {
-                    takeovers.tell(&id, writer);
+                    takeovers.notify(&id, writer);
                 }
             }
             Ok(None) => return,

@@ -24,9 +24,9 @@ const HELD: u64 = 256 * 1024 * 1024;
 /// Parts that are signed in one call: few, so that they are sent before their signatures expire.
 const WINDOW: usize = 8;
 
-/// A part's number and its place in the file.
+/// A part's number and its part_plan in the file.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct PlannedPart {
     number: i32,
     span: Span,
 }
@@ -34,7 +34,7 @@ struct Place {
 /// A part that is to be sent.
 #[derive(Debug)]
 struct SignedPart {
-    place: Place,
+    part_plan: PlannedPart,
     md5: Md5,
     signature: Signature,
 }
@@ -72,9 +72,9 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             .iter()
             .map(|part| (part.part, part.md5.as_str()))
             .collect();
-        let mut places = plan(self.file.span().size, part_size).peekable();
-        while places.peek().is_some() {
-            let window = places.by_ref().take(WINDOW).collect();
+        let mut planned = plan(self.file.span().size, part_size).peekable();
+        while planned.peek().is_some() {
+            let window = planned.by_ref().take(WINDOW).collect();
             for part in self.sign_missing(&step.upload_id, window, &held).await? {
                 // Nobody takes it only when a part has failed, which ends this, too.
                 let _ = signed.send(part).await;
@@ -100,18 +100,18 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     async fn sign_missing(
         &self,
         upload_id: &str,
-        places: Vec<Place>,
+        planned: Vec<PlannedPart>,
         held: &HashMap<i32, &str>,
     ) -> Result<Vec<SignedPart>, ClientError> {
         let mut missing = Vec::new();
-        for place in places {
-            let md5 = self.file.digest(place.span).await?;
-            let is_held = held.get(&place.number) == Some(&md5.to_string().as_str());
+        for part_plan in planned {
+            let md5 = self.file.digest(part_plan.span).await?;
+            let is_held = held.get(&part_plan.number) == Some(&md5.to_string().as_str());
             if is_held {
-                self.tally.skipped(place.span.size);
+                self.progress.skipped(part_plan.span.size);
             } else {
-                self.tally.lacks(place.span.offset);
-                missing.push((place, md5));
+                self.progress.lacks(part_plan.span.offset);
+                missing.push((part_plan, md5));
             }
         }
         if missing.is_empty() {
@@ -121,8 +121,8 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             upload_id: upload_id.to_owned(),
             parts: missing
                 .iter()
-                .map(|(place, md5)| PartRef {
-                    part: place.number,
+                .map(|(part_plan, md5)| PartRef {
+                    part: part_plan.number,
                     file_id: md5.to_string(),
                 })
                 .collect(),
@@ -135,8 +135,8 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             return Err(ClientError::protocol("not as many steps as parts"));
         }
         let signed = missing.into_iter().zip(steps);
-        let signed = signed.map(|((place, md5), step)| SignedPart {
-            place,
+        let signed = signed.map(|((part_plan, md5), step)| SignedPart {
+            part_plan,
             md5,
             signature: step.signature.unwrap_or_default(),
         });
@@ -145,15 +145,15 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
 
     /// Sends one part until the store has it; each further try has a fresh signature.
     async fn send_part(&self, upload_id: &str, part: SignedPart) -> Result<(), ClientError> {
-        let Place { number, span } = part.place;
-        sleep_until(self.tally.turn(span.size)).await;
+        let PlannedPart { number, span } = part.part_plan;
+        sleep_until(self.progress.turn(span.size)).await;
         let mut signature = part.signature;
         let mut tries = self.tries();
         loop {
             let Err(failure) = self.send(&signature, span).await else {
                 return Ok(());
             };
-            tries.wait(&self.tally, failure).await?;
+            tries.wait(&self.progress, failure).await?;
             let request = SignPartRequest {
                 upload_id: upload_id.to_owned(),
                 part: number,
@@ -168,14 +168,14 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
 }
 
 /// The parts of a file; all but the last have the same size.
-fn plan(size: u64, part_size: u64) -> impl Iterator<Item = Place> {
+fn plan(size: u64, part_size: u64) -> impl Iterator<Item = PlannedPart> {
     (1..).map_while(move |number| {
         let offset = u64::try_from(number - 1).ok()? * part_size;
         let span = Span {
             offset,
             size: part_size.min(size.checked_sub(offset)?),
         };
-        (span.size > 0).then_some(Place { number, span })
+        (span.size > 0).then_some(PlannedPart { number, span })
     })
 }
 
@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_file_cover_it() {
-        let sizes = |size| -> Vec<_> { plan(size, 5).map(|place| place.span.size).collect() };
+        let sizes =
+            |size| -> Vec<_> { plan(size, 5).map(|part_plan| part_plan.span.size).collect() };
         assert_eq!(sizes(10), [5, 5]);
         assert_eq!(sizes(11), [5, 5, 1]);
         assert_eq!(sizes(4), [4]);

@@ -56,7 +56,7 @@ impl Store {
         })
     }
 
-    /// Sends one request and returns the text of the answer. `on_sent` is told how many more bytes are on their way.
+    /// Sends one request and returns the text of the answer. `on_sent` is reported how many more bytes are on their way.
     pub(super) async fn send(
         &self,
         signed: &Signature,
@@ -84,7 +84,7 @@ impl Store {
             let text = read(response, &sent).await?;
             Ok((status, text))
         });
-        let mut told = 0;
+        let mut reported = 0;
         loop {
             tokio::select! {
                 answer = &mut answer => {
@@ -98,8 +98,8 @@ impl Store {
                         return Err(StoreRefusal::unreached(format!("nothing moved for {seconds} s")));
                     }
                     let now = *moved.borrow_and_update();
-                    on_sent(now - told);
-                    told = now;
+                    on_sent(now - reported);
+                    reported = now;
                 }
             }
         }

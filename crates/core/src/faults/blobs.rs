@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::strike::strike;
+use super::inject::inject;
 use crate::{
     blobs::{
         BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     error::Result,
-    upload::{Part, Residence, StoreLimits, Timestamp, WriterTag},
+    upload::{Part, StoreKind, StoreLimits, Timestamp, WriterTag},
 };
 
 /// Stands before a blob store.
@@ -46,8 +46,8 @@ decorated! {
     async fn delete(key: &str) -> ();
     async fn check() -> ();
     as it is {
-        fn residence(&self) -> Residence {
-            self.inner.residence()
+        fn kind(&self) -> StoreKind {
+            self.inner.kind()
         }
 
         fn bucket(&self) -> &str {

@@ -14,7 +14,7 @@ use crate::{
 pub fn cut(
     messages: impl Stream<Item = Result<Message>> + Unpin + Send,
 ) -> impl Stream<Item = Result<Message>> + Unpin + Send {
-    let mut left = call::carried::<Plan>().and_then(|plan| plan.cut_after());
+    let mut left = call::current::<Plan>().and_then(|plan| plan.cut_after());
     if left.is_none() {
         return messages.left_stream();
     }
@@ -73,7 +73,7 @@ mod tests {
     async fn through(header: &str) -> Vec<String> {
         let plan = Plan::parse(header).unwrap();
         let messages = stream::iter([chunk(0, "abc"), chunk(3, "def"), chunk(6, "ghi")]);
-        let all = call::carry(Arc::new(plan), async { cut(messages) }).await;
+        let all = call::scope(Arc::new(plan), async { cut(messages) }).await;
         all.map(|message| match message {
             Ok(Message::Chunk(chunk)) => {
                 let text = String::from_utf8(chunk.data.to_vec()).unwrap();

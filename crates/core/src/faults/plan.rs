@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{HEADER, calls, strike::Strike};
+use super::{HEADER, calls, inject::Injection};
 use crate::error::{Error, Result};
 
 /// The most rules of one call.
@@ -97,19 +97,19 @@ impl Plan {
     }
 
     /// What is to happen to the call of that name that is being made now.
-    pub(super) fn meet(&self, call: &str) -> Strike {
-        let mut strike = Strike::default();
+    pub(super) fn next_fault(&self, call: &str) -> Injection {
+        let mut injection = Injection::default();
         let rules = self.rules.iter().filter(|rule| rule.call == call);
-        for rule in rules.filter(|rule| rule.strikes()) {
+        for rule in rules.filter(|rule| rule.applies()) {
             match rule.fault {
-                Fault::Delay(delay) => strike.delay += delay,
-                Fault::ExitBefore => strike.exit_before = true,
-                Fault::FailBefore => strike.fail_before = true,
-                Fault::ExitAfter => strike.exit_after = true,
-                Fault::FailAfter => strike.fail_after = true,
+                Fault::Delay(delay) => injection.delay += delay,
+                Fault::ExitBefore => injection.exit_before = true,
+                Fault::FailBefore => injection.fail_before = true,
+                Fault::ExitAfter => injection.exit_after = true,
+                Fault::FailAfter => injection.fail_after = true,
             }
         }
-        strike
+        injection
     }
 
     fn add(&mut self, rule: &str) -> Result<(), String> {
@@ -160,7 +160,7 @@ impl Plan {
 
 impl Rule {
     /// Counts one more of its calls, and tells whether it is one that the rule strikes at.
-    fn strikes(&self) -> bool {
+    fn applies(&self) -> bool {
         let made = self.made.fetch_add(1, Ordering::Relaxed);
         (self.nth - 1..self.nth - 1 + self.times).contains(&made)
     }
@@ -213,28 +213,28 @@ fn positive(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    fn failing(before: bool, after: bool) -> Strike {
-        Strike {
+    fn failing(before: bool, after: bool) -> Injection {
+        Injection {
             fail_before: before,
             fail_after: after,
-            ..Strike::default()
+            ..Injection::default()
         }
     }
 
     #[test]
     fn a_fault_strikes_the_first_call_it_names_and_no_other() {
         let plan = Plan::parse("state.record_parts:fail-before, store.commit:fail-after").unwrap();
-        assert_eq!(plan.meet("state.get"), Strike::default());
-        assert_eq!(plan.meet("state.record_parts"), failing(true, false));
-        assert_eq!(plan.meet("state.record_parts"), Strike::default());
-        assert_eq!(plan.meet("store.commit"), failing(false, true));
+        assert_eq!(plan.next_fault("state.get"), Injection::default());
+        assert_eq!(plan.next_fault("state.record_parts"), failing(true, false));
+        assert_eq!(plan.next_fault("state.record_parts"), Injection::default());
+        assert_eq!(plan.next_fault("store.commit"), failing(false, true));
     }
 
     #[test]
     fn a_fault_waits_for_its_turn_and_stays_as_long_as_it_is_told() {
         let plan = Plan::parse("store.head:nth=2:times=2:fail-before").unwrap();
         let struck: Vec<bool> = (0..5)
-            .map(|_| plan.meet("store.head").fail_before)
+            .map(|_| plan.next_fault("store.head").fail_before)
             .collect();
         assert_eq!(struck, [false, true, true, false, false]);
     }
@@ -242,9 +242,9 @@ mod tests {
     #[test]
     fn several_faults_meet_in_one_call() {
         let plan = "store.head:delay=2s,store.head:delay=500ms,process:exit-after=store.head";
-        let strike = Plan::parse(plan).unwrap().meet("store.head");
-        assert_eq!(strike.delay, Duration::from_millis(2500));
-        assert!(strike.exit_after && !strike.exit_before);
+        let injection = Plan::parse(plan).unwrap().next_fault("store.head");
+        assert_eq!(injection.delay, Duration::from_millis(2500));
+        assert!(injection.exit_after && !injection.exit_before);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::strike::strike;
+use super::inject::inject;
 use crate::{
     error::Result,
     state::{

@@ -23,7 +23,7 @@ pub(super) struct Admission {
 
 /// The place of one stream; free again when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Permit {
     admission: Arc<Admission>,
     owner: Owner,
 }
@@ -35,7 +35,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `Unavailable` when the gateway drains; `ResourceExhausted` when there are too many, or no memory for those that run.
-    pub(super) fn admit(&self, caller: &Caller) -> Result<Place> {
+    pub(super) fn admit(&self, caller: &Caller) -> Result<Permit> {
         if self.is_draining() {
             return Err(draining());
         }
@@ -70,7 +70,7 @@ impl Admission {
     ///
     /// # Errors
     /// `ResourceExhausted` when there is none.
-    pub(super) fn admit(self: &Arc<Self>, owner: &Owner) -> Result<Place> {
+    pub(super) fn admit(self: &Arc<Self>, owner: &Owner) -> Result<Permit> {
         let admitted = self.running.send_if_modified(|running| {
             let has_room = self.has_room(running, owner);
             if has_room {
@@ -81,7 +81,7 @@ impl Admission {
         if !admitted {
             return Err(too_many_streams());
         }
-        Ok(Place {
+        Ok(Permit {
             admission: Arc::clone(self),
             owner: owner.clone(),
         })
@@ -101,9 +101,9 @@ impl Admission {
     }
 }
 
-// === impl Place ===
+// === impl Permit ===
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.running.send_modify(|running| {
             if let Some(count) = running.get_mut(&self.owner) {
@@ -136,7 +136,7 @@ mod tests {
         }
     }
 
-    fn admit_all(admission: &Arc<Admission>, owner: &Owner) -> Vec<Place> {
+    fn admit_all(admission: &Arc<Admission>, owner: &Owner) -> Vec<Permit> {
         std::iter::from_fn(|| admission.admit(owner).ok()).collect()
     }
 

@@ -37,12 +37,12 @@ const MOST_SPARE: usize = 16;
 pub(super) struct Budget {
     ledger: Mutex<Ledger>,
     /// How long a draw waits before the stream is ended.
-    patience: Duration,
+    wait_limit: Duration,
 }
 
 /// What one part has drawn; gives it back when dropped.
 #[derive(Debug)]
-pub(super) struct Draw {
+pub(super) struct Reservation {
     budget: Arc<Budget>,
     owner: Owner,
     from_free: u64,
@@ -55,23 +55,23 @@ pub(super) struct Draw {
 
 impl Budget {
     /// A budget of `total` bytes, of which one part of `largest_part` bytes is the reserve.
-    pub(super) fn new(total: u64, largest_part: u64, patience: Duration) -> Arc<Self> {
+    pub(super) fn new(total: u64, largest_part: u64, wait_limit: Duration) -> Arc<Self> {
         Arc::new(Self {
             ledger: Mutex::new(Ledger::new(total, largest_part.min(total))),
-            patience,
+            wait_limit,
         })
     }
 
     /// Whether parts have waited for so long that `owner` should not begin one. Those do not count that wait because their
     /// callers hold more than their share, where `owner` does not.
     pub(super) fn is_short(&self, owner: &Owner) -> bool {
-        self.lock().is_short(owner, self.patience / 4)
+        self.lock().is_short(owner, self.wait_limit / 4)
     }
 
     /// Begins a part of `owner`'s, which has drawn nothing yet.
-    pub(super) fn begin(self: &Arc<Self>, owner: &Owner) -> Draw {
+    pub(super) fn begin(self: &Arc<Self>, owner: &Owner) -> Reservation {
         self.lock().begin(owner);
-        Draw {
+        Reservation {
             budget: Arc::clone(self),
             owner: owner.clone(),
             from_free: 0,
@@ -82,15 +82,19 @@ impl Budget {
     }
 
     /// A buffer of `size` bytes that is kept, with what it has drawn: all of its bytes.
-    pub(super) fn reuse(self: &Arc<Self>, owner: &Owner, size: usize) -> Option<(MmapMut, Draw)> {
+    pub(super) fn reuse(
+        self: &Arc<Self>,
+        owner: &Owner,
+        size: usize,
+    ) -> Option<(MmapMut, Reservation)> {
         if size as u64 != PART_SIZE {
             return None;
         }
         let memory = self.lock().spare.pop()?;
-        let mut draw = self.begin(owner);
+        let mut reservation = self.begin(owner);
         self.lock().hold(owner, PART_SIZE);
-        draw.from_free = PART_SIZE;
-        Some((memory, draw))
+        reservation.from_free = PART_SIZE;
+        Some((memory, reservation))
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -99,15 +103,15 @@ impl Budget {
     }
 }
 
-// === impl Draw ===
+// === impl Reservation ===
 
-impl Draw {
+impl Reservation {
     /// Draws `bytes` more, waiting for others to give some back. A part that has nothing yet and `reuses` may get a buffer
     /// of the usual part size instead of its own, and has then drawn all its bytes.
     ///
     /// # Errors
-    /// `ResourceExhausted` when that takes longer than the budget's patience.
-    pub(super) async fn draw(&mut self, bytes: u64, reuses: bool) -> Result<Option<MmapMut>> {
+    /// `ResourceExhausted` when that takes longer than the budget's wait_limit.
+    pub(super) async fn reserve(&mut self, bytes: u64, reuses: bool) -> Result<Option<MmapMut>> {
         let granted = {
             let mut ledger = self.budget.lock();
             if self.holds_reserve && self.from_reserve + bytes <= ledger.reserve {
@@ -125,7 +129,7 @@ impl Draw {
             ledger.waiting.push(Waiter {
                 owner: self.owner.clone(),
                 bytes,
-                drawn: self.drawn(),
+                reserved: self.reserved(),
                 reuses,
                 since: Instant::now(),
                 granted,
@@ -134,12 +138,12 @@ impl Draw {
             grant
         };
         let mut pending = Pending {
-            draw: self,
+            reservation: self,
             bytes,
             granted,
         };
         match pending.wait().await {
-            Some(grant) => Ok(pending.draw.credit(grant, bytes)),
+            Some(grant) => Ok(pending.reservation.credit(grant, bytes)),
             None => Err(overloaded(Kind::ResourceExhausted)),
         }
     }
@@ -150,7 +154,7 @@ impl Draw {
         let idle = Idle {
             owner: self.owner.clone(),
             received,
-            drawn: self.drawn(),
+            reserved: self.reserved(),
             begun: self.begun,
             recall,
         };
@@ -161,7 +165,7 @@ impl Draw {
     }
 
     /// How many bytes it has drawn so far.
-    pub(super) fn drawn(&self) -> u64 {
+    pub(super) fn reserved(&self) -> u64 {
         self.from_free + self.from_reserve
     }
 
@@ -194,12 +198,12 @@ impl Draw {
     }
 }
 
-impl Drop for Draw {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.lock();
         ledger.free += self.from_free;
         ledger.reserve_lent &= !self.holds_reserve;
-        ledger.give_back(&self.owner, self.drawn());
+        ledger.give_back(&self.owner, self.reserved());
         ledger.end(&self.owner);
         ledger.serve();
     }
@@ -226,7 +230,7 @@ mod tests {
 
     use super::{pending::SHARE_PAUSE, *};
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
     const NOBODY: Owner = Owner {
         tenant: String::new(),
@@ -243,14 +247,14 @@ mod tests {
     #[tokio::test]
     async fn half_full_parts_cannot_wait_for_each_other_for_ever() {
         // Room for 100 bytes outside a reserve of 50: four parts of 50 come to 25 each, then all want more.
-        let budget = Budget::new(150, 50, PATIENCE);
-        let mut parts: Vec<Draw> = (0..4).map(|_| budget.begin(&NOBODY)).collect();
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
+        let mut parts: Vec<Reservation> = (0..4).map(|_| budget.begin(&NOBODY)).collect();
         for part in &mut parts {
-            part.draw(25, false).await.unwrap();
+            part.reserve(25, false).await.unwrap();
         }
         let mut finishing: Vec<_> = parts
             .into_iter()
-            .map(|mut part| async move { part.draw(25, false).await }.boxed())
+            .map(|mut part| async move { part.reserve(25, false).await }.boxed())
             .collect();
         // The first that asks gets the reserve, ends its part, and so frees the next.
         for part in &mut finishing {
@@ -260,19 +264,19 @@ mod tests {
 
     #[tokio::test]
     async fn under_pressure_the_fullest_part_goes_first() {
-        let budget = Budget::new(150, 50, PATIENCE);
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
         let mut reserved = budget.begin(&NOBODY);
         let (mut small, mut large, mut holder) = (
             budget.begin(&NOBODY),
             budget.begin(&NOBODY),
             budget.begin(&NOBODY),
         );
-        small.draw(10, false).await.unwrap();
-        large.draw(30, false).await.unwrap();
-        holder.draw(60, false).await.unwrap();
-        reserved.draw(50, false).await.unwrap();
-        let mut small_waits = std::pin::pin!(small.draw(60, false));
-        let mut large_waits = std::pin::pin!(large.draw(60, false));
+        small.reserve(10, false).await.unwrap();
+        large.reserve(30, false).await.unwrap();
+        holder.reserve(60, false).await.unwrap();
+        reserved.reserve(50, false).await.unwrap();
+        let mut small_waits = std::pin::pin!(small.reserve(60, false));
+        let mut large_waits = std::pin::pin!(large.reserve(60, false));
         assert!(poll!(small_waits.as_mut()).is_pending());
         assert!(poll!(large_waits.as_mut()).is_pending());
         drop(holder);
@@ -282,15 +286,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_reserve_goes_to_the_part_that_is_nearest_to_full() {
-        let budget = Budget::new(150, 50, PATIENCE);
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
         let mut holder = budget.begin(&NOBODY);
-        holder.draw(60, false).await.unwrap();
+        holder.reserve(60, false).await.unwrap();
         let (mut small, mut large) = (budget.begin(&NOBODY), budget.begin(&NOBODY));
-        small.draw(10, false).await.unwrap();
-        large.draw(30, false).await.unwrap();
-        holder.draw(20, false).await.unwrap();
-        let mut small_waits = std::pin::pin!(small.draw(10, false));
-        let mut large_waits = std::pin::pin!(large.draw(10, false));
+        small.reserve(10, false).await.unwrap();
+        large.reserve(30, false).await.unwrap();
+        holder.reserve(20, false).await.unwrap();
+        let mut small_waits = std::pin::pin!(small.reserve(10, false));
+        let mut large_waits = std::pin::pin!(large.reserve(10, false));
         assert!(poll!(small_waits.as_mut()).is_pending());
         assert!(poll!(large_waits.as_mut()).is_pending());
         drop(holder);
@@ -300,26 +304,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_draw_gives_up_when_nobody_gives_anything_back() {
-        let budget = Budget::new(50, 50, PATIENCE);
+        let budget = Budget::new(50, 50, WAIT_LIMIT);
         let mut first = budget.begin(&NOBODY);
-        first.draw(50, false).await.unwrap();
+        first.reserve(50, false).await.unwrap();
         let mut second = budget.begin(&NOBODY);
-        let error = second.draw(1, false).await.unwrap_err();
+        let error = second.reserve(1, false).await.unwrap_err();
         assert_eq!(error.reason(), Reason::Overloaded);
         drop(first);
-        second.draw(50, false).await.unwrap();
+        second.reserve(50, false).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_short_once_a_part_has_waited_for_some_time() {
-        let budget = Budget::new(50, 50, PATIENCE);
+        let budget = Budget::new(50, 50, WAIT_LIMIT);
         let mut first = budget.begin(&NOBODY);
-        first.draw(50, false).await.unwrap();
+        first.reserve(50, false).await.unwrap();
         let mut second = budget.begin(&NOBODY);
-        let mut waits = std::pin::pin!(second.draw(1, false));
+        let mut waits = std::pin::pin!(second.reserve(1, false));
         assert!(poll!(waits.as_mut()).is_pending());
         assert!(!budget.is_short(&NOBODY));
-        tokio::time::advance(PATIENCE / 3).await;
+        tokio::time::advance(WAIT_LIMIT / 3).await;
         assert!(budget.is_short(&NOBODY));
         drop(first);
         waits.await.unwrap();
@@ -328,49 +332,49 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_slowest_part_that_waits_for_its_sender_is_recalled() {
-        let budget = Budget::new(150, 50, PATIENCE);
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
         let (mut slow, mut slower) = (budget.begin(&NOBODY), budget.begin(&NOBODY));
-        slow.draw(60, false).await.unwrap();
-        slower.draw(40, false).await.unwrap();
+        slow.reserve(60, false).await.unwrap();
+        slower.reserve(40, false).await.unwrap();
         let mut reserved = budget.begin(&NOBODY);
-        reserved.draw(50, false).await.unwrap();
+        reserved.reserve(50, false).await.unwrap();
         let slow_idles = tokio::spawn(async move { slow.recalled(60).await });
         let slower_idles = tokio::spawn(async move { slower.recalled(40).await });
         tokio::task::yield_now().await;
         let mut waiting = budget.begin(&NOBODY);
-        waiting.draw(30, false).await.unwrap();
+        waiting.reserve(30, false).await.unwrap();
         slower_idles.await.unwrap();
         assert!(!slow_idles.is_finished());
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_more_parts_are_recalled_than_are_needed() {
-        let budget = Budget::new(150, 50, PATIENCE);
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
         let mut idling = Vec::new();
         for _ in 0..10 {
             let mut part = budget.begin(&NOBODY);
-            part.draw(10, false).await.unwrap();
+            part.reserve(10, false).await.unwrap();
             idling.push(tokio::spawn(async move { part.recalled(10).await }));
         }
         let mut reserved = budget.begin(&NOBODY);
-        reserved.draw(50, false).await.unwrap();
+        reserved.reserve(50, false).await.unwrap();
         tokio::task::yield_now().await;
         // Many wait for as long, and what one recalled part gives back is enough for all of them.
-        let mut waiting: Vec<Draw> = (0..10).map(|_| budget.begin(&NOBODY)).collect();
-        let draws = waiting.iter_mut().map(|part| part.draw(1, false));
-        for drawn in futures::future::join_all(draws).await {
-            drawn.unwrap();
+        let mut waiting: Vec<Reservation> = (0..10).map(|_| budget.begin(&NOBODY)).collect();
+        let draws = waiting.iter_mut().map(|part| part.reserve(1, false));
+        for reserved in futures::future::join_all(draws).await {
+            reserved.unwrap();
         }
         assert_eq!(idling.iter().filter(|idle| idle.is_finished()).count(), 1);
     }
 
     #[tokio::test]
     async fn what_was_drawn_comes_back() {
-        let budget = Budget::new(150, 50, PATIENCE);
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
         for _ in 0..10 {
             let mut part = budget.begin(&NOBODY);
-            part.draw(100, false).await.unwrap();
-            part.draw(50, false).await.unwrap();
+            part.reserve(100, false).await.unwrap();
+            part.reserve(50, false).await.unwrap();
         }
         let state = budget.lock();
         assert_eq!(
@@ -382,12 +386,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_granted_to_a_draw_that_is_given_up_comes_back() {
         for bytes in [60, 10] {
-            let budget = Budget::new(150, 50, PATIENCE);
+            let budget = Budget::new(150, 50, WAIT_LIMIT);
             let (mut reserved, mut holder) = (budget.begin(&NOBODY), budget.begin(&NOBODY));
-            holder.draw(100, false).await.unwrap();
-            reserved.draw(50, false).await.unwrap();
+            holder.reserve(100, false).await.unwrap();
+            reserved.reserve(50, false).await.unwrap();
             let mut part = budget.begin(&NOBODY);
-            let mut waits = Box::pin(part.draw(bytes, false));
+            let mut waits = Box::pin(part.reserve(bytes, false));
             assert!(poll!(waits.as_mut()).is_pending());
             // Once out of the free bytes, once out of the reserve.
             drop(if bytes > 50 { holder } else { reserved });
@@ -400,21 +404,21 @@ mod tests {
     }
 
     /// A greedy caller that has all memory: two parts that wait for their sender, the slower one last, and the reserve.
-    async fn all_of_it(budget: &Arc<Budget>) -> [Draw; 3] {
+    async fn all_of_it(budget: &Arc<Budget>) -> [Reservation; 3] {
         let mut parts = [(); 3].map(|()| budget.begin(&owner("greedy")));
         for (part, bytes) in parts.iter_mut().zip([60, 40, 50]) {
-            part.draw(bytes, false).await.unwrap();
+            part.reserve(bytes, false).await.unwrap();
         }
         parts
     }
 
     #[tokio::test]
     async fn a_caller_beyond_its_share_waits_behind_the_others() {
-        let budget = Budget::new(150, 50, PATIENCE);
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
         let [first, mut fuller, _reserved] = all_of_it(&budget).await;
         let mut part = budget.begin(&owner("modest"));
-        let mut fuller_waits = std::pin::pin!(fuller.draw(60, false));
-        let mut modest_waits = std::pin::pin!(part.draw(60, false));
+        let mut fuller_waits = std::pin::pin!(fuller.reserve(60, false));
+        let mut modest_waits = std::pin::pin!(part.reserve(60, false));
         assert!(poll!(fuller_waits.as_mut()).is_pending());
         assert!(poll!(modest_waits.as_mut()).is_pending());
         drop(first);
@@ -424,9 +428,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn parts_of_a_caller_beyond_its_share_are_recalled_soon_and_alone() {
-        let budget = Budget::new(160, 50, PATIENCE);
+        let budget = Budget::new(160, 50, WAIT_LIMIT);
         let mut crawling = budget.begin(&owner("modest"));
-        crawling.draw(10, false).await.unwrap();
+        crawling.reserve(10, false).await.unwrap();
         let crawling = tokio::spawn(async move { crawling.recalled(1).await });
         let [first, second, _reserved] = all_of_it(&budget).await;
         let first = tokio::spawn(async move { first.recalled(60).await });
@@ -434,7 +438,7 @@ mod tests {
         tokio::task::yield_now().await;
         let begun = Instant::now();
         let mut part = budget.begin(&owner("modest"));
-        part.draw(30, false).await.unwrap();
+        part.reserve(30, false).await.unwrap();
         assert!(begun.elapsed() <= 2 * SHARE_PAUSE);
         second.await.unwrap();
         assert!(!first.is_finished() && !crawling.is_finished());
@@ -442,12 +446,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_beyond_its_share_keeps_nobody_else_out() {
-        let budget = Budget::new(150, 50, PATIENCE);
+        let budget = Budget::new(150, 50, WAIT_LIMIT);
         let [mut waiting, _second, _reserved] = all_of_it(&budget).await;
         let _modest = budget.begin(&owner("modest"));
-        let mut waits = std::pin::pin!(waiting.draw(1, false));
+        let mut waits = std::pin::pin!(waiting.reserve(1, false));
         assert!(poll!(waits.as_mut()).is_pending());
-        tokio::time::advance(PATIENCE / 3).await;
+        tokio::time::advance(WAIT_LIMIT / 3).await;
         assert!(budget.is_short(&owner("greedy")));
         assert!(!budget.is_short(&owner("modest")));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-use super::budget::{Budget, Draw};
+use super::budget::{Budget, Reservation};
 use crate::{
     error::{Error, Result},
     upload::{Owner, PART_SIZE},
@@ -19,7 +19,7 @@ pub(super) struct PartBuffer {
     length: usize,
     /// Whether used memory is fine, which is drawn whole.
     reuses: bool,
-    draw: Draw,
+    reservation: Reservation,
 }
 
 // === impl Budget ===
@@ -41,7 +41,7 @@ impl Budget {
         } else {
             None
         };
-        let (memory, draw) = match reused {
+        let (memory, reservation) = match reused {
             Some(reused) => reused,
             None => {
                 let mapped = MmapMut::map_anon(size.max(1));
@@ -54,7 +54,7 @@ impl Budget {
             memory: Some(memory),
             length: 0,
             reuses,
-            draw,
+            reservation,
         })
     }
 }
@@ -65,13 +65,13 @@ impl PartBuffer {
     /// Appends bytes, which must fit: the one copy the gateway makes of them. Draws for them first.
     ///
     /// # Errors
-    /// As [`Draw::draw`]; then nothing was appended.
+    /// As [`Reservation::reservation`]; then nothing was appended.
     pub(super) async fn extend(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.length + bytes.len();
-        let missing = (end as u64).saturating_sub(self.draw.drawn());
+        let missing = (end as u64).saturating_sub(self.reservation.reserved());
         if missing > 0 {
             let reuses = self.reuses && self.length == 0 && self.capacity() == PART_SIZE;
-            if let Some(memory) = self.draw.draw(missing, reuses).await? {
+            if let Some(memory) = self.reservation.reserve(missing, reuses).await? {
                 self.memory = Some(memory);
             }
         }
@@ -88,7 +88,7 @@ impl PartBuffer {
 
     /// Ends when the part is recalled for being slow: drop it then.
     pub(super) async fn recalled(&self) {
-        self.draw.recalled(self.length as u64).await;
+        self.reservation.recalled(self.length as u64).await;
     }
 
     /// How many bytes it holds.
@@ -113,7 +113,7 @@ impl AsRef<[u8]> for PartBuffer {
 impl Drop for PartBuffer {
     fn drop(&mut self) {
         if let Some(memory) = self.memory.take() {
-            self.draw.keep(memory);
+            self.reservation.keep(memory);
         }
     }
 }
@@ -182,7 +182,7 @@ mod tests {
         drop(full(&budget).await);
         let mut slow = budget.buffer(&Owner::default(), SIZE, false).unwrap();
         slow.extend(b"x").await.unwrap();
-        assert_eq!(slow.draw.drawn(), 1);
+        assert_eq!(slow.reservation.reserved(), 1);
     }
 
     #[tokio::test]

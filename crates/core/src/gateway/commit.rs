@@ -85,7 +85,7 @@ impl Gateway {
             })
         };
         let limit = self.settings.commit_lease - self.clock_margin();
-        let made = timeout(limit, self.patience.hold(make)).await;
+        let made = timeout(limit, self.retry.run(make)).await;
         match made.unwrap_or_else(|late| Err(Error::store_unavailable(late))) {
             Ok(stored) => {
                 let object = Object {
@@ -168,7 +168,7 @@ impl Gateway {
                 error = self.drained() => return Err(error),
             }
             let id = upload.id.clone();
-            let found = self.patience.hold(|| self.state.get(&id)).await?;
+            let found = self.retry.run(|| self.state.get(&id)).await?;
             upload = found.ok_or_else(state_lost)?;
         }
     }
@@ -178,7 +178,7 @@ impl Gateway {
     async fn find_made(&self, upload: &mut Upload) -> Result<bool> {
         let storage = self.storages.get(&upload.storage_id)?;
         let key = upload.object_key.clone();
-        let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
+        let Some(found) = self.retry.run(|| storage.store.head(&key)).await? else {
             return Ok(false);
         };
         let verified = self.verify(&storage, upload, found).await;
@@ -186,7 +186,7 @@ impl Gateway {
             return Ok(false);
         };
         object.md5 = md5.or(object.md5);
-        self.transition(upload, &Event::Committed { object }, Fence::Anybody)
+        self.transition(upload, &Event::Committed { object }, Fence::None)
             .await?;
         Ok(true)
     }
@@ -215,7 +215,7 @@ impl Gateway {
     ) -> Result<StoredObject> {
         let Some(id) = &upload.session else {
             return self
-                .look(storage, upload)
+                .head_own_object(storage, upload)
                 .await?
                 .ok_or_else(|| lost("the object of a single put is gone"));
         };
@@ -226,7 +226,7 @@ impl Gateway {
         let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
         let Some(stored) = storage.store.list_parts(&session).await? else {
             return self
-                .look(storage, upload)
+                .head_own_object(storage, upload)
                 .await?
                 .ok_or_else(|| lost("the store knows neither session nor object"));
         };
@@ -240,7 +240,7 @@ impl Gateway {
         }
         match committed? {
             Commit::Done | Commit::SessionGone => self
-                .look(storage, upload)
+                .head_own_object(storage, upload)
                 .await?
                 .ok_or_else(|| lost("the store knows neither session nor object")),
             Commit::PartReplaced => Err(replaced("the store refuses a part that was recorded")),
@@ -248,7 +248,11 @@ impl Gateway {
     }
 
     /// The upload's own object, if it is there with the right size and, as far as the store tells, the claimed parts.
-    async fn look(&self, storage: &Storage, upload: &Upload) -> Result<Option<StoredObject>> {
+    async fn head_own_object(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+    ) -> Result<Option<StoredObject>> {
         let Some(found) = storage.store.head(&upload.object_key).await? else {
             return Ok(None);
         };
@@ -303,7 +307,7 @@ fn compare(upload: &Upload, stored: &[StoredPart]) -> Result<()> {
             .get(&part.number)
             .filter(|stored| stored.receipt != part.receipt);
         if !same_size
-            || (upload.residence == crate::upload::Residence::AmazonS3 && replaced_by.is_some())
+            || (upload.store_kind == crate::upload::StoreKind::S3 && replaced_by.is_some())
         {
             return Err(replaced("the store holds other bytes than were recorded")
                 .with("part", part.number));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     part::{Destination, DigestChain, ReceivedPart},
-    receive::{Filling, Receiver},
+    receive::{CurrentPart, Receiver},
     to_usize,
 };
 use crate::{
@@ -20,12 +20,12 @@ use crate::{
 
 impl Receiver {
     /// Sends a part on its way, or compares one that was sent before.
-    pub(super) async fn dispatch(&mut self, filling: Filling) -> Result<()> {
-        let Filling {
+    pub(super) async fn dispatch(&mut self, current_part: CurrentPart) -> Result<()> {
+        let CurrentPart {
             number,
             span,
             buffer,
-        } = filling;
+        } = current_part;
         let bytes = buffer.freeze();
         if self.is_recorded(number, span, &bytes).await? {
             return Ok(());
@@ -50,7 +50,7 @@ impl Receiver {
             link,
         };
         let gateway = Arc::clone(&self.gateway);
-        self.in_flight.spawn(call::inherit(async move {
+        self.in_flight.spawn(call::propagate(async move {
             let stored = gateway.store_part(&destination, part).await;
             drop(permit);
             stored
@@ -99,7 +99,7 @@ impl Receiver {
         let before = self.upload.committed_size();
         if part.number <= self.trail.parts() {
             // It took the place of one on the trail.
-            self.trail = Trail::new(self.upload.residence);
+            self.trail = Trail::new(self.upload.store_kind);
         }
         self.upload.parts.insert(part);
         let committed_size = self.upload.committed_size();

@@ -49,7 +49,7 @@ impl Gateway {
             lifetime: lifetime.min(DOWNLOAD_LIFETIME),
         };
         let sign = || storage.store.sign(&read, self.clock.now());
-        self.patience.hold(sign).await
+        self.retry.run(sign).await
     }
 
     /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is shown the object.
@@ -67,8 +67,8 @@ impl Gateway {
         let storage = self.storages.get(&upload.storage_id)?;
         let (key, wanted) = (&upload.object_key, &range);
         let read = self
-            .patience
-            .hold(|| storage.store.read(key, Some(wanted.clone())));
+            .retry
+            .run(|| storage.store.read(key, Some(wanted.clone())));
         Ok(Download {
             bytes: read.await?,
             range,

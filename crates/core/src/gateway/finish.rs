@@ -10,7 +10,7 @@ use super::{
     message::{Finish, Message},
     overlap::digest_so_far,
     part::{DigestChain, ReceivedPart},
-    receive::{Filling, Receiver, next_before},
+    receive::{CurrentPart, Receiver, next_before},
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
@@ -49,8 +49,8 @@ impl Receiver {
         {
             self.finish_single(total, promised).await?;
         } else {
-            if let Some(filling) = self.filling.take() {
-                self.dispatch(filling).await?;
+            if let Some(current_part) = self.current_part.take() {
+                self.dispatch(current_part).await?;
             }
             self.settle_all().await?;
         }
@@ -91,15 +91,15 @@ impl Receiver {
     /// Puts a small file whole; a store without conditional puts gets it as the only part of a session.
     async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 3]) -> Result<()> {
         debug_assert!(total <= SINGLE_PUT_MAX, "more goes in parts");
-        let filling = match self.filling.take() {
-            Some(filling) => filling,
+        let current_part = match self.current_part.take() {
+            Some(current_part) => current_part,
             None => self.begin_part(0)?,
         };
-        let Filling {
+        let CurrentPart {
             number,
             span,
             buffer,
-        } = filling;
+        } = current_part;
         let bytes = buffer.freeze();
         // Before anything is put: a wrong file is not stored at all.
         if promised.iter().any(Option::is_some) {

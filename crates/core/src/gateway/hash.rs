@@ -24,7 +24,7 @@ use crate::{
 const LANES: usize = 16;
 
 /// So many parts are waited for: the least that lanes are used for.
-const COMPANIONS: usize = 4;
+const MIN_BATCH: usize = 4;
 
 /// How long the next one is waited for. Parts of 5 MiB that come more slowly, below 100 MB/s, do not keep a core busy
 /// either way.
@@ -53,7 +53,7 @@ impl Hasher {
     /// # Errors
     /// The operating system gives no thread.
     pub(super) fn start(parts_in_flight: usize) -> std::io::Result<Self> {
-        let linger = if parts_in_flight < 2 * COMPANIONS {
+        let linger = if parts_in_flight < 2 * MIN_BATCH {
             Duration::ZERO
         } else {
             LINGER
@@ -115,7 +115,7 @@ fn hash_batches(jobs: &Receiver<Job>, linger: Duration) {
 /// Takes along whoever waits already, and waits for a few more.
 fn fill(batch: &mut Vec<Job>, jobs: &Receiver<Job>, linger: Duration) {
     while batch.len() < LANES {
-        let hurry = batch.len() >= COMPANIONS || batch.iter().any(|job| job.urgent);
+        let hurry = batch.len() >= MIN_BATCH || batch.iter().any(|job| job.urgent);
         let next = if hurry {
             jobs.try_recv().ok()
         } else {

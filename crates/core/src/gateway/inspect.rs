@@ -17,7 +17,7 @@ use crate::{
     blobs::{StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
     upload::{
-        CompositeMd5, Event, Md5, Object, Part, Phase, Residence, SINGLE_PUT_MAX, Upload, WriterTag,
+        CompositeMd5, Event, Md5, Object, Part, Phase, SINGLE_PUT_MAX, StoreKind, Upload, WriterTag,
     },
 };
 
@@ -33,13 +33,13 @@ impl Gateway {
     /// The parts of the plan that the store has with the planned size, by number, or `None` when it does not know the
     /// session. A part that was recorded is the one of its receipt; any other is the client's own, and counts where the
     /// client has spoken of it: what else lies there is left over from a stream.
-    pub(super) async fn held_parts(
+    pub(super) async fn stored_parts(
         &self,
         storage: &Storage,
         upload: &Upload,
     ) -> Result<Option<BTreeMap<u32, Part>>> {
         let session = store_session(upload);
-        let listed = self.patience.hold(|| storage.store.list_parts(&session));
+        let listed = self.retry.run(|| storage.store.list_parts(&session));
         let Some(stored) = listed.await? else {
             return Ok(None);
         };
@@ -79,7 +79,7 @@ impl Gateway {
     pub(super) async fn adopt(&self, upload: &mut Upload, writer: WriterTag) -> Result<()> {
         let storage = self.storages.get(&upload.storage_id)?;
         if upload.session.is_none() {
-            if upload.residence == Residence::AmazonS3 {
+            if upload.store_kind == StoreKind::S3 {
                 return Ok(());
             }
             // Without one the parts would count as a single put.
@@ -87,7 +87,7 @@ impl Gateway {
             let started = Event::SessionStarted { session };
             self.transition(upload, &started, Fence::Writer).await?;
         }
-        let held = self.held_parts(&storage, upload).await?;
+        let held = self.stored_parts(&storage, upload).await?;
         let is_whole = |held: &BTreeMap<_, _>| Some(held.len()) == count(upload);
         if held.as_ref().is_none_or(is_whole) && self.find_committed(&storage, upload).await? {
             return Ok(());
@@ -118,17 +118,17 @@ impl Gateway {
     ) -> Result<bool> {
         let (id, key) = (upload.id.clone(), upload.object_key.clone());
         for _ in 0..MAX_LOOKS {
-            let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
+            let Some(found) = self.retry.run(|| storage.store.head(&key)).await? else {
                 return Ok(false);
             };
             // Only now, as others may have written since `upload` was read: what an object is made of is recorded and
             // claimed before it is made.
-            let current = self.patience.hold(|| self.state.get(&id)).await?;
+            let current = self.retry.run(|| self.state.get(&id)).await?;
             *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
             let error = match self.verify(storage, upload, found).await {
                 Ok(object) => {
                     let committed = Event::Committed { object };
-                    self.transition(upload, &committed, Fence::Anybody).await?;
+                    self.transition(upload, &committed, Fence::None).await?;
                     return Ok(true);
                 }
                 Err(error) => error,
@@ -173,10 +173,7 @@ impl Gateway {
                 .with("object_size", found.size));
         }
         let key = upload.object_key.clone();
-        let blocks = self
-            .patience
-            .hold(|| storage.store.composition(&key))
-            .await?;
+        let blocks = self.retry.run(|| storage.store.composition(&key)).await?;
         let is_whole = found.size <= SINGLE_PUT_MAX
             && found.composite.is_none()
             && blocks.as_ref().is_none_or(Vec::is_empty);
@@ -199,7 +196,7 @@ impl Gateway {
             // On Azure it is what the client said it was.
             md5: found
                 .md5
-                .filter(|_| is_whole && upload.residence == Residence::AmazonS3),
+                .filter(|_| is_whole && upload.store_kind == StoreKind::S3),
         })
     }
 }

@@ -80,8 +80,8 @@ impl Gateway {
             let writer = WriterTag::random();
             let times = self.times();
             let taken = self
-                .patience
-                .hold(|| self.state.take_over(id, writer, from, times))
+                .retry
+                .run(|| self.state.take_over(id, writer, from, times))
                 .await?;
             let mut upload = taken.ok_or_else(state_lost)?;
             if upload.phase == Phase::Open && upload.writer != Some(writer) {
@@ -128,13 +128,13 @@ impl Gateway {
             let writer = WriterTag::random();
             let new = self.new_upload(caller, file.clone(), &storage, Some(writer))?;
             let takeovers = self.state.watch_takeovers(&new.id);
-            let mut found = match self.patience.hold(|| self.state.create(&new)).await? {
+            let mut found = match self.retry.run(|| self.state.create(&new)).await? {
                 Creation::Created => return Ok(Opened::Writing(new, writer, takeovers)),
                 Creation::Exists(found) => *found,
             };
             if restart {
                 self.predecessor(&found, takeover)?;
-                self.transition(&mut found, &Event::Abandoned, Fence::Anybody)
+                self.transition(&mut found, &Event::Abandoned, Fence::None)
                     .await?;
                 self.discard(&found).await?;
                 continue;
@@ -185,7 +185,7 @@ impl Gateway {
             phase: Phase::Open,
             owner: caller.owner.clone(),
             storage_id: storage.id.clone(),
-            residence: storage.store.residence(),
+            store_kind: storage.store.kind(),
             object_key: policy::object_key(&storage.prefix, &id, &file.file_name),
             plan,
             fingerprint,

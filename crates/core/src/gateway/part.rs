@@ -81,7 +81,7 @@ impl Gateway {
         };
         let put = async {
             let md5 = self.hasher.part(part.bytes.clone(), part.is_last).await?;
-            let put = self.patience.hold(|| {
+            let put = self.retry.run(|| {
                 let part = NewPart {
                     number: part.number,
                     writer: to.writer,
@@ -128,8 +128,8 @@ impl Gateway {
         let md5 = self.hasher.part(part.bytes.clone(), true).await?;
         let object = new_object(upload, Some(md5));
         let put = self
-            .patience
-            .hold(|| storage.store.put_object(&object, part.bytes.clone()));
+            .retry
+            .run(|| storage.store.put_object(&object, part.bytes.clone()));
         let size = part.bytes.len() as u64;
         let receipt = match put.await {
             Ok(Put::Stored(etag)) => etag,
@@ -162,7 +162,7 @@ impl Gateway {
 
     /// Whether somebody has found the object of that receipt in the store, and completed the upload with it.
     async fn is_complete_with(&self, id: &UploadId, receipt: &str) -> Result<bool> {
-        let found = self.patience.hold(|| self.state.get(id)).await?;
+        let found = self.retry.run(|| self.state.get(id)).await?;
         let object = found
             .filter(|upload| upload.phase == Phase::Complete)
             .and_then(|upload| upload.object);
@@ -199,8 +199,8 @@ impl Gateway {
     ) -> Result<u32> {
         let times = self.times();
         match self
-            .patience
-            .hold(|| self.state.record_parts(id, writer, version, parts, times))
+            .retry
+            .run(|| self.state.record_parts(id, writer, version, parts, times))
             .await?
         {
             PartRecord::Recorded { committed } => Ok(committed),
@@ -217,7 +217,7 @@ impl Gateway {
     /// Why another writer stands in the record of a stream that took it over under `version`: a newer stream did so since,
     /// or the state store went back to what was before.
     async fn fenced_out(&self, id: &UploadId, version: u64) -> Error {
-        match self.patience.hold(|| self.state.get(id)).await {
+        match self.retry.run(|| self.state.get(id)).await {
             Ok(Some(current)) if current.version >= version => taken_over(),
             Ok(_) => state_lost(),
             Err(error) => error,
@@ -234,8 +234,8 @@ impl Gateway {
         md5: Md5,
     ) -> Result<String> {
         let found = self
-            .patience
-            .hold(|| storage.store.head(&upload.object_key))
+            .retry
+            .run(|| storage.store.head(&upload.object_key))
             .await?;
         found
             .filter(|object| object.size == size && object.md5 == Some(md5))

@@ -24,7 +24,7 @@ impl Gateway {
     /// `NotFound` when the store has neither object nor parts, and when the storage is not configured.
     pub(super) async fn rebuild(&self, snapshot: &Snapshot) -> Result<()> {
         let storage = self.storages.get(&snapshot.storage_id)?;
-        if storage.store.residence() != snapshot.residence {
+        if storage.store.kind() != snapshot.store_kind {
             return Err(invalid_token("its storage is another one now"));
         }
         let times = self.times();
@@ -50,10 +50,10 @@ impl Gateway {
             return Err(Error::upload_not_found(&snapshot.id));
         }
         tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilds a record that the state store lost");
-        if let Creation::Exists(_) = self.patience.hold(|| self.state.create(&upload)).await? {
+        if let Creation::Exists(_) = self.retry.run(|| self.state.create(&upload)).await? {
             // The same create has made another upload meanwhile, which is found in its place.
             upload.fingerprint = None;
-            self.patience.hold(|| self.state.create(&upload)).await?;
+            self.retry.run(|| self.state.create(&upload)).await?;
         }
         Ok(())
     }
@@ -118,9 +118,7 @@ impl Gateway {
             return Ok(None);
         }
         let session = store_session(upload);
-        self.patience
-            .hold(|| storage.store.list_parts(&session))
-            .await
+        self.retry.run(|| storage.store.list_parts(&session)).await
     }
 
     /// The object that the upload became before its record was lost. Its MD5 is proven where the snapshot is of all of it.
@@ -131,7 +129,7 @@ impl Gateway {
         snapshot: &Snapshot,
     ) -> Result<Option<Object>> {
         let key = upload.object_key.clone();
-        let Some(found) = self.patience.hold(|| storage.store.head(&key)).await? else {
+        let Some(found) = self.retry.run(|| storage.store.head(&key)).await? else {
             return Ok(None);
         };
         let is_own = match (found.upload_id(), upload.file.file_size) {

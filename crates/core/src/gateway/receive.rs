@@ -18,12 +18,12 @@ use super::{
     buffers::PartBuffer,
     drain::draining,
     message::{Chunk, Counts, Message, Observer},
+    min_rate::MinRate,
     open::{Opened, too_large},
     overlap::{Overlap, digest_so_far},
-    pace::Pace,
     part::{Destination, DigestChain},
     to_usize,
-    writer::Lookout,
+    writer::WriterHeartbeat,
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
@@ -40,13 +40,13 @@ pub(super) struct Receiver {
     pub(super) counts: watch::Sender<Counts>,
     /// Where the next chunk begins, once there was a first one.
     pub(super) next_offset: Option<u64>,
-    pub(super) filling: Option<Filling>,
+    pub(super) current_part: Option<CurrentPart>,
     pub(super) in_flight: JoinSet<Result<Part>>,
     pub(super) destination: Option<Arc<Destination>>,
     pub(super) chain: Option<DigestChain>,
     /// The MD5 of the whole file that this stream was opened with.
     pub(super) promised: Option<Md5>,
-    pace: Pace,
+    min_rate: MinRate,
     /// What identifies the committed parts in the store.
     pub(super) trail: Trail,
     /// How many bytes were committed, by the sender's resume token.
@@ -56,7 +56,7 @@ pub(super) struct Receiver {
 
 /// The part that is being received.
 #[derive(Debug)]
-pub(super) struct Filling {
+pub(super) struct CurrentPart {
     pub(super) number: u32,
     pub(super) span: Span,
     pub(super) buffer: PartBuffer,
@@ -104,7 +104,7 @@ impl Gateway {
         };
         let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
-        let mut trail = Trail::new(upload.residence);
+        let mut trail = Trail::new(upload.store_kind);
         observer.counts.send_replace(Counts {
             committed_size: upload.committed_size(),
             received_size: upload.committed_size(),
@@ -125,7 +125,7 @@ impl Gateway {
                 })
             }
             Opened::Writing(upload, writer, takeovers) => {
-                let mut lookout = Lookout {
+                let mut heartbeat = WriterHeartbeat {
                     gateway: Arc::clone(&self),
                     upload_id: upload.id.clone(),
                     version: upload.version,
@@ -138,7 +138,7 @@ impl Gateway {
                 receiver.vouched_size = snapshot.map_or(0, |snapshot| snapshot.size());
                 let result = tokio::select! {
                     result = receiver.run(messages) => result,
-                    error = lookout.fenced() => Err(error),
+                    error = heartbeat.fenced() => Err(error),
                 };
                 Box::pin(receiver.end(result)).await
             }
@@ -171,9 +171,9 @@ where
 }
 
 /// Ends when others need the memory of the part that is being received more than it does.
-async fn recalled(filling: Option<&Filling>) {
-    match filling {
-        Some(filling) => filling.buffer.recalled().await,
+async fn recalled(current_part: Option<&CurrentPart>) {
+    match current_part {
+        Some(current_part) => current_part.buffer.recalled().await,
         None => std::future::pending().await,
     }
 }
@@ -190,21 +190,21 @@ impl Receiver {
         let storage = gateway.storages.get(&upload.storage_id)?;
         let chain = digest_so_far(&upload)?.map(DigestChain::from);
         let settings = &gateway.settings;
-        let pace = Pace::new(settings.min_rate, settings.min_rate_window);
+        let min_rate = MinRate::new(settings.min_rate, settings.min_rate_window);
         Ok(Self {
             storage,
             writer,
-            trail: Trail::new(upload.residence),
+            trail: Trail::new(upload.store_kind),
             upload,
             counts,
             next_offset: None,
-            filling: None,
+            current_part: None,
             in_flight: JoinSet::new(),
             destination: None,
             gateway,
             chain,
             promised: None,
-            pace,
+            min_rate,
             vouched_size: 0,
             overlap: None,
         })
@@ -251,12 +251,12 @@ impl Receiver {
             tokio::select! {
                 message = next_before(messages, deadline) => {
                     if let Ok(Some(Message::Chunk(chunk))) = &message {
-                        self.pace.note(begun.elapsed(), chunk.data.len())?;
+                        self.min_rate.record(begun.elapsed(), chunk.data.len())?;
                     }
                     return message;
                 }
                 Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
-                () = recalled(self.filling.as_ref()) => return Err(overloaded(Kind::Unavailable)),
+                () = recalled(self.current_part.as_ref()) => return Err(overloaded(Kind::Unavailable)),
                 error = self.gateway.drained(), if !within_part => return Err(error),
                 error = self.gateway.ended() => return Err(error),
             }
@@ -266,7 +266,7 @@ impl Receiver {
     /// Whether something is lost if the stream ends here: bytes of a part, or that the file is whole.
     fn is_within_part(&self) -> bool {
         let is_whole = self.next_offset.is_some() && self.next_offset == self.upload.settled_size();
-        self.filling.is_some() || is_whole
+        self.current_part.is_some() || is_whole
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<()> {
@@ -281,22 +281,22 @@ impl Receiver {
         self.check_end(offset, data.len())?;
         let mut offset = offset;
         while !data.is_empty() {
-            let mut filling = match self.filling.take() {
-                Some(filling) => filling,
+            let mut current_part = match self.current_part.take() {
+                Some(current_part) => current_part,
                 None => self.begin_part(offset)?,
             };
-            let room = to_usize(filling.span.size) - filling.buffer.len();
+            let room = to_usize(current_part.span.size) - current_part.buffer.len();
             let piece = data.split_to(room.min(data.len()));
-            filling.buffer.extend(&piece).await?;
+            current_part.buffer.extend(&piece).await?;
             offset += piece.len() as u64;
             self.next_offset = Some(offset);
             if piece.len() == room && !self.is_held_for_single_put() {
-                self.dispatch(filling).await?;
+                self.dispatch(current_part).await?;
                 if self.gateway.is_draining() && !self.is_within_part() {
                     return Err(draining());
                 }
             } else {
-                self.filling = Some(filling);
+                self.current_part = Some(current_part);
             }
         }
         // Nobody is woken for it: it is read along with what is committed.
@@ -349,7 +349,7 @@ impl Receiver {
         }
     }
 
-    pub(super) fn begin_part(&self, offset: u64) -> Result<Filling> {
+    pub(super) fn begin_part(&self, offset: u64) -> Result<CurrentPart> {
         let number = self.upload.plan.part_beginning_at(offset);
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
         let (number, span) =
@@ -359,7 +359,7 @@ impl Receiver {
         let reuses = self.next_offset.is_some();
         let budget = &self.gateway.budget;
         let buffer = budget.buffer(&self.upload.owner, to_usize(span.size), reuses)?;
-        Ok(Filling {
+        Ok(CurrentPart {
             number,
             span,
             buffer,
@@ -380,7 +380,7 @@ impl Receiver {
             Err(error) => error,
         };
         // It is lost, and others may be waiting for its memory.
-        self.filling = None;
+        self.current_part = None;
         if matches!(error.reason(), Reason::TakenOver | Reason::StateLost) {
             self.in_flight.shutdown().await;
         }

@@ -97,7 +97,7 @@ impl Gateway {
         }
         if finds_all {
             let count = || self.state.count(&caller.owner);
-            found.total = self.patience.hold(count).await?;
+            found.total = self.retry.run(count).await?;
         }
         Ok(found)
     }

@@ -9,7 +9,7 @@ use crate::{
     call,
     error::{Error, Reason, Result},
     state::Predecessor,
-    upload::{Event, Phase, Residence, Upload, WriterTag},
+    upload::{Event, Phase, StoreKind, Upload, WriterTag},
 };
 
 /// The longest name of a session, in bytes: AWS's are below 200.
@@ -27,10 +27,10 @@ impl Gateway {
     ) -> Result<Upload> {
         let (gateway, storage) = (Arc::clone(self), Arc::clone(storage));
         let mut upload = upload.clone();
-        let begun = tokio::spawn(call::inherit(async move {
+        let begun = tokio::spawn(call::propagate(async move {
             let object = new_object(&upload, None);
             let begin = || storage.store.begin(&object);
-            let session = gateway.patience.hold(begin).await?;
+            let session = gateway.retry.run(begin).await?;
             let event = Event::SessionStarted {
                 session: session.clone(),
             };
@@ -63,14 +63,13 @@ impl Gateway {
             let started = Event::SessionStarted {
                 session: session.clone(),
             };
-            match self.transition(upload, &started, Fence::Anybody).await {
+            match self.transition(upload, &started, Fence::None).await {
                 // Somebody else began one in this very moment.
                 Err(_) if upload.session.is_some() && upload.phase == Phase::Open => {}
                 recorded => return recorded,
             }
         }
-        if upload.residence == Residence::AzureStorage || upload.session.as_ref() == Some(&session)
-        {
+        if upload.store_kind == StoreKind::Azure || upload.session.as_ref() == Some(&session) {
             return Ok(());
         }
         self.replace_session(upload, session).await
@@ -79,8 +78,8 @@ impl Gateway {
     /// Keeps every stream that writes now out of the record; none when it is no longer OPEN.
     pub(super) async fn fence(&self, upload: &Upload) -> Result<Option<Upload>> {
         let (writer, times) = (WriterTag::random(), self.times());
-        let taken = self.patience.hold(|| {
-            let anybody = Predecessor::Anybody;
+        let taken = self.retry.run(|| {
+            let anybody = Predecessor::Any;
             self.state.take_over(&upload.id, writer, anybody, times)
         });
         Ok(taken.await?.filter(|upload| upload.phase == Phase::Open))
@@ -103,7 +102,7 @@ impl Gateway {
     /// What a stream does whose session the store does not know: a client may have replaced it, or committed it, and
     /// then the upload is COMPLETE. Otherwise it is refused for `why`.
     pub(super) async fn session_lost(&self, upload: &mut Upload, why: Error) -> Result<()> {
-        let found = self.patience.hold(|| self.state.get(&upload.id)).await?;
+        let found = self.retry.run(|| self.state.get(&upload.id)).await?;
         let Some(found) = found.filter(|found| found.version >= upload.version) else {
             return Err(state_lost());
         };
@@ -128,7 +127,7 @@ impl Gateway {
         })?;
         let old = upload.clone();
         let storage = self.storages.get(&old.storage_id)?;
-        let held = self.held_parts(&storage, &old).await?;
+        let held = self.stored_parts(&storage, &old).await?;
         if !old.parts.is_empty() || held.is_some_and(|held| !held.is_empty()) {
             return Err(session_in_use());
         }

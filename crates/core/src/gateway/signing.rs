@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Reason, Result},
     state::Creation,
     upload::{
-        Claim, FileMetadata, Md5, Part, Phase, Residence, SINGLE_PUT_MAX, Span, Upload, UploadId,
+        Claim, FileMetadata, Md5, Part, Phase, SINGLE_PUT_MAX, Span, StoreKind, Upload, UploadId,
     },
 };
 
@@ -37,10 +37,10 @@ impl Gateway {
         caller: &Caller,
         file: FileMetadata,
         storage_id: &str,
-    ) -> Result<Residence> {
+    ) -> Result<StoreKind> {
         let storage = self.storages.get(storage_id)?;
         let upload = self.new_signed(caller, file, &storage)?;
-        Ok(upload.residence)
+        Ok(upload.store_kind)
     }
 
     /// Creates an upload whose bytes the client sends itself, or finds the one the same create made before, and signs its
@@ -57,7 +57,7 @@ impl Gateway {
         let storage = self.storages.get(storage_id)?;
         for _ in 0..MAX_CREATES {
             let new = self.new_signed(caller, file.clone(), &storage)?;
-            match self.patience.hold(|| self.state.create(&new)).await? {
+            match self.retry.run(|| self.state.create(&new)).await? {
                 Creation::Created => return self.first_step(&storage, &new).await,
                 Creation::Exists(found) => {
                     if let Some(step) = self.resume_signed(*found).await? {
@@ -171,7 +171,7 @@ impl Gateway {
         let count = part_count(&upload)?;
         check_session(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
-        let Some(held) = self.held_parts(&storage, &upload).await? else {
+        let Some(held) = self.stored_parts(&storage, &upload).await? else {
             return Err(if self.find_committed(&storage, &mut upload).await? {
                 wrong_phase(&upload)
             } else {
@@ -213,7 +213,7 @@ impl Gateway {
             return Ok(upload);
         }
         let held = match check_session(&upload) {
-            Ok(()) => self.held_parts(&storage, &upload).await?,
+            Ok(()) => self.stored_parts(&storage, &upload).await?,
             Err(_) => None,
         };
         Err(incomplete(&upload, &held.unwrap_or_default()))
@@ -274,10 +274,13 @@ impl Gateway {
         if is_direct(&upload) || check_session(&upload).is_err() {
             return self.first_step(&storage, &upload).await.map(Some);
         }
-        match self.held_parts(&storage, &upload).await? {
+        match self.stored_parts(&storage, &upload).await? {
             Some(held) if held.is_empty() => self.first_step(&storage, &upload).await.map(Some),
             Some(held) => {
-                let known = held.values().map(|part| told(&upload, part)).collect();
+                let known = held
+                    .values()
+                    .map(|part| to_known_part(&upload, part))
+                    .collect();
                 self.parts_step(&upload, known).await.map(Some)
             }
             // Looked at again: it may have been committed since.
@@ -309,8 +312,8 @@ impl Gateway {
     async fn claim(&self, caller: &Caller, id: &UploadId, claims: &[Claim]) -> Result<Upload> {
         let times = self.times();
         let noted = self
-            .patience
-            .hold(|| self.state.claim(id, &caller.owner, claims, times));
+            .retry
+            .run(|| self.state.claim(id, &caller.owner, claims, times));
         let upload = noted.await?.ok_or_else(|| Error::upload_not_found(id))?;
         if upload.phase == Phase::Open {
             let count = part_count(&upload)?;
@@ -367,7 +370,7 @@ impl Gateway {
         request: &ToSign<'_>,
     ) -> Result<SignedStep> {
         let sign = || storage.store.sign(request, self.clock.now());
-        let signed = self.patience.hold(sign).await?;
+        let signed = self.retry.run(sign).await?;
         Ok(signed_step(upload, kind, signed))
     }
 }
@@ -377,7 +380,7 @@ fn signed_step(upload: &Upload, kind: StepType, request: SignedRequest) -> Signe
         kind,
         request,
         upload_id: upload.id.clone(),
-        residence: upload.residence,
+        store_kind: upload.store_kind,
         part_size: upload.plan.part_size().unwrap_or(0),
         parts: Vec::new(),
     }
@@ -390,15 +393,15 @@ fn is_direct(upload: &Upload) -> bool {
         .file
         .file_size
         .is_some_and(|size| size <= SINGLE_PUT_MAX);
-    let needs_session = upload.residence == Residence::AmazonS3;
+    let needs_session = upload.store_kind == StoreKind::S3;
     is_small && upload.session.is_none() && (needs_session || upload.claims.is_empty())
 }
 
 /// A part that the store has, as a client is told of it. Where the store computes MD5s (S3) a claim that it does not bear
 /// out says nothing: the client had better send the part again.
-fn told(upload: &Upload, part: &Part) -> KnownPart {
+fn to_known_part(upload: &Upload, part: &Part) -> KnownPart {
     let claimed = upload.claims.md5(part.number);
-    let claimed = claimed.filter(|_| upload.residence == Residence::AzureStorage);
+    let claimed = claimed.filter(|_| upload.store_kind == StoreKind::Azure);
     KnownPart {
         md5: part.md5.or(claimed),
         ..KnownPart::from(part)
@@ -440,7 +443,7 @@ fn check_open(upload: &Upload) -> Result<()> {
 
 /// S3's requests for parts name a session, which the client begins.
 fn check_session(upload: &Upload) -> Result<()> {
-    if upload.session.is_some() || upload.residence == Residence::AzureStorage {
+    if upload.session.is_some() || upload.store_kind == StoreKind::Azure {
         return Ok(());
     }
     Err(Error::precondition(

@@ -2,7 +2,7 @@
 
 use crate::{
     blobs::sign::SignedRequest,
-    upload::{Claim, Md5, Part, Residence, UploadId},
+    upload::{Claim, Md5, Part, StoreKind, UploadId},
 };
 
 /// One signed step of an upload.
@@ -15,7 +15,7 @@ pub struct SignedStep {
     /// Which upload.
     pub upload_id: UploadId,
     /// The kind of store it goes to.
-    pub residence: Residence,
+    pub store_kind: StoreKind,
     /// The size in bytes of every part but the last.
     pub part_size: u64,
     /// The parts that are there, in [`StepType::Parts`] alone.

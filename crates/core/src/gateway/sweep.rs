@@ -72,7 +72,7 @@ struct Pass<'a> {
     prolonged: Instant,
     pace: Interval,
     /// The storages that did not answer: what else lies there waits for a later pass.
-    away: HashSet<String>,
+    unavailable: HashSet<String>,
     report: SweepReport,
 }
 
@@ -104,7 +104,7 @@ impl Gateway {
         stop: &CancellationToken,
     ) -> Result<Option<SweepReport>> {
         let mut pass = Pass::new(self, sweep, stop);
-        let may_sweep = sweep.dry_run || (pass.has_turn().await? && pass.prolong().await?);
+        let may_sweep = sweep.dry_run || (pass.acquire_turn().await? && pass.prolong().await?);
         if !may_sweep {
             return Ok(None);
         }
@@ -129,13 +129,13 @@ impl<'a> Pass<'a> {
             holder: format!("{:016x}", rand::random::<u64>()),
             prolonged: Instant::now(),
             pace,
-            away: HashSet::new(),
+            unavailable: HashSet::new(),
             report: SweepReport::default(),
         }
     }
 
     /// Whether no other replica has begun a pass in this interval. A turn is never given back: it ends.
-    async fn has_turn(&self) -> Result<bool> {
+    async fn acquire_turn(&self) -> Result<bool> {
         let Some(interval) = self.sweep.interval else {
             return Ok(true);
         };
@@ -143,7 +143,7 @@ impl<'a> Pass<'a> {
             gateway, holder, ..
         } = self;
         let taken = || gateway.state.lease("sweep-turn", holder, interval);
-        gateway.patience.hold(taken).await
+        gateway.retry.run(taken).await
     }
 
     async fn prolong(&mut self) -> Result<bool> {
@@ -152,7 +152,7 @@ impl<'a> Pass<'a> {
             gateway, holder, ..
         } = self;
         let taken = || gateway.state.lease("sweep", holder, LEASE);
-        gateway.patience.hold(taken).await
+        gateway.retry.run(taken).await
     }
 
     async fn release(&self) {
@@ -165,13 +165,13 @@ impl<'a> Pass<'a> {
         self.due_uploads().await?;
         for storage in self.gateway.storages.iter() {
             let swept = self.sessions(storage).await;
-            self.note(swept, &storage.id)?;
+            self.log(swept, &storage.id)?;
         }
         Ok(())
     }
 
     /// Waits for the next operation; false when there must be none.
-    async fn goes_on(&mut self) -> Result<bool> {
+    async fn next_permit(&mut self) -> Result<bool> {
         tokio::select! {
             _ = self.pace.tick() => {}
             () = self.stop.cancelled() => {}
@@ -191,20 +191,20 @@ impl<'a> Pass<'a> {
         let mut after = None;
         loop {
             let due = || gateway.state.due(before, after.as_ref(), PAGE);
-            let page = gateway.patience.hold(due).await?;
+            let page = gateway.retry.run(due).await?;
             for id in &page.uploads {
-                if !self.goes_on().await? {
+                if !self.next_permit().await? {
                     return Ok(());
                 }
                 self.report.examined += 1;
-                match gateway.patience.hold(|| gateway.state.get(id)).await {
+                match gateway.retry.run(|| gateway.state.get(id)).await {
                     Ok(Some(upload)) => self.settle(upload).await?,
                     Ok(None) => {}
-                    Err(error) => self.note(Err(error), "")?,
+                    Err(error) => self.log(Err(error), "")?,
                 }
             }
             after = page.next;
-            if after.is_none() || !self.goes_on().await? {
+            if after.is_none() || !self.next_permit().await? {
                 return Ok(());
             }
         }
@@ -213,7 +213,7 @@ impl<'a> Pass<'a> {
     /// Brings an upload to its end if it is time.
     async fn settle(&mut self, upload: Upload) -> Result<()> {
         let storage_id = upload.storage_id.clone();
-        if self.away.contains(&storage_id) {
+        if self.unavailable.contains(&storage_id) {
             return Ok(());
         }
         let now = self.gateway.clock.now().minus(CLOCK_MARGIN);
@@ -224,7 +224,7 @@ impl<'a> Pass<'a> {
             Phase::Aborted if !upload.swept && upload.expires_at <= now => self.clear(upload).await,
             _ => Ok(()),
         };
-        self.note(settled, &storage_id)
+        self.log(settled, &storage_id)
     }
 
     async fn expire(&mut self, mut upload: Upload) -> Result<()> {
@@ -232,9 +232,7 @@ impl<'a> Pass<'a> {
         let storage = gateway.storages.get(&upload.storage_id)?;
         let seen = upload.updated_at;
         if self.sweep.dry_run {
-            let found = gateway
-                .patience
-                .hold(|| storage.store.head(&upload.object_key));
+            let found = gateway.retry.run(|| storage.store.head(&upload.object_key));
             let count = match found.await? {
                 Some(_) => &mut self.report.completed,
                 None => &mut self.report.expired,
@@ -297,7 +295,7 @@ impl<'a> Pass<'a> {
             upload.swept = true;
             // Nobody else changes it, but for a sweeper that has done the same.
             let update = || gateway.state.update(&upload, upload.writer);
-            gateway.patience.hold(update).await?;
+            gateway.retry.run(update).await?;
         }
         self.report.cleared += 1;
         tracing::debug!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "an aborted upload is cleared for good");
@@ -305,7 +303,7 @@ impl<'a> Pass<'a> {
     }
 
     async fn sessions(&mut self, storage: &Storage) -> Result<()> {
-        if self.away.contains(&storage.id) {
+        if self.unavailable.contains(&storage.id) {
             return Ok(());
         }
         let gateway = self.gateway;
@@ -314,11 +312,11 @@ impl<'a> Pass<'a> {
         let prefix = policy::object_key_prefix(&storage.prefix);
         let mut after = None;
         loop {
-            if !self.goes_on().await? {
+            if !self.next_permit().await? {
                 return Ok(());
             }
             let list = || storage.store.list_sessions(&prefix, after.as_deref());
-            let Some(page) = gateway.patience.hold(list).await? else {
+            let Some(page) = gateway.retry.run(list).await? else {
                 return Ok(());
             };
             for session in &page.sessions {
@@ -329,11 +327,11 @@ impl<'a> Pass<'a> {
                 if session.initiated_at.plus(least_age) > page.now {
                     continue;
                 }
-                if self.away.contains(&storage.id) || !self.goes_on().await? {
+                if self.unavailable.contains(&storage.id) || !self.next_permit().await? {
                     return Ok(());
                 }
                 let ended = self.end_session(storage, &id, session).await;
-                self.note(ended, &storage.id)?;
+                self.log(ended, &storage.id)?;
             }
             after = page.next;
             if after.is_none() {
@@ -350,7 +348,7 @@ impl<'a> Pass<'a> {
         session: &OpenSession,
     ) -> Result<()> {
         let gateway = self.gateway;
-        let found = gateway.patience.hold(|| gateway.state.get(id)).await?;
+        let found = gateway.retry.run(|| gateway.state.get(id)).await?;
         let has_it =
             |upload: &Upload| upload.is_live() && upload.session.as_ref() == Some(&session.id);
         if let Some(upload) = found.filter(has_it) {
@@ -359,7 +357,7 @@ impl<'a> Pass<'a> {
         if !self.sweep.dry_run {
             let OpenSession { key, id, .. } = session;
             let abort = || async { storage.store.abort(&Session { key, id }).await };
-            gateway.patience.hold(abort).await?;
+            gateway.retry.run(abort).await?;
         }
         self.report.aborted_sessions += 1;
         tracing::info!(upload_id = %id, dry_run = self.sweep.dry_run, "a session that no upload has is ended");
@@ -367,7 +365,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Counts a failure, so that the pass goes on with other things; without the state store there is nothing else.
-    fn note(&mut self, outcome: Result<()>, storage_id: &str) -> Result<()> {
+    fn log(&mut self, outcome: Result<()>, storage_id: &str) -> Result<()> {
         let Err(error) = outcome else { return Ok(()) };
         if error.reason() == Reason::StateUnavailable {
             return Err(error);
@@ -375,15 +373,15 @@ impl<'a> Pass<'a> {
         self.report.failures += 1;
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!(storage_id, %error, cause, "something could not be swept up: {error}");
-        if is_away(&error) {
-            self.away.insert(storage_id.to_owned());
+        if is_unavailable(&error) {
+            self.unavailable.insert(storage_id.to_owned());
         }
         Ok(())
     }
 }
 
 /// Whether the store will not answer the next question, either.
-fn is_away(error: &Error) -> bool {
+fn is_unavailable(error: &Error) -> bool {
     matches!(
         error.reason(),
         Reason::StoreUnavailable | Reason::StorageNotFound

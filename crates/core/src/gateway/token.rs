@@ -97,7 +97,7 @@ impl Gateway {
     /// The resume token of an upload's committed prefix. Empty once it is finished, and where its storage is not
     /// configured here.
     pub fn resume_token(&self, upload: &Upload) -> String {
-        self.next_token(upload, &mut Trail::new(upload.residence))
+        self.next_token(upload, &mut Trail::new(upload.store_kind))
     }
 
     /// As [`Gateway::resume_token`], at a constant cost for each part that `trail` does not know yet.

@@ -16,7 +16,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 
 /// Looks out, beside a stream that writes, for another one that has taken its upload over.
 #[derive(Debug)]
-pub(super) struct Lookout {
+pub(super) struct WriterHeartbeat {
     pub(super) gateway: Arc<Gateway>,
     pub(super) upload_id: UploadId,
     /// The record's version when the stream took it over.
@@ -25,15 +25,15 @@ pub(super) struct Lookout {
     pub(super) takeovers: TakeoverWatch,
 }
 
-// === impl Lookout ===
+// === impl WriterHeartbeat ===
 
-impl Lookout {
+impl WriterHeartbeat {
     /// Ends when the record has another writer, or is gone. Until then the record gets a sign of life three times in an idle
     /// time-out, so that the upload counts as active and does not expire while nothing of it can be recorded.
     pub(super) async fn fenced(&mut self) -> Error {
         let gateway = &self.gateway;
         let idle_timeout = gateway.settings.idle_timeout;
-        let interval = gateway.sign_of_life_interval().min(idle_timeout / 3);
+        let interval = gateway.heartbeat_interval().min(idle_timeout / 3);
         loop {
             tokio::select! {
                 () = self.takeovers.by_another_than(self.writer) => {}
@@ -63,7 +63,7 @@ impl Gateway {
     /// `FailedPrecondition`, `WriterActive`, where it may not end another stream and one is at work.
     pub(super) fn predecessor(&self, upload: &Upload, takeover: Takeover) -> Result<Predecessor> {
         if takeover == Takeover::Force {
-            return Ok(Predecessor::Anybody);
+            return Ok(Predecessor::Any);
         }
         let active_until = upload.updated_at.plus(self.settings.idle_timeout).0;
         let left = active_until.saturating_sub(self.clock.now().0);

@@ -45,14 +45,14 @@ impl Takeovers {
     }
 
     /// Tells who watches `id` that `writer` has taken it over.
-    pub fn tell(&self, id: &UploadId, writer: WriterTag) {
+    pub fn notify(&self, id: &UploadId, writer: WriterTag) {
         if let Some(notices) = self.lock().get(id) {
             notices.send_replace(Some(writer));
         }
     }
 
     /// Tells everybody that notices may have been missed.
-    pub fn tell_all(&self) {
+    pub fn notify_all(&self) {
         for notices in self.lock().values() {
             notices.send_replace(None);
         }
@@ -108,13 +108,13 @@ mod tests {
     async fn who_watches_hears_of_others_and_not_of_itself() {
         let (takeovers, id) = (Takeovers::default(), UploadId::generate(None));
         let mut watch = takeovers.watch(&id);
-        takeovers.tell(&UploadId::generate(None), writer(2));
-        takeovers.tell(&id, writer(1));
+        takeovers.notify(&UploadId::generate(None), writer(2));
+        takeovers.notify(&id, writer(1));
         let mut heard = Box::pin(watch.by_another_than(writer(1)));
         assert!(poll!(heard.as_mut()).is_pending());
-        takeovers.tell(&id, writer(2));
+        takeovers.notify(&id, writer(2));
         heard.await;
-        takeovers.tell_all();
+        takeovers.notify_all();
         watch.by_another_than(writer(1)).await;
     }
 

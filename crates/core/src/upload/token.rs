@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use self::trail::Trail;
 use super::{
     Claims, DigestState, FileMetadata, Fingerprint, Md5, Owner, Part, Parts, Phase, Plan,
-    Residence, Timestamp, Upload, UploadId, WriterTag,
+    StoreKind, Timestamp, Upload, UploadId, WriterTag,
 };
 
 /// A record's committed prefix at one moment. Its fields are those of [`Upload`]; as text they have one letter each.
@@ -34,7 +34,7 @@ pub struct Snapshot {
     pub storage_id: String,
     /// The kind of that storage.
     #[serde(rename = "r")]
-    pub residence: Residence,
+    pub store_kind: StoreKind,
     /// The store's session, if one was begun.
     #[serde(rename = "n")]
     pub session: Option<String>,
@@ -84,7 +84,7 @@ impl Snapshot {
             owner: upload.owner.clone(),
             expires_at: upload.expires_at,
             storage_id: upload.storage_id.clone(),
-            residence: upload.residence,
+            store_kind: upload.store_kind,
             session: upload.session.clone(),
             file: upload.file.clone(),
             plan: upload.plan.clone(),
@@ -107,7 +107,7 @@ impl Snapshot {
             file: self.file.clone(),
             owner: self.owner.clone(),
             storage_id: self.storage_id.clone(),
-            residence: self.residence,
+            store_kind: self.store_kind,
             object_key: self.object_key.clone(),
             plan: self.plan.clone(),
             fingerprint: self.fingerprint.clone(),
@@ -188,7 +188,7 @@ mod tests {
     };
 
     /// An upload of unknown size on `residence` with parts of these writers; its file keeps a digest.
-    fn upload(residence: Residence, writers: &[u32]) -> Upload {
+    fn upload(store_kind: StoreKind, writers: &[u32]) -> Upload {
         let id = UploadId::generate(None);
         let plan = Plan::unknown(PART_SIZE, &LIMITS);
         let part = |(number, &bits): (u32, &u32)| {
@@ -198,9 +198,9 @@ mod tests {
                 offset: span.offset,
                 size: span.size,
                 md5: Some(md5),
-                receipt: match residence {
-                    Residence::AmazonS3 => md5.to_hex(),
-                    Residence::AzureStorage => format!("{number} by {bits}"),
+                receipt: match store_kind {
+                    StoreKind::S3 => md5.to_hex(),
+                    StoreKind::Azure => format!("{number} by {bits}"),
                 },
                 digest: Some(FileDigest::default().state()),
             }
@@ -219,7 +219,7 @@ mod tests {
                 subject: "service-accounts/renderer".into(),
             },
             storage_id: "media".into(),
-            residence,
+            store_kind,
             object_key: policy::object_key("incoming/media", &id, "sp_ter___mehr_.bin"),
             parts: (1..).zip(writers).map(part).collect(),
             plan,
@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn snapshot(upload: &Upload) -> Snapshot {
-        let mut trail = Trail::new(upload.residence);
+        let mut trail = Trail::new(upload.store_kind);
         trail.follow(&upload.parts, writer_of);
         Snapshot::of(upload, &trail)
     }
@@ -267,8 +267,8 @@ mod tests {
             writers in prop::collection::vec(0u32..3, 0..40),
             azure: bool,
         ) {
-            let residence = if azure { Residence::AzureStorage } else { Residence::AmazonS3 };
-            let upload = upload(residence, &writers);
+            let store_kind = if azure { StoreKind::Azure } else { StoreKind::S3 };
+            let upload = upload(store_kind, &writers);
             let snapshot = snapshot(&upload);
             let text = serde_json::to_vec(&snapshot).unwrap();
             prop_assert_eq!(&serde_json::from_slice::<Snapshot>(&text).unwrap(), &snapshot);
@@ -287,9 +287,9 @@ mod tests {
 
         #[test]
         fn a_trail_that_follows_part_by_part_is_that_of_all_at_once(writers in prop::collection::vec(0u32..3, 1..40)) {
-            for residence in [Residence::AmazonS3, Residence::AzureStorage] {
-                let whole = upload(residence, &writers);
-                let mut trail = Trail::new(residence);
+            for store_kind in [StoreKind::S3, StoreKind::Azure] {
+                let whole = upload(store_kind, &writers);
+                let mut trail = Trail::new(store_kind);
                 for count in 1..=writers.len() {
                     let parts = whole.parts.iter().take(count).cloned().collect();
                     trail.follow(&parts, writer_of);
@@ -301,8 +301,8 @@ mod tests {
 
     #[test]
     fn what_the_store_no_longer_has_is_not_rebuilt() {
-        for residence in [Residence::AmazonS3, Residence::AzureStorage] {
-            let upload = upload(residence, &[7, 7, 8, 8]);
+        for store_kind in [StoreKind::S3, StoreKind::Azure] {
+            let upload = upload(store_kind, &[7, 7, 8, 8]);
             let snapshot = snapshot(&upload);
             let without = |missing: u32| {
                 let find =
@@ -310,8 +310,8 @@ mod tests {
                 snapshot.parts_among(find).len()
             };
             // A part less, and the digest at the end of the others is not known.
-            assert_eq!(without(4), 0, "{residence:?}");
-            assert_eq!(without(1), 0, "{residence:?}");
+            assert_eq!(without(4), 0, "{store_kind:?}");
+            assert_eq!(without(1), 0, "{store_kind:?}");
             let resized = snapshot.parts_among(|number, writer| {
                 let found = listed(&upload, number, writer)?;
                 let size = found.size - u64::from(number == 2);
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_shorter_prefix_is_kept_where_no_digest_is() {
-        let mut upload = upload(Residence::AzureStorage, &[7, 7, 8]);
+        let mut upload = upload(StoreKind::Azure, &[7, 7, 8]);
         let undigested = upload.parts.iter().map(|part| Part {
             digest: None,
             ..part.clone()
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn another_part_of_the_same_number_breaks_the_chain() {
-        let upload = upload(Residence::AmazonS3, &[0; 3]);
+        let upload = upload(StoreKind::S3, &[0; 3]);
         let other = Md5::of(b"other bytes").to_hex();
         let replaced = snapshot(&upload).parts_among(|number, writer| {
             let found = listed(&upload, number, writer)?;
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn receipts_that_are_no_md5s_are_not_taken_for_them() {
-        let mut upload = upload(Residence::AmazonS3, &[0; 2]);
+        let mut upload = upload(StoreKind::S3, &[0; 2]);
         let encrypted = upload.parts.iter().map(|part| Part {
             receipt: Md5::of(part.receipt.as_bytes()).to_hex(),
             ..part.clone()
@@ -376,10 +376,10 @@ mod tests {
     #[test]
     fn the_text_stays_short_however_many_parts_and_takeovers_there_are() {
         let many: Vec<u32> = (1..=5_000).collect();
-        let s3 = snapshot(&upload(Residence::AmazonS3, &many));
+        let s3 = snapshot(&upload(StoreKind::S3, &many));
         assert_eq!(s3.trail.parts(), 5_000);
         assert!(serde_json::to_vec(&s3).unwrap().len() < 1_100);
-        let azure = snapshot(&upload(Residence::AzureStorage, &many));
+        let azure = snapshot(&upload(StoreKind::Azure, &many));
         assert_eq!(azure.trail.parts(), 256, "each part of its own writer");
         assert_eq!(azure.size(), 256 * PART_SIZE);
         assert!(serde_json::to_vec(&azure).unwrap().len() < 8_192);

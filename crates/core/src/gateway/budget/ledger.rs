@@ -38,7 +38,7 @@ pub(super) struct Waiter {
     pub(super) owner: Owner,
     pub(super) bytes: u64,
     /// What the part has drawn so far.
-    pub(super) drawn: u64,
+    pub(super) reserved: u64,
     /// Whether the part has nothing yet and would as well go into a whole buffer.
     pub(super) reuses: bool,
     pub(super) since: Instant,
@@ -50,7 +50,7 @@ pub(super) struct Waiter {
 pub(super) struct Idle {
     pub(super) owner: Owner,
     pub(super) received: u64,
-    pub(super) drawn: u64,
+    pub(super) reserved: u64,
     pub(super) begun: Instant,
     pub(super) recall: oneshot::Sender<()>,
 }
@@ -133,7 +133,7 @@ impl Ledger {
         loop {
             let first_of_equals = self.waiting.iter().enumerate().rev();
             let first = first_of_equals
-                .max_by_key(|(_, waiter)| (!self.is_beyond_share(&waiter.owner), waiter.drawn));
+                .max_by_key(|(_, waiter)| (!self.is_beyond_share(&waiter.owner), waiter.reserved));
             let Some((index, first)) = first else {
                 return;
             };
@@ -172,9 +172,9 @@ impl Ledger {
         let idle = self.idle.iter();
         let beyond =
             idle.filter(|idle| !idle.recall.is_closed() && self.is_beyond_share(&idle.owner));
-        let drawn: u64 = beyond.map(|idle| idle.drawn).sum();
-        if drawn > 0 {
-            self.recall(bytes.min(drawn));
+        let reserved: u64 = beyond.map(|idle| idle.reserved).sum();
+        if reserved > 0 {
+            self.recall(bytes.min(reserved));
         }
     }
 
@@ -203,7 +203,7 @@ impl Ledger {
             && let Some(idle) = idle.pop()
         {
             if idle.recall.send(()).is_ok() {
-                recalled += idle.drawn;
+                recalled += idle.reserved;
             }
         }
         self.idle = idle;

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::upload::{Part, Parts, Residence, WriterTag};
+use crate::upload::{Part, Parts, StoreKind, WriterTag};
 
 /// The most runs of writers that one trail holds, 4 kB of them: after so many takeovers that each committed something a
 /// trail ends, and the parts behind it cannot be rebuilt.
@@ -39,13 +39,13 @@ struct ChainHash([u8; 32]);
 
 impl Trail {
     /// The trail of no parts.
-    pub fn new(residence: Residence) -> Self {
+    pub fn new(store_kind: StoreKind) -> Self {
         Self {
             parts: 0,
             size: 0,
-            mark: match residence {
-                Residence::AmazonS3 => Mark::Chain(ChainHash::default(), true),
-                Residence::AzureStorage => Mark::Writers(Vec::new()),
+            mark: match store_kind {
+                StoreKind::S3 => Mark::Chain(ChainHash::default(), true),
+                StoreKind::Azure => Mark::Writers(Vec::new()),
             },
         }
     }

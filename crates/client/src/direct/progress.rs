@@ -16,15 +16,15 @@ use crate::{
 
 /// Counts bytes and passes events on.
 #[derive(Debug)]
-pub(super) struct Tally<F> {
+pub(super) struct Progress<F> {
     state: Mutex<State<F>>,
     rate: Option<u64>,
 }
 
 /// Bytes of one request that are on their way; they count no more when it has failed.
 #[derive(Debug)]
-pub(super) struct Flight<'a, F> {
-    tally: &'a Tally<F>,
+pub(super) struct InFlight<'a, F> {
+    progress: &'a Progress<F>,
     sent: u64,
 }
 
@@ -44,9 +44,9 @@ struct State<F> {
     let_go: u64,
 }
 
-// === impl Tally ===
+// === impl Progress ===
 
-impl<F: FnMut(Event<'_>) + Send> Tally<F> {
+impl<F: FnMut(Event<'_>) + Send> Progress<F> {
     /// Of an upload that may take `rate` bytes a second.
     pub(super) fn new(on_event: F, rate: Option<u64>) -> Self {
         let state = State {
@@ -81,7 +81,7 @@ impl<F: FnMut(Event<'_>) + Send> Tally<F> {
         let mut state = self.lock();
         state.has_skipped = true;
         state.settled += size;
-        state.tell();
+        state.report();
     }
 
     /// The store lacks what begins at `offset`. Told in order.
@@ -93,7 +93,7 @@ impl<F: FnMut(Event<'_>) + Send> Tally<F> {
     pub(super) fn committing(&self) {
         let mut state = self.lock();
         state.phase = Phase::Committing;
-        state.tell();
+        state.report();
     }
 
     /// When the next `size` bytes may be sent.
@@ -107,9 +107,9 @@ impl<F: FnMut(Event<'_>) + Send> Tally<F> {
     }
 
     /// A request with a body begins.
-    pub(super) fn flight(&self) -> Flight<'_, F> {
-        Flight {
-            tally: self,
+    pub(super) fn in_flight(&self) -> InFlight<'_, F> {
+        InFlight {
+            progress: self,
             sent: 0,
         }
     }
@@ -140,7 +140,7 @@ impl<F: FnMut(Event<'_>) + Send> Tally<F> {
     }
 }
 
-impl<F> Tally<F> {
+impl<F> Progress<F> {
     fn lock(&self) -> MutexGuard<'_, State<F>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +149,7 @@ impl<F> Tally<F> {
 // === impl State ===
 
 impl<F: FnMut(Event<'_>) + Send> State<F> {
-    fn tell(&mut self) {
+    fn report(&mut self) {
         let progress = UploadProgress {
             upload_id: self.upload_id.clone(),
             received_size: wire_size(self.settled + self.in_flight),
@@ -160,28 +160,28 @@ impl<F: FnMut(Event<'_>) + Send> State<F> {
     }
 }
 
-// === impl Flight ===
+// === impl InFlight ===
 
-impl<F: FnMut(Event<'_>) + Send> Flight<'_, F> {
+impl<F: FnMut(Event<'_>) + Send> InFlight<'_, F> {
     /// So many more bytes are on their way.
     pub(super) fn sent(&mut self, size: u64) {
         self.sent += size;
-        let mut state = self.tally.lock();
+        let mut state = self.progress.lock();
         state.in_flight += size;
-        state.tell();
+        state.report();
     }
 
     /// The store has them, `size` bytes in all.
     pub(super) fn landed(mut self, size: u64) {
-        let mut state = self.tally.lock();
+        let mut state = self.progress.lock();
         state.settled += size;
         state.in_flight -= mem::take(&mut self.sent);
-        state.tell();
+        state.report();
     }
 }
 
-impl<F> Drop for Flight<'_, F> {
+impl<F> Drop for InFlight<'_, F> {
     fn drop(&mut self) {
-        self.tally.lock().in_flight -= self.sent;
+        self.progress.lock().in_flight -= self.sent;
     }
 }

@@ -12,7 +12,7 @@ use crate::proto::v1::Takeover;
 
 /// What is known of it.
 #[derive(Debug, Default)]
-pub(super) struct Rival {
+pub(super) struct WriterConflict {
     /// An earlier try has failed.
     may_be_own: bool,
     /// What this sender was told when it was taken over.
@@ -21,15 +21,15 @@ pub(super) struct Rival {
     known_by: Option<Instant>,
 }
 
-// === impl Rival ===
+// === impl WriterConflict ===
 
-impl Rival {
+impl WriterConflict {
     /// Notes why a try failed. Of what comes back, `TAKEN_OVER` and `WRITER_ACTIVE` may be its own sender's doing: then
     /// another try finds out.
     ///
     /// # Errors
     /// The failure, or the one that it began with, when it is another sender's doing.
-    pub(super) fn tell_apart(&mut self, failure: ClientError) -> Result<ClientError, ClientError> {
+    pub(super) fn classify(&mut self, failure: ClientError) -> Result<ClientError, ClientError> {
         let may_be_own = mem::replace(&mut self.may_be_own, true);
         let ClientError::Refused(refusal) = &failure else {
             return Ok(failure);
@@ -86,32 +86,32 @@ mod tests {
     #[test]
     fn a_sender_with_a_single_stream_was_taken_over_by_another_one() {
         for reason in ["TAKEN_OVER", "WRITER_ACTIVE"] {
-            assert!(Rival::default().tell_apart(refused(reason)).is_err());
+            assert!(WriterConflict::default().classify(refused(reason)).is_err());
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_a_broken_try_it_finds_out_without_taking_over() {
-        let mut rival = Rival::default();
-        rival.tell_apart(refused("")).unwrap();
-        assert_eq!(rival.takeover(Takeover::Force), Takeover::Force);
-        rival.tell_apart(refused("TAKEN_OVER")).unwrap();
-        assert_eq!(rival.takeover(Takeover::Force), Takeover::Forbid);
-        rival.tell_apart(refused("WRITER_ACTIVE")).unwrap();
+        let mut conflict = WriterConflict::default();
+        conflict.classify(refused("")).unwrap();
+        assert_eq!(conflict.takeover(Takeover::Force), Takeover::Force);
+        conflict.classify(refused("TAKEN_OVER")).unwrap();
+        assert_eq!(conflict.takeover(Takeover::Force), Takeover::Forbid);
+        conflict.classify(refused("WRITER_ACTIVE")).unwrap();
         sleep(Duration::from_secs(59)).await;
-        rival.tell_apart(refused("WRITER_ACTIVE")).unwrap();
-        rival.is_gone();
-        assert_eq!(rival.takeover(Takeover::Force), Takeover::Force);
+        conflict.classify(refused("WRITER_ACTIVE")).unwrap();
+        conflict.is_gone();
+        assert_eq!(conflict.takeover(Takeover::Force), Takeover::Force);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_at_work_for_longer_than_the_dead_seem_to_be_is_another_sender() {
-        let mut rival = Rival::default();
+        let mut conflict = WriterConflict::default();
         for reason in ["", "TAKEN_OVER", "WRITER_ACTIVE"] {
-            rival.tell_apart(refused(reason)).unwrap();
+            conflict.classify(refused(reason)).unwrap();
         }
         sleep(Duration::from_secs(60)).await;
-        let told = rival.tell_apart(refused("WRITER_ACTIVE")).unwrap_err();
-        assert_eq!(told.reason(), "TAKEN_OVER");
+        let reported = conflict.classify(refused("WRITER_ACTIVE")).unwrap_err();
+        assert_eq!(reported.reason(), "TAKEN_OVER");
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Reason, Result};
 /// How fast a sender is while the gateway waits for it. The time in which the gateway itself reads nothing, for want of
 /// memory or of a store, does not count; keep-alives are no progress.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct MinRate {
     /// Bytes in a second; 0: any rate is fine.
     least: u64,
     window: Duration,
@@ -15,9 +15,9 @@ pub(super) struct Pace {
     received: u64,
 }
 
-// === impl Pace ===
+// === impl MinRate ===
 
-impl Pace {
+impl MinRate {
     /// At least `least` bytes a second, over each `window` that was spent waiting.
     pub(super) fn new(least: u64, window: Duration) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Pace {
     ///
     /// # Errors
     /// `Unavailable`, `TooSlow`, when the window is over and too few came.
-    pub(super) fn note(&mut self, waited: Duration, bytes: usize) -> Result<()> {
+    pub(super) fn record(&mut self, waited: Duration, bytes: usize) -> Result<()> {
         self.waited += waited;
         self.received += bytes as u64;
         if self.waited < self.window {
@@ -59,11 +59,11 @@ mod tests {
 
     #[test]
     fn a_stream_below_the_least_rate_ends_after_the_window() {
-        let mut pace = Pace::new(1024, 10 * SECOND);
+        let mut min_rate = MinRate::new(1024, 10 * SECOND);
         for _ in 0..9 {
-            pace.note(SECOND, 1023).unwrap();
+            min_rate.record(SECOND, 1023).unwrap();
         }
-        let error = pace.note(SECOND, 1023).unwrap_err();
+        let error = min_rate.record(SECOND, 1023).unwrap_err();
         assert_eq!(
             (error.kind(), error.reason()),
             (Kind::Unavailable, Reason::TooSlow)
@@ -72,17 +72,17 @@ mod tests {
 
     #[test]
     fn a_pause_is_made_up_for_by_what_comes_before_and_after_it() {
-        let mut pace = Pace::new(1024, 10 * SECOND);
-        pace.note(SECOND, 5 * 1024).unwrap();
-        pace.note(8 * SECOND, 0).unwrap();
-        pace.note(SECOND, 5 * 1024).unwrap();
+        let mut min_rate = MinRate::new(1024, 10 * SECOND);
+        min_rate.record(SECOND, 5 * 1024).unwrap();
+        min_rate.record(8 * SECOND, 0).unwrap();
+        min_rate.record(SECOND, 5 * 1024).unwrap();
         // And what was fast in one window does not help in the next.
-        assert!(pace.note(10 * SECOND, 0).is_err());
+        assert!(min_rate.record(10 * SECOND, 0).is_err());
     }
 
     #[test]
     fn any_rate_is_fine_where_none_is_asked_for() {
-        let mut pace = Pace::new(0, SECOND);
-        pace.note(100 * SECOND, 0).unwrap();
+        let mut min_rate = MinRate::new(0, SECOND);
+        min_rate.record(100 * SECOND, 0).unwrap();
     }
 }

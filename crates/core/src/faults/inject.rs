@@ -12,7 +12,7 @@ use crate::{
 
 /// What happens to one call, all of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Strike {
+pub(super) struct Injection {
     pub(super) delay: Duration,
     pub(super) exit_before: bool,
     pub(super) fail_before: bool,
@@ -21,28 +21,28 @@ pub(super) struct Strike {
 }
 
 /// Makes `call`, as the plan of the running call wants it.
-pub(super) async fn strike<T>(
+pub(super) async fn inject<T>(
     name: &'static str,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let Some(plan) = call::carried::<Plan>() else {
+    let Some(plan) = call::current::<Plan>() else {
         return call.await;
     };
-    let strike = plan.meet(name);
-    if strike.delay > Duration::ZERO {
-        sleep(strike.delay).await;
+    let injection = plan.next_fault(name);
+    if injection.delay > Duration::ZERO {
+        sleep(injection.delay).await;
     }
-    if strike.exit_before {
+    if injection.exit_before {
         exit("before", name);
     }
-    if strike.fail_before {
+    if injection.fail_before {
         return Err(failed(name, "it was not made"));
     }
     let answer = call.await;
-    if strike.exit_after {
+    if injection.exit_after {
         exit("after", name);
     }
-    if strike.fail_after {
+    if injection.fail_after {
         return Err(failed(name, "its answer is lost"));
     }
     answer

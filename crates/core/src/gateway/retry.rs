@@ -30,7 +30,7 @@ const MOST_RETRIES: f64 = 100.0;
 
 /// How long to hold on, and how often the whole process may try again meanwhile.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Retry {
     /// From the beginning of the first attempt that failed until the failure is passed on.
     total: Duration,
     budget: RetryBudget,
@@ -46,9 +46,9 @@ struct Allowance {
     at: Instant,
 }
 
-// === impl Patience ===
+// === impl Retry ===
 
-impl Patience {
+impl Retry {
     /// Holds on for `total`.
     pub(super) fn new(total: Duration) -> Self {
         Self {
@@ -58,13 +58,13 @@ impl Patience {
     }
 
     /// Repeats `operation` while it fails with a retryable error, with exponential back-off and full jitter, not before the
-    /// failure says so and as the process's budget allows, until [`Patience::total`] has gone by since the first attempt
+    /// failure says so and as the process's budget allows, until [`Retry::total`] has gone by since the first attempt
     /// that failed began. The first attempt itself is bounded by its store's own time-out. The operation must be idempotent,
     /// and may be broken off.
     ///
     /// # Errors
     /// The last failure; a retryable one says when to come back.
-    pub(super) async fn hold<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T>
+    pub(super) async fn run<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -152,9 +152,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_outage_shorter_than_the_patience_goes_unnoticed() {
         let back = Instant::now() + Duration::from_secs(20);
-        let patience = Patience::new(Duration::from_secs(30));
-        let result = patience
-            .hold(|| async move {
+        let retry = Retry::new(Duration::from_secs(30));
+        let result = retry
+            .run(|| async move {
                 if Instant::now() < back {
                     Err(Error::state_unavailable("away"))
                 } else {
@@ -168,9 +168,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_longer_outage_is_passed_on_with_a_delay() {
         let begin = Instant::now();
-        let patience = Patience::new(Duration::from_secs(30));
-        let error = patience
-            .hold(|| async { Err::<(), _>(Error::state_unavailable("away")) })
+        let retry = Retry::new(Duration::from_secs(30));
+        let error = retry
+            .run(|| async { Err::<(), _>(Error::state_unavailable("away")) })
             .await
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
@@ -185,9 +185,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_hangs_is_not_held_longer_than_one_that_refuses() {
         let begin = Instant::now();
-        let patience = Patience::new(Duration::from_secs(30));
-        let result = patience
-            .hold(|| async {
+        let retry = Retry::new(Duration::from_secs(30));
+        let result = retry
+            .run(|| async {
                 sleep(Duration::from_secs(20)).await;
                 Err::<(), _>(Error::store_unavailable("timed out"))
             })
@@ -203,9 +203,9 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_get_better_is_not_repeated() {
         let calls = Cell::new(0);
-        let patience = Patience::new(Duration::from_secs(30));
-        let result: Result<()> = patience
-            .hold(|| async {
+        let retry = Retry::new(Duration::from_secs(30));
+        let result: Result<()> = retry
+            .run(|| async {
                 calls.set(calls.get() + 1);
                 Err(Error::fault("no"))
             })
@@ -216,22 +216,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_asks_for_more_patience_than_there_is_time_is_given_up() {
-        let patience = Patience::new(Duration::from_secs(30));
+        let retry = Retry::new(Duration::from_secs(30));
         let busy = || async {
             let error = Error::store_unavailable("busy");
             Err::<(), _>(error.retry_after(Duration::from_secs(u64::MAX)))
         };
-        assert!(patience.hold(busy).await.is_err());
+        assert!(retry.run(busy).await.is_err());
     }
 
     /// A thousand calls wait for a store that is away for 20 seconds.
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_not_made_worse_and_its_end_is_noticed() {
-        let patience = Patience::new(Duration::from_secs(30));
+        let retry = Retry::new(Duration::from_secs(30));
         let back = Instant::now() + Duration::from_secs(20);
         let tries = Cell::new(0_u32);
         let calls = (0..1000).map(|_| {
-            patience.hold(|| async {
+            retry.run(|| async {
                 if Instant::now() < back {
                     tries.set(tries.get() + 1);
                     Err(Error::store_unavailable("away"))
@@ -253,8 +253,8 @@ mod tests {
     async fn a_store_is_not_asked_before_it_wants_to_be() {
         let begin = Instant::now();
         let asked = Cell::new(0);
-        let patience = Patience::new(Duration::from_secs(30));
-        let result = patience.hold(|| async {
+        let retry = Retry::new(Duration::from_secs(30));
+        let result = retry.run(|| async {
             asked.set(asked.get() + 1);
             if asked.get() < 3 {
                 let busy = Error::store_unavailable("slow down");
