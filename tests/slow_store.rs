@@ -22,7 +22,8 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
+        BlobStore, Capabilities, Commit, NewObject, NewPart, Put, Session, SessionPage,
+        StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     error::{Error, Result},
@@ -93,6 +94,10 @@ impl BlobStore for Slow {
 
     fn limits(&self) -> StoreLimits {
         self.store.limits()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
     }
 
     async fn begin(&self, object: &NewObject) -> Result<String> {

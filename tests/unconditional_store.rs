@@ -12,7 +12,8 @@ use tokio::sync::{oneshot, watch};
 use upload_gateway::{config::Config, serve::connect};
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
+        BlobStore, Capabilities, Commit, NewObject, NewPart, Put, Session, SessionPage,
+        StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     error::{Error, Kind, Reason, Result},
@@ -50,6 +51,10 @@ impl BlobStore for Unconditional {
 
     fn limits(&self) -> StoreLimits {
         self.0.limits()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
     }
 
     async fn begin(&self, object: &NewObject) -> Result<String> {

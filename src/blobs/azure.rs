@@ -46,8 +46,8 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
-        StoredObject, StoredPart, object_not_found, part_damaged,
+        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, NewObject, NewPart, Put, Session,
+        SessionPage, StoredObject, StoredPart, object_not_found, part_damaged,
     },
     error::{Error, Result},
     upload::{MIB, Md5, Part, StoreKind, StoreLimits, WriterTag},
@@ -177,6 +177,16 @@ impl BlobStore for AzureStore {
 
     fn limits(&self) -> StoreLimits {
         LIMITS
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            creates_sessions: false,
+            one_part_per_number: false,
+            lists_part_digests: false,
+            names_writers: true,
+            computes_object_md5: false,
+        }
     }
 
     async fn begin(&self, _object: &NewObject) -> Result<String> {

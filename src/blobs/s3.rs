@@ -35,8 +35,8 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
-        StoredObject, StoredPart, object_not_found, part_damaged,
+        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, NewObject, NewPart, Put, Session,
+        SessionPage, StoredObject, StoredPart, object_not_found, part_damaged,
     },
     error::{Error, Kind, Reason, Result},
     upload::{MIB, Part, StoreKind, StoreLimits, WriterTag},
@@ -131,6 +131,16 @@ impl BlobStore for S3Store {
 
     fn limits(&self) -> StoreLimits {
         self.limits
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            creates_sessions: true,
+            one_part_per_number: true,
+            lists_part_digests: true,
+            names_writers: false,
+            computes_object_md5: true,
+        }
     }
 
     async fn begin(&self, object: &NewObject) -> Result<String> {

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
+        BlobStore, Capabilities, Commit, NewObject, NewPart, Put, Session, SessionPage,
+        StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     error::Result,
@@ -97,6 +98,13 @@ macro_rules! interrupted {
 
             fn limits(&self) -> StoreLimits {
                 self.inner.limits()
+            }
+
+
+            fn capabilities(&self) -> Capabilities {
+
+                self.inner.capabilities()
+
             }
 
             fn writer(&self, receipt: &str) -> Option<WriterTag> {

@@ -7,7 +7,6 @@
 pub mod sign;
 
 use std::{
-    collections::BTreeMap,
     fmt::{self, Debug},
     ops::Range,
     time::Duration,
@@ -19,9 +18,10 @@ use futures::stream::BoxStream;
 use serde::Deserialize;
 
 use self::sign::Signer;
+pub use crate::upload::{Capabilities, StoredObject, StoredPart};
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{CompositeMd5, Md5, Part, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag},
+    upload::{Md5, Part, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag},
 };
 
 /// A store that takes objects whole or in parts.
@@ -35,6 +35,9 @@ pub trait BlobStore: Signer {
 
     /// What the store takes.
     fn limits(&self) -> StoreLimits;
+
+    /// In what the store differs from others.
+    fn capabilities(&self) -> Capabilities;
 
     /// Begins a session for the parts of one object and returns the store's name for it. Stores without sessions
     /// (Azure) return a name of their own making and contact nobody. A session that is begun twice leaves an empty
@@ -143,22 +146,6 @@ pub struct NewPart {
     pub body: Bytes,
 }
 
-/// A part as the store lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredPart {
-    /// What a commit would name it by.
-    pub receipt: String,
-    /// Its number, where the store (S3) or the form of its name (Azure) tells.
-    pub number: Option<u32>,
-    /// The stream that put it, where its name tells (Azure). A client's own part has none.
-    pub writer: Option<WriterTag>,
-    /// What its receipt reads as. On S3 that is its MD5, unless KMS encrypts it: it counts only where it is what was
-    /// expected.
-    pub md5: Option<Md5>,
-    /// Its size in bytes.
-    pub size: u64,
-}
-
 /// A session as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenSession {
@@ -201,21 +188,6 @@ pub enum Put {
     Exists,
 }
 
-/// An object as the store describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredObject {
-    /// Its entity tag, without quotes.
-    pub etag: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its MD5, where the store computed it itself (S3 single puts without KMS) or was given it.
-    pub md5: Option<Md5>,
-    /// The MD5 over its parts' MD5s, where the store computed it (S3 multipart uploads without KMS).
-    pub composite: Option<CompositeMd5>,
-    /// Its metadata, keys in lower case; `upload_id` is the gateway's.
-    pub metadata: BTreeMap<String, String>,
-}
-
 /// A key that opens the store. It is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -245,15 +217,6 @@ pub fn object_not_found(key: &str) -> Error {
         Reason::UploadNotFound,
         format!("no object {key} in the store"),
     )
-}
-
-// === impl StoredObject ===
-
-impl StoredObject {
-    /// The upload it was made of, where it says so.
-    pub fn upload_id(&self) -> Option<&str> {
-        self.metadata.get("upload_id").map(String::as_str)
-    }
 }
 
 // === impl SecretKey ===

@@ -9,7 +9,8 @@ use futures::stream::BoxStream;
 use super::inject::inject;
 use crate::{
     blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session, SessionPage, StoredObject, StoredPart,
+        BlobStore, Capabilities, Commit, NewObject, NewPart, Put, Session, SessionPage,
+        StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     error::Result,
@@ -56,6 +57,10 @@ decorated! {
 
         fn limits(&self) -> StoreLimits {
             self.inner.limits()
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            self.inner.capabilities()
         }
 
         fn writer(&self, receipt: &str) -> Option<WriterTag> {
