@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help demo run dev test check bench chaos fuzz
+.PHONY: help demo run dev test check generate bench chaos fuzz
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,10 @@ check: ## Formatting, clippy and rustdoc without a warning
 	@if command -v typos >/dev/null; then typos; else echo 'not checked: spelling (typos is not installed)'; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run fuzz/run tests/backends/{install,run,dev}; \
 	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
+
+generate: ## Generate code for Go, Python, TypeScript and Java from proto/, into ./gen
+	@tests/backends/install generators
+	PATH="$(CURDIR)/.tools/bin:$$PATH" buf generate proto --template proto/buf.gen.yaml
 
 chaos: ## Kill, pause, cut and flush everything under 400 uploads, and check each (some minutes; SEED=N replays a run)
 	@tests/backends/install
