@@ -8,7 +8,10 @@ use upload_gateway::{
     config::{ByteSize, Config},
     status,
 };
-use upload_gateway_client::{Client, ClientError, proto::v1::{ErrorReason, Limits};
+use upload_gateway_client::{
+    Client, ClientError,
+    proto::v1::{ErrorReason, Limits},
+};
 use upload_gateway_core::{error::Kind, faults::Plan};
 
 use super::{
