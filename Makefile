@@ -19,13 +19,15 @@ dev: ## Run the gateway on real Redis, S3 (versitygw) and Azure (Azurite), in ./
 test: ## Install the servers the tests need, run every test, stop the servers
 	@tests/backends/run
 
-check: ## Everything but the tests: formatting, lints, documentation, dependencies, spelling, shell scripts
+check: ## Everything but the tests: formatting, lints, documentation, dependencies, spelling, wording, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items
 	@tests/tools/install
 	.tools/bin/cargo-deny --locked check -D warnings bans licenses sources
 	.tools/bin/typos
+	tests/plain-english/check --self-test
+	tests/plain-english/check
 	.tools/bin/shellcheck -x $$(git grep --untracked -lE '^#!/usr/bin/env bash|^# shellcheck shell=bash')
 
 chaos: ## Kill, pause, cut and flush everything under 400 uploads, and check each (some minutes; SEED=N replays a run)
