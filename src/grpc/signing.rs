@@ -35,8 +35,10 @@ impl SigningService for SigningApi {
         request: Request<GetResidenceRequest>,
     ) -> Result<Response<GetResidenceResponse>, Status> {
         let caller = caller(&request);
-        let placed = convert::signing::file_to_place(request.into_inner())
-            .and_then(|(file, storage_id)| self.gateway.residence(&caller, file, &storage_id));
+        let placed =
+            convert::signing::file_to_place(request.into_inner()).and_then(|(file, storage_id)| {
+                self.gateway.signing.residence(&caller, file, &storage_id)
+            });
         respond(placed.map(convert::signing::placed))
     }
 
@@ -47,7 +49,10 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let step = async {
             let (file, storage_id) = convert::signing::file_to_create(request.into_inner())?;
-            self.gateway.create_signed(&caller, file, &storage_id).await
+            self.gateway
+                .signing
+                .create_signed(&caller, file, &storage_id)
+                .await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -61,7 +66,10 @@ impl SigningService for SigningApi {
             let request = request.into_inner();
             let id = convert::upload_id(&request.upload_id)?;
             let (report, next) = convert::signing::report(request)?;
-            self.gateway.sign_next(&caller, &id, report, next).await
+            self.gateway
+                .signing
+                .sign_next(&caller, &id, report, next)
+                .await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -75,7 +83,7 @@ impl SigningService for SigningApi {
             let request = request.get_ref();
             let id = convert::upload_id(&request.upload_id)?;
             let part = convert::signing::part_to_sign(request.part, &request.file_id)?;
-            self.gateway.sign_part(&caller, &id, part).await
+            self.gateway.signing.sign_part(&caller, &id, part).await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -92,7 +100,7 @@ impl SigningService for SigningApi {
             let parts = parts
                 .map(|part| convert::signing::part_to_sign(part.part, &part.file_id))
                 .collect::<upload_gateway_core::error::Result<Vec<_>>>()?;
-            self.gateway.sign_parts(&caller, &id, &parts).await
+            self.gateway.signing.sign_parts(&caller, &id, &parts).await
         };
         respond(steps.await.map(|steps| SignPartsResponse {
             steps: steps.into_iter().map(convert::signing::step).collect(),
@@ -106,7 +114,7 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let step = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.sign_finish(&caller, &id).await
+            self.gateway.signing.sign_finish(&caller, &id).await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -118,7 +126,7 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let completed = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.complete_upload(&caller, &id).await
+            self.gateway.signing.complete_upload(&caller, &id).await
         };
         respond(completed.await.map(|upload| convert::upload(&upload)))
     }
@@ -132,7 +140,10 @@ impl SigningService for SigningApi {
             let request = request.get_ref();
             let id = convert::upload_id(&request.upload_id)?;
             let lifetime = convert::signing::download_lifetime(request.expiry_minutes)?;
-            self.gateway.sign_download(&caller, &id, lifetime).await
+            self.gateway
+                .downloads
+                .sign_download(&caller, &id, lifetime)
+                .await
         };
         respond(signed.await.map(|signed| SignDownloadResponse {
             signature: Some(convert::signing::signature(signed)),

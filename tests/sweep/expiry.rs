@@ -8,7 +8,8 @@ use tokio::{
 };
 use upload_gateway::{config::StoreConfig, serve::connect_storage};
 use upload_gateway_core::{
-    gateway::{Caller, Clock, Report, Settings, Sweep, SweepReport},
+    clock::Clock,
+    gateway::{Caller, Report, Settings, Sweep, SweepReport},
     state::Update,
     upload::{ACTIVE_WINDOW, Claim, Event, Phase, Upload},
 };
@@ -63,7 +64,10 @@ async fn keep_alive(world: &World, upload: &Upload, step: Duration, steps: u32) 
             resumable_id: None,
             claims: vec![claim],
         };
-        let told = gateway.report(&Caller::default(), &upload.id, report).await;
+        let told = gateway
+            .signing
+            .report(&Caller::default(), &upload.id, report)
+            .await;
         assert_eq!(told.unwrap().phase, Phase::Open);
         let report = sweep(&gateway).await;
         assert_eq!((report.expired, report.failures), (0, 0), "{report:?}");
@@ -199,7 +203,11 @@ async fn somebody_who_comes_back_in_time_is_left_alone(world: World) {
         resumable_id: None,
         claims: vec![claim],
     };
-    gateway.report(&caller, &upload.id, report).await.unwrap();
+    gateway
+        .signing
+        .report(&caller, &upload.id, report)
+        .await
+        .unwrap();
     // As a sweeper that has read it before would.
     let mut given_up = upload.clone();
     given_up.apply(Event::Abandoned).unwrap();
@@ -263,7 +271,10 @@ async fn an_upload_that_somebody_comes_back_to_while_it_is_swept_stays() {
             let (mut from, _) = way.accept().await.unwrap();
             // It has read the record and now looks for the object.
             let caller = Caller::default();
-            let told = gateway.report(&caller, &id, Report::default()).await;
+            let told = gateway
+                .signing
+                .report(&caller, &id, Report::default())
+                .await;
             told.unwrap();
             let store = (store.host_str().unwrap(), store.port().unwrap());
             let mut to = TcpStream::connect(store).await.unwrap();

@@ -7,7 +7,7 @@
 //! It knows neither of claims nor that an upload was given up: after both the record and the word of it are lost, its owner
 //! may bring back what lies in the store.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
@@ -15,7 +15,12 @@ use chacha20poly1305::{
     aead::{Aead, Payload},
 };
 
-use super::{Caller, Gateway, Open, Target};
+use super::{
+    message::{Open, Target},
+    records::Records,
+    settings::Caller,
+    storage::Storages,
+};
 use crate::{
     error::{Error, Reason, Result},
     upload::{FileMetadata, Md5, Secret, Snapshot, Trail, Upload},
@@ -35,6 +40,15 @@ const DERIVED_KEY: &str = "resume tokens";
 pub struct TokenKey {
     id: String,
     cipher: XChaCha20Poly1305,
+}
+
+/// Seals and opens the resume tokens of uploads.
+#[derive(Debug)]
+pub struct Tokens {
+    /// The first seals, all open. If empty, a key is derived from the deployment's secret.
+    keys: Vec<TokenKey>,
+    records: Arc<Records>,
+    storages: Storages,
 }
 
 // === impl TokenKey ===
@@ -91,9 +105,17 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-// === impl Gateway ===
+// === impl Tokens ===
 
-impl Gateway {
+impl Tokens {
+    pub(super) fn new(keys: Vec<TokenKey>, records: Arc<Records>, storages: Storages) -> Self {
+        Self {
+            keys,
+            records,
+            storages,
+        }
+    }
+
     /// The resume token of an upload's committed prefix. Empty once it is finished, and where its storage is not
     /// configured here.
     pub fn resume_token(&self, upload: &Upload) -> String {
@@ -104,11 +126,11 @@ impl Gateway {
     pub(super) fn new_trail(&self, upload: &Upload) -> Trail {
         let storage = self.storages.get(&upload.storage_id).ok();
         storage.map_or_else(Trail::default, |storage| {
-            Trail::new(&storage.store.capabilities())
+            Trail::new(&storage.capabilities())
         })
     }
 
-    /// As [`Gateway::resume_token`], at a constant cost for each part that `trail` does not know yet.
+    /// As [`Tokens::resume_token`], at a constant cost for each part that `trail` does not know yet.
     pub(super) fn next_token(&self, upload: &Upload, trail: &mut Trail) -> String {
         match self.storages.get(&upload.storage_id) {
             Ok(storage) if upload.is_live() => {
@@ -131,7 +153,7 @@ impl Gateway {
             .unseal(&open.resume_token)
             .filter(|snapshot| snapshot.owner == caller.owner)
             .ok_or_else(|| invalid_token("not a token of this gateway, or of somebody else's"))?;
-        if snapshot.expires_at <= self.clock.now() {
+        if snapshot.expires_at <= self.records.now() {
             return Err(invalid_token("it has expired"));
         }
         let is_named = match &open.target {
@@ -148,19 +170,18 @@ impl Gateway {
     }
 
     fn seal(&self, snapshot: &Snapshot) -> String {
-        match self.settings.token_keys.first() {
+        match self.keys.first() {
             Some(key) => key.seal(snapshot),
-            None => TokenKey::derived(&self.secret()).seal(snapshot),
+            None => TokenKey::derived(&self.records.secret()).seal(snapshot),
         }
     }
 
     fn unseal(&self, token: &str) -> Option<Snapshot> {
         let token = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let keys = &self.settings.token_keys;
-        if keys.is_empty() {
-            return TokenKey::derived(&self.secret()).open(&token);
+        if self.keys.is_empty() {
+            return TokenKey::derived(&self.records.secret()).open(&token);
         }
-        keys.iter().find_map(|key| key.open(&token))
+        self.keys.iter().find_map(|key| key.open(&token))
     }
 }
 

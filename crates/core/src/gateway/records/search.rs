@@ -1,6 +1,6 @@
 //! Finding uploads among the caller's newest.
 
-use super::{Caller, Gateway};
+use super::{Caller, Records};
 use crate::{
     error::{Error, Result},
     upload::Upload,
@@ -48,9 +48,9 @@ impl Search {
     }
 }
 
-// === impl Gateway ===
+// === impl Records ===
 
-impl Gateway {
+impl Records {
     /// Searches the caller's uploads and returns `limit` of them behind the first `offset`.
     ///
     /// Without any condition, all of the caller's uploads are in the total; otherwise those among the newest
@@ -96,8 +96,7 @@ impl Gateway {
             }
         }
         if finds_all {
-            let count = || self.state.count(&caller.owner);
-            found.total = self.retry.run(count).await?;
+            found.total = self.count(&caller.owner).await?;
         }
         Ok(found)
     }

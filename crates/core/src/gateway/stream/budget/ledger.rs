@@ -5,8 +5,10 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 use memmap2::MmapMut;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::pending::RECALL_PAUSE;
 use crate::upload::{Owner, PART_SIZE};
+
+/// The time between two recalls: a part that is recalled gives its bytes back well within it, and may be enough.
+pub(super) const RECALL_PAUSE: Duration = Duration::from_millis(100);
 
 /// The budget's books.
 #[derive(Debug)]

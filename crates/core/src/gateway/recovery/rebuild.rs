@@ -1,12 +1,17 @@
 //! A record that the state store lost, or lost the end of, is put together again from a resume token and what the store
 //! has: never beyond the token, never without the store's word, and never against a record that is there.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{Fence, Gateway, Storage, session::store_session, token::invalid_token};
+use super::session::store_session;
 use crate::{
     blobs::StoredPart,
     error::{Error, Result},
+    gateway::{
+        records::{Fence, Records},
+        storage::{Storage, Storages},
+        token::invalid_token,
+    },
     state::Creation,
     upload::{
         Event, FileDigest, Listed, Md5, Object, Part, Snapshot, Upload, WriterTag,
@@ -17,20 +22,31 @@ use crate::{
 /// How many parts one call records: a few hundred kB, which no state store takes long for.
 const RECORDED_AT_ONCE: usize = 1_000;
 
-// === impl Gateway ===
+/// Rebuilds records from resume tokens.
+#[derive(Debug)]
+pub(in crate::gateway) struct Rebuilder {
+    records: Arc<Records>,
+    storages: Storages,
+}
 
-impl Gateway {
-    /// Makes the record of `snapshot` anew: COMPLETE where its object lies in the store, else OPEN; [`Gateway::heal`] records
+// === impl Rebuilder ===
+
+impl Rebuilder {
+    pub(in crate::gateway) fn new(records: Arc<Records>, storages: Storages) -> Self {
+        Self { records, storages }
+    }
+
+    /// Makes the record of `snapshot` anew: COMPLETE where its object lies in the store, else OPEN; [`Rebuilder::heal`] records
     /// its parts. A record that somebody else makes at the same time is as good.
     ///
     /// # Errors
     /// `NotFound` when the store has neither object nor parts, and when the storage is not configured.
-    pub(super) async fn rebuild(&self, snapshot: &Snapshot) -> Result<()> {
+    pub(in crate::gateway) async fn rebuild(&self, snapshot: &Snapshot) -> Result<()> {
         let storage = self.storages.get(&snapshot.storage_id)?;
         if storage.store.kind() != snapshot.store_kind {
             return Err(invalid_token("its storage is another one now"));
         }
-        let times = self.times();
+        let times = self.records.times();
         let mut upload = snapshot.record(times.now, times.expires_at);
         if upload.given_up_at() <= times.now {
             return Err(invalid_token("its upload is too old"));
@@ -53,17 +69,17 @@ impl Gateway {
             return Err(Error::upload_not_found(&snapshot.id));
         }
         tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilds a record that the state store lost");
-        if let Creation::Exists(_) = self.retry.run(|| self.state.create(&upload)).await? {
+        if let Creation::Exists(_) = self.records.create(&upload).await? {
             // The same create has made another upload meanwhile, which is found in its place.
             upload.fingerprint = None;
-            self.retry.run(|| self.state.create(&upload)).await?;
+            self.records.create(&upload).await?;
         }
         Ok(())
     }
 
     /// Records the parts of `snapshot` that an OPEN record of the stream `writer` lacks, as far as the store has them. Where
     /// that cannot be done, the record stays as it is.
-    pub(super) async fn heal(
+    pub(in crate::gateway) async fn heal(
         &self,
         upload: &mut Upload,
         writer: WriterTag,
@@ -76,7 +92,8 @@ impl Gateway {
             (&upload.session, upload.parts.is_empty(), &snapshot.session)
         {
             let session = session.clone();
-            self.transition(upload, &Event::SessionStarted { session }, Fence::Writer)
+            self.records
+                .transition(upload, &Event::SessionStarted { session }, Fence::Writer)
                 .await?;
         }
         if upload.session.is_none() || upload.session != snapshot.session {
@@ -86,7 +103,9 @@ impl Gateway {
         let Some(listed) = self.listed_parts(&storage, upload).await? else {
             if let Some(object) = self.own_finished_object(&storage, upload, snapshot).await? {
                 let committed = Event::Committed { object };
-                self.transition(upload, &committed, Fence::Writer).await?;
+                self.records
+                    .transition(upload, &committed, Fence::Writer)
+                    .await?;
             }
             return Ok(());
         };
@@ -99,7 +118,8 @@ impl Gateway {
         }
         let lost = parts.split_off(committed);
         for some in lost.chunks(RECORDED_AT_ONCE) {
-            self.record_parts(&upload.id, upload.version, writer, some)
+            self.records
+                .record_parts(&upload.id, upload.version, writer, some)
                 .await?;
         }
         lost.into_iter().for_each(|part| upload.parts.insert(part));
@@ -121,7 +141,7 @@ impl Gateway {
             return Ok(None);
         }
         let session = store_session(upload);
-        self.retry.run(|| storage.store.list_parts(&session)).await
+        storage.store.list_parts(&session).await
     }
 
     /// The object that the upload became before its record was lost. Its MD5 is proven where the snapshot is of all of it.
@@ -132,12 +152,12 @@ impl Gateway {
         snapshot: &Snapshot,
     ) -> Result<Option<Object>> {
         let key = upload.object_key.clone();
-        let Some(found) = self.retry.run(|| storage.store.head(&key)).await? else {
+        let Some(found) = storage.store.head(&key).await? else {
             return Ok(None);
         };
         let verdict = verify(
             &Expected::of_snapshot(snapshot, upload),
-            &storage.store.capabilities(),
+            &storage.capabilities(),
             Some(&found),
             None,
             Strictness::Rebuild,

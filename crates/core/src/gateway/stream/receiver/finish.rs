@@ -1,29 +1,32 @@
-//! The end of a stream: what was sent is held against what was announced and promised, and the commit begins.
+//! The end of a stream: what was sent is compared with what was declared and promised, and the commit begins.
 
 use std::time::Duration;
 
 use futures::Stream;
 use tokio::time::Instant;
 
-use super::{
-    commit::digest_mismatch,
-    message::{Finish, Message},
-    overlap::digest_so_far,
-    part::{DigestChain, ReceivedPart},
-    receive::{CurrentPart, Receiver, next_before},
-};
+use super::{CurrentPart, Receiver};
 use crate::{
     error::{Error, Kind, Reason, Result},
+    gateway::{
+        digest::committed_digest,
+        message::{Finish, Message},
+        refusal::digest_mismatch,
+        stream::{
+            part::{DigestChain, ReceivedPart},
+            silence::next_before,
+        },
+    },
     upload::{FileDigest, Md5, SINGLE_PUT_MAX, Upload},
 };
 
-/// How long a message after `finish` is looked for.
+/// How long the receiver waits for an invalid message after `finish`.
 const FINISH_GRACE: Duration = Duration::from_millis(200);
 
 // === impl Receiver ===
 
 impl Receiver {
-    /// Ends the upload: the last part, the checks, the commit.
+    /// Finishes the upload: the last part, the checks, the commit.
     pub(super) async fn finish<S>(&mut self, finish: Finish, messages: &mut S) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
@@ -38,9 +41,9 @@ impl Receiver {
                 "this upload keeps no digest of the whole file, so file_id cannot be checked",
             ));
         }
-        // A client that only half-closes once it has its answer is not waited for.
+        // Short, because some clients half-close only after they have the response.
         if let Ok(Some(_)) = next_before(messages, Instant::now() + FINISH_GRACE).await {
-            return Err(Error::sequence("nothing may follow finish"));
+            return Err(Error::sequence("no message may follow finish"));
         }
         let promised = [self.upload.promised_md5(), self.promised, finish.file_id];
         if self.upload.parts.is_empty()
@@ -54,14 +57,14 @@ impl Receiver {
             }
             self.settle_all().await?;
         }
-        let digest = digest_so_far(&self.upload)?.map(FileDigest::finish);
+        let digest = committed_digest(&self.upload)?.map(FileDigest::finish);
         self.check_promise(promised, digest).await?;
         self.counts.send_modify(|counts| counts.committing = true);
-        self.gateway.commit(&mut self.upload, total).await?;
+        self.shared.commits.commit(&mut self.upload, total).await?;
         Ok(self.upload.clone())
     }
 
-    /// What was sent must be what was announced.
+    /// What was sent must have the declared size.
     fn check_total(&self, total: u64, finished: Option<u64>) -> Result<()> {
         let declared = self.upload.settled_size();
         if let (Some(declared), Some(finished)) = (declared, finished)
@@ -88,7 +91,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Puts a small file whole; a store without conditional puts gets it as the only part of a session.
+    /// Puts a small file whole; to a store without conditional puts as the only part of a session.
     async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 3]) -> Result<()> {
         debug_assert!(total <= SINGLE_PUT_MAX, "more goes in parts");
         let current_part = match self.current_part.take() {
@@ -101,9 +104,9 @@ impl Receiver {
             buffer,
         } = current_part;
         let bytes = buffer.freeze();
-        // Before anything is put: a wrong file is not stored at all.
+        // Before the put: a wrong file is not stored at all.
         if promised.iter().any(Option::is_some) {
-            let digest = self.gateway.digest(bytes.clone()).await?;
+            let digest = self.shared.hasher.part(bytes.clone(), true).await?;
             self.check_promise(promised, Some(digest)).await?;
         }
         let link = self.chain.as_mut().map(DigestChain::link);
@@ -115,15 +118,15 @@ impl Receiver {
             committed: 0,
             link,
         };
-        let whole = self
-            .gateway
+        let parts = &self.shared.parts;
+        let whole = parts
             .store_whole(&self.storage, &self.upload, self.writer, part)
             .await?;
         let stored = match whole {
             Ok(stored) => stored,
             Err(part) => {
                 let destination = self.destination().await?;
-                self.gateway.store_part(&destination, part).await?
+                self.shared.parts.store_part(&destination, part).await?
             }
         };
         self.count(stored);
@@ -144,7 +147,7 @@ impl Receiver {
             None => Ok(()),
             Some(promised) => {
                 let error = digest_mismatch(promised, digest);
-                Err(self.gateway.refuse(&mut self.upload, error).await)
+                Err(self.shared.inspector.refuse(&mut self.upload, error).await)
             }
         }
     }

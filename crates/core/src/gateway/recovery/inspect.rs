@@ -1,47 +1,68 @@
-//! What clients say of parts they sent to the store themselves is a claim; what the store says of them counts.
+//! What the store has of an upload. What clients say of parts that they put into the store themselves is a claim; what the
+//! store reports decides.
 //!
-//! It is asked when a stream opens such an upload, when the same create finds it, at the finish and at completion.
+//! The store is asked when a stream opens such an upload, when an identical create finds it, at finish and at completion.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{
-    Fence, Gateway, Storage,
-    commit::{digest_mismatch, missing},
-    part::new_object,
-    session::store_session,
-};
+use super::session::{Sessions, new_object, store_session};
 use crate::{
     blobs::{StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
+    gateway::{
+        records::{Fence, Records},
+        refusal::{not_own, session_lost, state_lost, taken_over},
+        storage::{Storage, Storages},
+    },
     upload::{
         Event, Object, Part, Phase, Upload, WriterTag,
         object::{Difference, Expected, Strictness, Verdict, is_put_whole, verify},
     },
 };
 
-/// How often an object is looked at whose upload others change meanwhile.
+/// How often an object is looked at while other callers change its upload.
 const MAX_LOOKS: usize = 5;
 
-/// When somebody may look again who has done so in vain.
+/// When a caller that saw the upload change each time may try again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-// === impl Gateway ===
+/// Looks at the store, and brings the record in line with it.
+#[derive(Debug)]
+pub(in crate::gateway) struct Inspector {
+    records: Arc<Records>,
+    storages: Storages,
+    sessions: Arc<Sessions>,
+}
 
-impl Gateway {
+// === impl Inspector ===
+
+impl Inspector {
+    pub(in crate::gateway) fn new(
+        records: Arc<Records>,
+        storages: Storages,
+        sessions: Arc<Sessions>,
+    ) -> Self {
+        Self {
+            records,
+            storages,
+            sessions,
+        }
+    }
+
     /// The parts of the plan that the store has with the planned size, by number, or `None` when it does not know the
     /// session. A part that was recorded is the one of its receipt; any other is the client's own, and counts where the
     /// client has spoken of it: what else lies there is left over from a stream.
-    pub(super) async fn stored_parts(
+    pub(in crate::gateway) async fn stored_parts(
         &self,
         storage: &Storage,
         upload: &Upload,
     ) -> Result<Option<BTreeMap<u32, Part>>> {
         let session = store_session(upload);
-        let listed = self.retry.run(|| storage.store.list_parts(&session));
-        let Some(stored) = listed.await? else {
+        let Some(stored) = storage.store.list_parts(&session).await? else {
             return Ok(None);
         };
         let own = stored.iter().filter(|part| part.writer.is_none());
@@ -77,16 +98,22 @@ impl Gateway {
 
     /// Records the parts that clients put behind the committed ones, so that a stream goes on after them. An upload that
     /// a client has committed meanwhile becomes COMPLETE.
-    pub(super) async fn adopt(&self, upload: &mut Upload, writer: WriterTag) -> Result<()> {
+    pub(in crate::gateway) async fn adopt(
+        &self,
+        upload: &mut Upload,
+        writer: WriterTag,
+    ) -> Result<()> {
         let storage = self.storages.get(&upload.storage_id)?;
         if upload.session.is_none() {
-            if storage.store.capabilities().creates_sessions {
+            if storage.capabilities().creates_sessions {
                 return Ok(());
             }
             // Without one the parts would count as a single put.
             let session = storage.store.begin(&new_object(upload, None)).await?;
             let started = Event::SessionStarted { session };
-            self.transition(upload, &started, Fence::Writer).await?;
+            self.records
+                .transition(upload, &started, Fence::Writer)
+                .await?;
         }
         let held = self.stored_parts(&storage, upload).await?;
         let is_whole = |held: &BTreeMap<_, _>| Some(held.len()) == object_part_count(upload);
@@ -101,7 +128,8 @@ impl Gateway {
         if next.is_empty() {
             return Ok(());
         }
-        self.record_parts(&upload.id, upload.version, writer, &next)
+        self.records
+            .record_parts(&upload.id, upload.version, writer, &next)
             .await?;
         next.into_iter().for_each(|part| upload.parts.insert(part));
         Ok(())
@@ -112,24 +140,26 @@ impl Gateway {
     /// # Errors
     /// `FailedPrecondition` or `DataLoss` when it is not the upload's: then it is deleted and the upload ABORTED.
     /// `Unavailable` when others change the upload each time it is looked at.
-    pub(super) async fn find_committed(
+    pub(in crate::gateway) async fn find_committed(
         &self,
         storage: &Storage,
         upload: &mut Upload,
     ) -> Result<bool> {
         let (id, key) = (upload.id.clone(), upload.object_key.clone());
         for _ in 0..MAX_LOOKS {
-            let Some(found) = self.retry.run(|| storage.store.head(&key)).await? else {
+            let Some(found) = storage.store.head(&key).await? else {
                 return Ok(false);
             };
             // Only now, as others may have written since `upload` was read: what an object is made of is recorded and
             // claimed before it is made.
-            let current = self.retry.run(|| self.state.get(&id)).await?;
+            let current = self.records.find(&id).await?;
             *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
             let error = match self.verify(storage, upload, found).await {
                 Ok(object) => {
                     let committed = Event::Committed { object };
-                    self.transition(upload, &committed, Fence::None).await?;
+                    self.records
+                        .transition(upload, &committed, Fence::None)
+                        .await?;
                     return Ok(true);
                 }
                 Err(error) => error,
@@ -142,8 +172,12 @@ impl Gateway {
             }
             // Touched since, it is no longer what was judged.
             let seen = upload.updated_at;
-            if self.end_untouched(upload, Event::Refused, seen).await? {
-                if let Err(error) = self.discard(upload).await {
+            if self
+                .records
+                .end_untouched(upload, Event::Refused, seen)
+                .await?
+            {
+                if let Err(error) = self.sessions.discard(upload).await {
                     tracing::warn!(upload_id = %upload.id, %error, "a refused upload's object stays behind");
                 }
                 return Err(error);
@@ -157,15 +191,15 @@ impl Gateway {
     ///
     /// # Errors
     /// `FailedPrecondition` or `DataLoss` when it is not the upload's.
-    pub(super) async fn verify(
+    pub(in crate::gateway) async fn verify(
         &self,
         storage: &Storage,
         upload: &Upload,
         found: StoredObject,
     ) -> Result<Object> {
         let key = upload.object_key.clone();
-        let blocks = self.retry.run(|| storage.store.composition(&key)).await?;
-        let capabilities = storage.store.capabilities();
+        let blocks = storage.store.composition(&key).await?;
+        let capabilities = storage.capabilities();
         let verdict = verify(
             &Expected::of_record(upload),
             &capabilities,
@@ -191,29 +225,55 @@ impl Gateway {
                 .filter(|_| is_whole && capabilities.computes_object_md5),
         })
     }
-}
 
-/// The refusal of an object that is not the upload's.
-pub(super) fn not_own(difference: Difference) -> Error {
-    let replaced = |message: &str| Error::precondition(Reason::PartReplaced, message);
-    match difference {
-        Difference::Upload => replaced("the object under this key belongs to another upload"),
-        Difference::Size(size) => {
-            replaced("the object has another size than the file").with("object_size", size)
+    /// Ends an upload that can never become the object that it must become, and returns why.
+    pub(in crate::gateway) async fn refuse(&self, upload: &mut Upload, why: Error) -> Error {
+        let refused = self
+            .records
+            .transition(upload, &Event::Refused, Fence::Writer);
+        if let Err(error) = refused.await {
+            return error;
         }
-        Difference::Md5 { expected, found } => digest_mismatch(expected, found),
-        Difference::Parts => replaced("the object is made of other parts than were sent"),
+        if let Err(error) = self.sessions.discard(upload).await {
+            tracing::warn!(upload_id = %upload.id, %error, "a refused upload is left to the sweeper");
+        }
+        why
     }
-}
 
-/// The refusal of an upload of which only `held` parts are there, and no object yet.
-pub(super) fn incomplete(upload: &Upload, held: &BTreeMap<u32, Part>) -> Error {
-    if Some(held.len()) == object_part_count(upload) {
-        let message = "all parts are there; send the signed finish first";
-        return Error::precondition(Reason::Incomplete, message);
+    /// Removes a session that the store no longer knows from the record. Parts that a stream put there are lost with it,
+    /// and so is the upload.
+    pub(in crate::gateway) async fn forget_session(&self, upload: &mut Upload) -> Result<()> {
+        if upload.parts.is_empty() {
+            let forgotten = Event::SessionReplaced { session: None };
+            return self
+                .records
+                .transition(upload, &forgotten, Fence::Writer)
+                .await;
+        }
+        let lost = session_lost("the store knows neither session nor object");
+        Err(self.refuse(upload, lost).await)
     }
-    let file_size = upload.file.file_size.unwrap_or(0);
-    missing(upload, file_size, |number| held.contains_key(&number))
+
+    /// What a stream does if the store does not know its session: a client may have replaced it, or committed it, and then
+    /// the upload is COMPLETE. Otherwise it is refused for `why`.
+    pub(in crate::gateway) async fn session_lost(
+        &self,
+        upload: &mut Upload,
+        why: Error,
+    ) -> Result<()> {
+        let found = self.records.find(&upload.id).await?;
+        let Some(found) = found.filter(|found| found.version >= upload.version) else {
+            return Err(state_lost());
+        };
+        if (&found.session, found.writer) != (&upload.session, upload.writer) {
+            return Err(taken_over());
+        }
+        let storage = self.storages.get(&upload.storage_id)?;
+        if self.find_committed(&storage, upload).await? {
+            return Ok(());
+        }
+        Err(self.refuse(upload, why).await)
+    }
 }
 
 fn object_part_count(upload: &Upload) -> Option<usize> {

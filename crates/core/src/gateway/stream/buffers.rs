@@ -65,7 +65,7 @@ impl PartBuffer {
     /// Appends bytes, which must fit: the one copy the gateway makes of them. Draws for them first.
     ///
     /// # Errors
-    /// As [`Reservation::reservation`]; then nothing was appended.
+    /// As [`Reservation::reserve`]; then nothing was appended.
     pub(super) async fn extend(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.length + bytes.len();
         let missing = (end as u64).saturating_sub(self.reservation.reserved());

@@ -1,25 +1,23 @@
-//! A stream's whole parts on their way: sent, waited for, counted.
+//! A stream's parts in flight: dispatched, awaited, counted.
 //!
-//! Only so many are on their way, of one stream and of all to one storage; when there is one more to send, the receiver reads
-//! nothing until one of them has come to its end.
+//! Their number is limited, for one stream and for all streams to one storage; while it is reached, the receiver reads
+//! nothing.
 
 use std::sync::Arc;
 
-use super::{
-    part::{Destination, DigestChain, ReceivedPart},
-    receive::{CurrentPart, Receiver},
-    to_usize,
-};
+use super::{CurrentPart, Receiver, to_usize};
 use crate::{
     call,
     error::{Error, Result},
+    gateway::stream::part::{Destination, DigestChain, ReceivedPart},
+    retry::CallWait,
     upload::Part,
 };
 
 // === impl Receiver ===
 
 impl Receiver {
-    /// Sends a part on its way, or compares one that was sent before.
+    /// Dispatches a part, or compares one that was sent before.
     pub(super) async fn dispatch(&mut self, current_part: CurrentPart) -> Result<()> {
         let CurrentPart {
             number,
@@ -27,11 +25,19 @@ impl Receiver {
             buffer,
         } = current_part;
         let bytes = buffer.freeze();
-        if self.is_recorded(number, span, &bytes).await? {
+        let keeps_digest = self.chain.is_some();
+        let recorded = self.overlap.is_recorded(
+            &self.upload,
+            &self.shared.hasher,
+            (number, span),
+            &bytes,
+            keeps_digest,
+        );
+        if recorded.await? {
             return Ok(());
         }
         let destination = self.destination().await?;
-        while self.in_flight.len() >= self.gateway.settings.parts_in_flight {
+        while self.in_flight.len() >= self.shared.settings.parts_in_flight {
             if let Some(stored) = self.in_flight.join_next().await {
                 self.settle(stored)?;
             }
@@ -49,22 +55,22 @@ impl Receiver {
             committed: self.upload.parts.committed(),
             link,
         };
-        let gateway = Arc::clone(&self.gateway);
+        let shared = Arc::clone(&self.shared);
         self.in_flight.spawn(call::propagate(async move {
-            let stored = gateway.store_part(&destination, part).await;
+            let stored = shared.parts.store_part(&destination, part).await;
             drop(permit);
             stored
         }));
         Ok(())
     }
 
-    /// Where the parts go; begins the store's session for the first of them.
+    /// The destination of the parts; creates the store's session for the first of them.
     pub(super) async fn destination(&mut self) -> Result<Arc<Destination>> {
         if let Some(known) = &self.destination {
             return Ok(Arc::clone(known));
         }
         if self.upload.session.is_none() {
-            let begun = self.gateway.begin_session(&self.storage, &self.upload);
+            let begun = self.shared.sessions.begin(&self.storage, &self.upload);
             self.upload = begun.await?;
         }
         let destination = Arc::new(Destination {
@@ -98,14 +104,15 @@ impl Receiver {
     pub(super) fn count(&mut self, part: Part) {
         let before = self.upload.committed_size();
         if part.number <= self.trail.parts() {
-            // It took the place of one on the trail.
-            self.trail = self.gateway.new_trail(&self.upload);
+            // It replaced one of the trail.
+            self.trail = self.shared.tokens.new_trail(&self.upload);
         }
         self.upload.parts.insert(part);
         let committed_size = self.upload.committed_size();
         if committed_size > before {
-            self.upload.expires_at = self.gateway.times().expires_at;
-            let token = self.gateway.next_token(&self.upload, &mut self.trail);
+            CallWait::reset();
+            self.upload.expires_at = self.shared.records.times().expires_at;
+            let token = self.shared.tokens.next_token(&self.upload, &mut self.trail);
             self.counts.send_modify(|counts| {
                 counts.committed_size = committed_size;
                 counts.resume_token = token.into();
@@ -113,9 +120,9 @@ impl Receiver {
         }
     }
 
-    /// Lets the parts that are on their way come to their end, but not for longer than a gateway that stops has time.
+    /// Waits for the parts in flight, but not longer than a gateway that shuts down may.
     pub(super) async fn settle_rest(&mut self) {
-        let gateway = Arc::clone(&self.gateway);
+        let shared = Arc::clone(&self.shared);
         let settle = async {
             while let Some(stored) = self.in_flight.join_next().await {
                 if let Err(late) = self.settle(stored) {
@@ -125,7 +132,7 @@ impl Receiver {
         };
         tokio::select! {
             () = settle => {}
-            () = gateway.cut_off() => self.in_flight.shutdown().await,
+            () = shared.drain.parts_end() => self.in_flight.shutdown().await,
         }
     }
 }

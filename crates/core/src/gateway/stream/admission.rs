@@ -1,14 +1,10 @@
-//! How many streams run at once, and that no caller has them all.
+//! The number of streams that run at once, shared fairly by callers.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{
-    Caller, Gateway,
-    budget::{come_back, overloaded},
-    drain::draining,
-};
+use super::budget::come_back;
 use crate::{
     error::{Error, Kind, Reason, Result},
     upload::Owner,
@@ -21,36 +17,11 @@ pub(super) struct Admission {
     running: watch::Sender<HashMap<Owner, usize>>,
 }
 
-/// The place of one stream; free again when dropped.
+/// The right of one stream to run; returned when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     admission: Arc<Admission>,
     owner: Owner,
-}
-
-// === impl Gateway ===
-
-impl Gateway {
-    /// Lets a stream of `caller`'s begin, before anything of it is read.
-    ///
-    /// # Errors
-    /// `Unavailable` when the gateway drains; `ResourceExhausted` when there are too many, or no memory for those that run.
-    pub(super) fn admit(&self, caller: &Caller) -> Result<Permit> {
-        if self.is_draining() {
-            return Err(draining());
-        }
-        if self.budget.is_short(&caller.owner) {
-            return Err(overloaded(Kind::ResourceExhausted));
-        }
-        self.admission.admit(&caller.owner)
-    }
-
-    /// Waits until no stream runs, also of those whose callers have gone.
-    pub async fn streams_ended(&self) {
-        let mut running = self.admission.running.subscribe();
-        // The sender is the gateway's.
-        let _ = running.wait_for(HashMap::is_empty).await;
-    }
 }
 
 // === impl Admission ===
@@ -64,12 +35,12 @@ impl Admission {
         })
     }
 
-    /// Gives `owner` a place for one more stream. The last quarter of the places is for owners that have less than their
-    /// equal share, so that a newcomer finds room whatever the others do. Without authentication there is one owner only,
-    /// who may have them all.
+    /// Gives `owner` the permit for one more stream. The last quarter of the permits is for owners that have less than their
+    /// equal share, so that a new caller gets one whatever the others do. Without authentication there is only one owner,
+    /// which may have them all.
     ///
     /// # Errors
-    /// `ResourceExhausted` when there is none.
+    /// `ResourceExhausted` if there is none.
     pub(super) fn admit(self: &Arc<Self>, owner: &Owner) -> Result<Permit> {
         let admitted = self.running.send_if_modified(|running| {
             let has_room = self.has_room(running, owner);
@@ -85,6 +56,13 @@ impl Admission {
             admission: Arc::clone(self),
             owner: owner.clone(),
         })
+    }
+
+    /// Waits until no stream runs, including those whose callers have disconnected.
+    pub(super) async fn all_ended(&self) {
+        let mut running = self.running.subscribe();
+        // Cannot fail: `self` has the sender.
+        let _ = running.wait_for(HashMap::is_empty).await;
     }
 
     fn has_room(&self, running: &HashMap<Owner, usize>, owner: &Owner) -> bool {
@@ -120,7 +98,7 @@ fn too_many_streams() -> Error {
     Error::new(
         Kind::ResourceExhausted,
         Reason::Overloaded,
-        "the gateway runs as many streams as it may; come back later",
+        "the gateway runs as many streams as it may; retry later",
     )
     .retry_after(come_back())
 }
@@ -141,27 +119,27 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_free_again_when_its_stream_ends() {
+    fn a_permit_is_free_again_when_its_stream_ends() {
         let admission = Admission::new(2);
-        let mut places = admit_all(&admission, &Owner::default());
-        assert_eq!(places.len(), 2);
+        let mut permits = admit_all(&admission, &Owner::default());
+        assert_eq!(permits.len(), 2);
         let error = admission.admit(&Owner::default()).unwrap_err();
         assert_eq!(error.kind(), Kind::ResourceExhausted);
         assert!(error.retry_delay().is_some());
-        places.pop();
+        permits.pop();
         assert!(admission.admit(&Owner::default()).is_ok());
-        drop(places);
+        drop(permits);
         assert!(admission.running.borrow().is_empty());
     }
 
     #[test]
-    fn a_newcomer_finds_room_whatever_the_others_have_taken() {
+    fn a_new_owner_gets_permits_whatever_the_others_have() {
         let admission = Admission::new(100);
         let greedy = admit_all(&admission, &owner("greedy"));
         assert_eq!(greedy.len(), 75);
         let other = admit_all(&admission, &owner("other"));
         assert_eq!(other.len(), 25);
-        // What the greedy one gives back goes to the one with less than its share.
+        // What the greedy owner returns goes to the one with less than its share.
         drop(greedy);
         let _greedy: Vec<_> = (0..70)
             .filter_map(|_| admission.admit(&owner("greedy")).ok())

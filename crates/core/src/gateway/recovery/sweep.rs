@@ -1,46 +1,52 @@
-//! Sweeping up: uploads that expired, commits that were left behind, what clients sent after the end, and sessions that no
-//! record knows.
+//! The periodic clean-up: expired uploads, commits whose committer died, objects that clients put after the end of their
+//! upload, and orphaned sessions.
 //!
-//! A record is moved first, compared and set, and what it had in the store goes after: a pass that dies in between leaves
-//! a session that a later one finds, and two passes at once do each other no harm. Sessions are told old by the store's
-//! clock alone. Azure has none: it forgets uncommitted blocks by itself.
+//! A record is changed first, by compare-and-set, and then what it has in the store is removed: a pass that dies in between
+//! leaves a session that a later one finds, and two passes at the same time do no harm. The age of sessions is measured by
+//! the store's clock alone. Azure drops uncommitted blocks by itself.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Gateway, Storage};
+use super::{inspect::Inspector, session::Sessions};
 use crate::{
     blobs::{OpenSession, Session},
     error::{Error, Reason, Result},
+    gateway::{
+        commit::Commits,
+        records::Records,
+        storage::{Storage, Storages},
+    },
+    state::ScheduleStore,
     upload::{Event, Phase, Upload, UploadId, policy},
 };
 
-/// How far apart the clocks of two replicas may be: nothing is given up before all of them agree that it is time.
+/// How far apart the clocks of two replicas may be: nothing expires before it has expired by all of them.
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
-/// How much older than the oldest upload a session has to be before it is ended without a record.
+/// How much older than the oldest upload a session must be before it is ended without a record.
 const SESSION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
-/// How long a sweeper that died keeps the others from sweeping.
+/// How long a sweeper that died prevents the others from sweeping.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// How many uploads are read from the index at once.
+/// How many uploads are read from the index per page.
 const PAGE: usize = 100;
 
 /// How a pass is made.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// Only look, and tell what would be done.
+    /// Only count what would be done.
     pub dry_run: bool,
-    /// How many uploads and sessions are worked on in a second, at most.
+    /// The most uploads and sessions that are handled per second.
     pub operations_per_second: u32,
     /// The age by the store's clock from which sessions without a record are ended. `None`: the maximum age of uploads
-    /// and a margin, so that no resume token can still be of use for one.
+    /// and a margin, so that no resume token can still need one.
     pub session_age: Option<Duration>,
-    /// Make no pass when another replica has begun one within this time.
+    /// Make no pass if another replica has begun one within this time.
     pub interval: Option<Duration>,
 }
 
@@ -49,29 +55,43 @@ pub struct Sweep {
 pub struct SweepReport {
     /// Uploads that were due and sessions that were listed.
     pub examined: u64,
-    /// Expired uploads that were given up.
+    /// Expired uploads that were aborted.
     pub expired: u64,
     /// Expired uploads whose object a client had made: they are COMPLETE.
     pub completed: u64,
-    /// Commits left behind that were brought to their end, whichever it was.
+    /// Commits whose committer died and that were finished or refused.
     pub finished_commits: u64,
-    /// ABORTED uploads whose place in the store was cleared for good.
+    /// ABORTED uploads whose key in the store was cleared finally.
     pub cleared: u64,
     /// Old sessions without a record that were ended.
     pub aborted_sessions: u64,
-    /// What failed and is left to a later pass.
+    /// Failures, which are left to a later pass.
     pub failures: u64,
 }
 
-/// One pass, on its way.
+/// Sweeps all storages.
+#[derive(Debug)]
+pub struct Sweeper {
+    pub(in crate::gateway) schedule: Arc<dyn ScheduleStore>,
+    /// Without retries: a lease that is not released expires soon.
+    pub(in crate::gateway) single_try: Arc<dyn ScheduleStore>,
+    pub(in crate::gateway) records: Arc<Records>,
+    pub(in crate::gateway) storages: Storages,
+    pub(in crate::gateway) sessions: Arc<Sessions>,
+    pub(in crate::gateway) inspector: Arc<Inspector>,
+    pub(in crate::gateway) commits: Arc<Commits>,
+    pub(in crate::gateway) upload_max_age: Duration,
+}
+
+/// One running pass.
 struct Pass<'a> {
-    gateway: &'a Gateway,
+    sweeper: &'a Sweeper,
     sweep: &'a Sweep,
     stop: &'a CancellationToken,
     holder: String,
     prolonged: Instant,
     pace: Interval,
-    /// The storages that did not answer: what else lies there waits for a later pass.
+    /// The storages that did not answer: their other uploads and sessions are left to a later pass.
     unavailable: HashSet<String>,
     report: SweepReport,
 }
@@ -90,14 +110,14 @@ impl SweepReport {
     }
 }
 
-// === impl Gateway ===
+// === impl Sweeper ===
 
-impl Gateway {
-    /// Makes one pass over everything, or until `stop`. `None` when another replica sweeps, or has just done so. A dry run
-    /// asks nobody.
+impl Sweeper {
+    /// Makes one pass over everything, or until `stop`. `None` if another replica sweeps, or has just done so. A dry run
+    /// needs no lease.
     ///
     /// # Errors
-    /// The state store is away. Whatever else fails is counted and left to a later pass.
+    /// The state store is unavailable. Other failures are counted and left to a later pass.
     pub async fn sweep(
         &self,
         sweep: &Sweep,
@@ -119,11 +139,11 @@ impl Gateway {
 // === impl Pass ===
 
 impl<'a> Pass<'a> {
-    fn new(gateway: &'a Gateway, sweep: &'a Sweep, stop: &'a CancellationToken) -> Self {
+    fn new(sweeper: &'a Sweeper, sweep: &'a Sweep, stop: &'a CancellationToken) -> Self {
         let mut pace = interval(Duration::from_secs(1) / sweep.operations_per_second.max(1));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            gateway,
+            sweeper,
             sweep,
             stop,
             holder: format!("{:016x}", rand::random::<u64>()),
@@ -134,43 +154,37 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether no other replica has begun a pass in this interval. A turn is never given back: it ends.
+    /// Whether no other replica has begun a pass in this interval. The lease of a turn is never released: it expires.
     async fn acquire_turn(&self) -> Result<bool> {
         let Some(interval) = self.sweep.interval else {
             return Ok(true);
         };
-        let Self {
-            gateway, holder, ..
-        } = self;
-        let taken = || gateway.state.lease("sweep-turn", holder, interval);
-        gateway.retry.run(taken).await
+        let schedule = &self.sweeper.schedule;
+        schedule.lease("sweep-turn", &self.holder, interval).await
     }
 
     async fn prolong(&mut self) -> Result<bool> {
         self.prolonged = Instant::now();
-        let Self {
-            gateway, holder, ..
-        } = self;
-        let taken = || gateway.state.lease("sweep", holder, LEASE);
-        gateway.retry.run(taken).await
+        let schedule = &self.sweeper.schedule;
+        schedule.lease("sweep", &self.holder, LEASE).await
     }
 
     async fn release(&self) {
-        if let Err(error) = self.gateway.state.release("sweep", &self.holder).await {
-            tracing::debug!(%error, "the sweeper's lease is left to end");
+        if let Err(error) = self.sweeper.single_try.release("sweep", &self.holder).await {
+            tracing::debug!(%error, "the sweeper's lease is left to expire");
         }
     }
 
     async fn run(&mut self) -> Result<()> {
         self.due_uploads().await?;
-        for storage in self.gateway.storages.iter() {
+        for storage in self.sweeper.storages.iter() {
             let swept = self.sessions(storage).await;
             self.log(swept, &storage.id)?;
         }
         Ok(())
     }
 
-    /// Waits for the next operation; false when there must be none.
+    /// Waits for the permit of the next operation; false if the pass must end.
     async fn next_permit(&mut self) -> Result<bool> {
         tokio::select! {
             _ = self.pace.tick() => {}
@@ -186,18 +200,17 @@ impl<'a> Pass<'a> {
     }
 
     async fn due_uploads(&mut self) -> Result<()> {
-        let gateway = self.gateway;
-        let before = gateway.clock.now().minus(CLOCK_MARGIN);
+        let sweeper = self.sweeper;
+        let before = sweeper.records.now().minus(CLOCK_MARGIN);
         let mut after = None;
         loop {
-            let due = || gateway.state.due(before, after.as_ref(), PAGE);
-            let page = gateway.retry.run(due).await?;
+            let page = sweeper.schedule.due(before, after.as_ref(), PAGE).await?;
             for id in &page.uploads {
                 if !self.next_permit().await? {
                     return Ok(());
                 }
                 self.report.examined += 1;
-                match gateway.retry.run(|| gateway.state.get(id)).await {
+                match sweeper.records.find(id).await {
                     Ok(Some(upload)) => self.settle(upload).await?,
                     Ok(None) => {}
                     Err(error) => self.log(Err(error), "")?,
@@ -210,13 +223,13 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Brings an upload to its end if it is time.
+    /// Ends an upload if it is due.
     async fn settle(&mut self, upload: Upload) -> Result<()> {
         let storage_id = upload.storage_id.clone();
         if self.unavailable.contains(&storage_id) {
             return Ok(());
         }
-        let now = self.gateway.clock.now().minus(CLOCK_MARGIN);
+        let now = self.sweeper.records.now().minus(CLOCK_MARGIN);
         let lease_ended = upload.lease.is_none_or(|lease| lease.until <= now);
         let settled = match upload.phase {
             Phase::Open if upload.has_expired(now) => self.expire(upload).await,
@@ -228,26 +241,29 @@ impl<'a> Pass<'a> {
     }
 
     async fn expire(&mut self, mut upload: Upload) -> Result<()> {
-        let gateway = self.gateway;
-        let storage = gateway.storages.get(&upload.storage_id)?;
+        let sweeper = self.sweeper;
+        let storage = sweeper.storages.get(&upload.storage_id)?;
         let seen = upload.updated_at;
         if self.sweep.dry_run {
-            let found = gateway.retry.run(|| storage.store.head(&upload.object_key));
-            let count = match found.await? {
+            let count = match storage.store.head(&upload.object_key).await? {
                 Some(_) => &mut self.report.completed,
                 None => &mut self.report.expired,
             };
             *count += 1;
-            tracing::info!(upload_id = %upload.id, "an expired upload would be given up");
+            tracing::info!(upload_id = %upload.id, "an expired upload would be aborted");
             return Ok(());
         }
-        match gateway.find_committed(&storage, &mut upload).await {
+        match sweeper
+            .inspector
+            .find_committed(&storage, &mut upload)
+            .await
+        {
             Ok(true) => {
                 self.report.completed += 1;
                 return Ok(());
             }
             Ok(false) => {}
-            // What lay there was not the upload's: both are gone.
+            // The object was not the upload's: both have ended.
             Err(_) if upload.phase == Phase::Aborted => {
                 self.report.expired += 1;
                 return Ok(());
@@ -258,24 +274,26 @@ impl<'a> Pass<'a> {
             Err(_) if upload.phase == Phase::Committing => return Ok(()),
             Err(error) => return Err(error),
         }
-        let ended = gateway.end_untouched(&mut upload, Event::Abandoned, seen);
+        let ended = sweeper
+            .records
+            .end_untouched(&mut upload, Event::Abandoned, seen);
         if !ended.await? {
-            // Somebody came back to it in this very moment.
+            // A caller touched it at the same moment.
             return Ok(());
         }
         self.report.expired += 1;
-        tracing::info!(upload_id = %upload.id, "an expired upload was given up");
-        gateway.discard(&upload).await
+        tracing::info!(upload_id = %upload.id, "an expired upload was aborted");
+        sweeper.sessions.discard(&upload).await
     }
 
-    /// Does what a committer that is gone has begun.
+    /// Finishes a commit whose committer died.
     async fn finish_commit(&mut self, mut upload: Upload) -> Result<()> {
         if !self.sweep.dry_run {
             let committed_size = upload.parts.committed_size();
             let file_size = upload.file.file_size.unwrap_or(committed_size);
-            if let Err(error) = self.gateway.commit(&mut upload, file_size).await {
+            if let Err(error) = self.sweeper.commits.commit(&mut upload, file_size).await {
                 match error.reason() {
-                    // Somebody else was quicker, or it is OPEN again.
+                    // Another committer was faster, or the upload is OPEN again.
                     Reason::WrongPhase | Reason::TakenOver | Reason::Incomplete => return Ok(()),
                     _ if upload.is_live() => return Err(error),
                     _ => tracing::info!(upload_id = %upload.id, %error, "a commit was refused"),
@@ -283,22 +301,21 @@ impl<'a> Pass<'a> {
             }
         }
         self.report.finished_commits += 1;
-        tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "a commit left behind is finished");
+        tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "the commit of a dead committer is finished");
         Ok(())
     }
 
-    /// Discards once more what clients may have sent after the upload was given up: their signatures went on for a while.
+    /// Discards again what clients may have sent after the upload was aborted, while their signatures were still valid.
     async fn clear(&mut self, mut upload: Upload) -> Result<()> {
-        let gateway = self.gateway;
+        let sweeper = self.sweeper;
         if !self.sweep.dry_run {
-            gateway.discard(&upload).await?;
+            sweeper.sessions.discard(&upload).await?;
             upload.swept = true;
-            // Nobody else changes it, but for a sweeper that has done the same.
-            let update = || gateway.state.update(&upload, upload.writer);
-            gateway.retry.run(update).await?;
+            // No other caller changes it, except a sweeper that has done the same.
+            sweeper.records.update(&upload).await?;
         }
         self.report.cleared += 1;
-        tracing::debug!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "an aborted upload is cleared for good");
+        tracing::debug!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "an aborted upload is cleared finally");
         Ok(())
     }
 
@@ -306,8 +323,8 @@ impl<'a> Pass<'a> {
         if self.unavailable.contains(&storage.id) {
             return Ok(());
         }
-        let gateway = self.gateway;
-        let max_age = gateway.settings.upload_max_age + SESSION_MARGIN;
+        let sweeper = self.sweeper;
+        let max_age = sweeper.upload_max_age + SESSION_MARGIN;
         let least_age = self.sweep.session_age.unwrap_or(max_age);
         let prefix = policy::object_key_prefix(&storage.prefix);
         let mut after = None;
@@ -315,8 +332,8 @@ impl<'a> Pass<'a> {
             if !self.next_permit().await? {
                 return Ok(());
             }
-            let list = || storage.store.list_sessions(&prefix, after.as_deref());
-            let Some(page) = gateway.retry.run(list).await? else {
+            let page = storage.store.list_sessions(&prefix, after.as_deref());
+            let Some(page) = page.await? else {
                 return Ok(());
             };
             for session in &page.sessions {
@@ -340,15 +357,15 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Ends an old session, unless a live upload has it. That one is long due: the index has lost it.
+    /// Ends an old session, unless a live upload has it. Such an upload is long due, and the index has lost it.
     async fn end_session(
         &mut self,
         storage: &Storage,
         id: &UploadId,
         session: &OpenSession,
     ) -> Result<()> {
-        let gateway = self.gateway;
-        let found = gateway.retry.run(|| gateway.state.get(id)).await?;
+        let sweeper = self.sweeper;
+        let found = sweeper.records.find(id).await?;
         let has_it =
             |upload: &Upload| upload.is_live() && upload.session.as_ref() == Some(&session.id);
         if let Some(upload) = found.filter(has_it) {
@@ -356,15 +373,14 @@ impl<'a> Pass<'a> {
         }
         if !self.sweep.dry_run {
             let OpenSession { key, id, .. } = session;
-            let abort = || async { storage.store.abort(&Session { key, id }).await };
-            gateway.retry.run(abort).await?;
+            storage.store.abort(&Session { key, id }).await?;
         }
         self.report.aborted_sessions += 1;
-        tracing::info!(upload_id = %id, dry_run = self.sweep.dry_run, "a session that no upload has is ended");
+        tracing::info!(upload_id = %id, dry_run = self.sweep.dry_run, "an orphaned session is ended");
         Ok(())
     }
 
-    /// Counts a failure, so that the pass goes on with other things; without the state store there is nothing else.
+    /// Logs and counts a failure, so that the pass continues with the next item; without the state store it cannot.
     fn log(&mut self, outcome: Result<()>, storage_id: &str) -> Result<()> {
         let Err(error) = outcome else { return Ok(()) };
         if error.reason() == Reason::StateUnavailable {
@@ -372,7 +388,7 @@ impl<'a> Pass<'a> {
         }
         self.report.failures += 1;
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(storage_id, %error, cause, "something could not be swept up: {error}");
+        tracing::warn!(storage_id, %error, cause, "the sweeper failed: {error}");
         if is_unavailable(&error) {
             self.unavailable.insert(storage_id.to_owned());
         }
@@ -380,7 +396,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Whether the store will not answer the next question, either.
+/// Whether the store will not answer the next request, either.
 fn is_unavailable(error: &Error) -> bool {
     matches!(
         error.reason(),
