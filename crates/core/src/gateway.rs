@@ -16,6 +16,7 @@ mod signing;
 mod storage;
 mod stream;
 mod token;
+mod token_key;
 
 use std::sync::Arc;
 
@@ -41,7 +42,8 @@ pub use self::{
     },
     storage::{Storage, Storages},
     stream::Streams,
-    token::{TokenKey, Tokens},
+    token::Tokens,
+    token_key::TokenKey,
 };
 use crate::{
     clock::Clock,

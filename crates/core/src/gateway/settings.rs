@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{storage::Storage, token::TokenKey};
+use super::{storage::Storage, token_key::TokenKey};
 use crate::upload::{Owner, Plan, SINGLE_PUT_MAX, StoreKind};
 
 /// The size in bytes of a chunk that costs least: large enough for its framing not to matter, small enough for a stream's
