@@ -1,4 +1,4 @@
-//! Messages that no client means.
+//! Malformed and hostile messages.
 
 use std::fmt::Debug;
 
@@ -16,7 +16,8 @@ use crate::{
     status::grpc_status,
 };
 
-/// What is taken keeps to the limits, and its file reads the same as it is written again; all else is the client's fault.
+/// An accepted message respects the limits, and its file is the same after it is written and read again; every refusal
+/// blames the request.
 pub fn stream_message(bytes: &[u8]) {
     let Ok(request) = v1::UploadRequest::decode(bytes) else {
         return;
@@ -40,7 +41,7 @@ pub fn stream_message(bytes: &[u8]) {
     }
 }
 
-/// As [`stream_message`], of the other calls; the first byte chooses one.
+/// As [`stream_message`], for the other calls; the first byte selects one.
 pub fn unary_request(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (choice, bytes) = (input.byte(), input.0);
@@ -117,7 +118,7 @@ fn is_refused(error: &Error) {
     let _ = grpc_status(error);
 }
 
-/// As its documentation has it.
+/// As the documentation of upload ids says.
 fn is_name(id: &UploadId) {
     let text = id.as_str();
     assert!(

@@ -1,4 +1,4 @@
-//! Queries, JSON bodies and headers that no client means.
+//! Malformed and hostile queries, JSON bodies and headers.
 
 use axum::http::{HeaderMap, HeaderValue, header::RANGE};
 use serde::de::DeserializeOwned;
@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{fuzzing::Input, status::http_answer};
 
-/// What is taken keeps to the limits, and reads the same as it is written again; all else is the client's fault.
+/// An accepted request respects the limits, and is the same after it is written and read again; every refusal blames the
+/// request.
 pub fn http_parameters(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (text, body) = (input.text(), input.0);
@@ -49,7 +50,7 @@ pub fn http_parameters(bytes: &[u8]) {
     let _ = parse::<ListParameters>(&all).map_err(|error| is_refused(&error));
 }
 
-/// A range that is honoured lies within the file and is not empty.
+/// An accepted range is within the file and not empty.
 pub fn http_range(bytes: &[u8]) {
     let mut input = Input(bytes);
     let object = Object {
@@ -84,7 +85,7 @@ fn is_harmless(file: &FileMetadata) {
     assert!(!file.skip_file_digest && file.file_id.as_deref() != Some(""));
 }
 
-/// The parameters that stand for it.
+/// The parameters that describe it.
 fn written(file: &FileMetadata, storage_id: &str) -> Map<String, Value> {
     let all = json!({
         "file_name": file.file_name,
