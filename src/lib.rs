@@ -15,7 +15,7 @@
 //! gateway signs requests (`blobs::sign`) that the client sends to the store itself. One record serves both ways, and an
 //! upload begun one way can be finished the other way.
 //!
-//! Imports point from left to right and towards the domain, never back; `tests/architecture.rs` holds them to it.
+//! Imports point from left to right and towards the domain, never back; `tests/process/architecture.rs` holds them to it.
 //!
 //! | room | what it is for |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! What the integration tests share: real servers, found or started, and stopped when dropped.
 //!
-//! A test program says `#[path = "common/lib.rs"] mod common;`, and a test asks for what it needs:
+//! A test program says `#[path = "../common/lib.rs"] mod common;`, and a test asks for what it needs:
 //! `let Some(s3) = common::s3().await else { return };`. Under `make test` one server of each kind serves all tests, and
 //! each call gets a database, bucket or container of its own. Under plain `cargo test` the server is started by the first
 //! test that asks and stopped with the last. `private_…` starts a server for one test alone, to be killed or paused.
@@ -20,11 +20,14 @@ mod forwarder;
 mod gateway;
 mod gateway_process;
 mod programs;
+pub mod proxy;
 mod redis_cluster;
 mod redis_sentinel;
 mod redis_server;
 mod redis_tls;
 mod server;
+pub mod signing_client;
+pub mod stores;
 mod versitygw;
 
 pub use azurite::{AzureBackend, azure, private_azure};
