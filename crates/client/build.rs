@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
+    "proto/uploadgateway/v1/errors.proto",
     "proto/uploadgateway/v1/types.proto",
     "proto/uploadgateway/v1/upload.proto",
     "proto/uploadgateway/v1/signing.proto",

@@ -24,7 +24,7 @@ pub fn resume_token(bytes: &[u8]) {
         ..FileMetadata::default()
     };
     let upload = upload_of(file, id.clone());
-    let snapshot = Snapshot::of(&upload, &Trail::new(upload.store_kind));
+    let snapshot = Snapshot::of(&upload, &Trail::default());
     let token = key.seal(&snapshot);
     assert_eq!(open(&key, &token).as_ref(), Some(&snapshot));
     assert_eq!(open(&TokenKey::new(&id, &[8; 32]), &token), None);

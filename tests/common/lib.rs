@@ -37,7 +37,7 @@ pub use gateway::{
     s3_client,
 };
 pub use gateway_process::{binary, gateway_process};
-pub use programs::{grpcurl, python};
+pub use programs::{command, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};

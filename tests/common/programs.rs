@@ -5,6 +5,7 @@ use std::{
     fs::OpenOptions,
     io::Write as _,
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -22,14 +23,25 @@ pub fn python() -> Option<PathBuf> {
         .or_else(|| skip("Python with its packages"))
 }
 
+/// A command for the program called `name`, which finds the programs that it starts itself as [`find`] does.
+pub fn command(name: &str) -> Option<Command> {
+    let mut command = Command::new(find(name)?);
+    command.env("PATH", env::join_paths(search_path()).unwrap());
+    Some(command)
+}
+
 /// The path of the program called `name`; `None`, after the skip was noted, when there is none.
 pub fn find(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    std::iter::once(tools().join("bin"))
-        .chain(env::split_paths(&path))
+    search_path()
         .map(|directory| directory.join(name))
         .find(|program| program.is_file())
         .or_else(|| skip(name))
+}
+
+fn search_path() -> impl Iterator<Item = PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path: Vec<PathBuf> = env::split_paths(&path).collect();
+    std::iter::once(tools().join("bin")).chain(path)
 }
 
 fn tools() -> PathBuf {

@@ -5,9 +5,11 @@
 
 mod digest;
 mod id;
+pub mod object;
 mod part;
 mod plan;
 pub mod policy;
+mod stored;
 mod token;
 
 use std::{fmt, time::Duration};
@@ -19,6 +21,7 @@ pub use self::{
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
     part::{Claim, Claims, Part, Parts, WriterTag},
     plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
+    stored::{Capabilities, StoredObject, StoredPart},
     token::{Listed, Snapshot, Trail},
 };
 
@@ -364,6 +367,14 @@ impl Upload {
     pub fn part_count(&self) -> Option<u32> {
         let (size, part_size) = (self.file.file_size?, self.plan.part_size()?);
         u32::try_from(size.div_ceil(part_size).max(1)).ok()
+    }
+
+    /// How many parts its object has: as many as are planned or, if the size was not declared, as were recorded once the
+    /// file is whole.
+    pub fn object_part_count(&self) -> Option<u32> {
+        let is_whole = self.file.file_size == Some(self.parts.committed_size());
+        let recorded = is_whole.then_some(self.parts.committed());
+        self.part_count().or(recorded)
     }
 
     /// Whether the whole file fits one put, as its only part, and no session was begun for it.

@@ -11,14 +11,14 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    Fence, Gateway, Storage, inspect::composite_fits, overlap::digest_so_far, part::new_object,
-    state_lost,
+    Fence, Gateway, Storage, inspect::not_own, overlap::digest_so_far, part::new_object, state_lost,
 };
 use crate::{
-    blobs::{Commit, OPERATION_TIMEOUT, Session, StoredObject, StoredPart},
+    blobs::{Capabilities, Commit, OPERATION_TIMEOUT, Session, StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
     upload::{
-        Applied, Event, FileDigest, Lease, Md5, Object, Part, Phase, Timestamp, Upload, WriterTag,
+        Applied, Event, FileDigest, Lease, Md5, Object, Phase, Timestamp, Upload, WriterTag,
+        object::{Expected, Strictness, Verdict, verify},
     },
 };
 
@@ -231,7 +231,7 @@ impl Gateway {
                 .ok_or_else(|| lost("the store knows neither session nor object"));
         };
         // A store without sessions (Azure) lists the parts of a finished object, too: nothing to commit again.
-        compare(upload, &stored)?;
+        compare(upload, &stored, &storage.store.capabilities())?;
         let before = unanswered.swap(true, Ordering::Relaxed);
         let object = new_object(upload, md5);
         let committed = storage.store.commit(&session, &object, &parts).await;
@@ -247,30 +247,25 @@ impl Gateway {
         }
     }
 
-    /// The upload's own object, if it is there with the right size and, as far as the store tells, the claimed parts.
+    /// The upload's own object, if it exists.
     async fn head_own_object(
         &self,
         storage: &Storage,
         upload: &Upload,
     ) -> Result<Option<StoredObject>> {
-        let Some(found) = storage.store.head(&upload.object_key).await? else {
-            return Ok(None);
-        };
-        if found.upload_id().is_some_and(|id| id != upload.id.as_str()) {
-            return Err(replaced("another upload's object lies under this key"));
+        let found = storage.store.head(&upload.object_key).await?;
+        let verdict = verify(
+            &Expected::of_record(upload),
+            &storage.store.capabilities(),
+            found.as_ref(),
+            None,
+            Strictness::Commit,
+        );
+        match verdict {
+            Verdict::Same | Verdict::Absent => Ok(found),
+            Verdict::Different(difference) => Err(not_own(difference)),
+            Verdict::Unknown => Err(Error::fault("commit: the size of the file is not recorded")),
         }
-        if Some(found.size) != upload.file.file_size {
-            return Err(replaced("the object has another size than the file")
-                .with("object_size", found.size));
-        }
-        // A part that a client put itself, and of which the store did not say that it has the claimed MD5.
-        let is_unproven = |part: &Part| part.md5.is_none();
-        if upload.parts.iter_committed().any(is_unproven)
-            && !composite_fits(upload, found.composite)
-        {
-            return Err(replaced("the object is made of other parts than were sent"));
-        }
-        Ok(Some(found))
     }
 }
 
@@ -289,7 +284,7 @@ fn received_md5(upload: &Upload) -> Result<Option<Md5>> {
 }
 
 /// Every recorded part must be the one the store holds.
-fn compare(upload: &Upload, stored: &[StoredPart]) -> Result<()> {
+fn compare(upload: &Upload, stored: &[StoredPart], capabilities: &Capabilities) -> Result<()> {
     let receipts: std::collections::HashMap<&str, u64> = stored
         .iter()
         .map(|part| (part.receipt.as_str(), part.size))
@@ -306,9 +301,7 @@ fn compare(upload: &Upload, stored: &[StoredPart]) -> Result<()> {
         let replaced_by = numbers
             .get(&part.number)
             .filter(|stored| stored.receipt != part.receipt);
-        if !same_size
-            || (upload.store_kind == crate::upload::StoreKind::S3 && replaced_by.is_some())
-        {
+        if !same_size || (capabilities.one_part_per_number && replaced_by.is_some()) {
             return Err(replaced("the store holds other bytes than were recorded")
                 .with("part", part.number));
         }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     call,
     error::{Error, Result},
-    upload::{Part, Trail},
+    upload::Part,
 };
 
 // === impl Receiver ===
@@ -99,7 +99,7 @@ impl Receiver {
         let before = self.upload.committed_size();
         if part.number <= self.trail.parts() {
             // It took the place of one on the trail.
-            self.trail = Trail::new(self.upload.store_kind);
+            self.trail = self.gateway.new_trail(&self.upload);
         }
         self.upload.parts.insert(part);
         let committed_size = self.upload.committed_size();

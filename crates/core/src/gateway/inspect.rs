@@ -17,7 +17,8 @@ use crate::{
     blobs::{StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
     upload::{
-        CompositeMd5, Event, Md5, Object, Part, Phase, SINGLE_PUT_MAX, StoreKind, Upload, WriterTag,
+        Event, Object, Part, Phase, Upload, WriterTag,
+        object::{Difference, Expected, Strictness, Verdict, is_put_whole, verify},
     },
 };
 
@@ -79,7 +80,7 @@ impl Gateway {
     pub(super) async fn adopt(&self, upload: &mut Upload, writer: WriterTag) -> Result<()> {
         let storage = self.storages.get(&upload.storage_id)?;
         if upload.session.is_none() {
-            if upload.store_kind == StoreKind::S3 {
+            if storage.store.capabilities().creates_sessions {
                 return Ok(());
             }
             // Without one the parts would count as a single put.
@@ -88,7 +89,7 @@ impl Gateway {
             self.transition(upload, &started, Fence::Writer).await?;
         }
         let held = self.stored_parts(&storage, upload).await?;
-        let is_whole = |held: &BTreeMap<_, _>| Some(held.len()) == count(upload);
+        let is_whole = |held: &BTreeMap<_, _>| Some(held.len()) == object_part_count(upload);
         if held.as_ref().is_none_or(is_whole) && self.find_committed(&storage, upload).await? {
             return Ok(());
         }
@@ -152,58 +153,62 @@ impl Gateway {
         Err(Error::new(Kind::Unavailable, Reason::WriterActive, message).retry_after(LOOK_AGAIN))
     }
 
-    /// The object is the upload's when it has its size and every digest or block that can be checked.
+    /// Verifies the object that HEAD found, with every digest and block that the store reports.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` or `DataLoss` when it is not the upload's.
     pub(super) async fn verify(
         &self,
         storage: &Storage,
         upload: &Upload,
         found: StoredObject,
     ) -> Result<Object> {
-        let foreign = |message: &str| Error::precondition(Reason::PartReplaced, message);
-        if found.upload_id().is_some_and(|id| id != upload.id.as_str()) {
-            return Err(foreign("another upload's object lies under this key"));
-        }
-        // Of a stream of unknown size it is known to be one of its commits, and no shorter than what was recorded of it.
-        let fits = upload.settled_size().map_or_else(
-            || found.upload_id().is_some() && found.size >= upload.committed_size(),
-            |size| found.size == size,
-        );
-        if !fits {
-            return Err(foreign("the object has another size than the file")
-                .with("object_size", found.size));
-        }
         let key = upload.object_key.clone();
         let blocks = self.retry.run(|| storage.store.composition(&key)).await?;
-        let is_whole = found.size <= SINGLE_PUT_MAX
-            && found.composite.is_none()
-            && blocks.as_ref().is_none_or(Vec::is_empty);
-        if is_whole {
-            if let (Some(promised), Some(stored)) = (upload.promised_md5(), found.md5)
-                && promised != stored
-            {
-                return Err(digest_mismatch(promised, stored));
+        let capabilities = storage.store.capabilities();
+        let verdict = verify(
+            &Expected::of_record(upload),
+            &capabilities,
+            Some(&found),
+            blocks.as_deref(),
+            Strictness::Inspection,
+        );
+        match verdict {
+            Verdict::Same => {}
+            Verdict::Different(difference) => return Err(not_own(difference)),
+            Verdict::Absent | Verdict::Unknown => {
+                return Err(not_own(Difference::Size(found.size)));
             }
-        } else if !composite_fits(upload, found.composite)
-            || !blocks.is_none_or(|blocks| blocks_fit(upload, &blocks))
-        {
-            return Err(foreign("the object is made of other parts than were sent"));
         }
+        let is_whole = is_put_whole(&found, blocks.as_deref());
         Ok(Object {
             bucket: storage.store.bucket().to_owned(),
             key,
             etag: found.etag,
             size: found.size,
-            // On Azure it is what the client said it was.
             md5: found
                 .md5
-                .filter(|_| is_whole && upload.store_kind == StoreKind::S3),
+                .filter(|_| is_whole && capabilities.computes_object_md5),
         })
+    }
+}
+
+/// The refusal of an object that is not the upload's.
+pub(super) fn not_own(difference: Difference) -> Error {
+    let replaced = |message: &str| Error::precondition(Reason::PartReplaced, message);
+    match difference {
+        Difference::Upload => replaced("the object under this key belongs to another upload"),
+        Difference::Size(size) => {
+            replaced("the object has another size than the file").with("object_size", size)
+        }
+        Difference::Md5 { expected, found } => digest_mismatch(expected, found),
+        Difference::Parts => replaced("the object is made of other parts than were sent"),
     }
 }
 
 /// The refusal of an upload of which only `held` parts are there, and no object yet.
 pub(super) fn incomplete(upload: &Upload, held: &BTreeMap<u32, Part>) -> Error {
-    if Some(held.len()) == count(upload) {
+    if Some(held.len()) == object_part_count(upload) {
         let message = "all parts are there; send the signed finish first";
         return Error::precondition(Reason::Incomplete, message);
     }
@@ -211,51 +216,6 @@ pub(super) fn incomplete(upload: &Upload, held: &BTreeMap<u32, Part>) -> Error {
     missing(upload, file_size, |number| held.contains_key(&number))
 }
 
-fn count(upload: &Upload) -> Option<usize> {
-    object_parts(upload).map(|count| count as usize)
-}
-
-/// How many parts the object has: as many as are planned or, of a file whose size was not declared, as were recorded once
-/// it is whole.
-fn object_parts(upload: &Upload) -> Option<u32> {
-    let is_whole = upload.file.file_size == Some(upload.parts.committed_size());
-    let recorded = is_whole.then_some(upload.parts.committed());
-    upload.part_count().or(recorded)
-}
-
-/// Whether the store made the object of parts with the known and claimed MD5s, as far as it tells and they are all known.
-pub(super) fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
-    let numbers = 1..=object_parts(upload).unwrap_or(0);
-    let md5 = |number| {
-        let recorded = upload.parts.get(number).and_then(|part| part.md5);
-        recorded.or_else(|| upload.claims.md5(number))
-    };
-    let md5s: Option<Vec<Md5>> = numbers.map(md5).collect();
-    match (found, md5s) {
-        (Some(found), Some(md5s)) if upload.part_count().is_some() => {
-            found == CompositeMd5::of(md5s)
-        }
-        _ => true,
-    }
-}
-
-/// Whether an object is made of blocks with the planned sizes that may be the upload's: the recorded ones, and the client's
-/// own where none was recorded. Another stream's block is one that was recorded once: only gateways know its name, and the
-/// state store may have lost what a gateway has committed.
-fn blocks_fit(upload: &Upload, blocks: &[StoredPart]) -> bool {
-    let count = count(upload);
-    let fits = |number: u32, block: &StoredPart| {
-        let planned = upload.span(number).map_or(0, |span| span.size);
-        // A file of unknown size ends wherever it does.
-        let may_be_short = count.is_none() && number as usize == blocks.len();
-        let is_numbered = block.number == Some(number);
-        let is_known = match upload.parts.get(number) {
-            Some(part) if block.receipt == part.receipt => true,
-            Some(_) => is_numbered && block.writer.is_some() && upload.claims.is_empty(),
-            None => is_numbered,
-        };
-        is_known && (block.size == planned || may_be_short && block.size < planned)
-    };
-    count.is_none_or(|count| blocks.len() == count)
-        && (1..).zip(blocks).all(|(number, block)| fits(number, block))
+fn object_part_count(upload: &Upload) -> Option<usize> {
+    upload.object_part_count().map(|count| count as usize)
 }

@@ -10,7 +10,10 @@ use crate::{
     blobs::{NewObject, NewPart, Put, Session},
     error::{Error, Kind, Reason, Result},
     state::PartRecord,
-    upload::{DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag},
+    upload::{
+        DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
+        object::{Expected, Strictness, Verdict, verify},
+    },
 };
 
 /// Where one stream's parts go.
@@ -237,8 +240,15 @@ impl Gateway {
             .retry
             .run(|| storage.store.head(&upload.object_key))
             .await?;
+        let verdict = verify(
+            &Expected::of_single_put(upload, size, md5),
+            &storage.store.capabilities(),
+            found.as_ref(),
+            None,
+            Strictness::SinglePut,
+        );
         found
-            .filter(|object| object.size == size && object.md5 == Some(md5))
+            .filter(|_| verdict == Verdict::Same)
             .map(|object| object.etag)
             .ok_or_else(|| {
                 Error::precondition(

@@ -8,7 +8,10 @@ use crate::{
     blobs::StoredPart,
     error::{Error, Result},
     state::Creation,
-    upload::{Event, FileDigest, Listed, Md5, Object, Part, Snapshot, Upload, WriterTag},
+    upload::{
+        Event, FileDigest, Listed, Md5, Object, Part, Snapshot, Upload, WriterTag,
+        object::{Expected, Strictness, Verdict, verify},
+    },
 };
 
 /// How many parts one call records: a few hundred kB, which no state store takes long for.
@@ -132,18 +135,14 @@ impl Gateway {
         let Some(found) = self.retry.run(|| storage.store.head(&key)).await? else {
             return Ok(None);
         };
-        let is_own = match (found.upload_id(), upload.file.file_size) {
-            (Some(id), Some(size)) => id == upload.id.as_str() && found.size == size,
-            (Some(id), None) => id == upload.id.as_str() && found.size >= snapshot.size(),
-            // Clients need not say whose object it is; the key does.
-            (None, Some(size)) => found.size == size,
-            (None, None) => false,
-        };
-        let is_promised = match (upload.promised_md5(), found.md5) {
-            (Some(promised), Some(stored)) => promised == stored,
-            _ => true,
-        };
-        if !is_own || !is_promised {
+        let verdict = verify(
+            &Expected::of_snapshot(snapshot, upload),
+            &storage.store.capabilities(),
+            Some(&found),
+            None,
+            Strictness::Rebuild,
+        );
+        if verdict != Verdict::Same {
             return Ok(None);
         }
         let md5 = whole_digest(snapshot, found.size)?;

@@ -104,7 +104,7 @@ impl Gateway {
         };
         let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
-        let mut trail = Trail::new(upload.store_kind);
+        let mut trail = self.new_trail(upload);
         observer.counts.send_replace(Counts {
             committed_size: upload.committed_size(),
             received_size: upload.committed_size(),
@@ -194,7 +194,7 @@ impl Receiver {
         Ok(Self {
             storage,
             writer,
-            trail: Trail::new(upload.store_kind),
+            trail: gateway.new_trail(&upload),
             upload,
             counts,
             next_offset: None,

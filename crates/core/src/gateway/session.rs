@@ -9,7 +9,7 @@ use crate::{
     call,
     error::{Error, Reason, Result},
     state::Predecessor,
-    upload::{Event, Phase, StoreKind, Upload, WriterTag},
+    upload::{Event, Phase, Upload, WriterTag},
 };
 
 /// The longest name of a session, in bytes: AWS's are below 200.
@@ -69,7 +69,13 @@ impl Gateway {
                 recorded => return recorded,
             }
         }
-        if upload.store_kind == StoreKind::Azure || upload.session.as_ref() == Some(&session) {
+        let creates_sessions = self
+            .storages
+            .get(&upload.storage_id)?
+            .store
+            .capabilities()
+            .creates_sessions;
+        if !creates_sessions || upload.session.as_ref() == Some(&session) {
             return Ok(());
         }
         self.replace_session(upload, session).await

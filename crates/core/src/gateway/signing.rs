@@ -169,8 +169,8 @@ impl Gateway {
         let mut upload = self.get_upload(caller, id).await?;
         check_open(&upload)?;
         let count = part_count(&upload)?;
-        check_session(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
+        check_session(&storage, &upload)?;
         let Some(held) = self.stored_parts(&storage, &upload).await? else {
             return Err(if self.find_committed(&storage, &mut upload).await? {
                 wrong_phase(&upload)
@@ -212,7 +212,7 @@ impl Gateway {
         if self.find_committed(&storage, &mut upload).await? {
             return Ok(upload);
         }
-        let held = match check_session(&upload) {
+        let held = match check_session(&storage, &upload) {
             Ok(()) => self.stored_parts(&storage, &upload).await?,
             Err(_) => None,
         };
@@ -244,7 +244,7 @@ impl Gateway {
     /// The step that an upload begins with.
     async fn first_step(&self, storage: &Storage, upload: &Upload) -> Result<SignedStep> {
         let object = new_object(upload, upload.promised_md5());
-        if is_direct(upload) {
+        if is_direct(storage, upload) {
             let put = ToSign::PutObject {
                 object: &object,
                 size: upload.file.file_size.unwrap_or(0),
@@ -271,7 +271,7 @@ impl Gateway {
         if self.is_over(&storage, &mut upload).await? {
             return Ok(None);
         }
-        if is_direct(&upload) || check_session(&upload).is_err() {
+        if is_direct(&storage, &upload) || check_session(&storage, &upload).is_err() {
             return self.first_step(&storage, &upload).await.map(Some);
         }
         match self.stored_parts(&storage, &upload).await? {
@@ -279,7 +279,7 @@ impl Gateway {
             Some(held) => {
                 let known = held
                     .values()
-                    .map(|part| to_known_part(&upload, part))
+                    .map(|part| to_known_part(&storage, &upload, part))
                     .collect();
                 self.parts_step(&upload, known).await.map(Some)
             }
@@ -328,7 +328,8 @@ impl Gateway {
 
     async fn part_step(&self, upload: &Upload, part: PartToSign) -> Result<SignedStep> {
         check_open(upload)?;
-        check_session(upload)?;
+        let storage = self.storages.get(&upload.storage_id)?;
+        check_session(&storage, upload)?;
         if upload.parts.contradict(&part.into()) {
             let message = format!("part {} was sent with other bytes before", part.number);
             return Err(
@@ -344,7 +345,6 @@ impl Gateway {
             size,
             md5: part.md5,
         };
-        let storage = self.storages.get(&upload.storage_id)?;
         self.step(&storage, upload, StepType::PartUpload, &put)
             .await
     }
@@ -354,7 +354,7 @@ impl Gateway {
         let list = ToSign::ListParts {
             session: store_session(upload),
         };
-        let mut step = match check_session(upload) {
+        let mut step = match check_session(&storage, upload) {
             Ok(()) => self.step(&storage, upload, StepType::Parts, &list).await?,
             Err(_) => signed_step(upload, StepType::Parts, SignedRequest::default()),
         };
@@ -388,20 +388,20 @@ fn signed_step(upload: &Upload, kind: StepType, request: SignedRequest) -> Signe
 
 /// Whether the client is to put the file whole: it is small, and nobody has begun to send parts of it. On S3 nobody can who
 /// has not begun a session, whatever was claimed.
-fn is_direct(upload: &Upload) -> bool {
+fn is_direct(storage: &Storage, upload: &Upload) -> bool {
     let is_small = upload
         .file
         .file_size
         .is_some_and(|size| size <= SINGLE_PUT_MAX);
-    let needs_session = upload.store_kind == StoreKind::S3;
+    let needs_session = storage.store.capabilities().creates_sessions;
     is_small && upload.session.is_none() && (needs_session || upload.claims.is_empty())
 }
 
 /// A part that the store has, as a client is told of it. Where the store computes MD5s (S3) a claim that it does not bear
 /// out says nothing: the client had better send the part again.
-fn to_known_part(upload: &Upload, part: &Part) -> KnownPart {
+fn to_known_part(storage: &Storage, upload: &Upload, part: &Part) -> KnownPart {
     let claimed = upload.claims.md5(part.number);
-    let claimed = claimed.filter(|_| upload.store_kind == StoreKind::Azure);
+    let claimed = claimed.filter(|_| !storage.store.capabilities().lists_part_digests);
     KnownPart {
         md5: part.md5.or(claimed),
         ..KnownPart::from(part)
@@ -442,8 +442,8 @@ fn check_open(upload: &Upload) -> Result<()> {
 }
 
 /// S3's requests for parts name a session, which the client begins.
-fn check_session(upload: &Upload) -> Result<()> {
-    if upload.session.is_some() || upload.store_kind == StoreKind::Azure {
+fn check_session(storage: &Storage, upload: &Upload) -> Result<()> {
+    if upload.session.is_some() || !storage.store.capabilities().creates_sessions {
         return Ok(());
     }
     Err(Error::precondition(

@@ -97,7 +97,15 @@ impl Gateway {
     /// The resume token of an upload's committed prefix. Empty once it is finished, and where its storage is not
     /// configured here.
     pub fn resume_token(&self, upload: &Upload) -> String {
-        self.next_token(upload, &mut Trail::new(upload.store_kind))
+        self.next_token(upload, &mut self.new_trail(upload))
+    }
+
+    /// The trail of no parts, for the upload's storage. Without that storage there are no tokens, and any trail will do.
+    pub(super) fn new_trail(&self, upload: &Upload) -> Trail {
+        let storage = self.storages.get(&upload.storage_id).ok();
+        storage.map_or_else(Trail::default, |storage| {
+            Trail::new(&storage.store.capabilities())
+        })
     }
 
     /// As [`Gateway::resume_token`], at a constant cost for each part that `trail` does not know yet.

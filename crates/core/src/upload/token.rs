@@ -178,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::upload::{FileDigest, MIB, PART_SIZE, StoreLimits, policy};
+    use crate::upload::{Capabilities, FileDigest, MIB, PART_SIZE, StoreLimits, policy};
 
     const LIMITS: StoreLimits = StoreLimits {
         max_parts: 10_000,
@@ -187,7 +187,7 @@ mod tests {
         equal_parts: false,
     };
 
-    /// An upload of unknown size on `residence` with parts of these writers; its file keeps a digest.
+    /// An upload of unknown size on such a store with parts of these writers; its file keeps a digest.
     fn upload(store_kind: StoreKind, writers: &[u32]) -> Upload {
         let id = UploadId::generate(None);
         let plan = Plan::unknown(PART_SIZE, &LIMITS);
@@ -240,13 +240,24 @@ mod tests {
         }
     }
 
+    fn capabilities(kind: StoreKind) -> Capabilities {
+        let is_s3 = kind == StoreKind::S3;
+        Capabilities {
+            creates_sessions: is_s3,
+            one_part_per_number: is_s3,
+            lists_part_digests: is_s3,
+            names_writers: !is_s3,
+            computes_object_md5: is_s3,
+        }
+    }
+
     fn writer_of(receipt: &str) -> Option<WriterTag> {
         let (_, bits) = receipt.split_once(" by ")?;
         WriterTag::from_bits(bits.parse().unwrap())
     }
 
     fn snapshot(upload: &Upload) -> Snapshot {
-        let mut trail = Trail::new(upload.store_kind);
+        let mut trail = Trail::new(&capabilities(upload.store_kind));
         trail.follow(&upload.parts, writer_of);
         Snapshot::of(upload, &trail)
     }
@@ -289,7 +300,7 @@ mod tests {
         fn a_trail_that_follows_part_by_part_is_that_of_all_at_once(writers in prop::collection::vec(0u32..3, 1..40)) {
             for store_kind in [StoreKind::S3, StoreKind::Azure] {
                 let whole = upload(store_kind, &writers);
-                let mut trail = Trail::new(store_kind);
+                let mut trail = Trail::new(&capabilities(store_kind));
                 for count in 1..=writers.len() {
                     let parts = whole.parts.iter().take(count).cloned().collect();
                     trail.follow(&parts, writer_of);

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::upload::{Part, Parts, StoreKind, WriterTag};
+use crate::upload::{Capabilities, Part, Parts, WriterTag};
 
 /// The most runs of writers that one trail holds, 4 kB of them: after so many takeovers that each committed something a
 /// trail ends, and the parts behind it cannot be rebuilt.
@@ -38,15 +38,14 @@ struct ChainHash([u8; 32]);
 // === impl Trail ===
 
 impl Trail {
-    /// The trail of no parts.
-    pub fn new(store_kind: StoreKind) -> Self {
+    /// The trail of no parts, for a store with these capabilities.
+    pub fn new(capabilities: &Capabilities) -> Self {
+        if !capabilities.names_writers {
+            return Self::default();
+        }
         Self {
-            parts: 0,
-            size: 0,
-            mark: match store_kind {
-                StoreKind::S3 => Mark::Chain(ChainHash::default(), true),
-                StoreKind::Azure => Mark::Writers(Vec::new()),
-            },
+            mark: Mark::Writers(Vec::new()),
+            ..Self::default()
         }
     }
 
@@ -116,6 +115,17 @@ impl Trail {
             Mark::Writers(runs) => Box::new(runs.iter().flat_map(|&(bits, count)| {
                 std::iter::repeat_n(WriterTag::from_bits(bits), count as usize)
             })),
+        }
+    }
+}
+
+impl Default for Trail {
+    /// A trail over receipts.
+    fn default() -> Self {
+        Self {
+            parts: 0,
+            size: 0,
+            mark: Mark::Chain(ChainHash::default(), true),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Runs a section's commands, and compares what they print.
 
 use std::{
+    any::Any,
     env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -11,21 +12,33 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::{
-    common::{TestGateway, bytes},
-    page::{Fence, fences, section},
+    common::{RedisBackend, S3Backend, TestGateway, bytes},
+    page::{Fence, Page, fences},
 };
 
-/// The addresses in the README; a test puts its own gateway's there.
+/// The addresses and names in the pages. A test replaces them with those of its own gateway and stores.
 const GRPC: &str = "127.0.0.1:50051";
 const HTTP: &str = "127.0.0.1:8080";
+const REDIS: &str = "127.0.0.1:6379";
+const S3: &str = "http://127.0.0.1:9000";
+const BUCKET: &str = "my-bucket";
 
 /// What the shell prints before each command block, and when one of its commands fails.
 pub(crate) const MARK: &str = "@@";
 
-/// Runs the section's commands in a directory with `file.bin`, and compares what each block prints.
-pub(crate) async fn run_section(heading: &str, gateway: &TestGateway) {
-    let [grpc, http] = [&gateway.grpc, &gateway.http].map(|url| &url["http://".len()..]);
-    let fences = fences(section(heading));
+/// A gateway that commands run against, and what replaces the addresses and names of the pages.
+pub(crate) struct Setup {
+    pub(crate) gateway: TestGateway,
+    replacements: Vec<(&'static str, String)>,
+    variables: Vec<(&'static str, String)>,
+    /// The servers of its stores, which stop when they are dropped.
+    _servers: Option<Box<dyn Any + Send + Sync>>,
+}
+
+/// Runs the section's commands in a directory with `file.bin` and `gateway.toml`, and compares what each block prints.
+pub(crate) async fn run_section(page: &str, heading: &str, setup: &Setup) {
+    let page = Page::read(page);
+    let fences = fences(page.section(heading));
     let mut script = format!("exec 2>&1\ntrap 'echo \"{MARK}failed: $BASH_COMMAND\"' ERR\n");
     let mut blocks: Vec<(&Fence, Option<&Fence>)> = Vec::new();
     for (index, fence) in fences.iter().enumerate() {
@@ -35,10 +48,7 @@ pub(crate) async fn run_section(heading: &str, gateway: &TestGateway) {
                 fence,
                 shown.filter(|next| matches!(&*next.language, "json" | "text")),
             ));
-            script += &format!(
-                "echo '{MARK}block'\n{}",
-                fence.text.replace(GRPC, grpc).replace(HTTP, http)
-            );
+            script += &format!("echo '{MARK}block'\n{}", setup.replace(&fence.text));
         }
     }
     assert!(!blocks.is_empty(), "nothing to run in {heading}");
@@ -47,12 +57,15 @@ pub(crate) async fn run_section(heading: &str, gateway: &TestGateway) {
         symlink(repository().join(name), directory.path().join(name)).unwrap();
     }
     fs::write(directory.path().join("file.bin"), bytes(12 << 20)).unwrap();
+    let config = setup.replace(&gateway_toml());
+    fs::write(directory.path().join("gateway.toml"), config).unwrap();
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(directory.path())
         .env("PATH", path())
-        .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
+        .env("UPLOAD_GATEWAY_SERVER", &setup.gateway.grpc)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(setup.variables.iter().cloned())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -76,6 +89,14 @@ pub(crate) async fn run_section(heading: &str, gateway: &TestGateway) {
             assert_prints(&shown.text, output);
         }
     }
+}
+
+/// The configuration that the README shows, and that the commands of all pages use.
+pub(crate) fn gateway_toml() -> String {
+    let readme = Page::read("README.md");
+    let fences = fences(readme.section("Run on Redis and S3")).into_iter();
+    let mut configurations = fences.filter(|fence| fence.language == "toml");
+    configurations.next().unwrap().text
 }
 
 /// Every line of `shown` is found in `output`, in that order, where `…` stands for anything and any space for any other.
@@ -106,7 +127,7 @@ pub(crate) fn squeeze(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Where the README's programs are found: this build's binary, and what the tests have installed.
+/// Where the pages' programs are found: this build's binary, and what the tests have installed.
 pub(crate) fn path() -> std::ffi::OsString {
     let binary = Path::new(env!("CARGO_BIN_EXE_upload-gateway"))
         .parent()
@@ -124,4 +145,54 @@ pub(crate) fn repository() -> PathBuf {
 pub(crate) fn printed(output: &Output) -> String {
     let all = [output.stdout.as_slice(), &output.stderr].concat();
     String::from_utf8(all).unwrap()
+}
+
+// === impl Setup ===
+
+impl Setup {
+    pub(crate) fn new(gateway: TestGateway) -> Self {
+        let replacements = vec![
+            (GRPC, without_scheme(&gateway.grpc)),
+            (HTTP, without_scheme(&gateway.http)),
+        ];
+        Self {
+            gateway,
+            replacements,
+            variables: Vec::new(),
+            _servers: None,
+        }
+    }
+
+    /// Replaces the Redis and the bucket of the pages with these.
+    pub(crate) fn with_stores(mut self, redis: &RedisBackend, s3: &S3Backend) -> Self {
+        self.replacements.extend([
+            (REDIS, without_scheme(&redis.url)),
+            (S3, s3.endpoint.clone()),
+            (BUCKET, s3.bucket.clone()),
+        ]);
+        self.variables.extend([
+            ("AWS_ACCESS_KEY_ID", s3.access_key.into()),
+            ("AWS_SECRET_ACCESS_KEY", s3.secret_key.into()),
+        ]);
+        self
+    }
+
+    /// Keeps the servers of its stores running.
+    pub(crate) fn holding(mut self, servers: impl Any + Send + Sync) -> Self {
+        self._servers = Some(Box::new(servers));
+        self
+    }
+
+    fn replace(&self, text: &str) -> String {
+        let replacements = self.replacements.iter();
+        replacements.fold(text.to_owned(), |text, (shown, own)| {
+            text.replace(shown, own)
+        })
+    }
+}
+
+fn without_scheme(url: &str) -> String {
+    url.split_once("://")
+        .map_or(url, |(_, rest)| rest)
+        .to_owned()
 }

@@ -1,0 +1,520 @@
+//! Whether the object under an upload's key is the one that the upload made: the integrity rule of the gateway.
+//!
+//! [`verify`] is pure. Its callers look at the store and say what follows from the verdict.
+
+use super::{
+    Capabilities, CompositeMd5, Md5, SINGLE_PUT_MAX, Snapshot, StoredObject, StoredPart, Upload,
+    UploadId,
+};
+
+/// What the object must be.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    upload_id: &'a UploadId,
+    size: ExpectedSize,
+    /// The MD5 of the whole object: promised by the sender, or computed of the bytes that were put.
+    md5: Option<Md5>,
+    /// The record with the parts that the object is made of.
+    parts: &'a Upload,
+}
+
+/// How large the object must be, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ExpectedSize {
+    Exactly(u64),
+    /// The size of the file is not known yet; this much of it was recorded.
+    AtLeast(u64),
+}
+
+/// How much evidence a caller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// The committer compared every part with the store's list just before, so the composite MD5 counts only if a part has
+    /// no known MD5; the block list is not read, and neither is the MD5 of an object put whole, which was hashed on receipt.
+    Commit,
+    /// Another process or a client may have made the object: everything that the store reports must fit.
+    Inspection,
+    /// The parts of a lost record are not known: identity, size and a promised MD5 decide, whatever the object is made of.
+    Rebuild,
+    /// An object that was there before a single put: its bytes decide alone, and the store must report their MD5.
+    SinglePut,
+}
+
+/// What an object is to an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The upload made it.
+    Same,
+    /// There is no object.
+    Absent,
+    /// The upload did not make it.
+    Different(Difference),
+    /// The store reports too little to decide.
+    Unknown,
+}
+
+/// Why an object is not an upload's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// Its metadata names another upload.
+    Upload,
+    /// It has this other size, in bytes.
+    Size(u64),
+    /// It has another MD5.
+    Md5 {
+        /// What it must be.
+        expected: Md5,
+        /// What the store reports.
+        found: Md5,
+    },
+    /// It is made of other parts.
+    Parts,
+}
+
+// === impl Expected ===
+
+impl<'a> Expected<'a> {
+    /// The object of a record.
+    pub fn of_record(upload: &'a Upload) -> Self {
+        let size = upload.settled_size();
+        Self {
+            upload_id: &upload.id,
+            size: size.map_or_else(
+                || ExpectedSize::AtLeast(upload.committed_size()),
+                ExpectedSize::Exactly,
+            ),
+            md5: upload.promised_md5(),
+            parts: upload,
+        }
+    }
+
+    /// The object of a lost record, of which `record` was rebuilt from `snapshot`.
+    pub fn of_snapshot(snapshot: &Snapshot, record: &'a Upload) -> Self {
+        let size = record.file.file_size;
+        Self {
+            size: size.map_or_else(
+                || ExpectedSize::AtLeast(snapshot.size()),
+                ExpectedSize::Exactly,
+            ),
+            ..Self::of_record(record)
+        }
+    }
+
+    /// The object of a single put of `size` bytes with this MD5.
+    pub fn of_single_put(upload: &'a Upload, size: u64, md5: Md5) -> Self {
+        Self {
+            size: ExpectedSize::Exactly(size),
+            md5: Some(md5),
+            ..Self::of_record(upload)
+        }
+    }
+}
+
+/// Compares what HEAD found under an upload's key, and the blocks that it is made of if the store lists them, with what
+/// the upload must have made. `blocks` is `None` if the store has no such list, or the caller did not ask for it.
+pub fn verify(
+    expected: &Expected<'_>,
+    capabilities: &Capabilities,
+    found: Option<&StoredObject>,
+    blocks: Option<&[StoredPart]>,
+    strictness: Strictness,
+) -> Verdict {
+    let Some(found) = found else {
+        return Verdict::Absent;
+    };
+    if strictness != Strictness::SinglePut
+        && found.upload_id().is_some()
+        && !found.is_of(expected.upload_id)
+    {
+        return Verdict::Different(Difference::Upload);
+    }
+    match expected.size {
+        ExpectedSize::Exactly(size) if found.size != size => {
+            return Verdict::Different(Difference::Size(found.size));
+        }
+        ExpectedSize::AtLeast(_) if found.upload_id().is_none() => return Verdict::Unknown,
+        ExpectedSize::AtLeast(size) if found.size < size => {
+            return Verdict::Different(Difference::Size(found.size));
+        }
+        ExpectedSize::Exactly(_) | ExpectedSize::AtLeast(_) => {}
+    }
+    match strictness {
+        Strictness::Commit => verify_unproven_parts(expected.parts, found),
+        Strictness::Inspection => verify_content(expected, capabilities, found, blocks),
+        Strictness::Rebuild => verify_md5(expected.md5, found.md5, Verdict::Same),
+        Strictness::SinglePut => verify_md5(expected.md5, found.md5, Verdict::Unknown),
+    }
+}
+
+/// Whether an object was put whole, as far as the store tells.
+pub fn is_put_whole(found: &StoredObject, blocks: Option<&[StoredPart]>) -> bool {
+    found.size <= SINGLE_PUT_MAX
+        && found.composite.is_none()
+        && blocks.is_none_or(<[StoredPart]>::is_empty)
+}
+
+fn verify_content(
+    expected: &Expected<'_>,
+    capabilities: &Capabilities,
+    found: &StoredObject,
+    blocks: Option<&[StoredPart]>,
+) -> Verdict {
+    if is_put_whole(found, blocks) {
+        return verify_md5(expected.md5, found.md5, Verdict::Same);
+    }
+    let upload = expected.parts;
+    let fits = composite_fits(upload, found.composite)
+        && blocks.is_none_or(|blocks| blocks_fit(upload, blocks, capabilities));
+    same_if(fits)
+}
+
+/// Only a part without an MD5 of its own, which a client put, needs the proof of the composite MD5.
+fn verify_unproven_parts(upload: &Upload, found: &StoredObject) -> Verdict {
+    let is_proven = upload.parts.iter_committed().all(|part| part.md5.is_some());
+    same_if(is_proven || composite_fits(upload, found.composite))
+}
+
+fn same_if(fits: bool) -> Verdict {
+    if fits {
+        Verdict::Same
+    } else {
+        Verdict::Different(Difference::Parts)
+    }
+}
+
+/// Compares two MD5s; `unproven` if one of them is not known.
+fn verify_md5(expected: Option<Md5>, found: Option<Md5>, unproven: Verdict) -> Verdict {
+    match (expected, found) {
+        (Some(expected), Some(found)) if expected != found => {
+            Verdict::Different(Difference::Md5 { expected, found })
+        }
+        (Some(_), Some(_)) => Verdict::Same,
+        (None, _) | (_, None) => unproven,
+    }
+}
+
+/// Whether the store made the object of parts with the known and claimed MD5s, as far as it reports a composite MD5 and
+/// all of them are known.
+fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
+    let numbers = 1..=upload.object_part_count().unwrap_or(0);
+    let md5 = |number| {
+        let recorded = upload.parts.get(number).and_then(|part| part.md5);
+        recorded.or_else(|| upload.claims.md5(number))
+    };
+    let md5s: Option<Vec<Md5>> = numbers.map(md5).collect();
+    match (found, md5s) {
+        (Some(found), Some(md5s)) if upload.part_count().is_some() => {
+            found == CompositeMd5::of(md5s)
+        }
+        (Some(_) | None, Some(_) | None) => true,
+    }
+}
+
+/// Whether an object is made of blocks with the planned sizes that may be the upload's: the recorded ones, and the client's
+/// own if none was recorded. Another stream's block was recorded once: only gateways know its name, and the state store may
+/// have lost what a gateway has committed.
+fn blocks_fit(upload: &Upload, blocks: &[StoredPart], capabilities: &Capabilities) -> bool {
+    let count = upload.object_part_count().map(|count| count as usize);
+    let fits = |number: u32, block: &StoredPart| {
+        let planned = upload.span(number).map_or(0, |span| span.size);
+        // A file of unknown size ends wherever its last block ends.
+        let may_be_short = count.is_none() && number as usize == blocks.len();
+        let is_numbered = block.number == Some(number);
+        let is_streamed = capabilities.names_writers && block.writer.is_some();
+        let is_known = match upload.parts.get(number) {
+            Some(part) if block.receipt == part.receipt => true,
+            Some(_) => is_numbered && is_streamed && upload.claims.is_empty(),
+            None => is_numbered,
+        };
+        is_known && (block.size == planned || may_be_short && block.size < planned)
+    };
+    count.is_none_or(|count| blocks.len() == count)
+        && (1..).zip(blocks).all(|(number, block)| fits(number, block))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::upload::{
+        Claim, Claims, FileMetadata, MIB, Owner, PART_SIZE, Part, Parts, Phase, Plan, StoreKind,
+        StoreLimits, Timestamp, WriterTag, policy,
+    };
+
+    const ALL: [Strictness; 4] = [
+        Strictness::Commit,
+        Strictness::Inspection,
+        Strictness::Rebuild,
+        Strictness::SinglePut,
+    ];
+
+    /// A file and how it came into the store.
+    #[derive(Debug, Clone)]
+    struct Case {
+        size: u64,
+        is_size_declared: bool,
+        is_promised: bool,
+        /// Clients put the parts, and the store did not confirm their MD5s.
+        is_claimed: bool,
+        is_azure: bool,
+        has_metadata: bool,
+    }
+
+    prop_compose! {
+        fn any_case()(
+            size in prop_oneof![1..PART_SIZE, PART_SIZE..5 * PART_SIZE],
+            flags in any::<[bool; 5]>(),
+        ) -> Case {
+            let [is_size_declared, is_promised, is_claimed, is_azure, has_metadata] = flags;
+            Case {
+                size,
+                // Signed uploads always declare it, and an object without metadata is recognised by nothing else.
+                is_size_declared: is_size_declared || is_claimed || !has_metadata,
+                is_promised,
+                is_claimed,
+                is_azure,
+                has_metadata,
+            }
+        }
+    }
+
+    impl Case {
+        fn md5(&self) -> Md5 {
+            Md5::of(&self.size.to_be_bytes())
+        }
+
+        fn is_whole(&self) -> bool {
+            self.size <= SINGLE_PUT_MAX
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities {
+                creates_sessions: !self.is_azure,
+                one_part_per_number: !self.is_azure,
+                lists_part_digests: !self.is_azure,
+                names_writers: self.is_azure,
+                computes_object_md5: !self.is_azure,
+            }
+        }
+
+        fn upload(&self) -> Upload {
+            let id = UploadId::generate(None);
+            let limits = StoreLimits {
+                max_parts: 10_000,
+                max_part_size: 64 * MIB,
+                max_object_size: u64::MAX,
+                equal_parts: false,
+            };
+            let plan = Plan::known(self.size, PART_SIZE, &limits).unwrap();
+            let mut upload = Upload {
+                version: 1,
+                phase: Phase::Open,
+                file: FileMetadata {
+                    file_name: "film.mp4".into(),
+                    file_size: self.is_size_declared.then_some(self.size),
+                    file_id: self.is_promised.then(|| self.md5().to_string()),
+                    ..FileMetadata::default()
+                },
+                owner: Owner::default(),
+                storage_id: "media".into(),
+                store_kind: StoreKind::S3,
+                object_key: policy::object_key("", &id, "film.mp4"),
+                plan,
+                fingerprint: None,
+                session: Some("session".into()),
+                writer: None,
+                lease: None,
+                parts: Parts::default(),
+                claims: Claims::default(),
+                opaque_file_id: false,
+                object: None,
+                created_at: Timestamp(1),
+                updated_at: Timestamp(1),
+                expires_at: Timestamp(2),
+                ends_at: Timestamp::never(),
+                swept: false,
+                id,
+            };
+            let parts: Vec<Part> = self.parts(&upload).collect();
+            if self.is_claimed {
+                upload.claims = parts.iter().map(claim).collect();
+            } else {
+                upload.parts = parts.into_iter().collect();
+            }
+            upload
+        }
+
+        fn parts(&self, upload: &Upload) -> impl Iterator<Item = Part> {
+            let plan = upload.plan.clone();
+            let (size, is_azure) = (self.size, self.is_azure);
+            (1..).map_while(move |number| {
+                let span = plan.span(number).filter(|span| span.offset < size)?;
+                let md5 = Md5::of(&number.to_be_bytes());
+                Some(Part {
+                    number,
+                    offset: span.offset,
+                    size: span.size.min(size - span.offset),
+                    md5: Some(md5),
+                    receipt: if is_azure {
+                        format!("block {number}")
+                    } else {
+                        md5.to_hex()
+                    },
+                    digest: None,
+                })
+            })
+        }
+
+        /// The object as the upload makes it.
+        fn object(&self, upload: &Upload) -> StoredObject {
+            let id = upload.id.to_string();
+            let metadata = self.has_metadata.then(|| ("upload_id".to_owned(), id));
+            let md5s = self.parts(upload).filter_map(|part| part.md5);
+            let has_composite = !self.is_whole() && !self.is_azure;
+            StoredObject {
+                etag: "etag".into(),
+                size: self.size,
+                md5: self.is_whole().then(|| self.md5()),
+                composite: has_composite.then(|| CompositeMd5::of(md5s)),
+                metadata: metadata.into_iter().collect(),
+            }
+        }
+
+        fn blocks(&self, upload: &Upload) -> Option<Vec<StoredPart>> {
+            let writer = WriterTag::from_bits(7).filter(|_| !self.is_claimed);
+            let blocks = self.parts(upload).map(|part| StoredPart {
+                receipt: part.receipt,
+                number: Some(part.number),
+                writer,
+                md5: None,
+                size: part.size,
+            });
+            (self.is_azure && !self.is_whole()).then(|| blocks.collect())
+        }
+
+        fn verdict(
+            &self,
+            upload: &Upload,
+            found: Option<&StoredObject>,
+            blocks: Option<&[StoredPart]>,
+            strictness: Strictness,
+        ) -> Verdict {
+            let expected = match strictness {
+                Strictness::SinglePut => Expected::of_single_put(upload, self.size, self.md5()),
+                Strictness::Commit | Strictness::Inspection | Strictness::Rebuild => {
+                    Expected::of_record(upload)
+                }
+            };
+            verify(&expected, &self.capabilities(), found, blocks, strictness)
+        }
+
+        fn strictnesses(&self) -> impl Iterator<Item = Strictness> {
+            let is_whole = self.is_whole();
+            ALL.into_iter()
+                .filter(move |one| is_whole || *one != Strictness::SinglePut)
+        }
+    }
+
+    fn claim(part: &Part) -> Claim {
+        Claim {
+            number: part.number,
+            md5: part.md5,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_object_that_an_upload_makes_is_the_same(case in any_case()) {
+            let upload = case.upload();
+            let (object, blocks) = (case.object(&upload), case.blocks(&upload));
+            for strictness in case.strictnesses() {
+                let verdict = case.verdict(&upload, Some(&object), blocks.as_deref(), strictness);
+                prop_assert_eq!(verdict, Verdict::Same, "{:?}", strictness);
+            }
+        }
+
+        #[test]
+        fn no_object_is_absent_and_never_different(case in any_case()) {
+            let upload = case.upload();
+            for strictness in ALL {
+                prop_assert_eq!(case.verdict(&upload, None, None, strictness), Verdict::Absent);
+            }
+        }
+
+        #[test]
+        fn another_size_is_never_the_same(case in any_case(), size in 0..6 * PART_SIZE) {
+            let upload = case.upload();
+            prop_assume!(size != case.size);
+            // Unknown sizes are settled only from below.
+            prop_assume!(upload.settled_size().is_some() || size < case.size);
+            let object = StoredObject { size, ..case.object(&upload) };
+            for strictness in case.strictnesses() {
+                let verdict = case.verdict(&upload, Some(&object), None, strictness);
+                prop_assert_eq!(verdict, Verdict::Different(Difference::Size(size)));
+            }
+        }
+
+        #[test]
+        fn the_object_of_another_upload_is_different(case in any_case()) {
+            let upload = case.upload();
+            let metadata = BTreeMap::from([("upload_id".to_owned(), UploadId::generate(None).to_string())]);
+            let object = StoredObject { metadata, ..case.object(&upload) };
+            for strictness in [Strictness::Commit, Strictness::Inspection, Strictness::Rebuild] {
+                let verdict = case.verdict(&upload, Some(&object), None, strictness);
+                prop_assert_eq!(verdict, Verdict::Different(Difference::Upload));
+            }
+        }
+
+        #[test]
+        fn another_md5_of_a_small_object_is_different(case in any_case()) {
+            prop_assume!(case.is_whole() && case.is_promised);
+            let upload = case.upload();
+            let (expected, found) = (case.md5(), Md5::of(b"other"));
+            let object = StoredObject { md5: Some(found), ..case.object(&upload) };
+            for strictness in [Strictness::Inspection, Strictness::Rebuild, Strictness::SinglePut] {
+                let verdict = case.verdict(&upload, Some(&object), None, strictness);
+                let different = Verdict::Different(Difference::Md5 { expected, found });
+                prop_assert_eq!(verdict, different);
+            }
+        }
+
+        #[test]
+        fn other_parts_are_different_to_an_inspection(case in any_case(), which in any::<prop::sample::Index>()) {
+            prop_assume!(!case.is_whole());
+            let upload = case.upload();
+            let mut object = case.object(&upload);
+            let mut blocks = case.blocks(&upload);
+            if let Some(blocks) = &mut blocks {
+                let at = which.index(blocks.len());
+                blocks[at].size += 1;
+            } else {
+                prop_assume!(upload.part_count().is_some());
+                object.composite = Some(CompositeMd5::of([Md5::of(b"other")]));
+            }
+            let verdict = case.verdict(&upload, Some(&object), blocks.as_deref(), Strictness::Inspection);
+            prop_assert_eq!(verdict, Verdict::Different(Difference::Parts));
+        }
+    }
+
+    #[test]
+    fn an_object_found_before_a_single_put_is_unknown_without_its_md5() {
+        let case = Case {
+            size: 5,
+            is_size_declared: true,
+            is_promised: false,
+            is_claimed: false,
+            is_azure: false,
+            has_metadata: true,
+        };
+        let upload = case.upload();
+        let object = StoredObject {
+            md5: None,
+            ..case.object(&upload)
+        };
+        let verdict = case.verdict(&upload, Some(&object), None, Strictness::SinglePut);
+        assert_eq!(verdict, Verdict::Unknown);
+    }
+}
