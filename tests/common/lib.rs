@@ -29,6 +29,7 @@ mod server;
 pub mod signing_client;
 pub mod stores;
 mod versitygw;
+mod wait;
 
 pub use azurite::{AzureBackend, azure, private_azure};
 pub use forwarder::Forwarder;
@@ -42,5 +43,6 @@ pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};
 pub use redis_tls::{RedisTls, redis_tls};
-pub use server::{Server, free_port, poll};
+pub use server::{Server, free_port};
 pub use versitygw::{S3Backend, private_s3, s3};
+pub use wait::{WAIT_TIMEOUT, poll, until};

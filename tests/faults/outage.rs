@@ -1,9 +1,6 @@
 //! Redis or the store goes away in mid-stream: for a while the stream just waits, after that it ends with UNAVAILABLE and
 //! the upload resumes by id.
 
-use std::time::Duration;
-
-use tokio::time::sleep;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
@@ -11,10 +8,14 @@ use upload_gateway::config::{Config, S3Profile};
 use upload_gateway_client::proto::v1::Phase;
 
 use crate::common::{
-    self, Conversation, Server, TestGateway, bytes, finish, open, open_known, reason,
+    self, Conversation, Forwarder, Server, TestGateway, bytes, finish, open, open_known, reason,
 };
 
 const PART: usize = 5 * 1024 * 1024;
+
+/// How often the gateway tries in vain before the server is started again. Health checks and the subscription to takeovers
+/// alone would take much longer for as many.
+const ATTEMPTS: u64 = 20;
 
 /// Which server goes away.
 #[derive(Clone, Copy, PartialEq)]
@@ -27,15 +28,22 @@ enum Away {
 struct Backends {
     redis: Server,
     store: Server,
+    /// Between the gateway and Redis, and the gateway and the store.
+    ways: [Forwarder; 2],
     config: Config,
 }
 
 impl Backends {
     async fn start(patience_seconds: u64) -> Option<Self> {
-        let (redis, url) = common::private_redis(&["--appendonly", "yes"])?;
-        let (store, s3) = common::private_s3().await?;
+        let (redis, _) = common::private_redis(&["--appendonly", "yes"])?;
+        let (store, mut s3) = common::private_s3().await?;
+        let ways = [
+            Forwarder::start([redis.address()]).await,
+            Forwarder::start([store.address()]).await,
+        ];
+        s3.endpoint = format!("http://{}", ways[1].address);
         let mut config = Config {
-            redis_url: Some(url.parse().unwrap()),
+            redis_url: Some(format!("redis://{}", ways[0].address).parse().unwrap()),
             storage: vec![s3.storage(S3Profile::Compatible)],
             ..Config::default()
         };
@@ -43,8 +51,16 @@ impl Backends {
         Some(Self {
             redis,
             store,
+            ways,
             config,
         })
+    }
+
+    fn way(&self, away: Away) -> &Forwarder {
+        match away {
+            Away::Redis => &self.ways[0],
+            Away::Store => &self.ways[1],
+        }
     }
 
     fn server(&mut self, away: Away) -> &mut Server {
@@ -78,7 +94,8 @@ async fn a_short_outage_is_waited_out(away: Away) {
         stream.send(finish()).await;
     };
     let outage = async {
-        sleep(Duration::from_secs(3)).await;
+        let refused = backends.way(away).refused();
+        backends.way(away).has_refused(refused + ATTEMPTS).await;
         backends.server(away).restart();
     };
     tokio::join!(sending, outage);

@@ -22,14 +22,11 @@ use upload_gateway_client::proto::v1::{Phase, upload_service_client::UploadServi
 use upload_gateway_core::upload::Md5;
 
 use crate::common::{
-    self, Conversation, Forwarder, Server, TestGateway, binary, bytes, chunk, finish,
+    self, Conversation, Forwarder, Server, TestGateway, WAIT_TIMEOUT, binary, bytes, chunk, finish,
     gateway_process, open, reason,
 };
 
 const PART: usize = 5 * 1024 * 1024;
-
-/// How long anything that is waited for may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A stream on a new upload, and its id.
 async fn begin(gateway: &TestGateway, size: Option<usize>) -> (Conversation, String) {
@@ -37,18 +34,6 @@ async fn begin(gateway: &TestGateway, size: Option<usize>) -> (Conversation, Str
     stream.send(open("a.bin", size)).await;
     let upload_id = stream.next().await.unwrap().upload_id;
     (stream, upload_id)
-}
-
-/// The refusal that ends a stream whose sender does nothing more.
-async fn refusal(stream: &mut Conversation) -> Status {
-    let ended = async {
-        loop {
-            if let Err(status) = stream.next().await {
-                return status;
-            }
-        }
-    };
-    timeout(PATIENCE, ended).await.unwrap()
 }
 
 fn committed_size(status: &Status) -> usize {
@@ -85,9 +70,9 @@ async fn a_stream_goes_on_to_the_border_of_its_part() {
     let stopping = stop(gateway).await;
     // Beyond the border nothing is taken, also of the message that crosses it.
     stream.send_in_chunks(half, &data[half..], 700_000).await;
-    assert_eq!(committed_size(&refusal(&mut stream).await), 2 * PART);
+    assert_eq!(committed_size(&stream.failure().await), 2 * PART);
     drop(stream);
-    timeout(PATIENCE, stopping).await.unwrap().unwrap();
+    timeout(WAIT_TIMEOUT, stopping).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -98,9 +83,9 @@ async fn a_stream_at_a_border_ends_at_once() {
     stream.committed(PART).await;
     let begun = Instant::now();
     let stopping = stop(gateway).await;
-    assert_eq!(committed_size(&refusal(&mut stream).await), PART);
+    assert_eq!(committed_size(&stream.failure().await), PART);
     drop(stream);
-    timeout(PATIENCE, stopping).await.unwrap().unwrap();
+    timeout(WAIT_TIMEOUT, stopping).await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
@@ -111,9 +96,9 @@ async fn a_stream_within_a_part_ends_at_the_latest_moment() {
     stream.send_in_chunks(0, &bytes(PART + 10), 1 << 20).await;
     stream.committed(PART).await;
     let stopping = stop(gateway).await;
-    assert_eq!(committed_size(&refusal(&mut stream).await), PART);
+    assert_eq!(committed_size(&stream.failure().await), PART);
     drop(stream);
-    timeout(PATIENCE, stopping).await.unwrap().unwrap();
+    timeout(WAIT_TIMEOUT, stopping).await.unwrap().unwrap();
 }
 
 /// What is left of it is less than what it would cost to send it again.
@@ -131,7 +116,7 @@ async fn a_file_that_is_nearly_there_is_finished() {
         stream.send(chunk(sent.len(), rest)).await;
         stream.send(finish()).await;
         assert_eq!(stream.end().await.unwrap().phase(), Phase::Complete);
-        timeout(PATIENCE, stopping).await.unwrap().unwrap();
+        timeout(WAIT_TIMEOUT, stopping).await.unwrap().unwrap();
     }
 }
 
@@ -161,9 +146,9 @@ async fn a_commit_under_way_comes_to_its_end() {
     store.hold();
     let stopping = stop(gateway).await;
     store.release();
-    let upload = timeout(PATIENCE, stream.end()).await.unwrap().unwrap();
+    let upload = timeout(WAIT_TIMEOUT, stream.end()).await.unwrap().unwrap();
     assert_eq!(upload.phase(), Phase::Complete);
-    timeout(PATIENCE, stopping).await.unwrap().unwrap();
+    timeout(WAIT_TIMEOUT, stopping).await.unwrap().unwrap();
     assert_eq!(
         other.get(&upload_id).await.unwrap().phase(),
         Phase::Complete
@@ -217,7 +202,7 @@ async fn a_second_signal_ends_the_process_at_once() {
     within.send(chunk(0, b"some bytes of a part")).await;
     while within.next().await.unwrap().received_size == 0 {}
     server.signal("TERM");
-    assert_eq!(committed_size(&refusal(&mut at_border).await), 0);
+    assert_eq!(committed_size(&at_border.failure().await), 0);
     let second = Instant::now();
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(1));

@@ -9,17 +9,9 @@ mod deadlines;
 mod limits;
 mod throttling;
 
-use std::time::Duration;
-
-use tokio::time::timeout;
-use tonic::Status;
-
-use crate::common::{self, Conversation, RedisBackend, Server};
+use crate::common::{self, RedisBackend, Server};
 
 const PART: usize = 5 * 1024 * 1024;
-
-/// How long anything that is waited for may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -34,16 +26,4 @@ fn gateway(redis: &RedisBackend, endpoints: &[String], limits: &str) -> Server {
     });
     let storages: String = storages.collect();
     common::gateway_process(&format!("{}[limits]\n{limits}\n{storages}", redis.toml()))
-}
-
-/// The refusal that ends a stream whose sender does nothing more.
-async fn refusal(stream: &mut Conversation) -> Status {
-    let ended = async {
-        loop {
-            if let Err(status) = stream.next().await {
-                return status;
-            }
-        }
-    };
-    timeout(PATIENCE, ended).await.unwrap()
 }

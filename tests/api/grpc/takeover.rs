@@ -29,9 +29,6 @@ use crate::common::{
 
 const PART: usize = 5 * 1024 * 1024;
 
-/// How long anything that is waited for may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Two gateways on one Redis and one store.
 struct Pair {
     _redis: RedisBackend,
@@ -97,18 +94,6 @@ async fn take_over(gateway: &TestGateway, upload_id: &str) -> Conversation {
     stream
 }
 
-/// The refusal that ends a stream whose sender does nothing.
-async fn refusal(stream: &mut Conversation) -> Status {
-    let ended = async {
-        loop {
-            if let Err(status) = stream.next().await {
-                return status;
-            }
-        }
-    };
-    timeout(PATIENCE, ended).await.unwrap()
-}
-
 fn is_taken_over(status: &Status) {
     assert_eq!(reason(status), (Code::Aborted, "TAKEN_OVER".into()));
 }
@@ -122,7 +107,7 @@ async fn the_older_stream_ends_within_a_second_on_another_replica() {
     older.send(chunk(0, b"the beginning of a part")).await;
     let _newer = take_over(&pair.there, &upload_id).await;
     let taken = Instant::now();
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
     assert!(taken.elapsed() < Duration::from_secs(1));
 }
 
@@ -131,7 +116,7 @@ async fn the_older_stream_ends_at_once_on_the_embedded_stores() {
     let gateway = TestGateway::start().await;
     let (mut older, upload_id) = begin(&gateway, None).await;
     let _newer = take_over(&gateway, &upload_id).await;
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
 }
 
 /// A stream that waits for the store and reads nothing ends, too, and its parts go nowhere.
@@ -152,7 +137,7 @@ async fn a_stream_that_waits_for_the_store_ends_at_once() {
     // The second part waits for the first, and the sender for both.
     assert!(timeout(Duration::from_secs(2), filled).await.is_err());
     let _newer = take_over(&there, &upload_id).await;
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
 }
 
 /// Redis tells nobody anything: the record does.
@@ -164,7 +149,7 @@ async fn without_notices_the_older_stream_ends_with_its_next_part() {
     let (mut older, upload_id) = begin(&pair.here, None).await;
     let _newer = take_over(&pair.there, &upload_id).await;
     older.send_in_chunks(0, &bytes(PART), 1 << 20).await;
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
 }
 
 #[tokio::test]
@@ -174,7 +159,7 @@ async fn without_notices_a_silent_older_stream_ends_with_its_next_sign_of_life()
     };
     let (mut older, upload_id) = begin(&pair.here, None).await;
     let _newer = take_over(&pair.there, &upload_id).await;
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
 }
 
 /// Two gateways whose Redis user may neither publish nor subscribe.
@@ -231,7 +216,7 @@ async fn a_notice_that_was_missed_is_made_up_for() {
     assert!(cut >= 1);
     newer.send(open_known(&upload_id)).await;
     newer.next().await.unwrap();
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
 }
 
 #[tokio::test]
@@ -245,7 +230,7 @@ async fn a_stream_at_work_stays_where_taking_over_is_forbidden() {
     older.committed(PART).await;
     let mut newer = pair.there.converse().await;
     newer.send(open_with(&upload_id, Takeover::Forbid)).await;
-    let status = refusal(&mut newer).await;
+    let status = newer.failure().await;
     assert_eq!(
         reason(&status),
         (Code::FailedPrecondition, "WRITER_ACTIVE".into())
@@ -281,13 +266,13 @@ async fn neither_a_create_nor_a_restart_ends_a_stream_where_that_is_forbidden() 
     for restart in [false, true] {
         let mut newer = gateway.converse().await;
         newer.send(create(restart, Takeover::Forbid)).await;
-        let status = refusal(&mut newer).await;
+        let status = newer.failure().await;
         assert_eq!(reason(&status).1, "WRITER_ACTIVE");
     }
     let mut newer = gateway.converse().await;
     newer.send(create(false, Takeover::Force)).await;
     newer.next().await.unwrap();
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
 }
 
 #[tokio::test]
@@ -321,7 +306,7 @@ async fn a_stream_of_a_dead_gateway_is_waited_for_as_long_as_the_refusal_says() 
     let gateway = TestGateway::over(config).await;
     let mut newer = gateway.converse().await;
     newer.send(open_with(&upload_id, Takeover::Forbid)).await;
-    let status = refusal(&mut newer).await;
+    let status = newer.failure().await;
     assert_eq!(reason(&status).1, "WRITER_ACTIVE");
     let delay = status.get_details_retry_info().unwrap().retry_delay;
     tokio::time::sleep(delay.unwrap()).await;
@@ -411,25 +396,21 @@ async fn a_stream_that_only_keeps_alive_is_at_work_and_does_not_expire() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
-    let signs = async {
-        let mut signs = 0;
-        let mut seen = opened.clone();
-        while signs < 4 {
-            let now = gateway.get(&upload_id).await.unwrap();
-            signs += usize::from(now.updated_at != seen.updated_at);
-            seen = now;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        seen
-    };
-    let seen = tokio::select! {
-        seen = timeout(PATIENCE, signs) => seen.unwrap(),
-        () = keeps_alive => unreachable!("it keeps alive for ever"),
-    };
+    let (mut heartbeats, mut seen) = (0, opened.clone());
+    let heartbeats = common::until("four heartbeats", async || {
+        let now = gateway.get(&upload_id).await.unwrap();
+        heartbeats += usize::from(now.updated_at != seen.updated_at);
+        seen = now;
+        heartbeats == 4
+    });
+    tokio::select! {
+        () = heartbeats => {}
+        () = keeps_alive => unreachable!("it sends keep-alives for ever"),
+    }
     assert!(seen.expires_at.unwrap().seconds > opened.expires_at.unwrap().seconds);
     let mut newer = gateway.converse().await;
     newer.send(open_with(&upload_id, Takeover::Forbid)).await;
-    assert_eq!(reason(&refusal(&mut newer).await).1, "WRITER_ACTIVE");
+    assert_eq!(reason(&newer.failure().await).1, "WRITER_ACTIVE");
 }
 
 #[tokio::test]

@@ -1,23 +1,18 @@
 //! Notices of takeovers in Redis: heard in every process, and made up for where they were missed.
 
-use tokio::time::sleep;
 use upload_gateway::state::redis::{Redis, RedisConfig};
 use upload_gateway_core::state::RecordStore;
 
-use super::{
-    common, config,
-    redis_only::{POLL, ask},
-    samples::*,
-    takeovers,
-};
+use super::{common, config, redis_only::ask, samples::*, takeovers};
 
 /// Waits until so many have subscribed to takeovers.
 async fn subscribed(url: &str, wanted: u64) {
     let channel = format!("{}takeovers", RedisConfig::default().key_prefix);
     let numbers = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).to_owned();
-    while ask::<(String, u64)>(url, &numbers).await.1 != wanted {
-        sleep(POLL).await;
-    }
+    common::until("they have subscribed", async || {
+        ask::<(String, u64)>(url, &numbers).await.1 == wanted
+    })
+    .await;
 }
 
 #[tokio::test]

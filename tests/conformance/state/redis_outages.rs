@@ -138,12 +138,14 @@ async fn a_primary_that_became_a_replica_is_left() {
         .arg("FAILOVER")
         .arg(sentinels.name)
         .to_owned();
-    while try_ask::<()>(&sentinels.urls[0], &fail_over).await.is_err() {
-        sleep(POLL).await;
-    }
-    while sentinels.primary_port() != sentinels.replica.port() {
-        sleep(POLL).await;
-    }
+    common::until("the Sentinels fail over", async || {
+        try_ask::<()>(&sentinels.urls[0], &fail_over).await.is_ok()
+    })
+    .await;
+    common::until("the replica is the primary", async || {
+        sentinels.primary_port() == sentinels.replica.port()
+    })
+    .await;
     record(&store, &upload.id, [1]).await;
     assert_eq!(get(&store, &upload.id).await.parts.committed(), 1);
 }

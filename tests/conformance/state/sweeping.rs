@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use upload_gateway_core::{
     state::{Due, PartRecord, Predecessor, StateStore, Times, Update},
     upload::{Lease, Phase, Timestamp, Upload, UploadId},
 };
 
-use super::samples::*;
+use super::{common, samples::*};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -237,9 +237,10 @@ pub(crate) async fn a_lease_ends_by_itself(store: &dyn StateStore) {
     let begun = Instant::now();
     assert!(store.lease("one", "a", short).await.unwrap());
     // The store's own clock tells, so there is nothing to wait for but time.
-    while !store.lease("one", "b", short * 100).await.unwrap() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    common::until("the lease has expired", async || {
+        store.lease("one", "b", short * 100).await.unwrap()
+    })
+    .await;
     assert!(begun.elapsed() >= short, "{:?}", begun.elapsed());
     assert!(!store.lease("one", "a", short).await.unwrap());
 }

@@ -7,7 +7,7 @@ use upload_gateway_client::Md5;
 use upload_gateway_client::{Client, Event, Source, Target, UploadOptions, proto::v1::Phase};
 
 use super::{
-    common::{Conversation, bytes, finish, reason},
+    common::{bytes, finish, reason},
     for_each_store,
     sender::{self, Deployment, Kept, PART, assert_whole, file},
 };
@@ -22,11 +22,11 @@ for_each_store!(
 async fn a_stream_whose_record_vanished_resumes(deployment: Deployment) {
     let gateway = deployment.gateway().await;
     let data = bytes(4 * PART + 9);
-    let (mut kept, stream) = Kept::begin(&gateway, file(Some(data.len())), &data, 1).await;
+    let (mut kept, mut stream) = Kept::begin(&gateway, file(Some(data.len())), &data, 1).await;
     deployment.flush();
     let sent = &data[PART + 100..2 * PART];
     stream.send_in_chunks(PART + 100, sent, 1 << 20).await;
-    assert_lost(failure(stream).await);
+    assert_lost(stream.failure().await);
     let stream = kept.open(&gateway).await.unwrap();
     assert_eq!(kept.committed_size, PART);
     let upload = kept.complete(stream, &data).await;
@@ -42,7 +42,7 @@ async fn a_finish_whose_record_vanished_resumes(deployment: Deployment) {
     kept.follow(&mut stream, 2 * PART).await;
     deployment.flush();
     stream.send(finish()).await;
-    assert_lost(failure(stream).await);
+    assert_lost(stream.failure().await);
     let stream = kept.open(&gateway).await.unwrap();
     assert_eq!(kept.committed_size, 2 * PART);
     let upload = kept.complete(stream, &data).await;
@@ -62,7 +62,7 @@ async fn a_stream_whose_take_over_was_undone_resumes(deployment: Deployment) {
     deployment.restore(&older);
     let sent = &data[2 * PART..3 * PART];
     second.send_in_chunks(2 * PART, sent, 1 << 20).await;
-    assert_lost(failure(second).await);
+    assert_lost(second.failure().await);
     let third = kept.open(&gateway).await.unwrap();
     assert_eq!(kept.committed_size, 2 * PART);
     let upload = kept.complete(third, &data).await;
@@ -80,7 +80,7 @@ async fn a_stream_whose_parts_were_forgotten_resumes(deployment: Deployment) {
     deployment.restore(&older);
     let sent = &data[3 * PART..4 * PART];
     stream.send_in_chunks(3 * PART, sent, 1 << 20).await;
-    assert_lost(failure(stream).await);
+    assert_lost(stream.failure().await);
     let stream = kept.open(&gateway).await.unwrap();
     assert_eq!(kept.committed_size, 3 * PART);
     let upload = kept.complete(stream, &data).await;
@@ -126,15 +126,6 @@ async fn the_client_rides_through(source: impl FnOnce(Vec<u8>) -> Source) {
     assert_eq!(uploaded.md5, Some(Md5::of(&data)));
     assert_eq!(uploaded.upload.phase(), Phase::Complete);
     assert_whole(&gateway, uploaded.upload, &data).await;
-}
-
-/// How the stream ends that goes on as if nothing had happened.
-async fn failure(mut stream: Conversation) -> Status {
-    loop {
-        if let Err(status) = stream.next().await {
-            return status;
-        }
-    }
 }
 
 fn assert_lost(status: Status) {

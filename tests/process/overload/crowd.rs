@@ -12,8 +12,7 @@ use upload_gateway_client::{
 };
 
 use super::{
-    PATIENCE,
-    common::{self, Conversation, Server, bytes, chunk, finish, open},
+    common::{self, Conversation, Server, WAIT_TIMEOUT, bytes, chunk, finish, open},
     discard, gateway,
 };
 
@@ -80,7 +79,7 @@ async fn an_honest_stream_gets_through_beside_five_hundred_slow_ones() {
     let file = messages(Some(data.len()), &data);
     let uploading = upload(&client, &file);
     tokio::select! {
-        uploaded = timeout(PATIENCE, uploading) => uploaded.unwrap(),
+        uploaded = timeout(WAIT_TIMEOUT, uploading) => uploaded.unwrap(),
         () = trickle(trickling) => unreachable!("it trickles for ever"),
     }
     // They are all still there.

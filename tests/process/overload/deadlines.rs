@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 use upload_gateway::config::{Config, S3Profile, StoreConfig};
 
 use super::{
-    PART, PATIENCE,
+    PART,
     common::{self, Forwarder, TestGateway, bytes, chunk, open, reason},
 };
 
@@ -45,25 +48,26 @@ impl Held {
     /// Waits until so much of the upload is committed.
     async fn has_committed(&self, upload_id: &str, size: usize) {
         let size = i64::try_from(size).unwrap();
-        let committed = async {
-            while self.gateway.get(upload_id).await.unwrap().committed_size != size {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let committed = timeout(PATIENCE, committed).await;
-        committed.expect("a part that was received whole is lost");
+        common::until(
+            "a part that was received completely is committed",
+            async || self.gateway.get(upload_id).await.unwrap().committed_size == size,
+        )
+        .await;
     }
 }
 
 #[tokio::test]
 async fn after_its_deadline_a_stream_ends_and_its_whole_parts_are_committed() {
+    /// Enough to send a part on a busy machine.
+    const CALL_TIMEOUT: Duration = Duration::from_secs(3);
     let Some(held) = Held::start().await else {
         return;
     };
     let mut client = held.gateway.client().await;
     let (messages, queue) = mpsc::channel(4);
     let mut request = Request::new(ReceiverStream::new(queue));
-    request.set_timeout(Duration::from_secs(3));
+    request.set_timeout(CALL_TIMEOUT);
+    let deadline = Instant::now() + CALL_TIMEOUT;
     let mut progress = client
         .upload_with_progress(request)
         .await
@@ -84,7 +88,7 @@ async fn after_its_deadline_a_stream_ends_and_its_whole_parts_are_committed() {
         }
     };
     let release = async {
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        sleep_until(deadline).await;
         held.store.release();
     };
     let (status, ()) = tokio::join!(ended, release);

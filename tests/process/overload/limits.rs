@@ -15,9 +15,11 @@ use upload_gateway_client::{
 };
 
 use super::{
-    PART, PATIENCE,
-    common::{self, Conversation, Forwarder, TestGateway, bytes, chunk, finish, open, reason},
-    refusal,
+    PART,
+    common::{
+        self, Conversation, Forwarder, TestGateway, WAIT_TIMEOUT, bytes, chunk, finish, open,
+        reason,
+    },
 };
 
 #[tokio::test]
@@ -31,7 +33,7 @@ async fn a_stream_too_many_is_refused_before_anything_of_it_is_read() {
         streams.push(stream);
     }
     // Not even its first message is there.
-    let status = refusal(&mut gateway.converse().await).await;
+    let status = gateway.converse().await.failure().await;
     assert_eq!(
         reason(&status),
         (Code::ResourceExhausted, "OVERLOADED".into())
@@ -72,7 +74,7 @@ async fn a_stream_that_only_trickles_ends_and_its_whole_parts_stay() {
                 }
             }
         };
-        let status = timeout(PATIENCE, trickling).await.unwrap();
+        let status = timeout(WAIT_TIMEOUT, trickling).await.unwrap();
         assert_eq!(reason(&status), (Code::Unavailable, "TOO_SLOW".into()));
         assert!(status.get_details_retry_info().is_some());
         let upload = gateway.get(&upload_id).await.unwrap();
@@ -131,6 +133,8 @@ async fn a_pipe_that_pauses_for_long_is_uploaded_all_the_same() {
 /// While the store is away nothing is read: that is not the sender's slowness.
 #[tokio::test]
 async fn the_time_that_the_gateway_does_not_read_does_not_count() {
+    /// Twice the time over which the rate is measured.
+    const OUTAGE: Duration = Duration::from_secs(2);
     let Some(s3) = common::s3().await else {
         return;
     };
@@ -153,20 +157,19 @@ async fn the_time_that_the_gateway_does_not_read_does_not_count() {
     let stream: Conversation = gateway.converse().await;
     stream.send(open("a.bin", Some(data.len()))).await;
     store.hold();
+    let received = store.received();
     let began = Instant::now();
     let sending = async {
         stream.send_in_chunks(0, &data, 1 << 18).await;
         stream.send(finish()).await;
     };
     let outage = async {
-        sleep(Duration::from_secs(3)).await;
+        store.has_received(received + 1).await;
+        sleep(OUTAGE).await;
         store.release();
     };
     tokio::join!(sending, outage);
-    assert!(
-        began.elapsed() >= Duration::from_secs(3),
-        "nothing held the sender"
-    );
-    let upload = timeout(PATIENCE, stream.end()).await.unwrap().unwrap();
+    assert!(began.elapsed() >= OUTAGE, "nothing held the sender");
+    let upload = timeout(WAIT_TIMEOUT, stream.end()).await.unwrap().unwrap();
     assert_eq!(upload.phase(), Phase::Complete);
 }

@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
 use upload_gateway_client::proto::v1::Upload;
 
-use super::{PART, begin, config, forwarded, is_taken_over, refusal, take_over, through};
+use super::{PART, begin, config, forwarded, is_taken_over, take_over, through};
 use crate::common::{self, Forwarder, RedisBackend, TestGateway, chunk, finish, reason};
 
 /// The network holds the second part of an older stream back until the newer one has sent and recorded its own, with
@@ -30,7 +30,7 @@ async fn write_late(
     store.is_quiet().await;
 
     let mut newer = take_over(&there, &upload_id).await;
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
     newer
         .send_in_chunks(PART, &newer_bytes[PART..2 * PART], 1 << 20)
         .await;

@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 use upload_gateway::config::{Config, RedisMode, S3Profile};
 
-use super::{PART, PATIENCE, begin, bytes, is_taken_over, refusal, take_over};
-use crate::common::{self, S3Backend, TestGateway};
+use super::{PART, begin, bytes, is_taken_over, take_over};
+use crate::common::{self, S3Backend, TestGateway, WAIT_TIMEOUT};
 
 /// Two gateways on those servers.
 async fn pair(s3: &S3Backend, mode: RedisMode, urls: &[String]) -> (TestGateway, TestGateway) {
@@ -29,8 +29,11 @@ async fn notices_arrive(here: &TestGateway, there: &TestGateway) {
         let (mut stream, upload_id) = begin(older, None).await;
         let _newer = take_over(newer, &upload_id).await;
         let taken = Instant::now();
-        is_taken_over(&refusal(&mut stream).await);
-        assert!(taken.elapsed() < PATIENCE / 2, "by its sign of life only");
+        is_taken_over(&stream.failure().await);
+        assert!(
+            taken.elapsed() < WAIT_TIMEOUT / 2,
+            "by its sign of life only"
+        );
     }
 }
 
@@ -70,7 +73,7 @@ async fn a_fail_over_keeps_the_fence_and_notices_arrive_again() {
     let _newer = take_over(&there, &upload_id).await;
     // Told or not: the record has another writer.
     older.send_in_chunks(PART, &data[PART..], 1 << 20).await;
-    is_taken_over(&refusal(&mut older).await);
+    is_taken_over(&older.failure().await);
     let known = there.get(&upload_id).await.unwrap();
     assert_eq!(known.committed_size, i64::try_from(PART).unwrap());
     notices_arrive(&here, &there).await;
