@@ -21,7 +21,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::Result;
+use super::Result;
 
 /// The metadata by which the gateway recognises its object.
 const UPLOAD_ID: &str = "x-amz-meta-upload_id";
