@@ -102,3 +102,4 @@ pub mod serve;
 pub mod state;
 pub mod status;
 pub mod telemetry;
+mod unknown_format;

@@ -9,6 +9,8 @@ mod common;
 mod cases;
 #[path = "state_conformance/claims.rs"]
 mod claims;
+#[path = "state_conformance/formats.rs"]
+mod formats;
 #[path = "state_conformance/listings.rs"]
 mod listings;
 #[path = "state_conformance/model.rs"]

@@ -6,6 +6,7 @@
 //! opened, and a few at each create.
 
 mod due;
+mod format;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redb.rs"]
@@ -364,15 +365,18 @@ fn open(path: &Path) -> Result<Database, OpenError> {
         path: path.to_owned(),
         source,
     })?;
-    Database::create(path).map_err(|failure| match failure {
+    let unusable = |source| OpenError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
+    let database = Database::create(path).map_err(|failure| match failure {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
             path: path.to_owned(),
         },
-        other => OpenError::Unusable {
-            path: path.to_owned(),
-            source: other.into(),
-        },
-    })
+        other => unusable(other.into()),
+    })?;
+    format::check(&database, path).map_err(|refusal| unusable(refusal.into()))?;
+    Ok(database)
 }
 
 /// A clock before the epoch counts as the epoch: then nothing is expired.

@@ -19,7 +19,11 @@ use redis::{
 use tokio::{sync::Mutex, time::timeout};
 use upload_gateway_core::error::{Error, Result};
 
-use super::{RedisConfig, RedisMode, scripts::SCRIPTS};
+use super::{
+    config::{RedisConfig, RedisMode},
+    record::{UNKNOWN_FORMAT, refusal},
+    scripts::SCRIPTS,
+};
 
 /// One shared connection to wherever the records are.
 pub(super) struct Link {
@@ -122,7 +126,10 @@ impl Link {
         match timeout(self.call_timeout, twice).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) if is_passing(&failure) => Err(Error::state_unavailable(failure)),
-            Ok(Err(failure)) => Err(Error::internal("redis refused a command", failure)),
+            Ok(Err(failure)) => Err(match (failure.code(), failure.detail()) {
+                (Some(UNKNOWN_FORMAT), Some(detail)) => refusal(detail),
+                _ => Error::internal("redis refused a command", failure),
+            }),
             Err(late) => Err(Error::state_unavailable(late)),
         }
     }

@@ -126,9 +126,10 @@ impl Redis {
     }
 
     pub(super) async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
-        let invocation = SCRIPTS.summary.key(self.record_key(id));
+        let key = self.record_key(id);
+        let invocation = SCRIPTS.summary.key(&key);
         let fields: Fields = self.link.script(&invocation).await?;
-        record::parse_summary(&fields)
+        record::parse_summary(&key, &fields)
     }
 }
 
