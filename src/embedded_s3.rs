@@ -9,6 +9,7 @@
 //! object is replaced or deleted breaks off, it never mixes two objects. There is one bucket, and no versions.
 
 mod drain;
+mod failure;
 mod files;
 mod list;
 mod read;
@@ -17,6 +18,7 @@ mod server;
 mod service;
 mod storage;
 mod uploads;
+mod values;
 
 use std::fmt;
 use std::io;

@@ -5,9 +5,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use s3s::dto::*;
 use s3s::{S3Result, s3_error};
 
-use super::service::length;
-use super::storage::{Manifest, Session, hexadecimal};
+use super::storage::{Manifest, Session};
 use super::uploads::StoredPart;
+use super::values::{hexadecimal, length};
 
 /// Entries of a page at most, and if the request names no other number (S3's own limit).
 const PAGE: i32 = 1000;

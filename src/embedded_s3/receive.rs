@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,8 +13,8 @@ use s3s::dto::StreamingBlob;
 use s3s::s3_error;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::failure::Failure;
 use super::files::Temporary;
-use super::storage::{Failure, Storage};
 
 /// The largest part, and the largest object put in one call (S3's own limit).
 const MAXIMUM_SIZE: u64 = 5 << 30;
@@ -47,13 +46,13 @@ struct Writer {
     size: u64,
 }
 
-/// Reads the whole body to disk and syncs it.
+/// Reads the whole body into `temporary` and syncs it.
 ///
 /// # Errors
 ///
 /// `InvalidDigest`, `BadDigest`, `IncompleteBody`, `EntityTooLarge`, `RequestTimeout`, or an internal error.
 pub(super) async fn receive(
-    storage: &Arc<Storage>,
+    temporary: Temporary,
     body: Option<StreamingBlob>,
     announced: Announced,
 ) -> Result<Received, Failure> {
@@ -63,9 +62,8 @@ pub(super) async fn receive(
     {
         return Err(s3_error!(EntityTooLarge).into());
     }
-    let storage = Arc::clone(storage);
     let mut writing: JoinHandle<io::Result<Writer>> =
-        spawn_blocking(move || Writer::create(storage.temporary()));
+        spawn_blocking(move || Writer::create(temporary));
     let (mut batch, mut batched, mut total) = (Vec::new(), 0, 0);
     if let Some(mut body) = body {
         while let Some(chunk) = next_chunk(&mut body).await? {

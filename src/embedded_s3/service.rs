@@ -9,11 +9,13 @@ use s3s::path::S3Path;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use tokio::task::spawn_blocking;
 
+use super::failure::{Failure, Outcome};
 use super::list;
 use super::read;
 use super::receive::{Announced, receive};
-use super::storage::{Attributes, Failure, Manifest, Outcome, Storage, hexadecimal};
+use super::storage::{Attributes, Manifest, Storage};
 use super::uploads::Completion;
+use super::values::{hexadecimal, length};
 
 /// The highest part number (S3's own limit).
 const MAXIMUM_PART_NUMBER: u16 = 10_000;
@@ -95,7 +97,7 @@ impl S3 for Service {
             content_length: input.content_length,
             content_md5: input.content_md5,
         };
-        let received = receive(&self.storage, input.body, announced).await?;
+        let received = receive(self.storage.temporary(), input.body, announced).await?;
         let number = part_number(input.part_number)?;
         let md5 = received.md5;
         self.blocking(move |storage| {
@@ -180,7 +182,7 @@ impl S3 for Service {
             content_length: input.content_length,
             content_md5: input.content_md5,
         };
-        let received = receive(&self.storage, input.body, announced).await?;
+        let received = receive(self.storage.temporary(), input.body, announced).await?;
         let only_new = only_new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let attributes = Attributes {
             cache_control: input.cache_control,
@@ -353,8 +355,4 @@ fn refuse_part_number(part_number: Option<i32>) -> S3Result<()> {
 
 fn content_type(given: Option<String>) -> String {
     given.unwrap_or_else(|| "binary/octet-stream".to_owned())
-}
-
-pub(super) fn length(size: u64) -> S3Result<i64> {
-    i64::try_from(size).map_err(S3Error::internal_error)
 }

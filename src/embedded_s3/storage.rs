@@ -19,16 +19,18 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use s3s::{S3Error, s3_error};
+use s3s::s3_error;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::failure::Outcome;
 use super::files::{
     Temporary, absent_as_none, ensure_directory, names, random_name, read_json, remove_durably,
     sync_directory, write_json,
 };
 use super::read::Segment;
 use super::receive::Received;
+use super::values::hexadecimal;
 
 /// Bytes of MD5 after the bytes of a part.
 pub(super) const TRAILER_SIZE: u64 = 16;
@@ -77,18 +79,6 @@ pub(super) struct Manifest {
     pub(super) upload_id: String,
     /// Number and size, in order.
     pub(super) parts: Vec<(u16, u64)>,
-}
-
-/// Why a call failed: a refusal with its S3 code, or an internal error.
-#[derive(Debug)]
-pub(super) struct Failure(S3Error);
-
-/// The result of a call on the storage.
-pub(super) type Outcome<T> = Result<T, Failure>;
-
-/// Lower-case hexadecimal, as in ETags.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 // === impl Storage ===
@@ -304,31 +294,5 @@ impl Manifest {
     /// Bytes of the object.
     pub(super) fn size(&self) -> u64 {
         self.parts.iter().map(|(_, size)| size).sum()
-    }
-}
-
-// === impl Failure ===
-
-impl From<S3Error> for Failure {
-    fn from(error: S3Error) -> Self {
-        Self(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self(S3Error::internal_error(error))
-    }
-}
-
-impl From<tokio::task::JoinError> for Failure {
-    fn from(error: tokio::task::JoinError) -> Self {
-        Self(S3Error::internal_error(error))
-    }
-}
-
-impl From<Failure> for S3Error {
-    fn from(failure: Failure) -> Self {
-        failure.0
     }
 }

@@ -8,14 +8,14 @@ use std::time::SystemTime;
 use md5::{Digest, Md5};
 use s3s::s3_error;
 
+use super::failure::{Failure, Outcome};
 use super::files::{
     absent_as_none, ensure_directory, names, random_name, read_json, remove_durably,
     sync_directory, write_json,
 };
 use super::receive::Received;
-use super::storage::{
-    Attributes, Failure, Manifest, Outcome, Session, Storage, TRAILER_SIZE, hexadecimal, part_name,
-};
+use super::storage::{Attributes, Manifest, Session, Storage, TRAILER_SIZE, part_name};
+use super::values::hexadecimal;
 
 /// Every part but the last must have at least this size (S3's own limit).
 const MINIMUM_PART_SIZE: u64 = 5 << 20;
