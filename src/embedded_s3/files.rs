@@ -40,17 +40,22 @@ pub(super) fn remove_durably(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Writes `value` as the whole content of `path`: after a crash there is the old content or the new one.
+/// Writes `content` as the whole content of `path`: after a crash the file has the old content or the new one.
+pub(super) fn write_durably(temporary: Temporary, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(&temporary.path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    temporary.publish(path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// As [`write_durably`], with `value` as JSON.
 pub(super) fn write_json(
     temporary: Temporary,
     path: &Path,
     value: &impl Serialize,
 ) -> io::Result<()> {
-    let mut file = File::create_new(&temporary.path)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
-    temporary.publish(path)?;
-    path.parent().map_or(Ok(()), sync_directory)
+    write_durably(temporary, path, &serde_json::to_vec(value)?)
 }
 
 /// Reads what [`write_json`] wrote; `None` if there is no such file, `InvalidData` naming the file if it is damaged.

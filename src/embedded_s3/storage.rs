@@ -1,6 +1,7 @@
 //! Parts, uploads and objects as plain files; [`super::uploads`] holds the calls on uploads. Everything here blocks.
 //!
 //! ```text
+//! format                         the version of all these files
 //! objects/<SHA-256 of the key>   JSON manifest of an object: attributes, ETag, upload id, its parts' numbers and sizes
 //! sessions/<upload id>           JSON session of an upload that is open
 //! parts/<upload id>/<number>     a part's bytes followed by their 16-byte MD5, so that one rename replaces both
@@ -15,7 +16,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -26,12 +27,16 @@ use sha2::{Digest, Sha256};
 use super::failure::Outcome;
 use super::files::{
     Temporary, absent_as_none, ensure_directory, names, random_name, read_json, remove_durably,
-    sync_directory, write_json,
+    sync_directory, write_durably, write_json,
 };
 use super::read::Segment;
 use super::receive::Received;
 use super::values::hexadecimal;
+use crate::unknown_format::UnknownFormat;
 
+/// The version of everything in the directory: its layout, the manifests, the sessions and the parts. Stored in the file
+/// `format`; a directory with another one is refused.
+const FORMAT: &str = "1";
 /// Bytes of MD5 after the bytes of a part.
 pub(super) const TRAILER_SIZE: u64 = 16;
 /// Calls that change one key exclude each other; keys share this many locks.
@@ -103,6 +108,7 @@ impl Storage {
             locks: [const { Mutex::new(()) }; LOCKS],
             _exclusive: exclusive,
         };
+        storage.check_format(&directory)?;
         absent_as_none(fs::remove_dir_all(&storage.temporary))?;
         for subdirectory in [
             &storage.objects,
@@ -114,6 +120,25 @@ impl Storage {
         }
         storage.recover()?;
         Ok(storage)
+    }
+
+    /// Refuses a directory in another format than [`FORMAT`] and leaves it as it is; stores the format in a new one.
+    fn check_format(&self, directory: &Path) -> io::Result<()> {
+        let path = directory.join("format");
+        let found = absent_as_none(fs::read(&path))?;
+        let found = found.as_deref().map(String::from_utf8_lossy);
+        match found.as_deref().map(str::trim) {
+            Some(FORMAT) => Ok(()),
+            None if !self.objects.try_exists()? => {
+                ensure_directory(&self.temporary)?;
+                write_durably(self.temporary(), &path, FORMAT.as_bytes())
+            }
+            found => {
+                let stored = format!("the directory {}", directory.display());
+                let unknown = UnknownFormat::new(stored, found, FORMAT);
+                Err(io::Error::new(io::ErrorKind::InvalidData, unknown))
+            }
+        }
     }
 
     /// Finishes completed uploads, and drops parts that belong neither to an object nor to an open upload: those of

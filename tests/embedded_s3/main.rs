@@ -4,6 +4,7 @@
 
 mod access;
 mod crash;
+mod format;
 mod kill;
 mod objects;
 mod server;
