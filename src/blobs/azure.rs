@@ -48,9 +48,10 @@ use upload_gateway_core::{
     blobs::{
         BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
         StoredObject, StoredPart, object_not_found, part_damaged,
+        sign::{SignedRequest, Signer, ToSign},
     },
     error::{Error, Result},
-    upload::{MIB, Md5, Part, StoreKind, StoreLimits, WriterTag},
+    upload::{MIB, Md5, Part, StoreKind, StoreLimits, Timestamp, WriterTag},
 };
 
 #[cfg(any(test, fuzzing))]
@@ -418,6 +419,14 @@ impl BlobStore for AzureStore {
             };
             Error::internal(context, report(&error))
         })
+    }
+}
+
+#[async_trait]
+impl Signer for AzureStore {
+    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+        let timeout = self.operation_timeout;
+        self.signer.sign(request, now, timeout).await
     }
 }
 

@@ -37,9 +37,10 @@ use upload_gateway_core::{
     blobs::{
         BlobStore, CONNECT_TIMEOUT, Commit, NewObject, NewPart, Put, Session, SessionPage,
         StoredObject, StoredPart, object_not_found, part_damaged,
+        sign::{SignedRequest, Signer, ToSign},
     },
     error::{Error, Kind, Reason, Result},
-    upload::{MIB, Part, StoreKind, StoreLimits, WriterTag},
+    upload::{MIB, Part, StoreKind, StoreLimits, Timestamp, WriterTag},
 };
 
 pub use self::config::{Profile, S3Config};
@@ -391,6 +392,14 @@ impl BlobStore for S3Store {
             };
             Error::internal(context, error)
         })
+    }
+}
+
+#[async_trait]
+impl Signer for S3Store {
+    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+        let (acl, timeout) = (self.acl.as_ref(), self.operation_timeout);
+        self.signer.sign(request, acl, now, timeout).await
     }
 }
 

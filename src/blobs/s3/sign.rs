@@ -13,7 +13,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, SharedCredentialsProvider},
@@ -34,16 +33,13 @@ use aws_sigv4::{
 use upload_gateway_core::{
     blobs::{
         NewObject,
-        sign::{OPAQUE, SHORTEST_LIFETIME, SignedRequest, Signer, ToSign, system_time},
+        sign::{OPAQUE, SHORTEST_LIFETIME, SignedRequest, ToSign, system_time},
     },
     error::{Error, Result},
     upload::Timestamp,
 };
 
-use super::{
-    S3Store,
-    fault::{fault, lacks_credentials},
-};
+use super::fault::{fault, lacks_credentials};
 use crate::blobs::{
     renewed::{Expiring, Renewed},
     url::{Query, attachment, path},
@@ -101,6 +97,29 @@ impl QuerySigner {
             region: region.to_string(),
             provider,
             credentials: Renewed::new(RENEW_EARLY),
+        })
+    }
+
+    /// See [`Signer::sign`](upload_gateway_core::blobs::sign::Signer::sign). New objects get `acl`; fetching credentials takes
+    /// at most `timeout`.
+    pub(super) async fn sign(
+        &self,
+        request: &ToSign<'_>,
+        acl: Option<&ObjectCannedAcl>,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> Result<SignedRequest> {
+        let credentials = tokio::time::timeout(timeout, self.credentials(now))
+            .await
+            .map_err(Error::store_unavailable)??;
+        let lifetime = request.lifetime_within(now, credentials.expires_at)?;
+        let unsigned = Unsigned::new(request, acl);
+        let url = self.url(&unsigned, credentials.value, now, lifetime)?;
+        Ok(SignedRequest {
+            verb: unsigned.verb,
+            url,
+            headers: unsigned.headers,
+            body: unsigned.body,
         })
     }
 
@@ -177,27 +196,6 @@ impl QuerySigner {
         }
         query.push("X-Amz-Signature", &signature);
         Ok(format!("{url}?{}", query.as_str()))
-    }
-}
-
-#[async_trait]
-impl Signer for S3Store {
-    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
-        let credentials = self.signer.credentials(now);
-        let credentials = tokio::time::timeout(self.operation_timeout, credentials)
-            .await
-            .map_err(Error::store_unavailable)??;
-        let lifetime = request.lifetime_within(now, credentials.expires_at)?;
-        let unsigned = Unsigned::new(request, self.acl.as_ref());
-        let url = self
-            .signer
-            .url(&unsigned, credentials.value, now, lifetime)?;
-        Ok(SignedRequest {
-            verb: unsigned.verb,
-            url,
-            headers: unsigned.headers,
-            body: unsigned.body,
-        })
     }
 }
 
@@ -312,11 +310,11 @@ fn complete_multipart_upload(parts: &[(u32, String)]) -> String {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use upload_gateway_core::{blobs::sign::Signer, error::Kind};
     use url::Url;
 
     use super::*;
-    use crate::blobs::s3::S3Config;
-    use upload_gateway_core::error::Kind;
+    use crate::blobs::s3::{S3Config, S3Store};
 
     /// 2025-11-26, 02:05:20.
     const NOW: Timestamp = Timestamp(1_764_122_720_000);
