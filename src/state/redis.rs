@@ -7,15 +7,15 @@
 //! | `upload:{<tag>}:<upload id>` | hash | a record, with the format version of its own (`record.rs`) |
 //! | `fingerprints:{<tag>}` | hash | the id of the live upload of each fingerprint |
 //! | `owner:<owner>` | sorted set | the uploads of an owner, in the order of a listing |
-//! | `due` | sorted set | uploads by the time at which the sweeper must look at them |
+//! | `due` | sorted set | uploads by the time at which the sweeper must check them |
 //! | `lease:<name>` | string | the holder of a lease |
 //! | `secret` | string | the deployment's secret |
-//! | `format` | string | the version of all keys but the records ([`FORMAT`]) |
+//! | `format` | string | the version of all keys but the records |
 //!
-//! The tag is [`UploadId::tag`]: a record and its fingerprint have one hash tag, so that one script can change both on a
-//! Cluster. Redis removes records
-//! [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after they expire and indexes with their
-//! longest-lived record; `secret` and `format` stay. Takeovers are published on the channel `takeovers`.
+//! The tag is [`UploadId::tag`]: a record and its fingerprint have one hash tag, so that one script can change both on
+//! a Cluster. Redis removes records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after
+//! they expire and indexes with their longest-lived record; `secret` and `format` stay. Takeovers are published on the
+//! channel `takeovers`.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read.
 
@@ -57,8 +57,8 @@ use self::{
     scripts::SCRIPTS,
 };
 
-/// The version of the keys that are not records: fingerprints, listings, `due`, leases and the secret. Stored under `format`;
-/// [`Redis::connect`] refuses another one.
+/// The version of the keys that are not records: fingerprints, listings, `due`, leases and the secret. Stored under
+/// `format`; [`Redis::connect`] refuses another one.
 const FORMAT: &str = "1";
 
 /// How often a create tries to replace the fingerprint of an upload that is over before it fails.
@@ -95,11 +95,12 @@ pub struct Redis {
 // === impl Redis ===
 
 impl Redis {
-    /// Connects, and checks that the server never evicts keys and that this build reads the format of its keys.
+    /// Connects, and checks that the server does not evict keys (see [`RedisConfig::allow_eviction`]) and that this
+    /// build reads the format of its keys.
     ///
     /// # Errors
-    /// See [`ConnectError`]. Keys in an unknown format are [`ConnectError::Failed`], caused by an `Internal` error that names
-    /// both versions.
+    /// See [`ConnectError`]. Keys in an unknown format are [`ConnectError::Failed`], caused by an `Internal` error that
+    /// names both versions.
     pub async fn connect(config: &RedisConfig) -> Result<Self, ConnectError> {
         if config.key_prefix.contains(['{', '}']) {
             return Err(ConnectError::Invalid(
@@ -175,7 +176,8 @@ impl Redis {
         self.link.command(&get).await
     }
 
-    /// Replaces a record of version `upload.version`, written by `writer` and, if `seen` is given, with that `updated_at`.
+    /// Replaces a record of version `upload.version`, written by `writer` and, if `seen` is given, with that
+    /// `updated_at`.
     async fn replace(
         &self,
         upload: &Upload,

@@ -197,7 +197,7 @@ async fn is_refused_and_kept(
         }
         // The sweeper gets the id, and the error when it reads the record.
         let due = store.due(upload.expires_at, None, 10).await.unwrap();
-        assert_eq!(due.uploads, [upload.id.clone()]);
+        assert_eq!(due.uploads, std::slice::from_ref(&upload.id));
         assert_eq!(everything(&mut connection, prefix, &upload).await, before);
     }
     set_format(&mut connection, &key, Some("1")).await;

@@ -1,4 +1,4 @@
-//! The user delegation key: what signatures are made with where there is no account key.
+//! The user delegation key, which signs if there is no account key.
 
 use std::{
     sync::Arc,
@@ -16,13 +16,13 @@ use super::{
 };
 use crate::blobs::renewed::{Expiring, Renewed};
 
-/// How long a key is asked for. Azure gives 7 days at most, counted by its own clock.
+/// The requested lifetime of a key. Azure allows at most 7 days, by its own clock.
 const LIFETIME: Duration = Duration::from_secs(6 * 24 * 60 * 60);
 
-/// How long before its end a key is fetched anew: after a day, so that no upload's signature is cut short.
+/// How long before its end a key is renewed: after a day, so that the end of a key shortens no signature.
 const RENEW_EARLY: Duration = Duration::from_secs(5 * 24 * 60 * 60);
 
-/// Fetches keys from Azure and keeps the last.
+/// Fetches keys from Azure and keeps the last one.
 pub(super) struct Delegation {
     client: BlobServiceClient,
     key: Renewed<Arc<DelegationKey>>,
@@ -49,10 +49,10 @@ impl Delegation {
         })
     }
 
-    /// A key that is valid.
+    /// A valid key.
     ///
     /// # Errors
-    /// `Unavailable` when the store or Entra ID does not answer; `Internal` when they refuse.
+    /// `Unavailable` if Azure Storage or Entra ID is unavailable; `Internal` if one of them refuses the request.
     pub(super) async fn key(&self, now: Timestamp) -> Result<Expiring<Arc<DelegationKey>>> {
         self.key.get(now, self.fetch(now)).await
     }

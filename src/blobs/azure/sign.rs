@@ -1,4 +1,4 @@
-//! Signed requests: a service SAS for one blob each.
+//! Signed requests: each has a service SAS for one blob.
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -24,31 +24,31 @@ use super::{
 };
 use crate::blobs::url::{Query, attachment, path};
 
-/// Where callers reach a container, and how requests to its blobs are signed.
+/// Signs requests to the blobs of a container.
 pub(super) struct BlobSigner {
-    /// The storage account: what is signed names it, whatever host the URL names.
+    /// The storage account. Signatures contain it, whatever the host of the URL is.
     pub(super) account: String,
     pub(super) container: String,
-    /// The container's URL as callers reach it.
+    /// The container's URL for clients.
     pub(super) public_url: Url,
     pub(super) key: SigningKey,
 }
 
-/// What signatures are made with.
+/// The key that signs.
 pub(super) enum SigningKey {
     /// The account's key.
     Account(AccountKey),
-    /// A key that Entra ID vouches for.
+    /// User delegation keys, fetched with an Entra ID identity.
     Delegation(Delegation),
 }
 
-/// A key at hand.
+/// A key that is valid now.
 enum Usable<'a> {
     Account(&'a AccountKey),
     Delegation(Arc<DelegationKey>),
 }
 
-/// A request to be signed, and what the signature has to allow.
+/// A request to sign, and what the signature must allow.
 #[derive(Default)]
 struct Unsigned<'a> {
     verb: &'static str,
@@ -58,7 +58,7 @@ struct Unsigned<'a> {
     headers: BTreeMap<&'static str, String>,
     body: Option<String>,
     md5: Option<Md5>,
-    /// `Content-Disposition` and `Content-Type` of the answer.
+    /// `Content-Disposition` and `Content-Type` of the response.
     answer: Option<(String, &'a str)>,
 }
 
@@ -83,7 +83,7 @@ impl BlobSigner {
         Ok(unsigned.into_request(url))
     }
 
-    /// The key, and when it ends.
+    /// A valid key, and when it expires.
     async fn key(&self, now: Timestamp) -> Result<(Usable<'_>, Timestamp)> {
         match &self.key {
             SigningKey::Account(key) => Ok((Usable::Account(key), Timestamp(u64::MAX))),
@@ -135,7 +135,7 @@ impl<'a> Unsigned<'a> {
         let opaque = || BTreeMap::from([("Content-Type", OPAQUE.to_owned())]);
         match request {
             ToSign::PutObject { object, .. } => Self::put_object(object),
-            // Blocks need no session: there is nothing to send.
+            // Blocks need no session, so there is nothing to send.
             ToSign::Begin { object } => Self {
                 verb: "PUT",
                 headers: BTreeMap::from([
@@ -179,7 +179,7 @@ impl<'a> Unsigned<'a> {
                 parts,
             } => {
                 let mut headers = opaque();
-                headers.extend(kept(object));
+                headers.extend(stored_headers(object));
                 Self {
                     verb: "PUT",
                     key: session.key,
@@ -210,7 +210,7 @@ impl<'a> Unsigned<'a> {
             ("Content-Type", object.mime.clone()),
             ("x-ms-blob-type", "BlockBlob".to_owned()),
         ]);
-        headers.extend(kept(object));
+        headers.extend(stored_headers(object));
         if let Some(md5) = object.md5 {
             headers.insert("Content-MD5", md5.to_string());
         }
@@ -234,8 +234,8 @@ impl<'a> Unsigned<'a> {
     }
 }
 
-/// The headers whose values a blob keeps.
-fn kept(object: &NewObject) -> impl Iterator<Item = (&'static str, String)> {
+/// The headers whose values are stored with a blob.
+fn stored_headers(object: &NewObject) -> impl Iterator<Item = (&'static str, String)> {
     let md5 = object.md5.map(|md5| md5.to_string());
     [
         ("x-ms-blob-content-type", Some(object.mime.clone())),
@@ -246,7 +246,7 @@ fn kept(object: &NewObject) -> impl Iterator<Item = (&'static str, String)> {
     .filter_map(|(name, value)| Some((name, value?)))
 }
 
-/// The body of a commit. Receipts are base64: nothing in them means anything to XML.
+/// The body of a commit. Receipts are base64, which needs no escaping in XML.
 fn block_list(parts: &[(u32, String)]) -> String {
     let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<BlockList>");
     for (_, receipt) in parts {
@@ -287,11 +287,11 @@ mod tests {
     /// 2025-11-26, 02:05:20.
     const NOW: Timestamp = Timestamp(1_764_122_720_000);
 
-    /// Azure's answer to the request for a key, or none. The emulator speaks to identities over TLS only.
+    /// Returns a key, or 503 while `down`. Azurite accepts Entra ID tokens over TLS only, so the tests do not use it.
     #[derive(Debug, Default)]
     struct Azure {
         requests: Mutex<Vec<String>>,
-        away: Mutex<bool>,
+        down: Mutex<bool>,
     }
 
     #[derive(Debug)]
@@ -318,7 +318,7 @@ mod tests {
                 element("Start"),
                 element("Expiry")
             );
-            let status = match *self.away.lock().unwrap() {
+            let status = match *self.down.lock().unwrap() {
                 true => StatusCode::ServiceUnavailable,
                 false => StatusCode::Ok,
             };
@@ -412,11 +412,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn azure_may_be_away_while_the_key_lasts() {
+    async fn azure_may_be_unavailable_while_the_key_is_valid() {
         let azure = Arc::new(Azure::default());
         let store = store(&azure);
         store.sign(&part(), NOW).await.unwrap();
-        *azure.away.lock().unwrap() = true;
+        *azure.down.lock().unwrap() = true;
         let last = Timestamp(NOW.0 + 6 * DAY - 60_000);
         let signed = store.sign(&part(), last).await.unwrap();
         let end = "&se=2025-12-02T02:05:20Z&";
@@ -425,7 +425,7 @@ mod tests {
         let after = Timestamp(NOW.0 + 6 * DAY);
         let error = store.sign(&part(), after).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
-        *azure.away.lock().unwrap() = false;
+        *azure.down.lock().unwrap() = false;
         store.sign(&part(), after).await.unwrap();
     }
 

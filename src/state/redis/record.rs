@@ -1,8 +1,8 @@
 //! An upload as the fields of a Redis hash.
 //!
 //! `record` is the header as JSON. The fields beside it are the ones that scripts read and write; they take precedence
-//! over the same values in `record`. Each part has a field `part:<number>` (JSON), each claim a field `claim:<number>` (its
-//! MD5, or empty). `format` is the version of all of this, see [`FORMAT`].
+//! over the same values in `record`. Each part has a field `part:<number>` (JSON), each claim a field `claim:<number>`
+//! (its MD5, or empty). `format` is the version of all of this, see [`FORMAT`].
 
 use std::collections::HashMap;
 
@@ -15,12 +15,12 @@ use upload_gateway_core::{
 
 use crate::unknown_format::UnknownFormat;
 
-/// The version of a record: of its fields and of the parts and claims in them. A record with another one is refused, here
-/// when it is read and by the scripts before they write.
+/// The version of a record: of its fields and of the parts and claims in them. A record with another one is refused,
+/// here when it is read and by the scripts before they write.
 pub(super) const FORMAT: &str = "1";
 
-/// The code of the error with which scripts refuse a record in another format; its detail is `<format> <key>`, with `-` for
-/// no format. See `format.lua`.
+/// The code of the error with which scripts refuse a record in another format; its detail is `<format> <key>`, with `-`
+/// for no format. See `format.lua`.
 pub(super) const UNKNOWN_FORMAT: &str = "UNKNOWNFORMAT";
 
 /// The fields of a hash, by name.

@@ -1,9 +1,10 @@
--- Records parts of an open upload for its writer, all of them or none. A part replaces a recorded one of the same number.
+-- Records parts of an open upload for its writer, all of them or none. A part replaces a recorded one of the same
+-- number.
 -- KEYS  1 record  2 fingerprints of the tag
 -- ARGV  1 writer  2 lowest version that the record may have  3 updated_at  4 expires_at
 --       5 time the record is removed (ms)  6… part number, part as JSON…
--- Returns {"recorded", committed}, {"taken_over", ""}, {"not_open", phase} or {"missing", ""}; UNKNOWNFORMAT for a record
--- in another format.
+-- Returns {"recorded", committed}, {"taken_over", ""}, {"not_open", phase} or {"missing", ""}; UNKNOWNFORMAT for a
+-- record in another format.
 local header = redis.call('HMGET', KEYS[1], 'format', 'phase', 'writer', 'committed', 'version')
 local format, phase, writer, committed, version = unpack(header)
 local refusal = unknown_format(KEYS[1], format)

@@ -3,8 +3,8 @@
 -- KEYS  1 record  2 fingerprints of the tag
 -- ARGV  1 expected version  2 upload id  3 fingerprint to release, or ""  4 time the record is removed (ms)
 --       5 record as JSON  6 expected updated_at, or ""  7 expected writer  8… field, value, field, value…
--- Returns {"updated", version}, {"conflict", all fields and values of the record} or {"missing", ""}; UNKNOWNFORMAT for a
--- record in another format.
+-- Returns {"updated", version}, {"conflict", all fields and values of the record} or {"missing", ""}; UNKNOWNFORMAT for
+-- a record in another format.
 local header = redis.call('HMGET', KEYS[1], 'format', 'version', 'writer', 'updated_at', 'replaced', 'record')
 local format, version, writer, updated_at, replaced, record = unpack(header)
 local refusal = unknown_format(KEYS[1], format)
@@ -14,8 +14,8 @@ end
 if not version then
   return {'missing', ''}
 end
--- "replaced" is the version that the last update replaced; a takeover removes it. If version and content match it, this is
--- the same update again, whose first reply was lost.
+-- "replaced" is the version that the last update replaced; a takeover removes it. A call that expects that version and
+-- passes the stored record is the last update again, whose first reply was lost.
 if replaced == ARGV[1] and record == ARGV[5] then
   -- WAIT only waits for writes of its own connection, so the repeated call writes again.
   redis.call('HSET', KEYS[1], 'version', version)
