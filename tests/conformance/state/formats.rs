@@ -12,7 +12,7 @@ use upload_gateway::state::{
 };
 use upload_gateway_core::{
     error::{Error, Kind},
-    state::{ListQuery, PartStore, Predecessor, RecordStore, StateStore},
+    state::{ListQuery, PartStore, Predecessor, StateStore},
     upload::{Upload, UploadId},
 };
 
