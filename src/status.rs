@@ -8,6 +8,7 @@ use serde::Serialize;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::Level;
+use upload_gateway_client::proto::v1::ErrorReason;
 use upload_gateway_core::error::{Error, Kind, Reason};
 use utoipa::ToSchema;
 
@@ -80,6 +81,45 @@ pub fn row(kind: Kind) -> Row {
     }
 }
 
+/// The reason that callers read. None: no caller reads the error, because the client has gone.
+pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
+    Some(match reason {
+        Reason::InvalidField => ErrorReason::InvalidField,
+        Reason::InvalidToken => ErrorReason::InvalidToken,
+        Reason::InvalidSequence => ErrorReason::InvalidSequence,
+        Reason::ChecksumMismatch => ErrorReason::ChecksumMismatch,
+        Reason::WrongOffset => ErrorReason::WrongOffset,
+        Reason::StateLost => ErrorReason::StateLost,
+        Reason::SizeExceeded => ErrorReason::SizeExceeded,
+        Reason::FileTooLarge => ErrorReason::FileTooLarge,
+        Reason::UploadNotFound => ErrorReason::UploadNotFound,
+        Reason::StorageNotFound => ErrorReason::StorageNotFound,
+        Reason::WrongPhase => ErrorReason::WrongPhase,
+        Reason::Incomplete => ErrorReason::Incomplete,
+        Reason::PrefixMismatch => ErrorReason::PrefixMismatch,
+        Reason::DigestUnknown => ErrorReason::DigestUnknown,
+        Reason::DigestMismatch => ErrorReason::DigestMismatch,
+        Reason::PartReplaced => ErrorReason::PartReplaced,
+        Reason::SessionLost => ErrorReason::SessionLost,
+        Reason::SessionNotStarted => ErrorReason::SessionNotStarted,
+        Reason::SessionInUse => ErrorReason::SessionInUse,
+        Reason::SizeUnknown => ErrorReason::SizeUnknown,
+        Reason::TakenOver => ErrorReason::TakenOver,
+        Reason::WriterActive => ErrorReason::WriterActive,
+        Reason::IdleTimeout => ErrorReason::IdleTimeout,
+        Reason::TooSlow => ErrorReason::TooSlow,
+        Reason::DeadlineExceeded => ErrorReason::DeadlineExceeded,
+        Reason::Overloaded => ErrorReason::Overloaded,
+        Reason::StateUnavailable => ErrorReason::StateUnavailable,
+        Reason::StoreUnavailable => ErrorReason::StoreUnavailable,
+        Reason::Draining => ErrorReason::Draining,
+        Reason::InjectedFault => ErrorReason::InjectedFault,
+        Reason::NotOffered => ErrorReason::NotOffered,
+        Reason::ClientGone => return None,
+        Reason::Internal => ErrorReason::Internal,
+    })
+}
+
 /// The HTTP status of an error: its kind's, but 413 for a file that is too large.
 pub fn http_status(error: &Error) -> u16 {
     if error.reason() == Reason::FileTooLarge {
@@ -131,8 +171,10 @@ pub struct HttpError {
 /// request id.
 pub fn grpc_status(error: &Error) -> Status {
     let public = report(error);
-    let mut details =
-        ErrorDetails::with_error_info(error.reason().as_str(), ERROR_DOMAIN, public.metadata);
+    let mut details = ErrorDetails::new();
+    if let Some(reason) = public_reason(error.reason()) {
+        details.set_error_info(reason.name(), ERROR_DOMAIN, public.metadata);
+    }
     for violation in error.violations() {
         details.add_bad_request_violation(&*violation.field, violation.description.as_str());
     }
@@ -171,7 +213,7 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
         message: public.message,
         parameter,
         restriction: public.metadata.remove("restriction"),
-        reason: Some(error.reason().as_str()),
+        reason: public_reason(error.reason()).map(ErrorReason::name),
         missing_parts,
         request_id: public.metadata.remove("request_id"),
     };
@@ -212,7 +254,7 @@ fn report(error: &Error) -> PublicError {
 
 fn log_as(error: &Error, row: Row, request_id: &str) {
     let cause = causes(error);
-    let reason = error.reason().as_str();
+    let reason = public_reason(error.reason()).map_or("", ErrorReason::name);
     let upload_id = error.metadata().get("upload_id").map_or("", String::as_str);
     macro_rules! at {
         ($level:ident) => {
@@ -256,7 +298,7 @@ mod tests {
             "{public}"
         );
         let info = status.get_details_error_info().unwrap();
-        assert_eq!(info.reason, "INTERNAL");
+        assert_eq!(info.reason, ErrorReason::Internal.name());
         assert!(info.metadata.contains_key("request_id"));
     }
 
@@ -266,7 +308,7 @@ mod tests {
         let info = status.get_details_error_info().unwrap();
         assert_eq!(
             (info.reason.as_str(), info.domain.as_str()),
-            ("WRONG_OFFSET", ERROR_DOMAIN)
+            (ErrorReason::WrongOffset.name(), ERROR_DOMAIN)
         );
         assert_eq!(info.metadata["expected_offset"], "10");
 
@@ -298,7 +340,7 @@ mod tests {
         let body = answer.body.unwrap();
         assert_eq!(
             (body.reason, body.missing_parts),
-            (Some("INCOMPLETE"), Some(vec![2, 4]))
+            (Some(ErrorReason::Incomplete.name()), Some(vec![2, 4]))
         );
     }
 

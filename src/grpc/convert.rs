@@ -2,6 +2,8 @@
 
 pub(super) mod signing;
 
+use std::error::Error as _;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost_types::Timestamp as WireTimestamp;
 use tonic::{Code, Status};
@@ -39,20 +41,21 @@ pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
     }
 }
 
-/// Why a stream could not be read: a message that is none, or the client has gone.
+/// Why a stream could not be read: a message is too large or malformed, or the connection ended.
 pub(super) fn stream_error(status: &Status, max_message_size: u64) -> Error {
     match status.code() {
         Code::OutOfRange => {
             Error::sequence(format!("a message is larger than {max_message_size} bytes"))
                 .with("max_message_size", max_message_size)
         }
-        Code::Internal if status.message().contains("decode") => {
-            Error::sequence("a message could not be decoded: not an UploadRequest in UTF-8")
-        }
+        // Without a source the decoder itself failed: the connection works, and the caller reads the answer.
+        Code::Internal if status.source().is_none() => Error::sequence(
+            "a message could not be decoded: it is truncated, compressed or not an UploadRequest",
+        ),
         _ => Error::new(
             Kind::Cancelled,
             Reason::ClientGone,
-            "the client ended the stream",
+            "the connection of the client ended",
         ),
     }
 }

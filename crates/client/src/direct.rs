@@ -21,8 +21,8 @@ use self::{
 };
 use super::{BackOff, Client, ClientError, Event, UploadOptions, Uploaded, compare, wire_size};
 use crate::proto::v1::{
-    CompleteUploadRequest, CreateUploadRequest, FileMetadata, GetUploadRequest, SignFinishRequest,
-    Signature, SignedStep, StepType, UpdateUploadRequest, Upload,
+    CompleteUploadRequest, CreateUploadRequest, ErrorReason, FileMetadata, GetUploadRequest,
+    SignFinishRequest, Signature, SignedStep, StepType, UpdateUploadRequest, Upload,
 };
 
 /// How often a create finds an upload whose parts are gone or belong to another session, before that is an error.
@@ -111,7 +111,10 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             if let Some(upload_id) = self.progress.upload_id() {
                 match self.complete(&upload_id).await {
                     Err(missing)
-                        if matches!(missing.reason(), "INCOMPLETE" | "UPLOAD_NOT_FOUND") => {}
+                        if matches!(
+                            missing.reason(),
+                            Some(ErrorReason::Incomplete | ErrorReason::UploadNotFound)
+                        ) => {}
                     done => return done,
                 }
             }
@@ -186,7 +189,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             };
             // A request that seemed to fail may have been carried out, and S3's 200 may be none.
             let missing = match self.complete(&step.upload_id).await {
-                Err(missing) if missing.reason() == "INCOMPLETE" => missing,
+                Err(missing) if missing.reason() == Some(ErrorReason::Incomplete) => missing,
                 done => return done,
             };
             tries
@@ -293,7 +296,13 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
 fn is_lost(failure: &ClientError) -> bool {
     let is_lost = matches!(
         failure.reason(),
-        "SESSION_LOST" | "SESSION_NOT_STARTED" | "SESSION_IN_USE" | "INCOMPLETE" | "WRONG_PHASE"
+        Some(
+            ErrorReason::SessionLost
+                | ErrorReason::SessionNotStarted
+                | ErrorReason::SessionInUse
+                | ErrorReason::Incomplete
+                | ErrorReason::WrongPhase
+        )
     );
     is_lost || failure.store_status() == Some(404) || matches!(failure, ClientError::Changed { .. })
 }

@@ -5,6 +5,8 @@ use std::{collections::HashMap, io, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::proto::v1::ErrorReason;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -70,12 +72,14 @@ pub enum ClientError {
 
 /// An error that the gateway answered with, or that the connection ended with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", reason_in_brackets(.reason))]
+#[error("{message}{}", in_brackets(.reason_name))]
 pub struct Refusal {
     /// The gRPC code.
     pub code: Code,
-    /// The `reason` of the answer's `ErrorInfo`, `UPLOAD_NOT_FOUND`. Empty where the connection failed.
-    pub reason: String,
+    /// The reason, which says what to do next. None if the connection failed, or if this client does not know the reason.
+    pub reason: Option<ErrorReason>,
+    /// The reason as the gateway sent it, `UPLOAD_NOT_FOUND`. Empty if the connection failed.
+    pub reason_name: String,
     /// The sentence for people.
     pub message: String,
     /// The `metadata` of the answer's `ErrorInfo`.
@@ -127,11 +131,11 @@ impl ClientError {
         }
     }
 
-    /// The `reason` the gateway gave; empty in any other failure.
-    pub(super) fn reason(&self) -> &str {
+    /// The reason that the gateway gave.
+    pub(super) fn reason(&self) -> Option<ErrorReason> {
         match self {
-            Self::Refused(refusal) => &refusal.reason,
-            _ => "",
+            Self::Refused(refusal) => refusal.reason,
+            _ => None,
         }
     }
 
@@ -157,7 +161,8 @@ impl Refusal {
     pub(super) fn ended_early() -> Self {
         Self {
             code: Code::Unavailable,
-            reason: String::new(),
+            reason: None,
+            reason_name: String::new(),
             message: "the gateway ended the stream early".into(),
             metadata: HashMap::new(),
             retry_delay: None,
@@ -166,7 +171,7 @@ impl Refusal {
 
     fn is_resumable(&self) -> bool {
         // Only the gateway gives reasons: without one the connection, or a proxy on the way, has failed.
-        if self.reason.is_empty() {
+        if self.reason_name.is_empty() {
             return matches!(
                 self.code,
                 Code::Unavailable
@@ -180,10 +185,13 @@ impl Refusal {
         match self.code {
             Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
             // The upload is opened again, and says itself where it goes on.
-            Code::OutOfRange => matches!(self.reason.as_str(), "WRONG_OFFSET" | "STATE_LOST"),
-            Code::DataLoss => self.reason == "CHECKSUM_MISMATCH",
+            Code::OutOfRange => matches!(
+                self.reason,
+                Some(ErrorReason::WrongOffset | ErrorReason::StateLost)
+            ),
+            Code::DataLoss => self.reason == Some(ErrorReason::ChecksumMismatch),
             // The token is dropped; it is needed only for what the state store lost.
-            Code::InvalidArgument => self.reason == "INVALID_TOKEN",
+            Code::InvalidArgument => self.reason == Some(ErrorReason::InvalidToken),
             _ => false,
         }
     }
@@ -192,7 +200,7 @@ impl Refusal {
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
         let info = status.get_details_error_info();
-        let (reason, metadata) =
+        let (reason_name, metadata) =
             info.map_or_else(Default::default, |info| (info.reason, info.metadata));
         let retry_delay = status
             .get_details_retry_info()
@@ -200,7 +208,8 @@ impl From<Status> for Refusal {
         Self {
             code: status.code(),
             message: describe(&status),
-            reason,
+            reason: ErrorReason::from_name(&reason_name),
+            reason_name,
             metadata,
             retry_delay,
         }
@@ -263,10 +272,10 @@ fn in_words(status: &Option<u16>, code: &str, message: &str) -> String {
     text
 }
 
-fn reason_in_brackets(reason: &str) -> String {
-    match reason {
+fn in_brackets(reason_name: &str) -> String {
+    match reason_name {
         "" => String::new(),
-        reason => format!(" [{reason}]"),
+        name => format!(" [{name}]"),
     }
 }
 
@@ -291,6 +300,7 @@ mod tests {
             (Code::DataLoss, "CHECKSUM_MISMATCH"),
             (Code::Unavailable, "STATE_LOST"),
             (Code::InvalidArgument, "INVALID_TOKEN"),
+            (Code::Unavailable, "A_NEWER_REASON"),
         ] {
             assert!(answered(code, reason).is_resumable(), "{reason}");
         }
@@ -302,9 +312,17 @@ mod tests {
             (Code::FailedPrecondition, "WRONG_PHASE"),
             (Code::InvalidArgument, "INVALID_FIELD"),
             (Code::Internal, "INTERNAL"),
+            (Code::FailedPrecondition, "A_NEWER_REASON"),
         ] {
             assert!(!answered(code, reason).is_resumable(), "{reason}");
         }
+    }
+
+    #[test]
+    fn an_unknown_reason_is_shown_as_it_was_sent() {
+        let error = answered(Code::Unavailable, "A_NEWER_REASON");
+        assert_eq!(error.reason(), None);
+        assert_eq!(error.to_string(), "no [A_NEWER_REASON]");
     }
 
     #[test]

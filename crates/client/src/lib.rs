@@ -10,6 +10,7 @@ mod digest;
 mod direct;
 mod error;
 pub mod proto;
+mod reason;
 mod source;
 mod writer_conflict;
 
@@ -28,7 +29,7 @@ pub use self::{
     source::{ReadSeek, Source},
 };
 use crate::proto::v1::{
-    DeleteUploadRequest, FileMetadata, GetLimitsRequest, GetUploadRequest, Limits,
+    DeleteUploadRequest, ErrorReason, FileMetadata, GetLimitsRequest, GetUploadRequest, Limits,
     ListUploadsRequest, ListUploadsResponse, SignDownloadRequest, Signature, Takeover, Upload,
     UploadProgress, WatchUploadRequest, signing_service_client::SigningServiceClient,
     upload_service_client::UploadServiceClient,
@@ -196,15 +197,18 @@ impl Client {
                 Err(failure) => failure,
             };
             // Parts that went straight to the store have broken the chain of the digest, which only finish is told.
-            let finishes_without = failure.reason() == "DIGEST_UNKNOWN"
+            let finishes_without = failure.reason() == Some(ErrorReason::DigestUnknown)
                 && !mem::replace(&mut known.lacks_digest, true);
             let failure = known.conflict.classify(failure)?;
-            let may_be_own = matches!(failure.reason(), "TAKEN_OVER" | "WRITER_ACTIVE");
+            let may_be_own = matches!(
+                failure.reason(),
+                Some(ErrorReason::TakenOver | ErrorReason::WriterActive)
+            );
             if !finishes_without && !may_be_own && !failure.is_resumable() {
                 return Err(failure);
             }
             known.learn(&failure);
-            if failure.reason() == "TOO_SLOW" && reader.has_paused().await? {
+            if failure.reason() == Some(ErrorReason::TooSlow) && reader.has_paused().await? {
                 // That is the source's doing, which may take its time.
                 back_off = BackOff::new(options.retry_timeout);
             }
@@ -368,7 +372,7 @@ impl Known {
     /// Errors name the upload once there is one; so a first answer that was lost does not make a second upload. A resume
     /// token that is refused, its key being gone, is not sent again.
     fn learn(&mut self, failure: &ClientError) {
-        if failure.reason() == "INVALID_TOKEN" {
+        if failure.reason() == Some(ErrorReason::InvalidToken) {
             self.resume_token.clear();
         }
         if let ClientError::Refused(refusal) = failure

@@ -8,7 +8,7 @@ use std::mem;
 use tokio::time::Instant;
 
 use super::{ClientError, Refusal};
-use crate::proto::v1::Takeover;
+use crate::proto::v1::{ErrorReason, Takeover};
 
 /// What is known of it.
 #[derive(Debug, Default)]
@@ -34,10 +34,12 @@ impl WriterConflict {
         let ClientError::Refused(refusal) = &failure else {
             return Ok(failure);
         };
-        match refusal.reason.as_str() {
-            "TAKEN_OVER" | "WRITER_ACTIVE" if !may_be_own => return Err(failure),
-            "TAKEN_OVER" => self.taken_over = Some(refusal.clone()),
-            "WRITER_ACTIVE" => {
+        match refusal.reason {
+            Some(ErrorReason::TakenOver | ErrorReason::WriterActive) if !may_be_own => {
+                return Err(failure);
+            }
+            Some(ErrorReason::TakenOver) => self.taken_over = Some(refusal.clone()),
+            Some(ErrorReason::WriterActive) => {
                 let now = Instant::now();
                 let dead_by = now + refusal.retry_delay.unwrap_or_default();
                 if now >= *self.known_by.get_or_insert(dead_by) {
@@ -72,10 +74,12 @@ mod tests {
 
     use super::*;
 
-    fn refused(reason: &str) -> ClientError {
+    fn refused(reason: impl Into<Option<ErrorReason>>) -> ClientError {
+        let reason = reason.into();
         Refusal {
             code: Code::Unknown,
-            reason: reason.into(),
+            reason,
+            reason_name: reason.map_or("", ErrorReason::name).into(),
             message: String::new(),
             metadata: HashMap::new(),
             retry_delay: Some(Duration::from_secs(60)),
@@ -85,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_sender_with_a_single_stream_was_taken_over_by_another_one() {
-        for reason in ["TAKEN_OVER", "WRITER_ACTIVE"] {
+        for reason in [ErrorReason::TakenOver, ErrorReason::WriterActive] {
             assert!(WriterConflict::default().classify(refused(reason)).is_err());
         }
     }
@@ -93,13 +97,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_broken_try_it_finds_out_without_taking_over() {
         let mut conflict = WriterConflict::default();
-        conflict.classify(refused("")).unwrap();
+        conflict.classify(refused(None)).unwrap();
         assert_eq!(conflict.takeover(Takeover::Force), Takeover::Force);
-        conflict.classify(refused("TAKEN_OVER")).unwrap();
+        conflict.classify(refused(ErrorReason::TakenOver)).unwrap();
         assert_eq!(conflict.takeover(Takeover::Force), Takeover::Forbid);
-        conflict.classify(refused("WRITER_ACTIVE")).unwrap();
+        conflict
+            .classify(refused(ErrorReason::WriterActive))
+            .unwrap();
         sleep(Duration::from_secs(59)).await;
-        conflict.classify(refused("WRITER_ACTIVE")).unwrap();
+        conflict
+            .classify(refused(ErrorReason::WriterActive))
+            .unwrap();
         conflict.is_gone();
         assert_eq!(conflict.takeover(Takeover::Force), Takeover::Force);
     }
@@ -107,11 +115,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_at_work_for_longer_than_the_dead_seem_to_be_is_another_sender() {
         let mut conflict = WriterConflict::default();
-        for reason in ["", "TAKEN_OVER", "WRITER_ACTIVE"] {
+        for reason in [
+            None,
+            Some(ErrorReason::TakenOver),
+            Some(ErrorReason::WriterActive),
+        ] {
             conflict.classify(refused(reason)).unwrap();
         }
         sleep(Duration::from_secs(60)).await;
-        let reported = conflict.classify(refused("WRITER_ACTIVE")).unwrap_err();
-        assert_eq!(reported.reason(), "TAKEN_OVER");
+        let reported = conflict
+            .classify(refused(ErrorReason::WriterActive))
+            .unwrap_err();
+        assert_eq!(reported.reason(), Some(ErrorReason::TakenOver));
     }
 }
