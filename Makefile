@@ -19,14 +19,16 @@ dev: ## Run the gateway on real Redis, S3 (versitygw) and Azure (Azurite), in ./
 test: ## Install the servers the tests need, run every test, stop the servers
 	@tests/backends/run
 
-check: ## Formatting, clippy and rustdoc without a warning
+check: ## Everything but the tests: formatting, lints, documentation, dependencies, spelling, wording, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items
-	@echo 'one TLS stack: no OpenSSL'; ! cargo tree --locked --edges normal --prefix none | grep -E '^(openssl-sys|native-tls) '
-	@if command -v typos >/dev/null; then typos; else echo 'not checked: spelling (typos is not installed)'; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run fuzz/run tests/backends/{install,run,dev}; \
-	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
+	@tests/tools/install
+	.tools/bin/cargo-deny --locked check -D warnings bans licenses sources
+	.tools/bin/typos
+	tests/plain-english/check --self-test
+	tests/plain-english/check
+	.tools/bin/shellcheck -x $$(git grep --untracked -lE '^#!/usr/bin/env bash|^# shellcheck shell=bash')
 
 generate: ## Generate code for Go, Python, TypeScript and Java from proto/, into ./gen
 	@tests/backends/install generators
@@ -36,7 +38,7 @@ chaos: ## Kill, pause, cut and flush everything under 400 uploads, and check eac
 	@tests/backends/install
 	cargo test --locked --test chaos -- --full $(if $(SEED),--seed $(SEED))
 
-fuzz: ## Fuzz what reads from outside, and the signatures: every target SECONDS_EACH seconds, 30 if not said (needs c++)
+fuzz: ## Fuzz all parsers of external input, and the signatures: SECONDS_EACH seconds (30) for each target (needs c++)
 	@fuzz/run $(or $(SECONDS_EACH),30)
 
 bench: ## Measure throughput, CPU and memory of a release build (some minutes)

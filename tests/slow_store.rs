@@ -22,8 +22,8 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, Commit, NewObject, NewPart, Put, Session, SessionPage,
-        StoredObject, StoredPart,
+        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectStore, Put,
+        Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     error::{Error, Result},
@@ -100,6 +100,47 @@ impl BlobStore for Slow {
         self.store.capabilities()
     }
 
+    async fn check(&self) -> Result<()> {
+        self.store.check().await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for Slow {
+    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
+        self.store.put_object(object, body).await
+    }
+
+    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {
+        self.store.composition(key).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        if let (Some(begun), Some(let_go)) = (self.begun.get(look), self.let_go.get(look)) {
+            begun.add_permits(1);
+            let_go.acquire().await.unwrap().forget();
+        }
+        self.store.head(key).await
+    }
+
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.store.read(key, range).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.store.delete(key).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl MultipartStore for Slow {
     async fn begin(&self, object: &NewObject) -> Result<String> {
         self.store.begin(object).await
     }
@@ -135,39 +176,6 @@ impl BlobStore for Slow {
         after: Option<&str>,
     ) -> Result<Option<SessionPage>> {
         self.store.list_sessions(prefix, after).await
-    }
-
-    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
-        self.store.put_object(object, body).await
-    }
-
-    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {
-        self.store.composition(key).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
-        let look = self.looks.fetch_add(1, Ordering::SeqCst);
-        if let (Some(begun), Some(let_go)) = (self.begun.get(look), self.let_go.get(look)) {
-            begun.add_permits(1);
-            let_go.acquire().await.unwrap().forget();
-        }
-        self.store.head(key).await
-    }
-
-    async fn read(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        self.store.read(key, range).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.store.delete(key).await
-    }
-
-    async fn check(&self) -> Result<()> {
-        self.store.check().await
     }
 }
 

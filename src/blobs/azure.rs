@@ -46,8 +46,9 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, NewObject, NewPart, Put, Session,
-        SessionPage, StoredObject, StoredPart, object_not_found, part_damaged,
+        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
+        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, object_not_found,
+        part_damaged,
     },
     error::{Error, Result},
     upload::{MIB, Md5, Part, StoreKind, StoreLimits, WriterTag},
@@ -189,134 +190,30 @@ impl BlobStore for AzureStore {
         }
     }
 
-    async fn begin(&self, _object: &NewObject) -> Result<String> {
-        Ok(format!("{:032x}", rand::random::<u128>()))
-    }
-
-    async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
-        let id = BlockId::Streamed {
-            number: u16::try_from(part.number)
-                .map_err(|error| Error::internal("name a block", error))?,
-            writer: part.writer,
+    /// Lists one blob: the container's own properties are not for signatures of this kind to read.
+    async fn check(&self) -> Result<()> {
+        let options = BlobContainerClientListBlobsOptions {
+            maxresults: Some(1),
+            ..BlobContainerClientListBlobsOptions::default()
         };
-        let options = BlockBlobClientStageBlockOptions {
-            transactional_content_md5: Some(part.md5.0.to_vec()),
-            ..BlockBlobClientStageBlockOptions::default()
+        let first_page = async {
+            let mut pages = self.client.list_blobs(Some(options))?.into_pages();
+            pages.try_next().await
         };
-        let (name, size) = (id.to_bytes(), part.body.len() as u64);
-        let blob = self.blob(session.key).block_blob_client();
-        let stage = blob.stage_block(&name, size, part.body.into(), Some(options));
-        let output = self.answer(stage).await.map_err(|error| {
-            if is_damage(&error) {
-                part_damaged(report(&error))
-            } else {
-                fault("put a block", error)
-            }
-        })?;
-        match output.content_md5().ok().flatten() {
-            Some(md5) if md5 != part.md5.0 => Err(part_damaged(format!(
-                "part {} has MD5 {} in the store, and {} here",
-                part.number,
-                STANDARD.encode(md5),
-                part.md5
-            ))),
-            _ => Ok(id.to_base64()),
-        }
+        self.answer(first_page).await.map(drop).map_err(|error| {
+            let container = &self.container;
+            let context = match status(&error) {
+                Some(404) => format!("there is no container {container}"),
+                Some(401 | 403) => format!("the store refuses these credentials for {container}"),
+                _ => return fault("check the container", error),
+            };
+            Error::internal(context, report(&error))
+        })
     }
+}
 
-    async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
-        let blob = self.blob(session.key).block_blob_client();
-        let answer = self.answer(async {
-            blob.get_block_list(BlockListType::All, None)
-                .await?
-                .into_model()
-        });
-        let list = match answer.await {
-            Ok(list) => list,
-            Err(error) if code(&error) == Some("BlobNotFound") => return Ok(Some(Vec::new())),
-            Err(error) => return Err(fault("list the blocks", error)),
-        };
-        let committed = list.committed_blocks.into_iter().flatten();
-        let blocks = committed.chain(list.uncommitted_blocks.into_iter().flatten());
-        // By name: an uncommitted block goes before the committed one it would replace.
-        let parts: BTreeMap<_, _> = blocks
-            .filter_map(stored_part)
-            .map(|part| (part.receipt.clone(), part))
-            .collect();
-        let mut parts: Vec<_> = parts.into_values().collect();
-        parts.sort_by_key(|part| part.number);
-        Ok(Some(parts))
-    }
-
-    fn writer(&self, receipt: &str) -> Option<WriterTag> {
-        BlockId::from_base64(receipt)?.writer()
-    }
-
-    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {
-        let blob = self.blob(key).block_blob_client();
-        let answer = self.answer(async {
-            blob.get_block_list(BlockListType::Committed, None)
-                .await?
-                .into_model()
-        });
-        match answer.await {
-            Ok(list) => {
-                let blocks = list.committed_blocks.into_iter().flatten();
-                Ok(Some(blocks.filter_map(stored_part).collect()))
-            }
-            Err(error) if code(&error) == Some("BlobNotFound") => Ok(None),
-            Err(error) => Err(fault("list the blocks", error)),
-        }
-    }
-
-    async fn commit(
-        &self,
-        session: &Session<'_>,
-        object: &NewObject,
-        parts: &[Part],
-    ) -> Result<Commit> {
-        let names = parts.iter().map(|part| STANDARD.decode(&part.receipt));
-        let names = names
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Error::internal("read the receipt of a block", error))?;
-        // Latest: the blocks are uncommitted, or committed already by a commit whose answer was lost.
-        let list = BlockLookupList {
-            latest: Some(names),
-            ..BlockLookupList::default()
-        };
-        let list = RequestContent::try_from(list)
-            .map_err(|error| Error::internal("write a block list", error))?;
-        let options = BlockBlobClientCommitBlockListOptions {
-            blob_content_type: Some(object.mime.clone()),
-            blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
-            metadata: Some(metadata(object)),
-            ..BlockBlobClientCommitBlockListOptions::default()
-        };
-        let blob = self.blob(session.key).block_blob_client();
-        match self
-            .answer(blob.commit_block_list(list, Some(options)))
-            .await
-        {
-            Ok(_) => Ok(Commit::Done),
-            Err(error) if code(&error) == Some("InvalidBlockList") => Ok(Commit::PartReplaced),
-            Err(error) => Err(fault("commit", error)),
-        }
-    }
-
-    /// Does nothing: Azure has no call for it, and drops uncommitted blocks after a week. To commit and delete them
-    /// would put an object under the key for a moment, or delete one that a late commit has just made.
-    async fn abort(&self, _session: &Session<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    async fn list_sessions(
-        &self,
-        _prefix: &str,
-        _after: Option<&str>,
-    ) -> Result<Option<SessionPage>> {
-        Ok(None)
-    }
-
+#[async_trait]
+impl ObjectStore for AzureStore {
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
         let options = BlockBlobClientUploadOptions {
             blob_content_type: Some(object.mime.clone()),
@@ -337,6 +234,23 @@ impl BlobStore for AzureStore {
                 _ if is_damage(&error) => Err(part_damaged(report(&error))),
                 _ => Err(fault("put a blob", error)),
             },
+        }
+    }
+
+    async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>> {
+        let blob = self.blob(key).block_blob_client();
+        let answer = self.answer(async {
+            blob.get_block_list(BlockListType::Committed, None)
+                .await?
+                .into_model()
+        });
+        match answer.await {
+            Ok(list) => {
+                let blocks = list.committed_blocks.into_iter().flatten();
+                Ok(Some(blocks.filter_map(stored_part).collect()))
+            }
+            Err(error) if code(&error) == Some("BlobNotFound") => Ok(None),
+            Err(error) => Err(fault("list the blocks", error)),
         }
     }
 
@@ -408,26 +322,119 @@ impl BlobStore for AzureStore {
             _ => Ok(()),
         }
     }
+}
 
-    /// Lists one blob: the container's own properties are not for signatures of this kind to read.
-    async fn check(&self) -> Result<()> {
-        let options = BlobContainerClientListBlobsOptions {
-            maxresults: Some(1),
-            ..BlobContainerClientListBlobsOptions::default()
+#[async_trait]
+impl MultipartStore for AzureStore {
+    async fn begin(&self, _object: &NewObject) -> Result<String> {
+        Ok(format!("{:032x}", rand::random::<u128>()))
+    }
+
+    async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
+        let id = BlockId::Streamed {
+            number: u16::try_from(part.number)
+                .map_err(|error| Error::internal("name a block", error))?,
+            writer: part.writer,
         };
-        let first_page = async {
-            let mut pages = self.client.list_blobs(Some(options))?.into_pages();
-            pages.try_next().await
+        let options = BlockBlobClientStageBlockOptions {
+            transactional_content_md5: Some(part.md5.0.to_vec()),
+            ..BlockBlobClientStageBlockOptions::default()
         };
-        self.answer(first_page).await.map(drop).map_err(|error| {
-            let container = &self.container;
-            let context = match status(&error) {
-                Some(404) => format!("there is no container {container}"),
-                Some(401 | 403) => format!("the store refuses these credentials for {container}"),
-                _ => return fault("check the container", error),
-            };
-            Error::internal(context, report(&error))
-        })
+        let (name, size) = (id.to_bytes(), part.body.len() as u64);
+        let blob = self.blob(session.key).block_blob_client();
+        let stage = blob.stage_block(&name, size, part.body.into(), Some(options));
+        let output = self.answer(stage).await.map_err(|error| {
+            if is_damage(&error) {
+                part_damaged(report(&error))
+            } else {
+                fault("put a block", error)
+            }
+        })?;
+        match output.content_md5().ok().flatten() {
+            Some(md5) if md5 != part.md5.0 => Err(part_damaged(format!(
+                "part {} has MD5 {} in the store, and {} here",
+                part.number,
+                STANDARD.encode(md5),
+                part.md5
+            ))),
+            _ => Ok(id.to_base64()),
+        }
+    }
+
+    async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
+        let blob = self.blob(session.key).block_blob_client();
+        let answer = self.answer(async {
+            blob.get_block_list(BlockListType::All, None)
+                .await?
+                .into_model()
+        });
+        let list = match answer.await {
+            Ok(list) => list,
+            Err(error) if code(&error) == Some("BlobNotFound") => return Ok(Some(Vec::new())),
+            Err(error) => return Err(fault("list the blocks", error)),
+        };
+        let committed = list.committed_blocks.into_iter().flatten();
+        let blocks = committed.chain(list.uncommitted_blocks.into_iter().flatten());
+        // By name: an uncommitted block goes before the committed one it would replace.
+        let parts: BTreeMap<_, _> = blocks
+            .filter_map(stored_part)
+            .map(|part| (part.receipt.clone(), part))
+            .collect();
+        let mut parts: Vec<_> = parts.into_values().collect();
+        parts.sort_by_key(|part| part.number);
+        Ok(Some(parts))
+    }
+
+    fn writer(&self, receipt: &str) -> Option<WriterTag> {
+        BlockId::from_base64(receipt)?.writer()
+    }
+
+    async fn commit(
+        &self,
+        session: &Session<'_>,
+        object: &NewObject,
+        parts: &[Part],
+    ) -> Result<Commit> {
+        let names = parts.iter().map(|part| STANDARD.decode(&part.receipt));
+        let names = names
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Error::internal("read the receipt of a block", error))?;
+        // Latest: the blocks are uncommitted, or committed already by a commit whose answer was lost.
+        let list = BlockLookupList {
+            latest: Some(names),
+            ..BlockLookupList::default()
+        };
+        let list = RequestContent::try_from(list)
+            .map_err(|error| Error::internal("write a block list", error))?;
+        let options = BlockBlobClientCommitBlockListOptions {
+            blob_content_type: Some(object.mime.clone()),
+            blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
+            metadata: Some(metadata(object)),
+            ..BlockBlobClientCommitBlockListOptions::default()
+        };
+        let blob = self.blob(session.key).block_blob_client();
+        match self
+            .answer(blob.commit_block_list(list, Some(options)))
+            .await
+        {
+            Ok(_) => Ok(Commit::Done),
+            Err(error) if code(&error) == Some("InvalidBlockList") => Ok(Commit::PartReplaced),
+            Err(error) => Err(fault("commit", error)),
+        }
+    }
+
+    /// Does nothing: Azure has no call for it, and drops uncommitted blocks after a week. To commit and delete them
+    /// would put an object under the key for a moment, or delete one that a late commit has just made.
+    async fn abort(&self, _session: &Session<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn list_sessions(
+        &self,
+        _prefix: &str,
+        _after: Option<&str>,
+    ) -> Result<Option<SessionPage>> {
+        Ok(None)
     }
 }
 

@@ -35,8 +35,9 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, NewObject, NewPart, Put, Session,
-        SessionPage, StoredObject, StoredPart, object_not_found, part_damaged,
+        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
+        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, object_not_found,
+        part_damaged,
     },
     error::{Error, Kind, Reason, Result},
     upload::{MIB, Part, StoreKind, StoreLimits, WriterTag},
@@ -143,6 +144,130 @@ impl BlobStore for S3Store {
         }
     }
 
+    async fn check(&self) -> Result<()> {
+        let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
+        answer.map(drop).map_err(|error| {
+            let bucket = &self.bucket;
+            let context = match fault::status(&error) {
+                Some(404) => format!("there is no bucket {bucket}"),
+                Some(401 | 403) => format!("the store refuses these credentials for {bucket}"),
+                Some(301) => format!("bucket {bucket} is in another region"),
+                _ => return fault("check the bucket", error),
+            };
+            Error::internal(context, error)
+        })
+    }
+}
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(&object.key)
+            .content_type(&object.mime)
+            .metadata("upload_id", object.upload_id.as_str())
+            .set_acl(self.acl.clone())
+            .if_none_match("*")
+            .set_content_md5(object.md5.map(|md5| md5.to_string()))
+            .body(ByteStream::from(body))
+            .customize();
+        // Without an MD5 the SHA-256 in the signature protects the payload.
+        let answer = match object.md5 {
+            Some(_) => request.disable_payload_signing().send().await,
+            None => request.send().await,
+        };
+        match answer {
+            Ok(output) => entity_tag(output.e_tag(), "put an object").map(Put::Stored),
+            Err(error) => match error.code() {
+                Some("PreconditionFailed") => Ok(Put::Exists),
+                Some("BadDigest") => Err(part_damaged(error)),
+                Some("NotImplemented") => Err(Error::new(
+                    Kind::Unimplemented,
+                    Reason::NotOffered,
+                    "the store cannot put an object only if there is none",
+                )
+                .caused_by(error)),
+                _ => Err(fault("put an object", error)),
+            },
+        }
+    }
+
+    async fn composition(&self, _key: &str) -> Result<Option<Vec<StoredPart>>> {
+        Ok(None)
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
+        let answer = self.client.head_object().bucket(&self.bucket).key(key);
+        let output = match answer.send().await {
+            Ok(output) => output,
+            // HEAD has no body that would say whether the key or the bucket is missing; `check` tells.
+            Err(error) if fault::status(&error) == Some(404) => return Ok(None),
+            Err(error) => return Err(fault("describe an object", error)),
+        };
+        let etag = entity_tag(output.e_tag(), "describe an object")?;
+        let opaque = is_opaque(output.server_side_encryption.as_ref())
+            || output.sse_customer_algorithm.is_some();
+        let metadata = output.metadata.unwrap_or_default();
+        Ok(Some(StoredObject {
+            md5: md5_of(&etag).filter(|_| !opaque),
+            composite: composite_of(&etag).filter(|_| !opaque),
+            etag,
+            size: size(output.content_length, "describe an object")?,
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| (key.to_ascii_lowercase(), value))
+                .collect::<BTreeMap<_, _>>(),
+        }))
+    }
+
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        if range.as_ref().is_some_and(Range::is_empty) {
+            return Ok(stream::empty().boxed());
+        }
+        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let output = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .set_range(range)
+            .send()
+            .await
+            .map_err(|error| match error.code() {
+                Some("NoSuchKey") => object_not_found(key),
+                _ => fault("read an object", error),
+            })?;
+        let limit = self.operation_timeout;
+        let chunks = stream::try_unfold(output.body, move |mut body| async move {
+            let chunk = tokio::time::timeout(limit, body.try_next()).await;
+            let chunk = chunk
+                .map_err(Error::store_unavailable)?
+                .map_err(Error::store_unavailable)?;
+            Ok(chunk.map(|chunk| (chunk, body)))
+        });
+        Ok(chunks.boxed())
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        let request = self.client.delete_object().bucket(&self.bucket).key(key);
+        match request.send().await {
+            Err(error) if error.code() != Some("NoSuchKey") => {
+                Err(fault("delete an object", error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl MultipartStore for S3Store {
     async fn begin(&self, object: &NewObject) -> Result<String> {
         let output = self
             .client
@@ -283,124 +408,6 @@ impl BlobStore for S3Store {
         after: Option<&str>,
     ) -> Result<Option<SessionPage>> {
         self.session_page(prefix, after).await.map(Some)
-    }
-
-    async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(&object.key)
-            .content_type(&object.mime)
-            .metadata("upload_id", object.upload_id.as_str())
-            .set_acl(self.acl.clone())
-            .if_none_match("*")
-            .set_content_md5(object.md5.map(|md5| md5.to_string()))
-            .body(ByteStream::from(body))
-            .customize();
-        // Without an MD5 the SHA-256 in the signature protects the payload.
-        let answer = match object.md5 {
-            Some(_) => request.disable_payload_signing().send().await,
-            None => request.send().await,
-        };
-        match answer {
-            Ok(output) => entity_tag(output.e_tag(), "put an object").map(Put::Stored),
-            Err(error) => match error.code() {
-                Some("PreconditionFailed") => Ok(Put::Exists),
-                Some("BadDigest") => Err(part_damaged(error)),
-                Some("NotImplemented") => Err(Error::new(
-                    Kind::Unimplemented,
-                    Reason::NotOffered,
-                    "the store cannot put an object only if there is none",
-                )
-                .caused_by(error)),
-                _ => Err(fault("put an object", error)),
-            },
-        }
-    }
-
-    async fn composition(&self, _key: &str) -> Result<Option<Vec<StoredPart>>> {
-        Ok(None)
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
-        let answer = self.client.head_object().bucket(&self.bucket).key(key);
-        let output = match answer.send().await {
-            Ok(output) => output,
-            // HEAD has no body that would say whether the key or the bucket is missing; `check` tells.
-            Err(error) if fault::status(&error) == Some(404) => return Ok(None),
-            Err(error) => return Err(fault("describe an object", error)),
-        };
-        let etag = entity_tag(output.e_tag(), "describe an object")?;
-        let opaque = is_opaque(output.server_side_encryption.as_ref())
-            || output.sse_customer_algorithm.is_some();
-        let metadata = output.metadata.unwrap_or_default();
-        Ok(Some(StoredObject {
-            md5: md5_of(&etag).filter(|_| !opaque),
-            composite: composite_of(&etag).filter(|_| !opaque),
-            etag,
-            size: size(output.content_length, "describe an object")?,
-            metadata: metadata
-                .into_iter()
-                .map(|(key, value)| (key.to_ascii_lowercase(), value))
-                .collect::<BTreeMap<_, _>>(),
-        }))
-    }
-
-    async fn read(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        if range.as_ref().is_some_and(Range::is_empty) {
-            return Ok(stream::empty().boxed());
-        }
-        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
-        let output = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(key)
-            .set_range(range)
-            .send()
-            .await
-            .map_err(|error| match error.code() {
-                Some("NoSuchKey") => object_not_found(key),
-                _ => fault("read an object", error),
-            })?;
-        let limit = self.operation_timeout;
-        let chunks = stream::try_unfold(output.body, move |mut body| async move {
-            let chunk = tokio::time::timeout(limit, body.try_next()).await;
-            let chunk = chunk
-                .map_err(Error::store_unavailable)?
-                .map_err(Error::store_unavailable)?;
-            Ok(chunk.map(|chunk| (chunk, body)))
-        });
-        Ok(chunks.boxed())
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        let request = self.client.delete_object().bucket(&self.bucket).key(key);
-        match request.send().await {
-            Err(error) if error.code() != Some("NoSuchKey") => {
-                Err(fault("delete an object", error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn check(&self) -> Result<()> {
-        let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
-        answer.map(drop).map_err(|error| {
-            let bucket = &self.bucket;
-            let context = match fault::status(&error) {
-                Some(404) => format!("there is no bucket {bucket}"),
-                Some(401 | 403) => format!("the store refuses these credentials for {bucket}"),
-                Some(301) => format!("bucket {bucket} is in another region"),
-                _ => return fault("check the bucket", error),
-            };
-            Error::internal(context, error)
-        })
     }
 }
 

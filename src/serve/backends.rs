@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use upload_gateway_core::{
     blobs::BlobStore,
-    faults::{FaultyState, FaultyStore},
+    decorate::Decorated,
+    faults::Faults,
     gateway::{Storage, Storages},
     state::StateStore,
     upload::PART_SIZE,
@@ -171,10 +172,10 @@ impl Backends {
     /// The same stores, which fail as their callers ask.
     pub(super) fn with_faults(self) -> Self {
         Self {
-            state: Arc::new(FaultyState::new(self.state)),
+            state: Arc::new(Decorated::new(self.state, Faults)),
             storages: self
                 .storages
-                .with_stores(|store| Arc::new(FaultyStore::new(store))),
+                .with_stores(|store| Arc::new(Decorated::new(store, Faults))),
             ..self
         }
     }

@@ -26,8 +26,9 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
-        TakeoverWatch, Takeovers, Times, Update,
+        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
+        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
+        Update,
     },
     upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
@@ -182,7 +183,7 @@ impl fmt::Debug for Redb {
 }
 
 #[async_trait]
-impl StateStore for Redb {
+impl RecordStore for Redb {
     async fn create(&self, upload: &Upload) -> Result<Creation> {
         let upload = upload.clone();
         self.write(move |tables| {
@@ -248,6 +249,17 @@ impl StateStore for Redb {
         self.takeovers.watch(id)
     }
 
+    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update> {
+        self.replace(upload, writer, None).await
+    }
+
+    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
+        self.replace(upload, upload.writer, Some(seen)).await
+    }
+}
+
+#[async_trait]
+impl PartStore for Redb {
     async fn record_parts(
         &self,
         id: &UploadId,
@@ -313,15 +325,23 @@ impl StateStore for Redb {
         })
         .await
     }
+}
 
-    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update> {
-        self.replace(upload, writer, None).await
+#[async_trait]
+impl ListingStore for Redb {
+    async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        let query = query.clone();
+        self.read(move |snapshot| snapshot.page(&query)).await
     }
 
-    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
-        self.replace(upload, upload.writer, Some(seen)).await
+    async fn count(&self, owner: &Owner) -> Result<u64> {
+        let owner = owner.clone();
+        self.read(move |snapshot| snapshot.count(&owner)).await
     }
+}
 
+#[async_trait]
+impl ScheduleStore for Redb {
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {
         let after = after.cloned();
         self.write(move |tables| tables.due(before, after.as_ref(), limit.max(1)))
@@ -337,17 +357,10 @@ impl StateStore for Redb {
     async fn release(&self, name: &str, holder: &str) -> Result<()> {
         self.lease(name, holder, Duration::ZERO).await.map(drop)
     }
+}
 
-    async fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        let query = query.clone();
-        self.read(move |snapshot| snapshot.page(&query)).await
-    }
-
-    async fn count(&self, owner: &Owner) -> Result<u64> {
-        let owner = owner.clone();
-        self.read(move |snapshot| snapshot.count(&owner)).await
-    }
-
+#[async_trait]
+impl StateStore for Redb {
     async fn secret(&self, offered: &Secret) -> Result<Secret> {
         let offered = offered.clone();
         self.write(move |tables| tables.secret(&offered)).await

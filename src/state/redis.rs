@@ -29,8 +29,9 @@ use tokio::task::JoinSet;
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        Creation, Due, DuePage, ListPage, ListQuery, PartRecord, Predecessor, StateStore,
-        TakeoverWatch, Takeovers, Times, Update,
+        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
+        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
+        Update,
     },
     upload::{
         Claim, Claims, Fingerprint, Owner, Part, Secret, Timestamp, Upload, UploadId, WriterTag,
@@ -176,7 +177,7 @@ impl Redis {
 }
 
 #[async_trait]
-impl StateStore for Redis {
+impl RecordStore for Redis {
     async fn create(&self, upload: &Upload) -> Result<Creation> {
         let fingerprint = upload.fingerprint.as_ref().map_or("", Fingerprint::as_str);
         let fields = record::all_fields(upload)?;
@@ -244,6 +245,17 @@ impl StateStore for Redis {
         self.takeovers.watch(id)
     }
 
+    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update> {
+        self.replace(upload, writer, None).await
+    }
+
+    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
+        self.replace(upload, upload.writer, Some(seen)).await
+    }
+}
+
+#[async_trait]
+impl PartStore for Redis {
     async fn record_parts(
         &self,
         id: &UploadId,
@@ -303,15 +315,21 @@ impl StateStore for Redis {
         }
         record::parse_summary(&fields)
     }
+}
 
-    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update> {
-        self.replace(upload, writer, None).await
+#[async_trait]
+impl ListingStore for Redis {
+    async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        self.page(query).await
     }
 
-    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
-        self.replace(upload, upload.writer, Some(seen)).await
+    async fn count(&self, owner: &Owner) -> Result<u64> {
+        self.count_listed(owner).await
     }
+}
 
+#[async_trait]
+impl ScheduleStore for Redis {
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {
         self.due_page(before, after, limit).await
     }
@@ -323,15 +341,10 @@ impl StateStore for Redis {
     async fn release(&self, name: &str, holder: &str) -> Result<()> {
         self.set_lease(name, holder, Duration::ZERO).await.map(drop)
     }
+}
 
-    async fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        self.page(query).await
-    }
-
-    async fn count(&self, owner: &Owner) -> Result<u64> {
-        self.count_listed(owner).await
-    }
-
+#[async_trait]
+impl StateStore for Redis {
     async fn secret(&self, offered: &Secret) -> Result<Secret> {
         let key = self.key("secret");
         let offer = redis::cmd("SET")

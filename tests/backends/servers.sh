@@ -2,14 +2,14 @@
 # The servers behind `make test` and `make dev`. Sourced, not run.
 #
 # Each start_… function takes the directory for the server's files, listens on a free loopback port and leaves
-# the server's address in the variable its comment names. It returns 1 when the program is not there.
+# the server's address in the variable its comment names. It returns 1 if the program is not installed.
 # Everything started is stopped when the script ends, however it ends.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=$root/.tools
 export PATH="$tools/bin:$PATH"
 
-# The same in tests/common.
+# tests/common has the same.
 s3_access_key=test-access-key
 s3_secret_key=test-secret-key
 # The account every Azurite has; its key is published in Azurite's documentation.
@@ -29,7 +29,7 @@ trap stop_servers EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# A port nobody listens on, below those Linux gives to outgoing connections.
+# A free port, below the range that Linux uses for outgoing connections.
 free_port() {
     local port
     while port=$(shuf -i 10240-32767 -n 1) && listens "$port"; do :; done
@@ -40,7 +40,7 @@ listens() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# wait_for PORT LOG: the server started last listens, or the script ends with its log.
+# wait_for PORT LOG: waits until the server that was started last listens; if it does not, prints its log and exits.
 wait_for() {
     local attempt
     servers+=("$!")
@@ -54,7 +54,7 @@ wait_for() {
     exit 1
 }
 
-# Sets redis_url. Further arguments are redis-server's.
+# Sets redis_url. Passes further arguments to redis-server.
 start_redis() {
     local directory=$1 port
     command -v redis-server >/dev/null || return 1

@@ -39,7 +39,7 @@ async fn small_upload<F: Future<Output = ()> + Send + 'static>(
     let storages = world.backends.storages.clone().with_stores(move |store| {
         let (other, id) = (Arc::clone(&other), known.clone());
         let meanwhile = move || meanwhile(Arc::clone(&other), id.clone()).boxed();
-        Arc::new(Interrupted::new(store, "put_object", 1, meanwhile))
+        Interrupted::store(store, "store.put_object", 1, meanwhile)
     });
     let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
     (id, gateway.await)

@@ -2,29 +2,21 @@
 
 use std::{
     fmt,
-    ops::Range,
     sync::{Arc, Mutex},
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::future::BoxFuture;
 use upload_gateway_core::{
-    blobs::{
-        BlobStore, Capabilities, Commit, NewObject, NewPart, Put, Session, SessionPage,
-        StoredObject, StoredPart,
-        sign::{SignedRequest, Signer, ToSign},
-    },
+    blobs::BlobStore,
+    decorate::{Around, Decorated},
     error::Result,
-    upload::{Part, StoreKind, StoreLimits, Timestamp, WriterTag},
 };
 
 /// What happens meanwhile.
 type Interruption = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A store that has done what it was asked, and answers only when something else has happened.
+/// Something that happens after a store has carried out a call, and before it answers.
 pub(crate) struct Interrupted {
-    inner: Arc<dyn BlobStore>,
     call: &'static str,
     /// How many more times it happens.
     left: Mutex<usize>,
@@ -34,27 +26,19 @@ pub(crate) struct Interrupted {
 // === impl Interrupted ===
 
 impl Interrupted {
-    /// Before the first `times` answers to `call`, `interruption` happens.
-    pub(crate) fn new(
+    /// The store `inner`; before the first `times` answers to `call`, `interruption` happens.
+    pub(crate) fn store(
         inner: Arc<dyn BlobStore>,
         call: &'static str,
         times: usize,
         interruption: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            inner,
+    ) -> Arc<dyn BlobStore> {
+        let around = Self {
             call,
             left: Mutex::new(times),
             interruption: Box::new(interruption),
-        }
-    }
-
-    async fn answered<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
-        let answer = answer.await;
-        if call == self.call && self.is_turn() {
-            (self.interruption)().await;
-        }
-        answer
+        };
+        Arc::new(Decorated::new(inner, around))
     }
 
     fn is_turn(&self) -> bool {
@@ -71,60 +55,20 @@ impl fmt::Debug for Interrupted {
     }
 }
 
-#[async_trait]
-impl Signer for Interrupted {
-    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
-        self.answered("sign", self.inner.sign(request, now)).await
-    }
-}
-
-/// Writes the methods, one line each.
-macro_rules! interrupted {
-    ($(async fn $call:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl BlobStore for Interrupted {
-            $(async fn $call(&self, $($argument: $type),*) -> Result<$answer> {
-                self.answered(stringify!($call), self.inner.$call($($argument),*)).await
-            })*
-
-            fn kind(&self) -> StoreKind {
-                self.inner.kind()
-            }
-
-            fn bucket(&self) -> &str {
-                self.inner.bucket()
-            }
-
-            fn limits(&self) -> StoreLimits {
-                self.inner.limits()
-            }
-
-
-            fn capabilities(&self) -> Capabilities {
-
-                self.inner.capabilities()
-
-            }
-
-            fn writer(&self, receipt: &str) -> Option<WriterTag> {
-                self.inner.writer(receipt)
-            }
+impl Around for Interrupted {
+    async fn around<T, F>(
+        &self,
+        name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let answer = call().await;
+        if name == self.call && self.is_turn() {
+            (self.interruption)().await;
         }
-    };
-}
-
-interrupted! {
-    async fn begin(object: &NewObject) -> String;
-    async fn put_part(session: &Session<'_>, part: NewPart) -> String;
-    async fn list_parts(session: &Session<'_>) -> Option<Vec<StoredPart>>;
-    async fn commit(session: &Session<'_>, object: &NewObject, parts: &[Part]) -> Commit;
-    async fn abort(session: &Session<'_>) -> ();
-    async fn list_sessions(prefix: &str, after: Option<&str>) -> Option<SessionPage>;
-    async fn put_object(object: &NewObject, body: Bytes) -> Put;
-    async fn composition(key: &str) -> Option<Vec<StoredPart>>;
-    async fn head(key: &str) -> Option<StoredObject>;
-    async fn read(key: &str, range: Option<Range<u64>>) -> BoxStream<'static, Result<Bytes>>;
-    async fn delete(key: &str) -> ();
-    async fn check() -> ();
+        answer
+    }
 }

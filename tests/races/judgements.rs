@@ -70,7 +70,7 @@ async fn interrupted(
             let (state, id) = (Arc::clone(&state), id.clone());
             async move { edit(&*state, &id, change).await }.boxed()
         };
-        Arc::new(Interrupted::new(store, "composition", times, meanwhile))
+        Interrupted::store(store, "store.composition", times, meanwhile)
     });
     let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
     gateway.await

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use upload_gateway::state::redb::{OpenError, Redb};
 use upload_gateway_core::{
-    state::{RECORD_GRACE_SECONDS, StateStore},
+    state::{PartStore, RECORD_GRACE_SECONDS, RecordStore},
     upload::{Timestamp, Upload},
 };
 

@@ -2,7 +2,7 @@
 
 use tokio::time::sleep;
 use upload_gateway::state::redis::{Redis, RedisConfig};
-use upload_gateway_core::state::StateStore;
+use upload_gateway_core::state::RecordStore;
 
 use super::{
     common, config,

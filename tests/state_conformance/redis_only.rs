@@ -7,7 +7,10 @@ use tokio::time::Instant;
 use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig, RedisMode};
 use upload_gateway_core::{
     error::Kind,
-    state::{Creation, ListQuery, RECORD_GRACE_SECONDS, StateStore},
+    state::{
+        Creation, ListQuery, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore,
+        ScheduleStore, StateStore,
+    },
     upload::{Phase, Secret},
 };
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 use upload_gateway::state::redis::{Redis, RedisConfig, RedisMode};
 use upload_gateway_core::{
     error::{Error, Reason},
-    state::{PartRecord, StateStore},
+    state::{PartRecord, PartStore, RecordStore},
 };
 
 use super::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 use upload_gateway::state::redis::{Redis, RedisConfig, RedisMode};
 use upload_gateway_core::{
     error::{Error, Reason},
-    state::{Creation, PartRecord, StateStore, Update},
+    state::{Creation, PartRecord, PartStore, RecordStore, Update},
     upload::{Phase, Upload},
 };
 

@@ -19,7 +19,6 @@ mod overlap;
 mod part;
 mod rebuild;
 mod receive;
-mod retry;
 mod search;
 mod session;
 mod signing;
@@ -35,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use self::{admission::Admission, budget::Budget, drain::Drain, hash::Hasher, retry::Retry};
+use self::{admission::Admission, budget::Budget, drain::Drain, hash::Hasher};
 pub use self::{
     download::{DOWNLOAD_LIFETIME, Download},
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
@@ -49,6 +48,7 @@ pub use self::{
 use crate::{
     blobs::{Session, sign::sending_lifetime},
     error::{Error, Kind, Reason, Result},
+    retry::Retry,
     state::{Cursor, ListPage, ListQuery, StateStore, Times, Update},
     upload::{
         ACTIVE_WINDOW, Event, MIB, Owner, Phase, Plan, SINGLE_PUT_MAX, Secret, StoreKind,

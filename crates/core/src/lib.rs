@@ -3,8 +3,10 @@
 
 pub mod blobs;
 pub mod call;
+pub mod decorate;
 pub mod error;
 pub mod faults;
 pub mod gateway;
+pub mod retry;
 pub mod state;
 pub mod upload;

@@ -1,8 +1,10 @@
-//! The port to the state store: where the records of all uploads live.
+//! The ports to the state store: the records of all uploads.
 //!
 //! Adapters store and compare; what may happen to a record is decided by [`crate::upload`]. Every call may be repeated
-//! after a lost answer and then reports what it would have reported. An unreachable store is `Unavailable`
-//! ([`Error::is_retryable`](crate::error::Error::is_retryable)); anything the store holds that cannot be read is `Internal`.
+//! after a lost answer, and then reports what the first call would have reported. An unreachable store is `Unavailable`
+//! ([`Error::is_retryable`](crate::error::Error::is_retryable)); a stored value that cannot be read is `Internal`.
+//!
+//! [`StateStore`] is the whole port, which adapters implement; use cases take the narrow ports that they need.
 
 mod takeovers;
 
@@ -16,25 +18,36 @@ use crate::{
     upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
-/// How long a record outlives its `expires_at`, so that the sweeper ends it and not the store: 7 days, in seconds.
+/// How long a record is kept after its `expires_at`, so that the sweeper ends it and not the store: 7 days, in seconds.
 pub const RECORD_GRACE_SECONDS: u64 = 7 * 24 * 60 * 60;
 
-/// A store of upload records. Writes are durable to the store's own promise when they are answered.
+/// The whole port. Writes are as durable as the store promises when they are answered.
 #[async_trait]
-pub trait StateStore: Send + Sync + Debug {
-    /// Stores a new record, and its fingerprint if it has one, at once and atomically.
+pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore {
+    /// The deployment's secret: the first one that was ever offered, for every caller.
+    async fn secret(&self, offered: &Secret) -> Result<Secret>;
+
+    /// Whether the store answers and can be written to.
+    async fn check(&self) -> Result<()>;
+}
+
+/// Records: created, read, taken over, changed.
+#[async_trait]
+pub trait RecordStore: Send + Sync + Debug {
+    /// Stores a new record and, if it has a fingerprint, its index entry, in one atomic step.
     ///
-    /// A live upload (OPEN or COMMITTING) of the same fingerprint wins: it is returned and nothing is stored. A record
-    /// of the same id is the echo of a lost answer: [`Creation::Created`].
+    /// A live upload (OPEN or COMMITTING) with the same fingerprint wins: it is returned and nothing is stored. If a record
+    /// of the same id exists, an earlier answer was lost: [`Creation::Created`].
     async fn create(&self, upload: &Upload) -> Result<Creation>;
 
     /// Reads a record with all its parts and claims.
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
 
-    /// Makes `writer` the one that may write, if the upload is OPEN and its present writer is one `from` names: from then
-    /// on every other writer's [`record_parts`](Self::record_parts) is refused, and parts behind a gap are forgotten, in
-    /// one step. Sets `updated_at` and `expires_at`, bumps the version, tells who [watches](Self::watch_takeovers), and
-    /// returns the record as it now is. A record in another phase or of another writer is returned unchanged.
+    /// Makes `writer` the one that may write, if the upload is OPEN and its present writer is one that `from` allows. From
+    /// then on [`record_parts`](PartStore::record_parts) of every other writer is refused, and parts after a gap are
+    /// dropped, in one step. Sets `updated_at` and `expires_at`, increments the version, notifies
+    /// [watchers](Self::watch_takeovers), and returns the record as it is then. A record in another phase or of another
+    /// writer is returned unchanged.
     async fn take_over(
         &self,
         id: &UploadId,
@@ -43,15 +56,28 @@ pub trait StateStore: Send + Sync + Debug {
         times: Times,
     ) -> Result<Option<Upload>>;
 
-    /// Listens for takeovers of an upload, wherever they happen. What is heard is a hint, and so is silence: the record's
-    /// writer is the truth.
+    /// Watches for takeovers of an upload, on any replica. A notice is a hint, and so is its absence: the writer in the
+    /// record decides.
     fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch;
 
-    /// Records parts that the store has acknowledged, if the upload is OPEN, `writer` still its writer and
-    /// its version at least `version`, the latest that the writer knows: all of them or
-    /// none, in one round trip. A part takes the place of one of its number. Does not touch the version, so that parts
-    /// recorded side by side do not fight over it; sets `updated_at` and `expires_at`. With no parts it is the sign of life
-    /// of a writer that is still at it.
+    /// Replaces everything in a record but its parts and claims, if its version still is `upload.version` and its writer
+    /// `writer`; the stored version is then one more. The writer is compared because a version can come twice in a store
+    /// that was rolled back. Leaving OPEN and COMMITTING removes the index entry in the same step. If the record already
+    /// holds exactly this under the next version, an earlier answer was lost: [`Update::Updated`].
+    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update>;
+
+    /// [`update`](Self::update) that keeps the writer, but only if `updated_at` still is `seen`, too: neither a part nor a
+    /// claim was recorded in between. Otherwise it is a conflict.
+    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update>;
+}
+
+/// Parts: recorded by streams, claimed by clients that put them into the store themselves.
+#[async_trait]
+pub trait PartStore: Send + Sync + Debug {
+    /// Records parts that the store has acknowledged, if the upload is OPEN, `writer` still is its writer and its version
+    /// at least `version`, the latest that the writer knows: all of them or none, in one round trip. A part replaces the
+    /// one of its number. The version stays as it is, so that parts recorded side by side do not conflict. Sets
+    /// `updated_at` and `expires_at`. Without parts it is the heartbeat of an active writer.
     async fn record_parts(
         &self,
         id: &UploadId,
@@ -61,16 +87,16 @@ pub trait StateStore: Send + Sync + Debug {
         times: Times,
     ) -> Result<PartRecord>;
 
-    /// Notes what a client says of parts, if the upload is `owner`'s and OPEN and its plan has a part of every number
-    /// ([`Upload::part_count`]), whatever else is noted or recorded side by side; but none that a recorded part
-    /// [contradicts](crate::upload::Parts::contradict). Then sets `updated_at` and `expires_at`; does not touch the version.
-    /// A claim without an MD5 leaves the one that was noted before.
+    /// Records what a client claims of parts, if the upload belongs to `owner`, is OPEN, and its plan has a part of every
+    /// number ([`Upload::part_count`]), whatever is claimed or recorded side by side; but no claim that a recorded part
+    /// [contradicts](crate::upload::Parts::contradict). Then sets `updated_at` and `expires_at`; the version stays as it
+    /// is. A claim without an MD5 keeps the MD5 that was claimed before.
     ///
-    /// Up to 1,000 claims are one step in one round trip. More may be noted in several steps: each checks owner, phase and
-    /// plan anew, and where a later one is refused or its answer lost, the earlier ones stay noted.
+    /// Up to 1,000 claims are one step in one round trip. More may take several steps: each checks owner, phase and plan
+    /// again, and if a later one is refused or its answer lost, the earlier ones stay recorded.
     ///
-    /// Returns the record as it now is, summed up: of its parts the last committed one and those of the claimed
-    /// numbers as each step found them, of its claims none. `None` where there is no such record of `owner`'s.
+    /// Returns a summary of the record as it is then: of its parts the last committed one and those of the claimed numbers
+    /// as each step found them, of its claims none. `None` if `owner` has no such record.
     async fn claim(
         &self,
         id: &UploadId,
@@ -78,40 +104,33 @@ pub trait StateStore: Send + Sync + Debug {
         claims: &[Claim],
         times: Times,
     ) -> Result<Option<Upload>>;
+}
 
-    /// Replaces everything of a record but its parts and claims, if its version still is `upload.version` and its writer
-    /// `writer`; the stored version is then one more. A version alone may come twice, in a store that went back. Leaving OPEN and COMMITTING releases the fingerprint in the same step. A record that already
-    /// holds exactly this under the next version is the echo of a lost answer: [`Update::Updated`].
-    async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update>;
-
-    /// [`update`](Self::update) that leaves the writer, but only if `updated_at` still is `seen`, too: neither a part nor a claim came in between.
-    /// Otherwise it is a conflict.
-    async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update>;
-
-    /// Finds uploads that were due ([`Upload::due_at`]) by `before`, the earliest first, behind the place `after`. A
-    /// page may hold fewer than `limit` uploads, also none, and still have a next one. Its index is a hint: each entry is
-    /// checked against its record here and put right, and one that was lost comes back when its upload is next opened.
-    async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage>;
-
-    /// Makes `holder` the only one who has the lease `name`, for `lasts` from now by the store's clock: taken where nobody
-    /// has it, prolonged where `holder` has it. Tells whether `holder` has it now.
-    async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool>;
-
-    /// Gives a lease back, if it is `holder`'s.
-    async fn release(&self, name: &str, holder: &str) -> Result<()>;
-
-    /// Lists an owner's uploads, newest first. Parts are summed up ([`Parts::summary`](crate::upload::Parts::summary)).
-    /// A page may hold fewer than `limit` uploads, also none, and still have a next one.
+/// Listings of an owner's uploads.
+#[async_trait]
+pub trait ListingStore: Send + Sync + Debug {
+    /// Lists an owner's uploads, newest first, with a [summary](crate::upload::Parts::summary) of their parts. A page may
+    /// hold fewer than `limit` uploads, also none, and still have a next one.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
 
     /// How many uploads an owner has: a hint, as listings are.
     async fn count(&self, owner: &Owner) -> Result<u64>;
+}
 
-    /// The deployment's secret: the first one ever offered is kept and returned to everybody.
-    async fn secret(&self, offered: &Secret) -> Result<Secret>;
+/// What the sweeper works by: an index of due uploads, and leases.
+#[async_trait]
+pub trait ScheduleStore: Send + Sync + Debug {
+    /// Finds uploads that were due ([`Upload::due_at`]) by `before`, the earliest first, after the place `after`. A page
+    /// may hold fewer than `limit` uploads, also none, and still have a next one. The index is a hint: each entry is
+    /// checked against its record here and repaired, and a lost one is added again when its upload is next opened.
+    async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage>;
 
-    /// Whether the store answers and can be written to.
-    async fn check(&self) -> Result<()>;
+    /// Acquires the lease `name` for `holder`, for `lasts` from now by the store's clock; renews it if `holder` has it.
+    /// Returns whether `holder` has it now.
+    async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool>;
+
+    /// Releases a lease, if `holder` has it.
+    async fn release(&self, name: &str, holder: &str) -> Result<()>;
 }
 
 /// The times a write sets.
@@ -123,12 +142,12 @@ pub struct Times {
     pub expires_at: Timestamp,
 }
 
-/// Whose place a new writer may take.
+/// Which writer a new one may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Predecessor {
-    /// Any stream's.
+    /// Any writer, or none.
     Any,
-    /// Only this writer's, or only nobody's.
+    /// Only this writer; or, if `None`, only no writer.
     Only(Option<WriterTag>),
 }
 
@@ -137,23 +156,23 @@ pub enum Predecessor {
 pub enum Creation {
     /// It is stored.
     Created,
-    /// A live upload of the same fingerprint exists; this is it, with its parts.
+    /// A live upload of the same fingerprint exists: this one, with its parts.
     Exists(Box<Upload>),
 }
 
-/// What became of parts' receipts.
+/// What became of parts to record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartRecord {
-    /// They are recorded, now or before.
+    /// They are recorded, now or earlier.
     Recorded {
         /// How many parts the contiguous prefix now holds.
         committed: u32,
     },
-    /// Another stream has taken the upload over, and perhaps finished it.
+    /// Another stream has taken over the upload, and perhaps finished it.
     TakenOver,
     /// The upload left OPEN under this writer.
     NotOpen(Phase),
-    /// There is no such record, or one from before what the writer knows.
+    /// There is no such record, or only an older version than the writer knows.
     Missing,
 }
 
@@ -162,7 +181,7 @@ pub enum PartRecord {
 pub enum Update {
     /// It is stored, under this version.
     Updated(u64),
-    /// The record had changed; this is it now, with its parts.
+    /// The record had changed: the record as it is now, with its parts.
     Conflict(Box<Upload>),
     /// There is no such record.
     Missing,
@@ -171,13 +190,13 @@ pub enum Update {
 /// Which uploads to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {
-    /// Whose.
+    /// The owner.
     pub owner: Owner,
-    /// In this phase only.
+    /// Only uploads in this phase.
     pub phase: Option<Phase>,
-    /// At most so many.
+    /// The most uploads on the page.
     pub limit: usize,
-    /// Those behind this place.
+    /// Only uploads after this place.
     pub after: Option<Cursor>,
 }
 
@@ -199,16 +218,16 @@ pub struct ListPage {
     pub next: Option<Cursor>,
 }
 
-/// An upload that was due, and a place in the index of those.
+/// An upload that was due, and a place in the index of due uploads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due {
-    /// Since when, as the index knew it.
+    /// When it became due, as the index has it.
     pub at: Timestamp,
-    /// Which.
+    /// Its id.
     pub id: UploadId,
 }
 
-/// One page of what is due.
+/// One page of due uploads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DuePage {
     /// The uploads.
@@ -217,7 +236,7 @@ pub struct DuePage {
     pub next: Option<Due>,
 }
 
-/// When a store may forget a record that is given up at `expires_at`.
+/// When a store may remove a record that expires at `expires_at`.
 pub fn removal_time(expires_at: Timestamp) -> Timestamp {
     expires_at.plus(Duration::from_secs(RECORD_GRACE_SECONDS))
 }

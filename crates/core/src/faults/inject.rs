@@ -1,4 +1,4 @@
-//! Where a fault strikes: around one call to a store.
+//! Injects faults around one call to a store.
 
 use std::{future::Future, process::abort, time::Duration};
 
@@ -7,49 +7,52 @@ use tokio::time::sleep;
 use super::plan::Plan;
 use crate::{
     call,
+    decorate::Around,
     error::{Error, Result},
 };
 
-/// What happens to one call, all of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Injection {
-    pub(super) delay: Duration,
-    pub(super) exit_before: bool,
-    pub(super) fail_before: bool,
-    pub(super) exit_after: bool,
-    pub(super) fail_after: bool,
-}
+/// The decorator that injects the faults of the running call's [`Plan`].
+#[derive(Debug, Clone, Copy)]
+pub struct Faults;
 
-/// Makes `call`, as the plan of the running call wants it.
-pub(super) async fn inject<T>(
-    name: &'static str,
-    call: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let Some(plan) = call::current::<Plan>() else {
-        return call.await;
-    };
-    let injection = plan.next_fault(name);
-    if injection.delay > Duration::ZERO {
-        sleep(injection.delay).await;
+// === impl Faults ===
+
+impl Around for Faults {
+    async fn around<T, F>(
+        &self,
+        name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let Some(plan) = call::current::<Plan>() else {
+            return call().await;
+        };
+        let injection = plan.next_fault(name);
+        if injection.delay > Duration::ZERO {
+            sleep(injection.delay).await;
+        }
+        if injection.exit_before {
+            exit("before", name);
+        }
+        if injection.fail_before {
+            return Err(failed(name, "it was not made"));
+        }
+        let answer = call().await;
+        if injection.exit_after {
+            exit("after", name);
+        }
+        if injection.fail_after {
+            return Err(failed(name, "its answer is lost"));
+        }
+        answer
     }
-    if injection.exit_before {
-        exit("before", name);
-    }
-    if injection.fail_before {
-        return Err(failed(name, "it was not made"));
-    }
-    let answer = call.await;
-    if injection.exit_after {
-        exit("after", name);
-    }
-    if injection.fail_after {
-        return Err(failed(name, "its answer is lost"));
-    }
-    answer
 }
 
 fn failed(name: &str, how: &str) -> Error {
-    let cause = format!("a fault was asked for at {name}: {how}");
+    let cause = format!("a fault was injected at {name}: {how}");
     if name.starts_with("state.") {
         Error::state_unavailable(cause)
     } else {
@@ -57,8 +60,8 @@ fn failed(name: &str, how: &str) -> Error {
     }
 }
 
-/// As if it were killed: nothing is ended, flushed or cleaned up.
+/// As if the process were killed: nothing is ended, flushed or cleaned up.
 fn exit(when: &str, name: &str) -> ! {
-    tracing::error!("the process ends {when} {name}, as a call asked for in its header");
+    tracing::error!("the process exits {when} {name}, as the header of a call asks");
     abort()
 }

@@ -14,8 +14,11 @@ use std::{
     time::Duration,
 };
 
-use super::{HEADER, calls, inject::Injection};
-use crate::error::{Error, Result};
+use super::HEADER;
+use crate::{
+    decorate::calls,
+    error::{Error, Result},
+};
 
 /// The most rules of one call.
 const MAX_RULES: usize = 32;
@@ -47,6 +50,16 @@ enum Fault {
     FailBefore,
     ExitAfter,
     FailAfter,
+}
+
+/// What happens to one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Injection {
+    pub(super) delay: Duration,
+    pub(super) exit_before: bool,
+    pub(super) fail_before: bool,
+    pub(super) exit_after: bool,
+    pub(super) fail_after: bool,
 }
 
 // === impl Plan ===

@@ -1,0 +1,184 @@
+//! Decorators of the ports: something runs around every call to a store.
+//!
+//! The methods of each port are listed once, here. A decorator is an [`Around`]: [`Faults`](crate::faults::Faults) injects
+//! faults, [`Retry`](crate::retry::Retry) tries again.
+
+use std::{fmt::Debug, future::Future, ops::Range, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::{
+    blobs::{
+        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectStore, Put,
+        Session, SessionPage, StoredObject, StoredPart,
+        sign::{SignedRequest, Signer, ToSign},
+    },
+    error::Result,
+    state::{
+        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
+        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Times, Update,
+    },
+    upload::{
+        Claim, Owner, Part, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+    },
+};
+
+/// What a decorator does around each call.
+pub trait Around: Debug + Send + Sync {
+    /// Makes `call`, whose name is `state.get`, `store.put_part`…: once, several times or not at all.
+    fn around<T, F>(
+        &self,
+        name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> impl Future<Output = Result<T>> + Send
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send;
+}
+
+/// The port `P` with `A` around each of its calls.
+#[derive(Debug)]
+pub struct Decorated<P: ?Sized, A> {
+    inner: Arc<P>,
+    around: A,
+}
+
+// === impl Decorated ===
+
+impl<P: ?Sized, A> Decorated<P, A> {
+    /// Puts `around` around each call to `inner`.
+    pub fn new(inner: Arc<P>, around: A) -> Self {
+        Self { inner, around }
+    }
+}
+
+/// Implements a port for [`Decorated`], one line for each method, and lists the names of its calls.
+macro_rules! decorated {
+    (
+        $prefix:literal, $calls:ident: $port:ident for $inner:ty;
+        $(async fn $call:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*
+        $(undecorated { $($plain:tt)* })?
+    ) => {
+        const $calls: &[&str] = &[$(concat!($prefix, ".", stringify!($call))),*];
+
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<A: Around> $port for Decorated<$inner, A> {
+            $(
+                async fn $call(&self, $($argument: $type),*) -> Result<$answer> {
+                    let call = || self.inner.$call($(Clone::clone(&$argument)),*);
+                    self.around.around(concat!($prefix, ".", stringify!($call)), call).await
+                }
+            )*
+            $($($plain)*)?
+        }
+    };
+}
+
+decorated! {
+    "state", RECORD_CALLS: RecordStore for dyn StateStore;
+    async fn create(upload: &Upload) -> Creation;
+    async fn get(id: &UploadId) -> Option<Upload>;
+    async fn take_over(id: &UploadId, writer: WriterTag, from: Predecessor, times: Times) -> Option<Upload>;
+    async fn update(upload: &Upload, writer: Option<WriterTag>) -> Update;
+    async fn update_untouched(upload: &Upload, seen: Timestamp) -> Update;
+    undecorated {
+        fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
+            self.inner.watch_takeovers(id)
+        }
+    }
+}
+
+decorated! {
+    "state", PART_CALLS: PartStore for dyn StateStore;
+    async fn record_parts(id: &UploadId, writer: WriterTag, version: u64, parts: &[Part], times: Times) -> PartRecord;
+    async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
+}
+
+decorated! {
+    "state", LISTING_CALLS: ListingStore for dyn StateStore;
+    async fn list(query: &ListQuery) -> ListPage;
+    async fn count(owner: &Owner) -> u64;
+}
+
+decorated! {
+    "state", SCHEDULE_CALLS: ScheduleStore for dyn StateStore;
+    async fn due(before: Timestamp, after: Option<&Due>, limit: usize) -> DuePage;
+    async fn lease(name: &str, holder: &str, lasts: Duration) -> bool;
+    async fn release(name: &str, holder: &str) -> ();
+}
+
+decorated! {
+    "state", STATE_CALLS: StateStore for dyn StateStore;
+    async fn secret(offered: &Secret) -> Secret;
+    async fn check() -> ();
+}
+
+decorated! {
+    "store", OBJECT_CALLS: ObjectStore for dyn BlobStore;
+    async fn put_object(object: &NewObject, body: Bytes) -> Put;
+    async fn composition(key: &str) -> Option<Vec<StoredPart>>;
+    async fn head(key: &str) -> Option<StoredObject>;
+    async fn read(key: &str, range: Option<Range<u64>>) -> BoxStream<'static, Result<Bytes>>;
+    async fn delete(key: &str) -> ();
+}
+
+decorated! {
+    "store", MULTIPART_CALLS: MultipartStore for dyn BlobStore;
+    async fn begin(object: &NewObject) -> String;
+    async fn put_part(session: &Session<'_>, part: NewPart) -> String;
+    async fn list_parts(session: &Session<'_>) -> Option<Vec<StoredPart>>;
+    async fn commit(session: &Session<'_>, object: &NewObject, parts: &[Part]) -> Commit;
+    async fn abort(session: &Session<'_>) -> ();
+    async fn list_sessions(prefix: &str, after: Option<&str>) -> Option<SessionPage>;
+    undecorated {
+        fn writer(&self, receipt: &str) -> Option<WriterTag> {
+            self.inner.writer(receipt)
+        }
+    }
+}
+
+decorated! {
+    "store", SIGNER_CALLS: Signer for dyn BlobStore;
+    async fn sign(request: &ToSign<'_>, now: Timestamp) -> SignedRequest;
+}
+
+decorated! {
+    "store", STORE_CALLS: BlobStore for dyn BlobStore;
+    async fn check() -> ();
+    undecorated {
+        fn kind(&self) -> StoreKind {
+            self.inner.kind()
+        }
+
+        fn bucket(&self) -> &str {
+            self.inner.bucket()
+        }
+
+        fn limits(&self) -> StoreLimits {
+            self.inner.limits()
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            self.inner.capabilities()
+        }
+    }
+}
+
+/// The names of all calls, `state.get`, `store.commit`…
+pub fn calls() -> impl Iterator<Item = &'static str> {
+    let all = [
+        RECORD_CALLS,
+        PART_CALLS,
+        LISTING_CALLS,
+        SCHEDULE_CALLS,
+        STATE_CALLS,
+        OBJECT_CALLS,
+        MULTIPART_CALLS,
+        SIGNER_CALLS,
+        STORE_CALLS,
+    ];
+    all.into_iter().flatten().copied()
+}

@@ -1,0 +1,404 @@
+//! Retries while a blob store or the state store is unavailable: the one retry policy. No adapter and no SDK has another.
+//!
+//! [`Retry`] decorates the ports. A call that has a [`CallWait`] in its [scope](crate::call) waits for the configured time in
+//! all, however many requests it makes.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{call, decorate::Around, error::Result};
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// The first pause; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many retries each request adds to the budget.
+const RETRIES_PER_CALL: f64 = 0.1;
+
+/// How many retries each second adds to the budget: enough to notice that a store is available again.
+const RETRIES_PER_SECOND: f64 = 10.0;
+
+/// How many retries each successful retry adds to the budget: the store is available again, and twice as many may follow
+/// each time.
+const RETRIES_PER_SUCCESS: f64 = 2.0;
+
+/// The largest budget.
+const MOST_RETRIES: f64 = 100.0;
+
+/// How long a request is retried, and how many retries the whole process may make meanwhile.
+#[derive(Debug)]
+pub struct Retry {
+    /// From the start of the first attempt that failed until the failure is returned.
+    total: Duration,
+    budget: RetryBudget,
+}
+
+/// How long one call has waited for unavailable stores in all, so that several requests in a row, or side by side, do not
+/// each get the whole time. A stream resets it when a part is recorded.
+#[derive(Debug, Default)]
+pub struct CallWait(Mutex<Waited>);
+
+#[derive(Debug, Default)]
+struct Waited {
+    /// Requests that are being retried now.
+    waiting: u32,
+    /// When the first of them failed.
+    since: Option<Instant>,
+    /// The time waited before that.
+    before: Duration,
+}
+
+/// One request of a call that is being retried.
+struct WaitGuard(Option<Arc<CallWait>>);
+
+/// The retries that the process may make, so that the callers waiting for the end of an outage do not make it worse.
+#[derive(Debug)]
+struct RetryBudget(Mutex<Allowance>);
+
+#[derive(Debug)]
+struct Allowance {
+    retries: f64,
+    at: Instant,
+}
+
+// === impl Retry ===
+
+impl Retry {
+    /// Retries for `total`.
+    pub fn new(total: Duration) -> Self {
+        Self {
+            total,
+            budget: RetryBudget::new(),
+        }
+    }
+
+    /// Repeats `operation` while it fails with a retryable error: with exponential backoff and full jitter, not before the
+    /// failure asks for it and as the process's budget allows, until the total time has passed since the start of the first
+    /// attempt that failed. The first attempt itself is bounded by its store's own time-out. The operation must be
+    /// idempotent, and may be cancelled.
+    ///
+    /// # Errors
+    /// The last failure; a retryable one carries the time after which to try again.
+    pub async fn run<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let begun = Instant::now();
+        self.budget.allow(RETRIES_PER_CALL);
+        let mut pause = FIRST_PAUSE;
+        let mut failed = match operation().await {
+            Err(error) if error.is_retryable() => error,
+            done => return done,
+        };
+        let (_waiting, deadline) = WaitGuard::new(begun, self.total);
+        loop {
+            let asked = failed.retry_delay();
+            let mut wait = asked.unwrap_or_default().max(jittered(pause));
+            loop {
+                if wait >= deadline.saturating_duration_since(Instant::now()) {
+                    return Err(failed.retry_after(asked.unwrap_or(LONGEST_PAUSE)));
+                }
+                sleep(wait).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                if self.budget.take() {
+                    break;
+                }
+                wait = jittered(pause);
+            }
+            tracing::debug!(error = %failed, cause = ?std::error::Error::source(&failed), "retry");
+            failed = match timeout_at(deadline, operation()).await {
+                Ok(Err(error)) if error.is_retryable() => error,
+                Ok(done) => {
+                    self.budget.allow(RETRIES_PER_SUCCESS);
+                    return done;
+                }
+                Err(_) => return Err(failed.retry_after(asked.unwrap_or(LONGEST_PAUSE))),
+            };
+        }
+    }
+}
+
+impl Around for Arc<Retry> {
+    async fn around<T, F>(
+        &self,
+        _name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        self.run(call).await
+    }
+}
+
+/// A random part of `pause`, so that requests that failed together are not retried together.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random())
+}
+
+// === impl CallWait ===
+
+impl CallWait {
+    /// Gives the running call the whole time again: what it waited for has succeeded.
+    pub fn reset() {
+        let Some(wait) = call::current::<Self>() else {
+            return;
+        };
+        let mut waited = wait.lock();
+        waited.before = Duration::ZERO;
+        waited.since = waited.since.map(|_| Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waited> {
+        // A std mutex: held for a few instructions, never across an await.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl WaitGuard ===
+
+impl WaitGuard {
+    /// Begins to wait at `begun`, and returns until when a call may wait that has `total` in all.
+    fn new(begun: Instant, total: Duration) -> (Self, Instant) {
+        let Some(wait) = call::current::<CallWait>() else {
+            return (Self(None), begun + total);
+        };
+        let deadline = {
+            let mut waited = wait.lock();
+            waited.waiting += 1;
+            let since = *waited.since.get_or_insert(begun);
+            since + total.saturating_sub(waited.before)
+        };
+        (Self(Some(wait)), deadline)
+    }
+}
+
+impl Drop for WaitGuard {
+    fn drop(&mut self) {
+        let Some(wait) = &self.0 else { return };
+        let mut waited = wait.lock();
+        waited.waiting -= 1;
+        if waited.waiting == 0
+            && let Some(since) = waited.since.take()
+        {
+            waited.before += since.elapsed();
+        }
+    }
+}
+
+// === impl RetryBudget ===
+
+impl RetryBudget {
+    fn new() -> Self {
+        Self(Mutex::new(Allowance {
+            retries: MOST_RETRIES,
+            at: Instant::now(),
+        }))
+    }
+
+    fn allow(&self, retries: f64) {
+        self.change(retries);
+    }
+
+    /// Takes one retry, if the budget has one.
+    fn take(&self) -> bool {
+        self.change(-1.0)
+    }
+
+    /// Adds to the budget, or takes from it if it has as much.
+    fn change(&self, retries: f64) -> bool {
+        let mut allowance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let earned = (now - allowance.at).as_secs_f64() * RETRIES_PER_SECOND;
+        allowance.at = now;
+        allowance.retries = (allowance.retries + earned).min(MOST_RETRIES);
+        let is_enough = allowance.retries + retries >= 0.0;
+        if is_enough {
+            allowance.retries += retries;
+        }
+        is_enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::error::{Error, Kind};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_outage_is_not_noticed() {
+        let back = Instant::now() + Duration::from_secs(20);
+        let retry = Retry::new(Duration::from_secs(30));
+        let result = retry
+            .run(|| async move {
+                if Instant::now() < back {
+                    Err(Error::state_unavailable("unreachable"))
+                } else {
+                    Ok(())
+                }
+            })
+            .await;
+        assert!(result.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_longer_outage_is_returned_with_a_delay() {
+        let begin = Instant::now();
+        let retry = Retry::new(Duration::from_secs(30));
+        let error = retry
+            .run(|| async { Err::<(), _>(Error::state_unavailable("unreachable")) })
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(error.retry_delay().is_some());
+        let held = begin.elapsed();
+        assert!(
+            held > Duration::from_secs(25) && held <= Duration::from_secs(30),
+            "{held:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_hangs_is_not_retried_longer_than_one_that_refuses() {
+        let begin = Instant::now();
+        let retry = Retry::new(Duration::from_secs(30));
+        let result = retry
+            .run(|| async {
+                sleep(Duration::from_secs(20)).await;
+                Err::<(), _>(Error::store_unavailable("timed out"))
+            })
+            .await;
+        assert!(result.is_err());
+        assert!(
+            begin.elapsed() <= Duration::from_secs(30),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_permanent_failure_is_not_retried() {
+        let calls = Cell::new(0);
+        let retry = Retry::new(Duration::from_secs(30));
+        let result: Result<()> = retry
+            .run(|| async {
+                calls.set(calls.get() + 1);
+                Err(Error::fault("no"))
+            })
+            .await;
+        assert!(result.is_err());
+        assert_eq!(calls.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_asks_for_a_longer_wait_than_is_left_is_not_retried() {
+        let retry = Retry::new(Duration::from_secs(30));
+        let busy = || async {
+            let error = Error::store_unavailable("busy");
+            Err::<(), _>(error.retry_after(Duration::from_secs(u64::MAX)))
+        };
+        assert!(retry.run(busy).await.is_err());
+    }
+
+    /// A thousand calls wait for a store that is unavailable for 20 seconds.
+    #[tokio::test(start_paused = true)]
+    async fn many_callers_do_not_make_an_outage_worse_and_notice_its_end() {
+        let retry = Retry::new(Duration::from_secs(30));
+        let back = Instant::now() + Duration::from_secs(20);
+        let tries = Cell::new(0_u32);
+        let calls = (0..1000).map(|_| {
+            retry.run(|| async {
+                if Instant::now() < back {
+                    tries.set(tries.get() + 1);
+                    Err(Error::store_unavailable("unreachable"))
+                } else {
+                    Ok(())
+                }
+            })
+        });
+        let results = futures::future::join_all(calls).await;
+        assert!(results.iter().all(Result::is_ok));
+        // A tenth of the calls, the full budget, and 10 a second.
+        let retries = tries.get() - 1000;
+        assert!(retries <= 100 + 100 + 200, "{retries}");
+        let late = Instant::now() - back;
+        assert!(late < Duration::from_secs(9), "{late:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_is_not_called_before_the_time_it_asked_for() {
+        let begin = Instant::now();
+        let asked = Cell::new(0);
+        let retry = Retry::new(Duration::from_secs(30));
+        let result = retry.run(|| async {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 {
+                let busy = Error::store_unavailable("slow down");
+                return Err(busy.retry_after(Duration::from_secs(4)));
+            }
+            Ok(())
+        });
+        result.await.unwrap();
+        assert!(begin.elapsed() >= Duration::from_secs(8));
+    }
+
+    /// A request that fails for 20 seconds, and then succeeds.
+    async fn outage_of_20_seconds(retry: &Retry) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(20);
+        let request = || async move {
+            if Instant::now() < end {
+                return Err(Error::store_unavailable("unreachable"));
+            }
+            Ok(())
+        };
+        retry.run(request).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_for_the_whole_time_once_however_many_requests_it_makes() {
+        let retry = Retry::new(Duration::from_secs(30));
+        let begun = Instant::now();
+        let call = async {
+            outage_of_20_seconds(&retry).await.unwrap();
+            sleep(Duration::from_secs(60)).await;
+            outage_of_20_seconds(&retry).await
+        };
+        let second = call::scope(Arc::new(CallWait::default()), call).await;
+        assert!(second.is_err());
+        let waited = begun.elapsed() - Duration::from_secs(60);
+        assert!(waited <= Duration::from_secs(31), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_side_by_side_wait_at_the_same_time() {
+        let retry = Retry::new(Duration::from_secs(30));
+        let call = async {
+            let both = (outage_of_20_seconds(&retry), outage_of_20_seconds(&retry));
+            futures::future::join(both.0, both.1).await
+        };
+        let (first, second) = call::scope(Arc::new(CallWait::default()), call).await;
+        assert!(first.is_ok() && second.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_gets_further_has_the_whole_time_again() {
+        let retry = Retry::new(Duration::from_secs(30));
+        let call = async {
+            outage_of_20_seconds(&retry).await.unwrap();
+            CallWait::reset();
+            outage_of_20_seconds(&retry).await
+        };
+        let second = call::scope(Arc::new(CallWait::default()), call).await;
+        assert!(second.is_ok());
+    }
+}
