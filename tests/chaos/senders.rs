@@ -279,7 +279,7 @@ pub(crate) fn reason(error: &ClientError) -> String {
             Some(status) => format!("store: {status} {}", refusal.code),
             None => "store: connection".into(),
         },
-        ClientError::GaveUp { source, .. } => format!("gave up: {}", reason(source)),
+        ClientError::NoProgress { source, .. } => format!("no progress: {}", reason(source)),
         other => other.to_string(),
     }
 }

@@ -1,34 +1,43 @@
-//! Who is in the way of a try: another sender, or a stream of its own sender, of an earlier try that broke.
+//! Whether the stream that blocks a try belongs to another sender, or to an earlier try of the same sender.
 //!
-//! A gateway may not have seen the end of such a stream yet, or even get to its beginning late, and take over. Opening
-//! again without taking over tells the two apart: a stream that nobody sends ends, or is soon taken for dead.
+//! The gateway may not have noticed yet that an earlier stream broke, or it opens that stream late and lets it take over.
+//! An open with `TAKEOVER_FORBID` finds out: a stream without a sender soon ends, or no longer counts as active.
 
 use std::mem;
 
 use tokio::time::Instant;
 
-use super::{ClientError, Refusal};
-use crate::proto::v1::{ErrorReason, Takeover};
+use crate::{
+    error::{ClientError, Refusal},
+    proto::v1::{ErrorReason, Takeover},
+};
 
-/// What is known of it.
+/// What is known of the other stream.
 #[derive(Debug, Default)]
 pub(super) struct WriterConflict {
-    /// An earlier try has failed.
+    /// An earlier try has failed: the other stream may be that one.
     may_be_own: bool,
-    /// What this sender was told when it was taken over.
+    /// The error of the try that was taken over.
     taken_over: Option<Refusal>,
-    /// When a stream that is dead no longer counts as at work.
-    known_by: Option<Instant>,
+    /// When a broken stream no longer counts as active.
+    expires_at: Option<Instant>,
+}
+
+/// Whether another stream, of this sender or of another one, caused the failure.
+pub(super) fn is_conflict(failure: &ClientError) -> bool {
+    matches!(
+        failure.reason(),
+        Some(ErrorReason::TakenOver | ErrorReason::WriterActive)
+    )
 }
 
 // === impl WriterConflict ===
 
 impl WriterConflict {
-    /// Notes why a try failed. Of what comes back, `TAKEN_OVER` and `WRITER_ACTIVE` may be its own sender's doing: then
-    /// another try finds out.
+    /// Records why a try failed. If an earlier try of this sender can be the cause, another try finds out.
     ///
     /// # Errors
-    /// The failure, or the one that it began with, when it is another sender's doing.
+    /// The failure, or the one that the conflict started with, if another sender is the cause.
     pub(super) fn classify(&mut self, failure: ClientError) -> Result<ClientError, ClientError> {
         let may_be_own = mem::replace(&mut self.may_be_own, true);
         let ClientError::Refused(refusal) = &failure else {
@@ -41,8 +50,8 @@ impl WriterConflict {
             Some(ErrorReason::TakenOver) => self.taken_over = Some(refusal.clone()),
             Some(ErrorReason::WriterActive) => {
                 let now = Instant::now();
-                let dead_by = now + refusal.retry_delay.unwrap_or_default();
-                if now >= *self.known_by.get_or_insert(dead_by) {
+                let expires_at = now + refusal.retry_delay.unwrap_or_default();
+                if now >= *self.expires_at.get_or_insert(expires_at) {
                     return Err(self.taken_over.take().map_or(failure, Into::into));
                 }
             }
@@ -51,17 +60,17 @@ impl WriterConflict {
         Ok(failure)
     }
 
-    /// How the next try takes over, where `asked` is how the first one did.
-    pub(super) fn takeover(&self, asked: Takeover) -> Takeover {
+    /// How the next try takes over, if the first one used `requested`.
+    pub(super) fn takeover(&self, requested: Takeover) -> Takeover {
         match self.taken_over {
             Some(_) => Takeover::Forbid,
-            None => asked,
+            None => requested,
         }
     }
 
-    /// Notes that nobody was in the way.
-    pub(super) fn is_gone(&mut self) {
-        (self.taken_over, self.known_by) = (None, None);
+    /// Records that a try has opened the upload.
+    pub(super) fn clear(&mut self) {
+        (self.taken_over, self.expires_at) = (None, None);
     }
 }
 
@@ -88,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_with_a_single_stream_was_taken_over_by_another_one() {
+    fn in_the_first_try_the_other_stream_belongs_to_another_sender() {
         for reason in [ErrorReason::TakenOver, ErrorReason::WriterActive] {
             assert!(WriterConflict::default().classify(refused(reason)).is_err());
         }
@@ -108,12 +117,12 @@ mod tests {
         conflict
             .classify(refused(ErrorReason::WriterActive))
             .unwrap();
-        conflict.is_gone();
+        conflict.clear();
         assert_eq!(conflict.takeover(Takeover::Force), Takeover::Force);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_at_work_for_longer_than_the_dead_seem_to_be_is_another_sender() {
+    async fn a_stream_that_outlives_its_heartbeat_belongs_to_another_sender() {
         let mut conflict = WriterConflict::default();
         for reason in [
             None,
