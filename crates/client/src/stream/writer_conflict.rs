@@ -23,12 +23,14 @@ pub(super) struct WriterConflict {
     expires_at: Option<Instant>,
 }
 
-/// Whether another stream, of this sender or of another one, caused the failure.
+/// Whether another stream, of this sender or of another one, caused the failure. UNAVAILABLE with `WRITER_ACTIVE` is not a
+/// conflict: callers changed the record at the same time, and the same call may succeed.
 pub(super) fn is_conflict(failure: &ClientError) -> bool {
-    matches!(
+    let names_writer = matches!(
         failure.reason(),
         Some(ErrorReason::TakenOver | ErrorReason::WriterActive)
-    )
+    );
+    names_writer && !failure.is_resumable()
 }
 
 // === impl WriterConflict ===
@@ -43,19 +45,20 @@ impl WriterConflict {
         let ClientError::Refused(refusal) = &failure else {
             return Ok(failure);
         };
-        match refusal.reason {
-            Some(ErrorReason::TakenOver | ErrorReason::WriterActive) if !may_be_own => {
-                return Err(failure);
-            }
-            Some(ErrorReason::TakenOver) => self.taken_over = Some(refusal.clone()),
-            Some(ErrorReason::WriterActive) => {
-                let now = Instant::now();
-                let expires_at = now + refusal.retry_delay.unwrap_or_default();
-                if now >= *self.expires_at.get_or_insert(expires_at) {
-                    return Err(self.taken_over.take().map_or(failure, Into::into));
-                }
-            }
-            _ => {}
+        if !is_conflict(&failure) {
+            return Ok(failure);
+        }
+        if !may_be_own {
+            return Err(failure);
+        }
+        if refusal.reason == Some(ErrorReason::TakenOver) {
+            self.taken_over = Some(refusal.clone());
+            return Ok(failure);
+        }
+        let now = Instant::now();
+        let expires_at = now + refusal.retry_delay.unwrap_or_default();
+        if now >= *self.expires_at.get_or_insert(expires_at) {
+            return Err(self.taken_over.take().map_or(failure, Into::into));
         }
         Ok(failure)
     }
@@ -84,9 +87,12 @@ mod tests {
     use super::*;
 
     fn refused(reason: impl Into<Option<ErrorReason>>) -> ClientError {
-        let reason = reason.into();
+        refused_with(Code::FailedPrecondition, reason.into())
+    }
+
+    fn refused_with(code: Code, reason: Option<ErrorReason>) -> ClientError {
         Refusal {
-            code: Code::Unknown,
+            code,
             reason,
             reason_name: reason.map_or("", ErrorReason::name).into(),
             message: String::new(),
@@ -101,6 +107,14 @@ mod tests {
         for reason in [ErrorReason::TakenOver, ErrorReason::WriterActive] {
             assert!(WriterConflict::default().classify(refused(reason)).is_err());
         }
+    }
+
+    #[test]
+    fn callers_that_change_the_record_at_the_same_time_are_no_conflict() {
+        let reason = Some(ErrorReason::WriterActive);
+        let unavailable = refused_with(Code::Unavailable, reason);
+        assert!(!is_conflict(&unavailable));
+        assert!(WriterConflict::default().classify(unavailable).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
