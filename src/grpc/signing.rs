@@ -1,4 +1,4 @@
-//! `SigningService`: bytes straight to the store.
+//! `SigningService`: clients send bytes straight to the store.
 
 use std::sync::Arc;
 
@@ -8,9 +8,12 @@ use upload_gateway_client::proto::v1::{
     SignDownloadRequest, SignDownloadResponse, SignFinishRequest, SignPartRequest,
     SignPartsRequest, SignPartsResponse, SignedStep, UpdateUploadRequest, Upload,
 };
-use upload_gateway_core::gateway::Gateway;
+use upload_gateway_core::{error::Error, gateway::Gateway};
 
-use super::{caller, convert, respond};
+use super::{
+    call::{caller, respond},
+    convert,
+};
 use crate::proto::v1::signing_service_server::SigningService;
 
 /// Serves `SigningService`.
@@ -35,11 +38,11 @@ impl SigningService for SigningApi {
         request: Request<GetResidenceRequest>,
     ) -> Result<Response<GetResidenceResponse>, Status> {
         let caller = caller(&request);
-        let placed =
-            convert::signing::file_to_place(request.into_inner()).and_then(|(file, storage_id)| {
+        let found =
+            convert::signing::file_to_check(request.into_inner()).and_then(|(file, storage_id)| {
                 self.gateway.signing.residence(&caller, file, &storage_id)
             });
-        respond(placed.map(convert::signing::placed))
+        respond(found.map(convert::signing::residence_response))
     }
 
     async fn create_upload(
@@ -99,7 +102,7 @@ impl SigningService for SigningApi {
             let parts = request.parts.iter();
             let parts = parts
                 .map(|part| convert::signing::part_to_sign(part.part, &part.file_id))
-                .collect::<upload_gateway_core::error::Result<Vec<_>>>()?;
+                .collect::<Result<Vec<_>, Error>>()?;
             self.gateway.signing.sign_parts(&caller, &id, &parts).await
         };
         respond(steps.await.map(|steps| SignPartsResponse {

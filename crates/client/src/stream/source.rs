@@ -1,4 +1,4 @@
-//! Where the bytes come from, and how they are read again after a failure.
+//! Where the bytes of an upload come from, and how they are read again after a failure.
 
 use std::{collections::VecDeque, fmt, io::SeekFrom, time::Duration};
 
@@ -8,54 +8,71 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    ClientError, UploadOptions,
-    digest::{FileDigest, Md5},
+use crate::{
+    digest::{Hasher, Md5},
+    error::ClientError,
+    upload::UploadOptions,
 };
 
-/// The most bytes of a pipe that are kept to be sent again: two of the largest parts a file of unknown length is cut
-/// into, so that one can always be filled.
-const KEPT: u64 = 128 * 1024 * 1024;
+/// The maximum number of bytes of a pipe that are kept to be sent again: two of the largest parts of a file of unknown
+/// size. One part must fit while another one is not committed yet.
+const MAX_KEPT: u64 = 128 * 1024 * 1024;
 
 /// A source that takes longer for its next bytes has paused.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Bytes that can be read from any place.
+/// Bytes that can be read from any offset. Implemented for all types that can be read and can seek.
+///
+/// # Examples
+/// ```
+/// use std::io::Cursor;
+/// use upload_gateway_client::ReadSeek;
+///
+/// let in_memory: Box<dyn ReadSeek> = Box::new(Cursor::new(b"hello"));
+/// ```
 pub trait ReadSeek: AsyncRead + AsyncSeek + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncSeek + Send + Unpin> ReadSeek for T {}
 
 /// Where the bytes of an upload come from.
+///
+/// # Examples
+/// ```
+/// use std::io::Cursor;
+/// use upload_gateway_client::Source;
+///
+/// let bytes = Source::seekable(Cursor::new(b"hello"));
+/// let pipe = Source::pipe(tokio::io::empty());
+/// ```
 pub enum Source {
-    /// Bytes that can be read again: a file.
+    /// Bytes that can be read again, for example of a file.
     Seekable(Box<dyn ReadSeek>),
-    /// Bytes that are read once: what is not committed yet is kept in memory, at most 128 MiB or two parts.
+    /// Bytes that can be read once. Those that are not committed yet are kept in memory: at most 128 MiB, or two parts.
     Pipe(Box<dyn AsyncRead + Send + Unpin>),
 }
 
-/// A source, how far it is read, and the digest of what was read.
+/// Reads a source in chunks, and computes its MD5.
 pub(super) struct SourceReader {
     source: Source,
     chunk_size: usize,
-    /// Where the next chunk begins.
+    /// The offset of the next chunk.
     next: u64,
-    /// Read from the source and not handed out.
+    /// The beginning of the next chunk, as far as it was read.
     partial: BytesMut,
     at_end: bool,
-    digest: Option<FileDigest>,
-    /// How far the digest reaches.
+    hasher: Option<Hasher>,
+    /// The number of bytes that were hashed.
     hashed: u64,
-    /// Of a pipe: chunks handed out that are not committed, the first of which begins at `kept_from`.
+    /// The chunks of a pipe that were returned and are not committed: its bytes from `kept_from` to `kept_to`.
     kept: VecDeque<Bytes>,
     kept_from: u64,
-    /// Of a pipe: where `kept` ends and the unread begins.
     kept_to: u64,
 }
 
 // === impl Source ===
 
 impl Source {
-    /// A source that can be read from any place.
+    /// A source that can be read again.
     pub fn seekable(input: impl ReadSeek + 'static) -> Self {
         Self::Seekable(Box::new(input))
     }
@@ -79,17 +96,17 @@ impl fmt::Debug for Source {
 
 impl SourceReader {
     pub(super) fn new(source: Source, options: &UploadOptions) -> Self {
-        // A chunk a second at the least: the gateway takes long silence for a lost sender.
-        let slowest = options.limit_rate.map_or(usize::MAX, |rate| {
+        // At least one chunk per second: the gateway ends streams that are silent for too long.
+        let per_second = options.limit_rate.map_or(usize::MAX, |rate| {
             usize::try_from(rate).unwrap_or(usize::MAX)
         });
         Self {
             source,
-            chunk_size: options.chunk_size.min(slowest).max(1),
+            chunk_size: options.chunk_size.min(per_second).max(1),
             next: 0,
             partial: BytesMut::new(),
             at_end: false,
-            digest: options.digest.then(FileDigest::default),
+            hasher: options.digest.then(Hasher::default),
             hashed: 0,
             kept: VecDeque::new(),
             kept_from: 0,
@@ -97,16 +114,19 @@ impl SourceReader {
         }
     }
 
-    /// Where the next chunk begins.
+    /// The offset of the next chunk.
     pub(super) fn position(&self) -> u64 {
         self.next
     }
 
-    /// Goes to `offset`. What lies before it and was never read is read now, for the digest.
+    /// Continues at `offset`. Bytes before it that were never hashed are read and hashed now.
+    ///
+    /// # Errors
+    /// `NotRewindable` if the bytes of a pipe are no longer kept.
     pub(super) async fn seek(&mut self, offset: u64) -> Result<(), ClientError> {
         match &mut self.source {
             Source::Seekable(input) => {
-                let begin = match self.digest {
+                let begin = match self.hasher {
                     Some(_) => offset.min(self.hashed),
                     None => offset,
                 };
@@ -128,7 +148,7 @@ impl SourceReader {
         while self.next < offset {
             let missing = usize::try_from(offset - self.next).unwrap_or(usize::MAX);
             if self.take(missing.min(self.chunk_size)).await?.is_none() {
-                // Shorter than what is committed: another file. The gateway will say so.
+                // The source is shorter than the committed size: another file. The gateway refuses the finish.
                 break;
             }
             self.release(self.next);
@@ -136,21 +156,21 @@ impl SourceReader {
         Ok(())
     }
 
-    /// The next chunk and where it begins; None at the end. Safe to cancel.
+    /// The offset and the bytes of the next chunk. None at the end. Safe to cancel.
     pub(super) async fn next(&mut self) -> Result<Option<(u64, Bytes)>, ClientError> {
         let offset = self.next;
         let chunk = self.take(self.chunk_size).await?;
         Ok(chunk.map(|chunk| (offset, chunk)))
     }
 
-    /// Waits until there is more to send, and says whether that was worth mentioning.
+    /// Waits for the next bytes. True: the source took longer than [`PAUSE`].
     pub(super) async fn has_paused(&mut self) -> Result<bool, ClientError> {
-        let asked = Instant::now();
+        let begin = Instant::now();
         self.next().await?;
-        Ok(asked.elapsed() >= PAUSE)
+        Ok(begin.elapsed() >= PAUSE)
     }
 
-    /// Forgets what is kept of a pipe up to `committed_size`.
+    /// Frees the kept bytes of a pipe before `committed_size`.
     pub(super) fn release(&mut self, committed_size: u64) {
         while let Some(first) = self.kept.front() {
             let end = self.kept_from + first.len() as u64;
@@ -162,25 +182,25 @@ impl SourceReader {
         }
     }
 
-    /// Whether no more of a pipe may be kept before something is committed.
+    /// Whether some of a pipe must be committed before more of it is read.
     pub(super) fn is_full(&self, part_size: u64) -> bool {
-        self.next == self.kept_to && self.kept_to - self.kept_from >= KEPT.max(2 * part_size)
+        self.next == self.kept_to && self.kept_to - self.kept_from >= MAX_KEPT.max(2 * part_size)
     }
 
-    /// Reads to the end, and says how long the source is and what its digest.
+    /// Reads to the end. Returns the size of the source, and its MD5.
     pub(super) async fn finish(&mut self) -> Result<(u64, Option<Md5>), ClientError> {
         while self.take(self.chunk_size).await?.is_some() {
             self.release(self.next);
         }
-        let digest = self.digest.clone().map(FileDigest::finish);
-        Ok((self.next, digest))
+        let md5 = self.hasher.clone().map(Hasher::finish);
+        Ok((self.next, md5))
     }
 
-    async fn take(&mut self, most: usize) -> Result<Option<Bytes>, ClientError> {
+    async fn take(&mut self, max_size: usize) -> Result<Option<Bytes>, ClientError> {
         let chunk = if self.next < self.kept_to {
-            self.kept_chunk(most)
+            self.kept_chunk(max_size)
         } else {
-            let chunk = self.read(most).await?;
+            let chunk = self.read(max_size).await?;
             if matches!(self.source, Source::Pipe(_)) && !chunk.is_empty() {
                 self.kept_to += chunk.len() as u64;
                 self.kept.push_back(chunk.clone());
@@ -190,46 +210,46 @@ impl SourceReader {
         if chunk.is_empty() {
             return Ok(None);
         }
-        self.absorb(&chunk);
+        self.hash(&chunk);
         self.next += chunk.len() as u64;
         Ok(Some(chunk))
     }
 
-    /// The bytes at `next` out of what is kept.
-    fn kept_chunk(&self, most: usize) -> Bytes {
+    /// The kept bytes at `next`.
+    fn kept_chunk(&self, max_size: usize) -> Bytes {
         let mut begin = self.kept_from;
         for chunk in &self.kept {
             let end = begin + chunk.len() as u64;
             if self.next < end {
                 let skip = usize::try_from(self.next - begin).expect("less than a chunk");
-                return chunk.slice(skip..chunk.len().min(skip.saturating_add(most)));
+                return chunk.slice(skip..chunk.len().min(skip.saturating_add(max_size)));
             }
             begin = end;
         }
         Bytes::new()
     }
 
-    async fn read(&mut self, most: usize) -> Result<Bytes, ClientError> {
-        while self.partial.len() < most && !self.at_end {
-            self.partial.reserve(most - self.partial.len());
+    async fn read(&mut self, max_size: usize) -> Result<Bytes, ClientError> {
+        while self.partial.len() < max_size && !self.at_end {
+            self.partial.reserve(max_size - self.partial.len());
             let count = match &mut self.source {
                 Source::Seekable(input) => input.read_buf(&mut self.partial).await?,
                 Source::Pipe(input) => input.read_buf(&mut self.partial).await?,
             };
             self.at_end = count == 0;
         }
-        let length = most.min(self.partial.len());
+        let length = max_size.min(self.partial.len());
         Ok(self.partial.split_to(length).freeze())
     }
 
-    /// Adds what the digest has not seen yet of a chunk that begins at `next`.
-    fn absorb(&mut self, chunk: &Bytes) {
+    /// Hashes the bytes of the chunk at `next` that were not hashed before.
+    fn hash(&mut self, chunk: &Bytes) {
         let end = self.next + chunk.len() as u64;
-        if let Some(digest) = &mut self.digest
+        if let Some(hasher) = &mut self.hasher
             && end > self.hashed
         {
-            let fresh = usize::try_from(end - self.hashed).expect("at most a chunk");
-            digest.update(&chunk[chunk.len() - fresh..]);
+            let unhashed = usize::try_from(end - self.hashed).expect("at most a chunk");
+            hasher.update(&chunk[chunk.len() - unhashed..]);
             self.hashed = end;
         }
     }
@@ -273,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_and_a_pipe_go_back_and_keep_their_digest() {
+    async fn files_and_pipes_seek_back_and_keep_their_digest() {
         for source in [
             Source::seekable(Cursor::new(bytes())),
             Source::pipe(Cursor::new(bytes())),
@@ -297,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_resume_in_a_new_process_digests_what_it_skips() {
+    async fn a_resume_in_a_new_process_hashes_the_bytes_that_it_skips() {
         for source in [
             Source::seekable(Cursor::new(bytes())),
             Source::pipe(Cursor::new(bytes())),
@@ -310,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_cannot_go_back_behind_what_is_committed() {
+    async fn a_pipe_cannot_seek_back_to_committed_bytes() {
         let mut reader = SourceReader::new(Source::pipe(Cursor::new(bytes())), &OPTIONS);
         for _ in 0..4 {
             reader.next().await.unwrap();
