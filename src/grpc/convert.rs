@@ -299,11 +299,15 @@ fn phase(phase: Phase) -> v1::Phase {
     }
 }
 
+/// The residence of the kind's name: `AmazonS3` is `RESIDENCE_AMAZON_S3`.
 fn residence(kind: StoreKind) -> v1::Residence {
-    match kind {
-        StoreKind::S3 => v1::Residence::AmazonS3,
-        StoreKind::Azure => v1::Residence::AzureStorage,
-    }
+    let name = format!("residence{}", kind.residence()).to_lowercase();
+    let is_named = |known: &v1::Residence| {
+        let known = known.as_str_name().replace('_', "");
+        known.to_lowercase() == name
+    };
+    let mut known = (1..).map_while(|number| v1::Residence::try_from(number).ok());
+    known.find(is_named).unwrap_or_default()
 }
 
 fn size(field: &'static str, value: i64) -> Result<u64> {
@@ -346,5 +350,12 @@ mod tests {
         );
         assert_eq!(self::cursor("").unwrap(), None);
         assert!(self::cursor("invalid").is_err());
+    }
+
+    #[test]
+    fn every_kind_of_store_has_a_residence() {
+        for &kind in StoreKind::ALL {
+            assert_ne!(residence(kind), v1::Residence::Unspecified, "{kind:?}");
+        }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use upload_gateway_core::{
     blobs::sign::SignedRequest,
     gateway::{KnownPart, SignedStep, StepType as Step},
     upload::{self, Phase, SINGLE_PUT_MAX, StoreKind, Upload},
 };
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 /// The form of `part_data`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,14 +29,9 @@ pub(super) struct ResidenceAnswer {
     pub(super) residence: Residence,
 }
 
-/// The kind of a store.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub(super) enum Residence {
-    /// S3, or a store with the same protocol.
-    AmazonS3,
-    /// Azure Blob Storage.
-    AzureStorage,
-}
+/// The kind of a store, by the name that PlaceOS clients know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Residence(StoreKind);
 
 /// The role that a caller needs to download a file. The owner needs none.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
@@ -190,12 +188,28 @@ pub(super) enum PhaseName {
 
 impl From<StoreKind> for Residence {
     fn from(kind: StoreKind) -> Self {
-        match kind {
-            StoreKind::S3 => Self::AmazonS3,
-            StoreKind::Azure => Self::AzureStorage,
-        }
+        Self(kind)
     }
 }
+
+impl Serialize for Residence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.residence())
+    }
+}
+
+impl PartialSchema for Residence {
+    fn schema() -> RefOr<Schema> {
+        let names = StoreKind::ALL.iter().map(|kind| kind.residence());
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("The kind of a store."))
+            .enum_values(Some(names))
+            .into()
+    }
+}
+
+impl ToSchema for Residence {}
 
 // === impl Permissions ===
 

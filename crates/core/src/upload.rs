@@ -239,6 +239,21 @@ pub enum Applied {
 #[error("the upload is {0}")]
 pub struct Rejected(pub Phase);
 
+// === impl StoreKind ===
+
+impl StoreKind {
+    /// All kinds.
+    pub const ALL: &[Self] = &[Self::S3, Self::Azure];
+
+    /// The name that PlaceOS clients know it by: their `residence`.
+    pub fn residence(self) -> &'static str {
+        match self {
+            Self::S3 => "AmazonS3",
+            Self::Azure => "AzureStorage",
+        }
+    }
+}
+
 // === impl Upload ===
 
 impl Upload {

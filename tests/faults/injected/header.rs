@@ -107,6 +107,26 @@ async fn without_configuration_the_header_is_not_read() {
     }
 }
 
+#[tokio::test]
+async fn a_call_waits_for_unavailable_stores_once_however_many_requests_it_makes() {
+    let gateway = TestGateway::with(|config| {
+        config.limits.store_retry_timeout_seconds = 1;
+        config.faults = Faults {
+            enabled: true,
+            allow_in_this_environment: true,
+        };
+    })
+    .await;
+    let fails_once = |call: &str| format!("{call}:times=2:delay=300ms,{call}:fail-before");
+    let (list_fails, count_fails) = (fails_once("state.list"), fails_once("state.count"));
+    for fault in [&list_fails, &count_fails] {
+        assert_eq!(list(&gateway, fault).await.0, StatusCode::OK, "{fault}");
+    }
+    let both_fail = format!("{list_fails},{count_fails}");
+    let (status, body) = list(&gateway, &both_fail).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+}
+
 fn serve(variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
     command.arg("serve").env_clear();
