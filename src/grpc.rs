@@ -1,5 +1,6 @@
-//! The gRPC edge: parse, ask the gateway, convert.
+//! The gRPC edge: parses a request, calls the gateway, converts the result.
 
+mod call;
 mod convert;
 mod faults;
 #[cfg(any(test, fuzzing))]
@@ -9,24 +10,22 @@ pub mod fuzzing;
 mod signing;
 mod upload;
 
-use tonic::{Request, Response, Status};
-use tonic_reflection::server::{Builder, v1, v1alpha};
-use upload_gateway_core::{error::Result, gateway::Caller};
+use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
 pub use self::{faults::with_faults, signing::SigningApi, upload::UploadApi};
-use crate::{proto::FILE_DESCRIPTOR_SET, status::grpc_status};
+use crate::proto::FILE_DESCRIPTOR_SET;
 
-/// Reflection in both versions, over this API, health and the types of error details, so that a client without proto
-/// files can call everything and read every error.
+/// Both versions of the reflection service. They describe this API, the health service and the types of error details, so
+/// clients without proto files can make every call and decode every error.
 ///
 /// # Errors
-/// A descriptor set that is none, which the build does not produce.
+/// A descriptor set is invalid. The build does not produce such a set.
 pub fn reflection() -> Result<
     (
         v1::ServerReflectionServer<impl v1::ServerReflection>,
         v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>,
     ),
-    tonic_reflection::server::Error,
+    Error,
 > {
     let builder = || {
         Builder::configure()
@@ -35,15 +34,4 @@ pub fn reflection() -> Result<
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok((builder().build_v1()?, builder().build_v1alpha()?))
-}
-
-/// Without authentication everybody is the same caller.
-fn caller<T>(_request: &Request<T>) -> Caller {
-    Caller::default()
-}
-
-fn respond<T>(result: Result<T>) -> Result<Response<T>, Status> {
-    result
-        .map(Response::new)
-        .map_err(|error| grpc_status(&error))
 }

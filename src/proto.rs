@@ -1,4 +1,4 @@
-//! The generated servers of `proto/`, and its descriptors. The messages are in [`upload_gateway_client::proto`].
+//! The generated servers of the protos, and their descriptors. The messages are in [`upload_gateway_client::proto`].
 
 #![allow(
     missing_docs,
@@ -18,6 +18,6 @@ pub mod v1 {
     tonic::include_proto!("uploadgateway.v1");
 }
 
-/// The encoded descriptors of package `uploadgateway.v1` and all it imports, for reflection.
+/// The encoded descriptors of package `uploadgateway.v1` and its imports, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/uploadgateway.v1.bin"));

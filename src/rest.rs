@@ -1,10 +1,11 @@
-//! The HTTP edge: parse, ask the gateway, convert.
+//! The HTTP edge: parses a request, calls the gateway, converts the result.
 //!
-//! Below [`BASE`] are the paths, verbs, parameters and JSON of PlaceOS's resumable uploads. Parameters come in the query,
-//! in a JSON body, or in both; the query wins. What a call takes and answers is told by its OpenAPI document, which is
-//! made from the handlers and their types.
+//! Paths, methods, parameters and JSON below [`BASE`] are those of PlaceOS's resumable uploads. Parameters are in the query,
+//! in a JSON body, or in both; then the query has priority. The OpenAPI document describes every call. It is generated from
+//! the handlers and their types.
 
 mod admission;
+mod api;
 mod download;
 mod failure;
 mod faults;
@@ -17,6 +18,7 @@ mod openapi;
 mod parameters;
 mod records;
 mod request;
+mod responses;
 mod shapes;
 mod uploads;
 mod values;
@@ -31,40 +33,30 @@ use axum::{
 };
 use tokio::sync::watch;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
-use upload_gateway_core::gateway::{Caller, Gateway};
+use upload_gateway_core::gateway::Gateway;
 
-use self::failure::Failure;
-pub use self::{faults::with_faults, health::Health, shapes::PartDataForm};
+use self::{api::Api, failure::Failure};
+pub use self::{api::BASE, faults::with_faults, health::Health, shapes::PartDataForm};
 
-/// Where the uploads are.
-pub const BASE: &str = "/api/engine/v2/uploads";
-
-/// How long a browser may remember what it was allowed: an hour, less than any browser's own limit.
+/// How long a browser may cache the response to a preflight request: an hour, less than the limit of every browser.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// How the API answers.
+/// The settings of the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The form of `part_data`.
     pub part_data: PartDataForm,
-    /// The origins whose pages may call from a browser; [`Origins::Listed`] none: only its own.
+    /// The web pages that may call the API from a browser. An empty list allows only pages of this server.
     pub origins: Origins,
 }
 
 /// Origins of web pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// Every one.
+    /// All origins.
     Any,
-    /// These.
+    /// These origins.
     Listed(Vec<HeaderValue>),
-}
-
-/// What the handlers share.
-#[derive(Debug, Clone)]
-struct Api {
-    gateway: Arc<Gateway>,
-    part_data: PartDataForm,
 }
 
 /// Serves the uploads of `gateway`, and its health.
@@ -91,24 +83,22 @@ pub fn router(
         .route(&at("/{id}/edit"), get(uploads::edit))
         .route(&at("/{id}/url"), get(download::url))
         .route(&at("/{id}/download"), get(download::download))
-        // Health is answered also by a gateway that is full.
-        .route_layer(from_fn_with_state(admission::room(), admission::admit))
+        // The health paths below have no such limit.
+        .route_layer(from_fn_with_state(admission::permits(), admission::admit))
         .with_state(api)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready).with_state(health))
         .fallback(|| async { Failure::Refused(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
-            Failure::Refused(StatusCode::METHOD_NOT_ALLOWED, "not a method of this path")
+            Failure::Refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the path does not have this method",
+            )
         });
     match &settings.origins {
         Origins::Listed(origins) if origins.is_empty() => router,
         origins => router.layer(cors(origins)),
     }
-}
-
-/// Without authentication everybody is the same caller.
-fn caller() -> Caller {
-    Caller::default()
 }
 
 fn cors(origins: &Origins) -> CorsLayer {

@@ -1,4 +1,4 @@
-//! The one table from an error's kind to what the wire, the log and the metrics say of it.
+//! The one table from kinds of errors to gRPC codes, HTTP statuses, log levels and metric labels.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -8,28 +8,29 @@ use serde::Serialize;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::Level;
+use upload_gateway_client::proto::v1::ErrorReason;
 use upload_gateway_core::error::{Error, Kind, Reason};
 use utoipa::ToSchema;
 
-/// The domain of every reason, as `google.rpc.ErrorInfo` wants one.
+/// The domain of all reasons in `google.rpc.ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "uploadgateway.v1";
 
-/// What a caller is told of a server fault; everything else is in the log, under the request id.
-const FAULT: &str = "the gateway failed; the log has more under the request id";
+/// The message of every server fault. Internal details are only in the log.
+const FAULT: &str = "the gateway failed; its log has the cause under the request id";
 
-/// What the fields of a file's metadata begin with on gRPC; on HTTP they are parameters of their own.
+/// The prefix of the fields of a file's metadata in gRPC. In HTTP they are parameters without a prefix.
 const FILE: &str = "file.";
 
-/// What one kind of error is called where.
+/// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     /// The gRPC code.
     pub code: Code,
     /// The HTTP status.
     pub http: u16,
-    /// How loudly it is logged: ERROR only where a human must act.
+    /// The log level: ERROR only if an operator must act.
     pub level: Level,
-    /// The label on metrics.
+    /// The label in metrics.
     pub label: &'static str,
 }
 
@@ -59,7 +60,7 @@ pub fn row(kind: Kind) -> Row {
             Level::WARN,
             "resource_exhausted",
         ),
-        // Clients retry it by themselves, and that is right.
+        // gRPC clients retry this code by themselves, as they should.
         Kind::Unavailable => row(Code::Unavailable, 503, Level::WARN, "unavailable"),
         Kind::DeadlineExceeded => row(
             Code::DeadlineExceeded,
@@ -80,7 +81,46 @@ pub fn row(kind: Kind) -> Row {
     }
 }
 
-/// The HTTP status of an error: its kind's, but 413 for a file that is too large.
+/// The reason that callers read. None: no caller reads the error, because the client has disconnected.
+pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
+    Some(match reason {
+        Reason::InvalidField => ErrorReason::InvalidField,
+        Reason::InvalidToken => ErrorReason::InvalidToken,
+        Reason::InvalidSequence => ErrorReason::InvalidSequence,
+        Reason::ChecksumMismatch => ErrorReason::ChecksumMismatch,
+        Reason::WrongOffset => ErrorReason::WrongOffset,
+        Reason::StateLost => ErrorReason::StateLost,
+        Reason::SizeExceeded => ErrorReason::SizeExceeded,
+        Reason::FileTooLarge => ErrorReason::FileTooLarge,
+        Reason::UploadNotFound => ErrorReason::UploadNotFound,
+        Reason::StorageNotFound => ErrorReason::StorageNotFound,
+        Reason::WrongPhase => ErrorReason::WrongPhase,
+        Reason::Incomplete => ErrorReason::Incomplete,
+        Reason::PrefixMismatch => ErrorReason::PrefixMismatch,
+        Reason::DigestUnknown => ErrorReason::DigestUnknown,
+        Reason::DigestMismatch => ErrorReason::DigestMismatch,
+        Reason::PartReplaced => ErrorReason::PartReplaced,
+        Reason::SessionLost => ErrorReason::SessionLost,
+        Reason::SessionNotStarted => ErrorReason::SessionNotStarted,
+        Reason::SessionInUse => ErrorReason::SessionInUse,
+        Reason::SizeUnknown => ErrorReason::SizeUnknown,
+        Reason::TakenOver => ErrorReason::TakenOver,
+        Reason::WriterActive => ErrorReason::WriterActive,
+        Reason::IdleTimeout => ErrorReason::IdleTimeout,
+        Reason::TooSlow => ErrorReason::TooSlow,
+        Reason::DeadlineExceeded => ErrorReason::DeadlineExceeded,
+        Reason::Overloaded => ErrorReason::Overloaded,
+        Reason::StateUnavailable => ErrorReason::StateUnavailable,
+        Reason::StoreUnavailable => ErrorReason::StoreUnavailable,
+        Reason::Draining => ErrorReason::Draining,
+        Reason::InjectedFault => ErrorReason::InjectedFault,
+        Reason::NotOffered => ErrorReason::NotOffered,
+        Reason::ClientGone => return None,
+        Reason::Internal => ErrorReason::Internal,
+    })
+}
+
+/// The HTTP status of an error: that of its kind, but 413 for a file that is too large.
 pub fn http_status(error: &Error) -> u16 {
     if error.reason() == Reason::FileTooLarge {
         return 413;
@@ -88,14 +128,14 @@ pub fn http_status(error: &Error) -> u16 {
     row(error.kind()).http
 }
 
-/// What an HTTP caller reads of an error.
+/// The HTTP response to an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAnswer {
     /// The status.
     pub status: u16,
-    /// When to try again, where that is known.
+    /// How long to wait before the next try, if that is known.
     pub retry_after: Option<Duration>,
-    /// The fields of the body; none with 403.
+    /// The body. None with status 403.
     pub body: Option<HttpError>,
 }
 
@@ -105,34 +145,35 @@ pub struct HttpError {
     /// What is wrong, for people.
     #[serde(rename = "error")]
     pub message: String,
-    /// The refused parameter.
+    /// The invalid parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub parameter: Option<String>,
-    /// What the refused parameter has to be.
+    /// The values that the storage allows for the invalid parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub restriction: Option<String>,
-    /// The exact cause, for programs.
+    /// The cause, for programs: a name of ErrorReason without its prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "INVALID_FIELD")]
     pub reason: Option<&'static str>,
-    /// The parts that are missing, the first of them where they are many.
+    /// The numbers of missing parts; only the first ones if there are many.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub missing_parts: Option<Vec<u32>>,
-    /// Finds a server fault in the gateway's log.
+    /// Finds the cause of a server fault in the gateway's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub request_id: Option<String>,
 }
 
-/// Turns an error into what a gRPC caller reads, and logs it once. A server fault is told as a fixed sentence and a
-/// request id.
+/// The gRPC status of an error. Also logs the error. A server fault has only a fixed message and a request id.
 pub fn grpc_status(error: &Error) -> Status {
     let public = report(error);
-    let mut details =
-        ErrorDetails::with_error_info(error.reason().as_str(), ERROR_DOMAIN, public.metadata);
+    let mut details = ErrorDetails::new();
+    if let Some(reason) = public_reason(error.reason()) {
+        details.set_error_info(reason.name(), ERROR_DOMAIN, public.metadata);
+    }
     for violation in error.violations() {
         details.add_bad_request_violation(&*violation.field, violation.description.as_str());
     }
@@ -147,8 +188,7 @@ pub fn grpc_status(error: &Error) -> Status {
     )
 }
 
-/// Turns an error into what an HTTP caller reads, and logs it once. A server fault is told as a fixed sentence and a
-/// request id.
+/// The HTTP response to an error. Also logs the error. A server fault has only a fixed message and a request id.
 pub fn http_answer(error: &Error) -> HttpAnswer {
     let mut public = report(error);
     let status = http_status(error);
@@ -171,7 +211,7 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
         message: public.message,
         parameter,
         restriction: public.metadata.remove("restriction"),
-        reason: Some(error.reason().as_str()),
+        reason: public_reason(error.reason()).map(ErrorReason::name),
         missing_parts,
         request_id: public.metadata.remove("request_id"),
     };
@@ -182,23 +222,23 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
     }
 }
 
-/// Logs an error that nobody can be told any more.
+/// Logs an error that can no longer be sent to the caller.
 pub fn log(error: &Error) {
     report(error);
 }
 
-/// What any caller may know of an error.
+/// The public part of an error.
 struct PublicError {
     message: String,
     metadata: HashMap<String, String>,
 }
 
-/// Decides what a caller may know, and logs the rest.
+/// Separates the public part of an error, and logs all of it.
 fn report(error: &Error) -> PublicError {
     let request_id = format!("{:016x}", rand::random::<u64>());
     log_as(error, row(error.kind()), &request_id);
-    let known = error.metadata().iter();
-    let mut metadata: HashMap<String, String> = known
+    let facts = error.metadata().iter();
+    let mut metadata: HashMap<String, String> = facts
         .map(|(key, value)| ((*key).to_owned(), value.clone()))
         .collect();
     let mut message = error.to_string();
@@ -212,7 +252,7 @@ fn report(error: &Error) -> PublicError {
 
 fn log_as(error: &Error, row: Row, request_id: &str) {
     let cause = causes(error);
-    let reason = error.reason().as_str();
+    let reason = public_reason(error.reason()).map_or("", ErrorReason::name);
     let upload_id = error.metadata().get("upload_id").map_or("", String::as_str);
     macro_rules! at {
         ($level:ident) => {
@@ -245,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_fault_keeps_its_inside_to_itself() {
+    fn a_server_fault_shows_callers_no_internal_details() {
         let error =
             Error::internal("read the record of alice", "password=hunter2").with("upload_id", "u");
         let status = grpc_status(&error);
@@ -256,17 +296,17 @@ mod tests {
             "{public}"
         );
         let info = status.get_details_error_info().unwrap();
-        assert_eq!(info.reason, "INTERNAL");
+        assert_eq!(info.reason, ErrorReason::Internal.name());
         assert!(info.metadata.contains_key("request_id"));
     }
 
     #[test]
-    fn a_caller_reads_reason_offsets_fields_and_delays() {
+    fn grpc_errors_carry_reason_offsets_fields_and_delays() {
         let status = grpc_status(&Error::wrong_offset(10, 20));
         let info = status.get_details_error_info().unwrap();
         assert_eq!(
             (info.reason.as_str(), info.domain.as_str()),
-            ("WRONG_OFFSET", ERROR_DOMAIN)
+            (ErrorReason::WrongOffset.name(), ERROR_DOMAIN)
         );
         assert_eq!(info.metadata["expected_offset"], "10");
 
@@ -281,12 +321,12 @@ mod tests {
     }
 
     #[test]
-    fn http_names_the_parameter_and_the_missing_parts() {
+    fn http_errors_name_the_parameter_and_the_missing_parts() {
         let answer = http_answer(&Error::invalid("file.file_name", "must not be empty"));
         let body = answer.body.unwrap();
         assert_eq!((answer.status, &*body.message), (400, "must not be empty"));
         assert_eq!(body.parameter.as_deref(), Some("file_name"));
-        let answer = http_answer(&Error::invalid("part_data[3].md5", "none"));
+        let answer = http_answer(&Error::invalid("part_data[3].md5", "invalid"));
         assert_eq!(answer.body.unwrap().parameter.as_deref(), Some("part_data"));
 
         let error = Error::precondition(Reason::Incomplete, "x").with("missing_parts", "2,4");
@@ -298,20 +338,20 @@ mod tests {
         let body = answer.body.unwrap();
         assert_eq!(
             (body.reason, body.missing_parts),
-            (Some("INCOMPLETE"), Some(vec![2, 4]))
+            (Some(ErrorReason::Incomplete.name()), Some(vec![2, 4]))
         );
     }
 
     #[test]
-    fn http_keeps_a_fault_and_a_ban_to_itself() {
+    fn http_faults_have_a_fixed_message_and_403_has_no_body() {
         let fault = Error::internal("read the record of alice", "hunter2").with("upload_id", "u");
         let answer = http_answer(&fault);
         let body = answer.body.unwrap();
         assert_eq!((answer.status, &*body.message), (500, FAULT));
         assert!(body.request_id.is_some());
-        let banned = Error::new(Kind::PermissionDenied, Reason::NotOffered, "secret");
+        let denied = Error::new(Kind::PermissionDenied, Reason::NotOffered, "secret");
         assert_eq!(
-            (http_answer(&banned).status, http_answer(&banned).body),
+            (http_answer(&denied).status, http_answer(&denied).body),
             (403, None)
         );
     }

@@ -1,9 +1,13 @@
-//! The protos pass buf's checks, and the code that `proto/buf.gen.yaml` generates from them works.
+//! The protos pass buf's checks, the code that `proto/buf.gen.yaml` generates from them works, and so does the example of
+//! the Rust client.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
 #[path = "common/lib.rs"]
 mod common;
+#[allow(dead_code, reason = "the tests call what `main` calls")]
+#[path = "../crates/client/examples/upload.rs"]
+mod example;
 
 use std::{
     collections::BTreeSet,
@@ -12,11 +16,13 @@ use std::{
     process::Command,
 };
 
-use common::TestGateway;
+use common::{TestGateway, bytes, open};
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tempfile::TempDir;
 use upload_gateway::proto::FILE_DESCRIPTOR_SET;
+use upload_gateway_client::Client;
+use upload_gateway_core::upload::PART_SIZE;
 
 /// What `buf generate` starts, beside `node`.
 const GENERATORS: [&str; 6] = [
@@ -58,6 +64,33 @@ async fn a_client_in_go_uploads_a_file_and_gets_a_signed_download() {
     let printed = tokio::task::spawn_blocking(move || run(Command::new(client).arg(address)));
     let printed = printed.await.unwrap();
     assert!(printed.contains("PHASE_COMPLETE\nGET http"), "{printed}");
+}
+
+#[tokio::test]
+async fn the_example_in_rust_uploads_a_file_and_resumes_an_upload() {
+    let gateway = TestGateway::start().await;
+    let client = Client::connect(&gateway.grpc).unwrap();
+    let part_size = usize::try_from(PART_SIZE).unwrap();
+    let data = bytes(part_size + 10);
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("example.bin");
+    fs::write(&file, &data).unwrap();
+    let file = file.to_str().unwrap();
+    example::send(file, &gateway.grpc, None).await.unwrap();
+    let page = client.list(Default::default()).await.unwrap();
+    assert_eq!(gateway.read(&page.uploads[0]).await, data);
+
+    let mut stream = gateway.converse().await;
+    stream.send(open("example.bin", Some(data.len()))).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    stream.send_in_chunks(0, &data[..part_size], 1 << 20).await;
+    stream.committed(part_size).await;
+    drop(stream);
+    example::send(file, &gateway.grpc, Some(upload_id.clone()))
+        .await
+        .unwrap();
+    let upload = client.get(&upload_id).await.unwrap();
+    assert_eq!(gateway.read(&upload).await, data);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Messages that no client means.
+//! Random messages, as streams and unary calls receive them.
 
 use std::fmt::Debug;
 
@@ -16,15 +16,16 @@ use crate::{
     status::grpc_status,
 };
 
-/// What is taken keeps to the limits, and its file reads the same as it is written again; all else is the client's fault.
+/// An accepted message respects the limits, and its file converts back to the same message. Any other message is refused
+/// as an error of the client.
 pub fn stream_message(bytes: &[u8]) {
     let Ok(request) = v1::UploadRequest::decode(bytes) else {
         return;
     };
     match checked(convert::message(request)) {
         Some(Message::Open(open)) => match open.target {
-            Target::File { file, storage_id } => is_kept(&(file, storage_id)),
-            Target::Upload(id) => is_name(&id),
+            Target::File { file, storage_id } => converts_back(&(file, storage_id)),
+            Target::Upload(id) => is_canonical(&id),
         },
         Some(Message::Chunk(chunk)) => {
             assert!(i64::try_from(chunk.offset).is_ok());
@@ -40,52 +41,52 @@ pub fn stream_message(bytes: &[u8]) {
     }
 }
 
-/// As [`stream_message`], of the other calls; the first byte chooses one.
+/// The same as [`stream_message`] for the other calls. The first byte selects one.
 pub fn unary_request(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (choice, bytes) = (input.byte(), input.0);
     match choice % 7 {
         0 => {
-            let taken = read(bytes, signing::file_to_place);
-            taken.iter().for_each(is_kept);
+            let accepted = read(bytes, signing::file_to_check);
+            accepted.iter().for_each(converts_back);
         }
         1 => {
-            let taken = read(bytes, signing::file_to_create);
-            taken.iter().for_each(is_kept);
+            let accepted = read(bytes, signing::file_to_create);
+            accepted.iter().for_each(converts_back);
         }
         2 => {
-            let taken = read(bytes, signing::report);
-            if let Some((report, next)) = taken {
+            let accepted = read(bytes, signing::report);
+            if let Some((report, next)) = accepted {
                 assert!(report.claims.iter().all(|claim| claim.number > 0));
                 assert_ne!(report.resumable_id.as_deref(), Some(""));
                 assert!(!matches!(next, Next::Part(part) if part.number == 0));
             }
         }
         3 => {
-            let taken = read(bytes, |request: v1::SignPartRequest| {
+            let accepted = read(bytes, |request: v1::SignPartRequest| {
                 signing::part_to_sign(request.part, &request.file_id)
             });
-            assert!(taken.is_none_or(|part| part.number > 0));
+            assert!(accepted.is_none_or(|part| part.number > 0));
         }
         4 => {
-            let taken = read(bytes, |request: v1::SignDownloadRequest| {
+            let accepted = read(bytes, |request: v1::SignDownloadRequest| {
                 signing::download_lifetime(request.expiry_minutes)
             });
-            assert!(taken.is_none_or(|lifetime| !lifetime.is_zero()));
+            assert!(accepted.is_none_or(|lifetime| !lifetime.is_zero()));
         }
         5 => {
-            let taken = read(bytes, |request: v1::GetUploadRequest| {
+            let accepted = read(bytes, |request: v1::GetUploadRequest| {
                 convert::upload_id(&request.upload_id)
             });
-            taken.iter().for_each(is_name);
+            accepted.iter().for_each(is_canonical);
         }
         _ => {
-            let taken = read(bytes, |request: v1::ListUploadsRequest| {
+            let accepted = read(bytes, |request: v1::ListUploadsRequest| {
                 convert::phase_filter(request.phase)?;
                 let size = convert::page_size(request.page_size)?;
                 Ok((size, convert::cursor(&request.page_token)?))
             });
-            if let Some((size, cursor)) = taken {
+            if let Some((size, cursor)) = accepted {
                 assert!((1..=1000).contains(&size));
                 let token = convert::page_token(cursor.as_ref());
                 assert_eq!(convert::cursor(&token).ok(), Some(cursor));
@@ -94,7 +95,7 @@ pub fn unary_request(bytes: &[u8]) {
     }
 }
 
-/// The record as callers see it.
+/// The record as callers read it.
 pub fn shown(upload: &Upload) -> v1::Upload {
     convert::upload(upload)
 }
@@ -107,18 +108,18 @@ fn read<M: prost::Message + Default, T: Debug>(
 }
 
 fn checked<T>(converted: Result<T>) -> Option<T> {
-    converted.map_err(|error| is_refused(&error)).ok()
+    converted.map_err(|error| check_error(&error)).ok()
 }
 
-fn is_refused(error: &Error) {
+fn check_error(error: &Error) {
     let kind = error.kind();
-    let is_callers = matches!(kind, Kind::InvalidArgument | Kind::NotFound);
-    assert!(is_callers, "{kind:?} {error}");
+    let is_of_client = matches!(kind, Kind::InvalidArgument | Kind::NotFound);
+    assert!(is_of_client, "{kind:?} {error}");
     let _ = grpc_status(error);
 }
 
-/// As its documentation has it.
-fn is_name(id: &UploadId) {
+/// Whether an id has the documented form.
+fn is_canonical(id: &UploadId) {
     let text = id.as_str();
     assert!(
         text.len() == 57 && *text == text.to_ascii_lowercase(),
@@ -126,9 +127,9 @@ fn is_name(id: &UploadId) {
     );
 }
 
-fn is_kept((file, storage_id): &(FileMetadata, String)) {
+fn converts_back((file, storage_id): &(FileMetadata, String)) {
     let shown = convert::summary(&upload_of(file.clone(), storage_id.clone()));
     let again = signing::file_to_create(v1::CreateUploadRequest { file: shown.file });
-    let kept = (file.clone(), storage_id.clone());
-    assert_eq!(again.ok(), Some(kept));
+    let expected = (file.clone(), storage_id.clone());
+    assert_eq!(again.ok(), Some(expected));
 }

@@ -1,4 +1,4 @@
-//! Queries, JSON bodies and headers that no client means.
+//! Random queries, JSON bodies and headers.
 
 use axum::http::{HeaderMap, HeaderValue, header::RANGE};
 use serde::de::DeserializeOwned;
@@ -16,40 +16,41 @@ use super::{
 };
 use crate::{fuzzing::Input, status::http_answer};
 
-/// What is taken keeps to the limits, and reads the same as it is written again; all else is the client's fault.
+/// Accepted parameters respect the limits, and convert back to the same parameters. All others are refused as an error of
+/// the client.
 pub fn http_parameters(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (text, body) = (input.text(), input.0);
     let mut all = match json(body) {
         Ok(all) => all,
-        Err(error) => return is_refused(&error),
+        Err(error) => return check_error(&error),
     };
     match query(&text) {
         Ok(pairs) => all.extend(pairs),
-        Err(error) => return is_refused(&error),
+        Err(error) => return check_error(&error),
     }
     let read = |all: &Map<String, Value>| parse::<FileParameters>(all)?.parse();
     match read(&all) {
-        Ok(taken) => {
-            is_harmless(&taken.0);
-            let again = written(&taken.0, &taken.1);
-            assert_eq!(read(&again).ok(), Some(taken));
+        Ok(accepted) => {
+            respects_limits(&accepted.0);
+            let again = parameters(&accepted.0, &accepted.1);
+            assert_eq!(read(&again).ok(), Some(accepted));
         }
-        Err(error) => is_refused(&error),
+        Err(error) => check_error(&error),
     }
     match parse::<UpdateParameters>(&all).and_then(UpdateParameters::parse) {
-        Ok((report, next)) => is_ordered(&report, next),
-        Err(error) => is_refused(&error),
+        Ok((report, next)) => is_sorted(&report, next),
+        Err(error) => check_error(&error),
     }
     match parse::<EditParameters>(&all).and_then(EditParameters::parse) {
         Ok(next) => assert_ne!(next, Next::Nothing),
-        Err(error) => is_refused(&error),
+        Err(error) => check_error(&error),
     }
-    let _ = parse::<UrlParameters>(&all).map_err(|error| is_refused(&error));
-    let _ = parse::<ListParameters>(&all).map_err(|error| is_refused(&error));
+    let _ = parse::<UrlParameters>(&all).map_err(|error| check_error(&error));
+    let _ = parse::<ListParameters>(&all).map_err(|error| check_error(&error));
 }
 
-/// A range that is honoured lies within the file and is not empty.
+/// An accepted range is inside the file and is not empty.
 pub fn http_range(bytes: &[u8]) {
     let mut input = Input(bytes);
     let object = Object {
@@ -73,19 +74,19 @@ fn parse<T: DeserializeOwned>(all: &Map<String, Value>) -> Result<T> {
     typed(all.clone())
 }
 
-fn is_refused(error: &Error) {
+fn check_error(error: &Error) {
     assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
     assert!(!error.violations().is_empty(), "{error}");
     let _ = http_answer(error);
 }
 
-fn is_harmless(file: &FileMetadata) {
+fn respects_limits(file: &FileMetadata) {
     assert!(policy::check_placeos_name(&file.file_name).is_ok());
     assert!(!file.skip_file_digest && file.file_id.as_deref() != Some(""));
 }
 
-/// The parameters that stand for it.
-fn written(file: &FileMetadata, storage_id: &str) -> Map<String, Value> {
+/// The parameters of a file.
+fn parameters(file: &FileMetadata, storage_id: &str) -> Map<String, Value> {
     let all = json!({
         "file_name": file.file_name,
         "file_size": file.file_size,
@@ -97,10 +98,10 @@ fn written(file: &FileMetadata, storage_id: &str) -> Map<String, Value> {
         "tags": file.tags,
         "storage_id": storage_id,
     });
-    json(all.to_string().as_bytes()).expect("it is an object")
+    json(all.to_string().as_bytes()).expect("an object")
 }
 
-fn is_ordered(report: &Report, next: Next) {
+fn is_sorted(report: &Report, next: Next) {
     let numbers = || report.claims.iter().map(|claim| claim.number);
     assert!(numbers().all(|number| number > 0));
     assert!(

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::{fs::File, io::stdin};
 use upload_gateway_client::{
     Client, ClientError, Event, Refusal, Source, Target, UploadOptions, Uploaded,
-    proto::v1::{FileMetadata, Takeover},
+    proto::v1::{ErrorReason, FileMetadata, Takeover},
 };
 
 use super::{CliError, Server, output, progress::Reporter};
@@ -82,7 +82,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         Err(error) => {
             match &error {
                 CliError::Client(ClientError::Refused(refusal))
-                    if refusal.reason == "WRITER_ACTIVE" =>
+                    if refusal.reason == Some(ErrorReason::WriterActive) =>
                 {
                     tell_of_writer(refusal);
                 }

@@ -1,6 +1,8 @@
-//! Between the wire's messages and the domain's values: the only place that names both.
+//! Converts between the messages of the API and the values of the domain. No other code names both.
 
 pub(super) mod signing;
+
+use std::error::Error as _;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost_types::Timestamp as WireTimestamp;
@@ -39,32 +41,33 @@ pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
     }
 }
 
-/// Why a stream could not be read: a message that is none, or the client has gone.
+/// Why a stream could not be read: a message is too large or malformed, or the connection ended.
 pub(super) fn stream_error(status: &Status, max_message_size: u64) -> Error {
     match status.code() {
         Code::OutOfRange => {
             Error::sequence(format!("a message is larger than {max_message_size} bytes"))
                 .with("max_message_size", max_message_size)
         }
-        Code::Internal if status.message().contains("decode") => {
-            Error::sequence("a message could not be decoded: not an UploadRequest in UTF-8")
-        }
+        // Without a source the decoder itself failed: the connection works, and the caller reads the answer.
+        Code::Internal if status.source().is_none() => Error::sequence(
+            "a message could not be decoded: it is truncated, compressed or not an UploadRequest",
+        ),
         _ => Error::new(
             Kind::Cancelled,
             Reason::ClientGone,
-            "the client ended the stream",
+            "the connection of the client ended",
         ),
     }
 }
 
-/// An upload's name.
+/// The id of an upload.
 pub(super) fn upload_id(text: &str) -> Result<UploadId> {
-    // What cannot be an id is nobody's: the answer tells no more than for an unknown one.
+    // The same error as for an unknown id, so that callers learn nothing about ids.
     text.parse()
         .map_err(|_| Error::upload_not_found(text.chars().take(80).collect::<String>()))
 }
 
-/// A filter by phase; unspecified is none.
+/// A filter by phase. None: all phases.
 pub(super) fn phase_filter(value: i32) -> Result<Option<Phase>> {
     match v1::Phase::try_from(value) {
         Ok(v1::Phase::Unspecified) => Ok(None),
@@ -72,11 +75,11 @@ pub(super) fn phase_filter(value: i32) -> Result<Option<Phase>> {
         Ok(v1::Phase::Committing) => Ok(Some(Phase::Committing)),
         Ok(v1::Phase::Complete) => Ok(Some(Phase::Complete)),
         Ok(v1::Phase::Aborted) => Ok(Some(Phase::Aborted)),
-        Err(_) => Err(Error::invalid("phase", "not a phase")),
+        Err(_) => Err(Error::invalid("phase", "unknown value")),
     }
 }
 
-/// How many uploads a page holds: 100 where nothing is said.
+/// The number of uploads on a page. 0 means 100.
 pub(super) fn page_size(value: i32) -> Result<usize> {
     match usize::try_from(value) {
         Ok(0) => Ok(100),
@@ -85,7 +88,7 @@ pub(super) fn page_size(value: i32) -> Result<usize> {
     }
 }
 
-/// Where a listing goes on.
+/// Where a listing continues. None: at the newest upload.
 pub(super) fn cursor(token: &str) -> Result<Option<Cursor>> {
     if token.is_empty() {
         return Ok(None);
@@ -100,17 +103,17 @@ pub(super) fn cursor(token: &str) -> Result<Option<Cursor>> {
     };
     parse()
         .map(Some)
-        .ok_or_else(|| Error::invalid("page_token", "not a token of this listing"))
+        .ok_or_else(|| Error::invalid("page_token", "not a token of ListUploads"))
 }
 
-/// The token of a place in a listing; empty for none.
+/// The token of a position in a listing. Empty if there is no next page.
 pub(super) fn page_token(cursor: Option<&Cursor>) -> String {
     cursor
         .map(|cursor| URL_SAFE_NO_PAD.encode(format!("{} {}", cursor.created_at.0, cursor.id)))
         .unwrap_or_default()
 }
 
-/// An upload's record, with a resume token of it.
+/// The record of an upload, with a resume token.
 pub(super) fn upload_with_token(record: &Upload, resume_token: &str) -> v1::Upload {
     v1::Upload {
         resume_token: resume_token.to_owned(),
@@ -118,7 +121,7 @@ pub(super) fn upload_with_token(record: &Upload, resume_token: &str) -> v1::Uplo
     }
 }
 
-/// An upload's record.
+/// The record of an upload.
 pub(super) fn upload(upload: &Upload) -> v1::Upload {
     let parts = upload.parts.iter_committed().map(|part| v1::Part {
         part: number(part.number),
@@ -132,7 +135,7 @@ pub(super) fn upload(upload: &Upload) -> v1::Upload {
     }
 }
 
-/// An upload's record without its parts.
+/// The record of an upload without its parts.
 pub(super) fn summary(upload: &Upload) -> v1::Upload {
     v1::Upload {
         upload_id: upload.id.to_string(),
@@ -153,7 +156,7 @@ pub(super) fn summary(upload: &Upload) -> v1::Upload {
     }
 }
 
-/// Progress that carries the whole record: the first and the last.
+/// A progress message with the whole record: the first or the last one.
 pub(super) fn progress_with_upload(
     record: &Upload,
     received_size: u64,
@@ -169,7 +172,7 @@ pub(super) fn progress_with_upload(
     }
 }
 
-/// Progress in between, with the resume token where it is news.
+/// A progress message without the record. It has a resume token if `committed_size` has moved.
 pub(super) fn progress(
     id: &UploadId,
     counts: &Counts,
@@ -190,7 +193,7 @@ pub(super) fn progress(
     }
 }
 
-/// What the gateway takes.
+/// The limits of a storage.
 pub(super) fn limits(limits: Limits) -> v1::Limits {
     v1::Limits {
         storage_id: limits.storage_id,
@@ -228,19 +231,19 @@ fn open(open: v1::Open) -> Result<Open> {
         takeover: match v1::Takeover::try_from(open.takeover) {
             Ok(v1::Takeover::Unspecified | v1::Takeover::Force) => Takeover::Force,
             Ok(v1::Takeover::Forbid) => Takeover::Forbid,
-            Err(_) => return Err(Error::invalid("open.takeover", "not a way to take over")),
+            Err(_) => return Err(Error::invalid("open.takeover", "unknown value")),
         },
     })
 }
 
 fn file_metadata(file: v1::FileMetadata) -> Result<FileMetadata> {
     Ok(FileMetadata {
-        // An unknown one may be stricter than all that are known: it is no default.
+        // An unknown value may be stricter than all known ones, so it must not become the default.
         permissions: match v1::Permissions::try_from(file.permissions) {
             Ok(v1::Permissions::Unspecified | v1::Permissions::None) => Permissions::None,
             Ok(v1::Permissions::Support) => Permissions::Support,
             Ok(v1::Permissions::Admin) => Permissions::Admin,
-            Err(_) => return Err(Error::invalid("file.permissions", "not a permission")),
+            Err(_) => return Err(Error::invalid("file.permissions", "unknown value")),
         },
         file_size: file
             .file_size
@@ -312,7 +315,7 @@ fn digest(field: &'static str, text: &str) -> Result<Md5> {
         .map_err(|error: upload::InvalidDigest| Error::invalid(field, error.to_string()))
 }
 
-/// A size on the wire; no file comes near the end of an `int64`.
+/// A size as the API has it. No file is too large for an `int64`.
 fn bytes(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
@@ -332,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_token_leads_back_to_its_place() {
+    fn a_page_token_decodes_to_its_position() {
         let cursor = Cursor {
             created_at: Timestamp(17),
             id: UploadId::generate(None),
@@ -342,6 +345,6 @@ mod tests {
             Some(cursor)
         );
         assert_eq!(self::cursor("").unwrap(), None);
-        assert!(self::cursor("rubbish").is_err());
+        assert!(self::cursor("invalid").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Faults that a call asks for in its metadata.
+//! Faults that a call requests in its metadata.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use upload_gateway_core::{
 
 use crate::status::grpc_status;
 
-/// Lets every call of `services` carry along the faults that it asks for.
+/// Runs every call of `services` in the scope of the faults that it requests.
 pub fn with_faults(services: Routes) -> Routes {
     services
         .into_axum_router()

@@ -1,4 +1,4 @@
-//! `SigningService`: bytes straight to the store.
+//! `SigningService`: clients send bytes straight to the store.
 
 use std::sync::Arc;
 
@@ -8,9 +8,12 @@ use upload_gateway_client::proto::v1::{
     SignDownloadRequest, SignDownloadResponse, SignFinishRequest, SignPartRequest,
     SignPartsRequest, SignPartsResponse, SignedStep, UpdateUploadRequest, Upload,
 };
-use upload_gateway_core::gateway::Gateway;
+use upload_gateway_core::{error::Error, gateway::Gateway};
 
-use super::{caller, convert, respond};
+use super::{
+    call::{caller, respond},
+    convert,
+};
 use crate::proto::v1::signing_service_server::SigningService;
 
 /// Serves `SigningService`.
@@ -35,9 +38,11 @@ impl SigningService for SigningApi {
         request: Request<GetResidenceRequest>,
     ) -> Result<Response<GetResidenceResponse>, Status> {
         let caller = caller(&request);
-        let placed = convert::signing::file_to_place(request.into_inner())
-            .and_then(|(file, storage_id)| self.gateway.residence(&caller, file, &storage_id));
-        respond(placed.map(convert::signing::placed))
+        let found =
+            convert::signing::file_to_check(request.into_inner()).and_then(|(file, storage_id)| {
+                self.gateway.signing.residence(&caller, file, &storage_id)
+            });
+        respond(found.map(convert::signing::residence_response))
     }
 
     async fn create_upload(
@@ -47,7 +52,10 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let step = async {
             let (file, storage_id) = convert::signing::file_to_create(request.into_inner())?;
-            self.gateway.create_signed(&caller, file, &storage_id).await
+            self.gateway
+                .signing
+                .create_signed(&caller, file, &storage_id)
+                .await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -61,7 +69,10 @@ impl SigningService for SigningApi {
             let request = request.into_inner();
             let id = convert::upload_id(&request.upload_id)?;
             let (report, next) = convert::signing::report(request)?;
-            self.gateway.sign_next(&caller, &id, report, next).await
+            self.gateway
+                .signing
+                .sign_next(&caller, &id, report, next)
+                .await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -75,7 +86,7 @@ impl SigningService for SigningApi {
             let request = request.get_ref();
             let id = convert::upload_id(&request.upload_id)?;
             let part = convert::signing::part_to_sign(request.part, &request.file_id)?;
-            self.gateway.sign_part(&caller, &id, part).await
+            self.gateway.signing.sign_part(&caller, &id, part).await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -91,8 +102,8 @@ impl SigningService for SigningApi {
             let parts = request.parts.iter();
             let parts = parts
                 .map(|part| convert::signing::part_to_sign(part.part, &part.file_id))
-                .collect::<upload_gateway_core::error::Result<Vec<_>>>()?;
-            self.gateway.sign_parts(&caller, &id, &parts).await
+                .collect::<Result<Vec<_>, Error>>()?;
+            self.gateway.signing.sign_parts(&caller, &id, &parts).await
         };
         respond(steps.await.map(|steps| SignPartsResponse {
             steps: steps.into_iter().map(convert::signing::step).collect(),
@@ -106,7 +117,7 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let step = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.sign_finish(&caller, &id).await
+            self.gateway.signing.sign_finish(&caller, &id).await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -118,7 +129,7 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let completed = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.complete_upload(&caller, &id).await
+            self.gateway.signing.complete_upload(&caller, &id).await
         };
         respond(completed.await.map(|upload| convert::upload(&upload)))
     }
@@ -132,7 +143,10 @@ impl SigningService for SigningApi {
             let request = request.get_ref();
             let id = convert::upload_id(&request.upload_id)?;
             let lifetime = convert::signing::download_lifetime(request.expiry_minutes)?;
-            self.gateway.sign_download(&caller, &id, lifetime).await
+            self.gateway
+                .downloads
+                .sign_download(&caller, &id, lifetime)
+                .await
         };
         respond(signed.await.map(|signed| SignDownloadResponse {
             signature: Some(convert::signing::signature(signed)),

@@ -1,10 +1,12 @@
-//! `UploadService`: bytes through the gateway, and the record's life.
+//! `UploadService`: streams of file bytes, and the calls on records.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
-use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use upload_gateway_client::proto::v1::{
     DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
@@ -18,13 +20,16 @@ use upload_gateway_core::{
     upload,
 };
 
-use super::{caller, convert, respond};
+use super::{
+    call::{caller, respond},
+    convert,
+};
 use crate::{proto::v1::upload_service_server::UploadService, status::grpc_status};
 
-/// How long a stream that was answered is read on, so that the client sees the answer and not a broken connection.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long messages are discarded after the response, so that the client reads the response before the connection ends.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often received bytes are reported of while nothing is committed.
+/// How often received bytes are reported while nothing more is committed.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves `UploadService`.
@@ -34,7 +39,7 @@ pub struct UploadApi {
     max_message_size: u64,
 }
 
-/// A stream that is being received by its own task.
+/// A stream that its own task receives.
 #[derive(Debug)]
 struct Receiving {
     opened: oneshot::Receiver<upload::Upload>,
@@ -42,7 +47,7 @@ struct Receiving {
     finished: oneshot::Receiver<Result<upload::Upload>>,
 }
 
-/// Where a stream of progress stands.
+/// The state of a stream of progress messages.
 #[derive(Debug)]
 enum Progress {
     Opening(Receiving),
@@ -53,7 +58,7 @@ enum Progress {
 // === impl UploadApi ===
 
 impl UploadApi {
-    /// Serves `gateway`, with messages of at most `max_message_size` bytes.
+    /// Serves `gateway`. `max_message_size` is the limit in bytes that the server has set.
     pub fn new(gateway: Arc<Gateway>, max_message_size: u64) -> Self {
         Self {
             gateway,
@@ -61,7 +66,7 @@ impl UploadApi {
         }
     }
 
-    /// Receives in a task of its own: when the client goes away, whole parts are still committed.
+    /// Receives in a task of its own: if the client disconnects, complete parts are still committed.
     fn receive(&self, request: Request<Streaming<UploadRequest>>) -> Receiving {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
@@ -77,12 +82,13 @@ impl UploadApi {
             });
             let mut messages = faults::cut(until(deadline, messages).fuse().boxed());
             let result = gateway
+                .streams
                 .receive(&caller, &mut messages, Observer { opened, counts })
                 .await;
             if let Err(Err(error)) = finished.send(result) {
-                tracing::debug!(%error, "the client was gone before its stream failed");
+                tracing::debug!(%error, "the client disconnected before its stream failed");
             }
-            drain(&mut messages).await;
+            discard(&mut messages).await;
         }));
         Receiving {
             opened: opened_by,
@@ -92,7 +98,7 @@ impl UploadApi {
     }
 }
 
-/// The moment at which the caller gives the call up, where it says so: `grpc-timeout`, up to 8 digits and a unit.
+/// The deadline that the caller has set with `grpc-timeout`: up to 8 digits and a unit.
 fn deadline(metadata: &MetadataMap) -> Option<Instant> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -109,7 +115,7 @@ fn deadline(metadata: &MetadataMap) -> Option<Instant> {
     Instant::now().checked_add(unit * count)
 }
 
-/// The messages that come before the deadline. tonic keeps it for the head of an answer only.
+/// The messages up to the deadline. tonic applies it only until the response headers are sent.
 fn until(
     deadline: Option<Instant>,
     messages: impl Stream<Item = Result<Message>> + Unpin,
@@ -119,20 +125,30 @@ fn until(
             Some(deadline) => timeout_at(deadline, messages.next()).await,
             None => Ok(messages.next().await),
         };
-        let message = next.unwrap_or_else(|_| Some(Err(too_late())))?;
+        let message = next.unwrap_or_else(|_| Some(Err(deadline_exceeded())))?;
         Some((message, messages))
     })
 }
 
-fn too_late() -> Error {
-    let message = "the caller's deadline has passed; whole parts are kept, resume by upload_id";
+fn deadline_exceeded() -> Error {
+    let message =
+        "the deadline of the call has passed; complete parts are kept, resume by upload_id";
     Error::new(Kind::DeadlineExceeded, Reason::DeadlineExceeded, message)
 }
 
-async fn drain(messages: &mut (impl Stream<Item = Result<Message>> + Unpin)) {
+async fn discard(messages: &mut (impl Stream<Item = Result<Message>> + Unpin)) {
     let all = async { while let Some(Ok(_)) = messages.next().await {} };
-    // A client that still sends by then has had its answer.
-    let _ = tokio::time::timeout(DRAIN, all).await;
+    // A client that still sends has had time to read the response.
+    let _ = timeout(DISCARD_TIMEOUT, all).await;
+}
+
+/// The result of the receiving task.
+fn result_of<E>(received: Result<Result<upload::Upload>, E>) -> Result<upload::Upload> {
+    received.unwrap_or_else(|_| {
+        Err(Error::fault(
+            "receive a stream: the task ended without a result",
+        ))
+    })
 }
 
 #[tonic::async_trait]
@@ -166,13 +182,11 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let found = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.get_upload(&caller, &id).await
+            self.gateway.records.get_upload(&caller, &id).await
         };
-        respond(
-            found.await.map(|upload| {
-                convert::upload_with_token(&upload, &self.gateway.resume_token(&upload))
-            }),
-        )
+        respond(found.await.map(|upload| {
+            convert::upload_with_token(&upload, &self.gateway.tokens.resume_token(&upload))
+        }))
     }
 
     async fn list_uploads(
@@ -186,6 +200,7 @@ impl UploadService for UploadApi {
             let limit = convert::page_size(request.page_size)?;
             let after = convert::cursor(&request.page_token)?;
             self.gateway
+                .records
                 .list_uploads(&caller, phase, limit, after)
                 .await
         };
@@ -228,21 +243,21 @@ impl UploadService for UploadApi {
         let gateway = Arc::clone(&self.gateway);
         let first = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            gateway.get_upload(&caller, &id).await
+            gateway.records.get_upload(&caller, &id).await
         };
         let first = first.await.map_err(|error| grpc_status(&error))?;
         Ok(Response::new(watch(gateway, caller, first).boxed()))
     }
 }
 
-/// The record, then its changes, until it is finished.
+/// The record, then its changes, up to the end of the upload.
 fn watch(
     gateway: Arc<Gateway>,
     caller: Caller,
     first: upload::Upload,
 ) -> impl Stream<Item = Result<UploadProgress, Status>> {
     let watched = |gateway: &Gateway, upload: &upload::Upload| {
-        let token = gateway.resume_token(upload);
+        let token = gateway.tokens.resume_token(upload);
         convert::progress_with_upload(upload, upload.committed_size(), &token)
     };
     let head = watched(&gateway, &first);
@@ -250,7 +265,7 @@ fn watch(
         let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
         async move {
             let seen = seen.filter(upload::Upload::is_live)?;
-            match gateway.next_change(&caller, &seen).await {
+            match gateway.records.next_change(&caller, &seen).await {
                 Ok(upload) => {
                     let mut progress = watched(&gateway, &upload);
                     if upload.is_live() {
@@ -268,17 +283,16 @@ fn watch(
 // === impl Receiving ===
 
 impl Receiving {
+    /// Waits for the end of the stream.
     async fn ended(self) -> Result<upload::Upload> {
-        self.finished
-            .await
-            .unwrap_or_else(|_| Err(Error::fault("receive a stream: the task is gone")))
+        result_of(self.finished.await)
     }
 }
 
 // === impl Progress ===
 
 impl Progress {
-    /// The next message: the upload as it was opened, then the latest counts, at last the finished upload.
+    /// The next message: first the opened upload, then the latest sizes, last the complete upload.
     async fn next(self) -> Option<(Result<UploadProgress, Status>, Self)> {
         match self {
             Self::Opening(mut receiving) => match (&mut receiving.opened).await {
@@ -313,18 +327,16 @@ impl Progress {
             tokio::select! {
                 biased;
                 result = finished.as_mut() => {
-                    let result = result.unwrap_or_else(|_| Err(Error::fault("receive a stream: the task is gone")));
-                    return (Self::last(result), Self::Ended);
+                    return (Self::last(result_of(result)), Self::Ended);
                 }
                 changed = counts.changed() => {
-                    // The sender goes with the task, whose result is next.
+                    // The task has ended. Its result follows.
                     if changed.is_err() {
                         let result = finished.as_mut().await;
-                        let result = result.unwrap_or_else(|_| Err(Error::fault("receive a stream: the task is gone")));
-                        return (Self::last(result), Self::Ended);
+                        return (Self::last(result_of(result)), Self::Ended);
                     }
                 }
-                () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+                () = sleep(PROGRESS_INTERVAL) => {}
             }
             let latest = counts.borrow_and_update().clone();
             if latest != reported {

@@ -1,4 +1,4 @@
-//! Finished files: a link to the store, or the bytes through the gateway.
+//! Downloads of complete uploads: a signed URL, or the bytes through the gateway.
 
 use std::{ops::Range, time::Duration};
 
@@ -23,11 +23,11 @@ use upload_gateway_core::{
 };
 
 use super::{
-    Api, BASE, caller,
+    api::{Api, BASE, caller},
     failure::Failure,
-    openapi::{Fault, WrongParameter, WrongUpload},
     parameters::UrlParameters,
     request::{Id, Parameters},
+    responses::{ParameterErrors, ServerErrors, UploadErrors},
     values::Number,
 };
 use crate::{
@@ -35,22 +35,22 @@ use crate::{
     status::{HttpError, log},
 };
 
-/// Get a link to a finished file in the store
+/// Sign a URL that downloads a complete upload from the store
 #[utoipa::path(
     get,
     context_path = BASE,
     path = "/{id}/url",
     tag = "uploads",
-    params(("id" = String, Path, description = "The upload."), UrlParameters),
+    params(("id" = String, Path, description = "The upload id."), UrlParameters),
     responses(
         (
             status = 303,
-            description = "The link.",
-            headers(("Location" = String, description = "The signed URL: a GET needs nothing else."))
+            description = "The URL.",
+            headers(("Location" = String, description = "The signed URL. A GET of it needs no headers."))
         ),
-        WrongParameter,
-        WrongUpload,
-        Fault
+        ParameterErrors,
+        UploadErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn url(
@@ -64,22 +64,26 @@ pub(super) async fn url(
         None => DOWNLOAD_LIFETIME,
     };
     let lifetime = lifetime.min(DOWNLOAD_LIFETIME);
-    let signed = api.gateway.sign_download(&caller(), &id, lifetime).await?;
+    let signed = api
+        .gateway
+        .downloads
+        .sign_download(&caller(), &id, lifetime)
+        .await?;
     Ok((StatusCode::SEE_OTHER, [(LOCATION, signed.url)]).into_response())
 }
 
-/// Download a finished file through the gateway
+/// Download a complete upload through the gateway
 ///
-/// One byte range is honoured; several are answered with the whole file.
+/// A `Range` header may have one byte range. With several ranges, the response has the whole file.
 #[utoipa::path(
     get,
     context_path = BASE,
     path = "/{id}/download",
     tag = "uploads",
     params(
-        ("id" = String, Path, description = "The upload."),
+        ("id" = String, Path, description = "The upload id."),
         ("Range" = Option<String>, Header, description = "`bytes=a-b`"),
-        ("If-Range" = Option<String>, Header, description = "The file's ETag: for any other the whole file comes.")
+        ("If-Range" = Option<String>, Header, description = "An ETag. If it is not the file's, the response has the whole file.")
     ),
     responses(
         (
@@ -89,7 +93,7 @@ pub(super) async fn url(
             headers(
                 ("ETag" = String),
                 ("Accept-Ranges" = String),
-                ("Content-Disposition" = String, description = "An attachment under the file's name (RFC 6266).")
+                ("Content-Disposition" = String, description = "`attachment` with the file name (RFC 6266).")
             )
         ),
         (
@@ -100,12 +104,12 @@ pub(super) async fn url(
         ),
         (
             status = 416,
-            description = "The file has no such range.",
+            description = "The range is beyond the end of the file.",
             body = HttpError,
-            headers(("Content-Range" = String, description = "`bytes */n`"))
+            headers(("Content-Range" = String, description = "`bytes */n`, with the size of the file."))
         ),
-        WrongUpload,
-        Fault
+        UploadErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn download(
@@ -114,12 +118,12 @@ pub(super) async fn download(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let (caller, mut chosen) = (caller(), Chosen::Whole);
-    let download = api.gateway.download(&caller, &id, |object| {
+    let download = api.gateway.downloads.download(&caller, &id, |object| {
         chosen = choose(&headers, object);
         match &chosen {
             Chosen::Whole => Ok(0..object.size),
             Chosen::Part(range) => Ok(range.clone()),
-            Chosen::Nothing(_) => Err(Error::invalid("range", "the file has no such bytes")),
+            Chosen::Nothing(_) => Err(Error::invalid("range", "beyond the end of the file")),
         }
     });
     match (download.await, chosen) {
@@ -129,16 +133,16 @@ pub(super) async fn download(
     }
 }
 
-/// What a request chooses of a file.
+/// The bytes of a file that a request selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Chosen {
     Whole,
     Part(Range<u64>),
-    /// It wants what the file, of that many bytes, does not have.
+    /// The range is beyond the end of the file, which has this size.
     Nothing(u64),
 }
 
-/// The choice of the `Range` header (RFC 9110, 14.2). What cannot be read, or is meant for another content, counts as none.
+/// The bytes that the `Range` header selects (RFC 9110, 14.2). A header that is malformed or for another content is ignored.
 pub(super) fn choose(headers: &HeaderMap, object: &Object) -> Chosen {
     let wanted = headers.get(RANGE).and_then(|value| value.to_str().ok());
     let is_same = |value: &HeaderValue| value.as_bytes() == entity_tag(object).as_bytes();
@@ -164,14 +168,14 @@ fn send(download: Download, chosen: &Chosen) -> Response {
         (CONTENT_DISPOSITION, attachment(&file.file_name)),
         (ETAG, object.map(entity_tag).unwrap_or_default()),
         (ACCEPT_RANGES, "bytes".into()),
-        // The bytes are a caller's: no browser is to take them for a page of this server.
+        // A caller uploaded the bytes: a browser must not run them as a page of this server.
         (X_CONTENT_TYPE_OPTIONS, "nosniff".into()),
     ];
     let status = match chosen {
         Chosen::Part(_) => {
             let size = object.map_or(range.end, |object| object.size);
-            let place = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-            texts.push((CONTENT_RANGE, place));
+            let position = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+            texts.push((CONTENT_RANGE, position));
             StatusCode::PARTIAL_CONTENT
         }
         Chosen::Whole | Chosen::Nothing(_) => StatusCode::OK,
@@ -182,7 +186,7 @@ fn send(download: Download, chosen: &Chosen) -> Response {
             headers.insert(name, value);
         }
     }
-    // Nobody can be told any more: the connection ends before the length that was promised.
+    // The status is already sent: the caller sees a connection that ends before Content-Length.
     let bytes = download.bytes.inspect_err(log);
     (status, headers, Body::from_stream(bytes)).into_response()
 }
@@ -190,7 +194,7 @@ fn send(download: Download, chosen: &Chosen) -> Response {
 fn no_such_range(size: u64) -> Response {
     let refused = Failure::Refused(
         StatusCode::RANGE_NOT_SATISFIABLE,
-        "the file has no such range",
+        "the range is beyond the end of the file",
     );
     ([(CONTENT_RANGE, format!("bytes */{size}"))], refused).into_response()
 }
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn one_range_is_honoured_and_what_cannot_be_read_is_ignored() {
+    fn one_range_is_applied_and_malformed_ranges_are_ignored() {
         for (range, expected) in [
             ("bytes=2-5", Chosen::Part(2..6)),
             ("bytes=2-", Chosen::Part(2..10)),
@@ -240,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_another_content_is_ignored() {
+    fn a_range_for_another_content_is_ignored() {
         for (tag, expected) in [
             ("\"abc\"", Chosen::Part(0..1)),
             ("\"other\"", Chosen::Whole),

@@ -1,4 +1,4 @@
-//! What a caller reads when a request fails.
+//! Error responses.
 
 use axum::{
     Json,
@@ -9,12 +9,12 @@ use upload_gateway_core::error::Error;
 
 use crate::status::{HttpError, http_answer};
 
-/// Why a request is not answered as it hoped to be.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// A parameter is wrong, or the gateway refused.
+    /// A parameter is invalid, or the use case failed.
     Error(Error),
-    /// It never reached a use case.
+    /// The request reached no use case. The response has no reason.
     Refused(StatusCode, &'static str),
 }
 
@@ -30,9 +30,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let error = match self {
             Self::Error(error) => error,
-            Self::Refused(status, why) => {
+            Self::Refused(status, message) => {
                 let body = HttpError {
-                    message: why.to_owned(),
+                    message: message.to_owned(),
                     ..HttpError::default()
                 };
                 return (status, Json(body)).into_response();
@@ -46,7 +46,7 @@ impl IntoResponse for Failure {
             None => status.into_response(),
         };
         if let Some(delay) = answer.retry_after {
-            // Whole seconds, and never too early.
+            // Whole seconds, rounded up.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response
                 .headers_mut()

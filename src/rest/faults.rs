@@ -1,4 +1,4 @@
-//! Faults that a request asks for in its header.
+//! Faults that a request requests in its header.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use upload_gateway_core::{
 
 use super::failure::Failure;
 
-/// Lets every request to `router` carry along the faults that it asks for.
+/// Runs every request to `router` in the scope of the faults that it requests.
 pub fn with_faults(router: Router) -> Router {
     router.layer(from_fn(scope_plan))
 }

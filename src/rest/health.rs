@@ -3,24 +3,24 @@
 use axum::{extract::State, http::StatusCode};
 use tokio::sync::watch;
 
-/// Whether the gateway can take uploads.
+/// Whether the gateway can accept uploads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// It can.
     Ready,
-    /// It cannot, and this is why, in words fit for anybody.
+    /// It cannot. The text is public and has the cause.
     NotReady(&'static str),
 }
 
-/// `/healthz`, which answers while the process runs.
+/// `/healthz`: 200 while the process runs.
 pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// `/readyz`, which answers 200 while the gateway can take uploads and else 503 with what is missing.
+/// `/readyz`: 200 while the gateway can accept uploads, otherwise 503 with the cause.
 pub(super) async fn ready(State(health): State<watch::Receiver<Health>>) -> (StatusCode, String) {
     match *health.borrow() {
         Health::Ready => (StatusCode::OK, "ready\n".into()),
-        Health::NotReady(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Health::NotReady(cause) => (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")),
     }
 }

@@ -1,4 +1,4 @@
-//! What the calls take.
+//! The parameters of the calls.
 
 use serde::Deserialize;
 use upload_gateway_core::{
@@ -10,101 +10,101 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     shapes::Permissions,
-    values::{Flag, Labels, Number, PartChoice, PartMd5, PartNumber, PartNumbers, md5},
+    values::{Flag, Number, PartChoice, PartMd5, PartNumber, PartNumbers, Tags, md5},
 };
 
-/// A file, and where it is to go.
+/// A file and its storage.
 #[derive(Debug, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FileParameters {
-    /// Its name, without a path. Needed.
+    /// The name, without a path. Required.
     file_name: Option<String>,
-    /// Its size in bytes. Needed.
+    /// The size in bytes. Required.
     file_size: Option<Number>,
-    /// The MD5 of the file, in base64 or hexadecimal: the same create finds the same upload by it. Up to 5,000,000 bytes
-    /// it is checked, above it is only a key.
+    /// The MD5 of the file, in base64 or hexadecimal. An identical create then finds the same upload. It is checked if the
+    /// file has at most 5,000,000 bytes; for larger files it is only a key.
     file_id: Option<String>,
-    /// Its media type. Left out: what its name's extension says, else `binary/octet-stream`.
+    /// The media type. Default: that of the name's extension, or `binary/octet-stream`.
     file_mime: Option<String>,
-    /// Where the caller files it; only kept.
+    /// A path for the caller's own use. The gateway only stores it.
     file_path: Option<String>,
-    /// Who may download it, besides its owner. Left out: `none`.
+    /// The role that a caller needs to download the file. Default: `none`.
     permissions: Option<Permissions>,
-    /// Whether any authenticated caller may download it. Left out: true.
+    /// Whether every authenticated caller may download the file. Default: true.
     public: Option<Flag>,
-    /// Labels to find it by.
-    tags: Option<Labels>,
-    /// The storage it goes to. Left out: the default one.
+    /// Tags, for searches.
+    tags: Option<Tags>,
+    /// The id of the storage. Default: the default storage.
     storage_id: Option<String>,
 }
 
-/// What a client reports of an upload, and the part it wants signed next.
+/// What a client reports, and the part that is to be signed next.
 #[derive(Debug, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UpdateParameters {
-    /// The part to be signed next, with `file_id`. Left out, both: the commit is signed.
+    /// The number of the part that is to be signed, or `finish`. Without `part` and `file_id`, the commit is signed.
     part: Option<PartChoice>,
-    /// That part's MD5, in base64 or hexadecimal. In a query a space counts as `+`.
+    /// The MD5 of that part, in base64 or hexadecimal. A space counts as `+`.
     file_id: Option<PartMd5>,
-    /// The store's name for the session, once it is begun; at most 1,024 visible ASCII characters. Any such text where the
-    /// store needs none.
+    /// The id of the store's session (S3: UploadId): at most 1,024 visible ASCII characters. Azure has no sessions and
+    /// accepts any such text.
     resumable_id: Option<String>,
-    /// The parts that were sent or are being sent.
+    /// The numbers of the parts that were sent or are in flight.
     part_list: Option<PartNumbers>,
-    /// The MD5s of such parts. In the body only.
+    /// The MD5s of parts that were sent or are in flight. Only in the body.
     #[param(ignore)]
     part_data: Option<Vec<PartParameters>>,
-    /// Only report, sign nothing. Left out: false.
+    /// Only report, sign nothing. Default: false.
     part_update: Option<Flag>,
 }
 
 /// A part and its MD5.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct PartParameters {
-    /// Its number.
+    /// The number.
     part: PartNumber,
-    /// Its MD5, in base64 or hexadecimal.
+    /// The MD5, in base64 or hexadecimal.
     md5: Option<PartMd5>,
 }
 
-/// The part to be signed.
+/// The part that is to be signed.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EditParameters {
-    /// The part's number, or `finish` for the commit. Needed.
+    /// The number of the part, or `finish` for the commit. Required.
     part: Option<PartChoice>,
-    /// The part's MD5, in base64 or hexadecimal; a space counts as `+`. Needed with a number.
+    /// The MD5 of the part, in base64 or hexadecimal. A space counts as `+`. Required with a number.
     file_id: Option<PartMd5>,
 }
 
-/// How long a link is good for.
+/// How long a signed URL is valid.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UrlParameters {
-    /// Minutes, at least 1; a day (1,440) where nothing or more is said.
+    /// The time in minutes, at least 1. Default and maximum: 1,440 (a day).
     pub(super) expiry: Option<Number>,
 }
 
-/// Which uploads, and which page of them.
+/// Filters, and the page.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParameters {
-    /// How many, 1 to 1,000. Left out: 100.
+    /// The length of the page, 1 to 1,000. Default: 100.
     pub(super) limit: Option<Number>,
-    /// How many newer ones are left out before them, at most 10,000. Left out: 0.
+    /// The number of newer uploads that are skipped, at most 10,000. Default: 0.
     pub(super) offset: Option<Number>,
-    /// Only those in this storage.
+    /// Only uploads in this storage.
     pub(super) storage_id: Option<String>,
-    /// Only those with all of these labels.
-    pub(super) tags: Option<Labels>,
-    /// Only those with this text in the file's name, whatever the case.
+    /// Only uploads with all of these tags.
+    pub(super) tags: Option<Tags>,
+    /// Only uploads with this text in the file name, in upper or lower case.
     pub(super) file_search: Option<String>,
 }
 
 // === impl FileParameters ===
 
 impl FileParameters {
-    /// The file, and the storage it goes to.
+    /// The file and its storage.
     pub(super) fn parse(self) -> Result<(FileMetadata, String)> {
         let file_name = self.file_name.unwrap_or_default();
         policy::check_placeos_name(&file_name)?;
@@ -113,11 +113,11 @@ impl FileParameters {
             file_name,
             file_size: self.file_size.map(|Number(size)| size),
             file_mime: self.file_mime.unwrap_or_default(),
-            // What is no MD5 may be a key all the same: the gateway knows.
+            // A text that is not an MD5 can still be a key. The use case decides.
             file_id: file_id.map(|text| md5(&text).map_or(text, |md5| md5.to_string())),
             permissions: self.permissions.unwrap_or_default().into(),
             public: self.public.is_none_or(|Flag(public)| public),
-            tags: self.tags.map_or_else(Vec::new, |Labels(tags)| tags),
+            tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),
             file_path: self.file_path.unwrap_or_default(),
             skip_file_digest: false,
         };
@@ -128,7 +128,7 @@ impl FileParameters {
 // === impl UpdateParameters ===
 
 impl UpdateParameters {
-    /// What is reported, and the step that is wanted.
+    /// What is reported, and the step that is requested.
     pub(super) fn parse(self) -> Result<(Report, Next)> {
         let next = if self.part_update == Some(Flag(true)) {
             Next::Nothing
@@ -162,13 +162,14 @@ impl UpdateParameters {
 // === impl EditParameters ===
 
 impl EditParameters {
-    /// The step that is wanted.
+    /// The step that is requested.
     pub(super) fn parse(self) -> Result<Next> {
         step(self.part, self.file_id)
     }
 }
 
-/// The step of a part with its MD5, neither without the other: half of it must never become a commit.
+/// The step that the parameters select. A part needs its number and its MD5: with only one of them nothing is signed, and
+/// never the commit.
 fn step(part: Option<PartChoice>, file_id: Option<PartMd5>) -> Result<Next> {
     match (part, file_id) {
         (Some(PartChoice::Finish), _) => Ok(Next::Finish),
@@ -176,12 +177,13 @@ fn step(part: Option<PartChoice>, file_id: Option<PartMd5>) -> Result<Next> {
             Ok(Next::Part(PartToSign { number, md5 }))
         }
         (Some(PartChoice::Number(_)), None) => {
-            const WHY: &str = "Missing MD5 hash of file part";
-            Err(Error::invalid("file_id", WHY))
+            // The message of PlaceOS.
+            const MESSAGE: &str = "Missing MD5 hash of file part";
+            Err(Error::invalid("file_id", MESSAGE))
         }
         (None, _) => Err(Error::invalid(
             "part",
-            "must be given, a number or `finish`",
+            "must be the number of a part, or `finish`",
         )),
     }
 }
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_part_is_never_a_commit() {
+    fn a_number_or_an_md5_alone_never_signs_the_commit() {
         assert!(
             update(json!({"part": 1}))
                 .unwrap_err()
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_as_text_and_digests_as_base64_hexadecimal_or_with_spaces() {
+    fn numbers_may_be_text_and_digests_base64_hexadecimal_or_with_spaces() {
         let md5: Md5 = "+/+/+/+/+/+/+/+/+/+/+w==".parse().unwrap();
         for text in [
             md5.to_string(),
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_data_are_claims_of_the_same_parts() {
+    fn part_list_and_part_data_are_claims_of_the_same_parts() {
         let (report, _) = update(json!({
             "part_list": [1, "2", 2],
             "part_data": [{"md5": MD5, "part": 1}, {"part": "3", "etag": "x"}],
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_comes_with_what_placeos_takes_for_granted() {
+    fn a_file_has_the_defaults_of_placeos() {
         let parse = |value| {
             serde_json::from_value::<FileParameters>(value)
                 .unwrap()

@@ -1,4 +1,4 @@
-//! The caller's uploads, page by page.
+//! Lists the uploads of the caller.
 
 use axum::{
     Json,
@@ -12,25 +12,25 @@ use upload_gateway_core::{
 use url::form_urlencoded::Serializer;
 
 use super::{
-    Api, BASE, caller,
+    api::{Api, BASE, caller},
     failure::Failure,
-    openapi::{Fault, WrongParameter},
     parameters::ListParameters,
     request::Parameters,
+    responses::{ParameterErrors, ServerErrors},
     shapes::Record,
-    values::{Labels, Number},
+    values::{Number, Tags},
 };
 
-/// The header with the number of uploads in all.
+/// The header with the number of all matching uploads.
 pub(super) const TOTAL_COUNT: &str = "x-total-count";
 
-/// A page's length where none is asked for.
-const USUAL_LIMIT: u64 = 100;
+/// The length of a page if the request has no `limit`.
+const DEFAULT_LIMIT: u64 = 100;
 
-/// The longest page.
+/// The maximum length of a page.
 const MAX_LIMIT: u64 = 1_000;
 
-/// One page.
+/// The position and the length of a page.
 #[derive(Debug, Clone, Copy)]
 struct Page {
     limit: usize,
@@ -39,7 +39,7 @@ struct Page {
 
 /// List the caller's uploads, newest first
 ///
-/// Filters look at the newest 10,000 uploads. Records come without their parts.
+/// Filters search the newest 10,000 uploads. Records have no parts.
 #[utoipa::path(
     get,
     context_path = BASE,
@@ -49,16 +49,16 @@ struct Page {
     responses(
         (
             status = 200,
-            description = "A page of them.",
+            description = "A page of records.",
             body = Vec<Record>,
             headers(
-                ("X-Total-Count" = u64, description = "How many there are in all."),
+                ("X-Total-Count" = u64, description = "The number of all matching uploads."),
                 ("Content-Range" = String, description = "`items a-b/n`; `items */n` for an empty page."),
-                ("Link" = String, description = "The next page, if there is one, as `rel=\"next\"`.")
+                ("Link" = String, description = "The next page, with `rel=\"next\"`. Not set on the last page.")
             )
         ),
-        WrongParameter,
-        Fault
+        ParameterErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn list(
@@ -70,6 +70,7 @@ pub(super) async fn list(
     let Page { limit, offset } = page;
     let found = api
         .gateway
+        .records
         .search_uploads(&caller(), &search, limit, offset)
         .await?;
     let headers = page.headers(&search, found.uploads.len(), found.total);
@@ -81,7 +82,7 @@ pub(super) async fn list(
 
 impl ListParameters {
     fn page(&self) -> Result<Page> {
-        let limit = self.limit.map_or(USUAL_LIMIT, |Number(limit)| limit);
+        let limit = self.limit.map_or(DEFAULT_LIMIT, |Number(limit)| limit);
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(Error::invalid("limit", format!("must be 1 to {MAX_LIMIT}")));
         }
@@ -97,7 +98,7 @@ impl ListParameters {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Search {
             storage_id: given(self.storage_id),
-            tags: self.tags.map_or_else(Vec::new, |Labels(tags)| tags),
+            tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),
             file_name: given(self.file_search),
         }
     }
@@ -106,14 +107,14 @@ impl ListParameters {
 // === impl Page ===
 
 impl Page {
-    /// What a page of `length` of `total` uploads says of itself.
+    /// The headers of a page with `length` of `total` uploads.
     fn headers(self, search: &Search, length: usize, total: u64) -> HeaderMap {
         let range = match length {
             0 => format!("items */{total}"),
             _ => format!("items {}-{}/{total}", self.offset, self.offset + length - 1),
         };
         let end = self.offset.saturating_add(length);
-        // Nothing is found beyond that.
+        // A search finds no older uploads.
         let is_searched = end <= SEARCHED_UPLOADS;
         let has_more = length > 0 && is_searched && (end as u64) < total;
         let next = has_more.then(|| self.link(search, end));
@@ -128,7 +129,7 @@ impl Page {
         headers
     }
 
-    /// The page from `offset` on, relative to this server (RFC 8288).
+    /// The link to the page at `offset`, relative to this server (RFC 8288).
     fn link(self, search: &Search, offset: usize) -> String {
         let mut query = Serializer::new(String::new());
         query.append_pair("limit", &self.limit.to_string());
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_says_where_it_lies_and_what_comes_next() {
+    fn a_page_has_its_range_and_a_link_to_the_next_page() {
         let search = Search {
             tags: vec!["a b".into(), "c".into()],
             ..Search::default()

@@ -1,4 +1,4 @@
-//! One map of parameters, from the query and a JSON body.
+//! Reads the parameters of a request, from the query and a JSON body.
 
 use std::time::Duration;
 
@@ -19,26 +19,26 @@ use upload_gateway_core::{
 
 use super::failure::Failure;
 
-/// The largest body in bytes: twice what 10,000 parts with their MD5s take.
+/// The largest body in bytes: twice the size of a report of 10,000 parts with their MD5s.
 pub(super) const BODY_LIMIT: usize = 2 * 1024 * 1024;
 
-/// So much of a body that is too large is read all the same: a client that is cut off while it sends does not see the
-/// answer.
+/// The bytes that are read of a body that is too large. A client whose connection ends while it sends would not read the
+/// response.
 const DISCARD_LIMIT: usize = 8 * BODY_LIMIT;
 
-/// The most values in a body: what 25,000 parts take, each listed and described with its MD5. Parsed, a small value takes
-/// many times its bytes.
+/// The maximum number of values in a body: a report of 25,000 parts in both `part_list` and `part_data`. A parsed value
+/// needs many times the memory of its text.
 const MAX_VALUES: usize = 100_000;
 
-/// How long a body may take.
+/// The time in which a body must arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The parameters of a request: those of the query, and those of a JSON body whatever it says its type is. The query
-/// wins; null is nothing, and so is an empty body. What `T` does not know is ignored.
+/// The parameters of a request: those of the query, and those of a JSON body of any content type. The query has priority.
+/// A null counts as not set, an empty body as an empty object. Parameters that `T` does not have are ignored.
 #[derive(Debug)]
 pub(super) struct Parameters<T>(pub(super) T);
 
-/// The upload that a path names.
+/// The upload id in the path.
 #[derive(Debug)]
 pub(super) struct Id(pub(super) UploadId);
 
@@ -49,7 +49,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Parameters<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
         let (parts, body) = request.into_parts();
-        // The body of a GET means nothing (RFC 9110, 9.3.1).
+        // The body of a GET has no meaning (RFC 9110, 9.3.1).
         let mut all = match parts.method {
             Method::GET | Method::HEAD => Map::new(),
             _ => parsed(&read(body).await?)?,
@@ -67,7 +67,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let text = Path::<String>::from_request_parts(parts, state).await;
         let text = text.map(|Path(text)| text).unwrap_or_default();
-        // What cannot be an id is nobody's: the answer tells no more than for an unknown one.
+        // The same error as for an unknown id, so that callers learn nothing about ids.
         let unknown = || Error::upload_not_found(text.chars().take(80).collect::<String>());
         Ok(Self(text.parse().map_err(|_| unknown())?))
     }
@@ -78,22 +78,22 @@ async fn read(body: Body) -> Result<Vec<u8>, Failure> {
         Ok(bytes) => bytes,
         Err(_) => Err(Failure::Refused(
             StatusCode::REQUEST_TIMEOUT,
-            "the body did not come within a minute",
+            "the body did not arrive within 60 seconds",
         )),
     }
 }
 
 async fn collect(body: Body) -> Result<Vec<u8>, Failure> {
     let (mut stream, mut bytes, mut received) = (body.into_data_stream(), Vec::new(), 0);
-    while let Some(piece) = stream.next().await {
-        let piece =
-            piece.map_err(|_| Failure::Refused(StatusCode::BAD_REQUEST, "the body broke off"))?;
-        received += piece.len();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk
+            .map_err(|_| Failure::Refused(StatusCode::BAD_REQUEST, "the body is incomplete"))?;
+        received += chunk.len();
         if received > DISCARD_LIMIT {
             break;
         }
         if received <= BODY_LIMIT {
-            bytes.extend_from_slice(&piece);
+            bytes.extend_from_slice(&chunk);
         }
     }
     if received > BODY_LIMIT {
@@ -106,9 +106,9 @@ async fn collect(body: Body) -> Result<Vec<u8>, Failure> {
 }
 
 fn parsed(body: &[u8]) -> Result<Map<String, Value>, Failure> {
-    // One of these comes before every value but the first of a list or object, which they begin; inside text they count, too.
-    let begins_value = |byte: &&u8| matches!(byte, b',' | b'{' | b'[');
-    if body.iter().filter(begins_value).count() > MAX_VALUES {
+    // An upper bound: one of these bytes precedes every value. Those inside of text count, too.
+    let precedes_value = |byte: &&u8| matches!(byte, b',' | b'{' | b'[');
+    if body.iter().filter(precedes_value).count() > MAX_VALUES {
         return Err(Failure::Refused(
             StatusCode::PAYLOAD_TOO_LARGE,
             "the body has more than 100,000 values",
@@ -122,7 +122,7 @@ pub(super) fn json(body: &[u8]) -> Result<Map<String, Value>> {
         return Ok(Map::new());
     }
     let value = serde_json::from_slice(body)
-        .map_err(|error| Error::invalid("body", format!("not JSON: {error}")))?;
+        .map_err(|error| Error::invalid("body", format!("invalid JSON: {error}")))?;
     match value {
         Value::Object(mut all) => {
             all.retain(|_, value| !value.is_null());
@@ -133,14 +133,15 @@ pub(super) fn json(body: &[u8]) -> Result<Map<String, Value>> {
     }
 }
 
-/// The last one counts where a parameter is given twice.
+/// If a parameter is set twice, the last value counts.
 pub(super) fn query(text: &str) -> Result<Map<String, Value>> {
     let mut all = Map::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode(name).ok_or_else(|| Error::invalid("query", "a name is not UTF-8"))?;
+        let name =
+            decode(name).ok_or_else(|| Error::invalid("query", "a name is not valid UTF-8"))?;
         let Some(value) = decode(value) else {
-            return Err(Error::invalid(name, "not UTF-8"));
+            return Err(Error::invalid(name, "not valid UTF-8"));
         };
         all.insert(name, Value::String(value));
     }
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_decoded_and_wrong_bytes_are_refused_by_name() {
+    fn a_query_is_decoded_and_invalid_utf8_is_refused_by_name() {
         let all = query("a=1&b=x%2By+z&c&&d==").unwrap();
         assert_eq!(
             Value::Object(all),
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_an_object_or_nothing() {
+    fn a_body_is_an_object_or_empty() {
         assert!(json(b"").unwrap().is_empty());
         assert!(json(b" \n").unwrap().is_empty());
         assert!(json(b"{\"a\": null}").unwrap().is_empty());
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_very_many_values_is_not_parsed() {
+    fn a_body_with_too_many_values_is_not_parsed() {
         let list = |count: usize| format!("{{\"a\":[{}0]}}", "0,".repeat(count));
         let most = MAX_VALUES - 2;
         assert_eq!(parsed(list(most).as_bytes()).unwrap().len(), 1);
@@ -199,9 +200,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_ends_is_not_waited_for() {
-        let pieces = futures::stream::pending::<Result<Vec<u8>>>();
-        let refused = read(Body::from_stream(pieces)).await.unwrap_err();
+    async fn a_body_that_does_not_arrive_in_time_is_refused() {
+        let chunks = futures::stream::pending::<Result<Vec<u8>>>();
+        let refused = read(Body::from_stream(chunks)).await.unwrap_err();
         assert!(matches!(
             refused,
             Failure::Refused(StatusCode::REQUEST_TIMEOUT, _)

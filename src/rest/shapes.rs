@@ -1,4 +1,4 @@
-//! What the calls answer.
+//! The responses of the calls.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub enum PartDataForm {
     Map,
 }
 
-/// Where a file would go.
+/// The kind of the store that would take a file.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ResidenceAnswer {
     pub(super) residence: Residence,
@@ -29,70 +29,70 @@ pub(super) struct ResidenceAnswer {
 /// The kind of a store.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(super) enum Residence {
-    /// S3, or a store that speaks its protocol.
+    /// S3, or a store with the same protocol.
     AmazonS3,
     /// Azure Blob Storage.
     AzureStorage,
 }
 
-/// Who may download an upload, besides its owner.
+/// The role that a caller needs to download a file. The owner needs none.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Permissions {
-    /// Any authenticated caller.
+    /// No role.
     #[default]
     None,
-    /// Support and administrators.
+    /// Support or administrator.
     Support,
-    /// Administrators.
+    /// Administrator.
     Admin,
 }
 
-/// The step that an upload begins or goes on with.
+/// The first or the next step of an upload.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FirstStep {
-    /// `direct_upload`: put the whole file. `chunked_upload`: begin a session, if the URL is not empty, then send parts.
-    /// `parts`: some parts are there already.
+    /// `direct_upload`: put the whole file. `chunked_upload`: start a session if the URL is not empty, then put the parts.
+    /// `parts`: the store already has parts; put the others.
     #[serde(rename = "type")]
     kind: StepType,
     signature: Signature,
-    /// The numbers of the parts that the store has; with `parts` only.
+    /// The numbers of the parts that the store has. Only with type `parts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     part_list: Option<Vec<u32>>,
-    /// Those parts and their MD5s; with `parts` only.
+    /// The same parts, with their MD5s. Only with type `parts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     part_data: Option<PartData>,
     upload_id: String,
     residence: Residence,
-    /// The size in bytes of every part but the last.
+    /// The size in bytes of every part except the last one.
     part_size: u64,
 }
 
-/// A step of an upload.
+/// The request of one step.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct NextStep {
-    /// `part_upload`: put the part. `finish`: make the object of all parts.
+    /// `part_upload`: put the part. `finish`: make the object of the parts.
     #[serde(rename = "type")]
     kind: StepType,
     signature: Signature,
     upload_id: String,
-    /// The body to send; with `finish` only.
+    /// The body to send. Only with type `finish`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     body: Option<String>,
 }
 
-/// The step to go on with; `{"ok": true}` for a mere report.
+/// The next step. `{"ok": true}` if nothing was to be signed.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum UpdateAnswer {
     Next(NextStep),
-    Noted(Done),
+    Reported(Done),
 }
 
-/// What a signed request is for.
+/// The purpose of a signed request.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum StepType {
@@ -103,19 +103,19 @@ pub(super) enum StepType {
     Finish,
 }
 
-/// A request to the store, to be sent as it is.
+/// A signed request to the store. Send it without changes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Signature {
     /// The HTTP method.
     verb: &'static str,
-    /// The URL, the signature in its query. Empty: there is nothing to send.
+    /// The URL. Its query has the signature. Empty: there is no request to send.
     url: String,
-    /// The headers to send with it.
+    /// The headers to send.
     #[schema(value_type = BTreeMap<String, String>)]
     headers: BTreeMap<&'static str, String>,
 }
 
-/// Parts and their MD5s: an array, or an object by part number, as the gateway is configured.
+/// Parts and their MD5s: an array, or an object by part number, as configured.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum PartData {
@@ -126,63 +126,63 @@ pub(super) enum PartData {
 /// A part and its MD5.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PartDatum {
-    /// The MD5 in base64, where it is known.
+    /// The MD5 in base64. Not set if it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     md5: Option<String>,
-    /// The part's number.
+    /// The number.
     part: u32,
 }
 
-/// It is done.
+/// Success.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Done {
     ok: bool,
 }
 
-/// An upload's record.
+/// The record of an upload.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Record {
     id: String,
-    /// When it was made, in seconds since 1970.
+    /// The time of the create, in seconds since 1970.
     created_at: u64,
-    /// When it last changed, in seconds since 1970.
+    /// The time of the last change, in seconds since 1970.
     updated_at: u64,
     storage_id: String,
-    /// Who made it; empty without authentication.
+    /// The owner. Empty without authentication.
     uploaded_by: String,
     file_name: String,
-    /// The file's size in bytes, once it is known.
+    /// The size of the file in bytes. Null if it is not known yet.
     file_size: Option<u64>,
     file_mime: String,
     file_path: String,
-    /// The object's key in the bucket or container.
+    /// The key of the object in the bucket or container.
     object_key: String,
-    /// The `file_id` it was created with; empty without one.
+    /// The `file_id` of the create. Empty if it was not set.
     file_md5: String,
     permissions: Permissions,
     public: bool,
     tags: Vec<String>,
-    /// The store's session.
+    /// The id of the store's session (S3: UploadId).
     resumable_id: Option<String>,
-    /// Whether it is sent in parts.
+    /// Whether the file is sent in parts.
     resumable: bool,
-    /// Whether the object was verified in the store.
+    /// Whether the phase is `complete`.
     upload_complete: bool,
     phase: PhaseName,
 }
 
-/// Where an upload stands in its life.
+/// The phase of an upload.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum PhaseName {
-    /// Takes parts.
+    /// The upload accepts parts.
     Open,
-    /// The store makes the object.
+    /// The store makes the object of the parts.
     Committing,
-    /// The object was verified.
+    /// The object was verified in the store.
     Complete,
-    /// Given up.
+    /// The upload was aborted, has expired, or was refused by a check.
     Aborted,
 }
 
@@ -222,7 +222,7 @@ impl From<upload::Permissions> for Permissions {
 // === impl FirstStep ===
 
 impl FirstStep {
-    /// The step, with `part_data` in that form.
+    /// The step, with `part_data` in this form.
     pub(super) fn new(step: SignedStep, form: PartDataForm) -> Self {
         let has_parts = step.kind == Step::Parts;
         Self {
@@ -299,7 +299,7 @@ impl PartData {
 // === impl Done ===
 
 impl Done {
-    /// It is done.
+    /// `{"ok": true}`.
     pub(super) const OK: Self = Self { ok: true };
 }
 

@@ -1,20 +1,20 @@
-//! One upload, from its creation to its end.
+//! The calls on one upload.
 
 use axum::{Json, extract::State, http::StatusCode};
 use upload_gateway_core::gateway::{Next, Report, StepType};
 
 use super::{
-    Api, BASE, caller,
+    api::{Api, BASE, caller},
     failure::Failure,
-    openapi::{Fault, WrongBody, WrongParameter, WrongStorage, WrongUpload},
     parameters::{EditParameters, FileParameters, UpdateParameters},
     request::{Id, Parameters},
+    responses::{BodyErrors, ParameterErrors, ServerErrors, StorageErrors, UploadErrors},
     shapes::{Done, FirstStep, NextStep, ResidenceAnswer, UpdateAnswer},
 };
 
-/// Ask where a file would go
+/// Ask which kind of store takes a file
 ///
-/// Checks the file as its creation does, and creates nothing.
+/// Checks the file like a create, but creates no upload.
 #[utoipa::path(
     get,
     context_path = BASE,
@@ -22,10 +22,10 @@ use super::{
     tag = "uploads",
     params(FileParameters),
     responses(
-        (status = 200, description = "The kind of its store.", body = ResidenceAnswer),
-        WrongParameter,
-        WrongStorage,
-        Fault
+        (status = 200, description = "The kind of the store.", body = ResidenceAnswer),
+        ParameterErrors,
+        StorageErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn residence(
@@ -33,15 +33,18 @@ pub(super) async fn residence(
     Parameters(file): Parameters<FileParameters>,
 ) -> Result<Json<ResidenceAnswer>, Failure> {
     let (file, storage_id) = file.parse()?;
-    let residence = api.gateway.residence(&caller(), file, &storage_id)?;
+    let residence = api
+        .gateway
+        .signing
+        .residence(&caller(), file, &storage_id)?;
     Ok(Json(ResidenceAnswer {
         residence: residence.into(),
     }))
 }
 
-/// Create an upload, or find the one the same create made before
+/// Create an upload, or find the open upload of an identical create
 ///
-/// The same is one of the same caller, storage, `file_name`, `file_size` and `file_id`, as long as it is open.
+/// A create is identical if caller, storage, `file_name`, `file_size` and `file_id` are equal.
 #[utoipa::path(
     post,
     context_path = BASE,
@@ -50,13 +53,13 @@ pub(super) async fn residence(
     params(FileParameters),
     request_body = Option<FileParameters>,
     responses(
-        (status = 201, description = "Send the file, or begin a session for its parts.", body = FirstStep),
-        (status = 200, description = "Found, and the store has some of its parts.", body = FirstStep),
-        WrongParameter,
-        WrongUpload,
-        WrongStorage,
-        WrongBody,
-        Fault
+        (status = 201, description = "The upload has no parts yet. Put the file, or start a session for parts.", body = FirstStep),
+        (status = 200, description = "An open upload was found, and the store has some of its parts.", body = FirstStep),
+        ParameterErrors,
+        UploadErrors,
+        StorageErrors,
+        BodyErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn create(
@@ -66,6 +69,7 @@ pub(super) async fn create(
     let (file, storage_id) = file.parse()?;
     let step = api
         .gateway
+        .signing
         .create_signed(&caller(), file, &storage_id)
         .await?;
     let status = match step.kind {
@@ -75,23 +79,23 @@ pub(super) async fn create(
     Ok((status, Json(FirstStep::new(step, api.part_data))))
 }
 
-/// Report parts, and get the next one signed, or the commit
+/// Report parts, and sign the next part or the commit
 ///
-/// With `part` and `file_id` that part is signed; with neither the commit, once the store has all parts. With
-/// `part_update` nothing is signed, and the answer is `{"ok": true}` in every phase of the upload.
+/// With `part` and `file_id`, that part is signed. Without both, the commit is signed if the store has all parts. With
+/// `part_update`, nothing is signed, and the response is `{"ok": true}` in every phase of the upload.
 #[utoipa::path(
     patch,
     context_path = BASE,
     path = "/{id}",
     tag = "uploads",
-    params(("id" = String, Path, description = "The upload."), UpdateParameters),
+    params(("id" = String, Path, description = "The upload id."), UpdateParameters),
     request_body = Option<UpdateParameters>,
     responses(
-        (status = 200, description = "The step to send to the store.", body = UpdateAnswer),
-        WrongParameter,
-        WrongUpload,
-        WrongBody,
-        Fault
+        (status = 200, description = "The request to send to the store.", body = UpdateAnswer),
+        ParameterErrors,
+        UploadErrors,
+        BodyErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn update(
@@ -101,25 +105,29 @@ pub(super) async fn update(
 ) -> Result<Json<UpdateAnswer>, Failure> {
     let (report, next) = update.parse()?;
     if next == Next::Nothing {
-        api.gateway.report(&caller(), &id, report).await?;
-        return Ok(Json(UpdateAnswer::Noted(Done::OK)));
+        api.gateway.signing.report(&caller(), &id, report).await?;
+        return Ok(Json(UpdateAnswer::Reported(Done::OK)));
     }
-    let step = api.gateway.sign_next(&caller(), &id, report, next).await?;
+    let step = api
+        .gateway
+        .signing
+        .sign_next(&caller(), &id, report, next)
+        .await?;
     Ok(Json(UpdateAnswer::Next(step.into())))
 }
 
-/// Get a part signed, or the commit
+/// Sign a part or the commit
 #[utoipa::path(
     get,
     context_path = BASE,
     path = "/{id}/edit",
     tag = "uploads",
-    params(("id" = String, Path, description = "The upload."), EditParameters),
+    params(("id" = String, Path, description = "The upload id."), EditParameters),
     responses(
-        (status = 200, description = "The step to send to the store.", body = NextStep),
-        WrongParameter,
-        WrongUpload,
-        Fault
+        (status = 200, description = "The request to send to the store.", body = NextStep),
+        ParameterErrors,
+        UploadErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn edit(
@@ -128,43 +136,47 @@ pub(super) async fn edit(
     Parameters(edit): Parameters<EditParameters>,
 ) -> Result<Json<NextStep>, Failure> {
     let (report, next) = (Report::default(), edit.parse()?);
-    let step = api.gateway.sign_next(&caller(), &id, report, next).await?;
+    let step = api
+        .gateway
+        .signing
+        .sign_next(&caller(), &id, report, next)
+        .await?;
     Ok(Json(step.into()))
 }
 
-/// Mark an upload complete
+/// Complete an upload
 ///
-/// The gateway verifies the object in the store first. Repeatable; a body is ignored.
+/// The gateway first verifies the object in the store. The call can be repeated. A body is ignored.
 #[utoipa::path(
     put,
     context_path = BASE,
     path = "/{id}",
     tag = "uploads",
-    params(("id" = String, Path, description = "The upload.")),
+    params(("id" = String, Path, description = "The upload id.")),
     responses(
-        (status = 200, description = "It is complete.", body = Done),
-        WrongUpload,
-        Fault
+        (status = 200, description = "The upload is complete.", body = Done),
+        UploadErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn complete(State(api): State<Api>, Id(id): Id) -> Result<Json<Done>, Failure> {
-    api.gateway.complete_upload(&caller(), &id).await?;
+    api.gateway.signing.complete_upload(&caller(), &id).await?;
     Ok(Json(Done::OK))
 }
 
-/// Give an open upload up
+/// Abort an open upload
 ///
-/// What the store has of it is deleted. Repeatable; a complete upload stays.
+/// Its parts are deleted from the store. The call can be repeated. A complete upload is not deleted.
 #[utoipa::path(
     delete,
     context_path = BASE,
     path = "/{id}",
     tag = "uploads",
-    params(("id" = String, Path, description = "The upload.")),
+    params(("id" = String, Path, description = "The upload id.")),
     responses(
-        (status = 202, description = "It is given up."),
-        WrongUpload,
-        Fault
+        (status = 202, description = "The upload is aborted."),
+        UploadErrors,
+        ServerErrors
     )
 )]
 pub(super) async fn remove(State(api): State<Api>, Id(id): Id) -> Result<StatusCode, Failure> {

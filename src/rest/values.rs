@@ -1,4 +1,4 @@
-//! Values of parameters, each of which may come as text, too, as it does in a query.
+//! Values of parameters. Each one may also be text, because values in a query are.
 
 use serde::{
     Deserialize, Deserializer,
@@ -14,27 +14,27 @@ use utoipa::{
     },
 };
 
-/// A whole number, or its digits.
+/// A whole number, or its digits as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number(pub(super) u64);
 
-/// A truth value, or `true` or `false` as text.
+/// A boolean, or `true` or `false` as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flag(pub(super) bool);
 
-/// A list of texts, or a text with commas.
+/// A list of texts, or one text in which commas separate them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Labels(pub(super) Vec<String>);
+pub(super) struct Tags(pub(super) Vec<String>);
 
-/// A list of part numbers, or a text with commas.
+/// A list of part numbers, or one text in which commas separate them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PartNumbers(pub(super) Vec<PartNumber>);
 
-/// A part's number, from 1.
+/// The number of a part, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartNumber(pub(super) u32);
 
-/// A part's number, or `finish`.
+/// The number of a part, or `finish`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PartChoice {
     Number(PartNumber),
@@ -45,10 +45,11 @@ pub(super) enum PartChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartMd5(pub(super) Md5);
 
-/// An MD5 in base64 or hexadecimal. A `+` that a client did not encode in its query is read as a space there.
+/// Parses an MD5 in base64 or hexadecimal. A space counts as `+`: that is how a query decodes a `+` that the client did not
+/// encode.
 ///
 /// # Errors
-/// It is none.
+/// The text is not an MD5.
 pub(super) fn md5(text: &str) -> Result<Md5, InvalidDigest> {
     text.replace(' ', "+").parse()
 }
@@ -73,7 +74,7 @@ impl PartialSchema for Number {
     fn schema() -> RefOr<Schema> {
         let number = plain(Type::Integer).minimum(Some(0));
         let digits = plain(Type::String).pattern(Some("^[0-9]+$"));
-        any_of("A whole number, or its digits.", [number, digits])
+        any_of("A whole number, or its digits as text.", [number, digits])
     }
 }
 
@@ -98,27 +99,33 @@ impl<'de> Deserialize<'de> for Flag {
 impl PartialSchema for Flag {
     fn schema() -> RefOr<Schema> {
         let text = plain(Type::String).enum_values(Some(["true", "false"]));
-        any_of("A truth value, or its name.", [plain(Type::Boolean), text])
+        any_of(
+            "A boolean, or `true` or `false` as text.",
+            [plain(Type::Boolean), text],
+        )
     }
 }
 
 impl ToSchema for Flag {}
 
-// === impl Labels ===
+// === impl Tags ===
 
-impl<'de> Deserialize<'de> for Labels {
+impl<'de> Deserialize<'de> for Tags {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         list(deserializer).map(Self)
     }
 }
 
-impl PartialSchema for Labels {
+impl PartialSchema for Tags {
     fn schema() -> RefOr<Schema> {
-        list_of("Texts.", plain(Type::String))
+        list_of(
+            "A list of texts, or one text in which commas separate them.",
+            plain(Type::String),
+        )
     }
 }
 
-impl ToSchema for Labels {}
+impl ToSchema for Tags {}
 
 // === impl PartNumbers ===
 
@@ -130,7 +137,10 @@ impl<'de> Deserialize<'de> for PartNumbers {
 
 impl PartialSchema for PartNumbers {
     fn schema() -> RefOr<Schema> {
-        list_of("Numbers of parts.", PartNumber::schema())
+        list_of(
+            "A list of part numbers, or one text in which commas separate them.",
+            PartNumber::schema(),
+        )
     }
 }
 
@@ -140,10 +150,10 @@ impl ToSchema for PartNumbers {}
 
 impl<'de> Deserialize<'de> for PartNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrong = || D::Error::custom("must be the number of a part, from 1");
-        let Number(number) = Number::deserialize(deserializer).map_err(|_| wrong())?;
+        let invalid = || D::Error::custom("must be the number of a part, from 1");
+        let Number(number) = Number::deserialize(deserializer).map_err(|_| invalid())?;
         match u32::try_from(number) {
-            Ok(0) | Err(_) => Err(wrong()),
+            Ok(0) | Err(_) => Err(invalid()),
             Ok(number) => Ok(Self(number)),
         }
     }
@@ -177,8 +187,8 @@ impl<'de> Deserialize<'de> for PartChoice {
 impl PartialSchema for PartChoice {
     fn schema() -> RefOr<Schema> {
         let finish = plain(Type::String).enum_values(Some(["finish"]));
-        let what = "The number of a part, or `finish`.";
-        any_of(what, [PartNumber::schema(), finish.into()])
+        let description = "The number of a part, or `finish`.";
+        any_of(description, [PartNumber::schema(), finish.into()])
     }
 }
 
@@ -197,9 +207,9 @@ impl<'de> Deserialize<'de> for PartMd5 {
 impl PartialSchema for PartMd5 {
     fn schema() -> RefOr<Schema> {
         let md5 = "^([A-Za-z0-9+/ ]{22}==|[0-9A-Fa-f]{32})$";
-        let what = "An MD5 in base64 or hexadecimal.";
+        let description = "An MD5 in base64 or hexadecimal.";
         let text = plain(Type::String).pattern(Some(md5));
-        text.description(Some(what)).into()
+        text.description(Some(description)).into()
     }
 }
 
@@ -221,18 +231,21 @@ fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     items.map_err(D::Error::custom)
 }
 
-fn list_of(what: &str, item: impl Into<RefOr<Schema>>) -> RefOr<Schema> {
+fn list_of(description: &str, item: impl Into<RefOr<Schema>>) -> RefOr<Schema> {
     let list = ArrayBuilder::new().items(item.into()).build();
     let text = plain(Type::String).description(Some("separated by commas"));
-    any_of(what, [Schema::Array(list), Schema::Object(text.build())])
+    any_of(
+        description,
+        [Schema::Array(list), Schema::Object(text.build())],
+    )
 }
 
 fn plain(kind: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(kind)
 }
 
-fn any_of<T: Into<RefOr<Schema>>>(what: &str, alternatives: [T; 2]) -> RefOr<Schema> {
-    let builder = AnyOfBuilder::new().description(Some(what));
+fn any_of<T: Into<RefOr<Schema>>>(description: &str, alternatives: [T; 2]) -> RefOr<Schema> {
+    let builder = AnyOfBuilder::new().description(Some(description));
     let builder = alternatives.into_iter().fold(builder, AnyOfBuilder::item);
     RefOr::T(Schema::AnyOf(builder.build()))
 }

@@ -274,15 +274,15 @@ impl Sender {
 /// Why a call failed, as a short text that is the same each time.
 pub(crate) fn reason(error: &ClientError) -> String {
     match error {
-        ClientError::Refused(refusal) if refusal.reason.is_empty() => {
+        ClientError::Refused(refusal) if refusal.reason_name.is_empty() => {
             format!("connection: {:?}", refusal.code)
         }
-        ClientError::Refused(refusal) => refusal.reason.clone(),
+        ClientError::Refused(refusal) => refusal.reason_name.clone(),
         ClientError::Store(refusal) => match refusal.status {
             Some(status) => format!("store: {status} {}", refusal.code),
             None => "store: connection".into(),
         },
-        ClientError::GaveUp { source, .. } => format!("stopped retrying: {}", reason(source)),
+        ClientError::NoProgress { source, .. } => format!("no progress: {}", reason(source)),
         other => other.to_string(),
     }
 }

@@ -10,8 +10,9 @@ use upload_gateway::{
     state::redis::{Redis, RedisConfig},
 };
 use upload_gateway_core::{
+    clock::Clock,
     error::Kind,
-    gateway::{Caller, Clock, Found, Gateway, SEARCHED_UPLOADS, Search, Settings},
+    gateway::{Caller, Found, Gateway, SEARCHED_UPLOADS, Search, Settings},
     state::StateStore,
     upload::{FileMetadata, MIB, Owner, Timestamp, Upload},
 };
@@ -90,6 +91,7 @@ impl Subject {
     async fn find(&self, search: &Search, limit: usize, offset: usize) -> (Vec<String>, u64) {
         let found = self
             .gateway
+            .records
             .search_uploads(&self.caller, search, limit, offset);
         let Found { uploads, total } = found.await.unwrap();
         let names = uploads.into_iter().map(|upload| upload.file.file_name);
@@ -244,6 +246,7 @@ async fn an_offset_beyond_the_searched_is_refused(subject: &Subject) {
     let (caller, search) = (&subject.caller, Search::default());
     let refused = subject
         .gateway
+        .records
         .search_uploads(caller, &search, 1, SEARCHED_UPLOADS + 1);
     let refused = refused.await.unwrap_err();
     assert_eq!(refused.kind(), Kind::InvalidArgument);

@@ -24,10 +24,11 @@ use upload_gateway_core::{
         Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
+    clock::Clock,
     error::{Error, Result},
     gateway::{
-        Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Next, Observer, Open, Report,
-        Settings, Storage, Storages, Takeover, Target,
+        Caller, Chunk, Counts, Finish, Gateway, Message, Next, Observer, Open, Report, Settings,
+        Storage, Storages, Takeover, Target,
     },
     upload::{
         Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, StoreKind, StoreLimits, Timestamp,
@@ -71,11 +72,12 @@ impl Slow {
 
 #[async_trait]
 impl Signer for Slow {
-    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
+        let now = clock.now();
         if now <= *self.renewed_after.get_or_init(|| now) {
             return Err(Error::store_unavailable("the credentials have ended"));
         }
-        self.store.sign(request, now).await
+        self.store.sign(request, clock).await
     }
 }
 
@@ -245,7 +247,8 @@ async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Res
     let (opened, _opened) = oneshot::channel();
     let (counts, _counts) = watch::channel(Counts::default());
     let mut messages = stream::iter(messages.map(Ok));
-    Arc::clone(gateway)
+    gateway
+        .streams
         .receive(
             &Caller::default(),
             &mut messages,
@@ -269,7 +272,11 @@ async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream(
         file_size: Some(6 * MIB),
         ..FileMetadata::default()
     };
-    let step = gateway.create_signed(&caller, file, "").await.unwrap();
+    let step = gateway
+        .signing
+        .create_signed(&caller, file, "")
+        .await
+        .unwrap();
     let id = step.upload_id;
     let claims = [1, 2].map(|number| Claim {
         number,
@@ -279,12 +286,19 @@ async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream(
         resumable_id: None,
         claims: claims.to_vec(),
     };
-    let reported = gateway.sign_next(&caller, &id, report, Next::Nothing);
+    let reported = gateway
+        .signing
+        .sign_next(&caller, &id, report, Next::Nothing);
     reported.await.unwrap();
 
     let completing = tokio::spawn({
         let (gateway, id) = (Arc::clone(&gateway), id.clone());
-        async move { gateway.complete_upload(&Caller::default(), &id).await }
+        async move {
+            gateway
+                .signing
+                .complete_upload(&Caller::default(), &id)
+                .await
+        }
     });
     store.has_begun(0).await;
     let streaming = tokio::spawn({
@@ -318,7 +332,10 @@ async fn each_attempt_is_signed_for_its_own_time() {
         file_size: Some(7),
         ..FileMetadata::default()
     };
-    let step = gateway.create_signed(&Caller::default(), file, "").await;
+    let step = gateway
+        .signing
+        .create_signed(&Caller::default(), file, "")
+        .await;
     assert!(step.unwrap().request.url.contains("X-Amz-Signature="));
     backends.stop().await;
 }

@@ -9,10 +9,11 @@ use tokio::sync::{oneshot, watch};
 use upload_gateway::{config::Config, serve::connect};
 use upload_gateway_core::{
     blobs::BlobStore,
+    clock::Clock,
     decorate::{Around, Decorated},
     error::{Error, Kind, Reason, Result},
     gateway::{
-        Caller, Chunk, Clock, Counts, Finish, Gateway, Message, Observer, Open, Settings, Storage,
+        Caller, Chunk, Counts, Finish, Gateway, Message, Observer, Open, Settings, Storage,
         Storages, Takeover, Target,
     },
     upload::{FileMetadata, MIB, Md5, PART_SIZE, Phase, Timestamp},
@@ -118,7 +119,8 @@ async fn a_small_file_is_the_only_part_of_a_session() {
         let (counts, _counts) = watch::channel(Counts::default());
         let observer = Observer { opened, counts };
         let mut messages = stream::iter(messages.map(Ok));
-        let upload = Arc::clone(&gateway)
+        let upload = gateway
+            .streams
             .receive(&Caller::default(), &mut messages, observer)
             .await
             .unwrap();

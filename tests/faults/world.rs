@@ -23,10 +23,11 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     blobs::{BlobStore, NewObject, Put, Session},
+    clock::Clock,
     error::Result,
     gateway::{
-        Caller, Chunk, Clock, Counts, Gateway, Message, Observer, Open, Report, Settings, Storages,
-        Sweep, SweepReport, Takeover, Target,
+        Caller, Chunk, Counts, Gateway, Message, Observer, Open, Report, Settings, Storages, Sweep,
+        SweepReport, Takeover, Target,
     },
     state::StateStore,
     upload::{FileMetadata, MIB, Timestamp, Upload, UploadId},
@@ -138,7 +139,10 @@ pub(crate) async fn sweep(gateway: &Gateway) -> SweepReport {
 
 /// Makes this pass, and checks that no other sweeper is running.
 pub(crate) async fn sweep_as(gateway: &Gateway, sweep: &Sweep) -> SweepReport {
-    let swept = gateway.sweep(sweep, &CancellationToken::new()).await;
+    let swept = gateway
+        .sweeper
+        .sweep(sweep, &CancellationToken::new())
+        .await;
     swept.unwrap().expect("no other sweeper runs")
 }
 
@@ -286,7 +290,7 @@ impl World {
     /// An upload whose session a client has begun and reported.
     pub(crate) async fn signed(&self, gateway: &Gateway, size: usize) -> Upload {
         let caller = Caller::default();
-        let step = gateway.create_signed(&caller, file(size), "").await;
+        let step = gateway.signing.create_signed(&caller, file(size), "").await;
         let id = step.unwrap().upload_id;
         let upload = self.get(&id).await;
         let session = self.store().begin(&self.object_of(&upload)).await;
@@ -294,7 +298,7 @@ impl World {
             resumable_id: Some(session.unwrap()),
             claims: Vec::new(),
         };
-        gateway.report(&caller, &id, report).await.unwrap();
+        gateway.signing.report(&caller, &id, report).await.unwrap();
         self.get(&id).await
     }
 
@@ -302,7 +306,7 @@ impl World {
     pub(crate) async fn put_as_client(&self, gateway: &Gateway) -> Upload {
         let data = common::bytes(1000);
         let caller = Caller::default();
-        let step = gateway.create_signed(&caller, file(data.len()), "");
+        let step = gateway.signing.create_signed(&caller, file(data.len()), "");
         let id = step.await.unwrap().upload_id;
         let upload = self.get(&id).await;
         let object = self.object_of(&upload);
@@ -324,7 +328,7 @@ impl World {
         let task = tokio::spawn(async move {
             let mut queue = UnboundedReceiverStream::new(queue);
             let caller = Caller::default();
-            gateway.receive(&caller, &mut queue, observer).await
+            gateway.streams.receive(&caller, &mut queue, observer).await
         });
         let target = Target::File {
             file: file(2 * PART + 1),

@@ -1,17 +1,24 @@
-//! MD5 digests, as the API writes them.
+//! MD5 digests in the form of the API.
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::Digest;
 
-/// An MD5 digest. Its text is base64, as `file_id` and `object.md5` have it.
+/// An MD5 digest. Its text is base64, like `file_id` and `object.md5`.
+///
+/// # Examples
+/// ```
+/// use upload_gateway_client::Md5;
+///
+/// assert_eq!(Md5::of(b"hello").to_string(), "XUFAKrxLKna5cZ2REBfFkg==");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Md5(pub [u8; 16]);
 
-/// The MD5 of a file that is read from its start to its end.
+/// The MD5 of bytes that arrive one after the other.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FileDigest(md5::Md5);
+pub(crate) struct Hasher(md5::Md5);
 
 // === impl Md5 ===
 
@@ -34,16 +41,16 @@ impl fmt::Debug for Md5 {
     }
 }
 
-// === impl FileDigest ===
+// === impl Hasher ===
 
-impl FileDigest {
+impl Hasher {
     /// Adds the next bytes.
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes.
-    pub(super) fn finish(self) -> Md5 {
+    /// The MD5 of all bytes so far.
+    pub(crate) fn finish(self) -> Md5 {
         Md5(self.0.finalize().into())
     }
 }

@@ -1,64 +1,70 @@
-//! Bytes straight to the store, by requests that the gateway signs: create, parts, finish, complete.
+//! Direct uploads: the bytes go straight to the store, with requests that the gateway signs.
 //!
-//! A gateway that is away is waited for, and so is the store; each further try at the store has a fresh signature. A
-//! session that the store lost is begun anew. Whether the object is there only the gateway says, at the end.
+//! The steps are: create the upload, start the store's session (S3: multipart upload), put the parts, finish, complete.
+//! Calls of the gateway and requests to the store are retried; each retry of a request has a fresh signature. If the store
+//! lost the session, the upload is created again. Only the gateway decides at the end whether the object is complete.
 
 mod file;
+mod job;
 mod parts;
 mod progress;
+mod retries;
 mod store;
 
-use std::{fs::File, mem};
+use std::fs::File;
 
 use bytes::Bytes;
-use tokio::time::sleep;
-use tonic::{Response, Status};
 
-use self::{
-    file::{LocalFile, Span},
-    progress::Progress,
-    store::Store,
-};
-use super::{BackOff, Client, ClientError, Event, UploadOptions, Uploaded, compare, wire_size};
-use crate::proto::v1::{
-    CompleteUploadRequest, CreateUploadRequest, FileMetadata, GetUploadRequest, SignFinishRequest,
-    Signature, SignedStep, StepType, UpdateUploadRequest, Upload,
+use self::{file::LocalFile, job::Job, parts::Parts, progress::Progress, store::Store};
+use crate::{
+    client::Client,
+    error::ClientError,
+    proto::v1::{
+        CompleteUploadRequest, CreateUploadRequest, ErrorReason, FileMetadata, GetUploadRequest,
+        SignFinishRequest, SignedStep, StepType, UpdateUploadRequest, Upload,
+    },
+    upload::{Event, UploadOptions, Uploaded, verify, wire_size},
 };
 
-/// How often a create finds an upload whose parts are gone or belong to another session, before that is an error.
+/// How often the upload is created if its session or its parts are lost each time.
 const MAX_STARTS: usize = 3;
 
 /// One direct upload.
 #[derive(Debug)]
 struct Direct<'a, F> {
-    client: &'a Client,
-    store: Store,
-    file: LocalFile,
+    job: Job<'a, F>,
     metadata: FileMetadata,
-    options: &'a UploadOptions,
-    progress: Progress<F>,
-}
-
-/// How one request is tried again.
-#[derive(Debug)]
-struct Tries {
-    back_off: BackOff,
-    was_forbidden: bool,
 }
 
 // === impl Client ===
 
 impl Client {
-    /// Sends `file`, a regular one, straight to the store and returns when it lies verified there. `file_size` and
-    /// `file_id` of `metadata` are filled in: by them and the name the same call, in another process too, finds the
-    /// upload again and sends only the parts that the store lacks. Of a broken upload nothing has to be remembered.
+    /// Sends a regular file straight to the store, and returns when the upload is COMPLETE and verified. The client sets
+    /// `file_size` and `file_id` (the MD5) of `metadata`. With these and the name, the same call finds the upload again, in
+    /// another process too, and sends only the parts that the store lacks. No upload id has to be kept.
     ///
-    /// At most four parts, and unless one is larger 256 MiB, are in memory. Progress has `received_size` alone.
+    /// Memory: at most four parts, and at most 256 MiB unless one part is larger. Progress has only `received_size`.
     ///
     /// # Errors
-    /// `Refused` for what the gateway will not take, `Store` for what the store will not, `GaveUp` after
-    /// [`UploadOptions::retry_timeout`] without anything new in the store, `Source` when the file cannot be read, `Mismatch`
-    /// when the object is not the file.
+    /// [`ClientError::Refused`] and [`ClientError::Store`] for errors that cannot be retried, [`ClientError::NoProgress`] if
+    /// nothing more was stored for [`UploadOptions::retry_timeout`], [`ClientError::Source`] if the file cannot be read,
+    /// [`ClientError::Changed`] if another client changes the upload, [`ClientError::Mismatch`] if the object is not the
+    /// file.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use std::fs::File;
+    /// use upload_gateway_client::{Client, UploadOptions, proto::v1::FileMetadata};
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = File::open("film.mp4")?;
+    /// let metadata = FileMetadata { file_name: "film.mp4".into(), ..FileMetadata::default() };
+    /// let options = UploadOptions::default();
+    /// let uploaded = client.upload_direct(file, metadata, &options, |_| ()).await?;
+    /// println!("resumed from byte {}", uploaded.resumed_from);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn upload_direct(
         &self,
         file: File,
@@ -70,28 +76,28 @@ impl Client {
         let size = file.span().size;
         let md5 = file.digest(file.span()).await?;
         let direct = Direct {
-            client: self,
-            store: Store::new()?,
-            file,
+            job: Job {
+                client: self,
+                store: Store::new()?,
+                file,
+                options,
+                progress: Progress::new(on_event, options.limit_rate),
+            },
             metadata: FileMetadata {
                 file_size: Some(wire_size(size)),
                 file_id: md5.to_string(),
                 skip_file_digest: false,
                 ..metadata
             },
-            options,
-            progress: Progress::new(on_event, options.limit_rate),
         };
         let upload = direct.run().await?;
-        compare(&upload, size, Some(md5))?;
-        let is_proven = upload
-            .object
-            .as_ref()
-            .is_some_and(|object| !object.md5.is_empty());
+        verify(&upload, size, Some(md5))?;
+        let object = upload.object.as_ref();
+        let is_proven = object.is_some_and(|object| !object.md5.is_empty());
         Ok(Uploaded {
             size,
             md5: is_proven.then_some(md5),
-            resumed_from: direct.progress.resumed_from(size),
+            resumed_from: direct.job.progress.resumed_from(size),
             upload,
         })
     }
@@ -101,74 +107,76 @@ impl Client {
 
 impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
     async fn run(&self) -> Result<Upload, ClientError> {
-        let mut tries = self.tries();
+        let progress = &self.job.progress;
+        let mut retries = self.job.retries();
         for _ in 1..MAX_STARTS {
             let failure = match self.start().await {
                 Err(failure) if is_lost(&failure) => failure,
                 done => return done,
             };
-            // Somebody with the same file may have finished it, or given it up.
-            if let Some(upload_id) = self.progress.upload_id() {
+            // Another client with the same file may have completed the upload, or deleted it.
+            if let Some(upload_id) = progress.upload_id() {
                 match self.complete(&upload_id).await {
                     Err(missing)
-                        if matches!(missing.reason(), "INCOMPLETE" | "UPLOAD_NOT_FOUND") => {}
+                        if matches!(
+                            missing.reason(),
+                            Some(ErrorReason::Incomplete | ErrorReason::UploadNotFound)
+                        ) => {}
                     done => return done,
                 }
             }
-            tries.pause(&self.progress, failure).await?;
+            retries.wait(progress, failure).await?;
         }
         self.start().await
     }
 
-    /// Creates the upload, or finds it again, and brings it to its end.
+    /// Creates the upload, or finds it again, and takes it to COMPLETE.
     async fn start(&self) -> Result<Upload, ClientError> {
         let step = self.create().await?;
         let request = GetUploadRequest {
             upload_id: step.upload_id.clone(),
         };
-        let opened = self.ask(request, |mut client, request| async move {
-            client.service.get_upload(request).await
+        let opened = self.job.call(request, |mut client, request| async move {
+            client.uploads.get_upload(request).await
         });
-        self.progress.opened(&opened.await?);
+        self.job.progress.opened(&opened.await?);
         match step.r#type() {
             StepType::DirectUpload => return self.make_object(step).await,
-            StepType::ChunkedUpload => self.begin_session(step.clone()).await?,
+            StepType::ChunkedUpload => self.start_session(step.clone()).await?,
             StepType::Parts => {}
-            _ => {
-                return Err(ClientError::protocol(
-                    "a create answered with no first step",
-                ));
-            }
+            _ => return Err(ClientError::protocol("not a first step of an upload")),
         }
-        self.send_parts(&step).await?;
-        self.progress.committing();
+        Parts::new(&self.job, &step)?.send().await?;
+        self.job.progress.committing();
         let finish = self.sign_finish(&step.upload_id).await?;
         self.make_object(finish).await
     }
 
-    /// Begins the store's session, where the store has such, and reports it.
-    async fn begin_session(&self, mut step: SignedStep) -> Result<(), ClientError> {
-        let mut tries = self.tries();
+    /// Starts the store's session and reports its id. Azure has no session to start: then the URL is empty.
+    async fn start_session(&self, mut step: SignedStep) -> Result<(), ClientError> {
+        let job = &self.job;
+        let mut retries = job.retries();
         let session = loop {
             let signature = step.signature.clone().unwrap_or_default();
             if signature.url.is_empty() {
                 return Ok(());
             }
-            match self.store.send(&signature, Bytes::new(), |_| ()).await {
-                Ok(answer) => break store::element(&answer, "UploadId"),
-                Err(refusal) => tries.wait(&self.progress, refusal.into()).await?,
+            match job.store.send(&signature, Bytes::new(), |_| ()).await {
+                Ok(response) => break store::element(&response, "UploadId"),
+                Err(refusal) => retries.retry(&job.progress, refusal.into()).await?,
             }
             step = self.sign_again(&step).await?;
         };
         let Some(resumable_id) = session else {
-            return Err(ClientError::protocol("the store named no UploadId"));
+            let problem = "the store's response has no UploadId";
+            return Err(ClientError::protocol(problem));
         };
         let request = UpdateUploadRequest {
             upload_id: step.upload_id,
             resumable_id,
             ..UpdateUploadRequest::default()
         };
-        let recorded = self.ask(request, |mut client, request| async move {
+        let recorded = job.call(request, |mut client, request| async move {
             client.signing.update_upload(request).await
         });
         recorded.await?;
@@ -177,165 +185,86 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
 
     /// Sends the request that makes the object, until the gateway finds the object in the store.
     async fn make_object(&self, mut step: SignedStep) -> Result<Upload, ClientError> {
-        let mut tries = self.tries();
+        let job = &self.job;
+        let mut retries = job.retries();
         loop {
             let signature = step.signature.clone().unwrap_or_default();
             let sent = match &step.body {
-                Some(body) => self.send_list(&signature, body).await,
-                None => self.send(&signature, self.file.span()).await,
+                Some(part_list) => {
+                    let part_list = Bytes::from(part_list.clone());
+                    let sent = job.store.send(&signature, part_list, |_| ()).await;
+                    sent.map(drop).map_err(ClientError::from)
+                }
+                None => job.put(&signature, job.file.span()).await,
             };
-            // A request that seemed to fail may have been carried out, and S3's 200 may be none.
+            // The store may have carried out a request that failed here, and S3 may report a failure after status 200.
             let missing = match self.complete(&step.upload_id).await {
-                Err(missing) if missing.reason() == "INCOMPLETE" => missing,
+                Err(missing) if missing.reason() == Some(ErrorReason::Incomplete) => missing,
                 done => return done,
             };
-            tries
-                .wait(&self.progress, sent.err().unwrap_or(missing))
-                .await?;
+            let failure = sent.err().unwrap_or(missing);
+            retries.retry(&job.progress, failure).await?;
             step = self.sign_again(&step).await?;
         }
-    }
-
-    /// Sends bytes of the file.
-    async fn send(&self, signature: &Signature, span: Span) -> Result<(), ClientError> {
-        let bytes = self.file.read(span).await?;
-        let mut in_flight = self.progress.in_flight();
-        self.store
-            .send(signature, bytes, |sent| in_flight.sent(sent))
-            .await?;
-        in_flight.landed(span.size);
-        Ok(())
-    }
-
-    /// Sends the list of the parts that the object is to be made of.
-    async fn send_list(&self, signature: &Signature, list: &str) -> Result<(), ClientError> {
-        let list = Bytes::from(list.to_owned());
-        self.store.send(signature, list, |_| ()).await?;
-        Ok(())
     }
 
     async fn create(&self) -> Result<SignedStep, ClientError> {
         let request = CreateUploadRequest {
             file: Some(self.metadata.clone()),
         };
-        self.ask(request, |mut client, request| async move {
+        let created = self.job.call(request, |mut client, request| async move {
             client.signing.create_upload(request).await
-        })
-        .await
+        });
+        created.await
     }
 
     async fn sign_finish(&self, upload_id: &str) -> Result<SignedStep, ClientError> {
         let request = SignFinishRequest {
             upload_id: upload_id.to_owned(),
         };
-        self.ask(request, |mut client, request| async move {
+        let signed = self.job.call(request, |mut client, request| async move {
             client.signing.sign_finish(request).await
-        })
-        .await
+        });
+        signed.await
     }
 
     async fn complete(&self, upload_id: &str) -> Result<Upload, ClientError> {
         let request = CompleteUploadRequest {
             upload_id: upload_id.to_owned(),
         };
-        self.ask(request, |mut client, request| async move {
+        let completed = self.job.call(request, |mut client, request| async move {
             client.signing.complete_upload(request).await
-        })
-        .await
+        });
+        completed.await
     }
 
     /// The same step with a fresh signature.
     async fn sign_again(&self, step: &SignedStep) -> Result<SignedStep, ClientError> {
-        let fresh = match step.r#type() {
+        let signed = match step.r#type() {
             StepType::Finish => self.sign_finish(&step.upload_id).await?,
             _ => self.create().await?,
         };
-        if (fresh.r#type, &fresh.upload_id) == (step.r#type, &step.upload_id) {
-            return Ok(fresh);
+        if (signed.r#type, &signed.upload_id) == (step.r#type, &step.upload_id) {
+            return Ok(signed);
         }
         Err(ClientError::Changed {
             upload_id: step.upload_id.clone(),
         })
     }
-
-    /// Calls the gateway until it answers.
-    async fn ask<Q, A, C>(
-        &self,
-        request: Q,
-        call: impl Fn(Client, Q) -> C,
-    ) -> Result<A, ClientError>
-    where
-        Q: Clone,
-        C: Future<Output = Result<Response<A>, Status>> + Send,
-    {
-        let mut tries = self.tries();
-        loop {
-            match call(self.client.clone(), request.clone()).await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => tries.wait(&self.progress, status.into()).await?,
-            }
-        }
-    }
-
-    fn tries(&self) -> Tries {
-        Tries {
-            back_off: BackOff {
-                committed_size: self.progress.settled(),
-                ..BackOff::new(self.options.retry_timeout)
-            },
-            was_forbidden: false,
-        }
-    }
 }
 
-/// Whether the session, parts of it or the upload itself are gone, so that the same create tells how to go on, if need be
-/// from the beginning.
+/// Whether the session, some of its parts or the upload itself no longer exists. Then the same create returns the next
+/// step, which may be the first one.
 fn is_lost(failure: &ClientError) -> bool {
     let is_lost = matches!(
         failure.reason(),
-        "SESSION_LOST" | "SESSION_NOT_STARTED" | "SESSION_IN_USE" | "INCOMPLETE" | "WRONG_PHASE"
+        Some(
+            ErrorReason::SessionLost
+                | ErrorReason::SessionNotStarted
+                | ErrorReason::SessionInUse
+                | ErrorReason::Incomplete
+                | ErrorReason::WrongPhase
+        )
     );
     is_lost || failure.store_status() == Some(404) || matches!(failure, ClientError::Changed { .. })
-}
-
-// === impl Tries ===
-
-impl Tries {
-    /// Waits before the next try.
-    ///
-    /// # Errors
-    /// The failure itself where trying again is useless, `GaveUp` when nothing has moved for too long.
-    async fn wait(
-        &mut self,
-        progress: &Progress<impl FnMut(Event<'_>) + Send>,
-        failure: ClientError,
-    ) -> Result<(), ClientError> {
-        // Stores answer so when a signature has expired, too.
-        let is_forbidden = failure.store_status() == Some(403);
-        let may_have_expired = is_forbidden && !mem::replace(&mut self.was_forbidden, true);
-        if may_have_expired || failure.is_resumable() {
-            return self.pause(progress, failure).await;
-        }
-        Err(failure)
-    }
-
-    async fn pause(
-        &mut self,
-        progress: &Progress<impl FnMut(Event<'_>) + Send>,
-        failure: ClientError,
-    ) -> Result<(), ClientError> {
-        let Some(delay) = self
-            .back_off
-            .next(progress.settled(), failure.retry_delay())
-        else {
-            return Err(ClientError::GaveUp {
-                upload_id: progress.upload_id(),
-                retry_timeout: self.back_off.retry_timeout,
-                source: Box::new(failure),
-            });
-        };
-        progress.retrying(&failure, delay);
-        sleep(delay).await;
-        Ok(())
-    }
 }

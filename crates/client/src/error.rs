@@ -1,33 +1,45 @@
-//! What stops a client, and what only delays it.
+//! Errors, and which of them a client resumes after.
 
 use std::{collections::HashMap, io, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::proto::v1::ErrorReason;
+
 /// Why a call failed.
+///
+/// # Examples
+/// ```
+/// use upload_gateway_client::{ClientError, proto::v1::ErrorReason};
+///
+/// /// Whether another program uploads the same file at the moment.
+/// fn is_busy(error: &ClientError) -> bool {
+///     matches!(error, ClientError::Refused(refusal) if refusal.reason == Some(ErrorReason::WriterActive))
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The server's address is none.
-    #[error("{server:?} is no server's address: {problem}")]
+    /// The server's address is invalid.
+    #[error("{server:?} is not a valid server address: {problem}")]
     InvalidServer {
         /// The address.
         server: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The gateway answered with an error, or could not be reached.
+    /// The gateway answered with an error, or the connection failed.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store did not carry out a signed request, or could not be reached.
+    /// The store answered a signed request with an error, or the connection failed.
     #[error(transparent)]
     Store(#[from] StoreRefusal),
-    /// Nothing more was committed for too long.
-    #[error("gave up after {} s without progress", retry_timeout.as_secs())]
-    GaveUp {
-        /// The upload, which may be resumed later.
+    /// Nothing more was committed within the retry timeout.
+    #[error("no progress for {} s", retry_timeout.as_secs())]
+    NoProgress {
+        /// The upload, which can be resumed later. None if it was not created.
         upload_id: Option<String>,
-        /// How long it was tried.
+        /// The retry timeout.
         retry_timeout: Duration,
         /// The last failure.
         source: Box<Self>,
@@ -35,14 +47,14 @@ pub enum ClientError {
     /// The source could not be read.
     #[error("read the source")]
     Source(#[from] io::Error),
-    /// The gateway needs bytes again that are gone.
+    /// The gateway needs bytes of a pipe that are no longer in memory.
     #[error(
-        "the gateway needs the bytes from {wanted} again, and the input is kept from {kept_from} only"
+        "the gateway needs the bytes from {wanted} again, but only those from {kept_from} are in memory"
     )]
     NotRewindable {
-        /// What is needed.
+        /// The offset that the gateway needs.
         wanted: u64,
-        /// What there still is.
+        /// The first offset that is in memory.
         kept_from: u64,
     },
     /// The object is not the file.
@@ -50,67 +62,93 @@ pub enum ClientError {
     Mismatch {
         /// The upload.
         upload_id: String,
-        /// What differs.
+        /// What differs: `size` or `MD5`.
         what: &'static str,
         /// The file's.
         expected: String,
         /// The object's.
         found: String,
     },
-    /// Somebody else went on with the upload, or the gateway lost it and began a new one.
-    #[error("{upload_id} is not as it was before")]
+    /// Another client has changed a direct upload, or the gateway lost it and created a new one.
+    #[error("{upload_id} was changed by another client")]
     Changed {
-        /// The upload as it was.
+        /// The upload before the change.
         upload_id: String,
     },
-    /// The gateway answered what makes no sense.
-    #[error("unexpected answer: {0}")]
+    /// The gateway or the store sent a response that the API does not allow.
+    #[error("unexpected response: {0}")]
     Protocol(String),
 }
 
-/// An error that the gateway answered with, or that the connection ended with.
+/// An error that the gateway answered with, or a failure of the connection to it.
+///
+/// # Examples
+/// ```
+/// use tonic::{Code, Status};
+/// use upload_gateway_client::Refusal;
+///
+/// let refusal = Refusal::from(Status::new(Code::Unavailable, "connection reset"));
+/// assert_eq!((refusal.code, refusal.reason), (Code::Unavailable, None));
+/// assert_eq!(refusal.to_string(), "connection reset");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", reason_in_brackets(.reason))]
+#[error("{message}{}", in_brackets(.reason_name))]
 pub struct Refusal {
     /// The gRPC code.
     pub code: Code,
-    /// The `reason` of the answer's `ErrorInfo`, `UPLOAD_NOT_FOUND`. Empty where the connection failed.
-    pub reason: String,
-    /// The sentence for people.
+    /// The reason. Its comments say what to do next. None if the connection failed, or if this version of the client does
+    /// not know the reason.
+    pub reason: Option<ErrorReason>,
+    /// The reason as the gateway sent it, `UPLOAD_NOT_FOUND`. Empty if the connection failed.
+    pub reason_name: String,
+    /// The message, for people.
     pub message: String,
-    /// The `metadata` of the answer's `ErrorInfo`.
+    /// `metadata` of `google.rpc.ErrorInfo`: facts for programs, for example `committed_size`.
     pub metadata: HashMap<String, String>,
-    /// When to try again, where the gateway says so.
+    /// How long to wait before the next try, if the gateway knows.
     pub retry_delay: Option<Duration>,
 }
 
-/// The store's answer to a signed request that it did not carry out, or the failure to reach it. Names no signed URL.
+/// A store's error response to a signed request, or a failure of the connection to it. Contains no signed URL.
+///
+/// # Examples
+/// ```
+/// use upload_gateway_client::StoreRefusal;
+///
+/// let refusal = StoreRefusal {
+///     status: Some(403),
+///     code: "AccessDenied".into(),
+///     message: "Request has expired".into(),
+/// };
+/// assert_eq!(refusal.to_string(), "the store answered 403 AccessDenied: Request has expired");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", in_words(.status, .code, .message))]
+#[error("{}", describe_response(.status, .code, .message))]
 pub struct StoreRefusal {
-    /// The HTTP status. None: there was no answer.
+    /// The HTTP status. None: no response arrived.
     pub status: Option<u16>,
-    /// The store's code, `NoSuchUpload`. Empty where it gave none.
+    /// The store's error code, `NoSuchUpload`. Empty if there is none.
     pub code: String,
-    /// The store's sentence, or why it was not reached.
+    /// The store's message, or why no response arrived.
     pub message: String,
 }
 
 // === impl ClientError ===
 
 impl ClientError {
-    /// An answer that makes no sense.
-    pub(super) fn protocol(problem: impl Into<String>) -> Self {
+    /// A response that the API does not allow.
+    pub(crate) fn protocol(problem: impl Into<String>) -> Self {
         Self::Protocol(problem.into())
     }
 
-    /// Whether the upload can go on from what is committed, by the error table of `upload.proto`.
+    /// Whether opening the upload again can succeed, as the comments of [`ErrorReason`] say. For a failed connection it
+    /// can.
     pub fn is_resumable(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_resumable(),
             Self::Store(refusal) => refusal.is_retryable(),
             Self::InvalidServer { .. }
-            | Self::GaveUp { .. }
+            | Self::NoProgress { .. }
             | Self::Source(_)
             | Self::NotRewindable { .. }
             | Self::Mismatch { .. }
@@ -119,7 +157,7 @@ impl ClientError {
         }
     }
 
-    /// When the gateway wants to be asked again, where it says so.
+    /// How long to wait before the next try, if the gateway knows.
     pub fn retry_delay(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_delay,
@@ -127,16 +165,19 @@ impl ClientError {
         }
     }
 
-    /// The `reason` the gateway gave; empty in any other failure.
-    pub(super) fn reason(&self) -> &str {
+    /// The gateway's reason. None for any other failure.
+    pub(crate) fn reason(&self) -> Option<ErrorReason> {
         match self {
-            Self::Refused(refusal) => &refusal.reason,
-            _ => "",
+            Self::Refused(refusal) => refusal.reason,
+            _ => None,
         }
     }
+}
 
-    /// The HTTP status that the store answered with, if it did.
-    pub(super) fn store_status(&self) -> Option<u16> {
+#[cfg(feature = "direct")]
+impl ClientError {
+    /// The HTTP status of the store's response.
+    pub(crate) fn store_status(&self) -> Option<u16> {
         match self {
             Self::Store(refusal) => refusal.status,
             _ => None,
@@ -153,11 +194,12 @@ impl From<Status> for ClientError {
 // === impl Refusal ===
 
 impl Refusal {
-    /// A stream that ended before its end.
-    pub(super) fn ended_early() -> Self {
+    /// A stream that ended without its last message.
+    pub(crate) fn ended_early() -> Self {
         Self {
             code: Code::Unavailable,
-            reason: String::new(),
+            reason: None,
+            reason_name: String::new(),
             message: "the gateway ended the stream early".into(),
             metadata: HashMap::new(),
             retry_delay: None,
@@ -165,8 +207,8 @@ impl Refusal {
     }
 
     fn is_resumable(&self) -> bool {
-        // Only the gateway gives reasons: without one the connection, or a proxy on the way, has failed.
-        if self.reason.is_empty() {
+        // Every error of the gateway has a reason. Without one the connection failed, or a proxy answered.
+        if self.reason_name.is_empty() {
             return matches!(
                 self.code,
                 Code::Unavailable
@@ -179,11 +221,14 @@ impl Refusal {
         }
         match self.code {
             Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
-            // The upload is opened again, and says itself where it goes on.
-            Code::OutOfRange => matches!(self.reason.as_str(), "WRONG_OFFSET" | "STATE_LOST"),
-            Code::DataLoss => self.reason == "CHECKSUM_MISMATCH",
-            // The token is dropped; it is needed only for what the state store lost.
-            Code::InvalidArgument => self.reason == "INVALID_TOKEN",
+            // The first response to the next open has the offset.
+            Code::OutOfRange => matches!(
+                self.reason,
+                Some(ErrorReason::WrongOffset | ErrorReason::StateLost)
+            ),
+            Code::DataLoss => self.reason == Some(ErrorReason::ChecksumMismatch),
+            // The next open has no token. Only an upload that the state store lost needs one.
+            Code::InvalidArgument => self.reason == Some(ErrorReason::InvalidToken),
             _ => false,
         }
     }
@@ -192,7 +237,7 @@ impl Refusal {
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
         let info = status.get_details_error_info();
-        let (reason, metadata) =
+        let (reason_name, metadata) =
             info.map_or_else(Default::default, |info| (info.reason, info.metadata));
         let retry_delay = status
             .get_details_retry_info()
@@ -200,7 +245,8 @@ impl From<Status> for Refusal {
         Self {
             code: status.code(),
             message: describe(&status),
-            reason,
+            reason: ErrorReason::from_name(&reason_name),
+            reason_name,
             metadata,
             retry_delay,
         }
@@ -209,29 +255,32 @@ impl From<Status> for Refusal {
 
 // === impl StoreRefusal ===
 
+#[cfg(feature = "direct")]
 impl StoreRefusal {
-    /// The store was not reached, or its answer did not come through.
-    pub(super) fn unreached(message: impl Into<String>) -> Self {
+    /// No response arrived.
+    pub(crate) fn no_response(message: impl Into<String>) -> Self {
         Self {
             status: None,
             code: String::new(),
             message: message.into(),
         }
     }
+}
 
-    /// Whether the same request, signed anew, may succeed later.
+impl StoreRefusal {
+    /// Whether the same request with a fresh signature may succeed later.
     fn is_retryable(&self) -> bool {
         match self.status {
-            // An error in the body of a 200: S3 found out only after it had begun to answer.
+            // 200: S3 sends errors that occur after the status in the body.
             None | Some(200 | 408 | 429 | 500..) => true,
-            // S3's word for a connection on which nothing came for too long.
+            // S3's code for a connection on which no bytes arrived.
             Some(400) => self.code == "RequestTimeout",
             Some(_) => false,
         }
     }
 }
 
-/// The status's message; for a failed connection also the cause, which the message leaves out.
+/// The status's message. For a failed connection also the innermost cause, which the message does not contain.
 fn describe(status: &Status) -> String {
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
     let mut innermost = None;
@@ -249,10 +298,10 @@ fn describe(status: &Status) -> String {
     }
 }
 
-fn in_words(status: &Option<u16>, code: &str, message: &str) -> String {
+fn describe_response(status: &Option<u16>, code: &str, message: &str) -> String {
     let mut text = match status {
         Some(status) => format!("the store answered {status}"),
-        None => "the store was not reached".into(),
+        None => "the store did not answer".into(),
     };
     for (separator, more) in [(" ", code), (": ", message)] {
         if !more.is_empty() {
@@ -263,10 +312,10 @@ fn in_words(status: &Option<u16>, code: &str, message: &str) -> String {
     text
 }
 
-fn reason_in_brackets(reason: &str) -> String {
-    match reason {
+fn in_brackets(reason_name: &str) -> String {
+    match reason_name {
         "" => String::new(),
-        reason => format!(" [{reason}]"),
+        name => format!(" [{name}]"),
     }
 }
 
@@ -282,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_table_decides_what_is_resumed() {
+    fn code_and_reason_decide_whether_to_resume() {
         for (code, reason) in [
             (Code::Unavailable, "STORE_UNAVAILABLE"),
             (Code::ResourceExhausted, "OVERLOADED"),
@@ -291,6 +340,7 @@ mod tests {
             (Code::DataLoss, "CHECKSUM_MISMATCH"),
             (Code::Unavailable, "STATE_LOST"),
             (Code::InvalidArgument, "INVALID_TOKEN"),
+            (Code::Unavailable, "A_NEWER_REASON"),
         ] {
             assert!(answered(code, reason).is_resumable(), "{reason}");
         }
@@ -302,9 +352,17 @@ mod tests {
             (Code::FailedPrecondition, "WRONG_PHASE"),
             (Code::InvalidArgument, "INVALID_FIELD"),
             (Code::Internal, "INTERNAL"),
+            (Code::FailedPrecondition, "A_NEWER_REASON"),
         ] {
             assert!(!answered(code, reason).is_resumable(), "{reason}");
         }
+    }
+
+    #[test]
+    fn an_unknown_reason_is_shown_as_it_was_sent() {
+        let error = answered(Code::Unavailable, "A_NEWER_REASON");
+        assert_eq!(error.reason(), None);
+        assert_eq!(error.to_string(), "no [A_NEWER_REASON]");
     }
 
     #[test]

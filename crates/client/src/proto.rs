@@ -1,4 +1,4 @@
-//! The generated API: messages and clients of `proto/`.
+//! The generated API: messages and clients of the protos.
 
 #![allow(
     missing_docs,

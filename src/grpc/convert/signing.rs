@@ -12,8 +12,8 @@ use upload_gateway_core::{
 
 use super::{bytes, digest, file_metadata, number, residence, size};
 
-/// A file whose residence is asked for, and the storage.
-pub(in crate::grpc) fn file_to_place(
+/// A file that is to be checked but not created, and its storage.
+pub(in crate::grpc) fn file_to_check(
     request: v1::GetResidenceRequest,
 ) -> Result<(FileMetadata, String)> {
     let file = FileMetadata {
@@ -25,18 +25,18 @@ pub(in crate::grpc) fn file_to_place(
     Ok((file, request.storage_id))
 }
 
-/// A file to be created, and the storage.
+/// A file that is to be created, and its storage.
 pub(in crate::grpc) fn file_to_create(
     request: v1::CreateUploadRequest,
 ) -> Result<(FileMetadata, String)> {
     let file = request
         .file
-        .ok_or_else(|| Error::invalid("file", "must be given"))?;
+        .ok_or_else(|| Error::invalid("file", "must be set"))?;
     let storage_id = file.storage_id.clone();
     Ok((file_metadata(file)?, storage_id))
 }
 
-/// What a client reports, and the step it wants next.
+/// What a client reports, and the step that it requests.
 pub(in crate::grpc) fn report(request: v1::UpdateUploadRequest) -> Result<(Report, Next)> {
     use v1::update_upload_request::Next as Wire;
     let next = match request.next {
@@ -68,10 +68,10 @@ pub(in crate::grpc) fn report(request: v1::UpdateUploadRequest) -> Result<(Repor
     ))
 }
 
-/// A part to be signed: its number and MD5, neither without the other.
+/// A part that is to be signed. Both its number and its MD5 must be set.
 pub(in crate::grpc) fn part_to_sign(part: i32, file_id: &str) -> Result<PartToSign> {
     if file_id.is_empty() {
-        return Err(Error::invalid("file_id", "the MD5 of the part is needed"));
+        return Err(Error::invalid("file_id", "must be the MD5 of the part"));
     }
     Ok(PartToSign {
         number: part_number("part", part)?,
@@ -79,7 +79,7 @@ pub(in crate::grpc) fn part_to_sign(part: i32, file_id: &str) -> Result<PartToSi
     })
 }
 
-/// How long a download is signed for.
+/// How long a signed download is valid.
 pub(in crate::grpc) fn download_lifetime(minutes: i32) -> Result<Duration> {
     let longest = DOWNLOAD_LIFETIME.as_secs() / 60;
     match u64::try_from(minutes) {
@@ -92,10 +92,10 @@ pub(in crate::grpc) fn download_lifetime(minutes: i32) -> Result<Duration> {
     }
 }
 
-/// Where a file would go.
-pub(in crate::grpc) fn placed(found: StoreKind) -> v1::GetResidenceResponse {
+/// The kind of the store that would take a file.
+pub(in crate::grpc) fn residence_response(kind: StoreKind) -> v1::GetResidenceResponse {
     v1::GetResidenceResponse {
-        residence: residence(found).into(),
+        residence: residence(kind).into(),
     }
 }
 

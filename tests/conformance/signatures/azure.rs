@@ -92,7 +92,7 @@ pub(crate) async fn the_times_of_a_signature_are_bound(subject: &Subject) {
         .store
         .sign(
             &ToSign::ListParts { session },
-            Timestamp(now().0 + 60 * 60 * 1_000),
+            &Timestamp(now().0 + 60 * 60 * 1_000),
         )
         .await
         .unwrap();

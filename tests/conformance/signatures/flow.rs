@@ -176,7 +176,7 @@ pub(crate) async fn an_expired_signature_is_refused(subject: &Subject) {
         },
     ] {
         assert!(request.lifetime() <= SHORTEST_LIFETIME);
-        let signed = subject.store.sign(&request, two_hours_ago()).await;
+        let signed = subject.store.sign(&request, &two_hours_ago()).await;
         let signed = signed.unwrap();
         let body = signed.body.clone().unwrap_or_else(|| "x".into());
         expect_refusal(&signed, body.as_bytes()).await;

@@ -66,7 +66,7 @@ async fn s3_urls_equal_those_of_botocore() {
             object.md5 = object.md5.filter(|_| md5);
             for (request, operation, parameters, length) in s3_requests(&object) {
                 let now = Timestamp(NOW * 1_000 + 999);
-                let signed = store.sign(&request, now).await.unwrap();
+                let signed = store.sign(&request, &now).await.unwrap();
                 cases.push(s3_case(&config, &signed, operation, parameters, length));
                 own.push(signed.url);
             }
@@ -93,7 +93,7 @@ async fn queries_with_an_account_key_equal_those_of_the_azure_library() {
         let protocol = public_endpoint.map_or("https", |_| "https,http");
         for (request, permission) in azure_requests(&object) {
             let now = Timestamp(NOW * 1_000 + 999);
-            let signed = store.sign(&request, now).await.unwrap();
+            let signed = store.sign(&request, &now).await.unwrap();
             let base = public_endpoint.unwrap_or("https://account.blob.core.windows.net");
             let base = format!("{base}/media/a/sp%C3%A4ter%20%26%20mehr%2B.bin?");
             assert!(signed.url.starts_with(&base), "{}", signed.url);

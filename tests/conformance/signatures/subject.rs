@@ -109,7 +109,7 @@ fn s3_config(endpoint: &str, bucket: &str) -> S3Config {
 impl Subject {
     /// Signs a request that is valid from now on.
     pub(crate) async fn sign(&self, request: ToSign<'_>) -> SignedRequest {
-        self.store.sign(&request, now()).await.unwrap()
+        self.store.sign(&request, &now()).await.unwrap()
     }
 
     /// Signs a part.

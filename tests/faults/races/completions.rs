@@ -33,7 +33,7 @@ async fn small_upload<F: Future<Output = ()> + Send + 'static>(
 ) -> (UploadId, Arc<Gateway>) {
     let other = world.gateway().await;
     let caller = Caller::default();
-    let step = other.create_signed(&caller, file(SIZE), "").await;
+    let step = other.signing.create_signed(&caller, file(SIZE), "").await;
     let id = step.unwrap().upload_id;
     let known = id.clone();
     let storages = world.backends.storages.clone().with_stores(move |store| {
@@ -72,13 +72,14 @@ pub(crate) async fn send(gateway: Arc<Gateway>, target: Target, size: usize) -> 
     let (counts, _counts) = watch::channel(Counts::default());
     let observer = Observer { opened, counts };
     gateway
+        .streams
         .receive(&Caller::default(), &mut messages(target, size), observer)
         .await
 }
 
 async fn a_stream_whose_upload_is_completed_meanwhile_succeeds(world: World) {
     let (id, gateway) = small_upload(&world, |other, id| async move {
-        let completed = other.complete_upload(&Caller::default(), &id).await;
+        let completed = other.signing.complete_upload(&Caller::default(), &id).await;
         assert_eq!(completed.unwrap().phase, Phase::Complete);
     })
     .await;
@@ -107,6 +108,7 @@ async fn a_stream_whose_upload_is_aborted_meanwhile_fails(world: World) {
 async fn a_caller_that_has_disconnected_takes_nothing_over(world: World) {
     let gateway = world.gateway().await;
     let step = gateway
+        .signing
         .create_signed(&Caller::default(), file(SIZE), "")
         .await;
     let id = step.unwrap().upload_id;
@@ -114,6 +116,7 @@ async fn a_caller_that_has_disconnected_takes_nothing_over(world: World) {
     let (opened, counts) = (oneshot::channel().0, watch::channel(Counts::default()).0);
     let observer = Observer { opened, counts };
     let ended = gateway
+        .streams
         .receive(
             &Caller::default(),
             &mut messages(Target::Upload(id.clone()), SIZE),

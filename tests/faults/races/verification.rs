@@ -54,7 +54,10 @@ async fn complete_meanwhile(
     change: impl Fn(&mut Upload) + Copy + Send + Sync + 'static,
 ) -> Result<Upload, Error> {
     let gateway = interrupted(world, id, times, change).await;
-    gateway.complete_upload(&Caller::default(), id).await
+    gateway
+        .signing
+        .complete_upload(&Caller::default(), id)
+        .await
 }
 
 async fn interrupted(

@@ -16,10 +16,11 @@ use upload_gateway::{
     serve::{Backends, connect},
 };
 use upload_gateway_core::{
+    clock::Clock,
     error::{Error, Kind, Reason},
     gateway::{
-        Caller, Clock, Counts, Gateway, Message, Observer, Open, Settings, Storage, Storages,
-        Takeover, Target, TokenKey,
+        Caller, Counts, Gateway, Message, Observer, Open, Settings, Storage, Storages, Takeover,
+        Target, TokenKey,
     },
     upload::{FileMetadata, MIB, Owner, PART_SIZE, Timestamp, UploadId},
 };
@@ -103,7 +104,7 @@ async fn stream(
     let (counts, counted) = watch::channel(Counts::default());
     let mut messages = stream::iter([Ok(Message::Open(open))]);
     let observer = Observer { opened, counts };
-    let received = Arc::clone(gateway).receive(caller, &mut messages, observer);
+    let received = gateway.streams.receive(caller, &mut messages, observer);
     let error = received.await.unwrap_err();
     let token = counted.borrow().resume_token.to_string();
     (upload.await.ok().map(|upload| upload.id), token, error)
@@ -186,7 +187,9 @@ async fn every_key_opens_and_the_first_one_seals() {
         reopen(gateway, &caller, &id, token).await.reason()
     };
     assert_eq!(reason(&both, &token).await, Reason::Incomplete);
-    let newer = both.resume_token(&both.get_upload(&caller, &id).await.unwrap());
+    let newer = both
+        .tokens
+        .resume_token(&both.records.get_upload(&caller, &id).await.unwrap());
     let new = shared.gateway(&[("new", 2)]).await;
     assert_eq!(reason(&new, &newer).await, Reason::Incomplete);
     assert_eq!(reason(&new, &token).await, Reason::InvalidToken);

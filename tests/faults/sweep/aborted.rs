@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use upload_gateway_core::{
     blobs::Put,
-    gateway::{Caller, Clock, Gateway, Settings, Sweep, SweepReport},
+    clock::Clock,
+    gateway::{Caller, Gateway, Settings, Sweep, SweepReport},
     upload::{Phase, Upload},
 };
 
@@ -22,7 +23,7 @@ for_each_store!(
 /// An upload that was aborted, and whose object the client puts nevertheless.
 async fn put_too_late(world: &World, gateway: &Gateway, size: usize) -> Upload {
     let caller = Caller::default();
-    let step = gateway.create_signed(&caller, file(size), "").await;
+    let step = gateway.signing.create_signed(&caller, file(size), "").await;
     let id = step.unwrap().upload_id;
     let upload = gateway.delete_upload(&caller, &id).await.unwrap();
     let object = world.object_of(&upload);

@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use upload_gateway_core::{
     blobs::Session,
+    clock::Clock,
     error::{Error, Reason},
     gateway::{
-        Caller, Clock, Counts, Gateway, Message, Observer, Open, Report, Settings, Takeover, Target,
+        Caller, Counts, Gateway, Message, Observer, Open, Report, Settings, Takeover, Target,
     },
     state::{ListQuery, Update},
     upload::{Claim, Event, Lease, Phase, Timestamp, Upload, UploadId, WriterTag},
@@ -69,6 +70,7 @@ async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Uplo
     let mut queue = UnboundedReceiverStream::new(queue);
     let gateway = Arc::clone(gateway);
     gateway
+        .streams
         .receive(&Caller::default(), &mut queue, observer)
         .await
 }
@@ -87,7 +89,9 @@ async fn activity_on_either_replica_keeps_an_upload(world: World) {
                 md5: None,
             }],
         };
-        let reported = gateways[step % 2].report(&caller, &upload.id, report);
+        let reported = gateways[step % 2]
+            .signing
+            .report(&caller, &upload.id, report);
         let expires_at = reported.await.unwrap().expires_at;
         let now = world.clock.now();
         assert!(expires_at >= now.plus(DAY) && expires_at <= now.plus(DAY + APART));
@@ -108,7 +112,7 @@ async fn activity_on_either_replica_keeps_an_upload(world: World) {
 async fn a_token_is_valid_until_its_upload_expires_by_either_clock(world: World) {
     let [behind, ahead] = pair(&world, settings()).await;
     let upload = world.interrupted(&behind, PART + 1).await;
-    let token = behind.resume_token(&upload);
+    let token = behind.tokens.resume_token(&upload);
     let reason = async |gateway: &Arc<Gateway>| {
         let opened = open(gateway, &upload.id, &token).await;
         opened.unwrap_err().reason()

@@ -8,7 +8,8 @@ use tokio::{
 };
 use upload_gateway::{config::StoreConfig, serve::connect_storage};
 use upload_gateway_core::{
-    gateway::{Caller, Clock, Report, Settings, Sweep, SweepReport},
+    clock::Clock,
+    gateway::{Caller, Report, Settings, Sweep, SweepReport},
     state::Update,
     upload::{ACTIVE_WINDOW, Claim, Event, Phase, Upload},
 };
@@ -66,7 +67,10 @@ async fn keep_alive(world: &World, upload: &Upload, step: Duration, steps: u32) 
             resumable_id: None,
             claims: vec![claim],
         };
-        let reported = gateway.report(&Caller::default(), &upload.id, report).await;
+        let reported = gateway
+            .signing
+            .report(&Caller::default(), &upload.id, report)
+            .await;
         assert_eq!(reported.unwrap().phase, Phase::Open);
         let report = sweep(&gateway).await;
         assert_eq!((report.expired, report.failures), (0, 0), "{report:?}");
@@ -202,7 +206,11 @@ async fn an_upload_that_is_resumed_in_time_is_not_aborted(world: World) {
         resumable_id: None,
         claims: vec![claim],
     };
-    gateway.report(&caller, &upload.id, report).await.unwrap();
+    gateway
+        .signing
+        .report(&caller, &upload.id, report)
+        .await
+        .unwrap();
     // Like a sweeper that has read the record before.
     let mut aborted = upload.clone();
     aborted.apply(Event::Abandoned).unwrap();
@@ -266,7 +274,10 @@ async fn an_upload_that_is_resumed_while_it_is_swept_stays_open() {
             let (mut from, _) = way.accept().await.unwrap();
             // The sweeper has read the record and now asks for the object.
             let caller = Caller::default();
-            let reported = gateway.report(&caller, &id, Report::default()).await;
+            let reported = gateway
+                .signing
+                .report(&caller, &id, Report::default())
+                .await;
             reported.unwrap();
             let store = (store.host_str().unwrap(), store.port().unwrap());
             let mut to = TcpStream::connect(store).await.unwrap();

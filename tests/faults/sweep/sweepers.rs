@@ -28,7 +28,7 @@ async fn one_sweeper_runs_at_a_time(world: World) {
     let stop = CancellationToken::new();
     let lease = world.state().lease("sweep", "another replica", HOUR);
     assert!(lease.await.unwrap());
-    assert_eq!(one.sweep(&pass(), &stop).await.unwrap(), None);
+    assert_eq!(one.sweeper.sweep(&pass(), &stop).await.unwrap(), None);
     assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
     let dry = Sweep {
         dry_run: true,
@@ -49,7 +49,7 @@ async fn one_sweeper_runs_at_a_time(world: World) {
     };
     assert_eq!(sweep_as(&one, &turn).await.expired, 1);
     for gateway in [&one, &other] {
-        assert_eq!(gateway.sweep(&turn, &stop).await.unwrap(), None);
+        assert_eq!(gateway.sweeper.sweep(&turn, &stop).await.unwrap(), None);
     }
     assert!(
         sweep(&other).await.is_idle(),
@@ -61,12 +61,15 @@ async fn concurrent_sweepers_sweep_nothing_twice(world: World) {
     let (one, other) = (world.gateway().await, world.gateway().await);
     let (caller, mut uploads) = (Caller::default(), Vec::new());
     for _ in 0..120 {
-        let step = one.create_signed(&caller, file(2 * PART), "");
+        let step = one.signing.create_signed(&caller, file(2 * PART), "");
         uploads.push(step.await.unwrap().upload_id);
     }
     world.clock.advance(2 * DAY);
     let (pass, stop) = (pass(), CancellationToken::new());
-    let (mine, theirs) = tokio::join!(one.sweep(&pass, &stop), other.sweep(&pass, &stop));
+    let (mine, theirs) = tokio::join!(
+        one.sweeper.sweep(&pass, &stop),
+        other.sweeper.sweep(&pass, &stop)
+    );
     let reports = [mine.unwrap(), theirs.unwrap()];
     let expired: u64 = reports.iter().flatten().map(|report| report.expired).sum();
     assert_eq!(expired, 120, "{reports:?}");
@@ -81,7 +84,7 @@ async fn a_pass_that_is_stopped_leaves_the_rest_to_the_next(world: World) {
     world.clock.advance(2 * DAY);
     let stop = CancellationToken::new();
     stop.cancel();
-    let stopped = gateway.sweep(&pass(), &stop).await.unwrap();
+    let stopped = gateway.sweeper.sweep(&pass(), &stop).await.unwrap();
     assert!(stopped.unwrap().is_idle());
     assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
     assert_eq!(sweep(&gateway).await.expired, 1);
@@ -106,6 +109,7 @@ async fn an_unreachable_store_does_not_stop_the_others(world: World) {
     let caller = Caller::default();
     let create = async |storage| {
         let step = gateway
+            .signing
             .create_signed(&caller, file(2 * PART), storage)
             .await;
         step.unwrap().upload_id

@@ -1,4 +1,4 @@
-//! The file that is sent: read in several places at once, never on the async workers.
+//! The file that is sent. Several senders read it, never on the async workers.
 
 use std::{
     fs::File,
@@ -9,21 +9,21 @@ use std::{
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use crate::digest::{FileDigest, Md5};
+use crate::digest::{Hasher, Md5};
 
-/// The bytes that are read at once for a digest.
-const PIECE: u64 = 1024 * 1024;
+/// The bytes that are read at once to hash them.
+const READ_SIZE: u64 = 1024 * 1024;
 
 /// A range of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
-    /// Where it begins, in bytes.
+    /// Its offset in bytes.
     pub(super) offset: u64,
     /// Its size in bytes.
     pub(super) size: u64,
 }
 
-/// A file of the size it had when it was opened.
+/// A file, with the size that it had at the beginning.
 #[derive(Debug, Clone)]
 pub(super) struct LocalFile {
     file: Arc<Mutex<File>>,
@@ -42,7 +42,7 @@ impl LocalFile {
         .await
     }
 
-    /// The whole of it.
+    /// The whole file.
     pub(super) fn span(&self) -> Span {
         Span {
             offset: 0,
@@ -50,26 +50,26 @@ impl LocalFile {
         }
     }
 
-    /// The MD5 of a stretch.
+    /// The MD5 of a range.
     pub(super) async fn digest(&self, span: Span) -> io::Result<Md5> {
         let file = self.clone();
         blocking(move || {
-            let mut digest = FileDigest::default();
-            let mut piece = Vec::new();
+            let mut hasher = Hasher::default();
+            let mut bytes = Vec::new();
             let end = span.offset + span.size;
             let mut offset = span.offset;
             while offset < end {
-                let size = PIECE.min(end - offset);
-                file.read_into(&mut piece, Span { offset, size })?;
-                digest.update(&piece);
+                let size = READ_SIZE.min(end - offset);
+                file.read_into(&mut bytes, Span { offset, size })?;
+                hasher.update(&bytes);
                 offset += size;
             }
-            Ok(digest.finish())
+            Ok(hasher.finish())
         })
         .await
     }
 
-    /// The bytes of a stretch.
+    /// The bytes of a range.
     pub(super) async fn read(&self, span: Span) -> io::Result<Bytes> {
         let file = self.clone();
         blocking(move || {

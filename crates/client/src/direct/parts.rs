@@ -1,4 +1,4 @@
-//! The parts of a direct upload: signed in windows, sent several at once.
+//! The parts of a direct upload: signed in batches, several in flight.
 
 use std::collections::HashMap;
 
@@ -9,165 +9,172 @@ use tokio::{
     try_join,
 };
 
-use super::{Direct, file::Span};
+use super::{file::Span, job::Job};
 use crate::{
-    ClientError, Event, Md5,
+    digest::Md5,
+    error::ClientError,
     proto::v1::{PartRef, SignPartRequest, SignPartsRequest, Signature, SignedStep},
+    upload::Event,
 };
 
-/// Parts on their way at once.
-const LANES: u64 = 4;
+/// The number of parts in flight.
+const MAX_IN_FLIGHT: u64 = 4;
 
-/// The most bytes of parts that are held in memory, unless one part is larger.
-const HELD: u64 = 256 * 1024 * 1024;
+/// The maximum size of all parts in memory, in bytes, unless one part is larger.
+const MAX_MEMORY: u64 = 256 * 1024 * 1024;
 
-/// Parts that are signed in one call: few, so that they are sent before their signatures expire.
-const WINDOW: usize = 8;
+/// The number of parts that are signed in one call: few, so that they are sent before their signatures expire.
+const BATCH: usize = 8;
 
-/// A part's number and its part_plan in the file.
+/// The parts of one upload.
+#[derive(Debug)]
+pub(super) struct Parts<'a, F> {
+    job: &'a Job<'a, F>,
+    upload_id: &'a str,
+    part_size: u64,
+    /// The MD5s of the parts that the store has, by number. Empty: not known.
+    stored: HashMap<i32, &'a str>,
+}
+
+/// A part's number and its place in the file.
 #[derive(Debug, Clone, Copy)]
 struct PlannedPart {
     number: i32,
     span: Span,
 }
 
-/// A part that is to be sent.
+/// A part that the store lacks.
 #[derive(Debug)]
 struct SignedPart {
-    part_plan: PlannedPart,
+    part: PlannedPart,
     md5: Md5,
     signature: Signature,
 }
 
-// === impl Direct ===
+// === impl Parts ===
 
-impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
-    /// Sends the parts of the plan in `step` that the store does not have with the file's bytes.
-    pub(super) async fn send_parts(&self, step: &SignedStep) -> Result<(), ClientError> {
+impl<'a, F: FnMut(Event<'_>) + Send> Parts<'a, F> {
+    /// The parts that `step` plans.
+    ///
+    /// # Errors
+    /// `Protocol` if the step has no part size.
+    pub(super) fn new(job: &'a Job<'a, F>, step: &'a SignedStep) -> Result<Self, ClientError> {
         let part_size = u64::try_from(step.part_size).unwrap_or_default();
         if part_size == 0 {
-            return Err(ClientError::protocol("the step dictates no part size"));
+            return Err(ClientError::protocol("the step has no part size"));
         }
-        let lanes = (HELD / part_size).clamp(1, LANES);
+        let stored = step.part_data.iter();
+        Ok(Self {
+            job,
+            upload_id: &step.upload_id,
+            part_size,
+            stored: stored.map(|part| (part.part, part.md5.as_str())).collect(),
+        })
+    }
+
+    /// Sends the parts that the store lacks, or of which it has other bytes.
+    pub(super) async fn send(&self) -> Result<(), ClientError> {
+        let senders = (MAX_MEMORY / self.part_size).clamp(1, MAX_IN_FLIGHT);
         let (signed, parts) = mpsc::channel(1);
         let parts = Mutex::new(parts);
-        let sending = (0..lanes).map(|_| self.send_signed(&step.upload_id, &parts));
-        try_join!(
-            self.sign_plan(step, part_size, signed),
-            try_join_all(sending)
-        )?;
+        let sending = (0..senders).map(|_| self.send_signed(&parts));
+        try_join!(self.sign_all(signed), try_join_all(sending))?;
         Ok(())
     }
 
-    /// Signs the parts that are to be sent, window by window.
-    async fn sign_plan(
-        &self,
-        step: &SignedStep,
-        part_size: u64,
-        signed: mpsc::Sender<SignedPart>,
-    ) -> Result<(), ClientError> {
-        // A part whose MD5 nobody knows is sent again.
-        let held: HashMap<i32, &str> = step
-            .part_data
-            .iter()
-            .map(|part| (part.part, part.md5.as_str()))
-            .collect();
-        let mut planned = plan(self.file.span().size, part_size).peekable();
+    /// Signs the parts that are to be sent, batch by batch.
+    async fn sign_all(&self, signed: mpsc::Sender<SignedPart>) -> Result<(), ClientError> {
+        let mut planned = plan(self.job.file.span().size, self.part_size).peekable();
         while planned.peek().is_some() {
-            let window = planned.by_ref().take(WINDOW).collect();
-            for part in self.sign_missing(&step.upload_id, window, &held).await? {
-                // Nobody takes it only when a part has failed, which ends this, too.
+            let batch = planned.by_ref().take(BATCH).collect();
+            for part in self.sign_missing(batch).await? {
+                // Fails only if all senders have failed, which also ends this.
                 let _ = signed.send(part).await;
             }
         }
         Ok(())
     }
 
-    /// One lane: sends signed parts while there are any.
+    /// Sends signed parts, one after the other, until there are no more.
     async fn send_signed(
         &self,
-        upload_id: &str,
         parts: &Mutex<mpsc::Receiver<SignedPart>>,
     ) -> Result<(), ClientError> {
         let next = async || parts.lock().await.recv().await;
         while let Some(part) = next().await {
-            self.send_part(upload_id, part).await?;
+            self.send_part(part).await?;
         }
         Ok(())
     }
 
-    /// Signs those of the parts that the store does not have with the file's bytes.
+    /// Signs those of the parts that the store does not have with the same MD5.
     async fn sign_missing(
         &self,
-        upload_id: &str,
         planned: Vec<PlannedPart>,
-        held: &HashMap<i32, &str>,
     ) -> Result<Vec<SignedPart>, ClientError> {
         let mut missing = Vec::new();
-        for part_plan in planned {
-            let md5 = self.file.digest(part_plan.span).await?;
-            let is_held = held.get(&part_plan.number) == Some(&md5.to_string().as_str());
-            if is_held {
-                self.progress.skipped(part_plan.span.size);
+        for part in planned {
+            let md5 = self.job.file.digest(part.span).await?;
+            if self.stored.get(&part.number) == Some(&md5.to_string().as_str()) {
+                self.job.progress.skipped(part.span.size);
             } else {
-                self.progress.lacks(part_plan.span.offset);
-                missing.push((part_plan, md5));
+                self.job.progress.missing(part.span.offset);
+                missing.push((part, md5));
             }
         }
         if missing.is_empty() {
             return Ok(Vec::new());
         }
+        let parts = missing.iter().map(|(part, md5)| PartRef {
+            part: part.number,
+            file_id: md5.to_string(),
+        });
         let request = SignPartsRequest {
-            upload_id: upload_id.to_owned(),
-            parts: missing
-                .iter()
-                .map(|(part_plan, md5)| PartRef {
-                    part: part_plan.number,
-                    file_id: md5.to_string(),
-                })
-                .collect(),
+            upload_id: self.upload_id.to_owned(),
+            parts: parts.collect(),
         };
-        let signed = self.ask(request, |mut client, request| async move {
+        let signed = self.job.call(request, |mut client, request| async move {
             client.signing.sign_parts(request).await
         });
         let steps = signed.await?.steps;
         if steps.len() != missing.len() {
-            return Err(ClientError::protocol("not as many steps as parts"));
+            let problem = "the number of steps is not the number of parts";
+            return Err(ClientError::protocol(problem));
         }
         let signed = missing.into_iter().zip(steps);
-        let signed = signed.map(|((part_plan, md5), step)| SignedPart {
-            part_plan,
+        let signed = signed.map(|((part, md5), step)| SignedPart {
+            part,
             md5,
             signature: step.signature.unwrap_or_default(),
         });
         Ok(signed.collect())
     }
 
-    /// Sends one part until the store has it; each further try has a fresh signature.
-    async fn send_part(&self, upload_id: &str, part: SignedPart) -> Result<(), ClientError> {
-        let PlannedPart { number, span } = part.part_plan;
-        sleep_until(self.progress.turn(span.size)).await;
-        let mut signature = part.signature;
-        let mut tries = self.tries();
+    /// Sends one part, and retries with fresh signatures until the store has it.
+    async fn send_part(&self, signed: SignedPart) -> Result<(), ClientError> {
+        let (job, PlannedPart { number, span }) = (self.job, signed.part);
+        sleep_until(job.progress.send_time(span.size)).await;
+        let mut signature = signed.signature;
+        let mut retries = job.retries();
         loop {
-            let Err(failure) = self.send(&signature, span).await else {
+            let Err(failure) = job.put(&signature, span).await else {
                 return Ok(());
             };
-            tries.wait(&self.progress, failure).await?;
+            retries.retry(&job.progress, failure).await?;
             let request = SignPartRequest {
-                upload_id: upload_id.to_owned(),
+                upload_id: self.upload_id.to_owned(),
                 part: number,
-                file_id: part.md5.to_string(),
+                file_id: signed.md5.to_string(),
             };
-            let signed = self.ask(request, |mut client, request| async move {
+            let step = job.call(request, |mut client, request| async move {
                 client.signing.sign_part(request).await
             });
-            signature = signed.await?.signature.unwrap_or_default();
+            signature = step.await?.signature.unwrap_or_default();
         }
     }
 }
 
-/// The parts of a file; all but the last have the same size.
+/// The parts of a file. All but the last have the same size.
 fn plan(size: u64, part_size: u64) -> impl Iterator<Item = PlannedPart> {
     (1..).map_while(move |number| {
         let offset = u64::try_from(number - 1).ok()? * part_size;
@@ -185,8 +192,7 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_file_cover_it() {
-        let sizes =
-            |size| -> Vec<_> { plan(size, 5).map(|part_plan| part_plan.span.size).collect() };
+        let sizes = |size| -> Vec<_> { plan(size, 5).map(|part| part.span.size).collect() };
         assert_eq!(sizes(10), [5, 5]);
         assert_eq!(sizes(11), [5, 5, 1]);
         assert_eq!(sizes(4), [4]);

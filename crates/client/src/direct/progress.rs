@@ -1,4 +1,4 @@
-//! How far a direct upload has come, told by several senders at once.
+//! The progress of a direct upload, reported by several senders.
 
 use std::{
     mem,
@@ -9,19 +9,19 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    ClientError, Event,
+    error::ClientError,
     proto::v1::{Phase, Upload, UploadProgress},
-    wire_size,
+    upload::{Event, wire_size},
 };
 
-/// Counts bytes and passes events on.
+/// Counts bytes and reports events.
 #[derive(Debug)]
 pub(super) struct Progress<F> {
     state: Mutex<State<F>>,
     rate: Option<u64>,
 }
 
-/// Bytes of one request that are on their way; they count no more when it has failed.
+/// The bytes of one request that are in flight. When it is dropped, they no longer count.
 #[derive(Debug)]
 pub(super) struct InFlight<'a, F> {
     progress: &'a Progress<F>,
@@ -33,32 +33,32 @@ struct State<F> {
     on_event: F,
     upload_id: String,
     phase: Phase,
-    /// Lies in the store.
-    settled: u64,
+    /// Bytes that the store has acknowledged, now or earlier.
+    stored: u64,
     in_flight: u64,
-    /// The first part that the store lacked.
-    first_sent: Option<u64>,
+    /// The offset of the first part that the store lacked.
+    first_missing: Option<u64>,
     has_skipped: bool,
-    /// When bytes were first sent, and how many senders have been let go since.
+    /// Since when the rate is measured, and the bytes that were allowed to be sent since.
     began: Instant,
-    let_go: u64,
+    allowed: u64,
 }
 
 // === impl Progress ===
 
 impl<F: FnMut(Event<'_>) + Send> Progress<F> {
-    /// Of an upload that may take `rate` bytes a second.
+    /// Allows at most `rate` bytes per second.
     pub(super) fn new(on_event: F, rate: Option<u64>) -> Self {
         let state = State {
             on_event,
             upload_id: String::new(),
             phase: Phase::Open,
-            settled: 0,
+            stored: 0,
             in_flight: 0,
-            first_sent: None,
+            first_missing: None,
             has_skipped: false,
             began: Instant::now(),
-            let_go: 0,
+            allowed: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -66,30 +66,30 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
         }
     }
 
-    /// It begins, or begins again.
+    /// The upload was created or found again.
     pub(super) fn opened(&self, upload: &Upload) {
         let mut state = self.lock();
         state.upload_id.clone_from(&upload.upload_id);
         state.phase = Phase::Open;
-        (state.settled, state.first_sent, state.has_skipped) = (0, None, false);
-        (state.began, state.let_go) = (Instant::now(), 0);
+        (state.stored, state.first_missing, state.has_skipped) = (0, None, false);
+        (state.began, state.allowed) = (Instant::now(), 0);
         (state.on_event)(Event::Opened(upload));
     }
 
-    /// The store has `size` bytes already.
+    /// The store already has a part of `size` bytes.
     pub(super) fn skipped(&self, size: u64) {
         let mut state = self.lock();
         state.has_skipped = true;
-        state.settled += size;
+        state.stored += size;
         state.report();
     }
 
-    /// The store lacks what begins at `offset`. Told in order.
-    pub(super) fn lacks(&self, offset: u64) {
-        self.lock().first_sent.get_or_insert(offset);
+    /// The store lacks the part at `offset`. Called in ascending order.
+    pub(super) fn missing(&self, offset: u64) {
+        self.lock().first_missing.get_or_insert(offset);
     }
 
-    /// All is there, and is being made an object.
+    /// The store has all parts, and the object is being made of them.
     pub(super) fn committing(&self) {
         let mut state = self.lock();
         state.phase = Phase::Committing;
@@ -97,16 +97,16 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
     }
 
     /// When the next `size` bytes may be sent.
-    pub(super) fn turn(&self, size: u64) -> Instant {
+    pub(super) fn send_time(&self, size: u64) -> Instant {
         let mut state = self.lock();
         let wait = self.rate.map_or(Duration::ZERO, |rate| {
-            Duration::from_secs_f64(state.let_go as f64 / rate as f64)
+            Duration::from_secs_f64(state.allowed as f64 / rate as f64)
         });
-        state.let_go += size;
+        state.allowed += size;
         state.began + wait
     }
 
-    /// A request with a body begins.
+    /// Starts to count the bytes of a request.
     pub(super) fn in_flight(&self) -> InFlight<'_, F> {
         InFlight {
             progress: self,
@@ -114,26 +114,26 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
         }
     }
 
-    /// A request has failed and is tried again.
+    /// A call or a request has failed and is retried.
     pub(super) fn retrying(&self, cause: &ClientError, delay: Duration) {
         (self.lock().on_event)(Event::Retrying { cause, delay });
     }
 
-    /// How many bytes lie in the store.
-    pub(super) fn settled(&self) -> u64 {
-        self.lock().settled
+    /// The number of bytes in the store.
+    pub(super) fn stored(&self) -> u64 {
+        self.lock().stored
     }
 
-    /// The upload that was begun last.
+    /// The upload that was opened last.
     pub(super) fn upload_id(&self) -> Option<String> {
         Some(self.lock().upload_id.clone()).filter(|id| !id.is_empty())
     }
 
-    /// Where in a file of `size` bytes a resume went on; 0 where nothing was resumed.
+    /// Where in a file of `size` bytes the resume continued. 0 if the upload was not resumed.
     pub(super) fn resumed_from(&self, size: u64) -> u64 {
         let state = self.lock();
         if state.has_skipped {
-            state.first_sent.unwrap_or(size)
+            state.first_missing.unwrap_or(size)
         } else {
             0
         }
@@ -152,7 +152,7 @@ impl<F: FnMut(Event<'_>) + Send> State<F> {
     fn report(&mut self) {
         let progress = UploadProgress {
             upload_id: self.upload_id.clone(),
-            received_size: wire_size(self.settled + self.in_flight),
+            received_size: wire_size(self.stored + self.in_flight),
             phase: self.phase.into(),
             ..UploadProgress::default()
         };
@@ -163,7 +163,7 @@ impl<F: FnMut(Event<'_>) + Send> State<F> {
 // === impl InFlight ===
 
 impl<F: FnMut(Event<'_>) + Send> InFlight<'_, F> {
-    /// So many more bytes are on their way.
+    /// `size` more bytes were sent.
     pub(super) fn sent(&mut self, size: u64) {
         self.sent += size;
         let mut state = self.progress.lock();
@@ -171,10 +171,10 @@ impl<F: FnMut(Event<'_>) + Send> InFlight<'_, F> {
         state.report();
     }
 
-    /// The store has them, `size` bytes in all.
-    pub(super) fn landed(mut self, size: u64) {
+    /// The store has acknowledged all `size` bytes of the request.
+    pub(super) fn acknowledged(mut self, size: u64) {
         let mut state = self.progress.lock();
-        state.settled += size;
+        state.stored += size;
         state.in_flight -= mem::take(&mut self.sent);
         state.report();
     }

@@ -12,29 +12,32 @@ use http_body::{Body, Frame, SizeHint};
 use reqwest::{Method, Response, header::CONTENT_LENGTH};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{ClientError, StoreRefusal, proto::v1::Signature};
+use crate::{
+    error::{ClientError, StoreRefusal},
+    proto::v1::Signature,
+};
 
-/// How long a connection may take to be made.
+/// How long a connection may take to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long nothing may move, neither bytes to the store nor its answer. There is no limit to the whole: files are large
-/// and connections slow.
+/// How long a request may make no progress, neither in its body nor in the response. A whole request has no time limit:
+/// parts are large and connections can be slow.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The pieces that a body is handed to the connection in, in bytes.
-const PIECE: usize = 64 * 1024;
+/// The size of the frames of a body in bytes.
+const FRAME_SIZE: usize = 64 * 1024;
 
-/// The most of an answer that is read, in bytes: stores answer signed requests with a short document.
-const MAX_ANSWER_SIZE: usize = 64 * 1024;
+/// The maximum number of bytes that are read of a response. Stores answer signed requests with a short document.
+const MAX_RESPONSE_SIZE: usize = 64 * 1024;
 
-/// An HTTP client for requests that carry their own permission.
+/// An HTTP client for signed requests.
 #[derive(Debug)]
 pub(super) struct Store {
     http: reqwest::Client,
     idle_timeout: Duration,
 }
 
-/// A body in memory that tells how much of it is on its way.
+/// A body in memory that reports how much of it was sent.
 struct Metered {
     rest: Bytes,
     sent: watch::Sender<u64>,
@@ -46,25 +49,27 @@ impl Store {
     pub(super) fn new() -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            // A signature is for one place.
+            // A signature is valid for one URL only.
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|error| StoreRefusal::unreached(describe(error)))?;
+            .map_err(|error| StoreRefusal::no_response(describe(error)))?;
         Ok(Self {
             http,
             idle_timeout: IDLE_TIMEOUT,
         })
     }
 
-    /// Sends one request and returns the text of the answer. `on_sent` is reported how many more bytes are on their way.
+    /// Sends one request and returns the text of the response. `on_sent` gets the number of bytes that were sent since the
+    /// last call.
     pub(super) async fn send(
         &self,
         signed: &Signature,
         body: Bytes,
         mut on_sent: impl FnMut(u64) + Send,
     ) -> Result<String, StoreRefusal> {
-        let method = Method::from_bytes(signed.verb.as_bytes())
-            .map_err(|_| StoreRefusal::unreached(format!("{:?} is no method", signed.verb)))?;
+        let method = Method::from_bytes(signed.verb.as_bytes()).map_err(|_| {
+            StoreRefusal::no_response(format!("{:?} is not an HTTP method", signed.verb))
+        })?;
         let (sent, mut moved) = watch::channel(0);
         let mut request = self
             .http
@@ -78,7 +83,7 @@ impl Store {
             sent: sent.clone(),
         };
         let request = request.body(reqwest::Body::wrap(metered));
-        let mut answer = pin!(async {
+        let mut exchange = pin!(async {
             let response = request.send().await?;
             let status = response.status().as_u16();
             let text = read(response, &sent).await?;
@@ -87,15 +92,15 @@ impl Store {
         let mut reported = 0;
         loop {
             tokio::select! {
-                answer = &mut answer => {
-                    let (status, text) = answer
-                        .map_err(|error| StoreRefusal::unreached(describe(error)))?;
+                response = &mut exchange => {
+                    let (status, text) = response
+                        .map_err(|error| StoreRefusal::no_response(describe(error)))?;
                     return check(status, text);
                 }
                 change = timeout(self.idle_timeout, moved.changed()) => {
                     if change.is_err() {
                         let seconds = self.idle_timeout.as_secs_f32();
-                        return Err(StoreRefusal::unreached(format!("nothing moved for {seconds} s")));
+                        return Err(StoreRefusal::no_response(format!("no progress for {seconds} s")));
                     }
                     let now = *moved.borrow_and_update();
                     on_sent(now - reported);
@@ -106,7 +111,7 @@ impl Store {
     }
 }
 
-/// The text of an element without attributes, in the short documents that stores answer with.
+/// The text of an element without attributes, in the short XML documents that stores answer with.
 pub(super) fn element(document: &str, name: &str) -> Option<String> {
     let (_, rest) = document.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
@@ -116,7 +121,7 @@ pub(super) fn element(document: &str, name: &str) -> Option<String> {
         ("&gt;", ">"),
         ("&quot;", "\""),
         ("&apos;", "'"),
-        // The last: what it makes is not read again.
+        // The last one, so that its result is not replaced again.
         ("&amp;", "&"),
     ] {
         text = text.replace(entity, character);
@@ -126,16 +131,16 @@ pub(super) fn element(document: &str, name: &str) -> Option<String> {
 
 async fn read(mut response: Response, moved: &watch::Sender<u64>) -> reqwest::Result<String> {
     let mut text = Vec::new();
-    while text.len() < MAX_ANSWER_SIZE
-        && let Some(piece) = response.chunk().await?
+    while text.len() < MAX_RESPONSE_SIZE
+        && let Some(chunk) = response.chunk().await?
     {
         moved.send_modify(|_| ());
-        text.extend_from_slice(&piece);
+        text.extend_from_slice(&chunk);
     }
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// S3 may answer a Complete with 200 and an error in the body.
+/// S3 may answer CompleteMultipartUpload with status 200 and an error in the body.
 fn check(status: u16, text: String) -> Result<String, StoreRefusal> {
     if (200..300).contains(&status) && !text.contains("<Error>") {
         return Ok(text);
@@ -144,12 +149,12 @@ fn check(status: u16, text: String) -> Result<String, StoreRefusal> {
     Err(StoreRefusal {
         status: Some(status),
         code: element(&text, "Code").unwrap_or_default(),
-        // Azure's goes on with request id and time.
+        // The next lines of Azure's message are a request id and the time.
         message: message.lines().next().unwrap_or_default().to_owned(),
     })
 }
 
-/// The innermost cause; never the URL, which lets anybody write.
+/// The innermost cause, without the URL: it lets its reader write to the store.
 fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -174,10 +179,10 @@ impl Body for Metered {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        let size = PIECE.min(self.rest.len());
-        let piece = self.rest.split_to(size);
+        let size = FRAME_SIZE.min(self.rest.len());
+        let frame = self.rest.split_to(size);
         self.sent.send_modify(|sent| *sent += size as u64);
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -194,7 +199,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_store_that_does_not_answer_is_given_up() {
+    async fn a_store_that_does_not_answer_is_a_resumable_failure() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let signed = Signature {
             verb: "PUT".into(),
@@ -211,7 +216,7 @@ mod tests {
         let refusal = ClientError::from(refusal.unwrap_err());
         assert!(refusal.is_resumable());
         let text = refusal.to_string();
-        assert!(text.contains("nothing moved for 0.05 s"), "{text}");
+        assert!(text.contains("no progress for 0.05 s"), "{text}");
         assert!(!text.contains("secret"), "{text}");
         assert_eq!(sent, 5);
     }
@@ -228,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_refuses_for_good_is_not_tried_again() {
-        for (status, again) in [
+    fn permanent_errors_of_the_store_are_not_retried() {
+        for (status, is_retried) in [
             (400, false),
             (404, false),
             (412, false),
@@ -237,12 +242,16 @@ mod tests {
             (503, true),
         ] {
             let refusal = check(status, String::new()).unwrap_err();
-            assert_eq!(ClientError::from(refusal).is_resumable(), again, "{status}");
+            assert_eq!(
+                ClientError::from(refusal).is_resumable(),
+                is_retried,
+                "{status}"
+            );
         }
     }
 
     #[test]
-    fn an_element_is_found_and_its_entities_are_read() {
+    fn an_element_is_found_and_its_entities_are_decoded() {
         let text = "<Result xmlns=\"s3\"><UploadId>a&amp;lt;b&lt;</UploadId></Result>";
         assert_eq!(element(text, "UploadId").unwrap(), "a&lt;b<");
         assert_eq!(element(text, "Code"), None);

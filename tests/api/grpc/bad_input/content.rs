@@ -1,8 +1,16 @@
 //! Wrong bytes, offsets, sizes and digests, and messages in the wrong order.
 
+use std::future::poll_fn;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
-use tonic::Code;
+use prost::Message as _;
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::{Service as _, http},
+    transport::Endpoint,
+};
 use tonic_types::StatusExt;
 use upload_gateway_client::proto::v1::{
     Chunk, FileMetadata, Finish, Open, Phase, UploadRequest, upload_request::Message,
@@ -36,6 +44,40 @@ async fn messages_out_of_order_are_refused() {
     }
     let status = refused(&gateway, vec![message(Message::Open(Open::default()))]).await;
     assert_eq!(fields(&status), ["open.target"]);
+}
+
+#[tokio::test]
+async fn malformed_frames_are_refused() {
+    let gateway = TestGateway::start().await;
+    let opened = open("a", None).encode_to_vec();
+    let length = u32::try_from(opened.len()).unwrap().to_be_bytes();
+    let whole = [&[0][..], &length, &opened].concat();
+    for (malformed, frame) in [
+        ("truncated message", &[0, 0, 0, 0, 9, 1, 2][..]),
+        ("truncated header", &[0, 0, 0]),
+        ("compressed message", &[1, 0, 0, 0, 1, 1]),
+        ("unknown flag", &[7, 0, 0, 0, 1, 1]),
+        ("other message", &[0, 0, 0, 0, 1, 1]),
+    ] {
+        let request = http::Request::post(format!(
+            "{}/uploadgateway.v1.UploadService/Upload",
+            gateway.grpc
+        ))
+        .header("content-type", "application/grpc")
+        .body(Body::new(axum::body::Body::from([&whole, frame].concat())));
+        let endpoint = Endpoint::new(gateway.grpc.clone()).unwrap();
+        let mut channel = endpoint.connect().await.unwrap();
+        poll_fn(|context| channel.poll_ready(context))
+            .await
+            .unwrap();
+        let response = channel.call(request.unwrap()).await.unwrap();
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(
+            reason(&status),
+            (Code::InvalidArgument, "INVALID_SEQUENCE".into()),
+            "{malformed}: {status:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,194 @@
+//! The connection to a gateway, and its calls that carry no file bytes.
+
+use std::{fmt, time::Duration};
+
+use tonic::{
+    Streaming,
+    transport::{Channel, ClientTlsConfig, Endpoint},
+};
+
+use crate::{
+    error::ClientError,
+    proto::v1::{
+        DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
+        ListUploadsResponse, SignDownloadRequest, Signature, Upload, UploadProgress,
+        WatchUploadRequest, signing_service_client::SigningServiceClient,
+        upload_service_client::UploadServiceClient,
+    },
+};
+
+/// How long a connection may take to be established.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an idle connection is pinged, and how long the gateway may take to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The largest response in bytes. A record with 50,000 parts is much smaller.
+const MAX_RESPONSE_SIZE: usize = 16 * 1024 * 1024;
+
+/// A client of one gateway. It connects at the first call, and again after the connection was lost. Clones share the
+/// connection.
+///
+/// # Examples
+/// ```no_run
+/// use upload_gateway_client::{Client, proto::v1::ListUploadsRequest};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::connect("http://127.0.0.1:50051")?;
+/// let page = client.list(ListUploadsRequest { page_size: 10, ..Default::default() }).await?;
+/// for upload in page.uploads {
+///     println!("{} has {} committed bytes", upload.upload_id, upload.committed_size);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) uploads: UploadServiceClient<Channel>,
+    pub(crate) signing: SigningServiceClient<Channel>,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client of the gateway at `server`: `http://127.0.0.1:50051`, or `https://…` with the root certificates of the
+    /// operating system. The connection is established by the first call.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidServer`] if `server` is not a valid URL with one of these schemes.
+    ///
+    /// # Examples
+    /// ```
+    /// use upload_gateway_client::Client;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// assert!(Client::connect("http://127.0.0.1:50051").is_ok());
+    /// assert!(Client::connect("127.0.0.1:50051").is_err());
+    /// # }
+    /// ```
+    pub fn connect(server: &str) -> Result<Self, ClientError> {
+        let invalid = |error: &dyn fmt::Display| ClientError::InvalidServer {
+            server: server.to_owned(),
+            problem: error.to_string(),
+        };
+        let mut endpoint = Endpoint::from_shared(server.to_owned())
+            .map_err(|error| invalid(&error))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_INTERVAL);
+        match endpoint.uri().scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                endpoint = endpoint
+                    .tls_config(ClientTlsConfig::new().with_enabled_roots())
+                    .map_err(|error| invalid(&error))?;
+            }
+            _ => return Err(invalid(&"must begin with http:// or https://")),
+        }
+        let channel = endpoint.connect_lazy();
+        let uploads = UploadServiceClient::new(channel.clone());
+        let signing = SigningServiceClient::new(channel);
+        Ok(Self {
+            uploads: uploads.max_decoding_message_size(MAX_RESPONSE_SIZE),
+            signing: signing.max_decoding_message_size(MAX_RESPONSE_SIZE),
+        })
+    }
+
+    /// Reads the record of an upload.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn get(&self, upload_id: &str) -> Result<Upload, ClientError> {
+        let upload_id = upload_id.to_owned();
+        let request = GetUploadRequest { upload_id };
+        Ok(self.uploads.clone().get_upload(request).await?.into_inner())
+    }
+
+    /// Reads one page of uploads, newest first.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn list(
+        &self,
+        request: ListUploadsRequest,
+    ) -> Result<ListUploadsResponse, ClientError> {
+        let response = self.uploads.clone().list_uploads(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Aborts an open upload. Its parts are deleted from the store.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn delete(&self, upload_id: &str) -> Result<Upload, ClientError> {
+        let upload_id = upload_id.to_owned();
+        let request = DeleteUploadRequest { upload_id };
+        let response = self.uploads.clone().delete_upload(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Reads the sizes, times and rates that uploads to a storage must respect. An empty `storage_id` means the default
+    /// storage.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn limits(&self, storage_id: &str) -> Result<Limits, ClientError> {
+        let storage_id = storage_id.to_owned();
+        let request = GetLimitsRequest { storage_id };
+        Ok(self.uploads.clone().get_limits(request).await?.into_inner())
+    }
+
+    /// Follows an upload until it is COMPLETE or ABORTED.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]. Items of the stream fail with a [`tonic::Status`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: upload_gateway_client::Client, upload_id: &str)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut changes = client.watch(upload_id).await?;
+    /// while let Some(progress) = changes.message().await? {
+    ///     println!("{} bytes are committed", progress.committed_size);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn watch(&self, upload_id: &str) -> Result<Streaming<UploadProgress>, ClientError> {
+        let upload_id = upload_id.to_owned();
+        let request = WatchUploadRequest { upload_id };
+        let response = self.uploads.clone().watch_upload(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Signs a request that downloads the object of a complete upload from the store. It is valid for `expiry_minutes`, at
+    /// most 1,440; 0 means 1,440.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn sign_download(
+        &self,
+        upload_id: &str,
+        expiry_minutes: i32,
+    ) -> Result<Signature, ClientError> {
+        let request = SignDownloadRequest {
+            upload_id: upload_id.to_owned(),
+            expiry_minutes,
+        };
+        let response = self.signing.clone().sign_download(request).await?;
+        Ok(response.into_inner().signature.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_must_be_an_http_url() {
+        for server in ["", "127.0.0.1:50051", "ftp://127.0.0.1", "http://a b"] {
+            assert!(Client::connect(server).is_err(), "{server}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One try: open, send from the committed size, finish.
+
+use std::{pin::pin, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use super::{known::Known, source::SourceReader};
+use crate::{
+    error::{ClientError, Refusal},
+    proto::v1::{
+        Chunk, Finish, Phase, Upload, UploadProgress, UploadRequest, upload_request::Message,
+        upload_service_client::UploadServiceClient,
+    },
+    upload::{Event, UploadOptions, wire_size},
+};
+
+/// If the source has no bytes for this long, an empty chunk keeps the stream alive: a quarter of the gateway's default
+/// `idle_timeout_seconds`.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Messages that wait for the connection. Few, because they use memory and may have to be sent again.
+const QUEUED_MESSAGES: usize = 2;
+
+/// One try of an upload.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    pub(super) uploads: UploadServiceClient<Channel>,
+    pub(super) options: &'a UploadOptions,
+}
+
+// === impl Attempt ===
+
+impl Attempt<'_> {
+    /// Returns the complete upload. `known` is kept up to date, also if the try fails.
+    pub(super) async fn run(
+        mut self,
+        reader: &mut SourceReader,
+        known: &mut Known,
+        on_event: &mut (impl FnMut(Event<'_>) + Send),
+    ) -> Result<Upload, ClientError> {
+        let (messages, queue) = mpsc::channel(QUEUED_MESSAGES);
+        send(&messages, Message::Open(known.open(self.options))).await;
+        let resumes = known.upload_id().is_some();
+        let call = self
+            .uploads
+            .upload_with_progress(ReceiverStream::new(queue));
+        let mut responses = call.await?.into_inner();
+        let first = responses
+            .message()
+            .await?
+            .ok_or_else(Refusal::ended_early)?;
+        known.update(&first);
+        known.conflict.clear();
+        let Some(upload) = first.upload else {
+            return Err(ClientError::protocol("the first message has no upload"));
+        };
+        if resumes {
+            known.resumed_from = known.committed_size;
+        }
+        on_event(Event::Opened(&upload));
+        match upload.phase() {
+            Phase::Open => {}
+            Phase::Complete => return Ok(upload),
+            _ => return receive(&mut responses, known, on_event, &watch::channel(0).0).await,
+        }
+        reader.seek(known.committed_size).await?;
+        let sends_digest = !known.lacks_digest && keeps_digest(&upload);
+        let (committed, committed_size) = watch::channel(known.committed_size);
+        let part_size = u64::try_from(upload.part_size).unwrap_or_default();
+        let mut sending = pin!(async {
+            let chunks = self.send_chunks(reader, &messages, committed_size, part_size);
+            match chunks.await? {
+                true => send_finish(reader, &messages, sends_digest).await,
+                false => Ok(()),
+            }
+        });
+        let mut receiving = pin!(receive(&mut responses, known, on_event, &committed));
+        tokio::select! {
+            biased;
+            finished = &mut receiving => return finished,
+            sent = &mut sending => sent?,
+        }
+        receiving.await
+    }
+
+    /// Sends the rest of the source. False: the stream has ended, and its responses have the error.
+    async fn send_chunks(
+        &self,
+        reader: &mut SourceReader,
+        messages: &mpsc::Sender<UploadRequest>,
+        mut committed: watch::Receiver<u64>,
+        part_size: u64,
+    ) -> Result<bool, ClientError> {
+        let begin = Instant::now();
+        let mut sent = 0;
+        loop {
+            reader.release(*committed.borrow_and_update());
+            let next = async {
+                if reader.is_full(part_size) {
+                    // The next committed part makes room.
+                    return committed
+                        .changed()
+                        .await
+                        .map(|()| None)
+                        .map_err(|_| Refusal::ended_early().into());
+                }
+                reader.next().await.map(Some)
+            };
+            let (offset, data) = match timeout(KEEP_ALIVE, next).await {
+                Ok(Ok(Some(Some(chunk)))) => chunk,
+                Ok(Ok(Some(None))) => return Ok(true),
+                Ok(Ok(None)) => continue,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => (reader.position(), Bytes::new()),
+            };
+            sent += data.len() as u64;
+            let message = Message::Chunk(Chunk {
+                offset: wire_size(offset),
+                crc32c: Some(crc32c(&data)),
+                data,
+            });
+            if !send(messages, message).await {
+                return Ok(false);
+            }
+            if let Some(rate) = self.options.limit_rate {
+                sleep_until(begin + Duration::from_secs_f64(sent as f64 / rate as f64)).await;
+            }
+        }
+    }
+}
+
+async fn send_finish(
+    reader: &mut SourceReader,
+    messages: &mpsc::Sender<UploadRequest>,
+    sends_digest: bool,
+) -> Result<(), ClientError> {
+    let (size, md5) = reader.finish().await?;
+    let finish = Finish {
+        file_size: Some(wire_size(size)),
+        file_id: md5.filter(|_| sends_digest).map(|md5| md5.to_string()),
+    };
+    send(messages, Message::Finish(finish)).await;
+    Ok(())
+}
+
+/// Receives messages up to the last one, which has the complete upload.
+async fn receive(
+    responses: &mut Streaming<UploadProgress>,
+    known: &mut Known,
+    on_event: &mut (impl FnMut(Event<'_>) + Send),
+    committed: &watch::Sender<u64>,
+) -> Result<Upload, ClientError> {
+    loop {
+        let progress = responses
+            .message()
+            .await?
+            .ok_or_else(Refusal::ended_early)?;
+        known.update(&progress);
+        committed.send_replace(known.committed_size);
+        on_event(Event::Progress(&progress));
+        if let Some(upload) = progress.upload
+            && upload.phase() == Phase::Complete
+        {
+            return Ok(upload);
+        }
+    }
+}
+
+/// False: the stream has ended.
+async fn send(messages: &mpsc::Sender<UploadRequest>, message: Message) -> bool {
+    let request = UploadRequest {
+        message: Some(message),
+    };
+    messages.send(request).await.is_ok()
+}
+
+fn keeps_digest(upload: &Upload) -> bool {
+    let file = upload.file.as_ref();
+    file.is_none_or(|file| !file.skip_file_digest)
+}
+
+fn crc32c(data: &[u8]) -> u32 {
+    let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data);
+    u32::try_from(checksum).expect("a CRC32C has 32 bits")
+}

@@ -1,0 +1,158 @@
+//! What a sender keeps between two tries.
+
+use std::{mem, time::Duration};
+
+use super::writer_conflict::{WriterConflict, is_conflict};
+use crate::{
+    error::ClientError,
+    proto::v1::{ErrorReason, Open, UploadProgress, open},
+    upload::{Target, UploadOptions},
+};
+
+/// What is known of an upload.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The upload's id as soon as it is known.
+    target: Target,
+    resume_token: String,
+    pub(super) committed_size: u64,
+    /// Where the last resume continued; 0 if there was none.
+    pub(super) resumed_from: u64,
+    /// The gateway has no MD5 of the whole file to compare with.
+    pub(super) lacks_digest: bool,
+    pub(super) conflict: WriterConflict,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Before the first try.
+    pub(super) fn new(target: Target) -> Self {
+        Self {
+            target,
+            resume_token: String::new(),
+            committed_size: 0,
+            resumed_from: 0,
+            lacks_digest: false,
+            conflict: WriterConflict::default(),
+        }
+    }
+
+    /// None: the upload is not created yet, or the response to the create was lost.
+    pub(super) fn upload_id(&self) -> Option<&str> {
+        match &self.target {
+            Target::File(_) => None,
+            Target::Upload(id) => Some(id),
+        }
+    }
+
+    /// The first message of the next try.
+    pub(super) fn open(&self, options: &UploadOptions) -> Open {
+        let target = match &self.target {
+            Target::File(file) => open::Target::File(file.clone()),
+            Target::Upload(id) => open::Target::UploadId(id.clone()),
+        };
+        Open {
+            target: Some(target),
+            resume_token: self.resume_token.clone(),
+            takeover: self.conflict.takeover(options.takeover).into(),
+            ..Open::default()
+        }
+    }
+
+    /// Keeps what a message of the gateway reports.
+    pub(super) fn update(&mut self, progress: &UploadProgress) {
+        if self.upload_id() != Some(&progress.upload_id) {
+            self.target = Target::Upload(progress.upload_id.clone());
+        }
+        self.committed_size = u64::try_from(progress.committed_size).unwrap_or_default();
+        let upload = progress.upload.as_ref();
+        let in_upload = upload.map_or("", |upload| &upload.resume_token);
+        for token in [&progress.resume_token, in_upload] {
+            if !token.is_empty() {
+                token.clone_into(&mut self.resume_token);
+            }
+        }
+    }
+
+    /// Prepares the next try.
+    ///
+    /// # Errors
+    /// The failure, if the next try would fail, too.
+    pub(super) fn learn(&mut self, failure: ClientError) -> Result<ClientError, ClientError> {
+        // Parts that were sent straight to the store break the MD5 chain. The gateway reports it at the finish.
+        let drops_digest = failure.reason() == Some(ErrorReason::DigestUnknown)
+            && !mem::replace(&mut self.lacks_digest, true);
+        let failure = self.conflict.classify(failure)?;
+        if !drops_digest && !is_conflict(&failure) && !failure.is_resumable() {
+            return Err(failure);
+        }
+        if failure.reason() == Some(ErrorReason::InvalidToken) {
+            self.resume_token.clear();
+        }
+        // Errors of an open stream name the upload. So the next try resumes it, even if the first response was lost.
+        if let ClientError::Refused(refusal) = &failure
+            && self.upload_id().is_none()
+            && let Some(upload_id) = refusal.metadata.get("upload_id")
+        {
+            self.target = Target::Upload(upload_id.clone());
+        }
+        Ok(failure)
+    }
+
+    /// How long the gateway asks to wait.
+    pub(super) fn requested_delay(&self, failure: &ClientError) -> Option<Duration> {
+        // A broken stream of this sender usually ends earlier than its heartbeat expires.
+        failure.retry_delay().filter(|_| !is_conflict(failure))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic::{Code, Status};
+    use tonic_types::{ErrorDetails, StatusExt};
+
+    use super::*;
+
+    fn failure(code: Code, reason: ErrorReason) -> ClientError {
+        let metadata = HashMap::from([("upload_id".to_owned(), "uploads-1".to_owned())]);
+        let details = ErrorDetails::with_error_info(reason.name(), "uploadgateway.v1", metadata);
+        Status::with_error_details(code, "", details).into()
+    }
+
+    #[test]
+    fn an_error_names_the_upload_that_the_next_try_opens() {
+        let mut known = Known::new(Target::file("a", 1));
+        let unavailable = failure(Code::Unavailable, ErrorReason::StoreUnavailable);
+        known.learn(unavailable).unwrap();
+        assert_eq!(known.upload_id(), Some("uploads-1"));
+        let open = known.open(&UploadOptions::default());
+        let expected = open::Target::UploadId("uploads-1".into());
+        assert_eq!(open.target, Some(expected));
+    }
+
+    #[test]
+    fn a_refused_token_is_not_sent_again() {
+        let mut known = Known::new(Target::Upload("uploads-1".into()));
+        known.update(&UploadProgress {
+            upload_id: "uploads-1".into(),
+            resume_token: "token".into(),
+            ..UploadProgress::default()
+        });
+        assert_eq!(known.open(&UploadOptions::default()).resume_token, "token");
+        let refused = failure(Code::InvalidArgument, ErrorReason::InvalidToken);
+        known.learn(refused).unwrap();
+        assert_eq!(known.open(&UploadOptions::default()).resume_token, "");
+    }
+
+    #[test]
+    fn a_digest_that_the_gateway_lacks_is_left_out_once() {
+        let mut known = Known::new(Target::file("a", 1));
+        let unknown = || failure(Code::FailedPrecondition, ErrorReason::DigestUnknown);
+        known.learn(unknown()).unwrap();
+        assert!(known.lacks_digest);
+        known.learn(unknown()).unwrap_err();
+    }
+}
