@@ -1,7 +1,7 @@
 //! Streams over gRPC.
 
 mod bad_input;
-mod hardening;
+mod conflicts;
 mod stores;
 mod takeover;
 mod upload;

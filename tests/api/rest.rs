@@ -1,4 +1,4 @@
-//! The HTTP API, as PlaceOS clients speak it: real requests to a gateway, and signed ones to its store.
+//! The HTTP API as PlaceOS clients use it: real requests to a gateway, and signed ones to its store.
 
 mod admission;
 mod bad_input;

@@ -1,5 +1,5 @@
-//! Bytes straight to the store, call by call as a client does it: the embedded S3, a strict S3 server and Azurite, with
-//! Redis as state for the last two.
+//! Direct uploads, call by call as a client makes them: to the embedded S3, a strict S3 server and Azurite, the last
+//! two with Redis as the state store.
 
 mod claims;
 mod flow;
@@ -8,7 +8,7 @@ mod requests;
 
 use crate::common::{self, signing_client as client, stores};
 
-/// Stamps each case for each store.
+/// Makes one test of each case for each store.
 macro_rules! for_each_store {
     ($($case:ident),* $(,)?) => {
         mod embedded { $(

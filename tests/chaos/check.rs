@@ -1,4 +1,4 @@
-//! What must hold in the end, read from the stores themselves and not through the gateways.
+//! What must hold at the end, read from the stores themselves and not through the gateways.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
 /// Why reading a store failed.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the stores hold.
+/// The content of the stores.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     /// Objects by store and key.
@@ -85,14 +85,14 @@ impl Stored {
         Ok(())
     }
 
-    /// Objects that are not the file they are named after.
+    /// Objects whose content is not the file that they are named after.
     fn wrong_objects(&self, sent: &[Sent]) -> Vec<String> {
         let mut expected = BTreeMap::new();
         let mut wrong = Vec::new();
         for ((store, key), found) in &self.objects {
             let number = Upload::number_of(key);
             let Some(sent) = number.and_then(|number| sent.get(number)) else {
-                wrong.push(format!("{store} has {key}, which nobody sent"));
+                wrong.push(format!("{store} has {key}, which no sender sent"));
                 continue;
             };
             let number = sent.upload.number;
@@ -109,7 +109,7 @@ impl Stored {
         wrong
     }
 
-    /// What a sender was told is stored, and is not there.
+    /// Objects that were reported to a sender as stored, and are missing.
     fn missing(&self, upload: &Upload, uploaded: &Uploaded) -> Option<String> {
         let key = uploaded.upload.object.as_ref().map(|object| &object.key);
         let is_there =
@@ -125,7 +125,7 @@ impl Stored {
     }
 }
 
-/// Everything that must not be, in sentences.
+/// All violations, as sentences.
 pub(crate) fn violations(
     cluster: &Cluster,
     stored: &Stored,
@@ -155,17 +155,17 @@ pub(crate) fn violations(
             match outcome {
                 Outcome::Stored(uploaded) => found.extend(stored.missing(upload, uploaded)),
                 Outcome::Hung => found.push(format!("upload {number}: no answer in time, {ids:?}")),
-                Outcome::Told(error) if is_explained(error, upload.course, has_lost_state) => {}
-                Outcome::Told(error) => found.push(format!(
+                Outcome::Failed(error) if is_explained(error, upload.course, has_lost_state) => {}
+                Outcome::Failed(error) => found.push(format!(
                     "upload {number}: nothing explains {}: {error}, {ids:?}",
                     reason(error)
                 )),
             }
         }
-        let is_taken_over = |outcome: &Outcome| matches!(outcome, Outcome::Told(error) if reason(error) == "TAKEN_OVER");
+        let is_taken_over = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if reason(error) == "TAKEN_OVER");
         if outcomes.iter().all(is_taken_over) {
             found.push(format!(
-                "upload {number}: each sender was told of another one, {ids:?}"
+                "upload {number}: each sender lost to another one, {ids:?}"
             ));
         }
         if !has_lost_state {
@@ -187,11 +187,11 @@ pub(crate) fn violations(
     found
 }
 
-/// Whether a sender may have been told so: by what was done to the servers, an upload could not go on.
+/// Whether the faults explain the error: after what was done to the servers, the upload could not resume.
 fn is_explained(error: &ClientError, course: Course, has_lost_state: bool) -> bool {
     match reason(error).as_str() {
         "TAKEN_OVER" => course == Course::Contested,
-        // Resume tokens bring back what was streamed, for a sender that has one.
+        // Resume tokens restore what was streamed, if the sender has one.
         "UPLOAD_NOT_FOUND" | "SESSION_LOST" => {
             has_lost_state && !matches!(course, Course::Streamed | Course::Contested)
         }
@@ -199,7 +199,7 @@ fn is_explained(error: &ClientError, course: Course, has_lost_state: bool) -> bo
     }
 }
 
-/// Bytes that come piece by piece.
+/// Computes the content of an object that is read in pieces.
 #[derive(Default)]
 struct Hashing {
     size: u64,

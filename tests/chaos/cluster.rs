@@ -1,4 +1,4 @@
-//! Everything that runs: gateways, Redis, stores, and the links between them.
+//! All processes: gateways, Redis, stores, and the links between them.
 
 use std::{
     fmt::Write as _,
@@ -23,13 +23,13 @@ use crate::{
     schedule::{Fault, GATEWAYS, Schedule, Step, Store, Topology, Way},
 };
 
-/// How long a gateway waits for its streams when it is told to end.
+/// The drain time of a gateway.
 pub(crate) const DRAIN_SECONDS: u64 = 4;
 
-/// Everything that runs.
+/// All processes.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// Configurations and logs.
+    /// The directory of configurations and logs.
     pub(crate) directory: PathBuf,
     /// A strict S3 server.
     pub(crate) s3: S3Backend,
@@ -50,12 +50,12 @@ struct Links {
     front: Link,
     /// One for each gateway.
     redis: Vec<Link>,
-    /// For each store one from each gateway, and the last from the senders.
+    /// For each store, one from each gateway, and the last one from the senders.
     s3: Vec<Link>,
     azure: Vec<Link>,
 }
 
-/// The ports that one gateway is told.
+/// The ports in the configuration of one gateway.
 #[derive(Debug)]
 struct Ports {
     grpc: u16,
@@ -65,7 +65,7 @@ struct Ports {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Starts everything; none where a program is missing.
+    /// Starts everything; `None` if a program is missing.
     pub(crate) async fn start(topology: Topology, directory: &Path) -> io::Result<Option<Self>> {
         let redis = tokio::task::block_in_place(|| RedisServers::start(topology));
         let (Some(redis), Some((s3_server, s3)), Some((azure_server, azure))) = (
@@ -103,18 +103,18 @@ impl Cluster {
         Ok(Some(cluster))
     }
 
-    /// The address that senders know.
+    /// The address for the senders.
     pub(crate) fn front(&self) -> String {
         format!("http://127.0.0.1:{}", self.links.front.port())
     }
 
-    /// Does everything of `schedule`, and mends everything.
-    pub(crate) async fn suffer(&self, schedule: &Schedule) -> io::Result<()> {
+    /// Injects the faults of `schedule`; afterwards everything runs again.
+    pub(crate) async fn inject(&self, schedule: &Schedule) -> io::Result<()> {
         let begin = Instant::now();
         let lanes = schedule
             .lanes
             .iter()
-            .map(|lane| self.suffer_lane(lane, begin));
+            .map(|lane| self.inject_lane(lane, begin));
         try_join_all(lanes).await?;
         sleep_until(begin + schedule.time).await;
         for link in self.links.all() {
@@ -123,11 +123,11 @@ impl Cluster {
         self.wait_until_ready().await
     }
 
-    /// Starts gateways again that end by themselves; runs until dropped.
-    pub(crate) async fn look_after(&self) -> io::Result<()> {
+    /// Restarts gateways that end by themselves; runs until dropped.
+    pub(crate) async fn restart_ended(&self) -> io::Result<()> {
         loop {
             for (index, gateway) in self.gateways.iter().enumerate() {
-                let incident = gateway.look_after().await?;
+                let incident = gateway.restart_ended().await?;
                 self.note(index, incident);
             }
             sleep(Duration::from_millis(200)).await;
@@ -139,18 +139,18 @@ impl Cluster {
         self.has_lost_state.load(Ordering::Relaxed)
     }
 
-    /// Whether Redis may have lost what it was to remember of an upload that is due, and kept the upload: the servers of a
-    /// Cluster are not flushed in one moment. Such a record ends with its time in Redis.
+    /// Whether Redis may have lost the index entry of a due upload and kept its record: the servers of a Cluster are
+    /// not flushed at the same moment. Such a record expires with its key in Redis.
     pub(crate) fn may_forget_what_is_due(&self) -> bool {
         self.topology == Topology::Cluster && self.has_lost_state()
     }
 
-    /// What happened to gateways beside what was done to them.
+    /// What happened to the gateways, beside the faults.
     pub(crate) fn incidents(&self) -> Vec<(usize, Incident)> {
         self.incidents.lock().unwrap().clone()
     }
 
-    /// What was done.
+    /// The faults that were injected.
     pub(crate) fn faults(&self) -> Vec<Fault> {
         self.faults.lock().unwrap().clone()
     }
@@ -160,12 +160,12 @@ impl Cluster {
         configuration_file(&self.directory, 0)
     }
 
-    /// What each gateway has printed.
+    /// The output of each gateway.
     pub(crate) fn gateway_logs(&self) -> Vec<String> {
         self.gateways.iter().map(Gateway::log).collect()
     }
 
-    /// Puts the servers' logs beside the gateways'.
+    /// Copies the logs of the servers to those of the gateways.
     pub(crate) async fn keep_logs(&self) -> io::Result<()> {
         let mut logs = self.redis.lock().await.logs();
         let names = ["versitygw.log", "azurite.log"];
@@ -182,36 +182,36 @@ impl Cluster {
     }
 
     async fn wait_until_ready(&self) -> io::Result<()> {
-        let looking_after = self.look_after();
+        let restarting = self.restart_ended();
         let ready = join_all(self.gateways.iter().map(Gateway::is_ready));
         tokio::select! {
             ready = ready => match ready.iter().all(|ready| *ready) {
                 true => Ok(()),
                 false => Err(io::Error::other("a gateway does not start")),
             },
-            failed = looking_after => failed,
+            failed = restarting => failed,
         }
     }
 
-    async fn suffer_lane(&self, lane: &[Step], begin: Instant) -> io::Result<()> {
+    async fn inject_lane(&self, lane: &[Step], begin: Instant) -> io::Result<()> {
         for step in lane {
             sleep_until(begin + step.at).await;
             self.faults.lock().unwrap().push(step.fault);
-            self.suffer_fault(step.fault).await?;
+            self.inject_fault(step.fault).await?;
         }
         Ok(())
     }
 
-    async fn suffer_fault(&self, fault: Fault) -> io::Result<()> {
+    async fn inject_fault(&self, fault: Fault) -> io::Result<()> {
         match fault {
             Fault::Gateway(index, fault) => {
-                let incident = self.gateways[index].suffer(fault).await?;
+                let incident = self.gateways[index].inject(fault).await?;
                 self.note(index, incident);
             }
             Fault::Redis(number, fault) => {
-                // A paused or killed primary is deposed: what it took last is lost.
+                // A paused or killed primary is replaced: its last writes are lost.
                 self.lose_state(self.topology == Topology::Sentinel);
-                self.redis.lock().await.suffer(number, fault).await;
+                self.redis.lock().await.inject(number, fault).await;
             }
             Fault::Flush => {
                 self.lose_state(true);
@@ -292,7 +292,7 @@ fn configuration_file(directory: &Path, index: usize) -> PathBuf {
     directory.join(format!("gateway-{index}.toml"))
 }
 
-/// What the configuration file of one gateway says.
+/// The text of the configuration file of one gateway.
 fn configuration(
     index: usize,
     ports: &Ports,

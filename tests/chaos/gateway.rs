@@ -1,4 +1,4 @@
-//! One gateway: the built binary as a process of its own, which is started again whenever it ends.
+//! One gateway: a process of the real binary, which is started again whenever it ends.
 
 use std::{
     fs::{self, File},
@@ -16,10 +16,11 @@ use tokio::{
 
 use crate::schedule::ProcessFault;
 
-/// How long a gateway may take to end after SIGTERM: the configured drain, its last words, and what a busy machine adds.
+/// How long a gateway may take to end after SIGTERM: the configured drain time, 5 s for final responses, and 15 s for a
+/// busy machine.
 const LONGEST_END: Duration = Duration::from_secs(crate::cluster::DRAIN_SECONDS + 5 + 15);
 
-/// What its log says once it serves.
+/// Its log contains this once it serves.
 const IS_READY: &str = "grpc listening on";
 
 /// A gateway that is kept running.
@@ -30,17 +31,17 @@ pub(crate) struct Gateway {
     process: Mutex<Process>,
 }
 
-/// A process and how much of the log is of processes before it.
+/// A process, and the size of the log before it.
 #[derive(Debug)]
 struct Process {
     child: Child,
     log_before: usize,
 }
 
-/// What happened to a gateway, beside what was done to it.
+/// What happened to a gateway, beside the faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Incident {
-    /// It could not start: Redis was away.
+    /// It could not start: Redis was unavailable.
     NotStarted,
     /// It ended while it served.
     Crashed,
@@ -62,8 +63,8 @@ impl Gateway {
         })
     }
 
-    /// Does it, and has it running again afterwards.
-    pub(crate) async fn suffer(&self, fault: ProcessFault) -> io::Result<Option<Incident>> {
+    /// Injects the fault; afterwards the gateway runs again.
+    pub(crate) async fn inject(&self, fault: ProcessFault) -> io::Result<Option<Incident>> {
         let mut process = self.process.lock().await;
         let mut incident = None;
         match fault {
@@ -90,8 +91,8 @@ impl Gateway {
     }
 
     /// Starts it again if it has ended by itself.
-    pub(crate) async fn look_after(&self) -> io::Result<Option<Incident>> {
-        // Whoever makes it suffer starts it again.
+    pub(crate) async fn restart_ended(&self) -> io::Result<Option<Incident>> {
+        // `inject` starts it again.
         let Ok(mut process) = self.process.try_lock() else {
             return Ok(None);
         };
@@ -108,7 +109,7 @@ impl Gateway {
         }))
     }
 
-    /// Waits until it serves; false when it does not for a minute.
+    /// Waits until it serves; false after a minute.
     pub(crate) async fn is_ready(&self) -> bool {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(60) {
@@ -120,14 +121,14 @@ impl Gateway {
         false
     }
 
-    /// Whether the process has come so far as to serve.
+    /// Whether the process has begun to serve.
     fn has_served(&self, process: &Process) -> bool {
         let log = self.log();
         log.get(process.log_before..)
             .is_some_and(|log| log.contains(IS_READY))
     }
 
-    /// Everything it has printed in all its lives.
+    /// The output of all its processes.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -163,7 +164,7 @@ async fn terminate(child: &mut Child) -> io::Result<Option<Incident>> {
     }
 }
 
-/// Sends a signal; to a process that has ended, none.
+/// Sends a signal, unless the process has ended.
 async fn signal(child: &Child, name: &str) -> io::Result<()> {
     if let Some(id) = child.id() {
         let kill = format!("kill -{name} {id}");

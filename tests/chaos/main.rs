@@ -1,9 +1,10 @@
-//! Three gateways, Redis and two stores, all real, while everything fails: each upload ends whole, or with an error that its
-//! sender was told.
+//! Three gateways, Redis and two stores, all real, while everything fails: each upload ends complete and intact, or
+//! with an error that was reported to its sender.
 //!
 //! `make chaos`, or `cargo test --test chaos -- --full [--seed N] [--redis single|sentinel|cluster] [--keep]`. Without
-//! `--full`, as in `make test`, a short form with one seed. Faults and uploads are made of the seed, so that a run can be
-//! replayed, as far as the machine keeps pace. Exit code 1 when something is violated; logs and schedule are kept then.
+//! `--full`, as in `make test`, it runs a short form with one seed. The seed determines faults and uploads, so that a
+//! run can be replayed, as far as the speed of the machine permits. If there is a violation, the exit code is 1, and
+//! logs and schedule are kept.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 #![allow(clippy::print_stdout, reason = "the report is printed")]
@@ -38,20 +39,20 @@ use self::{
 };
 
 /// The name by which `cargo test FILTER` finds the short form.
-const NAME: &str = "every_upload_ends_whole_or_with_an_error_that_is_told";
+const NAME: &str = "every_upload_completes_or_fails_with_a_reported_error";
 
-/// How long senders have once nothing fails any more.
+/// How long the senders may take after the last fault.
 const LAST_SENDERS: Duration = Duration::from_secs(240);
 
-/// What the command line asks for.
+/// The command line.
 #[derive(Debug)]
 struct Arguments {
     full: bool,
-    /// Keep the logs in any case.
+    /// Always keep the logs.
     keep: bool,
     seed: Option<u64>,
     topologies: Vec<Topology>,
-    /// Of `cargo test`.
+    /// The filter of `cargo test`.
     filters: Vec<String>,
 }
 
@@ -89,7 +90,7 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     })
 }
 
-/// The short form leaves the largest files and most of the time out.
+/// The short form is without the largest files, and much shorter.
 fn scale(full: bool, topology: Topology) -> Scale {
     const MIB: usize = 1024 * 1024;
     let (seconds, uploads, largest) = match (full, topology) {
@@ -104,14 +105,14 @@ fn scale(full: bool, topology: Topology) -> Scale {
     }
 }
 
-/// One run; how many things were violated.
+/// One run; returns the number of violations.
 async fn run(
     seed: u64,
     topology: Topology,
     schedule: &Schedule,
     keep_logs: bool,
 ) -> Result<usize, Box<dyn Error + Send + Sync>> {
-    // Removed at the end only, so that a run that breaks off leaves it, too.
+    // Removed only at the end, so that a run that is interrupted leaves it, too.
     let directory = TempDir::with_prefix("upload-gateway-chaos.")?.keep();
     fs::write(directory.join("schedule.txt"), schedule.to_string())?;
     println!(
@@ -125,13 +126,13 @@ async fn run(
         return Ok(0);
     };
     let begin = Instant::now();
-    let sent = suffer(&cluster, schedule, begin).await?;
+    let sent = run_all(&cluster, schedule, begin).await?;
     let time = begin.elapsed();
     cluster.keep_logs().await?;
     let stories: Vec<String> = sent.iter().map(|sent| format!("{sent:?}\n")).collect();
     fs::write(directory.join("senders.txt"), stories.concat())?;
     let swept = sweep::sweep(&cluster.configuration()).await?;
-    // After the sweep, which must leave everything that is finished alone.
+    // Read after the sweep, which must not change finished uploads.
     let stored = Stored::read(&cluster).await?;
     let violations = check::violations(&cluster, &stored, &swept, &sent);
     let report = Report::new(seed, topology, time, &cluster, &swept, &sent);
@@ -148,8 +149,8 @@ async fn run(
     Ok(violations.len())
 }
 
-/// All faults and all uploads, to the last sender's end.
-async fn suffer(cluster: &Cluster, schedule: &Schedule, begin: Instant) -> io::Result<Vec<Sent>> {
+/// Runs all faults and all uploads until the last sender has ended.
+async fn run_all(cluster: &Cluster, schedule: &Schedule, begin: Instant) -> io::Result<Vec<Sent>> {
     let deadline = begin + schedule.time + LAST_SENDERS;
     let senders = schedule.uploads.iter().map(|upload| {
         let (front, upload) = (cluster.front(), upload.clone());
@@ -159,10 +160,10 @@ async fn suffer(cluster: &Cluster, schedule: &Schedule, begin: Instant) -> io::R
         })
     });
     let senders = join_all(senders);
-    let work = async { tokio::try_join!(cluster.suffer(schedule), async { Ok(senders.await) }) };
+    let work = async { tokio::try_join!(cluster.inject(schedule), async { Ok(senders.await) }) };
     let (_, sent) = tokio::select! {
         done = work => done?,
-        failed = cluster.look_after() => return Err(failed.err().unwrap_or_else(|| io::Error::other("it never ends by itself"))),
+        failed = cluster.restart_ended() => return Err(failed.err().unwrap_or_else(|| io::Error::other("it never ends by itself"))),
     };
     sent.into_iter()
         .map(|sent| sent.map_err(io::Error::other))
@@ -172,7 +173,7 @@ async fn suffer(cluster: &Cluster, schedule: &Schedule, begin: Instant) -> io::R
 // === impl Arguments ===
 
 impl Arguments {
-    /// Options of other test programs are taken and do nothing.
+    /// Options of other test programs are accepted and ignored.
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut arguments = Self {
             full: false,

@@ -1,4 +1,4 @@
-//! A TCP proxy that fails as ordered: cuts, resets, throttles, holds, swallows answers, or answers 503 itself.
+//! A TCP proxy that injects faults: it cuts, resets, throttles or holds connections, drops answers, or answers 503.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use tokio::{
 /// How long one server may take to accept a connection before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What an HTTP request may have before its body, in bytes.
+/// The maximum size of the head of an HTTP request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// An answer that S3's and Azure's clients understand.
@@ -29,20 +29,20 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-ms-error-code
     Content-Type: application/xml\r\nContent-Length: 61\r\nConnection: close\r\n\r\n\
     <Error><Code>SlowDown</Code><Message>busy</Message></Error>  ";
 
-/// How connections fare.
+/// What happens to connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// As if there were no proxy.
     Pass,
-    /// So many bytes a second, each way of each connection.
+    /// A limit in bytes a second, in each direction of each connection.
     Throttle(u32),
-    /// Nothing moves.
+    /// Nothing is forwarded.
     Hold,
-    /// What is sent arrives, answers do not: connections that had one are reset when the mode ends.
+    /// Requests are forwarded, answers are not: connections that had an answer are reset when the mode ends.
     Silence,
-    /// Connections are reset as they are made; those from before go on.
+    /// New connections are reset; older ones continue.
     Refuse,
-    /// So many per cent of the connections get the HTTP status 503; those from before are reset.
+    /// This percentage of new connections gets the HTTP status 503; older ones are reset.
     Unavailable(u8),
 }
 
@@ -64,16 +64,16 @@ struct Shared {
     cut: watch::Sender<Cut>,
 }
 
-/// The last order to cut.
+/// The last request to cut connections.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     /// Connections accepted before this one.
     before: u64,
-    /// Every so many-th of them.
+    /// Of these, every n-th one.
     every: u64,
 }
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Request,
@@ -83,7 +83,7 @@ enum Direction {
 // === impl Link ===
 
 impl Link {
-    /// Listens on `port` of 127.0.0.1; a connection goes to the next of `servers` that takes it.
+    /// Listens on `port` of 127.0.0.1; a connection is forwarded to the next of `servers` that accepts it.
     pub(crate) async fn start(port: u16, servers: &[u16]) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let servers = servers.iter();
@@ -106,12 +106,12 @@ impl Link {
         })
     }
 
-    /// The port it listens on.
+    /// Its listen port.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// How connections fare from now on.
+    /// Sets what happens to connections from now on.
     pub(crate) fn set(&self, mode: Mode) {
         if matches!(mode, Mode::Unavailable(_)) {
             self.cut(1);
@@ -119,7 +119,7 @@ impl Link {
         self.shared.mode.send_replace(mode);
     }
 
-    /// Resets every so many-th of the present connections.
+    /// Resets every n-th of the current connections.
     pub(crate) fn cut(&self, every: u64) {
         let before = self.shared.accepted.load(Ordering::Relaxed);
         self.shared.cut.send_replace(Cut { before, every });
@@ -134,7 +134,7 @@ impl Drop for Link {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
-        // Fails when there are no more descriptors, and may do better a moment later.
+        // Fails if there are no more descriptors, and may succeed later.
         let Ok((client, _)) = listener.accept().await else {
             sleep(Duration::from_millis(10)).await;
             continue;
@@ -152,7 +152,7 @@ impl Shared {
         let mode = *self.mode.borrow();
         match mode {
             Mode::Refuse => return reset(&client),
-            // A number that jumps about, so that any percentage is spread evenly.
+            // Multiplied by 37, so that any percentage is spread evenly.
             Mode::Unavailable(percent) if number * 37 % 100 < u64::from(percent) => {
                 let _ = timeout(Duration::from_secs(30), answer_unavailable(&mut client)).await;
                 return;
@@ -220,7 +220,7 @@ impl Shared {
         }
     }
 
-    /// Ends when the connection with this number is to be cut.
+    /// Returns when the connection with this number has to be cut.
     async fn cut_off(&self, number: u64) {
         let mut cut = self.cut.subscribe();
         let mine = |cut: &Cut| number < cut.before && number.is_multiple_of(cut.every);
@@ -230,11 +230,11 @@ impl Shared {
 
 /// Ends a connection so that the other side sees a reset.
 fn reset(stream: &TcpStream) {
-    // The other side may have been quicker.
+    // The other side may have closed it already.
     let _ = stream.set_zero_linger();
 }
 
-/// Reads one HTTP request, as a server does, and answers 503.
+/// Reads one HTTP request and answers 503.
 async fn answer_unavailable(client: &mut TcpStream) -> io::Result<()> {
     let mut head = Vec::new();
     let end = loop {

@@ -1,4 +1,4 @@
-//! Redis in each of its set-ups, and what can happen to it.
+//! Redis in each topology, and its faults.
 
 use std::{mem, time::Duration};
 
@@ -23,7 +23,7 @@ pub(crate) enum RedisServers {
 // === impl RedisServers ===
 
 impl RedisServers {
-    /// Starts what `topology` says; none where Redis is not installed.
+    /// Starts the servers of `topology`; `None` if Redis is not installed.
     pub(crate) fn start(topology: Topology) -> Option<Self> {
         Some(match topology {
             Topology::Single => Self::Single(Box::new(common::private_redis(&[])?.0)),
@@ -36,7 +36,7 @@ impl RedisServers {
         })
     }
 
-    /// The part of a gateway's configuration that leads here; to a single server through `port`.
+    /// The state store in a gateway's configuration; a single server is reached through `port`.
     pub(crate) fn configuration(&self, port: u16) -> String {
         let list = |urls: &[String]| format!("{urls:?}");
         match self {
@@ -64,8 +64,8 @@ impl RedisServers {
         }
     }
 
-    /// Does it to the server with this number.
-    pub(crate) async fn suffer(&mut self, number: usize, fault: ProcessFault) {
+    /// Injects the fault into the server with this number.
+    pub(crate) async fn inject(&mut self, number: usize, fault: ProcessFault) {
         let server = self.server(number);
         match fault {
             ProcessFault::Kill(down) => {
@@ -93,7 +93,7 @@ impl RedisServers {
     /// Removes everything.
     pub(crate) async fn flush(&self) {
         for port in self.ports() {
-            // A replica refuses, and follows its primary.
+            // A replica refuses; it gets the flush from its primary.
             let _: redis::RedisResult<()> =
                 common::try_query(&url(port), redis::cmd("FLUSHALL").arg("SYNC"));
         }
@@ -104,7 +104,7 @@ impl RedisServers {
         let Self::Sentinel(set) = self else {
             return;
         };
-        // Nobody listens on port 1. The Sentinels put this right, but later than it takes.
+        // No server listens on port 1. The Sentinels correct this, but only after the fail-over.
         follow(&set.replica, 1);
         sleep(cut_off).await;
         tokio::task::block_in_place(|| {
@@ -114,7 +114,7 @@ impl RedisServers {
         });
     }
 
-    /// What its servers have printed.
+    /// The output of its servers.
     pub(crate) fn logs(&self) -> Vec<(String, String)> {
         let servers: Vec<&Server> = match self {
             Self::Single(server) => vec![server],
@@ -134,8 +134,8 @@ impl RedisServers {
     }
 }
 
-/// Puts the servers into the places that the Sentinels give them, and waits until the replica has everything: a
-/// fail-over to one that never had is another thing.
+/// Assigns the servers to the roles that the Sentinels gave them, and waits until the replica has all writes: a
+/// fail-over to a replica that never had them would be another fault.
 fn join(set: &mut RedisSentinels) {
     if set.primary_port() == set.replica.port() {
         mem::swap(&mut set.primary, &mut set.replica);
@@ -144,7 +144,7 @@ fn join(set: &mut RedisSentinels) {
     let _: redis::RedisResult<()> =
         common::try_query(&url(set.primary.port()), redis::cmd("CONFIG").arg(&at_once));
     let is_joined = || {
-        // Again each time: a Sentinel that has been asleep may have other plans for a moment.
+        // Repeated: a Sentinel that was suspended may change the roles once more.
         follow(&set.replica, set.primary.port());
         let state: redis::RedisResult<String> = common::try_query(
             &url(set.replica.port()),

@@ -1,4 +1,4 @@
-//! What a run came to, in numbers.
+//! The result of a run, in numbers.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{
 /// The numbers of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// What made the schedule.
+    /// The seed of the schedule.
     pub(crate) seed: u64,
-    /// How Redis was set up.
+    /// The topology of Redis.
     pub(crate) topology: Topology,
-    /// From the beginning to the last sender's end.
+    /// From the beginning until the last sender has ended.
     pub(crate) time: Duration,
-    uploads: BTreeMap<Course, Tally>,
+    uploads: BTreeMap<Course, Counts>,
     errors: BTreeMap<String, usize>,
     retries: BTreeMap<String, usize>,
     faults: BTreeMap<&'static str, usize>,
@@ -35,10 +35,10 @@ pub(crate) struct Report {
 
 /// The uploads of one course.
 #[derive(Debug, Default)]
-struct Tally {
+struct Counts {
     all: usize,
     stored: usize,
-    told: usize,
+    failed: usize,
     hung: usize,
 }
 
@@ -82,19 +82,19 @@ impl Report {
     }
 
     fn count(&mut self, sent: &Sent) {
-        let tally = self.uploads.entry(sent.upload.course).or_default();
-        tally.all += 1;
+        let counts = self.uploads.entry(sent.upload.course).or_default();
+        counts.all += 1;
         let any = |is: fn(&Outcome) -> bool| sent.outcomes.iter().any(is);
         if any(|outcome| matches!(outcome, Outcome::Stored(_))) {
-            tally.stored += 1;
+            counts.stored += 1;
             self.stored_bytes += sent.upload.size as u64;
         } else if any(|outcome| matches!(outcome, Outcome::Hung)) {
-            tally.hung += 1;
+            counts.hung += 1;
         } else {
-            tally.told += 1;
+            counts.failed += 1;
         }
         for outcome in &sent.outcomes {
-            if let Outcome::Told(error) = outcome {
+            if let Outcome::Failed(error) = outcome {
                 *self.errors.entry(reason(error)).or_default() += 1;
             }
         }
@@ -118,19 +118,19 @@ impl fmt::Display for Report {
         writeln!(
             formatter,
             "  {:<22}{:>8}{:>10}{:>12}{:>10}",
-            "uploads", "all", "complete", "told error", "no answer"
+            "uploads", "all", "complete", "failed", "no answer"
         )?;
-        for (course, tally) in &self.uploads {
-            let Tally {
+        for (course, counts) in &self.uploads {
+            let Counts {
                 all,
                 stored,
-                told,
+                failed,
                 hung,
-            } = tally;
+            } = counts;
             let course = format!("{course:?}");
             writeln!(
                 formatter,
-                "  {course:<22}{all:>8}{stored:>10}{told:>12}{hung:>10}"
+                "  {course:<22}{all:>8}{stored:>10}{failed:>12}{hung:>10}"
             )?;
         }
         let (pause, number) = self.longest_pause;
@@ -160,7 +160,7 @@ impl fmt::Display for Report {
         } = self.swept;
         writeln!(
             formatter,
-            "  swept up          {expired} given up, {completed} found complete, {finished_commits} commits finished, \
+            "  swept up          {expired} aborted, {completed} found complete, {finished_commits} commits finished, \
              {aborted_sessions} forgotten sessions ended"
         )
     }

@@ -1,7 +1,8 @@
-//! What happens when: every fault and every upload of a run, made of the seed alone, so that a seed replays.
+//! The schedule: every fault and every upload of a run with its time. It depends only on the seed, so that a run can be
+//! replayed.
 //!
-//! Faults lie in lanes, one for each thing that can fail. A lane has one fault at a time; lanes know nothing of each
-//! other, so that faults of different things overlap.
+//! Each component that can fail has a lane of faults. A lane has one fault at a time; lanes are independent, so that
+//! faults of different components overlap.
 
 use std::{fmt, ops::Range, time::Duration};
 
@@ -12,13 +13,13 @@ use crate::{
     uploads::{Upload, uploads},
 };
 
-/// How many gateways there are.
+/// The number of gateways.
 pub(crate) const GATEWAYS: usize = 3;
 
-/// How long one way fares badly at most.
+/// The maximum duration of a fault of a link.
 const LONGEST_WAY_FAULT: Duration = Duration::from_secs(4);
 
-/// How Redis is set up.
+/// The topology of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Topology {
     /// One server, which syncs each write to its file.
@@ -29,12 +30,12 @@ pub(crate) enum Topology {
     Cluster,
 }
 
-/// How much happens.
+/// The size of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
-    /// For how long there are faults.
+    /// How long faults are injected.
     pub(crate) time: Duration,
-    /// How many uploads there are.
+    /// The number of uploads.
     pub(crate) uploads: usize,
     /// The largest upload in bytes.
     pub(crate) largest: usize,
@@ -43,11 +44,11 @@ pub(crate) struct Scale {
 /// One run.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    /// For how long there are faults.
+    /// How long faults are injected.
     pub(crate) time: Duration,
     /// In the order of their numbers.
     pub(crate) uploads: Vec<Upload>,
-    /// The faults of one thing each, in the order of their times.
+    /// The lanes: the faults of one component each, in the order of their times.
     pub(crate) lanes: Vec<Vec<Step>>,
 }
 
@@ -60,43 +61,43 @@ pub(crate) struct Step {
     pub(crate) fault: Fault,
 }
 
-/// What goes wrong, until it is mended.
+/// A fault, until it is repaired.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// Of one gateway.
     Gateway(usize, ProcessFault),
-    /// Of one Redis server; of a Sentinel set the present primary.
+    /// Of one Redis server; with Sentinels, of the current primary.
     Redis(usize, ProcessFault),
-    /// Everything Redis holds is removed.
+    /// All data in Redis is removed.
     Flush,
-    /// The primary is cut off from its replica for so long, then killed: the replica becomes the primary without what
-    /// was written meanwhile.
+    /// The primary is cut off from its replica for this time, then killed: the replica becomes the primary without the
+    /// writes of this time.
     FailOver(Duration),
-    /// Connections of one way break: every so many-th.
+    /// Every n-th connection of one link breaks.
     Cut(Way, u64),
-    /// One way is in this mode for so long.
+    /// One link is in this mode for this time.
     Link(Way, Mode, Duration),
 }
 
 /// What happens to a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ProcessFault {
-    /// SIGKILL, and started again after so long.
+    /// SIGKILL, and a restart after this time.
     Kill(Duration),
-    /// SIGTERM, and started again when it has ended.
+    /// SIGTERM, and a restart when it has ended.
     Terminate,
-    /// SIGSTOP, and SIGCONT after so long.
+    /// SIGSTOP, and SIGCONT after this time.
     Pause(Duration),
 }
 
-/// Where bytes go.
+/// A link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// From the senders to all gateways.
     Front,
     /// From one gateway to Redis.
     Redis(usize),
-    /// To a store, from one gateway, or where there is none from the senders.
+    /// To a store: from one gateway, or from the senders if `None`.
     Store(Store, Option<usize>),
 }
 
@@ -109,7 +110,7 @@ pub(crate) enum Store {
     Azure,
 }
 
-/// A lane that is being filled.
+/// A lane under construction.
 struct Lane<'a> {
     random: &'a mut StdRng,
     end: Duration,
@@ -120,7 +121,7 @@ struct Lane<'a> {
 // === impl Schedule ===
 
 impl Schedule {
-    /// The same for the same arguments.
+    /// The schedule for these arguments, always the same.
     pub(crate) fn new(seed: u64, topology: Topology, scale: Scale) -> Self {
         let mut random = StdRng::seed_from_u64(seed ^ (topology as u64) << 56);
         let uploads = uploads(&mut random, scale);
@@ -158,7 +159,7 @@ impl fmt::Display for Schedule {
 // === impl Topology ===
 
 impl Topology {
-    /// All of them.
+    /// All topologies.
     pub(crate) const ALL: [Self; 3] = [Self::Single, Self::Sentinel, Self::Cluster];
 
     /// Its name on the command line.
@@ -196,19 +197,19 @@ impl<'a> Lane<'a> {
     }
 
     fn seconds(&mut self, range: Range<f64>) -> Duration {
-        // Whole milliseconds are easier to read.
+        // In whole milliseconds, which are easier to read.
         let milliseconds = (range.start * 1000.0)..(range.end * 1000.0);
         Duration::from_secs_f64(self.random.random_range(milliseconds).floor() / 1000.0)
     }
 
-    /// Lets some time go by; false when the lane is full.
+    /// Adds a pause; false if the lane is full.
     fn rest(&mut self, seconds: Range<f64>) -> bool {
         let time = self.seconds(seconds);
         self.now += time;
         self.now < self.end
     }
 
-    /// Adds a fault that is over before the next one.
+    /// Adds a fault, which ends before the next one.
     fn add(&mut self, fault: Fault) {
         self.steps.push(Step {
             at: self.now,
@@ -230,7 +231,7 @@ fn gateway_lane(mut lane: Lane<'_>, index: usize) -> Vec<Step> {
     lane.steps
 }
 
-/// What a Redis of this kind has to go through, each once, in any order, with faults of the ways to it between.
+/// All faults of a Redis of this topology, each once, in any order, and faults of the links to it between them.
 fn redis_lane(mut lane: Lane<'_>, topology: Topology) -> Vec<Step> {
     const LONG_PAUSE: Duration = Duration::from_secs(10);
     let pause = Fault::Redis(0, ProcessFault::Pause(LONG_PAUSE));
@@ -258,12 +259,12 @@ fn redis_lane(mut lane: Lane<'_>, topology: Topology) -> Vec<Step> {
         ],
     };
     planned.shuffle(lane.random);
-    // Evenly over the time, less what they take themselves, so that all happen.
+    // Spread evenly over the time that they leave, so that all of them occur.
     let busy: Duration = planned.iter().map(|fault| fault.time()).sum();
     let gap = lane.end.saturating_sub(busy).as_secs_f64() / (planned.len() + 1) as f64;
     for fault in planned {
         let until = lane.now + Duration::from_secs_f64(gap);
-        // The ways to a Sentinel set or a Cluster are told by its servers, and cannot be led through a proxy.
+        // The servers of a Sentinel set or a Cluster announce their own addresses, so a proxy cannot be between.
         while topology == Topology::Single
             && lane.rest(1.0..gap.max(1.1))
             && lane.now + LONGEST_WAY_FAULT < until
@@ -301,7 +302,7 @@ fn front_lane(mut lane: Lane<'_>) -> Vec<Step> {
     lane.steps
 }
 
-/// A fault of the connections of `way`.
+/// A fault of the link `way`.
 fn way_fault(lane: &mut Lane<'_>, way: Way) -> Fault {
     let time = lane.seconds(0.5..LONGEST_WAY_FAULT.as_secs_f64());
     match lane.random.random_range(0..10) {
@@ -319,7 +320,7 @@ fn way_fault(lane: &mut Lane<'_>, way: Way) -> Fault {
 // === impl Fault ===
 
 impl Fault {
-    /// How long it lasts, about.
+    /// Its approximate duration.
     fn time(self) -> Duration {
         match self {
             Self::Gateway(_, fault) | Self::Redis(_, fault) => fault.time(),

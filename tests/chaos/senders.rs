@@ -1,4 +1,4 @@
-//! Those who upload: each knows what it sent, and ends with the finished record or with an error it was told.
+//! Senders: each knows what it sent, and ends with the finished record or with an error that was reported to it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,51 +23,50 @@ use upload_gateway_core::upload::Md5;
 
 use crate::uploads::{Course, Upload};
 
-/// How long a sender tries without anything new committed: a commit that a killed gateway left behind is free for others
-/// after 90 s.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long a sender retries without progress of the committed size: the lease of a killed gateway expires after 90 s.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The bytes of one message: few, so that slow senders are seen to move.
+/// The size of a message in bytes: small, so that slow senders make visible progress.
 const CHUNK: usize = 64 * 1024;
 
-/// What became of one sender.
+/// The outcome of one sender.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The gateway said that it is stored.
+    /// The gateway reported that the file is stored.
     Stored(Box<Uploaded>),
-    /// The gateway, the store or the client library said that it is not.
-    Told(ClientError),
+    /// The gateway, the store or the client library reported an error.
+    Failed(ClientError),
     /// It had no answer in time.
     Hung,
 }
 
-/// What became of one upload.
+/// The outcome of one upload.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    /// What was to be sent.
+    /// The upload to be sent.
     pub(crate) upload: Upload,
-    /// One for each sender that came to its end; those that died on the way are not among them.
+    /// One for each sender that ended by itself; senders that were stopped on purpose have none.
     pub(crate) outcomes: Vec<Outcome>,
-    /// What its senders saw.
+    /// What its senders observed.
     pub(crate) journal: Journal,
 }
 
-/// What the senders of one upload saw.
+/// What the senders of one upload observed.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     /// Ids under which the upload was opened.
     pub(crate) ids: BTreeSet<String>,
-    /// How often it was opened.
+    /// The number of times that it was opened.
     pub(crate) opened: usize,
-    /// Why it was tried again, and how often.
+    /// The reasons for retries, and how often each occurred.
     pub(crate) retries: BTreeMap<String, usize>,
-    /// The longest time in which nothing happened.
+    /// The longest time without an event.
     pub(crate) longest_pause: Duration,
     /// The committed size by line of senders and upload.
     committed: BTreeMap<(usize, String), i64>,
     /// A committed size that became smaller: from, to.
     pub(crate) went_back: Vec<(i64, i64)>,
-    /// What its senders were told, and when since the first of them began.
+    /// What was reported to its senders, with the time since the first one began.
     pub(crate) story: Vec<(Duration, String)>,
     times: Option<Times>,
 }
@@ -83,21 +82,22 @@ struct Times {
 struct Sender {
     front: String,
     upload: Upload,
-    /// Those that follow each other are in one line; of two at once, neither knows what the other was told first.
+    /// Senders that follow each other are in one line. Of two concurrent senders, neither knows what the other one was
+    /// informed of first.
     line: usize,
     bytes: Bytes,
     journal: Arc<Mutex<Journal>>,
-    /// How far the file was read or sent.
+    /// The offset up to which the file was read or sent.
     position: watch::Sender<u64>,
 }
 
-/// The file, and how far it was read.
+/// The file, and the offset up to which it was read.
 struct Content {
     bytes: Cursor<Bytes>,
     sender: Sender,
 }
 
-/// Sends `upload`, to its end or the deadline.
+/// Sends `upload` until it ends or the deadline is over.
 pub(crate) async fn send(front: String, upload: Upload, deadline: Instant) -> Sent {
     let sender = Sender {
         front,
@@ -143,7 +143,7 @@ impl Sender {
             Course::Contested => {
                 let first = async {
                     let ended = self.stream(by_file()).await;
-                    // The other one need not wait for a turn that does not come.
+                    // The other sender must not wait for a turn that will not come.
                     self.position.send_replace(u64::MAX);
                     ended
                 };
@@ -161,20 +161,23 @@ impl Sender {
         }
     }
 
-    /// The sender dies at the turn.
+    /// Runs the sender until the turn and then stops it.
     async fn until_the_turn(&self, sending: impl Future<Output = Outcome>) -> Option<Outcome> {
         tokio::select! {
             biased;
             ended = sending => return Some(ended),
             () = self.turn() => {}
         }
-        self.journal.lock().unwrap().tell("the sender died".into());
+        self.journal
+            .lock()
+            .unwrap()
+            .record("the sender was stopped".into());
         None
     }
 
     async fn turn(&self) {
         let mut position = self.position.subscribe();
-        // The sender itself keeps it open.
+        // The sender itself keeps the channel open.
         let _ = position.wait_for(|at| *at >= self.upload.turn).await;
     }
 
@@ -192,7 +195,7 @@ impl Sender {
     async fn direct(&self) -> Outcome {
         let file = match self.file() {
             Ok(file) => file,
-            Err(error) => return Outcome::Told(error.into()),
+            Err(error) => return Outcome::Failed(error.into()),
         };
         let client = Client::connect(&self.front).unwrap();
         let options = self.options();
@@ -230,30 +233,30 @@ impl Sender {
             chunk_size: CHUNK,
             limit_rate: Some(self.upload.rate),
             digest: self.upload.digest,
-            retry_timeout: PATIENCE,
+            retry_timeout: RETRY_TIMEOUT,
             ..UploadOptions::default()
         }
     }
 
-    fn note(&self, event: &Event<'_>, tells_committed: bool) {
+    fn note(&self, event: &Event<'_>, shows_committed: bool) {
         let mut journal = self.journal.lock().unwrap();
         journal.touch();
         match event {
             Event::Opened(upload) => {
                 journal.opened += 1;
-                journal.tell(format!(
+                journal.record(format!(
                     "opened {} {:?} at {}",
                     upload.upload_id,
                     upload.phase(),
                     upload.committed_size
                 ));
                 journal.ids.insert(upload.upload_id.clone());
-                if tells_committed {
+                if shows_committed {
                     journal.commit(self.line, &upload.upload_id, upload.committed_size);
                 }
             }
             Event::Progress(progress) => {
-                if tells_committed {
+                if shows_committed {
                     journal.commit(self.line, &progress.upload_id, progress.committed_size);
                 } else {
                     let sent = u64::try_from(progress.received_size).unwrap_or_default();
@@ -261,14 +264,14 @@ impl Sender {
                 }
             }
             Event::Retrying { cause, .. } => {
-                journal.tell(format!("{}: {cause}", reason(cause)));
+                journal.record(format!("{}: {cause}", reason(cause)));
                 *journal.retries.entry(reason(cause)).or_default() += 1;
             }
         }
     }
 }
 
-/// Why a call failed, in few words that are the same each time.
+/// Why a call failed, as a short text that is the same each time.
 pub(crate) fn reason(error: &ClientError) -> String {
     match error {
         ClientError::Refused(refusal) if refusal.reason_name.is_empty() => {
@@ -287,7 +290,7 @@ pub(crate) fn reason(error: &ClientError) -> String {
 // === impl Journal ===
 
 impl Journal {
-    /// Something happened.
+    /// Records that an event occurred.
     fn touch(&mut self) {
         let now = Instant::now();
         let times = self.times.get_or_insert(Times {
@@ -298,7 +301,7 @@ impl Journal {
         times.last = now;
     }
 
-    fn tell(&mut self, what: String) {
+    fn record(&mut self, what: String) {
         self.touch();
         let since = self.times.map(|times| times.last - times.begin);
         self.story.push((since.unwrap_or_default(), what));
@@ -319,7 +322,7 @@ impl From<Result<Uploaded, ClientError>> for Outcome {
     fn from(result: Result<Uploaded, ClientError>) -> Self {
         match result {
             Ok(uploaded) => Self::Stored(Box::new(uploaded)),
-            Err(error) => Self::Told(error),
+            Err(error) => Self::Failed(error),
         }
     }
 }

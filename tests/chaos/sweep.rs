@@ -1,4 +1,4 @@
-//! The sweep at the end: with a clock on which everything that is left has expired.
+//! The sweep at the end, with a clock by which everything that is left has expired.
 
 use std::{
     path::Path,
@@ -21,20 +21,20 @@ use upload_gateway_core::{
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Days after the run.
+/// A clock that is days ahead.
 #[derive(Debug)]
 struct LateClock;
 
-/// What the sweep did, and what it left.
+/// The result of the sweep.
 #[derive(Debug)]
 pub(crate) struct Swept {
-    /// What it did.
+    /// The report of the sweeper.
     pub(crate) report: SweepReport,
     /// Records that are neither COMPLETE nor ABORTED.
     pub(crate) live_records: Vec<String>,
 }
 
-/// Sweeps up what the gateway with this configuration file knows, and sessions of any age.
+/// Sweeps the storages of the gateway with this configuration file, and sessions of any age.
 pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError> {
     let config = config::load(Some(file), [], &Flags::default())?;
     let backends = connect(&config).await?;
@@ -69,10 +69,10 @@ pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError>
 async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
-        let nobody = Caller::default();
+        let caller = Caller::default();
         let listed = gateway
             .records
-            .list_uploads(&nobody, Some(phase), 1_000, after);
+            .list_uploads(&caller, Some(phase), 1_000, after);
         let page = listed.await?;
         let records = page.uploads.iter();
         found.extend(records.map(|upload| format!("{} {}", upload.object_key, upload.phase)));

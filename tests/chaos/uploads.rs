@@ -1,4 +1,4 @@
-//! What is uploaded: how large, which way, and the bytes.
+//! The uploads: their sizes, courses and bytes.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -8,53 +8,53 @@ use sha2::{Digest, Sha256};
 
 use crate::schedule::{Scale, Store};
 
-/// The parts that the gateway cuts, in bytes.
+/// The gateway's part size in bytes.
 pub(crate) const PART: usize = 5 * 1024 * 1024;
 
-/// Each stretch of so many bytes begins with the upload's number and its place in the file, so that no two are equal.
+/// Each stretch of this many bytes begins with the upload's number and the offset, so that no two are equal.
 const STRETCH: usize = 4096;
 
 /// One file and how it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Upload {
-    /// Which one: makes its bytes and its name.
+    /// Its number, from which its bytes and its name are made.
     pub(crate) number: usize,
     /// When its sender begins.
     pub(crate) at: Duration,
     /// Bytes.
     pub(crate) size: usize,
-    /// How it gets there.
+    /// How it is sent.
     pub(crate) course: Course,
-    /// Where it goes.
+    /// The store that it is sent to.
     pub(crate) store: Store,
-    /// Whether the size and the MD5 are told beforehand.
+    /// Whether the size and the MD5 are declared in advance.
     pub(crate) declared: bool,
     /// Whether the whole file's MD5 is computed and compared.
     pub(crate) digest: bool,
-    /// Bytes a second, at most.
+    /// The maximum rate, in bytes a second.
     pub(crate) rate: u64,
-    /// Where the course changes, in bytes.
+    /// The offset at which the course changes, in bytes.
     pub(crate) turn: u64,
 }
 
-/// How a file gets to the store.
+/// How a file is sent to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Course {
     /// By one sender through the gateway.
     Streamed,
-    /// Its sender dies, and another one goes on by the upload's id.
+    /// Its sender is stopped, and another one resumes by the upload's id.
     Resumed,
     /// By requests that the gateway signs.
     Signed,
     /// The first parts by signed requests, the rest through the gateway.
     SignedThenStreamed,
-    /// The other way round.
+    /// The first parts through the gateway, the rest by signed requests.
     StreamedThenSigned,
-    /// By two senders who do not know of each other.
+    /// By two senders that do not know each other.
     Contested,
 }
 
-/// What lies in a store, or should.
+/// The content of an object, actual or expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Content {
     /// Bytes.
@@ -63,7 +63,7 @@ pub(crate) struct Content {
     pub(crate) sha256: [u8; 32],
 }
 
-/// All uploads of a run: most are small, a few large, and each kind of each course is among them.
+/// All uploads of a run: most are small, a few large, and every variant of every course occurs.
 pub(crate) fn uploads(random: &mut StdRng, scale: Scale) -> Vec<Upload> {
     (0..scale.uploads)
         .map(|number| upload(random, scale, number))
@@ -84,10 +84,10 @@ fn upload(random: &mut StdRng, scale: Scale, number: usize) -> Upload {
     let size = if is_whole {
         any_size(random, scale, number)
     } else {
-        // Courses that change on their way need a way.
+        // Courses that change need a file that is large enough.
         random.random_range(PART + 1..=(4 * PART).min(scale.largest))
     };
-    // Towards the end nothing new begins, so that most meet more than one fault.
+    // No upload begins near the end, so that most of them experience more than one fault.
     let at = scale.time.mul_f64(random.random_range(0.0..0.9));
     let seconds = random.random_range(1..20);
     let is_found_again = !matches!(course, Streamed | Resumed);
@@ -107,7 +107,7 @@ fn upload(random: &mut StdRng, scale: Scale, number: usize) -> Upload {
     }
 }
 
-/// 0 B to the largest, biased to the small ones and to the borders of parts; one is the largest.
+/// From 0 bytes to the largest size, biased to small ones and to part boundaries; one has the largest size.
 fn any_size(random: &mut StdRng, scale: Scale, number: usize) -> usize {
     let size = match random.random_range(0..100) {
         _ if number == 1 => scale.largest,
@@ -126,7 +126,7 @@ fn any_size(random: &mut StdRng, scale: Scale, number: usize) -> usize {
 // === impl Upload ===
 
 impl Upload {
-    /// The file's name, by which an object in a store is known.
+    /// The file's name, by which its object is found in a store.
     pub(crate) fn name(&self) -> String {
         format!("upload-{}.bin", self.number)
     }
@@ -142,7 +142,7 @@ impl Upload {
 
     /// The file's bytes, the same each time.
     pub(crate) fn bytes(&self) -> Bytes {
-        /// Random bytes, made once: making all of them would take the cores from what is tested.
+        /// Random bytes, made once: making new ones for each file would take CPU time from what is tested.
         static RANDOM: OnceLock<Vec<u8>> = OnceLock::new();
         let random = RANDOM.get_or_init(|| {
             let mut bytes = vec![0; 1024 * 1024];
@@ -163,7 +163,7 @@ impl Upload {
         bytes.into()
     }
 
-    /// What has to lie in the store.
+    /// The expected content of its object.
     pub(crate) fn content(&self) -> Content {
         Content {
             size: self.size as u64,

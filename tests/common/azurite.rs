@@ -24,7 +24,7 @@ const ACCOUNT: &str = "devstoreaccount1";
 const ACCOUNT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// An empty container of its own.
+/// A new, empty container.
 #[derive(Debug)]
 pub struct AzureBackend {
     /// `http://127.0.0.1:PORT/ACCOUNT`.
@@ -48,8 +48,8 @@ pub async fn azure() -> Option<AzureBackend> {
     Some(AzureBackend::create(endpoint(&server), Some(server)).await)
 }
 
-/// A server for the caller alone, with a container. Azurite saves what it knows every few seconds only: blobs outlive
-/// [`Server::stop`], not always [`Server::kill`].
+/// A server for the caller alone, with a container. Azurite saves its state only every few seconds: blobs survive
+/// [`Server::stop`], but not always [`Server::kill`].
 pub async fn private_azure() -> Option<(Server, AzureBackend)> {
     let server = start()?;
     let backend = AzureBackend::create(endpoint(&server), None).await;
@@ -57,7 +57,7 @@ pub async fn private_azure() -> Option<(Server, AzureBackend)> {
 }
 
 impl AzureBackend {
-    /// A client that may do everything in the container, to look at what the gateway stored.
+    /// A client with all permissions in the container, to inspect what the gateway stored.
     pub fn client(&self) -> BlobContainerClient {
         let mut container = Url::parse(&self.endpoint).unwrap();
         container.path_segments_mut().unwrap().push(&self.container);

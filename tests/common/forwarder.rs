@@ -1,4 +1,4 @@
-//! A TCP forwarder between a client and servers that come and go, which can hold back what clients send.
+//! A TCP forwarder between a client and servers that start and stop. It can hold back what clients send.
 
 use std::{
     net::SocketAddr,
@@ -22,13 +22,13 @@ use tokio::{
 
 use super::wait::WAIT_TIMEOUT;
 
-/// How long a client that sends pauses at most.
+/// A client that sends nothing for this long has stopped sending.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// Forwards connections to the servers in turn, past those that refuse.
+/// Forwards connections to the servers in turn and skips servers that refuse.
 #[derive(Debug)]
 pub struct Forwarder {
-    /// Where it listens, `127.0.0.1:PORT`.
+    /// Its listen address, `127.0.0.1:PORT`.
     pub address: String,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -75,12 +75,12 @@ impl Forwarder {
         }
     }
 
-    /// From now on keeps what clients send to itself, also when they go away, until [`Forwarder::release`].
+    /// Holds back what clients send, also after they disconnect, until [`Forwarder::release`].
     pub fn hold(&self) {
         self.shared.held.send_replace(true);
     }
 
-    /// Lets everything go on to the servers.
+    /// Forwards what was held back, and everything that follows.
     pub fn release(&self) {
         self.shared.held.send_replace(false);
     }
@@ -90,12 +90,12 @@ impl Forwarder {
         *self.shared.received.borrow()
     }
 
-    /// Waits until clients have sent so many bytes.
+    /// Waits until clients have sent `bytes`.
     pub async fn has_received(&self, bytes: u64) {
         at_least(&self.shared.received, bytes).await;
     }
 
-    /// Waits until clients send nothing for a moment.
+    /// Waits until clients have sent nothing for [`MOMENT`].
     pub async fn is_quiet(&self) {
         let mut received = self.shared.received.subscribe();
         while timeout(MOMENT, received.changed()).await.is_ok() {}
@@ -106,7 +106,7 @@ impl Forwarder {
         *self.shared.answered.borrow()
     }
 
-    /// Waits until servers have answered so many bytes.
+    /// Waits until servers have answered `bytes`.
     pub async fn has_answered(&self, bytes: u64) {
         at_least(&self.shared.answered, bytes).await;
     }
@@ -164,7 +164,7 @@ async fn receive(
     }
 }
 
-/// Goes on when the client has gone.
+/// Continues after the client has disconnected.
 async fn deliver(
     mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
     mut server: OwnedWriteHalf,
@@ -184,7 +184,7 @@ async fn answer(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, shared: A
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = server.read(&mut buffer).await {
         shared.answered.send_modify(|count| *count += length as u64);
-        // A client that has gone does not keep the server from answering.
+        // The server may continue to answer after the client has disconnected.
         let _ = client.write_all(&buffer[..length]).await;
     }
 }

@@ -32,7 +32,7 @@ pub struct TestGateway {
     pub http: String,
     /// Its configuration, to start another one on the same stores.
     pub config: Config,
-    /// Its embedded S3, when it has one: the line it announces.
+    /// The lines that it prints at start; one of them describes its embedded S3, if it has one.
     pub announcement: Vec<String>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServeError>>,
@@ -71,7 +71,7 @@ impl TestGateway {
         config.grpc_listen.set_port(0);
         config.http_listen.set_port(0);
         config.validate().unwrap();
-        // Large, and part of every test's future.
+        // Boxed: it is large, and part of every test's future.
         let server = Box::pin(Server::bind(&config)).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let (grpc, http) = (
@@ -93,14 +93,14 @@ impl TestGateway {
         }
     }
 
-    /// Stops it as SIGTERM does, and waits for its end.
+    /// Stops it as SIGTERM does, and waits until it has stopped.
     pub async fn stop(mut self) -> Config {
         let _ = self.stop.take().unwrap().send(());
         (&mut self.task).await.unwrap().unwrap();
         self.config.clone()
     }
 
-    /// A client of its own connection.
+    /// A client with a new connection.
     pub async fn client(&self) -> UploadServiceClient<Channel> {
         UploadServiceClient::connect(self.grpc.clone())
             .await
@@ -180,7 +180,7 @@ impl Drop for TestGateway {
     }
 }
 
-/// A client of a store that speaks S3.
+/// An S3 client.
 pub fn s3_client(endpoint: &str, id: &str, secret: &str) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version_latest()
@@ -200,7 +200,7 @@ impl Conversation {
         Self::begin_with(client, None).await.unwrap()
     }
 
-    /// As [`Conversation::begin`], asking for faults.
+    /// As [`Conversation::begin`], with a fault header.
     pub async fn begin_with(
         mut client: UploadServiceClient<Channel>,
         faults: Option<&str>,
@@ -218,9 +218,9 @@ impl Conversation {
         })
     }
 
-    /// Sends one message; waits while the gateway reads nothing.
+    /// Sends one message; waits while the gateway does not read.
     pub async fn send(&self, message: UploadRequest) {
-        // A gateway that has refused the stream takes no more; its answer is in the progress.
+        // Fails after the gateway has refused the stream; the progress then has its answer.
         let _ = self.messages.as_ref().unwrap().send(message).await;
     }
 
@@ -244,7 +244,7 @@ impl Conversation {
             .map(|progress| progress.expect("the stream ended without an upload or an error"))
     }
 
-    /// Waits until so many bytes are committed.
+    /// Waits until `size` bytes are committed.
     pub async fn committed(&mut self, size: usize) {
         while self.next().await.unwrap().committed_size < i64::try_from(size).unwrap() {}
     }
@@ -315,7 +315,7 @@ fn storage(store: StoreConfig) -> StorageConfig {
     }
 }
 
-/// Bytes that look random and are the same each time.
+/// Pseudo-random bytes, the same for every call.
 pub fn bytes(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -349,7 +349,7 @@ pub fn open_file(file: FileMetadata) -> UploadRequest {
     }))
 }
 
-/// A message that opens a known upload.
+/// A message that opens an existing upload.
 pub fn open_known(upload_id: &str) -> UploadRequest {
     message(Message::Open(Open {
         target: Some(Target::UploadId(upload_id.into())),
@@ -378,7 +378,7 @@ pub fn message(message: Message) -> UploadRequest {
     }
 }
 
-/// The code and reason of a refusal.
+/// The code and the reason of an error.
 pub fn reason(status: &Status) -> (Code, String) {
     let info = status.get_details_error_info();
     (

@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, process::Command};
 
 use super::{RedisBackend, S3Backend, server::Server};
 
-/// A gateway of its own process, with that configuration; it serves gRPC on the server's port.
+/// A gateway in a process of its own, with this configuration; it serves gRPC on the server's port.
 pub fn gateway_process(toml: &str) -> Server {
     Server::start(|port, directory| {
         let config = directory.join("config.toml");
@@ -21,7 +21,7 @@ pub fn gateway_process(toml: &str) -> Server {
     })
 }
 
-/// The binary, without what the caller's environment would tell it.
+/// The binary, without the environment variables of the caller.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
     command.env_clear();
@@ -29,7 +29,7 @@ pub fn binary() -> Command {
 }
 
 impl Server {
-    /// Where it listens.
+    /// Its listen address.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port()))
     }
@@ -47,7 +47,7 @@ impl S3Backend {
 }
 
 impl RedisBackend {
-    /// The database as the state store of a configuration; comes before the tables.
+    /// The database as the state store of a configuration; must stand before the tables.
     pub fn toml(&self) -> String {
         format!("redis_url = \"{}\"\n", self.url)
     }

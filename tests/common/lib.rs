@@ -1,11 +1,11 @@
-//! What the integration tests share: real servers, found or started, and stopped when dropped.
+//! Shared by the integration tests: real servers, found or started, and stopped when dropped.
 //!
-//! A test program says `#[path = "../common/lib.rs"] mod common;`, and a test asks for what it needs:
-//! `let Some(s3) = common::s3().await else { return };`. Under `make test` one server of each kind serves all tests, and
-//! each call gets a database, bucket or container of its own. Under plain `cargo test` the server is started by the first
-//! test that asks and stopped with the last. `private_…` starts a server for one test alone, to be killed or paused.
-//! `None` means that the program is not on this machine: the skip is printed and counted, and is a panic under
-//! `REQUIRE_BACKENDS=1`. Programs are looked for in `.tools/bin`, where `tests/backends/install` puts them, then in PATH.
+//! A test program includes it with `#[path = "../common/lib.rs"] mod common;`, and a test asks for what it needs: `let
+//! Some(s3) = common::s3().await else { return };`. Under `make test`, all tests share one server of each kind, and
+//! each call returns a new database, bucket or container. Under `cargo test`, the first test that asks starts the
+//! server, and it stops after the last one. `private_…` starts a server for one test alone, which may kill or pause it.
+//! `None` means that the program is not installed: the skip is printed and counted; with `REQUIRE_BACKENDS=1` it is a
+//! panic. Programs are searched in `.tools/bin`, where `tests/backends/install` puts them, then in PATH.
 
 #![allow(
     dead_code,

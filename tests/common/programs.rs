@@ -1,4 +1,4 @@
-//! Programs the tests run, and what happens when one is missing.
+//! Programs that the tests run, and what happens if one is missing.
 
 use std::{
     env,
@@ -30,7 +30,7 @@ pub fn command(name: &str) -> Option<Command> {
     Some(command)
 }
 
-/// The path of the program called `name`; `None`, after the skip was noted, when there is none.
+/// The path of the program `name`. If it is not installed, records the skip and returns `None`.
 pub fn find(name: &str) -> Option<PathBuf> {
     search_path()
         .map(|directory| directory.join(name))
@@ -48,7 +48,7 @@ fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools")
 }
 
-/// Notes that the running test is skipped for want of `what`, where `tests/backends/run` counts it.
+/// Records that the running test is skipped because `what` is missing; `tests/backends/run` counts it.
 #[expect(clippy::print_stderr, reason = "a skip has to be seen")]
 fn skip<T>(what: &str) -> Option<T> {
     let program = env::current_exe().unwrap();
@@ -71,7 +71,7 @@ fn skip<T>(what: &str) -> Option<T> {
             .create(true)
             .open(log)
             .unwrap();
-        // One write, so that lines of concurrent tests do not mix.
+        // A single write, so that lines of concurrent tests do not mix.
         log.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
     None

@@ -1,4 +1,4 @@
-//! A store that fails as ordered: requests go through to the real one, but for those that are answered here.
+//! A proxy in front of a store that injects faults: it forwards requests, except those that it answers itself.
 
 use std::{
     future::IntoFuture,
@@ -14,25 +14,25 @@ use axum::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// An answer to the next request of that method whose query contains the text.
+/// An answer to the next request with this method whose query contains the text.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) method: &'static str,
     pub(crate) query: &'static str,
     pub(crate) status: u16,
     pub(crate) body: &'static str,
-    /// How often it is given.
+    /// How many times it is given.
     pub(crate) times: usize,
-    /// Whether the request goes to the store all the same, and it is the store's answer that is lost.
+    /// Whether the request is forwarded to the store nevertheless, and only the store's answer is lost.
     pub(crate) reaches_store: bool,
-    /// What is answered so from then on.
+    /// Faults that begin after the first time.
     pub(crate) then: Vec<Self>,
 }
 
-/// Between clients and a store.
+/// A proxy between clients and a store.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    /// Where it listens, without a path.
+    /// Its URL, without a path.
     pub(crate) endpoint: String,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -48,7 +48,7 @@ struct Shared {
 // === impl Proxy ===
 
 impl Proxy {
-    /// Before the store at `store`, `http://127.0.0.1:PORT`.
+    /// Starts one in front of the store at `store`, `http://127.0.0.1:PORT`.
     pub(crate) async fn start(store: &str, faults: Vec<Fault>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -69,7 +69,7 @@ impl Proxy {
         }
     }
 
-    /// Faults that nobody has run into.
+    /// The number of faults that have not occurred yet.
     pub(crate) fn left(&self) -> Vec<Fault> {
         self.shared.faults.lock().unwrap().clone()
     }
@@ -95,7 +95,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         other => other.map(|(_, answer)| answer),
     };
     let path = head.uri.path_and_query().unwrap().as_str();
-    // The host is signed.
+    // The signature covers the host.
     assert!(head.headers.contains_key(HOST));
     let url = format!("{}{path}", shared.store);
     let request = shared.http.request(head.method, url);

@@ -14,7 +14,7 @@ use super::{
 pub struct RedisCluster {
     /// `redis://127.0.0.1:PORT` of each node.
     pub urls: Vec<String>,
-    /// The processes, in the order of `urls`. Killing one takes a third of the slots away.
+    /// The processes, in the order of `urls`. Without one of them, a third of the slots is unavailable.
     pub nodes: Vec<Server>,
 }
 
@@ -33,7 +33,7 @@ pub fn redis_cluster() -> Option<RedisCluster> {
         );
     }
     for (node, bus_port) in nodes.iter().zip(&bus_ports).skip(1) {
-        meet(&urls[0], node, *bus_port);
+        join(&urls[0], node, *bus_port);
     }
     for url in &urls {
         wait::poll(|| is_complete(url).then_some(())).expect("the cluster came up");
@@ -46,10 +46,10 @@ impl RedisCluster {
     pub fn replica_of(&self, node: usize) -> Server {
         let program = programs::find("redis-server").expect("the nodes run it");
         let (replica, bus_port) = start_node(&program);
-        meet(&self.urls[0], &replica, bus_port);
+        join(&self.urls[0], &replica, bus_port);
         let of: String = query(&self.urls[node], redis::cmd("CLUSTER").arg("MYID"));
         let replicate = redis::cmd("CLUSTER").arg("REPLICATE").arg(of).to_owned();
-        // Refused until it has heard of the node.
+        // Refused until it knows the node.
         wait::poll(|| try_query::<()>(&url(&replica), &replicate).ok())
             .expect("the replica heard of its node");
         wait::poll(|| {
@@ -66,9 +66,9 @@ impl RedisCluster {
     }
 }
 
-/// A node of its own, and the port the others speak to.
+/// A node, and the port for the other nodes.
 fn start_node(program: &Path) -> (Server, u16) {
-    // The nodes' own port, by default 10,000 above the other, might not be free.
+    // The default, the client port plus 10,000, might not be free.
     let bus_port = free_port();
     let node = Server::start_until(redis_server::answers, |port, directory| {
         let mut command = redis_server::command(program, directory);
@@ -82,7 +82,7 @@ fn start_node(program: &Path) -> (Server, u16) {
     (node, bus_port)
 }
 
-fn meet(url: &str, node: &Server, bus_port: u16) {
+fn join(url: &str, node: &Server, bus_port: u16) {
     let meet = redis::cmd("CLUSTER")
         .arg("MEET")
         .arg("127.0.0.1")

@@ -9,14 +9,14 @@ use super::{
     wait,
 };
 
-/// A watched primary. Killing `primary` makes `replica` the new one within a few seconds.
+/// A primary that Sentinels watch. A few seconds after `primary` is killed, `replica` is the new primary.
 #[derive(Debug)]
 pub struct RedisSentinels {
     /// The name under which the Sentinels know the primary.
     pub name: &'static str,
     /// `redis://127.0.0.1:PORT` of each Sentinel.
     pub urls: Vec<String>,
-    /// Takes the writes.
+    /// Accepts the writes.
     pub primary: Server,
     /// Follows the primary.
     pub replica: Server,
@@ -67,7 +67,7 @@ pub fn redis_sentinels() -> Option<RedisSentinels> {
 }
 
 impl RedisSentinels {
-    /// The port of the server the Sentinels call the primary now.
+    /// The port of the server that is the primary now, according to the Sentinels.
     pub fn primary_port(&self) -> u16 {
         let (_, port): (String, u16) = query(
             &self.urls[0],
@@ -78,7 +78,7 @@ impl RedisSentinels {
         port
     }
 
-    /// Returns when the replica has all writes so far: a fail-over may lose what it has not.
+    /// Returns when the replica has all writes so far: a fail-over may lose the others.
     pub fn wait_for_replica(&self) {
         let offset = |server: &Server, name: &str| -> Option<u64> {
             let state: String = query(&url(server), redis::cmd("INFO").arg("replication"));
@@ -90,7 +90,7 @@ impl RedisSentinels {
             .expect("the replica follows the primary");
     }
 
-    /// Kills the primary and returns when the replica has taken its place.
+    /// Kills the primary and returns when the replica has replaced it.
     pub fn fail_over(&mut self) {
         self.primary.kill();
         let promoted = || {

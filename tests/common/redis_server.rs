@@ -7,7 +7,7 @@ use super::{
     server::{self, Server, Shared},
 };
 
-/// How many databases a shared server has, thus how many tests can have one.
+/// The number of databases of a shared server, and so of the tests that can have one.
 const DATABASES: &str = "4096";
 
 /// An empty database of the shared Redis server.
@@ -28,7 +28,7 @@ pub async fn redis() -> Option<RedisBackend> {
             (url(&server), Some(server))
         }
     };
-    // Database 0 counts those given away, over all test programs.
+    // Database 0 counts the databases in use, over all test programs.
     let database: u32 = query(&address, redis::cmd("INCR").arg("databases"));
     Some(RedisBackend {
         url: format!("{address}/{database}"),
@@ -54,12 +54,12 @@ pub fn start(options: &[&str]) -> Option<Server> {
     }))
 }
 
-/// Whether a server answers; one that still loads its file refuses.
+/// Whether a server answers; a server that is still loading its file refuses.
 pub fn answers(port: u16) -> bool {
     try_query::<String>(&format!("redis://127.0.0.1:{port}"), &redis::cmd("PING")).is_ok()
 }
 
-/// `redis-server` on loopback, with its files in `directory`; the port is still to be given.
+/// `redis-server` on loopback, with its files in `directory`; the caller adds the port.
 pub fn command(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command
@@ -86,7 +86,7 @@ pub fn query<T: redis::FromRedisValue>(url: &str, command: &redis::Cmd) -> T {
     try_query(url, command).unwrap()
 }
 
-/// As [`query`]; the failure is the caller's to judge.
+/// As [`query`], but returns the error.
 pub fn try_query<T: redis::FromRedisValue>(
     url: &str,
     command: &redis::Cmd,

@@ -1,4 +1,4 @@
-//! A Redis server that speaks TLS only, with a certificate of an authority made for it.
+//! A Redis server that accepts TLS only, with a certificate from an authority made for it.
 
 use std::{
     fs,
@@ -9,20 +9,20 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 
 use super::{programs, redis_server, server::Server};
 
-/// A Redis server that speaks TLS only.
+/// A Redis server that accepts TLS only.
 #[derive(Debug)]
 pub struct RedisTls {
     /// `rediss://localhost:PORT`.
     pub url: String,
     /// The certificate of the authority to trust, as PEM.
     pub authority: String,
-    /// A file with the same.
+    /// A file with the same content.
     pub authority_file: PathBuf,
     /// The process.
     pub server: Server,
 }
 
-/// A server for the caller alone; it asks for no client certificate.
+/// A server for the caller alone; it requires no client certificate.
 pub fn redis_tls() -> Option<RedisTls> {
     let program = programs::find("redis-server")?;
     let server = Server::start(|port, directory| {

@@ -24,7 +24,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts what `command` makes of a free port and an empty directory, and returns once the port is listened on.
+    /// Starts the command that `command` returns for a free port and an empty directory. Returns once the port accepts
+    /// connections.
     pub fn start(command: impl Fn(u16, &Path) -> Command) -> Self {
         Self::start_until(
             |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
@@ -35,7 +36,7 @@ impl Server {
     /// As [`Server::start`], but returns once the server on the port `is_ready`.
     pub fn start_until(is_ready: fn(u16) -> bool, command: impl Fn(u16, &Path) -> Command) -> Self {
         let mut failure = String::new();
-        // Again if another process took the port first.
+        // Another process may have taken the port meanwhile.
         for _ in 0..5 {
             let directory = TempDir::with_prefix("upload-gateway-test.").unwrap();
             let port = free_port();
@@ -61,12 +62,12 @@ impl Server {
         panic!("the server did not start: {failure}");
     }
 
-    /// The port of 127.0.0.1 it listens on; the same after [`Server::restart`].
+    /// Its listen port on 127.0.0.1; [`Server::restart`] does not change it.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process's id.
+    /// The id of its process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -81,7 +82,7 @@ impl Server {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Ends it at once, with SIGKILL. Its files stay.
+    /// Kills it with SIGKILL. Its files stay.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -89,10 +90,10 @@ impl Server {
 
     /// Waits until it has ended by itself.
     pub fn ended(&mut self) -> ExitStatus {
-        poll(|| self.child.try_wait().unwrap()).expect("the server goes on")
+        poll(|| self.child.try_wait().unwrap()).expect("the server does not end")
     }
 
-    /// Lets it save its files and end (SIGTERM).
+    /// Stops it with SIGTERM, so that it can save its files.
     pub fn stop(&mut self) {
         self.signal("TERM");
         self.child.wait().unwrap();
@@ -103,23 +104,23 @@ impl Server {
         poll(|| self.child.try_wait().unwrap()).expect("the server does not end")
     }
 
-    /// Kills it if it runs, and starts it again on the same port and files.
+    /// Kills it if it is running, and starts it again on the same port and files.
     pub fn restart(&mut self) {
         self.kill();
         self.child = self.command.spawn().unwrap();
         assert!(
             self.wait_until_ready(),
-            "the server did not come back: {}",
+            "the server did not restart: {}",
             self.log()
         );
     }
 
-    /// Stops it from answering without closing a connection (SIGSTOP).
+    /// Suspends it with SIGSTOP: it stops answering but closes no connection.
     pub fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on after [`Server::pause`].
+    /// Resumes it after [`Server::pause`].
     pub fn resume(&self) {
         self.signal("CONT");
     }
@@ -147,13 +148,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The server all tests of this program share: started by the first that asks, stopped when the last has dropped it.
+/// The server that all tests of this program share. The first test that asks starts it; it stops when the last test has
+/// dropped it.
 pub type Shared = Mutex<Weak<Server>>;
 
 /// The shared server, started with `start` if none runs.
@@ -167,7 +169,7 @@ pub fn shared(slot: &Shared, start: impl FnOnce() -> Option<Server>) -> Option<A
     Some(server)
 }
 
-/// A port nobody listens on, below those Linux gives to outgoing connections: a restarted server finds it free.
+/// A free port below those that Linux uses for outgoing connections, so that it is still free when a server restarts.
 pub fn free_port() -> u16 {
     loop {
         let port = rand::rng().random_range(10_240..32_768);
@@ -177,7 +179,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// A name no other test uses, fit for a bucket or a container.
+/// A unique name that is valid for a bucket and a container.
 pub fn unique_name() -> String {
     format!("test-{:016x}", rand::rng().random::<u64>())
 }

@@ -1,4 +1,4 @@
-//! A client that sends bytes to the store itself.
+//! A client that sends bytes directly to the store.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ pub(crate) struct Client {
     http: reqwest::Client,
 }
 
-/// What every call asks to go wrong.
+/// The fault header of every call.
 #[derive(Clone)]
 pub(crate) struct Faults(Option<AsciiMetadataValue>);
 
@@ -46,7 +46,7 @@ impl Client {
         Self::with_faults(gateway, Faults(None)).await
     }
 
-    /// A client each of whose calls asks for `faults`.
+    /// A client that sends `faults` with every call.
     #[allow(
         dead_code,
         reason = "not every program that has this client asks for faults"
@@ -75,7 +75,7 @@ impl Client {
         let method: Method = signature.verb.parse().unwrap();
         let mut request = self.http.request(method, &signature.url);
         if body.is_empty() && signature.verb != "GET" {
-            // Not said of an empty body by itself.
+            // reqwest sends no Content-Length for an empty body.
             request = request.header("Content-Length", 0);
         }
         let mut request = request.body(body);
@@ -99,7 +99,7 @@ impl Client {
         answer
     }
 
-    /// Begins the store's session, where it has one, and reports it; on Azure any name will do.
+    /// Begins the store's session, if it has sessions, and reports it; on Azure any name is accepted.
     pub(crate) async fn begin(&mut self, step: &SignedStep) -> String {
         assert_eq!(step.r#type(), StepType::ChunkedUpload);
         let session = if step.signature.as_ref().unwrap().url.is_empty() {
@@ -168,7 +168,7 @@ impl Client {
         Ok(self.signing.complete_upload(request).await?.into_inner())
     }
 
-    /// Signs the finish, sends it, and has the upload completed.
+    /// Signs the finish, sends it, and completes the upload.
     pub(crate) async fn finish(&mut self, upload_id: &str) -> Upload {
         self.commit(upload_id).await;
         self.complete(upload_id).await.unwrap()
@@ -199,7 +199,7 @@ pub(crate) fn next_part(part: i32, bytes: &[u8]) -> Option<Next> {
     }))
 }
 
-/// The bytes of one part, cut as the gateway dictates.
+/// The bytes of one part, of the size that the gateway dictates.
 pub(crate) fn part_of(file: &[u8], part: i32) -> &[u8] {
     file.chunks(PART)
         .nth(usize::try_from(part - 1).unwrap())
@@ -216,7 +216,7 @@ pub(crate) fn file(name: &str, bytes: &[u8]) -> FileMetadata {
     }
 }
 
-/// What a client reads of a step's headers.
+/// The headers of a step.
 pub(crate) fn headers(step: &SignedStep) -> &HashMap<String, String> {
     &step.signature.as_ref().unwrap().headers
 }

@@ -1,4 +1,4 @@
-//! The stores that each case runs against.
+//! The stores against which each case runs.
 
 use futures::TryStreamExt;
 use tempfile::TempDir;
@@ -11,7 +11,7 @@ use upload_gateway_core::blobs::{BlobStore, NewPart, Session};
 
 use super::{self as common, TestGateway};
 
-/// A state store and a storage, for as long as it lives.
+/// A state store and a storage, until it is dropped.
 pub(crate) struct Stores {
     pub(crate) config: Config,
     /// Whether the store has sessions that clients begin.
@@ -64,7 +64,8 @@ impl Stores {
         TestGateway::over(self.config.clone()).await
     }
 
-    /// Another gateway over the same stores; of the embedded ones there is but `gateway` itself.
+    /// Another gateway over the same stores; the embedded ones can only be open in one, so there it is `gateway`
+    /// itself.
     pub(crate) async fn beside<'a>(&self, gateway: &'a TestGateway) -> Beside<'a> {
         if self.config.storage.is_empty() {
             return Beside::Same(gateway);
@@ -73,7 +74,7 @@ impl Stores {
     }
 }
 
-/// A gateway beside another one.
+/// A gateway that runs beside another one.
 pub(crate) enum Beside<'a> {
     Same(&'a TestGateway),
     Another(Box<TestGateway>),
@@ -90,7 +91,7 @@ impl std::ops::Deref for Beside<'_> {
     }
 }
 
-/// What lies in the store of a finished upload.
+/// The stored bytes of a finished upload.
 pub(crate) async fn read(gateway: &TestGateway, upload: &Upload) -> Vec<u8> {
     let object = upload.object.as_ref().expect("a finished upload");
     if gateway.config.storage.is_empty() {
@@ -123,7 +124,7 @@ pub(crate) async fn has_object(gateway: &TestGateway, key: &str) -> bool {
     store(gateway).await.head(key).await.unwrap().is_some()
 }
 
-/// Ends a session behind the gateway's back.
+/// Ends a session without the gateway.
 pub(crate) async fn abort(gateway: &TestGateway, upload: &Upload, key: &str) {
     let session = Session {
         key,
@@ -142,7 +143,7 @@ pub(crate) async fn abort(gateway: &TestGateway, upload: &Upload, key: &str) {
     store(gateway).await.abort(&session).await.unwrap();
 }
 
-/// Puts a part as a stream does that is killed before it records the part.
+/// Puts a part like a stream that is killed before it records the part.
 pub(crate) async fn put_unrecorded(gateway: &TestGateway, session: &Session<'_>, part: NewPart) {
     if gateway.config.storage.is_empty() {
         let put = gateway

@@ -17,12 +17,12 @@ use super::{
 const ACCESS_KEY: &str = "test-access-key";
 const SECRET_KEY: &str = "test-secret-key";
 
-/// An empty bucket of its own.
+/// A new, empty bucket.
 #[derive(Debug)]
 pub struct S3Backend {
     /// `http://127.0.0.1:PORT`, for path-style requests.
     pub endpoint: String,
-    /// The region signatures must name.
+    /// The region that signatures must name.
     pub region: &'static str,
     /// Access key id of the bucket's owner.
     pub access_key: &'static str,
@@ -43,7 +43,7 @@ pub async fn s3() -> Option<S3Backend> {
     Some(S3Backend::create(endpoint(&server), Some(server)).await)
 }
 
-/// A server for the caller alone, with a bucket. Its files outlive [`Server::restart`].
+/// A server for the caller alone, with a bucket. Its files survive [`Server::restart`].
 pub async fn private_s3() -> Option<(Server, S3Backend)> {
     let server = start()?;
     let backend = S3Backend::create(endpoint(&server), None).await;
@@ -51,7 +51,7 @@ pub async fn private_s3() -> Option<(Server, S3Backend)> {
 }
 
 impl S3Backend {
-    /// A client with the owner's keys, to look at what the gateway stored.
+    /// A client with the owner's keys, to inspect what the gateway stored.
     pub fn client(&self) -> aws_sdk_s3::Client {
         let configuration = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())

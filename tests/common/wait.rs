@@ -1,4 +1,4 @@
-//! Waiting for what another task or process does.
+//! Waiting for events in other tasks and processes.
 
 use std::{thread, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 /// How long an event may take on a busy machine. No test waits this long if it passes.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time between two questions.
+/// The time between two attempts.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until `is_done` returns true; panics with `what` after [`WAIT_TIMEOUT`].

@@ -1,4 +1,4 @@
-//! Every blob store keeps the contract of `BlobStore`: each case is one test per store.
+//! The contract that every blob store keeps: each case is one test per store.
 
 mod faults;
 mod objects;
@@ -33,32 +33,32 @@ conformance! {
         a_wrong_receipt_is_part_replaced
         a_part_that_was_never_put_is_part_replaced
         a_commit_may_be_repeated
-        an_unknown_session_is_told_apart_from_an_empty_one
+        an_unknown_session_is_distinguished_from_an_empty_one
         an_aborted_session_may_be_aborted_again
         another_writer_never_changes_what_a_commit_names
         more_parts_than_one_page_are_listed
-        a_commit_keeps_a_proven_digest_where_the_store_can
-        an_object_tells_its_parts_where_the_store_can
+        a_commit_keeps_a_proven_digest_if_the_store_can
+        an_object_lists_its_parts_if_the_store_can
     }
     objects {
         a_whole_object_is_never_replaced
         a_damaged_object_is_refused_and_not_kept
         an_object_without_a_known_digest_is_put
         an_empty_object_is_an_object
-        owner_and_media_type_come_back
-        ranges_may_cross_the_borders_of_parts
-        what_is_not_there_is_not_found
-        keys_come_out_as_they_went_in
+        owner_and_media_type_are_returned
+        ranges_can_cross_part_boundaries
+        a_missing_object_is_not_found
+        keys_are_kept_unchanged
     }
     sessions {
         open_sessions_are_listed_until_they_end
         more_sessions_than_one_page_are_listed
     }
     faults {
-        a_bucket_that_is_there_passes_the_check
+        an_existing_bucket_passes_the_check
         a_missing_bucket_is_named
-        wrong_credentials_are_the_operators_fault
-        a_dead_store_is_worth_a_retry
-        a_silent_store_is_given_up_in_time
+        wrong_credentials_are_an_error_for_the_operator
+        an_unreachable_store_is_retryable
+        a_store_that_does_not_answer_times_out
     }
 }

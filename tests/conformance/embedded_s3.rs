@@ -1,4 +1,4 @@
-//! The embedded S3, spoken to through the official SDK, plain HTTP and, for what a crash leaves, its directory.
+//! The embedded S3, through the official SDK, plain HTTP and, for the traces of crashes, its directory.
 
 mod access;
 mod crash;

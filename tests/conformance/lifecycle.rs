@@ -1,4 +1,4 @@
-//! The life of an upload: every event in every phase, by one table.
+//! The lifecycle of an upload: every event in every phase, in one table.
 
 use proptest::{collection::vec, prelude::*};
 use upload_gateway_core::upload::{
@@ -14,10 +14,10 @@ const PHASES: [Phase; 4] = [
     Phase::Aborted,
 ];
 
-/// What comes of an event in OPEN, COMMITTING, COMPLETE and ABORTED: a phase, `None` where it is refused.
+/// The phase after an event in OPEN, COMMITTING, COMPLETE and ABORTED; `None` if the event is rejected.
 type Row = [Option<Phase>; 4];
 
-/// The table. A new event does not compile without its row.
+/// The table. A new event does not compile without a row.
 fn row(event: &Event) -> Row {
     use Phase::{Aborted, Committing, Complete, Open};
     match event {
@@ -119,7 +119,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
             session: Some("x".into()),
         },
         Event::WriterLeft,
-        // The lease of the commit under way has ended by then.
+        // By then the lease of the running commit has expired.
         commit(100),
         Event::CommitSuspended {
             lease: lease_until(100),
@@ -150,7 +150,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
                         after == before,
                         "{event:?} in {phase}"
                     );
-                    // Repeated, it does nothing more.
+                    // Repeating it changes nothing.
                     let once = after.clone();
                     assert_eq!(
                         after.apply(event.clone()),
@@ -165,7 +165,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
 }
 
 #[test]
-fn one_commits_at_a_time_until_its_lease_ends() {
+fn one_committer_at_a_time_holds_the_lease() {
     let mut upload = upload(Phase::Open);
     upload.apply(commit(10)).unwrap();
     let held = upload.clone();
@@ -175,7 +175,7 @@ fn one_commits_at_a_time_until_its_lease_ends() {
 }
 
 #[test]
-fn a_committer_that_gives_up_shortens_its_own_lease_and_no_other() {
+fn a_committer_that_stops_shortens_only_its_own_lease() {
     let mut upload = upload(Phase::Open);
     upload.apply(commit(10)).unwrap();
     let suspended = |lease| Event::CommitSuspended { lease };
@@ -218,7 +218,7 @@ fn a_session_that_holds_parts_is_not_replaced() {
 }
 
 #[test]
-fn a_session_is_kept_for_good() {
+fn a_session_is_not_replaced_by_another() {
     let mut upload = upload(Phase::Open);
     upload
         .apply(Event::SessionStarted {
@@ -234,7 +234,7 @@ fn a_session_is_kept_for_good() {
     assert_eq!(upload.session.as_deref(), Some("one"));
 }
 
-/// Any event; sessions, holders, times and objects are few, so that they meet again.
+/// Any event. There are few sessions, holders, times and objects, so that they recur.
 fn any_event() -> impl Strategy<Value = Event> {
     let session = || prop_oneof![Just("one".to_owned()), Just("other".to_owned())];
     let holder = (1u32..=2).prop_map(|bits| WriterTag::from_bits(bits).unwrap());
@@ -270,7 +270,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn no_sequence_of_events_leads_astray(events in vec(any_event(), 0..40)) {
+    fn every_sequence_of_events_keeps_the_invariants(events in vec(any_event(), 0..40)) {
         let mut upload = upload(Phase::Open);
         for event in events {
             let before = upload.clone();
@@ -279,21 +279,21 @@ proptest! {
                 Ok(Applied::Changed) => prop_assert_ne!(&upload, &before),
                 Ok(Applied::Same) | Err(_) => prop_assert_eq!(&upload, &before, "{:?}", event),
             }
-            // The table holds whatever came before.
+            // The table holds, whatever the events before.
             if applied.is_ok() {
                 let known = PHASES.into_iter().zip(row(&event));
                 let expected = known.filter(|(phase, _)| *phase == before.phase);
                 let expected: Vec<_> = expected.map(|(_, next)| next).collect();
                 prop_assert_eq!(expected, [Some(upload.phase)]);
             }
-            // What is over stays over, and the object it has stays its object.
+            // An upload that has ended never resumes, and its object stays the same.
             if !before.is_live() {
                 prop_assert_eq!(upload.phase, before.phase);
                 prop_assert_eq!(&upload.object, &before.object);
             }
             prop_assert_eq!(upload.object.is_some(), upload.phase == Phase::Complete);
             prop_assert_eq!(upload.lease.is_some(), upload.phase == Phase::Committing);
-            // Nobody takes a commit from one whose lease has not ended.
+            // The lease of a commit is not taken over before it has expired.
             if let (Some(held), Event::CommitStarted { lease, now, .. }) = (before.lease, event)
                 && held.holder != lease.holder
                 && held.until > now
@@ -305,7 +305,7 @@ proptest! {
 }
 
 #[test]
-fn an_upload_is_due_when_it_expires_or_its_committer_should_be_done() {
+fn an_upload_is_due_when_it_expires_or_its_lease_ends() {
     let mut open = upload(Phase::Open);
     (open.expires_at, open.ends_at) = (Timestamp(50), Timestamp(90));
     assert_eq!(open.due_at(), Some(Timestamp(50)));
@@ -322,7 +322,7 @@ fn an_upload_is_due_when_it_expires_or_its_committer_should_be_done() {
 }
 
 #[test]
-fn age_ends_an_upload_only_when_nobody_is_at_work_on_it() {
+fn age_ends_an_upload_only_if_it_is_not_active() {
     let mut upload = upload(Phase::Open);
     upload.ends_at = Timestamp(0).plus(ACTIVE_WINDOW * 2);
     upload.updated_at = upload.ends_at;
@@ -330,7 +330,7 @@ fn age_ends_an_upload_only_when_nobody_is_at_work_on_it() {
     let quiet = upload.updated_at.plus(ACTIVE_WINDOW);
     assert!(!upload.has_expired(Timestamp(quiet.0 - 1)));
     assert!(upload.has_expired(quiet));
-    // Idleness ends it at once.
+    // Expiry by idleness ends it at once.
     upload.expires_at = upload.ends_at;
     assert!(upload.has_expired(upload.ends_at));
     upload.apply(commit(10)).unwrap();

@@ -1,4 +1,4 @@
-//! The contracts of the ports: one suite for every state store, one for every blob store, and what they rest on.
+//! Contracts: one suite for every state store, one for every blob store, and the embedded S3 and the domain below them.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 

@@ -1,4 +1,4 @@
-//! Finding uploads among a caller's newest, over each state store.
+//! Searching the newest uploads of a caller, over each state store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     state::samples::{self, create, now, upload},
 };
 
-/// How many creations run side by side where there are many.
+/// The number of concurrent creations, if there are many.
 const CREATIONS: usize = 64;
 
 /// The system's clock.
@@ -83,7 +83,7 @@ impl Subject {
         }
     }
 
-    /// An upload of the caller's, `age` minutes old.
+    /// An upload of the caller, `age` minutes old.
     fn upload(&self, file_name: &str, age: u64) -> Upload {
         named(&self.caller.owner, file_name, age)
     }
@@ -134,7 +134,7 @@ fn settings() -> Settings {
     }
 }
 
-/// Stamps a test for each state store.
+/// Makes one test of each case for each state store.
 macro_rules! on_each_state_store {
     ($($case:ident),* $(,)?) => {
         on_each_state_store!(redb, on_redb, [$($case)*]);
@@ -157,7 +157,7 @@ macro_rules! on_each_state_store {
 on_each_state_store![
     pages_without_conditions_show_all_uploads_newest_first,
     all_conditions_must_hold,
-    pages_of_what_is_found_have_the_total_of_all,
+    pages_of_matches_have_the_total_of_all_matches,
     an_offset_beyond_the_searched_is_refused,
 ];
 
@@ -210,7 +210,7 @@ async fn all_conditions_must_hold(subject: &Subject) {
             search("", &[], ".mp4"),
             &["Später.MP4", "notes.mp4", "50% & more_.mp4"],
         ),
-        // A text, not a pattern.
+        // It is a text, not a pattern.
         (search("", &[], "%"), &["50% & more_.mp4"]),
         (search("", &[], "s.*4"), &[]),
         (search("archive", &["a"], "notes"), &["notes.mp4"]),
@@ -222,7 +222,7 @@ async fn all_conditions_must_hold(subject: &Subject) {
     }
 }
 
-async fn pages_of_what_is_found_have_the_total_of_all(subject: &Subject) {
+async fn pages_of_matches_have_the_total_of_all_matches(subject: &Subject) {
     for age in 0..12 {
         let name = format!("{age}{}", if age % 2 == 0 { ".mp4" } else { ".txt" });
         create(&*subject.state, &subject.upload(&name, age)).await;
@@ -257,9 +257,9 @@ async fn an_offset_beyond_the_searched_is_refused(subject: &Subject) {
     );
 }
 
-/// On Redis alone: durable creations one by one would take their time.
+/// On Redis only: 10,000 durable creations in redb would take too long.
 #[tokio::test]
-async fn conditions_are_tried_on_the_newest_ten_thousand() {
+async fn conditions_are_applied_to_the_newest_ten_thousand() {
     let Some(subject) = Subject::on_redis().await else {
         return;
     };
@@ -290,7 +290,7 @@ async fn conditions_are_tried_on_the_newest_ten_thousand() {
 }
 
 #[tokio::test]
-async fn a_state_store_that_is_away_for_a_while_is_waited_for() {
+async fn a_short_outage_of_the_state_store_is_waited_out() {
     let Some((mut server, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -305,7 +305,7 @@ async fn a_state_store_that_is_away_for_a_while_is_waited_for() {
     server.kill();
     let everything = Search::default();
     let outage = async {
-        // When the second of them was given up, so was the search's first call.
+        // When the second check has failed, so has the first call of the search.
         for _ in 0..2 {
             assert!(state.check().await.unwrap_err().is_retryable());
         }

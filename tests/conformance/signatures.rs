@@ -1,4 +1,4 @@
-//! Signed requests do what they say when anybody sends them with plain HTTP, and nothing else.
+//! Signed requests, sent with plain HTTP and without credentials, do what they were signed for and nothing else.
 
 mod azure;
 mod client;
@@ -29,16 +29,16 @@ mod everywhere {
         an_empty_file_is_put_whole
         a_file_of_unknown_digest_is_put_once
         parts_become_a_file_without_any_credentials
-        a_list_names_the_parts_that_are_there
+        a_list_names_the_stored_parts
         a_download_has_the_name_of_the_file
         an_expired_signature_is_refused
-        other_bytes_than_promised_are_refused
+        bytes_that_differ_from_the_signature_are_refused
     });
 }
 
 mod bound_by_s3 {
     on!(s3: embedded versitygw: {
-        a_part_goes_nowhere_else
+        a_signed_part_cannot_be_put_elsewhere
         the_headers_of_a_part_are_bound
         the_length_of_an_object_is_bound
         the_headers_of_an_object_are_bound
@@ -53,8 +53,8 @@ mod bound_by_azure {
         a_signature_is_for_one_blob
         a_signature_allows_what_it_names
         the_times_of_a_signature_are_bound
-        a_block_list_has_the_form_of_the_page
-        a_part_has_the_url_of_the_page
-        there_is_nothing_to_begin
+        a_block_list_has_the_form_that_placeos_documents
+        a_part_has_the_url_that_placeos_documents
+        no_request_begins_a_session
     });
 }

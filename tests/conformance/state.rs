@@ -1,4 +1,5 @@
-//! One suite for every state store: each case is a test per adapter. What only one adapter promises stands beside it.
+//! The contract that every state store keeps: each case is one test per adapter. Contracts of one adapter are beside
+//! it.
 
 mod cases;
 mod claims;
@@ -27,7 +28,7 @@ use upload_gateway::state::{
 
 use crate::common;
 
-/// Stamps every case for one adapter; `$open` gives a fresh store and what keeps its server alive.
+/// Makes one test of each case for one adapter; `$open` returns a new store and what keeps its server running.
 macro_rules! adapter {
     ($adapter:ident, $open:path, $($module:ident [$($case:ident)*])*) => {
         mod $adapter {
@@ -53,77 +54,77 @@ macro_rules! adapters {
 adapters! {
     cases [
         a_created_record_reads_back_equal,
-        an_unknown_id_reads_as_nothing,
+        an_unknown_id_is_not_found,
         the_same_fingerprint_finds_the_live_upload,
         a_committing_upload_keeps_its_fingerprint,
-        an_upload_that_is_over_releases_its_fingerprint,
+        an_upload_that_has_ended_releases_its_fingerprint,
         create_repeated_after_a_lost_reply_is_created,
-        creates_side_by_side_make_one_upload,
+        concurrent_creates_make_one_upload,
         resume_after_a_lost_reply,
-        a_stranger_records_nothing,
+        another_writer_records_nothing,
         only_the_contiguous_prefix_is_committed,
-        a_part_takes_the_place_of_one_of_its_number,
+        a_part_replaces_another_one_of_its_number,
         several_parts_are_recorded_at_once,
-        several_parts_of_a_stranger_are_not_recorded,
+        several_parts_of_another_writer_are_not_recorded,
         ten_thousand_parts_are_recorded_at_once,
-        parts_come_too_late_after_open,
-        a_record_from_before_what_the_writer_knows_takes_no_parts,
+        parts_are_recorded_only_in_phase_open,
+        a_record_older_than_the_writer_knows_accepts_no_parts,
         an_update_by_another_writer_is_a_conflict,
         parts_of_a_missing_record_are_missing,
-        a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer,
+        a_take_over_drops_parts_after_a_gap_and_fences_the_older_writer,
         a_take_over_of_a_closed_upload_changes_nothing,
-        an_update_of_an_older_version_gets_the_present_record,
+        an_update_of_an_older_version_returns_the_current_record,
         update_repeated_after_a_lost_reply_is_updated,
-        a_take_over_is_no_echo_of_an_update,
+        a_take_over_is_not_taken_for_a_repeated_update,
         an_update_replaces_all_but_the_parts_and_claims,
-        fifty_parts_side_by_side_are_all_recorded,
+        fifty_concurrent_parts_are_all_recorded,
         writes_set_the_times,
         ten_thousand_parts_read_back,
         the_first_secret_offered_stays,
-        a_store_that_works_passes_the_check,
+        a_working_store_passes_the_check,
     ]
     listings [
         a_listing_shows_the_newest_first_and_only_the_owners,
         pages_lose_and_repeat_nothing_across_equal_times,
-        a_listing_can_ask_for_one_phase,
-        a_listing_sums_parts_up,
+        a_listing_can_be_limited_to_one_phase,
+        a_listing_summarises_parts,
         a_count_is_of_the_owners_uploads,
     ]
     claims [
-        a_claim_is_noted_and_changes_only_the_times,
-        claims_side_by_side_are_all_noted,
+        a_claim_is_stored_and_changes_only_the_times,
+        concurrent_claims_are_all_stored,
         a_claim_without_an_md5_keeps_the_one_before,
         the_last_claim_of_a_number_in_one_call_counts,
-        a_claim_answers_with_the_parts_of_its_numbers,
-        a_claim_that_a_recorded_part_contradicts_is_not_noted,
-        somebody_else_claims_nothing,
-        owners_whose_names_run_together_are_told_apart,
-        a_number_outside_the_plan_notes_nothing,
-        an_upload_of_unknown_size_notes_nothing,
-        a_size_that_is_settled_later_makes_room_for_claims,
-        an_upload_that_is_not_open_notes_nothing,
+        a_claim_returns_the_parts_of_its_numbers,
+        a_claim_that_a_recorded_part_contradicts_is_not_stored,
+        another_owner_claims_nothing,
+        owners_whose_joined_names_are_equal_are_distinguished,
+        a_claim_outside_the_plan_is_not_stored,
+        an_upload_of_unknown_size_stores_no_claims,
+        claims_are_stored_once_the_size_is_known,
+        an_upload_that_is_not_open_stores_no_claims,
         claims_survive_all_other_writes,
-        a_claim_does_not_hide_the_echo_of_an_update,
-        fifty_thousand_claims_at_once_are_noted,
+        a_claim_does_not_hide_a_repeated_update,
+        fifty_thousand_claims_in_one_call_are_stored,
     ]
     sweeping [
-        what_is_due_comes_earliest_first_and_whole,
-        what_prolongs_an_upload_puts_off_its_time,
-        no_parts_are_a_sign_of_life,
-        age_makes_an_upload_due_however_much_it_changes,
+        due_uploads_are_listed_completely_and_earliest_first,
+        prolonging_an_upload_postpones_its_due_time,
+        recording_no_parts_is_a_heartbeat,
+        age_makes_an_upload_due_although_it_changes,
         a_commit_is_due_when_its_lease_ends,
-        what_is_over_is_never_due,
-        what_is_given_up_is_due_once_more,
-        an_upload_that_somebody_came_back_to_is_not_updated,
+        an_upload_that_has_ended_is_never_due,
+        an_aborted_upload_is_due_once_more,
+        an_upload_that_was_resumed_meanwhile_is_not_updated,
         an_untouched_upload_is_updated_also_after_a_lost_reply,
         a_lease_has_one_holder,
-        a_lease_ends_by_itself,
+        a_lease_expires,
     ]
     takeovers [
-        who_watches_hears_of_every_take_over,
+        watchers_are_notified_of_every_take_over,
         a_take_over_from_another_writer_changes_nothing,
         a_take_over_repeated_after_a_lost_reply_is_taken,
-        no_parts_are_a_sign_of_life_of_the_writer_only,
+        only_the_writer_can_send_a_heartbeat,
     ]
 }
 
@@ -143,7 +144,7 @@ async fn fresh_redis() -> Option<(Redis, common::RedisBackend)> {
     Some((store, backend))
 }
 
-/// A key prefix of its own in the cluster that all tests share.
+/// A new key prefix in the cluster that all tests share.
 async fn fresh_cluster() -> Option<(Redis, Arc<common::RedisCluster>)> {
     static SHARED: Mutex<Weak<common::RedisCluster>> = Mutex::new(Weak::new());
     let cluster = {
@@ -166,7 +167,7 @@ async fn fresh_cluster() -> Option<(Redis, Arc<common::RedisCluster>)> {
     Some((store, cluster))
 }
 
-/// With time for answers of many thousand parts to a debug build.
+/// With time-outs that suffice for many thousand parts in a debug build.
 fn config(urls: impl Into<Vec<String>>) -> RedisConfig {
     RedisConfig {
         urls: urls.into(),

@@ -1,5 +1,5 @@
-//! Faults on demand, and what they prove: whatever is killed, lost or cut at whatever moment, an upload ends with exactly
-//! the bytes that were sent, or with an error that says so. Real Redis, a strict S3 server and Azurite.
+//! Injected faults: at every moment at which something is killed, lost or cut, an upload ends with exactly the bytes
+//! that were sent, or with an error. With real Redis, a strict S3 server and Azurite.
 
 mod answers;
 mod commit;
@@ -10,7 +10,7 @@ mod takeover;
 
 use crate::common::{self, proxy, signing_client as client};
 
-/// Stamps each case for each store.
+/// Makes one test of each case for each store.
 macro_rules! for_each_store {
     ($($case:ident),* $(,)?) => {
         mod s3 { $(

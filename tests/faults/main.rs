@@ -1,4 +1,4 @@
-//! What fails, stops or races, and what becomes of the uploads.
+//! Faults, outages, races and expiry, and their effect on uploads.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 

@@ -1,5 +1,5 @@
-//! Redis or the store goes away in mid-stream: for a while the stream just waits, after that it ends with UNAVAILABLE and
-//! the upload resumes by id.
+//! Outages of Redis or of the store during a stream: the stream waits for the store retry time-out, then it ends with
+//! UNAVAILABLE, and the upload resumes by its id.
 
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -13,28 +13,28 @@ use crate::common::{
 
 const PART: usize = 5 * 1024 * 1024;
 
-/// How often the gateway tries in vain before the server is started again. Health checks and the subscription to takeovers
-/// alone would take much longer for as many.
+/// The number of failed connections before the server is started again. Health checks and the subscription to takeovers
+/// alone would take much longer to make as many, so the stream retries.
 const ATTEMPTS: u64 = 20;
 
-/// Which server goes away.
+/// The server that is down.
 #[derive(Clone, Copy, PartialEq)]
-enum Away {
+enum Down {
     Redis,
     Store,
 }
 
-/// Redis and an S3 of this test's own, to be stopped and started again.
+/// Redis and an S3 server for this test alone, which can be stopped and started again.
 struct Backends {
     redis: Server,
     store: Server,
-    /// Between the gateway and Redis, and the gateway and the store.
+    /// Forwarders between the gateway and Redis, and between the gateway and the store.
     ways: [Forwarder; 2],
     config: Config,
 }
 
 impl Backends {
-    async fn start(patience_seconds: u64) -> Option<Self> {
+    async fn start(retry_seconds: u64) -> Option<Self> {
         let (redis, _) = common::private_redis(&["--appendonly", "yes"])?;
         let (store, mut s3) = common::private_s3().await?;
         let ways = [
@@ -47,7 +47,7 @@ impl Backends {
             storage: vec![s3.storage(S3Profile::Compatible)],
             ..Config::default()
         };
-        config.limits.store_retry_timeout_seconds = patience_seconds;
+        config.limits.store_retry_timeout_seconds = retry_seconds;
         Some(Self {
             redis,
             store,
@@ -56,17 +56,17 @@ impl Backends {
         })
     }
 
-    fn way(&self, away: Away) -> &Forwarder {
-        match away {
-            Away::Redis => &self.ways[0],
-            Away::Store => &self.ways[1],
+    fn way(&self, down: Down) -> &Forwarder {
+        match down {
+            Down::Redis => &self.ways[0],
+            Down::Store => &self.ways[1],
         }
     }
 
-    fn server(&mut self, away: Away) -> &mut Server {
-        match away {
-            Away::Redis => &mut self.redis,
-            Away::Store => &mut self.store,
+    fn server(&mut self, down: Down) -> &mut Server {
+        match down {
+            Down::Redis => &mut self.redis,
+            Down::Store => &mut self.store,
         }
     }
 }
@@ -81,22 +81,22 @@ async fn begin(gateway: &TestGateway, data: &[u8]) -> (Conversation, String) {
     (stream, upload_id)
 }
 
-async fn a_short_outage_is_waited_out(away: Away) {
+async fn a_short_outage_is_waited_out(down: Down) {
     let Some(mut backends) = Backends::start(30).await else {
         return;
     };
     let gateway = TestGateway::over(backends.config.clone()).await;
     let data = bytes(3 * PART + 100);
     let (stream, _) = begin(&gateway, &data).await;
-    backends.server(away).kill();
+    backends.server(down).kill();
     let sending = async {
         stream.send_in_chunks(PART, &data[PART..], 1 << 20).await;
         stream.send(finish()).await;
     };
     let outage = async {
-        let refused = backends.way(away).refused();
-        backends.way(away).has_refused(refused + ATTEMPTS).await;
-        backends.server(away).restart();
+        let refused = backends.way(down).refused();
+        backends.way(down).has_refused(refused + ATTEMPTS).await;
+        backends.server(down).restart();
     };
     tokio::join!(sending, outage);
     let upload = stream.end().await.unwrap();
@@ -107,14 +107,14 @@ async fn a_short_outage_is_waited_out(away: Away) {
     );
 }
 
-async fn a_long_outage_ends_the_stream_and_the_upload_resumes(away: Away, expected: &str) {
+async fn a_long_outage_ends_the_stream_and_the_upload_resumes(down: Down, expected: &str) {
     let Some(mut backends) = Backends::start(2).await else {
         return;
     };
     let gateway = TestGateway::over(backends.config.clone()).await;
     let data = bytes(3 * PART + 100);
     let (mut stream, upload_id) = begin(&gateway, &data).await;
-    backends.server(away).kill();
+    backends.server(down).kill();
     stream
         .send_in_chunks(PART, &data[PART..2 * PART], 1 << 20)
         .await;
@@ -131,14 +131,14 @@ async fn a_long_outage_ends_the_stream_and_the_upload_resumes(away: Away, expect
             .retry_delay
             .is_some()
     );
-    backends.server(away).restart();
+    backends.server(down).restart();
 
     let mut stream = gateway.converse().await;
     stream.send(open_known(&upload_id)).await;
     let committed = usize::try_from(stream.next().await.unwrap().committed_size).unwrap();
     assert_eq!(
         committed, PART,
-        "what was committed is kept, what was not is not told"
+        "committed bytes are kept, others are not reported"
     );
     stream
         .send_in_chunks(committed, &data[committed..], 1 << 20)
@@ -147,7 +147,7 @@ async fn a_long_outage_ends_the_stream_and_the_upload_resumes(away: Away, expect
     assert_eq!(stream.end().await.unwrap().phase(), Phase::Complete);
 }
 
-async fn health_follows(away: Away) {
+async fn health_follows(down: Down) {
     let Some(mut backends) = Backends::start(30).await else {
         return;
     };
@@ -161,7 +161,7 @@ async fn health_follows(away: Away) {
         .await
         .unwrap()
         .into_inner();
-    let mut told = async || watched.message().await.unwrap().unwrap().status();
+    let mut status = async || watched.message().await.unwrap().unwrap().status();
     let ready = async || {
         reqwest::get(format!("{}/readyz", gateway.http))
             .await
@@ -169,10 +169,10 @@ async fn health_follows(away: Away) {
             .status()
             .as_u16()
     };
-    assert_eq!(told().await.as_str_name(), "SERVING");
+    assert_eq!(status().await.as_str_name(), "SERVING");
     assert_eq!(ready().await, 200);
-    backends.server(away).kill();
-    assert_eq!(told().await.as_str_name(), "NOT_SERVING");
+    backends.server(down).kill();
+    assert_eq!(status().await.as_str_name(), "NOT_SERVING");
     assert_eq!(ready().await, 503);
     assert_eq!(
         reqwest::get(format!("{}/healthz", gateway.http))
@@ -182,25 +182,25 @@ async fn health_follows(away: Away) {
             .as_u16(),
         200
     );
-    backends.server(away).restart();
-    assert_eq!(told().await.as_str_name(), "SERVING");
+    backends.server(down).restart();
+    assert_eq!(status().await.as_str_name(), "SERVING");
     assert_eq!(ready().await, 200);
 }
 
 #[tokio::test]
 async fn a_short_outage_of_redis_is_waited_out() {
-    a_short_outage_is_waited_out(Away::Redis).await;
+    a_short_outage_is_waited_out(Down::Redis).await;
 }
 
 #[tokio::test]
 async fn a_short_outage_of_the_store_is_waited_out() {
-    a_short_outage_is_waited_out(Away::Store).await;
+    a_short_outage_is_waited_out(Down::Store).await;
 }
 
 #[tokio::test]
 async fn a_long_outage_of_redis_ends_the_stream_and_the_upload_resumes() {
     Box::pin(a_long_outage_ends_the_stream_and_the_upload_resumes(
-        Away::Redis,
+        Down::Redis,
         "STATE_UNAVAILABLE",
     ))
     .await;
@@ -209,7 +209,7 @@ async fn a_long_outage_of_redis_ends_the_stream_and_the_upload_resumes() {
 #[tokio::test]
 async fn a_long_outage_of_the_store_ends_the_stream_and_the_upload_resumes() {
     Box::pin(a_long_outage_ends_the_stream_and_the_upload_resumes(
-        Away::Store,
+        Down::Store,
         "STORE_UNAVAILABLE",
     ))
     .await;
@@ -217,10 +217,10 @@ async fn a_long_outage_of_the_store_ends_the_stream_and_the_upload_resumes() {
 
 #[tokio::test]
 async fn health_follows_redis() {
-    health_follows(Away::Redis).await;
+    health_follows(Down::Redis).await;
 }
 
 #[tokio::test]
 async fn health_follows_the_store() {
-    health_follows(Away::Store).await;
+    health_follows(Down::Store).await;
 }

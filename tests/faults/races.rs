@@ -1,13 +1,12 @@
-//! What happens between two steps of the gateway: another replica, a client or the sweeper acts exactly there. The stores
-//! are real.
+//! Races: another replica, a client or the sweeper acts exactly between two steps of the gateway. The stores are real.
 
 mod completions;
 mod interrupted;
-mod judgements;
+mod verification;
 
 use crate::{common, world};
 
-/// Stamps each case for each store.
+/// Makes one test of each case for each store.
 macro_rules! for_each_store {
     ($($case:ident),* $(,)?) => {
         mod embedded { $(

@@ -1,16 +1,16 @@
-//! The state store loses what it acknowledged, and resume tokens bring it back: over the embedded S3, a strict S3 server
-//! and Azurite, with a Redis that is flushed or put back to what it was.
+//! The state store loses acknowledged writes, and resume tokens restore them: over the embedded S3, a strict S3 server
+//! and Azurite, with a Redis that is flushed or rolled back.
 
-mod healed;
 mod keys;
 mod rebuilt;
 mod refused;
+mod rolled_back;
 mod running;
 mod sender;
 
 use crate::common::{self, signing_client as client, stores};
 
-/// Stamps each case for each store.
+/// Makes one test of each case for each store.
 macro_rules! for_each_store {
     ($($case:ident),* $(,)?) => {
         mod embedded { $(

@@ -1,4 +1,4 @@
-//! A store that takes its time: others write meanwhile, and time goes by.
+//! A slow store: meanwhile others write, and time passes.
 
 use std::{
     ops::Range,
@@ -36,20 +36,20 @@ use upload_gateway_core::{
     },
 };
 
-/// The embedded store.
+/// The embedded store, slowed down.
 #[derive(Debug)]
 struct Slow {
     store: Arc<dyn BlobStore>,
     looks: AtomicUsize,
-    /// Each of its first looks at an object says that it has begun, and waits to be let go.
+    /// Each of the first HEAD calls reports that it has begun, and waits for permission to continue.
     begun: Vec<Semaphore>,
     let_go: Vec<Semaphore>,
-    /// When something was signed first: its credentials have ended by then, and later ones are new.
+    /// The time of the first signature: its credentials have expired then, and later ones are new.
     renewed_after: OnceLock<Timestamp>,
 }
 
 impl Slow {
-    /// Over the embedded store, with so many slow looks.
+    /// Over the embedded store, with this number of slow HEAD calls.
     fn over(backends: &Backends, looks: usize) -> Arc<Self> {
         let gates = || (0..looks).map(|_| Semaphore::new(0)).collect();
         Arc::new(Self {
@@ -179,7 +179,7 @@ impl MultipartStore for Slow {
     }
 }
 
-/// Goes on with each look at it.
+/// A clock that advances with each reading.
 #[derive(Debug)]
 struct Ticking(AtomicU64);
 
@@ -266,7 +266,7 @@ async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream(
     let gateway = gateway(&backends, &store).await;
     let caller = Caller::default();
 
-    // A client says that it will send other bytes, and never does.
+    // A client announces other bytes, and never sends them.
     let file = FileMetadata {
         file_name: "a.bin".into(),
         file_size: Some(6 * MIB),
@@ -305,7 +305,7 @@ async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream(
         let (gateway, id) = (Arc::clone(&gateway), id.clone());
         async move { send(&gateway, &id, &FILE).await }
     });
-    // The store has made the object, and the stream is about to look at it.
+    // The store has made the object, and the stream is about to verify it.
     store.has_begun(1).await;
     store.let_go(0);
     let completed = completing.await.unwrap();
@@ -322,7 +322,7 @@ async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream(
 }
 
 #[tokio::test]
-async fn what_is_signed_at_a_further_try_is_signed_for_that_time() {
+async fn each_attempt_is_signed_for_its_own_time() {
     let directory = TempDir::new().unwrap();
     let backends = backends(&directory).await;
     let store = Slow::over(&backends, 0);

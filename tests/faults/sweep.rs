@@ -1,5 +1,5 @@
-//! The sweeper: what it gives up, what it leaves alone, and who sweeps. The stores are real, the gateways' clocks are the
-//! tests' own; the stores' clocks are not.
+//! The sweeper: what it aborts, what it does not touch, and which replica sweeps. The stores and their clocks are real;
+//! the clocks of the gateways are the tests' own.
 
 mod aborted;
 mod clocks;
@@ -11,7 +11,7 @@ mod sweepers;
 
 use crate::{common, world};
 
-/// Stamps each case for each store.
+/// Makes one test of each case for each store.
 macro_rules! for_each_store {
     ($($case:ident),* $(,)?) => {
         mod embedded { $(

@@ -1,4 +1,4 @@
-//! A store that cannot put only if there is no object: small files go to it as the only part of a session.
+//! A store without conditional puts: a small file is put as the only part of a session.
 
 use std::{sync::Arc, time::Duration};
 
@@ -73,7 +73,7 @@ fn settings() -> Settings {
 }
 
 #[tokio::test]
-async fn a_small_file_goes_as_the_only_part_of_a_session() {
+async fn a_small_file_is_the_only_part_of_a_session() {
     let directory = TempDir::new().unwrap();
     let config = Config {
         data_dir: directory.path().join("data"),

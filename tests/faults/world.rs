@@ -1,4 +1,4 @@
-//! Stores, clocks, gateways, and uploads in all states.
+//! Stores, clocks, gateways, and uploads in every state.
 
 use std::{
     path::Path,
@@ -42,14 +42,14 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A time that only the test moves, told by clocks that differ.
+/// A time that only the test advances, shown by clocks that differ.
 #[derive(Debug, Clone)]
 pub(crate) struct TestClock {
     now: Arc<AtomicU64>,
     ahead: Duration,
 }
 
-/// One state store and its storages, and the time there.
+/// One state store, its storages, and their time.
 pub(crate) struct World {
     pub(crate) clock: TestClock,
     pub(crate) config: Config,
@@ -102,7 +102,7 @@ fn config(redis_url: &str, storage: StorageConfig) -> Config {
     }
 }
 
-/// With the usual times: a day of idleness, six days of age.
+/// The default times: expiry after a day of idleness, a maximum age of six days.
 pub(crate) fn settings() -> Settings {
     Settings {
         memory_budget: 64 * MIB,
@@ -122,7 +122,7 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-/// A pass that takes its time from nobody.
+/// A pass that does not wait between its operations.
 pub(crate) fn pass() -> Sweep {
     Sweep {
         dry_run: false,
@@ -132,28 +132,28 @@ pub(crate) fn pass() -> Sweep {
     }
 }
 
-/// Makes a pass, and expects to be the only one.
+/// Makes a pass, and checks that no other sweeper is running.
 pub(crate) async fn sweep(gateway: &Gateway) -> SweepReport {
     sweep_as(gateway, &pass()).await
 }
 
-/// Makes that pass, and expects to be the only one.
+/// Makes this pass, and checks that no other sweeper is running.
 pub(crate) async fn sweep_as(gateway: &Gateway, sweep: &Sweep) -> SweepReport {
     let swept = gateway
         .sweeper
         .sweep(sweep, &CancellationToken::new())
         .await;
-    swept.unwrap().expect("nobody else sweeps")
+    swept.unwrap().expect("no other sweeper runs")
 }
 
-/// Runs a case that waits for what may never come.
+/// Runs a case with a time limit.
 pub(crate) async fn in_time(case: impl Future<Output = ()>) {
     let limit = Duration::from_secs(90);
     let ended = tokio::time::timeout(limit, Box::pin(case)).await;
-    ended.expect("what is waited for comes");
+    ended.expect("the case ends in time");
 }
 
-/// What is said of a file of that many bytes.
+/// The metadata of a file of this size.
 pub(crate) fn file(size: usize) -> FileMetadata {
     FileMetadata {
         file_name: "film.mp4".into(),
@@ -170,7 +170,7 @@ impl TestClock {
         self.now.fetch_add(time, Ordering::Relaxed);
     }
 
-    /// The time as it was, standing still.
+    /// A clock that stands still before the current time.
     pub(crate) fn before(&self, ago: Duration) -> Self {
         let now = self.now().minus(ago).0;
         Self {
@@ -179,7 +179,7 @@ impl TestClock {
         }
     }
 
-    /// The same time on a clock that is so far ahead.
+    /// A clock that is ahead by this much.
     pub(crate) fn ahead(&self, ahead: Duration) -> Self {
         Self {
             now: Arc::clone(&self.now),
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    /// Ends what runs inside this process.
+    /// Stops what runs inside this process.
     pub(crate) async fn close(self) {
         self.backends.stop().await;
         drop(self.servers);
@@ -253,7 +253,7 @@ impl World {
         self.state().get(id).await.unwrap().unwrap()
     }
 
-    /// Whether the store still holds the parts of an upload; those of Azure nobody but time ends.
+    /// Whether the store still has the parts of an upload; on Azure only time removes them.
     pub(crate) async fn has_session(&self, upload: &Upload) -> bool {
         let Some(id) = &upload.session else {
             return false;
@@ -265,12 +265,12 @@ impl World {
         self.has_sessions && self.store().list_parts(&session).await.unwrap().is_some()
     }
 
-    /// Begins a session that no record has, and returns its name.
+    /// Begins a session without a record, and returns its name.
     pub(crate) async fn begin(&self, key: &str) -> String {
         self.store().begin(&self.object(key)).await.unwrap()
     }
 
-    /// The object that an upload is to become.
+    /// The object that an upload will be.
     pub(crate) fn object_of(&self, upload: &Upload) -> NewObject {
         NewObject {
             upload_id: upload.id.clone(),
@@ -287,7 +287,7 @@ impl World {
         }
     }
 
-    /// An upload that a client has begun and reported.
+    /// An upload whose session a client has begun and reported.
     pub(crate) async fn signed(&self, gateway: &Gateway, size: usize) -> Upload {
         let caller = Caller::default();
         let step = gateway.signing.create_signed(&caller, file(size), "").await;
@@ -302,7 +302,7 @@ impl World {
         self.get(&id).await
     }
 
-    /// A small upload whose object a client has put without telling the gateway.
+    /// A small upload whose object a client has put but not reported to the gateway.
     pub(crate) async fn put_as_client(&self, gateway: &Gateway) -> Upload {
         let data = common::bytes(1000);
         let caller = Caller::default();
@@ -315,7 +315,7 @@ impl World {
         upload
     }
 
-    /// Opens a stream that sends that much of a file of two parts and one byte.
+    /// Opens a stream that sends this much of a file of two parts and one byte.
     pub(crate) async fn stream(&self, gateway: &Arc<Gateway>, sent: usize) -> Stream {
         let (messages, queue) = mpsc::unbounded_channel();
         let (opened, id) = oneshot::channel();
@@ -361,8 +361,8 @@ impl World {
         }
     }
 
-    /// An upload of which a stream has sent that much before it broke.
-    pub(crate) async fn broken_off(&self, gateway: &Arc<Gateway>, sent: usize) -> Upload {
+    /// An upload of which a stream has sent this much before it broke.
+    pub(crate) async fn interrupted(&self, gateway: &Arc<Gateway>, sent: usize) -> Upload {
         let stream = self.stream(gateway, sent).await;
         let id = stream.id.clone();
         stream.end().await.unwrap_err();
@@ -373,7 +373,7 @@ impl World {
 // === impl Stream ===
 
 impl Stream {
-    /// How much is committed.
+    /// The committed size.
     pub(crate) fn committed(&self) -> u64 {
         self.counts.borrow().committed_size
     }

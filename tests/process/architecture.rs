@@ -1,4 +1,4 @@
-//! The direction of imports, as far as Cargo does not enforce it: between the modules of one crate.
+//! The direction of imports between the modules of one crate, which Cargo does not enforce.
 //!
 //! Cargo already keeps wire formats, SDKs and databases out of `upload-gateway-core`, and the server out of
 //! `upload-gateway-client`.
@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 /// Modules that a file may not import, by the beginning of its path.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    // The domain knows neither ports nor use cases, a port neither the other port nor use cases.
+    // The domain imports no port and no use case; a port imports neither the other port nor use cases.
     (
         "crates/core/src/upload",
         &["blobs", "call", "faults", "gateway", "state"],
@@ -23,7 +23,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("crates/core/src/state", &["blobs", "faults", "gateway"]),
     ("crates/core/src/blobs", &["faults", "gateway", "state"]),
     ("crates/core/src/gateway", &["faults"]),
-    // Adapters know the ports only, edges the use cases only.
+    // Adapters import the ports only, edges the use cases only.
     (
         "src/state",
         &[
@@ -140,7 +140,7 @@ fn imports(line: &str, module: &str) -> bool {
     })
 }
 
-/// The lines of code with their numbers; within a `use crate::{…}` each line gets the `crate::` it stands for.
+/// The lines of code with their numbers; each line in a `use crate::{…}` gets `crate::` as its prefix.
 fn code(text: &str) -> impl Iterator<Item = (usize, String)> {
     let mut within = false;
     let lines = text.lines().enumerate().map(move |(index, line)| {
@@ -152,7 +152,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, String)> {
     lines.filter(|(_, line)| !line.starts_with("//"))
 }
 
-/// The path from the repository's root and the text of every source file.
+/// The path (from the root of the repository) and the text of every source file.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![

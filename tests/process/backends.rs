@@ -1,4 +1,4 @@
-//! The servers the other tests lean on start, answer, and come back when they were killed.
+//! The servers that the other tests need start, answer, and restart after they were killed.
 
 use std::{collections::HashSet, process::Command, time::Duration};
 
@@ -29,7 +29,7 @@ async fn each_redis_caller_gets_an_empty_database() {
 }
 
 #[tokio::test]
-async fn killed_redis_comes_back_with_its_data() {
+async fn killed_redis_restarts_with_its_data() {
     let Some((mut server, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -143,7 +143,7 @@ async fn s3_server_refuses_a_wrong_content_md5() {
 }
 
 #[tokio::test]
-async fn killed_s3_server_comes_back_with_its_objects() {
+async fn killed_s3_server_restarts_with_its_objects() {
     let Some((mut server, s3)) = common::private_s3().await else {
         return;
     };
@@ -168,7 +168,7 @@ async fn killed_s3_server_comes_back_with_its_objects() {
 }
 
 #[tokio::test]
-async fn stopped_azure_server_comes_back_with_its_blobs() {
+async fn stopped_azure_server_restarts_with_its_blobs() {
     let Some((mut server, azure)) = common::private_azure().await else {
         return;
     };
@@ -187,7 +187,7 @@ async fn stopped_azure_server_comes_back_with_its_blobs() {
 }
 
 #[tokio::test]
-async fn each_store_caller_gets_a_place_of_its_own() {
+async fn each_store_caller_gets_a_bucket_or_container_of_its_own() {
     let (Some(s3), Some(other_s3)) = (common::s3().await, common::s3().await) else {
         return;
     };

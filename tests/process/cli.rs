@@ -1,4 +1,4 @@
-//! The real binary: files go in, come to rest, and survive a killed gateway; outputs and exit codes are as documented.
+//! The real binary: files are stored, also if the gateway is killed; outputs and exit codes are as documented.
 
 use std::{
     fs,
@@ -12,20 +12,20 @@ use tempfile::TempDir;
 use upload_gateway_client::Client;
 use upload_gateway_core::upload::Md5;
 
-/// A gateway on its embedded stores, killed when it is dropped.
+/// A gateway on its embedded stores, killed when dropped.
 struct Gateway {
     child: Child,
     address: String,
 }
 
-/// The binary, without what the caller's environment would tell it.
+/// The binary, without the environment variables of the caller.
 fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// Runs the binary against that gateway.
+/// Runs the binary against this gateway.
 fn run(gateway: &Gateway, arguments: &[&str]) -> Output {
     command(gateway, arguments).output().unwrap()
 }
@@ -48,7 +48,7 @@ fn errors(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// A file of that many bytes, no two parts of which are alike.
+/// A file of this size whose parts all differ.
 fn file(directory: &TempDir, name: &str, size: usize) -> (PathBuf, Vec<u8>) {
     let path = directory.path().join(name);
     let bytes: Vec<u8> = (0..size)
@@ -162,7 +162,7 @@ fn progress_goes_to_standard_error_and_the_key_to_standard_output() {
 }
 
 #[test]
-fn an_open_upload_is_resumed_by_its_id_or_given_up() {
+fn an_open_upload_is_resumed_by_its_id_or_aborted() {
     let directory = TempDir::new().unwrap();
     let gateway = Gateway::start(directory.path());
     let (path, bytes) = file(&directory, "a.bin", 16 << 20);
@@ -190,7 +190,7 @@ fn an_open_upload_is_resumed_by_its_id_or_given_up() {
 }
 
 #[test]
-fn a_put_that_may_not_take_over_leaves_another_one_alone() {
+fn a_put_without_takeover_does_not_end_another_one() {
     let directory = TempDir::new().unwrap();
     let gateway = Gateway::start(directory.path());
     let (path, bytes) = file(&directory, "a.bin", 24 << 20);
@@ -199,8 +199,8 @@ fn a_put_that_may_not_take_over_leaves_another_one_alone() {
     let resume = ["put", path, "--resume", &id, "--no-takeover"];
     let newer = run(&gateway, &resume);
     assert_eq!(newer.status.code(), Some(1));
-    for told in ["[WRITER_ACTIVE]", "leave --no-takeover out"] {
-        assert!(errors(&newer).contains(told), "{}", errors(&newer));
+    for text in ["[WRITER_ACTIVE]", "leave --no-takeover out"] {
+        assert!(errors(&newer).contains(text), "{}", errors(&newer));
     }
     let older = json(&older.wait_with_output().unwrap());
     assert_eq!(older["md5"], Md5::of(&bytes).to_string());
@@ -208,7 +208,7 @@ fn a_put_that_may_not_take_over_leaves_another_one_alone() {
 }
 
 #[test]
-fn a_put_goes_on_where_a_killed_gateway_stopped() {
+fn a_put_resumes_after_its_gateway_was_killed() {
     let directory = TempDir::new().unwrap();
     let mut gateway = Gateway::start(directory.path());
     let (path, bytes) = file(&directory, "a.bin", 24 << 20);
@@ -220,7 +220,7 @@ fn a_put_goes_on_where_a_killed_gateway_stopped() {
 }
 
 #[test]
-fn a_pipe_goes_on_where_a_killed_gateway_stopped() {
+fn a_pipe_resumes_after_its_gateway_was_killed() {
     let directory = TempDir::new().unwrap();
     let mut gateway = Gateway::start(directory.path());
     let (path, bytes) = file(&directory, "a.bin", 24 << 20);
@@ -239,7 +239,7 @@ fn a_pipe_goes_on_where_a_killed_gateway_stopped() {
 }
 
 #[test]
-fn a_direct_put_goes_on_where_a_killed_gateway_stopped() {
+fn a_direct_put_resumes_after_its_gateway_was_killed() {
     let directory = TempDir::new().unwrap();
     let mut gateway = Gateway::start(directory.path());
     let (path, bytes) = file(&directory, "a.bin", 24 << 20);
@@ -253,7 +253,7 @@ fn a_direct_put_goes_on_where_a_killed_gateway_stopped() {
     let mut lines = BufReader::new(put.stderr.take().unwrap()).lines();
     let moved = lines.find(|line| line.as_ref().unwrap().contains(" of 25165824 bytes"));
     assert!(moved.is_some());
-    // Its store goes with it, and comes back on another port.
+    // Its embedded store is killed with it, and restarts on another port.
     gateway.restart(directory.path());
     let retried = lines.filter(|line| line.as_ref().unwrap().contains("try again in"));
     assert!(retried.count() > 0);
@@ -346,7 +346,7 @@ fn the_printed_configuration_holds_no_secret() {
 }
 
 #[test]
-fn doctor_finds_the_embedded_stores_well_and_a_missing_redis_ill() {
+fn doctor_accepts_the_embedded_stores_and_reports_a_missing_redis() {
     let directory = TempDir::new().unwrap();
     let data = directory.path().join("data");
     let well = binary()
@@ -412,7 +412,7 @@ impl Gateway {
                     .map(str::to_owned)
             })
             .unwrap();
-        // Its other lines may go nowhere, but must not fail it.
+        // The rest of its output is dropped, but writing it must not fail.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address }
     }
@@ -424,7 +424,7 @@ impl Gateway {
         *self = Self::listen(directory, &self.address.clone());
     }
 
-    /// Begins to put a file, slowly, and waits until at least so much of it is committed.
+    /// Begins to put a file, slowly, and waits until at least `committed` bytes of it are committed.
     fn put_until_committed(&self, path: &str, committed: i64) -> (Child, String) {
         let put = command(self, &["put", path, "--json", "--limit-rate", "8MiB"])
             .stdout(Stdio::piped())
@@ -434,7 +434,7 @@ impl Gateway {
         (put, id)
     }
 
-    /// Waits until the newest upload has so much committed and is still open; its id.
+    /// Waits until the newest open upload has `committed` bytes committed; returns its id.
     #[tokio::main(flavor = "current_thread")]
     async fn wait_until_committed(&self, committed: i64) -> String {
         let client = Client::connect(&format!("http://{}", self.address)).unwrap();

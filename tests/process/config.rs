@@ -1,4 +1,4 @@
-//! Configuration: precedence, refusals that name the key, secrets, and the example file.
+//! Configuration: precedence, errors that name the key, secrets, and the example file.
 
 use std::{fs, path::Path};
 
@@ -25,7 +25,7 @@ const TWO_STORAGES: &str = r#"
     container = "files"
 "#;
 
-/// Loads a file of that text, with those variables.
+/// Loads a file with this text, and these variables.
 fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("gateway.toml");
@@ -40,14 +40,14 @@ fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The text and the key of the refusal.
+/// The text and the key of the error.
 fn refusal(text: &str) -> (String, String) {
     let error = load_text(text, &[]).unwrap_err();
     (error.to_string(), error.key)
 }
 
 #[test]
-fn nothing_given_is_the_default() {
+fn without_settings_the_defaults_apply() {
     let config = load(None, [], &Flags::default()).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.grpc_listen.to_string(), "127.0.0.1:50051");
@@ -126,7 +126,7 @@ fn a_variable_reaches_a_storage_by_its_id() {
 }
 
 #[test]
-fn an_unknown_key_of_the_file_is_named_with_the_file_and_a_likely_one() {
+fn an_unknown_key_is_named_with_its_file_and_a_suggestion() {
     let (text, key) = refusal("[limits]\nmemory_bugdet = 1");
     assert_eq!(key, "limits.memory_bugdet");
     assert!(text.contains("did you mean `memory_budget`?"), "{text}");
@@ -150,7 +150,7 @@ fn an_unknown_variable_is_named() {
 }
 
 #[test]
-fn variables_that_kubernetes_sets_for_a_service_are_no_keys() {
+fn variables_that_kubernetes_sets_for_a_service_are_ignored() {
     let variables = [
         ("UPLOAD_GATEWAY_SERVICE_HOST", "10.0.0.1"),
         ("UPLOAD_GATEWAY_SERVICE_PORT_GRPC", "50051"),
@@ -163,7 +163,7 @@ fn variables_that_kubernetes_sets_for_a_service_are_no_keys() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_by_its_key() {
+fn an_invalid_value_is_refused_and_its_key_named() {
     let s3 = "[[storage]]\nid = 'a'\nkind = 's3'\nbucket = 'b'\n";
     for (text, key) in [
         ("grpc_listen = '0.0.0.0:50051'".to_owned(), "grpc_listen"),
@@ -226,7 +226,7 @@ fn what_cannot_work_is_refused_by_its_key() {
             "storage.a.secret_access_key",
         ),
         (format!("{s3}account = 'a'"), "storage.0"),
-        (format!("{s3}acl = 'everybody'"), "storage.a.acl"),
+        (format!("{s3}acl = 'all'"), "storage.a.acl"),
         (format!("{s3}ext_filter = ['.pdf']"), "storage.a.ext_filter"),
         (format!("{s3}ext_filter = ['PDF']"), "storage.a.ext_filter"),
         (
@@ -246,7 +246,7 @@ fn what_cannot_work_is_refused_by_its_key() {
 }
 
 #[test]
-fn a_lease_is_longer_than_the_patience_it_covers() {
+fn a_lease_must_be_longer_than_the_retry_timeout() {
     let (_, key) = refusal("[limits]\nstore_retry_timeout_seconds = 90");
     assert_eq!(key, "limits.commit_lease_seconds");
 }
@@ -297,7 +297,7 @@ fn a_missing_or_broken_file_is_named() {
 }
 
 #[test]
-fn plain_http_is_fine_on_loopback_or_when_allowed() {
+fn plain_http_is_accepted_on_loopback_or_if_allowed() {
     let s3 = "[[storage]]\nid = 'a'\nkind = 's3'\nbucket = 'b'\n";
     for rest in [
         "endpoint = 'http://127.0.0.1:9000'",
@@ -364,7 +364,7 @@ fn no_secret_is_printed_or_debugged() {
 }
 
 #[test]
-fn what_is_printed_can_be_loaded_again() {
+fn the_printed_configuration_can_be_loaded_again() {
     let config = load_text("[limits]\nmax_file_size = '3GiB'", &[]).unwrap();
     let printed = config
         .to_toml()
@@ -400,7 +400,7 @@ fn the_example_uncommented_holds_every_key_and_the_defaults() {
     assert_every_key("", &schema, &written);
 }
 
-/// The example with every key in effect. Prose has a space after its `#`, a key has none.
+/// The example with every key uncommented. Prose has a space after its `#`, a key has none.
 fn uncommented() -> String {
     let is_key =
         |rest: &str| rest.starts_with(|first: char| first.is_ascii_lowercase() || first == '[');
@@ -414,12 +414,12 @@ fn uncommented() -> String {
         .join("\n")
 }
 
-/// Every key that the types know of is written, also those that are left out by default.
+/// Checks that the example contains every key of the types, also those that are not set by default.
 fn assert_every_key(path: &str, schema: &Value, written: &Value) {
     match schema {
         Value::Object(keys) => {
             for (key, value) in keys {
-                // A storage lists the keys of both kinds; those of the other one are null.
+                // A storage prints the keys of both kinds; those of the other kind are null.
                 if value.is_null() && path.starts_with(".storage") {
                     continue;
                 }
@@ -442,7 +442,7 @@ fn assert_every_key(path: &str, schema: &Value, written: &Value) {
 }
 
 #[test]
-fn an_upload_may_not_outlive_what_the_stores_keep_of_it() {
+fn the_maximum_age_of_an_upload_is_less_than_stores_keep_it() {
     let (message, key) = refusal("limits.upload_max_age_seconds = 604800");
     assert_eq!(key, "limits.upload_max_age_seconds");
     assert!(message.contains("less than 7 days"), "{message}");
@@ -451,7 +451,7 @@ fn an_upload_may_not_outlive_what_the_stores_keep_of_it() {
 }
 
 #[test]
-fn a_sweeper_without_a_pace_is_refused() {
+fn a_sweeper_with_a_setting_of_zero_is_refused() {
     for name in ["interval_seconds", "operations_per_second"] {
         let (_, key) = refusal(&format!("sweeper.{name} = 0"));
         assert_eq!(key, format!("sweeper.{name}"));

@@ -1,5 +1,5 @@
-//! `put --direct` and `url`, the real binary: files reach the embedded S3, a strict S3 server and Azurite without passing
-//! the gateway, survive a killed sender, gateway or store, and come back equal.
+//! `put --direct` and `url` of the real binary: files get into the embedded S3, a strict S3 server and Azurite without
+//! the gateway, also if the sender, the gateway or the store is killed, and are downloaded unchanged.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -23,7 +23,7 @@ use crate::common::{
     stores::{self, Stores, read},
 };
 
-/// Stamps each case for each store; on the last two with Redis as state.
+/// Makes one test of each case for each store, with Redis as the state store of the last two.
 macro_rules! for_each_store {
     ($($case:ident),* $(,)?) => {
         mod embedded { $(
@@ -50,10 +50,10 @@ macro_rules! for_each_store {
 }
 
 for_each_store!(
-    a_file_goes_straight_to_the_store_and_comes_back_by_a_link,
-    a_killed_put_goes_on_with_the_same_command,
+    a_file_is_put_directly_into_the_store_and_downloaded_by_a_link,
+    a_killed_put_resumes_with_the_same_command,
     a_part_that_the_store_has_with_other_bytes_is_sent_again,
-    two_who_put_the_same_file_at_once_both_succeed,
+    two_concurrent_puts_of_the_same_file_both_succeed,
 );
 
 /// A file on this machine and its bytes.
@@ -63,7 +63,7 @@ struct Local {
     bytes: Vec<u8>,
 }
 
-async fn a_file_goes_straight_to_the_store_and_comes_back_by_a_link(stores: Stores) {
+async fn a_file_is_put_directly_into_the_store_and_downloaded_by_a_link(stores: Stores) {
     let gateway = stores.gateway().await;
     for size in [12 << 20, 3 << 20, 0] {
         let local = Local::new("film.mp4", size);
@@ -76,7 +76,7 @@ async fn a_file_goes_straight_to_the_store_and_comes_back_by_a_link(stores: Stor
         let object = upload.object.clone().unwrap();
         assert_eq!(put["bucket"], object.bucket.as_str());
         assert_eq!(put["object_key"], object.key.as_str());
-        // Only S3 tells of a small object what it computed itself.
+        // Only S3 returns a digest of a small object that it has computed itself.
         let is_proven = size < 5_000_000 && stores.has_sessions;
         let md5 = is_proven.then(|| Md5::of(&local.bytes).to_string());
         assert_eq!(put["md5"], md5.map_or(Value::Null, Value::from));
@@ -91,10 +91,10 @@ async fn a_file_goes_straight_to_the_store_and_comes_back_by_a_link(stores: Stor
     }
 }
 
-async fn a_killed_put_goes_on_with_the_same_command(stores: Stores) {
+async fn a_killed_put_resumes_with_the_same_command(stores: Stores) {
     let gateway = stores.gateway().await;
     let local = Local::new("film.mp4", 12 << 20);
-    // So slowly that the second part's turn comes seconds after the first is there.
+    // So slowly that the second part begins seconds after the first one is stored.
     let slowly = ["put", "--direct", local.path(), "--limit-rate", "1MiB"];
     let mut put = command(&gateway, &slowly).spawn().unwrap();
     let id = store_has_a_part(&gateway, &local).await;
@@ -126,7 +126,7 @@ async fn a_part_that_the_store_has_with_other_bytes_is_sent_again(stores: Stores
     assert!(read(&gateway, &upload).await == local.bytes);
 }
 
-async fn two_who_put_the_same_file_at_once_both_succeed(stores: Stores) {
+async fn two_concurrent_puts_of_the_same_file_both_succeed(stores: Stores) {
     let gateway = stores.gateway().await;
     let local = Local::new("film.mp4", 22 << 20);
     let arguments = ["put", "--direct", "--json", local.path()];
@@ -138,7 +138,7 @@ async fn two_who_put_the_same_file_at_once_both_succeed(stores: Stores) {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_given_up_ends_its_put() {
+async fn aborting_an_upload_ends_its_put() {
     let gateway = TestGateway::start().await;
     let local = Local::new("film.mp4", 12 << 20);
     let slowly = ["put", "--direct", local.path(), "--limit-rate", "4MiB"];
@@ -152,7 +152,7 @@ async fn an_upload_that_is_given_up_ends_its_put() {
 }
 
 #[tokio::test]
-async fn a_failing_s3_is_asked_again_with_a_fresh_signature() {
+async fn a_failing_s3_is_retried_with_a_fresh_signature() {
     let Some(s3) = common::s3().await else { return };
     let faults = vec![
         fault("POST", "uploads=", 503, ""),
@@ -169,11 +169,11 @@ async fn a_failing_s3_is_asked_again_with_a_fresh_signature() {
     ];
     let proxy = Proxy::start(&s3.endpoint, faults).await;
     let storage = s3.storage(S3Profile::Compatible);
-    Box::pin(comes_through(storage, &proxy, "")).await;
+    Box::pin(is_put_through(storage, &proxy, "")).await;
 }
 
 #[tokio::test]
-async fn a_failing_azure_is_asked_again_with_a_fresh_signature() {
+async fn a_failing_azure_is_retried_with_a_fresh_signature() {
     let Some(azure) = common::azure().await else {
         return;
     };
@@ -185,11 +185,11 @@ async fn a_failing_azure_is_asked_again_with_a_fresh_signature() {
     ];
     let proxy = Proxy::start(server, faults).await;
     let path = format!("/{path}");
-    Box::pin(comes_through(azure.storage(), &proxy, &path)).await;
+    Box::pin(is_put_through(azure.storage(), &proxy, &path)).await;
 }
 
-/// A large and a small file come through `proxy` to the store, and no fault is left.
-async fn comes_through(mut storage: StorageConfig, proxy: &Proxy, path: &str) {
+/// Checks that a large and a small file are put through `proxy`, and that all faults occur.
+async fn is_put_through(mut storage: StorageConfig, proxy: &Proxy, path: &str) {
     let public = format!("{}{path}", proxy.endpoint);
     storage.public_endpoint = Some(public.parse().unwrap());
     let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
@@ -206,7 +206,7 @@ async fn comes_through(mut storage: StorageConfig, proxy: &Proxy, path: &str) {
 }
 
 #[tokio::test]
-async fn what_the_store_forbids_is_an_error_soon() {
+async fn a_request_that_the_store_always_refuses_is_an_error() {
     let Some(s3) = common::s3().await else { return };
     let always = Fault {
         times: usize::MAX,
@@ -228,7 +228,7 @@ async fn what_the_store_forbids_is_an_error_soon() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_waited_for() {
+async fn an_unreachable_store_is_waited_for() {
     let Some((mut server, s3)) = common::private_s3().await else {
         return;
     };
@@ -257,7 +257,7 @@ async fn a_store_that_is_away_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_aborted_is_begun_anew() {
+async fn an_aborted_session_is_replaced_by_a_new_one() {
     let stores = stores::embedded();
     let gateway = stores.gateway().await;
     let local = Local::new("film.mp4", 12 << 20);
@@ -281,7 +281,7 @@ async fn a_session_that_was_aborted_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn a_direct_upload_can_be_given_to_a_task() {
+async fn a_direct_upload_can_run_in_a_spawned_task() {
     let gateway = TestGateway::start().await;
     let local = Local::new("film.mp4", 6 << 20);
     let client = upload_gateway_client::Client::connect(&gateway.grpc).unwrap();
@@ -318,7 +318,7 @@ fn fault(method: &'static str, query: &'static str, status: u16, body: &'static 
     }
 }
 
-/// Asks until the store has a part of the file; the upload's id.
+/// Waits until the store has a part of the file; returns the id of the upload.
 async fn store_has_a_part(gateway: &TestGateway, local: &Local) -> String {
     let mut client = Client::of(gateway).await;
     loop {
@@ -329,7 +329,7 @@ async fn store_has_a_part(gateway: &TestGateway, local: &Local) -> String {
     }
 }
 
-/// The binary against that gateway, ended with the test.
+/// The binary against this gateway, killed when the test ends.
 fn command(gateway: &TestGateway, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
     command
@@ -347,7 +347,7 @@ async fn run(gateway: &TestGateway, arguments: &[&str]) -> std::process::Output 
     command(gateway, arguments).output().await.unwrap()
 }
 
-/// What the printed link leads to.
+/// The content behind the printed link.
 async fn download(gateway: &TestGateway, upload_id: &str) -> bytes::Bytes {
     let output = run(gateway, &["url", upload_id, "--minutes", "5"]).await;
     let link = String::from_utf8(output.stdout).unwrap();

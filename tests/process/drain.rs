@@ -1,5 +1,5 @@
-//! A gateway that is told to stop: nothing new begins, streams end at the border of a part and go on elsewhere, commits come
-//! to their end, and a rolling restart of all replicas goes unnoticed.
+//! Drain: a gateway that stops accepts nothing new, ends streams at a part boundary, and finishes commits. Streams
+//! resume at other replicas, and uploads survive a rolling restart.
 
 use std::{
     fs,
@@ -44,23 +44,29 @@ fn committed_size(status: &Status) -> usize {
     info.metadata["committed_size"].parse().unwrap()
 }
 
-/// Begins to stop it, and returns once it is known to.
+/// Begins to stop the gateway, and returns once it reports that it is not ready.
 async fn stop(gateway: TestGateway) -> tokio::task::JoinHandle<Config> {
     let channel = Endpoint::new(gateway.grpc.clone()).unwrap().connect_lazy();
     let mut health = HealthClient::new(channel);
     let watched = health.watch(HealthCheckRequest::default()).await;
     let mut watched = watched.unwrap().into_inner();
-    let mut told = async || watched.message().await.unwrap().map(|told| told.status());
-    assert_eq!(told().await, Some(ServingStatus::Serving));
+    let mut status = async || {
+        watched
+            .message()
+            .await
+            .unwrap()
+            .map(|answer| answer.status())
+    };
+    assert_eq!(status().await, Some(ServingStatus::Serving));
     let stopping = tokio::spawn(gateway.stop());
-    assert_eq!(told().await, Some(ServingStatus::NotServing));
-    // A watch that went on would keep the gateway from ending.
-    assert_eq!(told().await, None);
+    assert_eq!(status().await, Some(ServingStatus::NotServing));
+    // A health watch that continued would keep the gateway from ending.
+    assert_eq!(status().await, None);
     stopping
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_to_the_border_of_its_part() {
+async fn a_stream_continues_to_the_end_of_its_part() {
     let gateway = TestGateway::start().await;
     let data = bytes(3 * PART);
     let (mut stream, _) = begin(&gateway, Some(data.len())).await;
@@ -68,7 +74,7 @@ async fn a_stream_goes_on_to_the_border_of_its_part() {
     stream.send_in_chunks(0, &data[..half], 700_000).await;
     stream.committed(PART).await;
     let stopping = stop(gateway).await;
-    // Beyond the border nothing is taken, also of the message that crosses it.
+    // Nothing after the part boundary is accepted, not even from the message that crosses it.
     stream.send_in_chunks(half, &data[half..], 700_000).await;
     assert_eq!(committed_size(&stream.failure().await), 2 * PART);
     drop(stream);
@@ -76,7 +82,7 @@ async fn a_stream_goes_on_to_the_border_of_its_part() {
 }
 
 #[tokio::test]
-async fn a_stream_at_a_border_ends_at_once() {
+async fn a_stream_at_a_part_boundary_ends_at_once() {
     let gateway = TestGateway::start().await;
     let (mut stream, _) = begin(&gateway, None).await;
     stream.send_in_chunks(0, &bytes(PART), 1 << 20).await;
@@ -90,7 +96,7 @@ async fn a_stream_at_a_border_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_stream_within_a_part_ends_at_the_latest_moment() {
+async fn a_stream_within_a_part_ends_at_the_drain_deadline() {
     let gateway = TestGateway::with(|config| config.limits.drain_seconds = 1).await;
     let (mut stream, _) = begin(&gateway, None).await;
     stream.send_in_chunks(0, &bytes(PART + 10), 1 << 20).await;
@@ -101,9 +107,28 @@ async fn a_stream_within_a_part_ends_at_the_latest_moment() {
     timeout(WAIT_TIMEOUT, stopping).await.unwrap().unwrap();
 }
 
-/// What is left of it is less than what it would cost to send it again.
+/// Streams that do not end by themselves are ended when the gateway stops, and can resume at another gateway.
 #[tokio::test]
-async fn a_file_that_is_nearly_there_is_finished() {
+async fn a_stream_that_outlasts_the_drain_ends_as_draining() {
+    let gateway = TestGateway::with(|config| config.limits.drain_seconds = 1).await;
+    let data = bytes(PART);
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    stream.next().await.unwrap();
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.committed(PART).await;
+    let stopped = tokio::spawn(gateway.stop());
+    let status = timeout(Duration::from_secs(20), stream.failure()).await;
+    assert_eq!(
+        reason(&status.unwrap()),
+        (Code::Unavailable, "DRAINING".into())
+    );
+    stopped.await.unwrap();
+}
+
+/// Less is missing than would have to be sent again.
+#[tokio::test]
+async fn an_almost_complete_file_is_finished() {
     for size in [300, PART + 300] {
         let gateway = TestGateway::start().await;
         let data = bytes(size);
@@ -121,7 +146,7 @@ async fn a_file_that_is_nearly_there_is_finished() {
 }
 
 #[tokio::test]
-async fn a_commit_under_way_comes_to_its_end() {
+async fn a_running_commit_is_finished() {
     let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
         return;
     };
@@ -142,7 +167,7 @@ async fn a_commit_under_way_comes_to_its_end() {
     stream.send_in_chunks(0, &data, 1 << 20).await;
     stream.committed(PART).await;
     stream.send(finish()).await;
-    // The last part may still be on its way, the commit may wait for its first answer: both come to their end.
+    // The last part may be in flight, and the commit may wait for its first answer: both are finished.
     store.hold();
     let stopping = stop(gateway).await;
     store.release();
@@ -156,12 +181,12 @@ async fn a_commit_under_way_comes_to_its_end() {
 }
 
 #[tokio::test]
-async fn nothing_new_begins() {
+async fn a_draining_gateway_accepts_nothing_new() {
     let gateway = TestGateway::start().await;
     let (grpc, http) = (gateway.grpc.clone(), gateway.http.clone());
     let mut client = gateway.client().await;
     let (_stream, _) = begin(&gateway, None).await;
-    // Keeps the gateway from ending, for as long as it drains.
+    // Keeps the gateway draining until the drain time is over.
     let (within, _) = begin(&gateway, None).await;
     within.send(chunk(0, b"some bytes of a part")).await;
     let _stopping = stop(gateway).await;
@@ -179,7 +204,7 @@ async fn converse(server: &Server) -> Conversation {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_with_nothing_to_do_ends_at_once_and_well() {
+async fn a_process_with_an_empty_stream_ends_before_its_drain_deadline() {
     let mut server = gateway_process("");
     let stream = converse(&server).await;
     stream.send(open("a.bin", None)).await;
@@ -209,9 +234,9 @@ async fn a_second_signal_ends_the_process_at_once() {
     assert!(second.elapsed() < Duration::from_secs(5));
 }
 
-/// Three replicas behind one address are restarted in turn while files are put through them.
+/// Three replicas behind one address restart in turn while files are put through them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_under_load_is_ridden_out() {
+async fn uploads_survive_a_rolling_restart_under_load() {
     const PUTS: usize = 6;
     const SIZE: usize = 24 * 1024 * 1024 + 7;
     let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
@@ -241,7 +266,7 @@ async fn a_rolling_restart_under_load_is_ridden_out() {
         let put = put.spawn().unwrap();
         puts.spawn_blocking(move || put.wait_with_output().unwrap());
     }
-    // Each has begun, so that each meets a restart.
+    // Each put has begun, so that each one experiences a restart.
     gateways.has_received((PUTS * PART) as u64).await;
     for replica in &mut replicas {
         tokio::task::block_in_place(|| {
@@ -265,5 +290,8 @@ async fn a_rolling_restart_under_load_is_ridden_out() {
         let stored = object.send().await.unwrap().body.collect().await.unwrap();
         assert!(stored.to_vec() == data, "the object is not the file");
     }
-    assert!(resumed >= PUTS / 2, "only {resumed} met a restart");
+    assert!(
+        resumed >= PUTS / 2,
+        "only {resumed} resumed after a restart"
+    );
 }

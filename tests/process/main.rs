@@ -1,4 +1,4 @@
-//! The process: command line, configuration, drain, overload, and how its source is laid out.
+//! The process: command line, configuration, drain and overload; also the direction of imports in its source.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 

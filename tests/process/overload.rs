@@ -1,5 +1,5 @@
-//! More than the gateway can take: too many streams are refused early, slow ones end, memory stays within its bounds, and
-//! who is honest gets on.
+//! Overload: streams above the limit are refused early, slow ones end, memory stays within its bounds, and fast streams
+//! continue.
 
 #[path = "../../benches/gateway/discard.rs"]
 mod discard;
@@ -7,6 +7,7 @@ mod discard;
 mod crowd;
 mod deadlines;
 mod limits;
+mod memory;
 mod throttling;
 
 use crate::common::{self, RedisBackend, Server};
@@ -15,12 +16,13 @@ const PART: usize = 5 * 1024 * 1024;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A gateway of its own process, on Redis and the stores at `endpoints`: storages `0`, the default, and so on.
+/// A gateway in a process of its own, on Redis and the stores at `endpoints`: storage `0`, which is the default, and so
+/// on.
 fn gateway(redis: &RedisBackend, endpoints: &[String], limits: &str) -> Server {
     let storages = endpoints.iter().enumerate().map(|(id, endpoint)| {
         format!(
             "[[storage]]\nid = \"{id}\"\ndefault = {}\nkind = \"s3\"\nbucket = \"discarded\"\n\
-             endpoint = \"{endpoint}\"\naccess_key_id = \"anybody\"\nsecret_access_key = \"anything\"\n",
+             endpoint = \"{endpoint}\"\naccess_key_id = \"id\"\nsecret_access_key = \"anything\"\n",
             id == 0
         )
     });

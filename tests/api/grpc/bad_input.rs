@@ -1,4 +1,5 @@
-//! What senders get wrong: each gets a typed error, the connection stays usable, and nothing committed is lost.
+//! Mistakes of senders: each is answered with a typed error, the connection stays usable, and nothing committed is
+//! lost.
 
 mod content;
 mod requests;
@@ -13,7 +14,7 @@ use crate::common::{TestGateway, bytes, chunk, finish, open, open_known};
 
 const PART: usize = 5 * 1024 * 1024;
 
-/// Sends the messages over a connection of its own, checks that this connection still serves, and returns the refusal.
+/// Sends the messages over a new connection, checks that the connection stays usable, and returns the error.
 async fn refused(gateway: &TestGateway, messages: Vec<UploadRequest>) -> Status {
     let mut client = gateway.client().await;
     let status = client
@@ -52,7 +53,7 @@ fn metadata(status: &Status, key: &str) -> String {
         .unwrap_or_default()
 }
 
-/// An upload with one committed part, and what was sent of it.
+/// An upload with one committed part, and the bytes sent.
 async fn with_one_part(gateway: &TestGateway, size: Option<usize>) -> (String, Vec<u8>) {
     let data = bytes(2 * PART);
     let mut stream = gateway.converse().await;
@@ -63,8 +64,8 @@ async fn with_one_part(gateway: &TestGateway, size: Option<usize>) -> (String, V
     (upload_id, data)
 }
 
-/// The upload is as it was: OPEN, with one part, and it can be finished.
-async fn is_unharmed(gateway: &TestGateway, upload_id: &str, data: &[u8]) -> Upload {
+/// Checks that the upload is unchanged: OPEN, with one part, and it can be finished.
+async fn assert_unchanged(gateway: &TestGateway, upload_id: &str, data: &[u8]) -> Upload {
     let upload = gateway.get(upload_id).await.unwrap();
     assert_eq!(
         (upload.phase(), upload.committed_size),

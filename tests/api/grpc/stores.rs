@@ -1,5 +1,5 @@
-//! The whole way with Redis as state and real stores: S3 and Azure Blob, small and in parts, cut and resumed by another
-//! gateway, read back from the store itself.
+//! Complete uploads with Redis and real stores, S3 and Azure Blob: small files and files in parts, interrupted and
+//! resumed by another gateway. The result is read from the store itself.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
@@ -14,7 +14,7 @@ use crate::common::{self, TestGateway, bytes, chunk, finish, open, open_known};
 
 const PART: usize = 5 * 1024 * 1024;
 
-/// Redis and one storage, for as long as it lives.
+/// Redis and one storage, until it is dropped.
 struct Stores {
     config: Config,
     _backends: Box<dyn Send>,
@@ -63,7 +63,7 @@ async fn read(config: &Config, upload: &Upload) -> Vec<u8> {
     pieces.concat()
 }
 
-async fn every_size_comes_back(stores: Stores) {
+async fn stores_files_of_every_size(stores: Stores) {
     let gateway = TestGateway::over(stores.config.clone()).await;
     let all = bytes(2 * PART + 17);
     for size in [0, 1, 5_000_000, 5_000_001, PART, all.len()] {
@@ -98,7 +98,7 @@ async fn another_gateway_resumes(stores: Stores) {
         .await;
     first.committed(PART).await;
 
-    // The first stream still lives when another gateway takes the upload over.
+    // The first stream is still open when another gateway takes the upload over.
     let other = TestGateway::over(stores.config.clone()).await;
     let mut second = other.converse().await;
     second.send(open_known(&upload_id)).await;
@@ -115,7 +115,7 @@ async fn another_gateway_resumes(stores: Stores) {
     );
     assert!(read(&stores.config, &upload).await == data);
 
-    // What the first one still sends is refused and changes nothing.
+    // What the first stream sends after that is refused and changes nothing.
     first
         .send_in_chunks(PART + PART / 2, &data[PART + PART / 2..], 1 << 20)
         .await;
@@ -126,11 +126,11 @@ async fn another_gateway_resumes(stores: Stores) {
 }
 
 #[tokio::test]
-async fn s3_every_size_comes_back() {
+async fn s3_stores_files_of_every_size() {
     let Some(stores) = s3(S3Profile::Compatible).await else {
         return;
     };
-    Box::pin(every_size_comes_back(stores)).await;
+    Box::pin(stores_files_of_every_size(stores)).await;
 }
 
 #[tokio::test]
@@ -142,27 +142,27 @@ async fn s3_another_gateway_resumes() {
 }
 
 #[tokio::test]
-async fn s3_with_equal_parts_every_size_comes_back() {
+async fn s3_with_equal_parts_stores_files_of_every_size() {
     let Some(stores) = s3(S3Profile::EqualParts).await else {
         return;
     };
-    Box::pin(every_size_comes_back(stores)).await;
+    Box::pin(stores_files_of_every_size(stores)).await;
 }
 
 #[tokio::test]
-async fn azure_every_size_comes_back() {
+async fn azure_stores_files_of_every_size() {
     let Some(stores) = azure().await else { return };
-    Box::pin(every_size_comes_back(stores)).await;
+    Box::pin(stores_files_of_every_size(stores)).await;
 }
 
-/// Parts that are smaller than the largest single put.
+/// With parts that are smaller than the largest single put.
 #[tokio::test]
-async fn azure_in_small_parts_every_size_comes_back() {
+async fn azure_stores_files_of_every_size_in_small_parts() {
     let Some(mut stores) = azure().await else {
         return;
     };
     stores.config.storage[0].part_size = upload_gateway::config::ByteSize(1 << 20);
-    Box::pin(every_size_comes_back(stores)).await;
+    Box::pin(stores_files_of_every_size(stores)).await;
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn azure_another_gateway_resumes() {
 }
 
 #[tokio::test]
-async fn residence_is_told() {
+async fn uploads_name_their_residence() {
     if let Some(stores) = azure().await {
         let gateway = TestGateway::over(stores.config.clone()).await;
         let upload = gateway

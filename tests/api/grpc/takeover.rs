@@ -1,5 +1,5 @@
-//! Two streams on one upload, on one gateway or two: the older one ends at once, nothing it still sends reaches the
-//! object, and who does not want to end another one need not.
+//! Two streams on one upload, on one gateway or two: the older one ends at once, nothing that it sends later gets into
+//! the object, and a stream can forbid itself to end another one.
 
 mod late_writes;
 mod redis_servers;
@@ -62,7 +62,7 @@ fn config(redis: &RedisBackend, storage: StorageConfig) -> Config {
     }
 }
 
-/// A message that opens a known upload, and says what becomes of a stream that is at work on it.
+/// A message that opens an existing upload, and decides about another active stream.
 fn open_with(upload_id: &str, takeover: Takeover) -> UploadRequest {
     message(Message::Open(Open {
         target: Some(open::Target::UploadId(upload_id.into())),
@@ -86,7 +86,7 @@ fn file() -> FileMetadata {
     }
 }
 
-/// A stream on a known upload.
+/// A stream on an existing upload.
 async fn take_over(gateway: &TestGateway, upload_id: &str) -> Conversation {
     let mut stream = gateway.converse().await;
     stream.send(open_known(upload_id)).await;
@@ -94,7 +94,7 @@ async fn take_over(gateway: &TestGateway, upload_id: &str) -> Conversation {
     stream
 }
 
-fn is_taken_over(status: &Status) {
+fn assert_taken_over(status: &Status) {
     assert_eq!(reason(status), (Code::Aborted, "TAKEN_OVER".into()));
 }
 
@@ -107,7 +107,7 @@ async fn the_older_stream_ends_within_a_second_on_another_replica() {
     older.send(chunk(0, b"the beginning of a part")).await;
     let _newer = take_over(&pair.there, &upload_id).await;
     let taken = Instant::now();
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
     assert!(taken.elapsed() < Duration::from_secs(1));
 }
 
@@ -116,10 +116,10 @@ async fn the_older_stream_ends_at_once_on_the_embedded_stores() {
     let gateway = TestGateway::start().await;
     let (mut older, upload_id) = begin(&gateway, None).await;
     let _newer = take_over(&gateway, &upload_id).await;
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
 }
 
-/// A stream that waits for the store and reads nothing ends, too, and its parts go nowhere.
+/// A stream that waits for the store and reads nothing ends, too, and its parts are not stored.
 #[tokio::test]
 async fn a_stream_that_waits_for_the_store_ends_at_once() {
     let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
@@ -134,36 +134,36 @@ async fn a_stream_that_waits_for_the_store_ends_at_once() {
     let (mut older, upload_id) = begin(&here, None).await;
     store.hold();
     let filled = older.send_in_chunks(0, &data, 1 << 20);
-    // The second part waits for the first, and the sender for both.
+    // The second part waits for the first one, and the sender for both.
     assert!(timeout(Duration::from_secs(2), filled).await.is_err());
     let _newer = take_over(&there, &upload_id).await;
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
 }
 
-/// Redis tells nobody anything: the record does.
+/// Redis sends no notices; the record shows the takeover.
 #[tokio::test]
 async fn without_notices_the_older_stream_ends_with_its_next_part() {
-    let Some(pair) = deaf_pair(60).await else {
+    let Some(pair) = pair_without_notices(60).await else {
         return;
     };
     let (mut older, upload_id) = begin(&pair.here, None).await;
     let _newer = take_over(&pair.there, &upload_id).await;
     older.send_in_chunks(0, &bytes(PART), 1 << 20).await;
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
 }
 
 #[tokio::test]
-async fn without_notices_a_silent_older_stream_ends_with_its_next_sign_of_life() {
-    let Some(pair) = deaf_pair(6).await else {
+async fn without_notices_a_silent_older_stream_ends_with_its_next_heartbeat() {
+    let Some(pair) = pair_without_notices(6).await else {
         return;
     };
     let (mut older, upload_id) = begin(&pair.here, None).await;
     let _newer = take_over(&pair.there, &upload_id).await;
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
 }
 
 /// Two gateways whose Redis user may neither publish nor subscribe.
-async fn deaf_pair(idle_timeout_seconds: u64) -> Option<Pair> {
+async fn pair_without_notices(idle_timeout_seconds: u64) -> Option<Pair> {
     let redis = common::redis().await?;
     let user = format!("deaf-{:x}", rand::random::<u64>());
     let rules = [
@@ -189,9 +189,9 @@ async fn deaf_pair(idle_timeout_seconds: u64) -> Option<Pair> {
     Some(Pair::over(redis, s3, config).await)
 }
 
-/// Every subscription is cut just before the takeover, so its notice is lost.
+/// Every subscription is cut just before the takeover, so that its notice is lost.
 #[tokio::test]
-async fn a_notice_that_was_missed_is_made_up_for() {
+async fn an_older_stream_ends_although_its_notice_was_lost() {
     let Some((_redis, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -216,11 +216,11 @@ async fn a_notice_that_was_missed_is_made_up_for() {
     assert!(cut >= 1);
     newer.send(open_known(&upload_id)).await;
     newer.next().await.unwrap();
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
 }
 
 #[tokio::test]
-async fn a_stream_at_work_stays_where_taking_over_is_forbidden() {
+async fn an_active_stream_stays_if_takeover_is_forbidden() {
     let Some(pair) = Pair::start().await else {
         return;
     };
@@ -242,9 +242,9 @@ async fn a_stream_at_work_stays_where_taking_over_is_forbidden() {
     assert_eq!(older.end().await.unwrap().phase(), Phase::Complete);
 }
 
-/// The same create finds the upload of a stream that is at work.
+/// The same create finds an upload that has an active stream.
 #[tokio::test]
-async fn neither_a_create_nor_a_restart_ends_a_stream_where_that_is_forbidden() {
+async fn neither_a_create_nor_a_restart_ends_a_stream_if_takeover_is_forbidden() {
     let gateway = TestGateway::start().await;
     let file = FileMetadata {
         file_name: "a.bin".into(),
@@ -272,11 +272,11 @@ async fn neither_a_create_nor_a_restart_ends_a_stream_where_that_is_forbidden() 
     let mut newer = gateway.converse().await;
     newer.send(create(false, Takeover::Force)).await;
     newer.next().await.unwrap();
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_stream_that_has_ended() {
+async fn a_new_stream_does_not_wait_for_one_that_has_ended() {
     let Some(pair) = Pair::start().await else {
         return;
     };
@@ -288,9 +288,9 @@ async fn nobody_waits_for_a_stream_that_has_ended() {
     newer.next().await.unwrap();
 }
 
-/// A gateway that dies takes nothing out of the record: its stream counts as at work for the idle time-out.
+/// A gateway that is killed does not clear its record: its stream counts as active until the idle time-out.
 #[tokio::test]
-async fn a_stream_of_a_dead_gateway_is_waited_for_as_long_as_the_refusal_says() {
+async fn a_stream_of_a_dead_gateway_is_active_for_the_retry_delay() {
     let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
         return;
     };
@@ -316,7 +316,7 @@ async fn a_stream_of_a_dead_gateway_is_waited_for_as_long_as_the_refusal_says() 
 }
 
 #[tokio::test]
-async fn a_client_that_ends_nobody_waits_for_its_own_stream_of_a_dead_gateway() {
+async fn a_client_that_forbids_takeover_waits_for_its_own_stream_of_a_dead_gateway() {
     let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
         return;
     };
@@ -344,7 +344,7 @@ async fn a_client_that_ends_nobody_waits_for_its_own_stream_of_a_dead_gateway() 
     assert!(causes.contains("[WRITER_ACTIVE]"), "{causes}");
 }
 
-/// A try that broke may reach a gateway late, and take over from the one that followed it.
+/// A broken attempt may reach a gateway late, and take over from the attempt after it.
 #[tokio::test]
 async fn a_client_is_not_stopped_by_a_stream_of_its_own() {
     let Some(pair) = Pair::start().await else {
@@ -355,10 +355,10 @@ async fn a_client_is_not_stopped_by_a_stream_of_its_own() {
     let gateways = Forwarder::start(gateways.map(|address| address.parse().unwrap())).await;
     let client = Client::connect(&format!("http://{}", gateways.address)).unwrap();
     let (mut input, source) = duplex(PART);
-    let (told, mut events) = mpsc::unbounded_channel();
+    let (seen, mut events) = mpsc::unbounded_channel();
     let on_event = |event: Event<'_>| match event {
-        Event::Opened(upload) => drop(told.send(upload.upload_id.clone())),
-        Event::Retrying { cause, .. } => drop(told.send(cause.to_string())),
+        Event::Opened(upload) => drop(seen.send(upload.upload_id.clone())),
+        Event::Retrying { cause, .. } => drop(seen.send(cause.to_string())),
         Event::Progress(_) => {}
     };
     let options = UploadOptions::default();
@@ -384,9 +384,9 @@ async fn a_client_is_not_stopped_by_a_stream_of_its_own() {
     assert_eq!(uploaded.unwrap().upload.phase(), Phase::Complete);
 }
 
-/// Nothing of it can be recorded, but its stream is alive.
+/// It has no bytes that could be recorded, but its stream is active.
 #[tokio::test]
-async fn a_stream_that_only_keeps_alive_is_at_work_and_does_not_expire() {
+async fn a_stream_that_sends_only_keep_alives_is_active_and_does_not_expire() {
     let gateway = TestGateway::with(|config| config.limits.idle_timeout_seconds = 3).await;
     let (stream, upload_id) = begin(&gateway, None).await;
     let opened = gateway.get(&upload_id).await.unwrap();
@@ -414,7 +414,7 @@ async fn a_stream_that_only_keeps_alive_is_at_work_and_does_not_expire() {
 }
 
 #[tokio::test]
-async fn a_way_to_take_over_that_nobody_knows_is_refused() {
+async fn an_unknown_takeover_value_is_refused() {
     let gateway = TestGateway::start().await;
     let open = message(Message::Open(Open {
         target: Some(open::Target::File(FileMetadata::default())),
@@ -428,12 +428,12 @@ async fn a_way_to_take_over_that_nobody_knows_is_refused() {
     );
 }
 
-/// A forwarder before the store.
+/// A forwarder in front of the store.
 async fn through(s3: &S3Backend) -> Forwarder {
     Forwarder::start([s3.endpoint.replace("http://", "").parse().unwrap()]).await
 }
 
-/// The store as it is reached through the forwarder.
+/// The storage with the forwarder as its endpoint.
 fn forwarded(s3: &S3Backend, store: &Forwarder) -> StorageConfig {
     let mut storage = s3.storage(S3Profile::Compatible);
     if let StoreConfig::S3(s3) = &mut storage.store {

@@ -1,4 +1,4 @@
-//! Streams that go well: every way to cut a file, every size that matters, over the embedded stores.
+//! Successful streams over the embedded stores: every way to cut a file into chunks, every relevant size.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn whole(name: &str, data: &[u8], chunk_size: usize) -> Vec<UploadRequest> {
 }
 
 #[tokio::test]
-async fn files_of_every_size_that_matters_come_back_equal() {
+async fn files_of_every_relevant_size_are_stored_unchanged() {
     let gateway = TestGateway::start().await;
     let all = bytes(2 * PART + 17);
     for size in [
@@ -51,7 +51,7 @@ async fn files_of_every_size_that_matters_come_back_equal() {
         assert_eq!(object.size, i64::try_from(size).unwrap());
         assert_eq!(object.md5, md5(data), "{size}");
         assert_eq!(gateway.read(&upload).await, data, "{size}");
-        // A small file is one put, which S3 shows by an ETag that is no composite one.
+        // A small file is stored with one put: S3 then returns an ETag without a part count.
         assert_eq!(
             object.etag.contains('-'),
             size > 5_000_000,
@@ -62,7 +62,7 @@ async fn files_of_every_size_that_matters_come_back_equal() {
 }
 
 #[tokio::test]
-async fn files_of_unknown_size_come_back_equal() {
+async fn files_of_unknown_size_are_stored_unchanged() {
     let gateway = TestGateway::start().await;
     let all = bytes(2 * PART + 17);
     for size in [
@@ -94,12 +94,12 @@ async fn files_of_unknown_size_come_back_equal() {
 }
 
 #[tokio::test]
-async fn parts_are_the_same_however_the_sender_cuts() {
+async fn parts_do_not_depend_on_the_chunks() {
     let gateway = TestGateway::start().await;
     let data = bytes(PART + 4096);
     for size in [1009, 65_536, 2 << 20, 3_900_000] {
         let mut messages = whole("a.bin", &data, size);
-        // Empty chunks are keep-alives, whatever their offset.
+        // Empty chunks are keep-alives; their offset does not matter.
         messages.insert(1, chunk(0, &[]));
         messages.insert(3, chunk(7, &[]));
         let upload = gateway.upload(messages).await.unwrap();
@@ -116,7 +116,7 @@ async fn parts_are_the_same_however_the_sender_cuts() {
 }
 
 #[tokio::test]
-async fn a_file_may_come_byte_by_byte() {
+async fn a_file_can_be_sent_byte_by_byte() {
     let gateway = TestGateway::start().await;
     let data = bytes(3000);
     let upload = gateway.upload(whole("a.bin", &data, 1)).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_file_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_cut_stream_goes_on_where_its_whole_parts_end() {
+async fn an_interrupted_stream_resumes_after_its_complete_parts() {
     let gateway = TestGateway::start().await;
     let data = bytes(3 * PART + 1000);
     let mut first = gateway.converse().await;
@@ -146,13 +146,13 @@ async fn a_cut_stream_goes_on_where_its_whole_parts_end() {
         .await;
     second.send(finish()).await;
     let upload = second.end().await.unwrap();
-    // The digest went on, although nobody saw the whole file in one stream.
+    // The digest continued, although no single stream carried the whole file.
     assert_eq!(upload.object.as_ref().unwrap().md5, md5(&data));
     assert_eq!(gateway.read(&upload).await, data);
 }
 
 #[tokio::test]
-async fn another_process_on_the_same_stores_goes_on_with_the_upload() {
+async fn another_process_on_the_same_stores_resumes_the_upload() {
     let directory = tempfile::TempDir::new().unwrap();
     let config = upload_gateway::config::Config {
         data_dir: directory.path().join("data"),
@@ -183,7 +183,7 @@ async fn another_process_on_the_same_stores_goes_on_with_the_upload() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_is_compared_and_skipped() {
+async fn bytes_that_are_sent_again_are_compared_and_skipped() {
     let gateway = TestGateway::start().await;
     let data = bytes(2 * PART + 1000);
     let mut first = gateway.converse().await;
@@ -241,7 +241,7 @@ async fn the_same_create_finds_the_same_upload_until_it_is_finished() {
 }
 
 #[tokio::test]
-async fn restart_gives_the_found_upload_up() {
+async fn restart_aborts_the_upload_that_it_finds() {
     let gateway = TestGateway::start().await;
     let file = FileMetadata {
         file_name: "a.bin".into(),
@@ -266,7 +266,7 @@ async fn restart_gives_the_found_upload_up() {
 }
 
 #[tokio::test]
-async fn opening_a_finished_upload_answers_with_its_record() {
+async fn opening_a_complete_upload_returns_its_record() {
     let gateway = TestGateway::start().await;
     let upload = gateway.upload(whole("a.bin", b"abc", 3)).await.unwrap();
     let again = gateway
@@ -304,7 +304,7 @@ async fn a_file_without_digest_has_no_md5() {
 }
 
 #[tokio::test]
-async fn finish_may_promise_size_and_digest() {
+async fn finish_can_declare_size_and_digest() {
     let gateway = TestGateway::start().await;
     let finish = message(Message::Finish(Finish {
         file_size: Some(3),
@@ -406,7 +406,7 @@ async fn delete_aborts_the_upload_and_its_session_in_the_store() {
 }
 
 #[tokio::test]
-async fn a_watcher_sees_an_upload_to_its_end() {
+async fn watching_an_upload_ends_when_it_is_complete() {
     let gateway = TestGateway::start().await;
     let mut stream = gateway.converse().await;
     stream.send(open("a.bin", None)).await;
@@ -432,7 +432,7 @@ async fn a_watcher_sees_an_upload_to_its_end() {
 }
 
 #[tokio::test]
-async fn limits_say_what_the_gateway_takes() {
+async fn limits_are_those_of_the_gateway_and_the_store() {
     let gateway = TestGateway::start().await;
     let limits = gateway
         .client()
@@ -443,7 +443,7 @@ async fn limits_say_what_the_gateway_takes() {
         .into_inner();
     assert_eq!(limits.part_size, i64::try_from(PART).unwrap());
     assert_eq!(limits.max_single_put_size, 5_000_000);
-    // A quarter of the 256 MiB budget is the largest part; S3 takes 10,000 of them.
+    // The largest part is a quarter of the 256 MiB budget; S3 accepts 10,000 parts.
     assert_eq!(limits.max_file_size, 10_000 * (64 << 20));
     assert_eq!(
         limits.max_unknown_file_size,
@@ -452,7 +452,7 @@ async fn limits_say_what_the_gateway_takes() {
 }
 
 #[tokio::test]
-async fn a_sender_that_reads_no_progress_gets_through() {
+async fn a_sender_that_reads_no_progress_can_finish() {
     let gateway = TestGateway::start().await;
     let data = bytes(12 * PART);
     let stream = gateway.converse().await;

@@ -1,4 +1,4 @@
-//! More requests at once than there is room for.
+//! More concurrent requests than the server accepts.
 
 use std::time::Duration;
 
@@ -13,36 +13,37 @@ use super::{
     common::TestGateway,
 };
 
-/// Begins a request whose body is as large as any; the status that comes before a byte of it is sent, and the connection.
+/// Begins a request with a body of the maximum size. Returns the status that arrives before the body is sent, the head
+/// of the answer, and the connection.
 async fn begin(gateway: &TestGateway) -> (u16, String, TcpStream) {
     let address = gateway.http.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).await.unwrap();
     let size = 2 * 1024 * 1024;
-    // The gateway says 100 when it begins to read.
+    // The gateway answers 100 when it begins to read.
     let head = format!(
         "POST {BASE} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
     );
     connection.write_all(head.as_bytes()).await.unwrap();
-    let mut told = Vec::new();
-    while !told.windows(4).any(|end| end == b"\r\n\r\n") {
-        assert_ne!(connection.read_buf(&mut told).await.unwrap(), 0);
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        assert_ne!(connection.read_buf(&mut head).await.unwrap(), 0);
     }
-    let told = String::from_utf8(told).unwrap().to_ascii_lowercase();
-    let status = told.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, told, connection)
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head, connection)
 }
 
 #[tokio::test]
-async fn large_bodies_beyond_what_there_is_room_for_are_told_to_come_again() {
+async fn large_bodies_above_the_limit_are_refused_with_retry_after() {
     let gateway = TestGateway::start().await;
     let mut waiting = Vec::new();
     let refused = loop {
-        let (status, told, connection) = begin(&gateway).await;
+        let (status, head, connection) = begin(&gateway).await;
         if status != 100 {
-            break (status, told);
+            break (status, head);
         }
         waiting.push(connection);
-        assert!(waiting.len() < 100, "there is room for any number");
+        assert!(waiting.len() < 100, "there is no limit");
     };
     assert_eq!((refused.0, waiting.len()), (503, 31));
     assert!(
@@ -55,11 +56,11 @@ async fn large_bodies_beyond_what_there_is_room_for_are_told_to_come_again() {
     assert_eq!(
         http.get("").await.status,
         200,
-        "one without a body has room"
+        "a request without a body is accepted"
     );
 
     drop(waiting);
     let admitted = async { while begin(&gateway).await.0 != 100 {} };
     let admitted = timeout(Duration::from_secs(30), admitted).await;
-    admitted.expect("there is room again");
+    admitted.expect("requests are accepted again");
 }

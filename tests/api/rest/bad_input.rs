@@ -1,4 +1,4 @@
-//! What callers get wrong: each gets a clear 4xx that names the parameter, never a 500.
+//! Mistakes of callers: each is answered with a 4xx that names the parameter, never with a 500.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::{
 
 const MD5: &str = "5ymJIxM7GVLfTbMS6YI1Bw==";
 
-/// An upload of two parts, its session begun; its path.
+/// The path of an upload of two parts whose session has begun.
 async fn two_parts(http: &Http) -> String {
     let sent = bytes(6 << 20);
     let step = http.call("POST", "", file("film.mp4", &sent)).await.json();
@@ -20,7 +20,7 @@ async fn two_parts(http: &Http) -> String {
 }
 
 #[tokio::test]
-async fn a_wrong_file_is_refused_by_its_parameter() {
+async fn an_invalid_file_is_refused_and_its_parameter_named() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     for (key, value) in [
@@ -40,7 +40,7 @@ async fn a_wrong_file_is_refused_by_its_parameter() {
         ("file_id", json!(7)),
         ("file_mime", json!("text/\nplain")),
         ("file_mime", json!(["text/plain"])),
-        ("permissions", json!("everybody")),
+        ("permissions", json!("all")),
         ("public", json!("perhaps")),
         ("tags", json!(5)),
         ("tags", json!([1])),
@@ -69,7 +69,7 @@ async fn a_wrong_file_is_refused_by_its_parameter() {
 }
 
 #[tokio::test]
-async fn a_wrong_part_is_refused_and_never_becomes_a_commit() {
+async fn an_invalid_part_is_refused_and_never_becomes_a_commit() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let path = two_parts(&http).await;
@@ -132,7 +132,7 @@ async fn a_wrong_part_is_refused_and_never_becomes_a_commit() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_object_is_refused() {
+async fn a_body_that_is_not_an_object_is_refused() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let path = two_parts(&http).await;
@@ -148,13 +148,13 @@ async fn a_body_that_is_no_object_is_refused() {
         let refused = answer(http.request(method, path).body(large)).await;
         assert_eq!((refused.status, refused.refusal().1), (413, String::new()));
     }
-    // A body that means nothing is not looked at.
+    // A body that the call does not use is not parsed.
     let ignored = answer(http.request("PUT", &path).body("{")).await;
     assert_eq!(ignored.status, 412);
 }
 
 #[tokio::test]
-async fn what_nobody_knows_is_ignored_and_any_content_type_is_fine() {
+async fn unknown_parameters_are_ignored_and_any_content_type_is_accepted() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let mut body = file("a.bin", b"abc");
@@ -173,7 +173,7 @@ async fn what_nobody_knows_is_ignored_and_any_content_type_is_fine() {
 }
 
 #[tokio::test]
-async fn an_unknown_upload_is_not_found_whatever_it_is_called() {
+async fn no_call_finds_an_unknown_upload() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let step = format!("part=1&file_id={MD5}");
@@ -235,11 +235,11 @@ async fn other_paths_and_methods_are_refused_in_json() {
     ] {
         let refused = answer(http.request(method, path)).await;
         assert_eq!(refused.refusal().0, 405, "{method} {path}");
-        let mut told: Vec<&str> = refused.header("allow").split(',').collect();
+        let mut methods: Vec<&str> = refused.header("allow").split(',').collect();
         let mut allowed = allowed;
-        told.sort_unstable();
+        methods.sort_unstable();
         allowed.sort_unstable();
-        assert_eq!(told, allowed, "{method} {path}");
+        assert_eq!(methods, allowed, "{method} {path}");
     }
     let head = answer(http.request("HEAD", "")).await;
     assert_eq!(
@@ -254,7 +254,7 @@ async fn other_paths_and_methods_are_refused_in_json() {
 }
 
 #[tokio::test]
-async fn a_wrong_page_or_lifetime_is_refused_by_its_parameter() {
+async fn an_invalid_page_or_expiry_is_refused_and_its_parameter_named() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     for (query, parameter) in [
@@ -280,7 +280,7 @@ async fn a_wrong_page_or_lifetime_is_refused_by_its_parameter() {
 }
 
 #[tokio::test]
-async fn a_file_that_a_storage_does_not_take_is_told_what_it_takes() {
+async fn a_refused_file_type_gets_the_list_of_accepted_ones() {
     let Some(azure) = azure().await else { return };
     let mut storage = azure.storage();
     storage.ext_filter = vec!["pdf".into(), "png".into()];

@@ -1,4 +1,4 @@
-//! Calls from pages of other origins.
+//! Calls from pages of other origins (CORS).
 
 use reqwest::header::ORIGIN;
 use upload_gateway::config::Config;
@@ -17,7 +17,7 @@ async fn gateway(origins: &[&str]) -> TestGateway {
 }
 
 #[tokio::test]
-async fn a_listed_origin_may_ask_send_and_read() {
+async fn a_listed_origin_can_preflight_send_and_read() {
     let gateway = gateway(&["https://app.example", "http://localhost:4200"]).await;
     let http = Http::of(&gateway);
     let preflight = http
@@ -57,7 +57,7 @@ async fn a_listed_origin_may_ask_send_and_read() {
 }
 
 #[tokio::test]
-async fn other_origins_and_by_default_all_are_not_let_in() {
+async fn other_origins_are_refused_and_by_default_all() {
     for origins in [&["https://app.example"][..], &[]] {
         let gateway = gateway(origins).await;
         let http = Http::of(&gateway);
@@ -70,7 +70,7 @@ async fn other_origins_and_by_default_all_are_not_let_in() {
 }
 
 #[tokio::test]
-async fn a_star_lets_every_origin_in() {
+async fn a_star_allows_every_origin() {
     let gateway = gateway(&["*"]).await;
     let request = Http::of(&gateway)
         .request("GET", "")

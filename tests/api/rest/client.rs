@@ -1,4 +1,4 @@
-//! A client that speaks HTTP to the gateway and to the store.
+//! An HTTP client of the gateway and of the store.
 
 use reqwest::{
     Client, Method, RequestBuilder,
@@ -20,7 +20,7 @@ pub(crate) struct Http {
     client: Client,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -60,12 +60,12 @@ impl Http {
         answer(self.request(method, path).body(body.to_string())).await
     }
 
-    /// Sends a step's signed request with those bytes; it must succeed.
+    /// Sends a step's signed request with these bytes; it must succeed.
     pub(crate) async fn deliver(&self, step: &Value, body: Vec<u8>) -> String {
         let signature = &step["signature"];
         let url = signature["url"].as_str().unwrap();
         let method: Method = signature["verb"].as_str().unwrap().parse().unwrap();
-        // Not said of an empty body by itself.
+        // reqwest sends no Content-Length for an empty body.
         let length = (body.is_empty() && method != Method::GET).then_some(0);
         let mut request = self.client.request(method, url).body(body);
         if let Some(length) = length {
@@ -79,7 +79,7 @@ impl Http {
         String::from_utf8(answer.body).unwrap()
     }
 
-    /// Begins the store's session, where it has one; any name where not.
+    /// Begins the store's session and returns its name; any name if the store has no sessions.
     pub(crate) async fn begin(&self, step: &Value) -> String {
         if step["signature"]["url"] == "" {
             return "MDAwMDAx".into();
@@ -124,7 +124,7 @@ pub(crate) fn file(name: &str, bytes: &[u8]) -> Value {
     })
 }
 
-/// The bytes of one part, cut as the gateway dictates.
+/// The bytes of one part, of the size that the gateway dictates.
 pub(crate) fn part_of(file: &[u8], part: usize) -> &[u8] {
     let size = usize::try_from(PART_SIZE).unwrap();
     file.chunks(size).nth(part - 1).unwrap()

@@ -9,7 +9,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn a_file_comes_whole_with_all_that_a_browser_wants_to_know() {
+async fn a_download_has_the_headers_that_browsers_need() {
     let gateway = TestGateway::start().await;
     let (http, sent) = (Http::of(&gateway), bytes(300_000));
     let id = http.upload("später.pdf", &sent, &json!({})).await;
@@ -31,7 +31,7 @@ async fn a_file_comes_whole_with_all_that_a_browser_wants_to_know() {
 }
 
 #[tokio::test]
-async fn a_range_comes_alone() {
+async fn a_range_is_downloaded_alone() {
     let gateway = TestGateway::start().await;
     let (http, sent) = (Http::of(&gateway), bytes(300_000));
     let id = http.upload("a.bin", &sent, &json!({})).await;
@@ -72,7 +72,7 @@ async fn a_range_comes_alone() {
 }
 
 #[tokio::test]
-async fn an_empty_file_comes_empty() {
+async fn an_empty_file_is_downloaded() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let id = http.upload("a.txt", b"", &json!({})).await;
@@ -87,7 +87,7 @@ async fn an_empty_file_comes_empty() {
 }
 
 #[tokio::test]
-async fn a_link_lasts_as_long_as_asked_and_a_day_at_most() {
+async fn a_link_expires_as_requested_and_after_a_day_at_most() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let id = http.upload("a.txt", b"abc", &json!({})).await;
@@ -107,7 +107,7 @@ async fn a_link_lasts_as_long_as_asked_and_a_day_at_most() {
 }
 
 #[tokio::test]
-async fn what_is_not_complete_cannot_be_read() {
+async fn an_incomplete_upload_cannot_be_downloaded() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let step = http.call("POST", "", file("a.txt", b"abc")).await.json();

@@ -1,4 +1,4 @@
-//! The PlaceOS page, call by call: a file in parts, a small one, an interrupted one, and what older clients do.
+//! The flow that PlaceOS documents, call by call: a file in parts, a small one, an interrupted one, and older clients.
 
 use serde_json::{Value, json};
 use upload_gateway::config::{Config, PartDataForm};
@@ -11,7 +11,7 @@ use super::{
 
 const MIB: usize = 1 << 20;
 
-/// Stamps each case for the embedded S3 and for Azurite.
+/// Makes one test of each case for the embedded S3 and for Azurite.
 macro_rules! on_both_stores {
     ($($case:ident),* $(,)?) => {
         mod s3 { $(
@@ -34,17 +34,17 @@ macro_rules! on_both_stores {
 }
 
 on_both_stores!(
-    a_file_goes_up_in_parts,
-    an_interrupted_file_is_found_by_the_same_create,
-    a_small_file_goes_up_whole,
-    an_older_client_gets_through,
+    a_file_is_uploaded_in_parts,
+    an_interrupted_upload_is_found_by_the_same_create,
+    a_small_file_is_put_whole,
+    an_older_client_can_upload,
 );
 
 fn md5(bytes: &[u8]) -> String {
     Md5::of(bytes).to_string()
 }
 
-/// What clients report of the parts 1 to `count`.
+/// What clients report about the parts 1 to `count`.
 fn reported(sent: &[u8], count: usize) -> Value {
     let data = (1..=count).map(|part| json!({"md5": md5(part_of(sent, part)), "part": part}));
     json!({
@@ -62,10 +62,10 @@ async fn reads(http: &Http, id: &str, sent: &[u8]) {
         "the store has other bytes"
     );
     let through = http.get(&format!("/{id}/download")).await;
-    assert!(through.body == sent, "the gateway tells other bytes");
+    assert!(through.body == sent, "the gateway returns other bytes");
 }
 
-async fn a_file_goes_up_in_parts(gateway: &TestGateway, residence: &str) {
+async fn a_file_is_uploaded_in_parts(gateway: &TestGateway, residence: &str) {
     let (http, sent) = (Http::of(gateway), bytes(12 * MIB));
     let query = format!(
         "/new?file_size={}&file_name=film.mp4&public=true",
@@ -93,7 +93,7 @@ async fn a_file_goes_up_in_parts(gateway: &TestGateway, residence: &str) {
 
     for part in 1..=3 {
         let body = part_of(&sent, part);
-        // As the page has it: the `+` of the MD5 is not encoded.
+        // As PlaceOS documents it: the `+` of the MD5 is not encoded.
         let path = format!("/{id}?part={part}&file_id={}", md5(body));
         let report = match part {
             1 => json!({"resumable_id": session}),
@@ -126,7 +126,7 @@ async fn a_file_goes_up_in_parts(gateway: &TestGateway, residence: &str) {
     assert_eq!(deleted.status, 412, "a complete upload stays");
 }
 
-async fn an_interrupted_file_is_found_by_the_same_create(gateway: &TestGateway, residence: &str) {
+async fn an_interrupted_upload_is_found_by_the_same_create(gateway: &TestGateway, residence: &str) {
     let (http, sent) = (Http::of(gateway), bytes(6 * MIB));
     let step = http.call("POST", "", file("film.mp4", &sent)).await.json();
     let (id, session) = (text(&step["upload_id"]), http.begin(&step).await);
@@ -177,7 +177,7 @@ async fn an_interrupted_file_is_found_by_the_same_create(gateway: &TestGateway, 
     reads(&http, &id, &sent).await;
 }
 
-async fn a_small_file_goes_up_whole(gateway: &TestGateway, residence: &str) {
+async fn a_small_file_is_put_whole(gateway: &TestGateway, residence: &str) {
     let http = Http::of(gateway);
     for size in [0, 3 * MIB] {
         let sent = bytes(size);
@@ -203,8 +203,8 @@ async fn a_small_file_goes_up_whole(gateway: &TestGateway, residence: &str) {
     }
 }
 
-/// MD5s in hexadecimal, the first part's as the file's, everything in the body, parts reported while they are in flight.
-async fn an_older_client_gets_through(gateway: &TestGateway, _residence: &str) {
+/// MD5s in hexadecimal, the first part's MD5 as the file's, parameters in the body, parts reported while in flight.
+async fn an_older_client_can_upload(gateway: &TestGateway, _residence: &str) {
     let (http, sent) = (Http::of(gateway), bytes(6 * MIB));
     let hex = |part| Md5::of(part_of(&sent, part)).to_hex();
     let mut described = file("film.mp4", &sent);
@@ -246,7 +246,7 @@ async fn part_data_is_an_object_for_older_clients() {
 }
 
 #[tokio::test]
-async fn a_given_up_upload_stays_given_up() {
+async fn an_aborted_upload_stays_aborted() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let step = http.call("POST", "", file("a.bin", b"abc")).await.json();

@@ -17,7 +17,7 @@ from referencing.jsonschema import DRAFT202012
 BASE = "/api/engine/v2/uploads"
 METHODS = {"get", "put", "post", "delete", "patch"}
 
-# What a test cannot bring about: races, damage, slowness, stores that are away.
+# Responses that no test can cause: races, damage, time-outs, outages.
 UNSEEN = {"408", "409", "422", "429", "500", "503"}
 UNSEEN_OF = {("post", BASE, "412")}
 
@@ -72,10 +72,10 @@ def check(document, registry, exchange, seen):
     where = f"{method} {path} -> {status}"
     known = template(document, path)
     operation = document["paths"].get(known, {}).get(method)
-    if operation is None:
+    if not operation:
         return [f"{where}: not documented"]
     response = operation["responses"].get(status)
-    if response is None:
+    if not response:
         return [f"{where}: the status is not documented: {exchange['body']}"]
     seen.add((method, known, status))
     declared = {name.lower() for name in response.get("headers", {})}

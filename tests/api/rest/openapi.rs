@@ -1,4 +1,4 @@
-//! The OpenAPI document is valid, and says what the gateway answers.
+//! The OpenAPI document is valid and describes what the gateway answers.
 
 use std::{
     io::Write,
@@ -15,7 +15,7 @@ use super::{
     common::{TestGateway, bytes, python},
 };
 
-/// Calls, and keeps what was answered.
+/// Makes calls and records the answers.
 struct Recorder {
     http: Http,
     exchanges: Vec<Value>,
@@ -47,7 +47,7 @@ impl Recorder {
     }
 }
 
-/// A file's place and creation, and all of a small one.
+/// The residence and creation of a file, and the complete upload of a small one.
 async fn small_file(recorder: &mut Recorder) {
     for path in [
         "/new?file_name=a&file_size=1",
@@ -90,7 +90,7 @@ async fn small_file(recorder: &mut Recorder) {
     recorder.call("GET", "?limit=0", json!({})).await;
 }
 
-/// A file in parts, found again and given up.
+/// A file in parts, found again and aborted.
 async fn file_in_parts(recorder: &mut Recorder) {
     let sent = bytes(6 << 20);
     let part = |number| Md5::of(part_of(&sent, number)).to_string();
@@ -146,7 +146,7 @@ async fn unknown_upload(recorder: &mut Recorder) {
 }
 
 #[tokio::test]
-async fn the_document_is_valid_and_says_what_is_answered() {
+async fn the_document_is_valid_and_describes_the_real_answers() {
     let Some(python) = python() else { return };
     let gateway = TestGateway::start().await;
     let mut recorder = Recorder {

@@ -16,7 +16,7 @@ fn names(records: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_follow_their_links_newest_first() {
+async fn pages_are_linked_newest_first() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     for number in 0..5 {
@@ -60,7 +60,7 @@ async fn pages_follow_their_links_newest_first() {
 }
 
 #[tokio::test]
-async fn a_record_says_what_placeos_says() {
+async fn a_record_has_the_fields_of_placeos() {
     let gateway = TestGateway::start().await;
     let http = Http::of(&gateway);
     let more = json!({"tags": ["x"], "file_path": "plans/2026", "permissions": "support", "public": false});
@@ -92,7 +92,7 @@ async fn a_record_says_what_placeos_says() {
 }
 
 #[tokio::test]
-async fn without_its_state_store_the_gateway_says_when_to_come_back() {
+async fn without_its_state_store_the_gateway_sends_retry_after() {
     let Some((mut redis, url)) = private_redis(&[]) else {
         return;
     };
@@ -102,10 +102,10 @@ async fn without_its_state_store_the_gateway_says_when_to_come_back() {
     })
     .await;
     redis.kill();
-    let away = Http::of(&gateway).get("").await;
+    let unavailable = Http::of(&gateway).get("").await;
     assert_eq!(
-        (away.status, &away.json()["reason"]),
+        (unavailable.status, &unavailable.json()["reason"]),
         (503, &json!("STATE_UNAVAILABLE"))
     );
-    assert!(away.header("retry-after").parse::<u64>().unwrap() >= 1);
+    assert!(unavailable.header("retry-after").parse::<u64>().unwrap() >= 1);
 }

@@ -1,4 +1,4 @@
-//! What clients report is merged, and is never proof of anything.
+//! What clients report is merged, and is never proof.
 
 use tonic::Code;
 use upload_gateway_client::proto::v1::{Phase, StepType, Upload};
@@ -12,16 +12,16 @@ use super::{
 };
 
 for_each_store!(
-    fifty_reports_at_once_lose_no_part,
-    a_small_file_goes_up_whole_although_a_part_was_asked_for,
+    fifty_concurrent_reports_lose_no_part,
+    a_small_file_is_put_whole_although_a_part_was_requested,
     an_object_of_another_size_is_not_completed,
-    parts_of_another_size_are_not_finished,
-    lies_about_digests_are_found_out,
-    lies_about_digests_are_found_out_when_a_stream_finishes,
+    parts_of_another_size_are_not_committed,
+    false_digests_are_detected,
+    false_digests_are_detected_when_a_stream_finishes,
     an_object_of_other_parts_is_not_completed,
 );
 
-async fn fifty_reports_at_once_lose_no_part(stores: Stores) {
+async fn fifty_concurrent_reports_lose_no_part(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let mut described = file("film.mp4", b"");
@@ -44,8 +44,8 @@ async fn fifty_reports_at_once_lose_no_part(stores: Stores) {
     assert!(md5s.eq(expected));
 }
 
-/// On S3 no part is signed before there is a session.
-async fn a_small_file_goes_up_whole_although_a_part_was_asked_for(stores: Stores) {
+/// S3 parts cannot be signed before the session has begun.
+async fn a_small_file_is_put_whole_although_a_part_was_requested(stores: Stores) {
     if !stores.has_sessions {
         return;
     }
@@ -63,7 +63,7 @@ async fn a_small_file_goes_up_whole_although_a_part_was_asked_for(stores: Stores
     assert_eq!(upload.phase(), Phase::Complete);
 }
 
-/// A client sends the file's first bytes whole, although it has announced more.
+/// A client puts the first bytes of the file as the whole object, although it declared a larger size.
 async fn an_object_of_another_size_is_not_completed(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
@@ -84,7 +84,7 @@ async fn an_object_of_another_size_is_not_completed(stores: Stores) {
 }
 
 /// On Azure a part's length is not bound.
-async fn parts_of_another_size_are_not_finished(stores: Stores) {
+async fn parts_of_another_size_are_not_committed(stores: Stores) {
     use tonic_types::StatusExt;
     if stores.has_sessions {
         return;
@@ -101,7 +101,7 @@ async fn parts_of_another_size_are_not_finished(stores: Stores) {
     let refused = client.sign_finish(&id).await.unwrap_err();
     let info = refused.get_details_error_info().unwrap();
     assert_eq!(info.metadata["missing_parts"], "1");
-    // It commits all the same, with the request for something else.
+    // The client commits nevertheless, with a request that was signed for something else.
     let url = &mut short.signature.as_mut().unwrap().url;
     *url = url.split("&comp=").next().unwrap().to_owned() + "&comp=blocklist";
     let list = "<BlockList><Latest>MDAwMDAx</Latest><Latest>MDAwMDAy</Latest></BlockList>";
@@ -111,8 +111,8 @@ async fn parts_of_another_size_are_not_finished(stores: Stores) {
     assert_refused(&gateway, &mut client, &id, "PART_REPLACED").await;
 }
 
-/// The composite entity tag tells on S3; Azure has no digests of blocks.
-async fn lies_about_digests_are_found_out(stores: Stores) {
+/// On S3 the composite ETag shows it; Azure has no digests of blocks.
+async fn false_digests_are_detected(stores: Stores) {
     if !stores.has_sessions {
         return;
     }
@@ -130,7 +130,7 @@ async fn lies_about_digests_are_found_out(stores: Stores) {
     assert_refused(&gateway, &mut client, &id, "PART_REPLACED").await;
 }
 
-async fn lies_about_digests_are_found_out_when_a_stream_finishes(stores: Stores) {
+async fn false_digests_are_detected_when_a_stream_finishes(stores: Stores) {
     if !stores.has_sessions {
         return;
     }
@@ -149,10 +149,10 @@ async fn lies_about_digests_are_found_out_when_a_stream_finishes(stores: Stores)
     let record = gateway.get(&id).await.unwrap();
     assert_eq!(record.phase(), Phase::Aborted);
     let key = key(&gateway, &id, "film.mp4");
-    assert!(!has_object(&gateway, &key).await, "nothing of it stays");
+    assert!(!has_object(&gateway, &key).await, "nothing of it is stored");
 }
 
-/// All blocks are the client's, and the sizes add up, but they are in another order.
+/// All blocks are the client's and their sizes add up, but their order differs.
 async fn an_object_of_other_parts_is_not_completed(stores: Stores) {
     if stores.has_sessions {
         return;
@@ -172,7 +172,7 @@ async fn an_object_of_other_parts_is_not_completed(stores: Stores) {
     assert_eq!(part_of(&sent, 2).len(), PART);
 }
 
-/// The upload cannot become COMPLETE any more, and nothing of it stays.
+/// Checks that the upload is refused for good and that nothing of it is stored.
 async fn assert_refused(gateway: &TestGateway, client: &mut Client, id: &str, why: &str) {
     let refused = client.complete(id).await.unwrap_err();
     assert_eq!(reason(&refused), (Code::FailedPrecondition, why.to_owned()));

@@ -1,4 +1,4 @@
-//! The whole flow: direct, chunked, interrupted and resumed, out of order.
+//! The whole flow: in one request, in parts, interrupted and resumed, out of order.
 
 use upload_gateway_client::proto::v1::{Phase, StepType};
 use upload_gateway_core::upload::Md5;
@@ -11,17 +11,17 @@ use super::{
 };
 
 for_each_store!(
-    a_small_file_goes_up_whole,
-    a_file_goes_up_in_parts,
-    parts_go_up_side_by_side_in_any_order,
+    a_small_file_is_put_whole,
+    a_file_is_uploaded_in_parts,
+    parts_are_uploaded_concurrently_in_any_order,
     an_interrupted_upload_is_found_by_the_same_create,
     a_completed_upload_is_not_found_again,
-    a_finish_before_all_parts_names_what_is_missing,
-    of_an_empty_file_the_one_part_is_missing,
-    an_object_that_nobody_reported_is_found,
+    a_finish_before_all_parts_names_the_missing_ones,
+    an_empty_file_without_its_part_is_incomplete,
+    an_unreported_object_is_found,
 );
 
-async fn a_small_file_goes_up_whole(stores: Stores) {
+async fn a_small_file_is_put_whole(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     for size in [0, 1, 3 << 20, 5_000_000] {
@@ -38,7 +38,7 @@ async fn a_small_file_goes_up_whole(stores: Stores) {
     }
 }
 
-async fn a_file_goes_up_in_parts(stores: Stores) {
+async fn a_file_is_uploaded_in_parts(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     for size in [5_000_001, 12 << 20] {
@@ -63,12 +63,12 @@ async fn a_file_goes_up_in_parts(stores: Stores) {
         let upload = client.finish(&id).await;
         assert_eq!(upload.phase(), Phase::Complete);
         assert!(read(&gateway, &upload).await == sent, "{size} bytes differ");
-        // Nobody has seen all bytes in a row.
+        // The gateway has not seen the bytes of the whole file.
         assert_eq!(upload.object.unwrap().md5, "");
     }
 }
 
-async fn parts_go_up_side_by_side_in_any_order(stores: Stores) {
+async fn parts_are_uploaded_concurrently_in_any_order(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(3 * PART + 17);
@@ -129,7 +129,7 @@ async fn a_completed_upload_is_not_found_again(stores: Stores) {
     assert_ne!(second.upload_id, first.upload_id);
 }
 
-async fn of_an_empty_file_the_one_part_is_missing(stores: Stores) {
+async fn an_empty_file_without_its_part_is_incomplete(stores: Stores) {
     use tonic_types::StatusExt;
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
@@ -140,7 +140,7 @@ async fn of_an_empty_file_the_one_part_is_missing(stores: Stores) {
     assert_eq!(info.metadata["missing_parts"], "1");
 }
 
-async fn a_finish_before_all_parts_names_what_is_missing(stores: Stores) {
+async fn a_finish_before_all_parts_names_the_missing_ones(stores: Stores) {
     use tonic_types::StatusExt;
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
@@ -163,13 +163,13 @@ async fn a_finish_before_all_parts_names_what_is_missing(stores: Stores) {
     }
     client.put_part(&id, 1, &sent).await;
     client.put_part(&id, 3, &sent).await;
-    // Repeatable.
+    // It can be repeated.
     client.sign_finish(&id).await.unwrap();
     let upload = client.finish(&id).await;
     assert!(read(&gateway, &upload).await == sent);
 }
 
-async fn an_object_that_nobody_reported_is_found(stores: Stores) {
+async fn an_unreported_object_is_found(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(PART + 1);
@@ -180,7 +180,7 @@ async fn an_object_that_nobody_reported_is_found(stores: Stores) {
     client.put_part(&id, 1, &sent).await;
     client.put_part(&id, 2, &sent).await;
     client.commit(&id).await;
-    // Its PUT is never sent: the next create finds the object, and begins anew.
+    // Its PUT is never sent: the next create finds the object, and makes a new upload.
     let next = client.create(described).await.unwrap();
     assert_ne!(next.upload_id, id);
     let found = gateway.get(&id).await.unwrap();

@@ -1,4 +1,4 @@
-//! Both ways in, one upload.
+//! Streams and signed requests for the same upload.
 
 use std::io::Cursor;
 
@@ -17,20 +17,20 @@ use super::{
 };
 
 for_each_store!(
-    signed_parts_are_followed_by_a_stream,
-    a_sender_with_a_digest_follows_signed_parts,
-    a_stream_is_followed_by_signed_parts,
-    a_stream_sends_signed_parts_again_that_it_overlaps,
+    a_stream_continues_after_signed_parts,
+    a_stream_with_a_digest_continues_after_signed_parts,
+    signed_parts_continue_after_a_stream,
+    a_stream_puts_signed_parts_again_that_it_overlaps,
     a_stream_finds_what_a_client_committed,
-    a_stream_of_nothing_more_commits_signed_parts,
+    a_stream_without_bytes_commits_signed_parts,
     a_session_that_was_aborted_is_replaced,
     other_bytes_of_a_streamed_part_are_not_signed,
-    another_session_is_refused_without_a_stop_to_the_stream,
-    what_a_stream_left_behind_is_not_taken_for_a_clients_part,
-    a_session_with_no_more_than_what_a_stream_left_behind_is_replaced,
+    refusing_another_session_does_not_stop_the_stream,
+    an_unrecorded_part_of_a_stream_is_not_taken_for_a_clients_part,
+    a_session_with_only_unrecorded_parts_of_a_stream_is_replaced,
 );
 
-async fn signed_parts_are_followed_by_a_stream(stores: Stores) {
+async fn a_stream_continues_after_signed_parts(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(4 * PART + 9);
@@ -41,7 +41,7 @@ async fn signed_parts_are_followed_by_a_stream(stores: Stores) {
         client.put_part(&id, part, &sent).await;
     }
 
-    // A stream goes on, is cut, and another one takes over on another gateway.
+    // A stream continues, is cut, and another one takes over on another gateway.
     let mut first = gateway.converse().await;
     first.send(open_known(&id)).await;
     let opened = first.next().await.unwrap().upload.unwrap();
@@ -60,11 +60,11 @@ async fn signed_parts_are_followed_by_a_stream(stores: Stores) {
     let upload = second.end().await.unwrap();
     assert_eq!(upload.phase(), Phase::Complete);
     assert!(read(&gateway, &upload).await == sent);
-    // Not all bytes came this way, so the whole digest is not proven.
+    // The gateway has not seen all bytes, so the digest of the whole file is not proven.
     assert_eq!(upload.object.unwrap().md5, "");
 }
 
-async fn a_sender_with_a_digest_follows_signed_parts(stores: Stores) {
+async fn a_stream_with_a_digest_continues_after_signed_parts(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(2 * PART + 9);
@@ -79,7 +79,7 @@ async fn a_sender_with_a_digest_follows_signed_parts(stores: Stores) {
     assert!(read(&gateway, &uploaded.unwrap().upload).await == sent);
 }
 
-async fn a_stream_is_followed_by_signed_parts(stores: Stores) {
+async fn signed_parts_continue_after_a_stream(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(3 * PART + 9);
@@ -111,7 +111,7 @@ async fn a_stream_is_followed_by_signed_parts(stores: Stores) {
     assert!(read(&gateway, &upload).await == sent);
 }
 
-async fn a_stream_sends_signed_parts_again_that_it_overlaps(stores: Stores) {
+async fn a_stream_puts_signed_parts_again_that_it_overlaps(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(2 * PART + 9);
@@ -143,7 +143,7 @@ async fn a_stream_finds_what_a_client_committed(stores: Stores) {
     assert!(read(&gateway, &upload).await == sent);
 }
 
-async fn a_stream_of_nothing_more_commits_signed_parts(stores: Stores) {
+async fn a_stream_without_bytes_commits_signed_parts(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(PART + 9);
@@ -206,8 +206,8 @@ async fn other_bytes_of_a_streamed_part_are_not_signed(stores: Stores) {
     client.sign_part(&id, 1, part_of(&sent, 1)).await.unwrap();
 }
 
-/// A stream that was killed between putting a part and recording it may have been sent another file.
-async fn what_a_stream_left_behind_is_not_taken_for_a_clients_part(stores: Stores) {
+/// A stream that was killed after it put a part and before it recorded it may have sent another file.
+async fn an_unrecorded_part_of_a_stream_is_not_taken_for_a_clients_part(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(2 * PART + 9);
@@ -241,7 +241,7 @@ async fn what_a_stream_left_behind_is_not_taken_for_a_clients_part(stores: Store
     assert!(read(&gateway, &upload).await == sent);
 }
 
-async fn a_session_with_no_more_than_what_a_stream_left_behind_is_replaced(stores: Stores) {
+async fn a_session_with_only_unrecorded_parts_of_a_stream_is_replaced(stores: Stores) {
     if !stores.has_sessions {
         return;
     }
@@ -264,7 +264,7 @@ async fn a_session_with_no_more_than_what_a_stream_left_behind_is_replaced(store
     };
     put_unrecorded(&gateway, &session, left).await;
 
-    // As the same create says, and not that the store has parts already.
+    // As the same create answers, instead of an error that the store already has parts.
     let step = client.create(described).await.unwrap();
     client.begin(&step).await;
     for part in 1..=3 {
@@ -274,7 +274,7 @@ async fn a_session_with_no_more_than_what_a_stream_left_behind_is_replaced(store
     assert!(read(&gateway, &upload).await == sent);
 }
 
-async fn another_session_is_refused_without_a_stop_to_the_stream(stores: Stores) {
+async fn refusing_another_session_does_not_stop_the_stream(stores: Stores) {
     if !stores.has_sessions {
         return;
     }

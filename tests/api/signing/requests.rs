@@ -1,4 +1,4 @@
-//! Bad input: each is refused with the field named, never as a fault of the gateway.
+//! Invalid input: each is refused with the field named, never as a fault of the gateway.
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -36,7 +36,7 @@ fn assert_field(refused: &Status, field: &str) {
 }
 
 #[tokio::test]
-async fn the_residence_is_told_after_the_same_checks() {
+async fn the_residence_is_returned_after_the_same_checks() {
     let (_stores, _gateway, mut client, _) = chunked().await;
     let request = GetResidenceRequest {
         file_name: "a.mp4".into(),
@@ -58,7 +58,7 @@ async fn the_residence_is_told_after_the_same_checks() {
 }
 
 #[tokio::test]
-async fn a_create_needs_name_size_and_sound_values() {
+async fn a_create_needs_name_size_and_valid_values() {
     let (_stores, _gateway, mut client, _) = chunked().await;
     let refused = client.signing.create_upload(CreateUploadRequest::default());
     assert_field(&refused.await.unwrap_err(), "file");
@@ -103,7 +103,7 @@ async fn parts_outside_the_plan_are_refused() {
         assert_field(&refused.await.unwrap_err(), "part");
     }
     let known = client.report(&id, "", &[], None).await.unwrap();
-    assert!(known.part_list.is_empty(), "nothing of it was noted");
+    assert!(known.part_list.is_empty(), "nothing of it was stored");
     let refused = client.signing.sign_parts(SignPartsRequest {
         upload_id: id,
         parts: vec![PartRef::default(); 101],
@@ -112,7 +112,7 @@ async fn parts_outside_the_plan_are_refused() {
 }
 
 #[tokio::test]
-async fn a_part_without_its_md5_and_the_reverse_are_refused() {
+async fn a_part_without_an_md5_and_an_md5_without_a_part_are_refused() {
     let (_stores, _gateway, mut client, id) = chunked().await;
     let ask = |part: i32, file_id: &str| UpdateUploadRequest {
         upload_id: id.clone(),
@@ -230,7 +230,7 @@ async fn only_complete_uploads_are_downloaded() {
 }
 
 #[tokio::test]
-async fn a_storage_takes_only_what_its_filters_name() {
+async fn a_storage_accepts_only_what_its_filters_allow() {
     let Some(s3) = common::s3().await else { return };
     let mut storage = s3.storage(S3Profile::Compatible);
     storage.ext_filter = vec!["mp4".into(), "pdf".into()];
@@ -246,13 +246,13 @@ async fn a_storage_takes_only_what_its_filters_name() {
     assert_field(&refused, "file.file_name");
     let info = refused.get_details_error_info().unwrap();
     assert_eq!(info.metadata["restriction"], "mp4,pdf");
-    // By its extension, where the client says no media type.
+    // By its extension, if the client sends no media type.
     let refused = client.create(file("a.pdf", b"%PDF")).await.unwrap_err();
     assert_field(&refused, "file.file_mime");
     let refused = gateway.upload(vec![open_file(file("a.pdf", b""))]).await;
     assert_field(&refused.unwrap_err(), "file.file_mime");
     client.create(file("A.MP4", b"film")).await.unwrap();
-    // The same create is no way around them.
+    // The same create does not bypass them.
     let mut found = file("A.MP4", b"film");
     found.file_mime = "text/html".into();
     let refused = client.create(found).await.unwrap_err();

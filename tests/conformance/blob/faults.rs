@@ -1,4 +1,4 @@
-//! Stores that are badly configured or out of reach.
+//! Stores with a wrong configuration, and stores that cannot be reached.
 
 use upload_gateway_core::{
     blobs::{BlobStore, Session},
@@ -8,7 +8,7 @@ use upload_gateway_core::{
 
 use super::subject::{Broken, Subject, new_part};
 
-pub(crate) async fn a_bucket_that_is_there_passes_the_check(subject: &Subject) {
+pub(crate) async fn an_existing_bucket_passes_the_check(subject: &Subject) {
     subject.store.check().await.unwrap();
 }
 
@@ -21,7 +21,7 @@ pub(crate) async fn a_missing_bucket_is_named(subject: &Subject) {
     assert_eq!(error.kind(), Kind::Internal, "{error:?}");
 }
 
-pub(crate) async fn wrong_credentials_are_the_operators_fault(subject: &Subject) {
+pub(crate) async fn wrong_credentials_are_an_error_for_the_operator(subject: &Subject) {
     let store = subject.broken(Broken::WrongCredentials).await;
     for error in [
         store.check().await.unwrap_err(),
@@ -33,7 +33,7 @@ pub(crate) async fn wrong_credentials_are_the_operators_fault(subject: &Subject)
     }
 }
 
-pub(crate) async fn a_dead_store_is_worth_a_retry(subject: &Subject) {
+pub(crate) async fn an_unreachable_store_is_retryable(subject: &Subject) {
     let store = subject.broken(Broken::DeadEndpoint).await;
     for error in [
         store.check().await.unwrap_err(),
@@ -45,7 +45,7 @@ pub(crate) async fn a_dead_store_is_worth_a_retry(subject: &Subject) {
     }
 }
 
-pub(crate) async fn a_silent_store_is_given_up_in_time(subject: &Subject) {
+pub(crate) async fn a_store_that_does_not_answer_times_out(subject: &Subject) {
     let (_listener, store) = subject.silent().await;
     let error = put_part(&*store, subject).await;
     assert!(error.is_retryable(), "{error:?}");

@@ -63,7 +63,7 @@ pub(crate) async fn an_empty_object_is_an_object(subject: &Subject) {
     assert_eq!(subject.read(&object.key).await, b"");
 }
 
-pub(crate) async fn owner_and_media_type_come_back(subject: &Subject) {
+pub(crate) async fn owner_and_media_type_are_returned(subject: &Subject) {
     let whole = subject.object();
     let put = subject
         .store
@@ -89,7 +89,7 @@ pub(crate) async fn owner_and_media_type_come_back(subject: &Subject) {
     }
 }
 
-pub(crate) async fn ranges_may_cross_the_borders_of_parts(subject: &Subject) {
+pub(crate) async fn ranges_can_cross_part_boundaries(subject: &Subject) {
     let object = subject.object();
     let id = subject.store.begin(&object).await.unwrap();
     let session = Session {
@@ -120,7 +120,7 @@ pub(crate) async fn ranges_may_cross_the_borders_of_parts(subject: &Subject) {
     assert!(subject.read(&object.key).await == body);
 }
 
-pub(crate) async fn what_is_not_there_is_not_found(subject: &Subject) {
+pub(crate) async fn a_missing_object_is_not_found(subject: &Subject) {
     let object = subject.object();
     assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
     let Err(error) = subject.store.read(&object.key, None).await else {
@@ -139,7 +139,7 @@ pub(crate) async fn what_is_not_there_is_not_found(subject: &Subject) {
     assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
 }
 
-pub(crate) async fn keys_come_out_as_they_went_in(subject: &Subject) {
+pub(crate) async fn keys_are_kept_unchanged(subject: &Subject) {
     let mut put = Vec::new();
     for name in [
         "sp_ter___mehr_.bin",

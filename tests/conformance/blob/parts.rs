@@ -9,7 +9,7 @@ use upload_gateway_core::{
 
 use super::subject::{PART, Subject, bytes, new_part};
 
-/// Begins an upload, and names its object and session.
+/// Begins a session and binds its object and session to the given names.
 macro_rules! begin {
     ($subject:ident, $object:ident, $session:ident) => {
         let $object = $subject.object();
@@ -33,7 +33,7 @@ pub(crate) async fn parts_put_out_of_order_make_the_object_in_order(subject: &Su
     let parts = [first_part, second_part, last_part];
     for (listed, part) in listed.iter().zip(&parts) {
         assert_eq!(listed.number, Some(part.number));
-        // S3 tells the MD5, Azure whose part it is.
+        // S3 lists the MD5, Azure the writer of the part.
         let (md5, by) = if subject.sessions {
             (part.md5, None)
         } else {
@@ -49,7 +49,7 @@ pub(crate) async fn parts_put_out_of_order_make_the_object_in_order(subject: &Su
     let head = subject.store.head(&object.key).await.unwrap().unwrap();
     assert_eq!(head.size, 2 * PART as u64 + 3);
     assert!(!head.etag.is_empty() && !head.etag.contains('"'));
-    assert_eq!(head.md5, None, "nobody proved a digest of the whole");
+    assert_eq!(head.md5, None, "no digest of the whole is proven");
     let composite = CompositeMd5::of(parts.iter().filter_map(|part| part.md5));
     let composite = subject.sessions.then_some(composite);
     assert_eq!(head.composite, composite);
@@ -117,7 +117,7 @@ pub(crate) async fn a_commit_may_be_repeated(subject: &Subject) {
     assert_eq!(subject.read(&object.key).await, b"part");
 }
 
-pub(crate) async fn an_unknown_session_is_told_apart_from_an_empty_one(subject: &Subject) {
+pub(crate) async fn an_unknown_session_is_distinguished_from_an_empty_one(subject: &Subject) {
     begin!(subject, object, session);
     let listed = subject.store.list_parts(&session).await.unwrap();
     assert_eq!(listed, Some(Vec::new()), "nothing was put yet");
@@ -137,7 +137,7 @@ pub(crate) async fn an_unknown_session_is_told_apart_from_an_empty_one(subject: 
         let commit = subject.store.commit(&unknown, &object, &[]).await;
         assert!(commit.is_err() || commit.unwrap() == Commit::SessionGone);
     } else {
-        assert_eq!(listed.unwrap().len(), 1, "the key alone counts");
+        assert_eq!(listed.unwrap().len(), 1, "only the key matters");
         assert!(put.is_ok());
     }
 }
@@ -161,7 +161,7 @@ pub(crate) async fn an_aborted_session_may_be_aborted_again(subject: &Subject) {
 pub(crate) async fn another_writer_never_changes_what_a_commit_names(subject: &Subject) {
     begin!(subject, object, session);
     let recorded = subject.put(&session, 1, b"recorded").await;
-    subject.put(&session, 1, b"somebody else's").await;
+    subject.put(&session, 1, b"another writer's").await;
     let commit = subject.store.commit(&session, &object, &[recorded]).await;
     if subject.sessions {
         assert_eq!(commit.unwrap(), Commit::PartReplaced);
@@ -189,7 +189,7 @@ pub(crate) async fn more_parts_than_one_page_are_listed(subject: &Subject) {
     assert_eq!(numbers, (1..=1_005).collect::<Vec<_>>());
 }
 
-pub(crate) async fn a_commit_keeps_a_proven_digest_where_the_store_can(subject: &Subject) {
+pub(crate) async fn a_commit_keeps_a_proven_digest_if_the_store_can(subject: &Subject) {
     begin!(subject, object, session);
     let mut object = object.clone();
     object.md5 = Some(Md5::of(b"part"));
@@ -201,7 +201,7 @@ pub(crate) async fn a_commit_keeps_a_proven_digest_where_the_store_can(subject: 
     assert_eq!(head.md5, kept);
 }
 
-pub(crate) async fn an_object_tells_its_parts_where_the_store_can(subject: &Subject) {
+pub(crate) async fn an_object_lists_its_parts_if_the_store_can(subject: &Subject) {
     begin!(subject, object, session);
     let absent = subject.store.composition(&object.key).await.unwrap();
     assert_eq!(absent, None);
@@ -217,21 +217,24 @@ pub(crate) async fn an_object_tells_its_parts_where_the_store_can(subject: &Subj
     let commit = subject.store.commit(&session, &object, &parts).await;
     assert_eq!(commit.unwrap(), Commit::Done);
 
-    let told = subject.store.composition(&object.key).await.unwrap();
+    let listed = subject.store.composition(&object.key).await.unwrap();
     if subject.sessions {
-        assert_eq!(told, None);
+        assert_eq!(listed, None);
         return;
     }
-    let told = told.unwrap();
-    let receipts: Vec<_> = told.iter().map(|part| (&part.receipt, part.size)).collect();
+    let listed = listed.unwrap();
+    let receipts: Vec<_> = listed
+        .iter()
+        .map(|part| (&part.receipt, part.size))
+        .collect();
     let committed = parts.each_ref().map(|part| (&part.receipt, part.size));
     assert_eq!(receipts, committed);
-    assert!(told.iter().all(|part| part.receipt != unused.receipt));
-    assert_eq!([told[0].number, told[1].number], [Some(1), Some(2)]);
+    assert!(listed.iter().all(|part| part.receipt != unused.receipt));
+    assert_eq!([listed[0].number, listed[1].number], [Some(1), Some(2)]);
 
     let whole = subject.object();
     let put = subject.store.put_object(&whole, (&b"whole"[..]).into());
     put.await.unwrap();
-    let told = subject.store.composition(&whole.key).await.unwrap();
-    assert_eq!(told, Some(Vec::new()));
+    let listed = subject.store.composition(&whole.key).await.unwrap();
+    assert_eq!(listed, Some(Vec::new()));
 }

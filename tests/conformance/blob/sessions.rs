@@ -1,4 +1,4 @@
-//! Sessions that were begun and not ended.
+//! Listing of open sessions.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use upload_gateway_core::blobs::{NewObject, OpenSession, Session};
 
 use super::subject::Subject;
 
-/// A day, in milliseconds: no store takes that long to answer.
+/// A day, in milliseconds: no store takes this long to answer.
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
-/// All sessions of keys that begin with `prefix`; none where the store has none.
+/// All sessions of keys that begin with `prefix`; empty if the store has no sessions.
 async fn listed(subject: &Subject, prefix: &str) -> Vec<OpenSession> {
     let mut sessions = Vec::new();
     let mut after: Option<String> = None;
@@ -85,7 +85,7 @@ pub(crate) async fn more_sessions_than_one_page_are_listed(subject: &Subject) {
     if !subject.sessions {
         return;
     }
-    // A page has a thousand.
+    // A page has at most 1,000.
     let begun = (0..1_003).map(|number| begin(subject, format!("swept/{number}")));
     let begun: BTreeSet<_> = stream::iter(begun).buffer_unordered(32).collect().await;
     let sessions = listed(subject, "swept/").await;

@@ -1,4 +1,4 @@
-//! The stores under test, and where they differ.
+//! The stores under test, and their differences.
 
 use std::{any::Any, fmt::Debug, net::TcpListener, sync::Arc};
 
@@ -19,23 +19,23 @@ use url::Url;
 
 use crate::common;
 
-/// The least size in bytes of every part but the last.
+/// The minimum size in bytes of every part but the last.
 pub(crate) const PART: usize = 5 * 1024 * 1024;
 
-/// One store, and what is particular about it.
+/// One store, and its differences.
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) store: Arc<dyn BlobStore>,
-    /// Whether the store knows sessions, and their ends.
+    /// Whether the store has sessions that begin and end.
     pub(crate) sessions: bool,
-    /// What it answers to a commit that succeeded before.
+    /// Its answer to a commit that has already succeeded.
     pub(crate) repeated_commit: Commit,
     config: Config,
-    /// Ends with the subject.
+    /// Stops when the subject is dropped.
     _server: Box<dyn Any + Send + Sync>,
 }
 
-/// What can be wrong with a configuration.
+/// Errors of a configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Broken {
     MissingBucket,
@@ -120,7 +120,7 @@ async fn open(config: &Config) -> Arc<dyn BlobStore> {
 // === impl Subject ===
 
 impl Subject {
-    /// The same store, badly configured.
+    /// The same store, with a wrong configuration.
     pub(crate) async fn broken(&self, broken: Broken) -> Arc<dyn BlobStore> {
         let mut config = self.config.clone();
         match (&mut config, broken) {
@@ -140,20 +140,20 @@ impl Subject {
         open(&config).await
     }
 
-    /// The same store behind a listener that never answers, and 200 ms of patience.
+    /// The same store with an endpoint that never answers, and a time-out of 200 ms.
     pub(crate) async fn silent(&self) -> (TcpListener, Arc<dyn BlobStore>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = self.config.clone();
         config.redirect(&listener);
-        let patience = std::time::Duration::from_millis(200);
+        let timeout = std::time::Duration::from_millis(200);
         match &mut config {
-            Config::S3(config) => config.operation_timeout = patience,
-            Config::Azure(config) => config.operation_timeout = patience,
+            Config::S3(config) => config.operation_timeout = timeout,
+            Config::Azure(config) => config.operation_timeout = timeout,
         }
         (listener, open(&config).await)
     }
 
-    /// An object to be made, with a key of its own.
+    /// An object to be made, with a unique key.
     pub(crate) fn object(&self) -> NewObject {
         let upload_id = UploadId::generate(None);
         NewObject {
@@ -164,13 +164,13 @@ impl Subject {
         }
     }
 
-    /// Puts a part and says what the record would keep of it.
+    /// Puts a part and returns what the record would keep of it.
     pub(crate) async fn put(&self, session: &Session<'_>, number: u32, body: &[u8]) -> Part {
         self.put_as(WriterTag::random(), session, number, body)
             .await
     }
 
-    /// Puts a part of that stream.
+    /// Puts a part as this stream.
     pub(crate) async fn put_as(
         &self,
         writer: WriterTag,
@@ -200,7 +200,7 @@ impl Subject {
         collect(&*self.store, key, None).await
     }
 
-    /// The object's media type, asked for past the adapter.
+    /// The object's media type, read without the adapter.
     pub(crate) async fn media_type(&self, key: &str) -> Option<String> {
         match &self.config {
             Config::S3(config) => {
@@ -222,7 +222,7 @@ impl Subject {
         }
     }
 
-    /// The keys in the bucket, listed past the adapter.
+    /// The keys in the bucket, listed without the adapter.
     pub(crate) async fn keys(&self) -> Vec<String> {
         match &self.config {
             Config::S3(config) => {
@@ -278,14 +278,14 @@ pub(crate) fn recorded(number: u32, body: &[u8], receipt: String) -> Part {
     }
 }
 
-/// `size` bytes that do not repeat themselves within any two parts.
+/// `size` bytes that do not repeat within any two parts.
 pub(crate) fn bytes(size: usize, seed: u8) -> Vec<u8> {
     (0..size)
         .map(|index| (index % 251 + index / 65_521).to_le_bytes()[0] ^ seed)
         .collect()
 }
 
-/// Those bytes of an object.
+/// These bytes of an object.
 pub(crate) async fn collect(
     store: &dyn BlobStore,
     key: &str,

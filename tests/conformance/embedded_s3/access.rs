@@ -1,4 +1,4 @@
-//! Who may call, and in which ways.
+//! Authentication, and the forms of requests.
 
 use std::fs;
 use std::time::Duration;
@@ -49,7 +49,7 @@ async fn wrong_keys_no_signature_and_other_buckets_are_refused() {
     assert_eq!(server.read(None).await.unwrap_err(), "NoSuchKey");
 }
 
-// Sender and server run side by side, or the sender would always have sent before it is refused.
+// Sender and server run in parallel; otherwise the sender would always have finished before it is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusal_reaches_a_sender_that_is_still_sending() {
     let server = TestServer::start().await;
@@ -122,7 +122,7 @@ async fn presigned_part_put_and_get_work_without_credentials() {
 #[tokio::test]
 async fn streamed_and_checksummed_bodies_of_the_sdk_are_understood() {
     let server = TestServer::start().await;
-    // The SDK's defaults: a checksum in an aws-chunked trailer for bodies that are streams.
+    // The default of the SDK: a checksum in an aws-chunked trailer if the body is a stream.
     let settings = settings(&server.endpoint, "embedded", "secret");
     let client = Client::from_conf(
         settings

@@ -1,4 +1,4 @@
-//! Restart, and what a crash leaves behind.
+//! Restart, and the files that a crash leaves.
 
 use std::fs;
 
@@ -162,7 +162,7 @@ async fn stop_lets_a_running_request_finish() {
     }
     let address = stream.peer_addr().unwrap();
     let restarted = tokio::spawn(server.restart(|_| ()));
-    // Nobody listens any more: the server is stopping.
+    // Connections are refused: the server is stopping.
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }

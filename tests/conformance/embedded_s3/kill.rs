@@ -1,4 +1,4 @@
-//! The server as a process of its own, killed with SIGKILL while clients write.
+//! The server in a process of its own, killed with SIGKILL while clients write.
 
 use std::process::Stdio;
 
@@ -15,7 +15,7 @@ use super::server::*;
 const MARKER: &str = "serving at ";
 const WRITERS: i32 = 4;
 
-/// Something the server said it had done.
+/// Something that the server has acknowledged.
 enum Acknowledged {
     Part {
         upload_id: String,
@@ -86,7 +86,7 @@ async fn sigkill_loses_nothing_acknowledged_and_shows_nothing_half_written() {
                 assert!(server.read_key(&key).await.is_ok(), "{key} is lost")
             }
             Acknowledged::Aborted { upload_id } => {
-                assert!(!open.contains(&upload_id), "{upload_id} is back")
+                assert!(!open.contains(&upload_id), "{upload_id} is open again")
             }
         }
     }
@@ -107,7 +107,7 @@ async fn sigkill_loses_nothing_acknowledged_and_shows_nothing_half_written() {
     assert_eq!(temporary_files(server.directory.path()), 0);
 }
 
-/// Parts of one upload, whole objects, completed and aborted uploads in turn, until the server is gone.
+/// Writes parts of one upload, whole objects, completed and aborted uploads in turn, until the server is killed.
 async fn write_until_killed(
     client: Client,
     writer: i32,
@@ -194,7 +194,7 @@ fn object_size(seed: i32) -> usize {
     usize::try_from(seed % 7).unwrap() * 50_000 + 1
 }
 
-/// Starts this very test program again, as the server.
+/// Starts this test program again, as the server.
 async fn spawn_server(store: &std::path::Path) -> (Child, String) {
     let mut process = Command::new(std::env::current_exe().unwrap())
         .args([
@@ -234,7 +234,7 @@ async fn server_process() {
         .await
         .unwrap();
     println!("{MARKER}{}", server.endpoint());
-    // Until killed, or until whoever started it is gone.
+    // Runs until it is killed, or until its parent process ends.
     tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut store))
         .await
         .unwrap()

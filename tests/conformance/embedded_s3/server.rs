@@ -32,7 +32,7 @@ pub(crate) struct TestServer {
     pub(crate) client: Client,
     pub(crate) endpoint: String,
     pub(crate) directory: Directory,
-    /// Holds `directory`, and nothing else if the server behaves.
+    /// Contains `directory`, and nothing else if the server is correct.
     pub(crate) root: TempDir,
 }
 
@@ -61,7 +61,7 @@ impl TestServer {
         }
     }
 
-    /// Stops the server, lets `meddle` change its directory, and starts another one on it.
+    /// Stops the server, calls `meddle` to change its directory, and starts another server on it.
     pub(crate) async fn restart(self, meddle: impl FnOnce(&Path)) -> Self {
         self.server.stop().await;
         meddle(self.directory.path());
@@ -219,7 +219,7 @@ impl TestServer {
             .collect()
     }
 
-    /// Sends the head of a put over a connection of its own; the caller sends the body.
+    /// Sends the head of a put over a new connection; the caller sends the body.
     pub(crate) async fn begin_put(&self, content_length: usize) -> TcpStream {
         let expiry = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
         let signed = self
@@ -302,7 +302,7 @@ pub(crate) fn client(endpoint: &str, access_key_id: &str, secret_access_key: &st
     Client::from_conf(settings(endpoint, access_key_id, secret_access_key).build())
 }
 
-/// The S3 error code of an answer that is none.
+/// The S3 error code of a failed call.
 pub(crate) fn code<T, E: ProvideErrorMetadata + std::fmt::Debug>(
     answer: Result<T, SdkError<E>>,
 ) -> Result<T, String> {
@@ -320,7 +320,7 @@ pub(crate) fn part_named(number: i32, etag: &str) -> CompletedPart {
         .build()
 }
 
-/// Bytes that differ from seed to seed and from offset to offset.
+/// Bytes that differ for each seed and each offset.
 pub(crate) fn content(seed: i32, size: usize) -> Bytes {
     let seed = u64::from(seed.unsigned_abs());
     let words = (0..size.div_ceil(8) as u64)

@@ -1,4 +1,4 @@
-//! What Azure binds a signature with the account's key to: blob, permission and time.
+//! What a signature with the account key is bound to on Azure: blob, permission and time.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use upload_gateway_core::{
@@ -14,7 +14,7 @@ use super::{
     subject::{DAY, Subject, now, object},
 };
 
-/// An object's session, whose name means nothing.
+/// A session of an object; its name does not matter.
 macro_rules! session {
     ($object:ident) => {
         Session {
@@ -107,7 +107,7 @@ pub(crate) async fn the_times_of_a_signature_are_bound(subject: &Subject) {
     assert!(subject.parts(session).await.is_empty());
 }
 
-pub(crate) async fn a_block_list_has_the_form_of_the_page(subject: &Subject) {
+pub(crate) async fn a_block_list_has_the_form_that_placeos_documents(subject: &Subject) {
     let mut object = object(b"");
     object.md5 = None;
     let id = |number: u32| BASE64_STANDARD.encode(format!("{number:06}"));
@@ -133,7 +133,7 @@ pub(crate) async fn a_block_list_has_the_form_of_the_page(subject: &Subject) {
     assert_eq!(parameter(&commit, "sp"), "sp=cw");
 }
 
-pub(crate) async fn a_part_has_the_url_of_the_page(subject: &Subject) {
+pub(crate) async fn a_part_has_the_url_that_placeos_documents(subject: &Subject) {
     let object = object(b"");
     let part = subject.sign_part(session!(object), 1, b"part").await;
     let names = [
@@ -147,7 +147,7 @@ pub(crate) async fn a_part_has_the_url_of_the_page(subject: &Subject) {
     assert!(part.url.ends_with(end), "{}", part.url);
 }
 
-pub(crate) async fn there_is_nothing_to_begin(subject: &Subject) {
+pub(crate) async fn no_request_begins_a_session(subject: &Subject) {
     let object = object(b"");
     let begin = subject.sign(ToSign::Begin { object: &object }).await;
     assert_eq!((begin.verb, begin.url.as_str()), ("PUT", ""));
@@ -163,7 +163,7 @@ pub(crate) async fn there_is_nothing_to_begin(subject: &Subject) {
     assert_eq!(subject.media_type(&object.key).await, "video/mp4");
 }
 
-/// `name=value` as it stands in the query.
+/// `name=value`, encoded as in the query.
 fn parameter(request: &SignedRequest, name: &str) -> String {
     let (_, query) = request.url.split_once('?').unwrap();
     let pairs = query.split('&');
@@ -171,7 +171,7 @@ fn parameter(request: &SignedRequest, name: &str) -> String {
     wanted.next().unwrap().to_owned()
 }
 
-/// The names in a URL's query.
+/// The names of the query parameters of a URL.
 fn parameters(url: &str) -> Vec<&str> {
     let (_, query) = url.split_once('?').unwrap();
     let pairs = query.split('&');

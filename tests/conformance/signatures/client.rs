@@ -1,9 +1,9 @@
-//! A client without credentials: it sends what was signed, or something slightly else.
+//! A client without credentials: it sends what was signed, or something slightly different.
 
 use reqwest::{Method, header::HeaderMap};
 use upload_gateway_core::blobs::sign::SignedRequest;
 
-/// What a store answers.
+/// A store's answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -22,13 +22,13 @@ pub(crate) async fn send_bytes(request: &SignedRequest, body: Vec<u8>) -> Answer
     try_send(request, body).await.unwrap()
 }
 
-/// Expects that the store takes the signature for none of this request.
+/// Checks that the store does not accept the signature for this request.
 pub(crate) async fn expect_refusal(request: &SignedRequest, body: &[u8]) {
     expect_status(request, body, &[403]).await;
 }
 
-/// Expects a refusal with one of these statuses. A store that refuses a request by its head may close the connection with
-/// the body unread.
+/// Checks that the answer has one of these statuses. A store that refuses a request by its head may close the
+/// connection without reading the body.
 pub(crate) async fn expect_status(request: &SignedRequest, body: &[u8], expected: &[u16]) {
     match try_send(request, body.to_vec()).await {
         Ok(answer) => assert!(
@@ -48,7 +48,7 @@ async fn try_send(request: &SignedRequest, body: Vec<u8>) -> reqwest::Result<Ans
         builder = builder.header(*name, value);
     }
     if request.verb == "PUT" && body.is_empty() {
-        // As browsers and curl do, and this client by itself does not.
+        // Browsers and curl send this header; reqwest does not by itself.
         builder = builder.header("Content-Length", 0);
     } else if request.verb != "GET" {
         builder = builder.body(body);
@@ -64,19 +64,19 @@ async fn try_send(request: &SignedRequest, body: Vec<u8>) -> reqwest::Result<Ans
 // === impl Answer ===
 
 impl Answer {
-    /// The body, where it is text.
+    /// The body, if it is text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Fails unless the store did as it was asked.
+    /// Checks that the request succeeded.
     pub(crate) fn expect_success(self) -> Self {
         let status = self.status;
         assert!((200..300).contains(&status), "{status}: {}", self.text());
         self
     }
 
-    /// What stands in the first element of that name.
+    /// The content of the first element with this name.
     pub(crate) fn element(&self, name: &str) -> Option<String> {
         let text = self.text();
         let (_, rest) = text.split_once(&format!("<{name}>"))?;

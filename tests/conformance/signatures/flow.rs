@@ -57,7 +57,7 @@ pub(crate) async fn a_file_of_unknown_digest_is_put_once(subject: &Subject) {
     send_bytes(&request, b"first".to_vec())
         .await
         .expect_success();
-    // Azure has a permission for it, S3 a condition.
+    // Azure has a permission for this, S3 a condition.
     expect_status(&request, b"later", &[403, 412]).await;
     assert_eq!(subject.read(&object.key).await, b"first");
 }
@@ -98,7 +98,7 @@ pub(crate) async fn parts_become_a_file_without_any_credentials(subject: &Subjec
     assert!(answer.body == body);
 }
 
-pub(crate) async fn a_list_names_the_parts_that_are_there(subject: &Subject) {
+pub(crate) async fn a_list_names_the_stored_parts(subject: &Subject) {
     let object = object(b"");
     let id = subject.begin(&object).await;
     let session = Session {
@@ -185,7 +185,7 @@ pub(crate) async fn an_expired_signature_is_refused(subject: &Subject) {
     assert_eq!(subject.parts(session).await, parts);
 }
 
-pub(crate) async fn other_bytes_than_promised_are_refused(subject: &Subject) {
+pub(crate) async fn bytes_that_differ_from_the_signature_are_refused(subject: &Subject) {
     let object = object(b"meant");
     let id = subject.begin(&object).await;
     let session = Session {

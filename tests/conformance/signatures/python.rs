@@ -1,4 +1,4 @@
-//! The same signatures as AWS's and Microsoft's own Python libraries make.
+//! Signatures equal those of the Python libraries of AWS and Microsoft.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,7 @@ const FILE_NAME: &str = "Grüße \"an\" 100%.txt";
 const MIME: &str = "text/plain; charset=utf-8";
 
 #[tokio::test]
-async fn s3_urls_are_those_of_botocore() {
+async fn s3_urls_equal_those_of_botocore() {
     if common::python().is_none() {
         return;
     }
@@ -76,7 +76,7 @@ async fn s3_urls_are_those_of_botocore() {
 }
 
 #[tokio::test]
-async fn queries_with_an_account_key_are_those_of_azure() {
+async fn queries_with_an_account_key_equal_those_of_the_azure_library() {
     if common::python().is_none() {
         return;
     }
@@ -112,7 +112,7 @@ async fn queries_with_an_account_key_are_those_of_azure() {
 }
 
 #[test]
-fn queries_with_a_user_delegation_key_are_those_of_azure() {
+fn queries_with_a_user_delegation_key_equal_those_of_the_azure_library() {
     if common::python().is_none() {
         return;
     }
@@ -175,7 +175,7 @@ fn queries_with_a_user_delegation_key_are_those_of_azure() {
             "signed_version": key.signed_version, "value": key.value,
         });
         if grant.md5.is_some() {
-            // In the order of their names, as the signing library sorts them.
+            // In the order of their names: the signing library sorts them.
             case["request_query"] = json!({"blockid": "MDAwMDAx", "comp": "block"});
             case["request_headers"] = json!({"content-md5": md5.to_string()});
             assert_eq!(signed["srq"], "blockid,comp");
@@ -192,7 +192,7 @@ fn queries_with_a_user_delegation_key_are_those_of_azure() {
     assert_eq!(own, theirs);
 }
 
-/// Every kind of request, what botocore calls it, and the length of its body where that is bound.
+/// Every kind of request, its name in botocore, and the length of its body if that is bound.
 fn s3_requests(object: &NewObject) -> Vec<(ToSign<'_>, &'static str, Value, Option<u64>)> {
     let session = Session {
         key: &object.key,
@@ -257,7 +257,7 @@ fn s3_requests(object: &NewObject) -> Vec<(ToSign<'_>, &'static str, Value, Opti
     .collect()
 }
 
-/// What botocore is asked for. It is told the headers that a client gets told, and the length.
+/// A case for botocore, with the headers that the client has to send, and the length.
 fn s3_case(
     config: &S3Config,
     signed: &SignedRequest,
@@ -281,7 +281,7 @@ fn s3_case(
     })
 }
 
-/// Every kind of request that Azure has, and the permission it needs.
+/// Every kind of request on Azure, and the permission that it needs.
 fn azure_requests(object: &NewObject) -> Vec<(ToSign<'_>, &'static str)> {
     let session = Session {
         key: &object.key,
@@ -332,7 +332,7 @@ fn disposition() -> &'static str {
     "attachment; filename=\"Gr__e _an_ 100_.txt\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe%20%22an%22%20100%25.txt"
 }
 
-/// The parameters of a shared access signature, decoded, wherever they stand.
+/// The parameters of a shared access signature, decoded, in any order.
 fn signature_of(url: &str) -> BTreeMap<String, String> {
     let query = url.split_once('?').map_or(url, |(_, query)| query);
     url::form_urlencoded::parse(query.as_bytes())
@@ -341,7 +341,7 @@ fn signature_of(url: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What the Python libraries make of the cases.
+/// The signatures that the Python libraries make for the cases.
 fn python(cases: &[Value]) -> Vec<String> {
     let mut child = Command::new(common::python().unwrap())
         .arg(concat!(

@@ -1,4 +1,4 @@
-//! What S3 binds a signature to.
+//! What a signature is bound to on S3.
 
 use upload_gateway_core::{
     blobs::{
@@ -13,7 +13,7 @@ use super::{
     subject::{DAY, Subject, object},
 };
 
-/// Begins an upload, and names its object and session.
+/// Begins a session and binds its object and session to the given names.
 macro_rules! begin {
     ($subject:ident, $object:ident, $session:ident) => {
         let $object = object(b"part");
@@ -25,7 +25,7 @@ macro_rules! begin {
     };
 }
 
-pub(crate) async fn a_part_goes_nowhere_else(subject: &Subject) {
+pub(crate) async fn a_signed_part_cannot_be_put_elsewhere(subject: &Subject) {
     begin!(subject, first, session);
     begin!(subject, second, other);
     let signed = subject.sign_part(session, 1, b"part").await;
@@ -57,7 +57,7 @@ pub(crate) async fn the_headers_of_a_part_are_bound(subject: &Subject) {
     let names: Vec<_> = signed.headers.keys().copied().collect();
     assert_eq!(names, ["Content-MD5", "Content-Type"]);
 
-    // Other bytes, and the MD5 to go with them.
+    // Other bytes with their MD5.
     let mut changed = signed.clone();
     let md5 = Md5::of(b"trap").to_string();
     changed.headers.insert("Content-MD5", md5);
@@ -96,7 +96,7 @@ pub(crate) async fn the_headers_of_an_object_are_bound(subject: &Subject) {
         let signed = subject.sign(request).await;
         assert_eq!(signed.headers.len(), 3, "{signed:?}");
         refuse_without_each_header(&signed, b"whole").await;
-        let foreign = "uploads-of-somebody-else".to_owned();
+        let foreign = "uploads-of-another-client".to_owned();
         for (name, value) in [
             ("Content-Type", "text/html".to_owned()),
             ("x-amz-meta-upload_id", foreign),

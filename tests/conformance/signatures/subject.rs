@@ -1,4 +1,4 @@
-//! The stores whose signatures are tried.
+//! The stores whose signatures are tested.
 
 use std::{
     any::Any,
@@ -26,18 +26,18 @@ use upload_gateway_core::{
 use super::client::{send, send_bytes};
 use crate::common;
 
-/// The least size in bytes of every part but the last.
+/// The minimum size in bytes of every part but the last.
 pub(crate) const PART: usize = 5 * 1024 * 1024;
 
 /// One store.
 pub(crate) struct Subject {
     pub(crate) store: Arc<dyn BlobStore>,
     admin: Admin,
-    /// Ends with the subject.
+    /// Stops when the subject is dropped.
     _server: Box<dyn Any + Send + Sync>,
 }
 
-/// A client with credentials, to look at what is kept past the adapter.
+/// A client with credentials, to inspect the store without the adapter.
 enum Admin {
     S3(aws_sdk_s3::Client, String),
     Azure(BlobContainerClient),
@@ -107,7 +107,7 @@ fn s3_config(endpoint: &str, bucket: &str) -> S3Config {
 // === impl Subject ===
 
 impl Subject {
-    /// Signs a request from now on.
+    /// Signs a request that is valid from now on.
     pub(crate) async fn sign(&self, request: ToSign<'_>) -> SignedRequest {
         self.store.sign(&request, &now()).await.unwrap()
     }
@@ -128,7 +128,7 @@ impl Subject {
         .await
     }
 
-    /// Begins a session with a signed request, where the store has such.
+    /// Begins a session with a signed request, if the store has sessions.
     pub(crate) async fn begin(&self, object: &NewObject) -> String {
         let request = self.sign(ToSign::Begin { object }).await;
         if request.url.is_empty() {
@@ -144,7 +144,7 @@ impl Subject {
         send_bytes(&request, body.to_vec()).await.expect_success();
     }
 
-    /// Number and receipt of each part that the store has.
+    /// Number and receipt of each stored part.
     pub(crate) async fn parts(&self, session: Session<'_>) -> Vec<(u32, String)> {
         let listed = self.store.list_parts(&session).await.unwrap().unwrap();
         let parts = listed.into_iter();
@@ -153,7 +153,7 @@ impl Subject {
             .collect()
     }
 
-    /// The media type that an object keeps.
+    /// The stored media type of an object.
     pub(crate) async fn media_type(&self, key: &str) -> String {
         let kept = match &self.admin {
             Admin::S3(client, bucket) => {
@@ -176,13 +176,13 @@ impl Subject {
     }
 }
 
-/// The time of day, as the gateway's clock tells it.
+/// The current time.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     Timestamp(u64::try_from(since.as_millis()).unwrap())
 }
 
-/// Two hours ago, when a signature of five minutes had not expired yet.
+/// Two hours ago: a signature for five minutes has expired by now.
 pub(crate) fn two_hours_ago() -> Timestamp {
     Timestamp(now().0 - 2 * 60 * 60 * 1_000)
 }
@@ -190,7 +190,7 @@ pub(crate) fn two_hours_ago() -> Timestamp {
 /// A day.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An object to be made, with a key of its own that needs encoding.
+/// An object to be made, with a unique key that needs encoding.
 pub(crate) fn object(body: &[u8]) -> NewObject {
     let upload_id = UploadId::generate(None);
     NewObject {

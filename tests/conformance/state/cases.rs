@@ -1,4 +1,4 @@
-//! What every state store must do.
+//! Records and their writes, in every state store.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) async fn a_created_record_reads_back_equal(store: &dyn StateStore) {
     assert_eq!(get(store, &upload.id).await, upload);
 }
 
-pub(crate) async fn an_unknown_id_reads_as_nothing(store: &dyn StateStore) {
+pub(crate) async fn an_unknown_id_is_not_found(store: &dyn StateStore) {
     let id = UploadId::generate(None);
     assert_eq!(store.get(&id).await.unwrap(), None);
     assert_eq!(
@@ -55,7 +55,7 @@ pub(crate) async fn a_committing_upload_keeps_its_fingerprint(store: &dyn StateS
     assert!(matches!(again, Creation::Exists(found) if found.id == upload.id));
 }
 
-pub(crate) async fn an_upload_that_is_over_releases_its_fingerprint(store: &dyn StateStore) {
+pub(crate) async fn an_upload_that_has_ended_releases_its_fingerprint(store: &dyn StateStore) {
     for phase in [Phase::Complete, Phase::Aborted] {
         let owner = owner();
         let mut first = findable(&owner, "a");
@@ -64,7 +64,7 @@ pub(crate) async fn an_upload_that_is_over_releases_its_fingerprint(store: &dyn 
         store.update(&first, first.writer).await.unwrap();
         let second = findable(&owner, "a");
         create(store, &second).await;
-        // The first one, touched again, leaves the second one's fingerprint alone.
+        // Another write of the first upload does not change the fingerprint of the second one.
         first.version += 1;
         store.update(&first, first.writer).await.unwrap();
         let third = store.create(&findable(&owner, "a")).await.unwrap();
@@ -80,7 +80,7 @@ pub(crate) async fn create_repeated_after_a_lost_reply_is_created(store: &dyn St
     assert_eq!(get(store, &upload.id).await.parts.committed(), 1);
 }
 
-pub(crate) async fn creates_side_by_side_make_one_upload(store: &dyn StateStore) {
+pub(crate) async fn concurrent_creates_make_one_upload(store: &dyn StateStore) {
     let owner = owner();
     let uploads: Vec<_> = (0..20).map(|_| findable(&owner, "a")).collect();
     let outcomes = join_all(uploads.iter().map(|upload| store.create(upload))).await;
@@ -108,20 +108,20 @@ pub(crate) async fn resume_after_a_lost_reply(store: &dyn StateStore) {
     assert_eq!(resumed.unwrap().committed_size(), PART_SIZE);
 }
 
-pub(crate) async fn a_stranger_records_nothing(store: &dyn StateStore) {
+pub(crate) async fn another_writer_records_nothing(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let outcome = store
         .record_parts(&upload.id, writer(2), 0, &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
-    let nobody = Upload {
+    let unwritten = Upload {
         writer: None,
         ..self::upload(&owner())
     };
-    create(store, &nobody).await;
+    create(store, &unwritten).await;
     let outcome = store
-        .record_parts(&nobody.id, writer(1), 0, &[part(1)], times())
+        .record_parts(&unwritten.id, writer(1), 0, &[part(1)], times())
         .await;
     assert_eq!(outcome.unwrap(), PartRecord::TakenOver);
     assert!(get(store, &upload.id).await.parts.is_empty());
@@ -142,7 +142,7 @@ pub(crate) async fn only_the_contiguous_prefix_is_committed(store: &dyn StateSto
     }
 }
 
-pub(crate) async fn a_part_takes_the_place_of_one_of_its_number(store: &dyn StateStore) {
+pub(crate) async fn a_part_replaces_another_one_of_its_number(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1, 3]).await;
@@ -179,7 +179,7 @@ pub(crate) async fn several_parts_are_recorded_at_once(store: &dyn StateStore) {
     assert_eq!(stored.version, 1);
 }
 
-pub(crate) async fn several_parts_of_a_stranger_are_not_recorded(store: &dyn StateStore) {
+pub(crate) async fn several_parts_of_another_writer_are_not_recorded(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1]).await;
@@ -205,7 +205,7 @@ pub(crate) async fn ten_thousand_parts_are_recorded_at_once(store: &dyn StateSto
     );
 }
 
-pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
+pub(crate) async fn parts_are_recorded_only_in_phase_open(store: &dyn StateStore) {
     for phase in [Phase::Committing, Phase::Complete, Phase::Aborted] {
         let mut upload = upload(&owner());
         create(store, &upload).await;
@@ -224,9 +224,7 @@ pub(crate) async fn parts_come_too_late_after_open(store: &dyn StateStore) {
     }
 }
 
-pub(crate) async fn a_record_from_before_what_the_writer_knows_takes_no_parts(
-    store: &dyn StateStore,
-) {
+pub(crate) async fn a_record_older_than_the_writer_knows_accepts_no_parts(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     for (version, expected) in [
@@ -253,7 +251,7 @@ pub(crate) async fn parts_of_a_missing_record_are_missing(store: &dyn StateStore
     assert_eq!(store.get(&missing.id).await.unwrap(), None);
 }
 
-pub(crate) async fn a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer(
+pub(crate) async fn a_take_over_drops_parts_after_a_gap_and_fences_the_older_writer(
     store: &dyn StateStore,
 ) {
     let upload = upload(&owner());
@@ -299,7 +297,9 @@ pub(crate) async fn a_take_over_of_a_closed_upload_changes_nothing(store: &dyn S
     }
 }
 
-pub(crate) async fn an_update_of_an_older_version_gets_the_present_record(store: &dyn StateStore) {
+pub(crate) async fn an_update_of_an_older_version_returns_the_current_record(
+    store: &dyn StateStore,
+) {
     let mut upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1]).await;
@@ -324,7 +324,7 @@ pub(crate) async fn update_repeated_after_a_lost_reply_is_updated(store: &dyn St
         store.update(&upload, upload.writer).await.unwrap(),
         Update::Updated(2)
     );
-    // A part that came in between changes the times, and nothing else.
+    // A part that was recorded in between changes only the times.
     record(store, &upload.id, [1]).await;
     let before = get(store, &upload.id).await;
     assert_eq!(
@@ -334,7 +334,8 @@ pub(crate) async fn update_repeated_after_a_lost_reply_is_updated(store: &dyn St
     assert_eq!(get(store, &upload.id).await, before);
 }
 
-/// A store that went back hands out versions again; who knew the same version of another past is fenced out all the same.
+/// A state store that was rolled back issues the same version twice. A writer that knows the version from before the
+/// rollback is fenced nevertheless.
 pub(crate) async fn an_update_by_another_writer_is_a_conflict(store: &dyn StateStore) {
     let mut upload = upload(&owner());
     create(store, &upload).await;
@@ -345,7 +346,7 @@ pub(crate) async fn an_update_by_another_writer_is_a_conflict(store: &dyn StateS
     }
 }
 
-pub(crate) async fn a_take_over_is_no_echo_of_an_update(store: &dyn StateStore) {
+pub(crate) async fn a_take_over_is_not_taken_for_a_repeated_update(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     store
@@ -386,7 +387,7 @@ pub(crate) async fn an_update_replaces_all_but_the_parts_and_claims(store: &dyn 
     assert_eq!(get(store, &upload.id).await, upload);
 }
 
-pub(crate) async fn fifty_parts_side_by_side_are_all_recorded(store: &dyn StateStore) {
+pub(crate) async fn fifty_concurrent_parts_are_all_recorded(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let numbers: Vec<u32> = (1..=50).rev().collect();
@@ -455,7 +456,7 @@ pub(crate) async fn the_first_secret_offered_stays(store: &dyn StateStore) {
     }
 }
 
-pub(crate) async fn a_store_that_works_passes_the_check(store: &dyn StateStore) {
+pub(crate) async fn a_working_store_passes_the_check(store: &dyn StateStore) {
     store.check().await.unwrap();
     store.check().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What every state store must do with what clients say of parts they send themselves.
+//! Claims of clients about parts that they put into the store themselves, in every state store.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use upload_gateway_core::{
 
 use super::samples::*;
 
-pub(crate) async fn a_claim_is_noted_and_changes_only_the_times(store: &dyn StateStore) {
+pub(crate) async fn a_claim_is_stored_and_changes_only_the_times(store: &dyn StateStore) {
     let mut upload = stored(store, 5).await;
     let mut later = times();
     later.now = later.now.plus(Duration::from_secs(5));
@@ -29,9 +29,9 @@ pub(crate) async fn a_claim_is_noted_and_changes_only_the_times(store: &dyn Stat
     assert_eq!(get(store, &upload.id).await, upload);
 }
 
-pub(crate) async fn claims_side_by_side_are_all_noted(store: &dyn StateStore) {
+pub(crate) async fn concurrent_claims_are_all_stored(store: &dyn StateStore) {
     let upload = stored(store, 51).await;
-    // As clients do: the MD5 of one part, and which others are in flight.
+    // As clients report: the MD5 of one part, and which others are in flight.
     let reports: Vec<_> = (1..=50)
         .map(|number| [bare_claim(number + 1), claim(number)])
         .collect();
@@ -56,7 +56,7 @@ pub(crate) async fn a_claim_without_an_md5_keeps_the_one_before(store: &dyn Stat
         (bare_claim(1), claim(1).md5),
         (other, other.md5),
     ] {
-        note(store, &upload, &[said]).await;
+        store_claims(store, &upload, &[said]).await;
         let claims = get(store, &upload.id).await.claims;
         assert_eq!(claims.iter().count(), 1);
         assert_eq!(claims.md5(1), known, "after {said:?}");
@@ -69,23 +69,23 @@ pub(crate) async fn the_last_claim_of_a_number_in_one_call_counts(store: &dyn St
         number: 1,
         md5: Some(Md5::of(b"other")),
     };
-    note(store, &upload, &[other, claim(1), bare_claim(1)]).await;
+    store_claims(store, &upload, &[other, claim(1), bare_claim(1)]).await;
     assert_eq!(get(store, &upload.id).await.claims.md5(1), claim(1).md5);
 }
 
-pub(crate) async fn a_claim_answers_with_the_parts_of_its_numbers(store: &dyn StateStore) {
+pub(crate) async fn a_claim_returns_the_parts_of_its_numbers(store: &dyn StateStore) {
     let upload = stored(store, 9).await;
     record(store, &upload.id, [1, 2, 3, 7, 8]).await;
-    note(store, &upload, &[claim(4)]).await;
-    let answer = note(store, &upload, &[1, 7, 9].map(claim)).await;
+    store_claims(store, &upload, &[claim(4)]).await;
+    let answer = store_claims(store, &upload, &[1, 7, 9].map(claim)).await;
     assert_eq!(answer.parts, Parts::summary(3, [1, 3, 7].map(part)));
     assert_eq!(answer.committed_size(), 3 * PART_SIZE);
     assert!(answer.claims.is_empty());
-    let nothing_said = note(store, &upload, &[]).await;
+    let nothing_said = store_claims(store, &upload, &[]).await;
     assert_eq!(nothing_said.parts, Parts::summary(3, [part(3)]));
 }
 
-pub(crate) async fn a_claim_that_a_recorded_part_contradicts_is_not_noted(store: &dyn StateStore) {
+pub(crate) async fn a_claim_that_a_recorded_part_contradicts_is_not_stored(store: &dyn StateStore) {
     let upload = stored(store, 5).await;
     record(store, &upload.id, [1, 2, 3]).await;
     let unproven = Part {
@@ -101,13 +101,13 @@ pub(crate) async fn a_claim_that_a_recorded_part_contradicts_is_not_noted(store:
         md5: Some(Md5::of(b"other")),
     };
     let said = [other(1), claim(2), bare_claim(3), other(4), other(5)];
-    let answer = note(store, &upload, &said).await;
+    let answer = store_claims(store, &upload, &said).await;
     assert_eq!(answer.parts.len(), 4);
     let noted: Claims = said.into_iter().skip(1).collect();
     assert_eq!(get(store, &upload.id).await.claims, noted);
 }
 
-pub(crate) async fn somebody_else_claims_nothing(store: &dyn StateStore) {
+pub(crate) async fn another_owner_claims_nothing(store: &dyn StateStore) {
     let upload = stored(store, 3).await;
     let stranger = Owner {
         tenant: upload.owner.tenant.clone(),
@@ -126,7 +126,7 @@ pub(crate) async fn somebody_else_claims_nothing(store: &dyn StateStore) {
     assert_eq!(store.get(&missing).await.unwrap(), None);
 }
 
-pub(crate) async fn owners_whose_names_run_together_are_told_apart(store: &dyn StateStore) {
+pub(crate) async fn owners_whose_joined_names_are_equal_are_distinguished(store: &dyn StateStore) {
     let named = |tenant: &str, subject: &str| Owner {
         tenant: tenant.into(),
         subject: subject.into(),
@@ -137,14 +137,18 @@ pub(crate) async fn owners_whose_names_run_together_are_told_apart(store: &dyn S
         let answer = store.claim(&upload.id, &owner, &[claim(1)], times()).await;
         assert_eq!(answer.unwrap(), None, "{owner:?}");
     }
-    note(store, &upload, &[claim(1)]).await;
+    store_claims(store, &upload, &[claim(1)]).await;
 }
 
-pub(crate) async fn a_number_outside_the_plan_notes_nothing(store: &dyn StateStore) {
+pub(crate) async fn a_claim_outside_the_plan_is_not_stored(store: &dyn StateStore) {
     let upload = stored(store, 3).await;
     for outside in [0, 4, u32::MAX] {
         let claims = [claim(1), bare_claim(2), claim(outside)];
-        assert_eq!(note(store, &upload, &claims).await, upload, "{outside}");
+        assert_eq!(
+            store_claims(store, &upload, &claims).await,
+            upload,
+            "{outside}"
+        );
         assert_eq!(get(store, &upload.id).await, upload, "{outside}");
     }
     // An empty file has one part.
@@ -152,20 +156,20 @@ pub(crate) async fn a_number_outside_the_plan_notes_nothing(store: &dyn StateSto
     empty.plan = upload.plan.clone();
     empty.file.file_size = Some(0);
     create(store, &empty).await;
-    note(store, &empty, &[claim(2)]).await;
+    store_claims(store, &empty, &[claim(2)]).await;
     assert!(get(store, &empty.id).await.claims.is_empty());
-    note(store, &empty, &[claim(1)]).await;
+    store_claims(store, &empty, &[claim(1)]).await;
     assert_eq!(get(store, &empty.id).await.claims.iter().count(), 1);
 }
 
-pub(crate) async fn an_upload_of_unknown_size_notes_nothing(store: &dyn StateStore) {
+pub(crate) async fn an_upload_of_unknown_size_stores_no_claims(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
-    assert_eq!(note(store, &upload, &[claim(1)]).await, upload);
+    assert_eq!(store_claims(store, &upload, &[claim(1)]).await, upload);
     assert_eq!(get(store, &upload.id).await, upload);
 }
 
-pub(crate) async fn a_size_that_is_settled_later_makes_room_for_claims(store: &dyn StateStore) {
+pub(crate) async fn claims_are_stored_once_the_size_is_known(store: &dyn StateStore) {
     let limits = StoreLimits {
         max_parts: 10_000,
         max_part_size: 5 << 30,
@@ -175,25 +179,25 @@ pub(crate) async fn a_size_that_is_settled_later_makes_room_for_claims(store: &d
     let mut upload = upload(&owner());
     upload.plan = Plan::unknown(PART_SIZE, &limits);
     create(store, &upload).await;
-    note(store, &upload, &[claim(1)]).await;
+    store_claims(store, &upload, &[claim(1)]).await;
     upload.file.file_size = Some(2 * PART_SIZE);
     assert_eq!(
         store.update(&upload, upload.writer).await.unwrap(),
         Update::Updated(2)
     );
-    note(store, &upload, &[claim(2)]).await;
+    store_claims(store, &upload, &[claim(2)]).await;
     let claims = get(store, &upload.id).await.claims;
     assert_eq!(claims, Claims::from_iter([claim(2)]));
 }
 
-pub(crate) async fn an_upload_that_is_not_open_notes_nothing(store: &dyn StateStore) {
+pub(crate) async fn an_upload_that_is_not_open_stores_no_claims(store: &dyn StateStore) {
     for phase in [Phase::Committing, Phase::Complete, Phase::Aborted] {
         let mut upload = stored(store, 3).await;
         record(store, &upload.id, [1, 2]).await;
         upload.phase = phase;
         store.update(&upload, upload.writer).await.unwrap();
         let before = get(store, &upload.id).await;
-        let answer = note(store, &upload, &[claim(1)]).await;
+        let answer = store_claims(store, &upload, &[claim(1)]).await;
         let expected = Upload {
             parts: Parts::summary(2, [1, 2].map(part)),
             ..before.clone()
@@ -208,7 +212,7 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
     let mut upload = sized(findable(&owner, "a"), 9);
     create(store, &upload).await;
     let claims: Claims = [claim(1), bare_claim(4), claim(9)].into_iter().collect();
-    note(store, &upload, &claims.iter().collect::<Vec<_>>()).await;
+    store_claims(store, &upload, &claims.iter().collect::<Vec<_>>()).await;
     record(store, &upload.id, [1, 9]).await;
     assert_eq!(get(store, &upload.id).await.claims, claims);
     let taken = store
@@ -233,27 +237,27 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
     assert_eq!(get(store, &upload.id).await.claims, claims);
 }
 
-pub(crate) async fn a_claim_does_not_hide_the_echo_of_an_update(store: &dyn StateStore) {
+pub(crate) async fn a_claim_does_not_hide_a_repeated_update(store: &dyn StateStore) {
     let upload = stored(store, 3).await;
-    note(store, &upload, &[claim(1)]).await;
+    store_claims(store, &upload, &[claim(1)]).await;
     let mut changed = get(store, &upload.id).await;
     changed.session = Some("mine".into());
     for _ in 0..2 {
         let outcome = store.update(&changed, changed.writer).await.unwrap();
         assert_eq!(outcome, Update::Updated(2));
-        note(store, &upload, &[claim(2)]).await;
+        store_claims(store, &upload, &[claim(2)]).await;
     }
     assert_eq!(get(store, &upload.id).await.version, 2);
 }
 
-pub(crate) async fn fifty_thousand_claims_at_once_are_noted(store: &dyn StateStore) {
+pub(crate) async fn fifty_thousand_claims_in_one_call_are_stored(store: &dyn StateStore) {
     let mut upload = sized(upload(&owner()), 50_000);
-    // Every third part is there, the last one, too.
+    // Every third part is recorded, also the last one.
     let numbers = || 1..=50_000;
     create(store, &upload).await;
     upload.parts = numbers().skip(1).step_by(3).map(part).collect();
     let parts: Vec<_> = upload.parts.iter().cloned().collect();
-    // As the gateway does, so that no call takes long.
+    // In calls of limited size, as the gateway does.
     for some in parts.chunks(1_000) {
         let recorded = store.record_parts(&upload.id, writer(1), 0, some, times());
         assert_eq!(
@@ -270,14 +274,14 @@ pub(crate) async fn fifty_thousand_claims_at_once_are_noted(store: &dyn StateSto
             }
         })
         .collect();
-    let answer = note(store, &upload, &claims).await;
+    let answer = store_claims(store, &upload, &claims).await;
     assert_eq!(answer.parts, upload.parts);
     upload.claims = claims.into_iter().collect();
     let stored = get(store, &upload.id).await;
     assert_eq!((stored.parts, stored.claims), (upload.parts, upload.claims));
 }
 
-/// A new upload of so many parts.
+/// A new upload of `parts` parts.
 async fn stored(store: &dyn StateStore, parts: u32) -> Upload {
     let upload = sized(upload(&owner()), parts);
     create(store, &upload).await;
@@ -285,7 +289,7 @@ async fn stored(store: &dyn StateStore, parts: u32) -> Upload {
 }
 
 /// Claims parts as their owner.
-async fn note(store: &dyn StateStore, upload: &Upload, claims: &[Claim]) -> Upload {
+async fn store_claims(store: &dyn StateStore, upload: &Upload, claims: &[Claim]) -> Upload {
     let answer = store
         .claim(&upload.id, &upload.owner, claims, times())
         .await;

@@ -1,4 +1,4 @@
-//! What every state store must list, and how it counts.
+//! Listings and counts, in every state store.
 
 use upload_gateway_core::{
     state::{Cursor, ListQuery, StateStore},
@@ -57,7 +57,7 @@ pub(crate) async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn
     }
 }
 
-pub(crate) async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
+pub(crate) async fn a_listing_can_be_limited_to_one_phase(store: &dyn StateStore) {
     let owner = owner();
     let mut aborted = Vec::new();
     for number in 0..12 {
@@ -79,7 +79,7 @@ pub(crate) async fn a_listing_can_ask_for_one_phase(store: &dyn StateStore) {
     assert_eq!(list_all(store, &owner, Some(Phase::Open), 5).await.len(), 8);
 }
 
-pub(crate) async fn a_listing_sums_parts_up(store: &dyn StateStore) {
+pub(crate) async fn a_listing_summarises_parts(store: &dyn StateStore) {
     let owner = owner();
     let upload = upload(&owner);
     create(store, &upload).await;
@@ -108,7 +108,7 @@ pub(crate) async fn a_count_is_of_the_owners_uploads(store: &dyn StateStore) {
     assert_eq!(store.count(&owner()).await.unwrap(), 0);
 }
 
-/// All pages of an owner's listing, put together.
+/// The uploads of all pages of an owner's listing.
 async fn list_all(
     store: &dyn StateStore,
     owner: &Owner,

@@ -1,4 +1,4 @@
-//! Random calls, answered alike by a store and by a model of it that fits a page.
+//! Random calls have the same results in a store and in a small model of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,21 +12,21 @@ use upload_gateway_core::{
 
 use super::{fresh_redb, fresh_redis, samples::*};
 
-/// One call; uploads, writers and parts are given by number.
+/// One call; uploads, writers and parts are numbers.
 #[derive(Debug, Clone)]
 enum Call {
     Create(usize),
     TakeOver(usize, u32, Option<u32>, u64),
-    /// By a writer that knows of this version.
+    /// By a writer that knows this version.
     RecordParts(usize, u32, u64, Vec<Part>, u64),
-    /// By the owner, or by somebody else.
+    /// By the owner, or by another one.
     Claim(usize, bool, Vec<Claim>, u64),
-    /// With the present version, or an older one; perhaps only if it is untouched since then, or since another time.
+    /// Of the current version or an older one; perhaps only if it is untouched since then, or since another time.
     Update(usize, Phase, u64, Option<bool>),
     List(Option<Phase>, usize),
 }
 
-/// The records, and for each the update that made its version.
+/// The records, each with the update that made its version.
 #[derive(Default)]
 struct Model {
     asked: BTreeMap<UploadId, Upload>,
@@ -134,7 +134,7 @@ impl Model {
         })
     }
 
-    /// An update to ask for: of an older version, the last one once more, or of what is there.
+    /// An update of an older version, a repetition of the last one, or an update of the current version.
     fn next_update(&mut self, upload: &Upload, phase: Phase, kind: u64) -> Upload {
         let present = self.records.get(&upload.id);
         let mut update = present.map_or(upload, |(record, _)| record).clone();
@@ -154,14 +154,14 @@ impl Model {
         update
     }
 
-    /// When the record changed, or another time.
+    /// The time of the record's last change, or another time.
     fn seen(&self, upload: &Upload, is_present: bool) -> Timestamp {
         let record = self.records.get(&upload.id);
         let changed = record.map_or(upload, |(record, _)| record).updated_at;
         Timestamp(changed.0 + u64::from(!is_present))
     }
 
-    /// The present writer, or of one kind of update another one.
+    /// The current writer; another one for one kind of update.
     fn expected_writer(&self, upload: &Upload, kind: u64) -> Option<WriterTag> {
         let record = self.records.get(&upload.id);
         let present = record.and_then(|(record, _)| record.writer);
@@ -209,7 +209,7 @@ impl Model {
     }
 }
 
-/// Makes `calls` of both and compares every answer, and all records at the end.
+/// Makes `calls` to both and compares every result, and all records at the end.
 async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseError> {
     let (owner, stranger) = (owner(), owner());
     let uploads = [
@@ -304,7 +304,7 @@ async fn compare_records(
     Ok(())
 }
 
-/// What the store says is due must be, and every live upload must be due at some time.
+/// What the store lists as due must be due, and every live upload must be due at some time.
 async fn compare_due(
     store: &dyn StateStore,
     model: &Model,
@@ -320,7 +320,7 @@ async fn compare_due(
         if before == Timestamp::never() {
             prop_assert_eq!(known.contains(&upload.id), is_due);
         } else {
-            // Parts of clocks that went back are entered late.
+            // Parts recorded by a clock that was set back are indexed late.
             prop_assert!(is_due || !known.contains(&upload.id));
         }
     }
@@ -343,7 +343,7 @@ fn any_part() -> impl Strategy<Value = Part> {
     })
 }
 
-/// Seldom outside the plan of 4 parts.
+/// A claim, rarely outside the plan of 4 parts.
 fn any_claim() -> impl Strategy<Value = Claim> {
     let number = prop_oneof![20 => 1..5u32, 1 => Just(0), 1 => Just(5)];
     let md5 = proptest::option::of((0..3u8).prop_map(|byte| Md5::of(&[byte])));
@@ -365,7 +365,7 @@ fn any_call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// Runs `cases` sequences of calls against one store, each for an owner of its own.
+/// Runs `cases` sequences of calls against one store, each for another owner.
 fn conform(store: &dyn StateStore, runtime: &tokio::runtime::Runtime, cases: u32) {
     let config = ProptestConfig {
         cases,

@@ -1,4 +1,5 @@
-//! What the redb adapter promises besides: it outlives the process, alone, and cleans up.
+//! Contracts of the redb adapter: records survive the process, one process has the file open, expired records are
+//! removed.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ async fn everything_survives_a_reopening() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_open_elsewhere_is_refused_by_name() {
+async fn a_file_that_another_process_has_open_is_refused_and_named() {
     let Some((_store, directory)) = fresh_redb().await else {
         return;
     };
@@ -45,7 +46,7 @@ async fn a_file_that_is_open_elsewhere_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_state_file_is_refused_and_kept() {
+async fn a_file_that_is_not_a_state_file_is_refused_and_kept() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("state.redb");
     std::fs::write(&path, "a letter to my aunt").unwrap();
@@ -98,8 +99,8 @@ async fn records_are_removed_seven_days_after_they_expired() {
         },
     )
     .await;
-    let anew = get(&store, &over.id).await;
-    assert!(anew.parts.is_empty() && anew.claims.is_empty());
+    let created = get(&store, &over.id).await;
+    assert!(created.parts.is_empty() && created.claims.is_empty());
 }
 
 #[tokio::test]

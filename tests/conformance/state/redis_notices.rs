@@ -1,11 +1,11 @@
-//! Notices of takeovers in Redis: heard in every process, and made up for where they were missed.
+//! Notices of takeovers in Redis: they reach every process, and missed ones are replaced.
 
 use upload_gateway::state::redis::{Redis, RedisConfig};
 use upload_gateway_core::state::RecordStore;
 
 use super::{common, config, redis_only::ask, samples::*, takeovers};
 
-/// Waits until so many have subscribed to takeovers.
+/// Waits until `wanted` connections have subscribed to takeovers.
 async fn subscribed(url: &str, wanted: u64) {
     let channel = format!("{}takeovers", RedisConfig::default().key_prefix);
     let numbers = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).to_owned();
@@ -16,7 +16,7 @@ async fn subscribed(url: &str, wanted: u64) {
 }
 
 #[tokio::test]
-async fn a_take_over_is_heard_in_every_process() {
+async fn every_process_is_notified_of_a_take_over() {
     let Some((_server, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -28,14 +28,14 @@ async fn a_take_over_is_heard_in_every_process() {
     let mut watch = there.watch_takeovers(&upload.id);
     for number in 2..5 {
         takeovers::take_over(&here, &upload.id, writer(number)).await;
-        takeovers::hears(&mut watch, writer(number - 1)).await;
+        takeovers::is_notified(&mut watch, writer(number - 1)).await;
     }
     drop(here);
     subscribed(&url, 1).await;
 }
 
 #[tokio::test]
-async fn a_subscription_that_broke_is_made_again_and_what_was_missed_is_told() {
+async fn a_broken_subscription_is_renewed_and_missed_take_overs_are_notified() {
     let Some((mut server, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -51,15 +51,15 @@ async fn a_subscription_that_broke_is_made_again_and_what_was_missed_is_told() {
         } else {
             server.restart();
         }
-        takeovers::hears(&mut watch, writer(1)).await;
+        takeovers::is_notified(&mut watch, writer(1)).await;
         subscribed(&url, 1).await;
-        takeovers::who_watches_hears_of_every_take_over(&store).await;
+        takeovers::watchers_are_notified_of_every_take_over(&store).await;
     }
 }
 
-/// A user without the right to channels: takeovers work, only nobody hears of them.
+/// A user without permission for channels: takeovers work, but send no notices.
 #[tokio::test]
-async fn a_user_that_may_not_publish_takes_over_all_the_same() {
+async fn a_user_that_may_not_publish_can_take_over() {
     let Some((server, url)) = common::private_redis(&[]) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! What the Redis adapter promises besides: one round trip per part, keys that end, servers it refuses.
+//! Contracts of the Redis adapter: one round trip per part, keys that expire, servers that it refuses.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -16,7 +16,7 @@ use upload_gateway_core::{
 
 use super::{common, config, fresh_redis, samples::*};
 
-/// How often to ask for what only other processes can bring about.
+/// The time between two attempts.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
 
 /// The answer to a command.
@@ -24,7 +24,7 @@ pub(crate) async fn ask<T: FromRedisValue>(url: &str, command: &redis::Cmd) -> T
     try_ask(url, command).await.unwrap()
 }
 
-/// The answer to a command, or why there is none.
+/// The answer to a command, or its error.
 pub(crate) async fn try_ask<T: FromRedisValue>(
     url: &str,
     command: &redis::Cmd,
@@ -48,8 +48,8 @@ async fn calls(url: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// What the server ran since it had run `before`: how many scripts, and which other commands. Those of the scripts are
-/// among them; anything else would be another round trip.
+/// What the server has run since `before`: the number of scripts, and all other commands. These include the commands in
+/// the scripts; any other would be another round trip.
 async fn ran_since(url: &str, before: &BTreeMap<String, u64>) -> (u64, Vec<String>) {
     let mut new = calls(url).await;
     for (name, count) in &mut new {
@@ -97,9 +97,9 @@ async fn a_claim_takes_one_round_trip_and_never_reads_all_parts() {
     assert_eq!(commands, ["hmget", "hset", "pexpireat", "pexpiretime"]);
 }
 
-/// One script for all of them would let every other call wait.
+/// One script for all of them would delay every other call.
 #[tokio::test]
-async fn many_claims_are_noted_in_steps_and_only_if_the_plan_has_them_all() {
+async fn many_claims_are_stored_in_steps_and_only_if_all_are_in_the_plan() {
     let Some((_server, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -130,7 +130,7 @@ async fn a_server_that_lost_the_scripts_gets_them_again() {
 }
 
 #[tokio::test]
-async fn keys_end_seven_days_after_the_upload_and_the_secret_and_the_format_never() {
+async fn keys_expire_seven_days_after_the_upload_but_the_secret_and_the_format_never() {
     let Some((store, backend)) = fresh_redis().await else {
         return;
     };
@@ -150,7 +150,7 @@ async fn keys_end_seven_days_after_the_upload_and_the_secret_and_the_format_neve
         let grace = i64::try_from(RECORD_GRACE_SECONDS * 1_000).unwrap();
         let expected = match key.split(':').nth(1).unwrap() {
             "secret" | "format" => -1,
-            // Parts leave them as they are; they are prolonged when they are read.
+            // Recording parts does not change the expiry of the keys; reading prolongs it.
             "owner" | "due" => i64::try_from(upload.expires_at.0).unwrap() + grace,
             _ => i64::try_from(later.expires_at.0).unwrap() + grace,
         };
@@ -212,7 +212,7 @@ async fn a_record_that_vanished_leaves_the_listing_and_frees_its_fingerprint() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_a_fault_and_not_retried() {
+async fn an_unreadable_record_is_a_fault_and_not_retried() {
     let Some((store, backend)) = fresh_redis().await else {
         return;
     };
@@ -295,7 +295,7 @@ async fn a_server_that_hides_its_policy_is_accepted() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_with_the_authority_of_the_file_only() {
+async fn tls_trusts_only_the_authority_of_the_file() {
     let Some(server) = common::redis_tls() else {
         return;
     };
@@ -328,7 +328,7 @@ async fn tls_is_spoken_with_the_authority_of_the_file_only() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_work_is_refused() {
+async fn an_invalid_configuration_is_refused() {
     let config = |url: &str, key_prefix: &str| RedisConfig {
         key_prefix: key_prefix.into(),
         ..config([url.to_owned()])

@@ -1,4 +1,4 @@
-//! Outages of Redis: servers that restart, hang, or give way to another one.
+//! Outages of Redis: servers that restart, hang, or fail over.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::{
     takeovers,
 };
 
-/// Repeats a call while it may succeed later, as the gateway does: the adapter itself does not.
-pub(crate) async fn hold<T, F>(mut call: impl FnMut() -> F) -> T
+/// Repeats a call while it fails with a retryable error. The gateway does the same; the adapter itself does not retry.
+pub(crate) async fn retry<T, F>(mut call: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let patient = async {
+    let retrying = async {
         loop {
             match call().await {
                 Err(error) if error.is_retryable() => sleep(POLL).await,
@@ -29,7 +29,7 @@ where
             }
         }
     };
-    timeout(Duration::from_secs(30), patient).await.unwrap()
+    timeout(Duration::from_secs(30), retrying).await.unwrap()
 }
 
 #[tokio::test]
@@ -45,13 +45,13 @@ async fn a_restart_of_the_server_needs_no_new_adapter() {
     let part = part(2);
     server.restart();
     let parts = std::slice::from_ref(&part);
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, parts, times())).await;
+    let outcome = retry(|| store.record_parts(&upload.id, writer(1), 0, parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
     assert_eq!(get(&store, &upload.id).await.parts.committed(), 2);
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_unavailable_within_its_timeout() {
+async fn an_unreachable_server_is_unavailable_within_the_timeout() {
     let Some((mut server, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -111,13 +111,13 @@ async fn a_fail_over_of_the_primary_is_followed() {
     sentinels.wait_for_replica();
     sentinels.fail_over();
     let parts = [part(2)];
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
+    let outcome = retry(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
-    takeovers::who_watches_hears_of_every_take_over(&store).await;
+    takeovers::watchers_are_notified_of_every_take_over(&store).await;
 }
 
 #[tokio::test]
-async fn a_primary_that_became_a_replica_is_left() {
+async fn the_adapter_leaves_a_primary_that_became_a_replica() {
     let Some(sentinels) = common::redis_sentinels() else {
         return;
     };
@@ -133,7 +133,7 @@ async fn a_primary_that_became_a_replica_is_left() {
     let upload = upload(&owner());
     create(&store, &upload).await;
     sentinels.wait_for_replica();
-    // Refused until the Sentinels have heard from the replica.
+    // Refused until the Sentinels know the replica.
     let fail_over = redis::cmd("SENTINEL")
         .arg("FAILOVER")
         .arg(sentinels.name)
@@ -151,7 +151,7 @@ async fn a_primary_that_became_a_replica_is_left() {
 }
 
 #[tokio::test]
-async fn a_node_of_a_cluster_that_restarts_is_waited_for() {
+async fn a_restart_of_a_cluster_node_is_waited_out() {
     let Some(mut cluster) = common::redis_cluster() else {
         return;
     };
@@ -168,9 +168,9 @@ async fn a_node_of_a_cluster_that_restarts_is_waited_for() {
     cluster.nodes[0].restart();
     for upload in &uploads {
         let parts = [part(1)];
-        let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
+        let outcome = retry(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
         assert_eq!(outcome, PartRecord::Recorded { committed: 1 });
         assert_eq!(get(&store, &upload.id).await.parts.committed(), 1);
     }
-    takeovers::who_watches_hears_of_every_take_over(&store).await;
+    takeovers::watchers_are_notified_of_every_take_over(&store).await;
 }

@@ -1,4 +1,4 @@
-//! Writes to Redis that count once replicas have them.
+//! Writes to Redis that succeed only if replicas have them.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use upload_gateway_core::{
     upload::{Phase, Upload},
 };
 
-use super::{common, config, redis_outages::hold, samples::*};
+use super::{common, config, redis_outages::retry, samples::*};
 
-/// A store that wants one replica to have each write.
+/// A store that requires one replica to have each write.
 async fn waiting(url: &str) -> Redis {
     waiting_as(RedisMode::Single, vec![url.to_owned()]).await
 }
@@ -28,27 +28,27 @@ async fn waiting_as(mode: RedisMode, urls: Vec<String>) -> Redis {
     .unwrap()
 }
 
-/// A write counts, or Redis is away.
-fn does_not_count<T: std::fmt::Debug>(answer: Result<T, Error>) {
+/// Checks that a write fails as if Redis were unavailable.
+fn does_not_succeed<T: std::fmt::Debug>(answer: Result<T, Error>) {
     let failure = answer.unwrap_err();
     assert_eq!(failure.reason(), Reason::StateUnavailable);
     assert!(failure.is_retryable());
 }
 
 #[tokio::test]
-async fn a_write_without_enough_replicas_does_not_count() {
+async fn a_write_without_enough_replicas_does_not_succeed() {
     let Some((_server, url)) = common::private_redis(&[]) else {
         return;
     };
     let store = waiting(&url).await;
     let upload = upload(&owner());
-    does_not_count(store.create(&upload).await);
-    // What is only read waits for nobody.
+    does_not_succeed(store.create(&upload).await);
+    // Reads do not wait for replicas.
     assert_eq!(get(&store, &upload.id).await, upload);
 }
 
 #[tokio::test]
-async fn a_write_that_counts_is_on_the_replica() {
+async fn a_write_that_succeeded_is_on_the_replica() {
     let Some((primary, url)) = common::private_redis(&[]) else {
         return;
     };
@@ -58,32 +58,32 @@ async fn a_write_that_counts_is_on_the_replica() {
     let store = waiting(&url).await;
     let upload = upload(&owner());
     // The replica joins within a few seconds.
-    let created = hold(|| store.create(&upload)).await;
+    let created = retry(|| store.create(&upload)).await;
     assert_eq!(created, Creation::Created);
     let parts = [part(1), part(2)];
     let writer = upload.writer.unwrap();
-    let recorded = hold(|| store.record_parts(&upload.id, writer, 0, &parts, times())).await;
+    let recorded = retry(|| store.record_parts(&upload.id, writer, 0, &parts, times())).await;
     assert_eq!(recorded, PartRecord::Recorded { committed: 2 });
     let replica = Redis::connect(&config([replica_url])).await.unwrap();
     assert_eq!(get(&replica, &upload.id).await.parts.committed(), 2);
 }
 
-/// Neither does its echo count, from another connection either: each repeats the write.
+/// A repetition from another connection does not succeed either: each one repeats the write.
 #[tokio::test]
-async fn an_echo_without_enough_replicas_does_not_count() {
+async fn a_repeated_write_without_enough_replicas_does_not_succeed() {
     let Some((_server, url)) = common::private_redis(&[]) else {
         return;
     };
     let plain = Redis::connect(&config([url.clone()])).await.unwrap();
     let mut upload = upload(&owner());
     create(&plain, &upload).await;
-    does_not_count(waiting(&url).await.create(&upload).await);
+    does_not_succeed(waiting(&url).await.create(&upload).await);
     upload.phase = Phase::Aborted;
     assert_eq!(
         plain.update(&upload, upload.writer).await.unwrap(),
         Update::Updated(2)
     );
-    does_not_count(waiting(&url).await.update(&upload, upload.writer).await);
+    does_not_succeed(waiting(&url).await.update(&upload, upload.writer).await);
 }
 
 #[tokio::test]
@@ -97,33 +97,33 @@ async fn a_write_through_sentinels_waits_for_the_replica() {
     };
     let store = waiting_as(mode, sentinels.urls.clone()).await;
     let upload = upload(&owner());
-    let created = hold(|| store.create(&upload)).await;
+    let created = retry(|| store.create(&upload)).await;
     assert_eq!(created, Creation::Created);
     let url = format!("redis://127.0.0.1:{}", sentinels.replica.port());
     let replica = Redis::connect(&config([url])).await.unwrap();
     assert_eq!(get(&replica, &upload.id).await, upload);
     sentinels.replica.pause();
     let parts = [part(1)];
-    does_not_count(
+    does_not_succeed(
         store
             .record_parts(&upload.id, writer(1), 0, &parts, times())
             .await,
     );
     sentinels.replica.resume();
-    let outcome = hold(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
+    let outcome = retry(|| store.record_parts(&upload.id, writer(1), 0, &parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 1 });
-    // What counted is there after a fail-over, where the next write finds no replica.
+    // A write that succeeded is there after a fail-over. The next write then finds no replica.
     sentinels.fail_over();
-    let known = hold(|| store.get(&upload.id)).await.unwrap();
+    let known = retry(|| store.get(&upload.id)).await.unwrap();
     assert_eq!(known.parts.committed(), 1);
-    does_not_count(
+    does_not_succeed(
         store
             .record_parts(&upload.id, writer(1), 0, &[part(2)], times())
             .await,
     );
 }
 
-/// The node of the upload's slot is asked, and no other.
+/// The write waits for the node of the upload's slot, and for no other.
 #[tokio::test]
 async fn a_write_to_a_cluster_waits_for_the_replica_of_its_own_node() {
     let Some(cluster) = common::redis_cluster() else {
@@ -137,17 +137,17 @@ async fn a_write_to_a_cluster_waits_for_the_replica_of_its_own_node() {
     let (with_replica, without): (Vec<_>, Vec<_>) = uploads.into_iter().partition(is_first);
     assert!(!with_replica.is_empty() && !without.is_empty());
     for upload in &with_replica {
-        let created = hold(|| store.create(upload)).await;
+        let created = retry(|| store.create(upload)).await;
         assert_eq!(created, Creation::Created);
         record(&store, &upload.id, [1]).await;
     }
-    does_not_count(store.create(&without[0]).await);
+    does_not_succeed(store.create(&without[0]).await);
     replica.pause();
     let parts = [part(2)];
     let late = store.record_parts(&with_replica[0].id, writer(1), 0, &parts, times());
-    does_not_count(late.await);
+    does_not_succeed(late.await);
     replica.resume();
     let outcome =
-        hold(|| store.record_parts(&with_replica[0].id, writer(1), 0, &parts, times())).await;
+        retry(|| store.record_parts(&with_replica[0].id, writer(1), 0, &parts, times())).await;
     assert_eq!(outcome, PartRecord::Recorded { committed: 2 });
 }

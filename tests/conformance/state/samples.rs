@@ -1,4 +1,4 @@
-//! Uploads, parts and times to put into a store.
+//! Uploads, parts and times for the cases.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use upload_gateway_core::{
     },
 };
 
-/// As many parts as Azure takes.
+/// The number of parts that Azure accepts.
 const LIMITS: StoreLimits = StoreLimits {
     max_parts: 50_000,
     max_part_size: 5 << 30,
@@ -19,7 +19,7 @@ const LIMITS: StoreLimits = StoreLimits {
     equal_parts: false,
 };
 
-/// This moment: stores remove what expired long ago.
+/// The current time: stores remove what expired long ago.
 pub(crate) fn now() -> Timestamp {
     Timestamp(0).plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap())
 }
@@ -32,7 +32,7 @@ pub(crate) fn times() -> Times {
     }
 }
 
-/// An owner nobody else is.
+/// A unique owner.
 pub(crate) fn owner() -> Owner {
     Owner {
         tenant: "Größe & Söhne".into(),
@@ -79,7 +79,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
     }
 }
 
-/// `upload`, with the declared size of so many parts of 5 MiB.
+/// `upload`, with the declared size of `parts` parts of 5 MiB.
 pub(crate) fn sized(upload: Upload, parts: u32) -> Upload {
     let size = u64::from(parts) * PART_SIZE;
     Upload {
@@ -92,7 +92,7 @@ pub(crate) fn sized(upload: Upload, parts: u32) -> Upload {
     }
 }
 
-/// A new upload that the same create finds again.
+/// A new upload that the same create finds.
 pub(crate) fn findable(owner: &Owner, file_name: &str) -> Upload {
     let fingerprint = fingerprint(owner, file_name);
     Upload {

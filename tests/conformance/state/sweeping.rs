@@ -1,4 +1,4 @@
-//! What the sweeper asks of every state store.
+//! What the sweeper needs, in every state store.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{common, samples::*};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An upload that expires so long after `start`.
+/// An upload that expires at `start` plus `after`.
 fn expiring(start: Timestamp, after: Duration) -> Upload {
     Upload {
         expires_at: start.plus(after),
@@ -28,7 +28,10 @@ async fn due(store: &dyn StateStore, before: Timestamp, limit: usize) -> Vec<Upl
         let page = store.due(before, after.as_ref(), limit).await.unwrap();
         assert!(page.uploads.len() <= limit);
         uploads.extend(page.uploads);
-        assert!(page.next.is_none() || page.next > after, "no way ahead");
+        assert!(
+            page.next.is_none() || page.next > after,
+            "the listing does not advance"
+        );
         after = page.next;
         if after.is_none() {
             return uploads;
@@ -36,11 +39,11 @@ async fn due(store: &dyn StateStore, before: Timestamp, limit: usize) -> Vec<Upl
     }
 }
 
-pub(crate) async fn what_is_due_comes_earliest_first_and_whole(store: &dyn StateStore) {
+pub(crate) async fn due_uploads_are_listed_completely_and_earliest_first(store: &dyn StateStore) {
     let start = now();
     let mut expected = Vec::new();
     for number in 0..17_u32 {
-        // Several at once, so that pages end between equals.
+        // Several at the same time, so that pages end between equal times.
         let upload = expiring(start, SECOND * (17 - number).div_ceil(6));
         create(store, &upload).await;
         expected.push((upload.expires_at, upload.id));
@@ -55,7 +58,7 @@ pub(crate) async fn what_is_due_comes_earliest_first_and_whole(store: &dyn State
     assert!(due(store, start, 5).await.is_empty());
 }
 
-pub(crate) async fn what_prolongs_an_upload_puts_off_its_time(store: &dyn StateStore) {
+pub(crate) async fn prolonging_an_upload_postpones_its_due_time(store: &dyn StateStore) {
     let start = now();
     let uploads: Vec<_> = (0..4).map(|_| sized(expiring(start, SECOND), 2)).collect();
     for upload in &uploads {
@@ -81,23 +84,23 @@ pub(crate) async fn what_prolongs_an_upload_puts_off_its_time(store: &dyn StateS
         .await
         .unwrap();
     let at = |seconds| start.plus(SECOND * seconds);
-    // Twice: the first look puts the index right.
+    // Twice: the first listing repairs the index.
     for _ in 0..2 {
         assert_eq!(due(store, at(8), 2).await, std::slice::from_ref(&left.id));
     }
     assert_eq!(due(store, at(9), 2).await.len(), 4);
 }
 
-pub(crate) async fn no_parts_are_a_sign_of_life(store: &dyn StateStore) {
+pub(crate) async fn recording_no_parts_is_a_heartbeat(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1]).await;
     let mut later = times();
     later.expires_at = later.expires_at.plus(SECOND);
-    let told = store
+    let recorded = store
         .record_parts(&upload.id, writer(1), 0, &[], later)
         .await;
-    assert_eq!(told.unwrap(), PartRecord::Recorded { committed: 1 });
+    assert_eq!(recorded.unwrap(), PartRecord::Recorded { committed: 1 });
     let known = get(store, &upload.id).await;
     assert_eq!(
         (known.expires_at, known.updated_at),
@@ -109,7 +112,7 @@ pub(crate) async fn no_parts_are_a_sign_of_life(store: &dyn StateStore) {
     assert_eq!(stranger.unwrap(), PartRecord::TakenOver);
 }
 
-pub(crate) async fn age_makes_an_upload_due_however_much_it_changes(store: &dyn StateStore) {
+pub(crate) async fn age_makes_an_upload_due_although_it_changes(store: &dyn StateStore) {
     let start = now();
     let upload = Upload {
         ends_at: start.plus(SECOND * 2),
@@ -141,7 +144,7 @@ pub(crate) async fn a_commit_is_due_when_its_lease_ends(store: &dyn StateStore) 
     assert_eq!(due(store, upload.expires_at, 9).await, [upload.id]);
 }
 
-pub(crate) async fn what_is_over_is_never_due(store: &dyn StateStore) {
+pub(crate) async fn an_upload_that_has_ended_is_never_due(store: &dyn StateStore) {
     for phase in [Phase::Complete, Phase::Aborted] {
         let mut upload = upload(&owner());
         create(store, &upload).await;
@@ -151,7 +154,7 @@ pub(crate) async fn what_is_over_is_never_due(store: &dyn StateStore) {
     assert!(due(store, Timestamp::never(), 9).await.is_empty());
 }
 
-pub(crate) async fn what_is_given_up_is_due_once_more(store: &dyn StateStore) {
+pub(crate) async fn an_aborted_upload_is_due_once_more(store: &dyn StateStore) {
     let mut upload = upload(&owner());
     create(store, &upload).await;
     upload.phase = Phase::Aborted;
@@ -168,7 +171,7 @@ pub(crate) async fn what_is_given_up_is_due_once_more(store: &dyn StateStore) {
     assert!(due(store, Timestamp::never(), 9).await.is_empty());
 }
 
-pub(crate) async fn an_upload_that_somebody_came_back_to_is_not_updated(store: &dyn StateStore) {
+pub(crate) async fn an_upload_that_was_resumed_meanwhile_is_not_updated(store: &dyn StateStore) {
     let later = Times {
         now: now().plus(SECOND),
         expires_at: now().plus(SECOND * 9),
@@ -190,11 +193,11 @@ pub(crate) async fn an_upload_that_somebody_came_back_to_is_not_updated(store: &
                 .unwrap();
         }
         let known = get(store, &seen.id).await;
-        let given_up = Upload {
+        let aborted = Upload {
             phase: Phase::Aborted,
             ..seen.clone()
         };
-        let refused = store.update_untouched(&given_up, seen.updated_at).await;
+        let refused = store.update_untouched(&aborted, seen.updated_at).await;
         assert_eq!(refused.unwrap(), Update::Conflict(Box::new(known)));
         assert_eq!(get(store, &seen.id).await.phase, Phase::Open);
     }
@@ -203,13 +206,13 @@ pub(crate) async fn an_upload_that_somebody_came_back_to_is_not_updated(store: &
 pub(crate) async fn an_untouched_upload_is_updated_also_after_a_lost_reply(store: &dyn StateStore) {
     let seen = findable(&owner(), "a");
     create(store, &seen).await;
-    let given_up = Upload {
+    let aborted = Upload {
         phase: Phase::Aborted,
         updated_at: seen.updated_at.plus(SECOND),
         ..seen.clone()
     };
     for _ in 0..2 {
-        let updated = store.update_untouched(&given_up, seen.updated_at).await;
+        let updated = store.update_untouched(&aborted, seen.updated_at).await;
         assert_eq!(updated.unwrap(), Update::Updated(2));
     }
     let other = upload(&owner());
@@ -227,16 +230,16 @@ pub(crate) async fn a_lease_has_one_holder(store: &dyn StateStore) {
     assert!(!take("one", "b").await);
     assert!(take("other", "b").await);
     store.release("one", "b").await.unwrap();
-    assert!(!take("one", "b").await, "only its holder gives it back");
+    assert!(!take("one", "b").await, "only its holder releases it");
     store.release("one", "a").await.unwrap();
     assert!(take("one", "b").await);
 }
 
-pub(crate) async fn a_lease_ends_by_itself(store: &dyn StateStore) {
+pub(crate) async fn a_lease_expires(store: &dyn StateStore) {
     let short = Duration::from_millis(50);
     let begun = Instant::now();
     assert!(store.lease("one", "a", short).await.unwrap());
-    // The store's own clock tells, so there is nothing to wait for but time.
+    // The store's own clock decides: the test can only wait.
     common::until("the lease has expired", async || {
         store.lease("one", "b", short * 100).await.unwrap()
     })

@@ -1,4 +1,4 @@
-//! Who may take an upload over, and who hears of it.
+//! Takeovers and their notices, in every state store.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ pub(crate) async fn take_over(store: &dyn StateStore, id: &UploadId, writer: Wri
     assert_eq!(taken.await.unwrap().unwrap().writer, Some(writer));
 }
 
-pub(crate) async fn hears(watch: &mut TakeoverWatch, writer: WriterTag) {
+pub(crate) async fn is_notified(watch: &mut TakeoverWatch, writer: WriterTag) {
     let heard = timeout(NOTICE, watch.by_another_than(writer)).await;
-    heard.expect("nothing was heard of a takeover");
+    heard.expect("there was no notice of a takeover");
 }
 
-pub(crate) async fn who_watches_hears_of_every_take_over(store: &dyn StateStore) {
+pub(crate) async fn watchers_are_notified_of_every_take_over(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     let mut watch = store.watch_takeovers(&upload.id);
-    // More than once: that notices may have been missed is told, too, once a subscription begins.
+    // More than one notice: a new subscription also reports that notices may have been missed.
     for number in 2..5 {
         take_over(store, &upload.id, writer(number)).await;
-        hears(&mut watch, writer(number - 1)).await;
+        is_notified(&mut watch, writer(number - 1)).await;
     }
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn a_take_over_repeated_after_a_lost_reply_is_taken(store: &dyn
     }
 }
 
-pub(crate) async fn no_parts_are_a_sign_of_life_of_the_writer_only(store: &dyn StateStore) {
+pub(crate) async fn only_the_writer_can_send_a_heartbeat(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;
     record(store, &upload.id, [1]).await;

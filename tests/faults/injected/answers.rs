@@ -1,5 +1,5 @@
 //! Every answer of the state store and of the blob store is lost once, and every call fails for longer than the gateway
-//! holds on: nothing is lost or there twice.
+//! retries: nothing is lost or stored twice.
 
 use std::future::Future;
 
@@ -17,10 +17,10 @@ use super::{
 };
 
 for_each_store!(
-    a_lost_answer_goes_unnoticed_by_a_stream,
-    a_lost_answer_goes_unnoticed_by_a_small_file,
-    a_lost_answer_goes_unnoticed_by_a_client_that_sends_to_the_store,
-    an_outage_at_any_call_ends_a_stream_that_then_goes_on,
+    a_stream_succeeds_despite_any_lost_answer,
+    a_small_file_succeeds_despite_any_lost_answer,
+    a_direct_upload_succeeds_despite_any_lost_answer,
+    a_stream_that_ended_in_an_outage_of_any_call_can_resume,
 );
 
 /// The calls of one upload by two streams, and how often the longer of them makes each.
@@ -58,7 +58,7 @@ const SIGNED: &[(&str, u32)] = &[
     ("store.head", 1),
 ];
 
-/// Runs `case` with each fault of the table, on stores of its own; some side by side.
+/// Runs `case` with each fault of the table, each on new stores, some of them concurrently.
 async fn with_each<F: Future<Output = ()> + Send>(
     table: &[(&str, u32)],
     action: &str,
@@ -78,7 +78,7 @@ async fn with_each<F: Future<Output = ()> + Send>(
         .await;
 }
 
-/// A file that is sent in two streams, the first part by the first, the rest by the second.
+/// A file that is sent in two streams: the first part by the first one, the rest by the second one.
 struct TwoStreams<'a> {
     gateway: &'a TestGateway,
     data: &'a [u8],
@@ -98,7 +98,7 @@ impl Stores {
 }
 
 impl TwoStreams<'_> {
-    /// Sends it, or what is left to send, and asks for `fault` with each stream.
+    /// Sends the file, or the rest of it, with `fault` in the header of each stream.
     async fn send(&mut self, fault: &str) -> Result<Upload, Status> {
         let upload_id = match &self.upload_id {
             Some(known) => known,
@@ -116,14 +116,14 @@ impl TwoStreams<'_> {
     }
 }
 
-async fn a_lost_answer_goes_unnoticed_by_a_stream(stores: Stores) {
+async fn a_stream_succeeds_despite_any_lost_answer(stores: Stores) {
     with_each(STREAMED, "fail-after", &stores, async |fault, stores| {
         let gateway = stores.gateway().await;
         let data = bytes(stores.part + 1000);
         let sent = stores.two_streams(&gateway, &data).send(&fault).await;
         let upload = sent.unwrap_or_else(|status| panic!("{fault}: {status}"));
         if fault.starts_with("store.begin") {
-            // The one whose name was lost: it is for the sweeper.
+            // The session whose name was lost; the sweeper would end it.
             stores.abort_open_sessions().await;
         }
         assert_whole(&stores, &gateway, &upload, &data).await;
@@ -131,7 +131,7 @@ async fn a_lost_answer_goes_unnoticed_by_a_stream(stores: Stores) {
     .await;
 }
 
-async fn a_lost_answer_goes_unnoticed_by_a_small_file(stores: Stores) {
+async fn a_small_file_succeeds_despite_any_lost_answer(stores: Stores) {
     with_each(SMALL, "fail-after", &stores, async |fault, stores| {
         let gateway = stores.gateway().await;
         let data = bytes(1000);
@@ -145,7 +145,7 @@ async fn a_lost_answer_goes_unnoticed_by_a_small_file(stores: Stores) {
     .await;
 }
 
-async fn a_lost_answer_goes_unnoticed_by_a_client_that_sends_to_the_store(stores: Stores) {
+async fn a_direct_upload_succeeds_despite_any_lost_answer(stores: Stores) {
     with_each(SIGNED, "fail-after", &stores, async |fault, mut stores| {
         stores.config.storage[0].part_size = ByteSize(client::PART as u64);
         let gateway = stores.gateway().await;
@@ -165,7 +165,7 @@ async fn a_lost_answer_goes_unnoticed_by_a_client_that_sends_to_the_store(stores
     .await;
 }
 
-async fn an_outage_at_any_call_ends_a_stream_that_then_goes_on(mut stores: Stores) {
+async fn a_stream_that_ended_in_an_outage_of_any_call_can_resume(mut stores: Stores) {
     stores.config.limits.store_retry_timeout_seconds = 1;
     stores.config.limits.commit_lease_seconds = 2;
     let always = "times=1000:fail-before";
@@ -179,7 +179,7 @@ async fn an_outage_at_any_call_ends_a_stream_that_then_goes_on(mut stores: Store
         let upload = streams.send("").await;
         let upload = upload.unwrap_or_else(|status| panic!("{fault}: {status}"));
         if fault.starts_with("state.update") {
-            // The one that was not recorded, as far as the gateway knows: it is for the sweeper.
+            // The session that was not recorded; the sweeper would end it.
             stores.abort_open_sessions().await;
         }
         assert_whole(&stores, &gateway, &upload, &data).await;

@@ -1,4 +1,4 @@
-//! Commits whose answer says something else than what became of them, and commits that are given up.
+//! Commits whose answer does not match their outcome, and commits that the gateway stops retrying.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use super::{
 };
 
 for_each_store!(
-    a_commit_that_was_not_sent_is_given_up_without_its_lease,
-    a_commit_that_is_given_up_and_succeeded_is_found_at_once,
-    a_commit_that_hangs_is_given_up_before_its_lease_ends,
+    a_commit_that_was_not_sent_stops_without_its_lease,
+    a_commit_that_stopped_but_succeeded_is_found_at_once,
+    a_commit_that_hangs_stops_before_its_lease_ends,
 );
 
 const INTERNAL_ERROR: &str =
@@ -25,10 +25,10 @@ const INTERNAL_ERROR: &str =
 const NO_SUCH_UPLOAD: &str = "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>";
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>slow down</Message></Error>";
 
-/// Half of a commit's usual lease: who is done by then has not waited for its end.
+/// Half of a commit's default lease: what is done by then has not waited for the lease to expire.
 const AT_ONCE: Duration = Duration::from_secs(45);
 
-/// S3 behind a proxy, and a gateway that knows the proxy only.
+/// S3 behind a proxy, and a gateway that uses the proxy.
 struct Proxied {
     stores: Stores,
     proxy: Proxy,
@@ -59,9 +59,9 @@ impl Proxied {
         send(&self.gateway, "", &self.data).await
     }
 
-    async fn ends_whole(&self) {
+    async fn assert_completes(&self) {
         let (_, upload) = self.send().await;
-        assert!(self.proxy.left().is_empty(), "a fault was not met");
+        assert!(self.proxy.left().is_empty(), "a fault did not occur");
         assert_whole(&self.stores, &self.gateway, &upload.unwrap(), &self.data).await;
     }
 }
@@ -79,7 +79,7 @@ fn to_commit(status: u16, body: &'static str, reaches_store: bool) -> Fault {
     }
 }
 
-/// Sends a file in one stream; its id, and its end.
+/// Sends a file in one stream; returns the upload's id and the stream's result.
 async fn send(gateway: &TestGateway, fault: &str, data: &[u8]) -> (String, Result<Upload, Status>) {
     let (stream, opened) = begin(&gateway.grpc, fault, data).await.unwrap();
     stream.send_in_chunks(0, data, 1 << 20).await;
@@ -88,24 +88,24 @@ async fn send(gateway: &TestGateway, fault: &str, data: &[u8]) -> (String, Resul
 }
 
 #[tokio::test]
-async fn an_error_that_comes_with_200_is_an_error() {
+async fn an_error_in_an_answer_of_200_is_an_error() {
     let faults = vec![to_commit(200, INTERNAL_ERROR, false)];
     if let Some(proxied) = Proxied::by(faults).await {
-        proxied.ends_whole().await;
+        proxied.assert_completes().await;
     }
 }
 
 #[tokio::test]
-async fn an_error_that_comes_with_200_although_the_object_is_there_is_none() {
+async fn an_error_in_an_answer_of_200_is_ignored_if_the_object_exists() {
     let faults = vec![to_commit(200, INTERNAL_ERROR, true)];
     if let Some(proxied) = Proxied::by(faults).await {
-        proxied.ends_whole().await;
+        proxied.assert_completes().await;
     }
 }
 
 #[tokio::test]
 async fn a_lost_answer_and_then_no_such_upload_is_a_success() {
-    // As AWS answers a repeated Complete, and as it answers who asks for the parts then.
+    // The answers of AWS to a repeated CompleteMultipartUpload and to the ListParts after it.
     let list = Fault {
         method: "GET",
         ..to_commit(404, NO_SUCH_UPLOAD, false)
@@ -115,24 +115,24 @@ async fn a_lost_answer_and_then_no_such_upload_is_a_success() {
         ..to_commit(500, INTERNAL_ERROR, true)
     };
     if let Some(proxied) = Proxied::by(vec![lost]).await {
-        proxied.ends_whole().await;
+        proxied.assert_completes().await;
     }
     let faults = vec![to_commit(404, NO_SUCH_UPLOAD, true)];
     if let Some(proxied) = Proxied::by(faults).await {
-        proxied.ends_whole().await;
+        proxied.assert_completes().await;
     }
 }
 
 #[tokio::test]
-async fn a_store_that_asks_to_slow_down_is_asked_again() {
+async fn a_store_that_asks_to_slow_down_is_retried() {
     let faults = vec![to_commit(503, SLOW_DOWN, false)];
     if let Some(proxied) = Proxied::by(faults).await {
-        proxied.ends_whole().await;
+        proxied.assert_completes().await;
     }
 }
 
 #[tokio::test]
-async fn no_such_upload_without_an_object_is_the_end() {
+async fn no_such_upload_without_an_object_is_session_lost() {
     let faults = vec![to_commit(404, NO_SUCH_UPLOAD, false)];
     let Some(proxied) = Proxied::by(faults).await else {
         return;
@@ -146,7 +146,7 @@ async fn no_such_upload_without_an_object_is_the_end() {
 }
 
 #[tokio::test]
-async fn no_such_upload_while_an_earlier_commit_may_be_at_work_is_not_the_end() {
+async fn no_such_upload_while_an_earlier_commit_may_be_running_is_unavailable() {
     let gone = Fault {
         method: "GET",
         times: usize::MAX,
@@ -168,18 +168,18 @@ async fn no_such_upload_while_an_earlier_commit_may_be_at_work_is_not_the_end() 
     assert_whole(&proxied.stores, &straight, &upload.unwrap(), &proxied.data).await;
 }
 
-async fn a_commit_that_was_not_sent_is_given_up_without_its_lease(stores: Stores) {
+async fn a_commit_that_was_not_sent_stops_without_its_lease(stores: Stores) {
     let fault = "store.list_parts:times=1000:fail-before";
-    Box::pin(given_up_and_resumed(fault, stores)).await;
+    Box::pin(stopped_and_resumed(fault, stores)).await;
 }
 
-async fn a_commit_that_is_given_up_and_succeeded_is_found_at_once(stores: Stores) {
+async fn a_commit_that_stopped_but_succeeded_is_found_at_once(stores: Stores) {
     let fault = "store.commit:times=1000:fail-after, store.head:times=1000:fail-before";
-    Box::pin(given_up_and_resumed(fault, stores)).await;
+    Box::pin(stopped_and_resumed(fault, stores)).await;
 }
 
-/// A commit that fails for longer than the gateway holds on, and is met again, with the usual lease.
-async fn given_up_and_resumed(fault: &str, mut stores: Stores) {
+/// A commit that fails for longer than the gateway retries, and is resumed, with the default lease.
+async fn stopped_and_resumed(fault: &str, mut stores: Stores) {
     stores.config.limits.store_retry_timeout_seconds = 1;
     let gateway = stores.gateway().await;
     let data = bytes(stores.part + 1000);
@@ -192,8 +192,8 @@ async fn given_up_and_resumed(fault: &str, mut stores: Stores) {
     assert_whole(&stores, &gateway, &upload, &data).await;
 }
 
-/// The clock of another replica may be ahead: by then the first has stopped, so that they are never two.
-async fn a_commit_that_hangs_is_given_up_before_its_lease_ends(mut stores: Stores) {
+/// The clock of another replica may be ahead. The first committer stops before that, so that there are never two.
+async fn a_commit_that_hangs_stops_before_its_lease_ends(mut stores: Stores) {
     let lease = Duration::from_secs(15);
     stores.config.limits.commit_lease_seconds = lease.as_secs();
     stores.config.limits.store_retry_timeout_seconds = 12;
@@ -202,7 +202,7 @@ async fn a_commit_that_hangs_is_given_up_before_its_lease_ends(mut stores: Store
     let begun = Instant::now();
     let (upload_id, ended) = send(&gateway, "store.commit:delay=60s", &data).await;
     assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
-    // A third of it is for the clocks.
+    // A third of the lease is for differences between clocks.
     assert!(begun.elapsed() < lease, "{:?}", begun.elapsed());
     let upload = gateway.get(&upload_id).await.unwrap();
     assert_eq!(upload.phase(), Phase::Committing);

@@ -1,4 +1,4 @@
-//! The header `x-upload-gateway-fault`: what it does, what is refused, and that it does nothing unless configured.
+//! The header `x-upload-gateway-fault`: what it does, what is refused, and that it does nothing unless enabled.
 
 use std::process::{Command, Output};
 
@@ -14,7 +14,7 @@ use super::{
     stores::{begin, converse, resume},
 };
 
-/// A header that nobody understands.
+/// An invalid header.
 const NONSENSE: &str = "state.forget:fail-before";
 
 const UPLOADS: &str = "/api/engine/v2/uploads";
@@ -37,7 +37,7 @@ async fn list(gateway: &TestGateway, fault: &str) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn a_stream_is_cut_after_so_many_bytes_and_the_upload_goes_on() {
+async fn a_stream_is_cut_after_the_given_bytes_and_the_upload_resumes() {
     let gateway = faulty().await;
     let part = usize::try_from(PART_SIZE).unwrap();
     let data = bytes(2 * part + 1000);
@@ -49,15 +49,15 @@ async fn a_stream_is_cut_after_so_many_bytes_and_the_upload_goes_on() {
         reason(&status),
         (Code::Unavailable, "INJECTED_FAULT".into())
     );
-    let told = status.get_details_error_info().unwrap().metadata;
-    assert_eq!(told["committed_size"], part.to_string());
-    assert_eq!(told["upload_id"], opened.upload_id);
+    let metadata = status.get_details_error_info().unwrap().metadata;
+    assert_eq!(metadata["committed_size"], part.to_string());
+    assert_eq!(metadata["upload_id"], opened.upload_id);
     let upload = resume(&gateway.grpc, "", &opened.upload_id, &data).await;
     assert!(gateway.read(&upload.unwrap()).await == data);
 }
 
 #[tokio::test]
-async fn a_fault_strikes_the_call_that_asks_for_it_alone() {
+async fn a_fault_affects_only_the_call_that_asks_for_it() {
     let gateway = TestGateway::with(|config| {
         config.faults.enabled = true;
         config.faults.allow_in_this_environment = true;
@@ -65,14 +65,14 @@ async fn a_fault_strikes_the_call_that_asks_for_it_alone() {
     })
     .await;
     let fault = "state.list:times=1000:fail-before, state.count:times=1000:fail-before";
-    let (struck, other) = tokio::join!(list(&gateway, fault), list(&gateway, ""));
-    assert_eq!(struck.0, StatusCode::SERVICE_UNAVAILABLE, "{}", struck.1);
-    assert!(struck.1.contains("STATE_UNAVAILABLE"), "{}", struck.1);
+    let (failed, other) = tokio::join!(list(&gateway, fault), list(&gateway, ""));
+    assert_eq!(failed.0, StatusCode::SERVICE_UNAVAILABLE, "{}", failed.1);
+    assert!(failed.1.contains("STATE_UNAVAILABLE"), "{}", failed.1);
     assert_eq!(other.0, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_header_that_is_not_understood_is_refused_by_its_name() {
+async fn an_invalid_header_is_refused_and_named() {
     let gateway = faulty().await;
     let client = gateway.client().await;
     let refused = super::common::Conversation::begin_with(client, Some(NONSENSE)).await;
@@ -134,16 +134,19 @@ fn serve(variables: &[(&str, &str)]) -> Output {
 }
 
 #[test]
-fn they_are_enabled_by_two_keys_only() {
+fn two_keys_are_needed_to_enable_faults() {
     let refused = serve(&[("UPLOAD_GATEWAY_FAULTS__ENABLED", "true")]);
     assert_eq!(refused.status.code(), Some(64));
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert!(told.contains("faults.enabled"), "{told}");
-    assert!(told.contains("faults.allow_in_this_environment"), "{told}");
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(errors.contains("faults.enabled"), "{errors}");
+    assert!(
+        errors.contains("faults.allow_in_this_environment"),
+        "{errors}"
+    );
 }
 
 #[test]
-fn a_gateway_says_loudly_that_they_are_enabled() {
+fn a_gateway_logs_that_faults_are_enabled() {
     let server = Server::start(|port, directory| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
         command

@@ -1,4 +1,4 @@
-//! The gateway's process ends at an exact moment, as if it were killed, and another gateway goes on with the upload.
+//! The gateway's process ends at an exact moment, as if it were killed, and another gateway resumes the upload.
 
 use std::{os::unix::process::ExitStatusExt, time::Duration};
 
@@ -13,34 +13,34 @@ use super::{
 
 for_each_store!(
     a_part_that_was_put_and_not_recorded_is_sent_again,
-    a_part_that_was_recorded_and_not_told_is_not_sent_again,
+    a_part_that_was_recorded_and_not_acknowledged_is_not_sent_again,
     a_session_that_was_begun_and_not_recorded_is_begun_again,
-    a_commit_that_was_never_sent_is_made_when_its_lease_has_ended,
+    a_commit_that_was_never_sent_is_sent_when_its_lease_has_expired,
     a_commit_whose_answer_was_not_read_is_found_at_once,
     a_commit_that_was_answered_and_not_recorded_is_found_at_once,
     a_commit_of_a_file_of_unknown_size_is_found_at_once,
-    a_commit_that_was_recorded_and_not_told_is_told,
+    a_commit_that_was_recorded_and_not_reported_is_reported,
     a_small_file_that_was_put_and_not_recorded_is_the_same_object,
     a_small_file_whose_commit_was_not_recorded_is_found_at_once,
 );
 
-/// SIGABRT: how a process ends that a fault ends.
+/// SIGABRT, with which a fault ends the process.
 const ABORTED: Option<i32> = Some(6);
 
-/// Half of a commit's usual lease: who is done by then has not waited for its end.
+/// Half of a commit's default lease: what is done by then has not waited for the lease to expire.
 const AT_ONCE: Duration = Duration::from_secs(45);
 
-/// A gateway that ended on the way, and another one.
+/// A gateway that ended during an upload, and another one.
 struct Killed<'a> {
     stores: &'a Stores,
     survivor: TestGateway,
     data: Vec<u8>,
-    /// What the record says now.
+    /// The record that it left.
     left: Upload,
 }
 
 impl<'a> Killed<'a> {
-    /// Sends so many bytes, and the first part beforehand, to a gateway that ends as `faults` says.
+    /// Sends a file of this size, the first part in an earlier stream, to a gateway that ends as `faults` says.
     async fn by(faults: &str, stores: &'a Stores, size: usize) -> Self {
         Self::declaring(Some(size), faults, stores, size).await
     }
@@ -84,7 +84,7 @@ impl<'a> Killed<'a> {
         usize::try_from(self.left.committed_size).unwrap()
     }
 
-    /// Goes on at the other gateway, to the end.
+    /// Resumes at the other gateway and finishes.
     async fn resumes(&self) {
         let resumed = resume(&self.survivor.grpc, "", &self.left.upload_id, &self.data);
         let upload = timeout(AT_ONCE, resumed).await.expect("it takes too long");
@@ -100,7 +100,7 @@ async fn a_part_that_was_put_and_not_recorded_is_sent_again(stores: Stores) {
     killed.resumes().await;
 }
 
-async fn a_part_that_was_recorded_and_not_told_is_not_sent_again(stores: Stores) {
+async fn a_part_that_was_recorded_and_not_acknowledged_is_not_sent_again(stores: Stores) {
     let fault = "process:nth=2:exit-after=state.record_parts";
     let killed = Killed::two_parts_by(fault, &stores).await;
     assert_eq!(killed.committed(), killed.data.len());
@@ -110,12 +110,12 @@ async fn a_part_that_was_recorded_and_not_told_is_not_sent_again(stores: Stores)
 async fn a_session_that_was_begun_and_not_recorded_is_begun_again(stores: Stores) {
     let killed = Killed::two_parts_by("process:exit-after=store.begin", &stores).await;
     assert_eq!((killed.committed(), &*killed.left.resumable_id), (0, ""));
-    // Nobody knows of it: it is for the sweeper.
+    // No record has this session; the sweeper would end it.
     stores.abort_open_sessions().await;
     killed.resumes().await;
 }
 
-async fn a_commit_that_was_never_sent_is_made_when_its_lease_has_ended(mut stores: Stores) {
+async fn a_commit_that_was_never_sent_is_sent_when_its_lease_has_expired(mut stores: Stores) {
     stores.config.limits.store_retry_timeout_seconds = 1;
     stores.config.limits.commit_lease_seconds = 2;
     let killed = Killed::two_parts_by("process:exit-before=store.commit", &stores).await;
@@ -130,7 +130,7 @@ async fn a_commit_whose_answer_was_not_read_is_found_at_once(stores: Stores) {
 }
 
 async fn a_commit_that_was_answered_and_not_recorded_is_found_at_once(stores: Stores) {
-    // The first update records the session, the second that the commit begins.
+    // The first update records the session, the second one that the commit begins.
     let fault = "process:nth=3:exit-before=state.update";
     let killed = Killed::two_parts_by(fault, &stores).await;
     assert_eq!(killed.left.phase(), Phase::Committing);
@@ -144,7 +144,7 @@ async fn a_commit_of_a_file_of_unknown_size_is_found_at_once(stores: Stores) {
     killed.resumes().await;
 }
 
-async fn a_commit_that_was_recorded_and_not_told_is_told(stores: Stores) {
+async fn a_commit_that_was_recorded_and_not_reported_is_reported(stores: Stores) {
     let fault = "process:nth=3:exit-after=state.update";
     let killed = Killed::two_parts_by(fault, &stores).await;
     assert_eq!(killed.left.phase(), Phase::Complete);

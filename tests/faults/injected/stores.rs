@@ -1,4 +1,4 @@
-//! The stores that each case runs against, the gateways over them, and what lies in them afterwards.
+//! The stores against which each case runs, the gateways over them, and what is stored in them afterwards.
 
 use std::{fs, process::Command, sync::Arc};
 
@@ -23,7 +23,7 @@ use super::common::{
     open_known,
 };
 
-/// Redis and one storage, for as long as it lives.
+/// Redis and one storage, until it is dropped.
 pub(crate) struct Stores {
     pub(crate) config: Config,
     /// The size of a part in bytes.
@@ -44,7 +44,7 @@ pub(crate) async fn s3() -> Option<Stores> {
     })
 }
 
-/// With the smallest parts there are.
+/// With the smallest parts.
 pub(crate) async fn azure() -> Option<Stores> {
     let (redis, azure) = (common::redis().await?, common::azure().await?);
     let mut storage = azure.storage();
@@ -73,7 +73,7 @@ fn config(redis_url: &str, storage: StorageConfig) -> Config {
 // === impl Stores ===
 
 impl Stores {
-    /// Others of the same kind, with nothing in them, and the same configuration else.
+    /// New, empty stores of the same kind, with the same configuration otherwise.
     pub(crate) async fn fresh(&self) -> Self {
         let other = if self.s3.is_some() {
             s3().await
@@ -94,7 +94,7 @@ impl Stores {
         TestGateway::over(self.config.clone()).await
     }
 
-    /// A gateway of the real binary, to be ended by a fault.
+    /// A process of the real binary, which a fault ends.
     pub(crate) fn process(&self) -> Server {
         let secret = match &self.config.storage[0].store {
             StoreConfig::S3(s3) => ("SECRET_ACCESS_KEY", &s3.secret_access_key),
@@ -119,7 +119,7 @@ impl Stores {
         connect_storage(&self.config.storage[0]).await.unwrap()
     }
 
-    /// What lies in the store of a finished upload.
+    /// The stored bytes of a finished upload.
     pub(crate) async fn read(&self, upload: &Upload) -> Vec<u8> {
         let object = upload.object.as_ref().expect("a finished upload");
         let read = self.store().await.read(&object.key, None).await.unwrap();
@@ -139,7 +139,7 @@ impl Stores {
         listed.unwrap()
     }
 
-    /// The keys and names of the sessions that the store has open; Azure has none.
+    /// The keys and names of the open sessions in the store; Azure has none.
     pub(crate) async fn open_sessions(&self) -> Vec<(String, String)> {
         let Some(s3) = &self.s3 else {
             return Vec::new();
@@ -160,7 +160,7 @@ impl Stores {
             .collect()
     }
 
-    /// Ends the sessions that the store has open.
+    /// Ends the open sessions in the store.
     pub(crate) async fn abort_open_sessions(&self) {
         for (key, id) in self.open_sessions().await {
             let session = Session { key: &key, id: &id };
@@ -187,7 +187,7 @@ impl Stores {
     }
 }
 
-/// The upload is COMPLETE with exactly these bytes, and nothing else lies in the stores.
+/// Checks that the upload is COMPLETE with exactly these bytes, and that nothing else is stored.
 pub(crate) async fn assert_whole(
     stores: &Stores,
     gateway: &TestGateway,
@@ -199,7 +199,7 @@ pub(crate) async fn assert_whole(
     assert_stored(stores, gateway, upload, data).await;
 }
 
-/// As [`assert_whole`], where the gateway has not seen all bytes in a row.
+/// As [`assert_whole`], if the gateway has not seen all bytes of the file.
 pub(crate) async fn assert_stored(
     stores: &Stores,
     gateway: &TestGateway,
@@ -215,7 +215,7 @@ pub(crate) async fn assert_stored(
     assert_eq!(records(gateway).await, 1);
 }
 
-/// A stream to the gateway at `grpc` that asks for `faults`.
+/// A stream to the gateway at `grpc` with `faults` in its header.
 pub(crate) async fn converse(grpc: &str, faults: &str) -> Conversation {
     let client = UploadServiceClient::connect(grpc.to_owned()).await.unwrap();
     Conversation::begin_with(client, Some(faults))
@@ -223,7 +223,7 @@ pub(crate) async fn converse(grpc: &str, faults: &str) -> Conversation {
         .unwrap()
 }
 
-/// Opens a new upload of `data`, and what the gateway says of it.
+/// Opens a new upload of `data`; returns the gateway's first message.
 pub(crate) async fn begin(
     grpc: &str,
     faults: &str,
@@ -232,7 +232,7 @@ pub(crate) async fn begin(
     begin_of_size(grpc, faults, Some(data.len())).await
 }
 
-/// Opens a new upload of so many bytes, or of an unknown number.
+/// Opens a new upload of this size, or of an unknown one.
 pub(crate) async fn begin_of_size(
     grpc: &str,
     faults: &str,
@@ -244,7 +244,7 @@ pub(crate) async fn begin_of_size(
     Ok((stream, opened))
 }
 
-/// Opens a known upload, sends of `data` what is missing, and finishes.
+/// Opens an existing upload, sends the missing rest of `data`, and finishes.
 pub(crate) async fn resume(
     grpc: &str,
     faults: &str,
@@ -261,7 +261,7 @@ pub(crate) async fn resume(
     stream.end().await
 }
 
-/// How many records there are.
+/// The number of records.
 pub(crate) async fn records(gateway: &TestGateway) -> usize {
     let mut client = gateway.client().await;
     let listed = client.list_uploads(ListUploadsRequest::default()).await;

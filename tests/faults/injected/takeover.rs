@@ -1,5 +1,5 @@
-//! Two streams write to one upload, with other bytes from where the second one opens it: the object is wholly what the one
-//! that was told COMPLETE sent.
+//! Two streams write to one upload, and their bytes differ from the offset at which the second one opens it: the object
+//! is exactly what the stream that received COMPLETE has sent.
 
 use futures::{StreamExt, stream};
 use tonic::{Code, Status};
@@ -12,29 +12,29 @@ use super::{
     stores::{Stores, begin, converse},
 };
 
-for_each_store!(the_object_is_wholly_what_the_winner_sent);
+for_each_store!(the_object_is_exactly_what_the_winner_sent);
 
 const ROUNDS: usize = 100;
 
-/// How many rounds are under way at once.
+/// The number of concurrent rounds.
 const SIDE_BY_SIDE: usize = 4;
 
 const CHUNK: usize = 1 << 20;
 
-/// How much later the first stream's parts arrive, in milliseconds: at once, beside the second stream's, behind them.
+/// The delay of the first stream's parts in milliseconds: none, concurrent with the second stream's parts, after them.
 const PUT_DELAYS: [usize; 5] = [0, 0, 20, 60, 150];
 
-/// How much later the second stream takes over, in milliseconds: at once, in the commit, behind it.
+/// The delay of the takeover in milliseconds: none, during the commit, after it.
 const OPEN_DELAYS: [usize; 4] = [0, 30, 100, 500];
 
-/// How a round ended.
+/// The outcome of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// The first stream was done before it was taken over.
+    /// The first stream finished before it was taken over.
     First,
     /// The second stream took over and finished.
     Second,
-    /// The store was left with a part of the wrong stream, both were told so, and there is no object.
+    /// The store kept a part of the wrong stream, both streams got an error, and there is no object.
     Neither,
 }
 
@@ -43,11 +43,11 @@ struct Round<'a> {
     one: &'a TestGateway,
     other: &'a TestGateway,
     number: usize,
-    /// What the first stream sends, and what the second one sends from where it begins.
+    /// The bytes of the first stream, and the bytes of the second one from the offset at which it begins.
     files: [&'a [u8]; 2],
 }
 
-async fn the_object_is_wholly_what_the_winner_sent(stores: Stores) {
+async fn the_object_is_exactly_what_the_winner_sent(stores: Stores) {
     let (one, other) = (stores.gateway().await, stores.gateway().await);
     let file = bytes(stores.part + 1000);
     let inverse: Vec<u8> = file.iter().map(|byte| !byte).collect();
@@ -72,9 +72,9 @@ async fn the_object_is_wholly_what_the_winner_sent(stores: Stores) {
             .count()
     };
     let (first, second) = (count(Outcome::First), count(Outcome::Second));
-    let told = format!("first {first}, second {second} of {ROUNDS}");
-    assert!(first > 0 && second > ROUNDS / 2, "{told}");
-    assert_eq!(stores.open_sessions().await, [], "{told}");
+    let counts = format!("first {first}, second {second} of {ROUNDS}");
+    assert!(first > 0 && second > ROUNDS / 2, "{counts}");
+    assert_eq!(stores.open_sessions().await, [], "{counts}");
 }
 
 // === impl Round ===
@@ -86,7 +86,7 @@ impl Round<'_> {
         let fault = format!("store.put_part:times=2:delay={delay}ms");
         let (first, opened) = begin(&self.one.grpc, &fault, file).await.unwrap();
         let id = opened.upload_id;
-        // The second stream comes after none, some or all of them, or after the finish.
+        // The second stream begins after none, some or all chunks, or after the finish.
         let chunks = file.len().div_ceil(CHUNK);
         let before = self.number / 2 % (chunks + 2);
         let (sent, rest) = file.split_at(file.len().min(before * CHUNK));
@@ -99,30 +99,30 @@ impl Round<'_> {
             self.take_over(&id)
         );
         let record = self.other.get(&id).await.unwrap();
-        let told = format!("round {}: {first:?}, {second:?}", self.number);
+        let round = format!("round {}: {first:?}, {second:?}", self.number);
         match (&first, &second) {
             (Ok(first), Ok((second, _))) if first == second => {
-                self.assert_holds(&record, file, &told).await;
+                self.assert_holds(&record, file, &round).await;
                 Outcome::First
             }
             (Err(status), Ok((second, sent))) => {
                 assert_eq!(reason(status), (Code::Aborted, "TAKEN_OVER".into()));
-                assert_eq!(record, *second, "{told}");
-                self.assert_holds(&record, sent, &told).await;
+                assert_eq!(record, *second, "{round}");
+                self.assert_holds(&record, sent, &round).await;
                 Outcome::Second
             }
             (Err(first), Err(second)) => {
-                assert_eq!(reason(first).1, "TAKEN_OVER", "{told}");
-                assert_eq!(reason(second).1, "PART_REPLACED", "{told}");
-                assert_eq!(record.phase(), Phase::Aborted, "{told}");
+                assert_eq!(reason(first).1, "TAKEN_OVER", "{round}");
+                assert_eq!(reason(second).1, "PART_REPLACED", "{round}");
+                assert_eq!(record.phase(), Phase::Aborted, "{round}");
                 Outcome::Neither
             }
-            _ => panic!("{told}"),
+            _ => panic!("{round}"),
         }
     }
 
-    /// Opens the upload at the other gateway and sends other bytes from there on; with the answer all bytes that are then
-    /// the file's.
+    /// Opens the upload at the other gateway and sends other bytes from there on. Returns the answer and all bytes of
+    /// the file as it is then.
     async fn take_over(&self, id: &str) -> Result<(Upload, Vec<u8>), Status> {
         let [file, inverse] = self.files;
         let delay = OPEN_DELAYS[self.number / PUT_DELAYS.len() % OPEN_DELAYS.len()];
@@ -138,11 +138,11 @@ impl Round<'_> {
         Ok((stream.end().await?, sent))
     }
 
-    async fn assert_holds(&self, record: &Upload, sent: &[u8], told: &str) {
-        assert_eq!(record.phase(), Phase::Complete, "{told}");
+    async fn assert_holds(&self, record: &Upload, sent: &[u8], round: &str) {
+        assert_eq!(record.phase(), Phase::Complete, "{round}");
         let object = record.object.as_ref().unwrap();
-        assert_eq!(object.md5, Md5::of(sent).to_string(), "{told}");
-        assert!(self.stores.read(record).await == sent, "mixed: {told}");
+        assert_eq!(object.md5, Md5::of(sent).to_string(), "{round}");
+        assert!(self.stores.read(record).await == sent, "mixed: {round}");
     }
 }
 

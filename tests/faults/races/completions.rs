@@ -1,4 +1,4 @@
-//! An upload is completed while a stream is at it: the stream learns what became of it.
+//! An upload ends while a stream writes to it: the stream ends with the result.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use super::{
 };
 
 for_each_store!(
-    a_stream_whose_object_others_complete_first_ends_well,
-    a_stream_whose_upload_is_given_up_meanwhile_is_told_so,
-    a_caller_that_has_gone_takes_nothing_over,
+    a_stream_whose_upload_is_completed_meanwhile_succeeds,
+    a_stream_whose_upload_is_aborted_meanwhile_fails,
+    a_caller_that_has_disconnected_takes_nothing_over,
 );
 
 const SIZE: usize = 1000;
 
-/// A small upload, and a gateway that does something with it between a stream's single put and its record.
+/// A small upload, and a gateway that calls `meanwhile` between a stream's single put and its record.
 async fn small_upload<F: Future<Output = ()> + Send + 'static>(
     world: &World,
     meanwhile: fn(Arc<Gateway>, UploadId) -> F,
@@ -77,7 +77,7 @@ pub(crate) async fn send(gateway: Arc<Gateway>, target: Target, size: usize) -> 
         .await
 }
 
-async fn a_stream_whose_object_others_complete_first_ends_well(world: World) {
+async fn a_stream_whose_upload_is_completed_meanwhile_succeeds(world: World) {
     let (id, gateway) = small_upload(&world, |other, id| async move {
         let completed = other.signing.complete_upload(&Caller::default(), &id).await;
         assert_eq!(completed.unwrap().phase, Phase::Complete);
@@ -90,10 +90,10 @@ async fn a_stream_whose_object_others_complete_first_ends_well(world: World) {
     assert_eq!(upload, world.get(&id).await);
 }
 
-async fn a_stream_whose_upload_is_given_up_meanwhile_is_told_so(world: World) {
+async fn a_stream_whose_upload_is_aborted_meanwhile_fails(world: World) {
     let (id, gateway) = small_upload(&world, |other, id| async move {
-        let given_up = other.delete_upload(&Caller::default(), &id).await;
-        assert_eq!(given_up.unwrap().phase, Phase::Aborted);
+        let aborted = other.delete_upload(&Caller::default(), &id).await;
+        assert_eq!(aborted.unwrap().phase, Phase::Aborted);
     })
     .await;
     let refused = send(gateway, Target::Upload(id.clone()), SIZE)
@@ -105,7 +105,7 @@ async fn a_stream_whose_upload_is_given_up_meanwhile_is_told_so(world: World) {
     assert_eq!((upload.phase, left), (Phase::Aborted, None));
 }
 
-async fn a_caller_that_has_gone_takes_nothing_over(world: World) {
+async fn a_caller_that_has_disconnected_takes_nothing_over(world: World) {
     let gateway = world.gateway().await;
     let step = gateway
         .signing

@@ -1,4 +1,4 @@
-//! A store during one of whose calls something else happens.
+//! A store that runs something else during one of its calls.
 
 use std::{
     fmt,
@@ -12,13 +12,13 @@ use upload_gateway_core::{
     error::Result,
 };
 
-/// What happens meanwhile.
+/// The action that runs during the call.
 type Interruption = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Something that happens after a store has carried out a call, and before it answers.
+/// An action that runs after a store has made a call and before the call returns.
 pub(crate) struct Interrupted {
     call: &'static str,
-    /// How many more times it happens.
+    /// How many more times it runs.
     left: Mutex<usize>,
     interruption: Interruption,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Interrupted {
 // === impl Interrupted ===
 
 impl Interrupted {
-    /// The store `inner`; before the first `times` answers to `call`, `interruption` happens.
+    /// The store `inner`; `interruption` runs before each of the first `times` answers to `call`.
     pub(crate) fn store(
         inner: Arc<dyn BlobStore>,
         call: &'static str,

@@ -1,5 +1,4 @@
-//! Who may use a token, until when, and which keys open it: gateways over one state store and one storage, with a clock of
-//! the test's own.
+//! The owner, the expiry and the keys of tokens: gateways over one state store and one storage, with the test's clock.
 
 use std::{
     sync::{
@@ -40,7 +39,7 @@ impl Clock for Still {
     }
 }
 
-/// What all gateways of a test share.
+/// Shared by all gateways of a test.
 struct Shared {
     backends: Backends,
     clock: Arc<Still>,
@@ -95,7 +94,7 @@ impl Shared {
     }
 }
 
-/// Opens a stream and ends it; the upload, its token, and why the stream failed.
+/// Opens a stream and ends it; returns the upload, its token, and why the stream failed.
 async fn stream(
     gateway: &Arc<Gateway>,
     caller: &Caller,
@@ -130,7 +129,7 @@ async fn begin(gateway: &Arc<Gateway>, caller: &Caller) -> (UploadId, String) {
     (id.unwrap(), token)
 }
 
-/// Why a stream with this token fails: [`Reason::Incomplete`] where the token is taken.
+/// Why a stream with this token fails: [`Reason::Incomplete`] if the token is accepted.
 async fn reopen(gateway: &Arc<Gateway>, caller: &Caller, id: &UploadId, token: &str) -> Error {
     let open = Open {
         target: Target::Upload(id.clone()),
@@ -151,7 +150,7 @@ fn caller(subject: &str) -> Caller {
 }
 
 #[tokio::test]
-async fn a_token_is_its_owners_alone() {
+async fn a_token_works_only_for_its_owner() {
     let gateway = Shared::embedded().await.gateway(&[("k", 1)]).await;
     let (alice, mallory) = (caller("alice"), caller("mallory"));
     let (id, token) = begin(&gateway, &alice).await;
@@ -165,7 +164,7 @@ async fn a_token_is_its_owners_alone() {
 }
 
 #[tokio::test]
-async fn a_token_expires_with_what_it_tells_of() {
+async fn a_token_expires_with_its_upload() {
     let shared = Shared::embedded().await;
     let gateway = shared.gateway(&[("k", 1)]).await;
     let (id, token) = begin(&gateway, &caller("a")).await;
@@ -194,7 +193,7 @@ async fn every_key_opens_and_the_first_one_seals() {
     let new = shared.gateway(&[("new", 2)]).await;
     assert_eq!(reason(&new, &newer).await, Reason::Incomplete);
     assert_eq!(reason(&new, &token).await, Reason::InvalidToken);
-    // Nor does another key of the same name, or the one that is used without any.
+    // Nor does another key with the same name, or the secret that is used without keys.
     for keys in [&[("new", 3)][..], &[]] {
         let other = shared.gateway(keys).await;
         assert_eq!(reason(&other, &newer).await, Reason::InvalidToken);
@@ -223,7 +222,7 @@ async fn a_storage_that_is_not_configured_is_not_written_to() {
 }
 
 #[tokio::test]
-async fn a_flushed_redis_gets_the_secret_back_and_tokens_without_keys_stay_good() {
+async fn a_flushed_redis_gets_the_secret_again_and_tokens_without_keys_stay_valid() {
     let Some(redis) = common::redis().await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The whole record is gone.
+//! The whole record is lost.
 
 use tonic::Code;
 use upload_gateway_client::proto::v1::{DeleteUploadRequest, Phase};
@@ -13,19 +13,19 @@ use super::{
 };
 
 for_each_store!(
-    a_lost_record_is_rebuilt_and_the_digest_goes_on,
+    a_lost_record_is_rebuilt_and_the_digest_continues,
     a_lost_record_of_unknown_size_is_rebuilt,
     an_upload_without_parts_is_rebuilt,
-    without_a_token_the_upload_is_gone,
+    without_a_token_the_upload_is_not_found,
     a_finished_upload_is_found_by_its_object,
     a_small_file_is_found_by_its_object,
-    what_is_sent_again_after_a_rebuild_is_compared,
+    bytes_that_are_sent_again_after_a_rebuild_are_compared,
     a_prefix_of_signed_parts_is_rebuilt,
     an_aborted_upload_stays_aborted,
     the_same_create_made_again_meanwhile_keeps_its_upload,
 );
 
-async fn a_lost_record_is_rebuilt_and_the_digest_goes_on(deployment: Deployment) {
+async fn a_lost_record_is_rebuilt_and_the_digest_continues(deployment: Deployment) {
     let gateway = deployment.gateway().await;
     let data = bytes(4 * PART + 9);
     let (mut kept, first) = Kept::begin(&gateway, file(Some(data.len())), &data, 2).await;
@@ -34,7 +34,7 @@ async fn a_lost_record_is_rebuilt_and_the_digest_goes_on(deployment: Deployment)
     let other = deployment.another(gateway).await;
     let stream = kept.open(&other).await.unwrap();
     assert_eq!(kept.committed_size, 2 * PART);
-    // Once more, now that its last part is one of a rebuilt record.
+    // Again: now the last part is from a rebuilt record.
     stream
         .send_in_chunks(2 * PART, &data[2 * PART..3 * PART], 1 << 20)
         .await;
@@ -75,7 +75,7 @@ async fn an_upload_without_parts_is_rebuilt(deployment: Deployment) {
     assert_whole(&gateway, upload, &data).await;
 }
 
-async fn without_a_token_the_upload_is_gone(deployment: Deployment) {
+async fn without_a_token_the_upload_is_not_found(deployment: Deployment) {
     let gateway = deployment.gateway().await;
     let data = bytes(2 * PART);
     let (kept, first) = Kept::begin(&gateway, file(None), &data, 1).await;
@@ -102,7 +102,7 @@ async fn a_finished_upload_is_found_by_its_object(deployment: Deployment) {
         let upload = stream.end().await.unwrap();
         assert_eq!(upload.resume_token, "");
 
-        // By the last token all bytes were acknowledged, by the one before not: its digest is no proof of the whole.
+        // The last token covers all bytes. The one before does not: its digest does not prove the whole file.
         for (kept, md5) in [(last, Md5::of(&data).to_string()), (kept, String::new())] {
             deployment.flush();
             let opened = open_with(&kept.upload_id, &kept.token);
@@ -131,7 +131,7 @@ async fn a_small_file_is_found_by_its_object(deployment: Deployment) {
     assert_whole(&gateway, upload, &data).await;
 }
 
-async fn what_is_sent_again_after_a_rebuild_is_compared(deployment: Deployment) {
+async fn bytes_that_are_sent_again_after_a_rebuild_are_compared(deployment: Deployment) {
     let gateway = deployment.gateway().await;
     let data = bytes(3 * PART + 9);
     let (mut kept, mut stream) = Kept::begin(&gateway, file(None), &data, 2).await;
@@ -142,7 +142,7 @@ async fn what_is_sent_again_after_a_rebuild_is_compared(deployment: Deployment) 
         stream = kept.open(&gateway).await.unwrap();
         stream.send_in_chunks(0, &data[..wrong], 1 << 20).await;
         stream.send_in_chunks(wrong, &other_bytes, 1 << 20).await;
-        // Azure tells no digests: there both parts are compared at their end.
+        // Azure returns no digests: there both parts are compared at their end.
         if wrong == 0 {
             stream
                 .send_in_chunks(PART, &data[PART..2 * PART], 1 << 20)
@@ -155,7 +155,7 @@ async fn what_is_sent_again_after_a_rebuild_is_compared(deployment: Deployment) 
         );
         stream = gateway.converse().await;
     }
-    // In the midst of them there is nothing to compare with; from the beginning there is.
+    // From the middle there is nothing to compare with; from the beginning there is.
     deployment.flush();
     stream = kept.open(&gateway).await.unwrap();
     stream
@@ -194,7 +194,7 @@ async fn a_prefix_of_signed_parts_is_rebuilt(deployment: Deployment) {
         .await;
     kept.follow(&mut stream, 3 * PART).await;
     drop(stream);
-    // A reader of the record gets as good a token.
+    // Reading the record returns an equivalent token.
     kept.token = gateway.get(&kept.upload_id).await.unwrap().resume_token;
     deployment.flush();
     let stream = kept.open(&gateway).await.unwrap();
@@ -225,7 +225,7 @@ async fn an_aborted_upload_stays_aborted(deployment: Deployment) {
         reason(&refused),
         (Code::FailedPrecondition, "WRONG_PHASE".into())
     );
-    // Blocks on Azure stay for a week.
+    // Azure keeps blocks for a week.
     if !deployment.is_azure() {
         deployment.flush();
         let refused = kept.open(&gateway).await.err().unwrap();

@@ -1,4 +1,4 @@
-//! Tokens that prove nothing.
+//! Invalid tokens.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use tonic::{Code, Status};
@@ -13,7 +13,7 @@ use super::{
     sender::{Kept, PART, file, open_with},
 };
 
-/// An upload with one part, and its stream at its end.
+/// An upload with one part, whose stream has ended.
 async fn begun(gateway: &TestGateway, file: FileMetadata) -> Kept {
     let (kept, stream) = Kept::begin(gateway, file, &bytes(2 * PART), 1).await;
     drop(stream);
@@ -42,7 +42,7 @@ fn assert_refused(status: &Status) {
     assert_eq!(fields[0].field, "open.resume_token");
 }
 
-/// The stream was opened, and ended for want of more.
+/// Checks that the stream was opened, and failed only because bytes are missing.
 fn assert_taken(status: &Status) {
     assert_eq!(
         reason(status),

@@ -1,4 +1,4 @@
-//! The state store forgets while a stream runs: its sender is told to come back, and does.
+//! The state store loses writes during a stream: the stream ends with STATE_LOST, and its sender resumes.
 
 use std::io::Cursor;
 
@@ -88,16 +88,16 @@ async fn a_stream_whose_parts_were_forgotten_resumes(deployment: Deployment) {
 }
 
 #[tokio::test]
-async fn the_client_rides_through_a_flush_with_a_file() {
-    the_client_rides_through(|data| Source::seekable(Cursor::new(data))).await;
+async fn the_client_survives_a_flush_with_a_file() {
+    the_client_survives(|data| Source::seekable(Cursor::new(data))).await;
 }
 
 #[tokio::test]
-async fn the_client_rides_through_a_flush_with_a_pipe() {
-    the_client_rides_through(|data| Source::pipe(Cursor::new(data))).await;
+async fn the_client_survives_a_flush_with_a_pipe() {
+    the_client_survives(|data| Source::pipe(Cursor::new(data))).await;
 }
 
-async fn the_client_rides_through(source: impl FnOnce(Vec<u8>) -> Source) {
+async fn the_client_survives(source: impl FnOnce(Vec<u8>) -> Source) {
     let Some(deployment) = sender::s3().await else {
         return;
     };

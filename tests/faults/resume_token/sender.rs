@@ -1,4 +1,4 @@
-//! A deployment whose Redis forgets, and a sender that keeps its resume token.
+//! A deployment whose Redis loses writes, and a sender that keeps its resume token.
 
 use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
@@ -24,7 +24,7 @@ pub(crate) struct Deployment {
     _backends: Box<dyn Send + Sync>,
 }
 
-/// What a sender knows of its upload.
+/// What a sender keeps about its upload.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kept {
     pub(crate) upload_id: String,
@@ -74,7 +74,7 @@ pub(crate) fn key(id: &str, byte: u8) -> ResumeTokenKey {
     }
 }
 
-/// A message that opens an upload with the token kept of it.
+/// A message that opens an upload with its kept token.
 pub(crate) fn open_with(upload_id: &str, token: &str) -> UploadRequest {
     message(Message::Open(Open {
         target: Some(Target::UploadId(upload_id.into())),
@@ -99,7 +99,7 @@ pub(crate) fn file(size: Option<usize>) -> FileMetadata {
     }
 }
 
-/// The upload is COMPLETE with these bytes in the store, and its MD5 is proven.
+/// Checks that the upload is COMPLETE with these bytes in the store, and that its MD5 is proven.
 pub(crate) async fn assert_whole(gateway: &TestGateway, upload: Upload, data: &[u8]) {
     assert_eq!(upload.phase(), Phase::Complete);
     assert_eq!(
@@ -136,7 +136,7 @@ impl Deployment {
         TestGateway::over(self.config.clone()).await
     }
 
-    /// Another gateway; the embedded S3 has but one at a time.
+    /// Another gateway; the embedded S3 can be open in only one, so that one is stopped.
     pub(crate) async fn another(&self, gateway: TestGateway) -> TestGateway {
         if self.config.storage.is_empty() {
             gateway.stop().await;
@@ -151,12 +151,12 @@ impl Deployment {
             .unwrap()
     }
 
-    /// Redis forgets everything.
+    /// Removes everything from Redis.
     pub(crate) fn flush(&self) {
         self.ask::<()>(&redis::cmd("FLUSHDB"));
     }
 
-    /// The only record, as it is now.
+    /// The current content of the only record.
     pub(crate) fn dump(&self) -> (String, Vec<u8>) {
         let keys: Vec<String> = self.ask(redis::cmd("KEYS").arg("*upload:*"));
         let [key] = keys.as_slice() else {
@@ -165,7 +165,7 @@ impl Deployment {
         (key.clone(), self.ask(redis::cmd("DUMP").arg(key)))
     }
 
-    /// Puts the record back to what it was.
+    /// Restores an earlier content of the record.
     pub(crate) fn restore(&self, (key, dump): &(String, Vec<u8>)) {
         let restore = redis::cmd("RESTORE")
             .arg(key)
@@ -180,7 +180,7 @@ impl Deployment {
 // === impl Kept ===
 
 impl Kept {
-    /// Begins an upload and sends so many whole parts and a little more; the stream goes on.
+    /// Begins an upload and sends `parts` complete parts and a little more; the stream stays open.
     pub(crate) async fn begin(
         gateway: &TestGateway,
         file: FileMetadata,
@@ -198,7 +198,7 @@ impl Kept {
         (kept, stream)
     }
 
-    /// Keeps what a message tells.
+    /// Keeps what a message reports.
     pub(crate) fn keep(&mut self, progress: &UploadProgress) {
         self.upload_id.clone_from(&progress.upload_id);
         let committed_size = usize::try_from(progress.committed_size).unwrap();
@@ -217,7 +217,7 @@ impl Kept {
         }
     }
 
-    /// Reads progress until so many bytes are committed.
+    /// Reads progress until `size` bytes are committed.
     pub(crate) async fn follow(&mut self, stream: &mut Conversation, size: usize) {
         while self.committed_size < size {
             self.keep(&stream.next().await.unwrap());

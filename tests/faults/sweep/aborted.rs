@@ -1,4 +1,4 @@
-//! What clients send after their upload was given up: what was signed for them stays valid for a while.
+//! What clients send after their upload was aborted: their signed requests stay valid for some time.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use super::{
 };
 
 for_each_store!(
-    what_a_client_puts_after_the_end_is_deleted,
-    nothing_is_cleared_for_good_while_a_signature_is_valid,
+    an_object_that_is_put_after_the_abort_is_deleted,
+    an_aborted_upload_is_cleared_only_after_its_signatures_expired,
 );
 
-/// An upload that was given up, and whose object the client puts all the same.
+/// An upload that was aborted, and whose object the client puts nevertheless.
 async fn put_too_late(world: &World, gateway: &Gateway, size: usize) -> Upload {
     let caller = Caller::default();
     let step = gateway.signing.create_signed(&caller, file(size), "").await;
@@ -37,11 +37,14 @@ async fn has_object(world: &World, upload: &Upload) -> bool {
     found.is_some()
 }
 
-async fn what_a_client_puts_after_the_end_is_deleted(world: World) {
+async fn an_object_that_is_put_after_the_abort_is_deleted(world: World) {
     let gateway = world.gateway().await;
     let upload = put_too_late(&world, &gateway, 1000).await;
     world.clock.advance(DAY);
-    assert!(sweep(&gateway).await.is_idle(), "it is just due");
+    assert!(
+        sweep(&gateway).await.is_idle(),
+        "it has only just become due"
+    );
     assert!(has_object(&world, &upload).await);
 
     world.clock.advance(2 * MINUTE);
@@ -63,7 +66,7 @@ async fn what_a_client_puts_after_the_end_is_deleted(world: World) {
     assert!(sweep(&gateway).await.is_idle(), "once is enough");
 }
 
-async fn nothing_is_cleared_for_good_while_a_signature_is_valid(world: World) {
+async fn an_aborted_upload_is_cleared_only_after_its_signatures_expired(world: World) {
     let settings = Settings {
         upload_expiry: Duration::from_secs(1),
         ..settings()

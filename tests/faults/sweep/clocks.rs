@@ -1,4 +1,4 @@
-//! Replicas whose clocks are half a minute apart: who commits, what expires, which tokens are good, what is listed.
+//! Replicas whose clocks differ by half a minute: leases, expiry, tokens and listings.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,20 +19,20 @@ use super::{
     world::{DAY, MINUTE, PART, World, settings, sweep},
 };
 
-/// How far apart the clocks are.
+/// The difference between the clocks.
 const APART: Duration = Duration::from_secs(30);
 
 const SECOND: Duration = Duration::from_secs(1);
 
 for_each_store!(
-    work_on_both_keeps_an_upload_for_a_day_and_more,
-    a_token_is_good_until_its_upload_expires_by_either_clock,
+    activity_on_either_replica_keeps_an_upload,
+    a_token_is_valid_until_its_upload_expires_by_either_clock,
     a_listing_in_pages_loses_and_repeats_nothing,
-    a_lease_counts_by_the_faster_clock_but_what_is_not_there_is_not_lost_yet,
-    a_lease_that_was_given_back_holds_up_nobody,
+    a_lease_expires_by_the_faster_clock_but_a_missing_object_is_not_lost_yet,
+    a_released_lease_delays_no_commit,
 );
 
-/// Two gateways: one with the time, one half a minute ahead.
+/// Two gateways: one with the current time, one half a minute ahead.
 async fn pair(world: &World, settings: Settings) -> [Arc<Gateway>; 2] {
     let storages = || world.backends.storages.clone();
     let ahead = world.clock.ahead(APART);
@@ -44,15 +44,15 @@ async fn pair(world: &World, settings: Settings) -> [Arc<Gateway>; 2] {
     ]
 }
 
-/// Without retry_timeout: what is away stays away.
-fn impatient() -> Settings {
+/// With a short retry time-out: a missing object stays missing.
+fn short_retry() -> Settings {
     Settings {
         store_retry_timeout: Duration::from_millis(500),
         ..settings()
     }
 }
 
-/// Opens a known upload and half-closes.
+/// Opens an existing upload and half-closes.
 async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Upload, Error> {
     let (messages, queue) = tokio::sync::mpsc::unbounded_channel();
     let open = Message::Open(Open {
@@ -63,7 +63,7 @@ async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Uplo
     });
     messages.send(Ok(open)).unwrap();
     drop(messages);
-    // Who goes away gets nothing opened.
+    // A stream whose caller has disconnected is not opened.
     let (opened, _opening) = tokio::sync::oneshot::channel();
     let (counts, _progress) = tokio::sync::watch::channel(Counts::default());
     let observer = Observer { opened, counts };
@@ -75,8 +75,8 @@ async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Uplo
         .await
 }
 
-/// Only every other report comes to the faster clock, and both sweep all the time.
-async fn work_on_both_keeps_an_upload_for_a_day_and_more(world: World) {
+/// Reports reach both gateways in turn, and both sweep after each one.
+async fn activity_on_either_replica_keeps_an_upload(world: World) {
     const STEP: Duration = Duration::from_secs(6 * 60 * 60);
     let gateways = pair(&world, settings()).await;
     let upload = world.signed(&gateways[0], 2 * PART).await;
@@ -100,7 +100,7 @@ async fn work_on_both_keeps_an_upload_for_a_day_and_more(world: World) {
             assert!(sweep(gateway).await.is_idle());
         }
     }
-    // The last report came to the faster clock.
+    // The gateway with the faster clock received the last report.
     world.clock.advance(DAY - STEP + APART);
     for gateway in &gateways {
         assert!(sweep(gateway).await.is_idle(), "swept early");
@@ -109,9 +109,9 @@ async fn work_on_both_keeps_an_upload_for_a_day_and_more(world: World) {
     assert_eq!(sweep(&gateways[0]).await.expired, 1);
 }
 
-async fn a_token_is_good_until_its_upload_expires_by_either_clock(world: World) {
+async fn a_token_is_valid_until_its_upload_expires_by_either_clock(world: World) {
     let [behind, ahead] = pair(&world, settings()).await;
-    let upload = world.broken_off(&behind, PART + 1).await;
+    let upload = world.interrupted(&behind, PART + 1).await;
     let token = behind.tokens.resume_token(&upload);
     let reason = async |gateway: &Arc<Gateway>| {
         let opened = open(gateway, &upload.id, &token).await;
@@ -119,14 +119,14 @@ async fn a_token_is_good_until_its_upload_expires_by_either_clock(world: World) 
     };
     world.clock.advance(DAY - APART - SECOND);
     assert_eq!(reason(&ahead).await, Reason::Incomplete);
-    // At most so much early by the one, and never late by more than that by the other.
+    // At most this much early by one clock, and at most this much late by the other one.
     world.clock.advance(SECOND);
     assert_eq!(reason(&ahead).await, Reason::InvalidToken);
     world.clock.advance(APART - SECOND);
     assert_eq!(reason(&behind).await, Reason::Incomplete);
     world.clock.advance(SECOND);
     assert_eq!(reason(&behind).await, Reason::InvalidToken);
-    // Without the token it is still there.
+    // Without the token the upload is still found.
     assert_eq!(
         open(&behind, &upload.id, "").await.unwrap_err().reason(),
         Reason::Incomplete
@@ -167,9 +167,9 @@ async fn a_listing_in_pages_loses_and_repeats_nothing(world: World) {
     assert_eq!(listed, made);
 }
 
-/// An upload in the hands of a committer who ended with nothing in the store, by a lease of the slower clock.
+/// An upload whose committer ended without an object in the store, with a lease by the slower clock.
 async fn committing(world: &World, gateway: &Arc<Gateway>, until: Timestamp) -> Upload {
-    let mut upload = world.broken_off(gateway, 2 * PART + 1).await;
+    let mut upload = world.interrupted(gateway, 2 * PART + 1).await;
     let started = Event::CommitStarted {
         lease: Lease {
             holder: WriterTag::random(),
@@ -184,11 +184,11 @@ async fn committing(world: &World, gateway: &Arc<Gateway>, until: Timestamp) -> 
     world.get(&upload.id).await
 }
 
-async fn a_lease_counts_by_the_faster_clock_but_what_is_not_there_is_not_lost_yet(world: World) {
+async fn a_lease_expires_by_the_faster_clock_but_a_missing_object_is_not_lost_yet(world: World) {
     if !world.has_sessions {
         return;
     }
-    let [behind, ahead] = pair(&world, impatient()).await;
+    let [behind, ahead] = pair(&world, short_retry()).await;
     let lease = 3 * APART;
     let upload = committing(&world, &behind, world.clock.now().plus(lease)).await;
     let session = Session {
@@ -200,15 +200,15 @@ async fn a_lease_counts_by_the_faster_clock_but_what_is_not_there_is_not_lost_ye
     let early = open(&ahead, &upload.id, "").await.unwrap_err();
     assert_eq!(early.reason(), Reason::StoreUnavailable);
     assert_eq!(world.get(&upload.id).await.phase, Phase::Committing);
-    // The one who doubted keeps the others away for as long as the store's answer and the clocks may take.
+    // The gateway that found no object keeps the lease for as long as the store's answer and the clocks may take.
     world.clock.advance(2 * APART + APART + SECOND);
     let late = open(&ahead, &upload.id, "").await.unwrap_err();
     assert_eq!(late.reason(), Reason::SessionLost);
     assert_eq!(world.get(&upload.id).await.phase, Phase::Aborted);
 }
 
-async fn a_lease_that_was_given_back_holds_up_nobody(world: World) {
-    let [behind, ahead] = pair(&world, impatient()).await;
+async fn a_released_lease_delays_no_commit(world: World) {
+    let [behind, ahead] = pair(&world, short_retry()).await;
     let given_back = Timestamp(0);
     for gateway in [&ahead, &behind] {
         let upload = committing(&world, &ahead, given_back).await;

@@ -1,4 +1,4 @@
-//! Commits whose committer is gone.
+//! Commits whose committer was killed.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use super::{
     world::{MINUTE, PART, World, pass, sweep, sweep_as},
 };
 
-/// As long as a gateway gives itself.
+/// The default commit lease of a gateway.
 const LEASE: Duration = Duration::from_secs(90);
 
 for_each_store!(
-    a_commit_left_behind_is_finished,
+    an_abandoned_commit_is_finished,
     a_commit_that_was_sent_and_never_recorded_is_finished,
-    a_commit_that_cannot_be_is_brought_to_its_end,
+    a_commit_that_cannot_succeed_ends_the_upload,
 );
 
-/// An upload whose committer died as soon as it had begun.
-async fn left_behind(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload {
-    let mut upload = world.broken_off(gateway, 2 * PART + 1).await;
+/// An upload whose committer was killed as soon as it had begun.
+async fn abandoned(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload {
+    let mut upload = world.interrupted(gateway, 2 * PART + 1).await;
     let now: Timestamp = upload.updated_at;
     let started = Event::CommitStarted {
         lease: Lease {
@@ -50,9 +50,9 @@ async fn is_whole(world: &World, upload: &Upload) -> bool {
     pieces.concat() == bytes(2 * PART + 1)
 }
 
-async fn a_commit_left_behind_is_finished(world: World) {
+async fn an_abandoned_commit_is_finished(world: World) {
     let gateway = world.gateway().await;
-    let upload = left_behind(&world, &gateway).await;
+    let upload = abandoned(&world, &gateway).await;
     world.clock.advance(LEASE);
     assert!(sweep(&gateway).await.is_idle(), "it may just be slow");
     world.clock.advance(2 * MINUTE);
@@ -76,7 +76,7 @@ async fn a_commit_left_behind_is_finished(world: World) {
 
 async fn a_commit_that_was_sent_and_never_recorded_is_finished(world: World) {
     let gateway = world.gateway().await;
-    let upload = left_behind(&world, &gateway).await;
+    let upload = abandoned(&world, &gateway).await;
     let session = Session {
         key: &upload.object_key,
         id: upload.session.as_ref().unwrap(),
@@ -95,14 +95,14 @@ async fn a_commit_that_was_sent_and_never_recorded_is_finished(world: World) {
     assert!(is_whole(&world, &complete).await);
 }
 
-async fn a_commit_that_cannot_be_is_brought_to_its_end(world: World) {
+async fn a_commit_that_cannot_succeed_ends_the_upload(world: World) {
     let gateway = world.gateway().await;
-    let upload = left_behind(&world, &gateway).await;
+    let upload = abandoned(&world, &gateway).await;
     let session = Session {
         key: &upload.object_key,
         id: upload.session.as_ref().unwrap(),
     };
-    // Somebody has put other bytes in the place of a part: only S3 keeps one a number.
+    // Another writer has replaced a part by other bytes. Only S3 keeps one part for each number.
     let body = bytes::Bytes::from_static(b"other");
     let other = NewPart {
         number: 3,

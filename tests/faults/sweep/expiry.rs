@@ -1,4 +1,4 @@
-//! What expires when, and what becomes of it.
+//! When uploads expire, and what happens to them then.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,24 +20,27 @@ use super::{
 };
 
 for_each_store!(
-    an_idle_upload_is_given_up,
+    an_idle_upload_is_aborted,
     age_ends_an_upload_that_keeps_changing,
     a_running_stream_keeps_its_upload,
-    a_day_passes_for_replicas_whose_clocks_differ,
+    an_idle_day_is_measured_by_clocks_that_differ,
     an_object_that_a_client_made_completes_its_upload,
-    an_object_that_is_not_the_uploads_goes_with_it,
-    somebody_who_comes_back_in_time_is_left_alone,
+    an_object_that_is_not_the_uploads_is_deleted_with_it,
+    an_upload_that_is_resumed_in_time_is_not_aborted,
     a_dry_run_changes_nothing,
 );
 
-async fn an_idle_upload_is_given_up(world: World) {
+async fn an_idle_upload_is_aborted(world: World) {
     let gateway = world.gateway().await;
-    let left = world.broken_off(&gateway, PART + 1).await;
+    let left = world.interrupted(&gateway, PART + 1).await;
     assert_eq!(left.given_up_at(), left.updated_at.plus(DAY));
     world.clock.advance(12 * HOUR);
-    let other = world.broken_off(&gateway, PART).await;
+    let other = world.interrupted(&gateway, PART).await;
     world.clock.advance(12 * HOUR);
-    assert!(sweep(&gateway).await.is_idle(), "it is just due");
+    assert!(
+        sweep(&gateway).await.is_idle(),
+        "it has only just become due"
+    );
     assert_eq!(world.has_session(&left).await, world.has_sessions);
 
     world.clock.advance(2 * MINUTE);
@@ -51,7 +54,7 @@ async fn an_idle_upload_is_given_up(world: World) {
     assert!(sweep(&gateway).await.is_idle(), "once is enough");
 }
 
-/// What a client says of a part again and again, for so many steps.
+/// Reports a part again after each of the steps.
 async fn keep_alive(world: &World, upload: &Upload, step: Duration, steps: u32) {
     let gateway = world.gateway().await;
     for _ in 0..steps {
@@ -64,11 +67,11 @@ async fn keep_alive(world: &World, upload: &Upload, step: Duration, steps: u32) 
             resumable_id: None,
             claims: vec![claim],
         };
-        let told = gateway
+        let reported = gateway
             .signing
             .report(&Caller::default(), &upload.id, report)
             .await;
-        assert_eq!(told.unwrap().phase, Phase::Open);
+        assert_eq!(reported.unwrap().phase, Phase::Open);
         let report = sweep(&gateway).await;
         assert_eq!((report.expired, report.failures), (0, 0), "{report:?}");
     }
@@ -79,7 +82,7 @@ async fn age_ends_an_upload_that_keeps_changing(world: World) {
     let upload = world.signed(&gateway, 2 * PART).await;
     assert_eq!(upload.ends_at, upload.created_at.plus(6 * DAY));
     keep_alive(&world, &upload, 23 * HOUR, 6).await;
-    // Past its greatest age, but somebody is at work on it.
+    // Past its maximum age, but still active.
     keep_alive(&world, &upload, 4 * MINUTE, 100).await;
     let kept = world.get(&upload.id).await;
     assert!(kept.expires_at > kept.ends_at && kept.given_up_at() == upload.ends_at);
@@ -92,7 +95,7 @@ async fn age_ends_an_upload_that_keeps_changing(world: World) {
 }
 
 async fn a_running_stream_keeps_its_upload(world: World) {
-    // It shows itself three times in that time.
+    // A stream sends three heartbeats in this time.
     let settings = Settings {
         upload_expiry: Duration::from_millis(300),
         ..settings()
@@ -120,14 +123,14 @@ async fn a_running_stream_keeps_its_upload(world: World) {
     assert_eq!(world.get(&id).await.phase, Phase::Aborted);
 }
 
-async fn a_day_passes_for_replicas_whose_clocks_differ(world: World) {
+async fn an_idle_day_is_measured_by_clocks_that_differ(world: World) {
     const APART: Duration = Duration::from_secs(30);
     const STEP: Duration = Duration::from_secs(20);
     let storages = || world.backends.storages.clone();
     let ahead = world.clock.ahead(APART);
     let behind = world.gateway().await;
     let ahead = world.gateway_with(settings(), ahead, storages()).await;
-    // One by the slower clock, one by the faster.
+    // One by the slower clock, one by the faster one.
     let slow = world.signed(&behind, 2 * PART).await;
     let fast = world.signed(&ahead, 2 * PART).await;
     assert_eq!(fast.expires_at, slow.expires_at.plus(APART));
@@ -148,7 +151,7 @@ async fn a_day_passes_for_replicas_whose_clocks_differ(world: World) {
     let day = |upload: &Upload| upload.created_at.plus(DAY);
     for (upload, ended) in [(&slow, slow_ended), (&fast, fast_ended)] {
         let ended = ended.unwrap();
-        // The clock that made it and the test's may differ, and the sweeper's again.
+        // The clock that created the upload may differ from the test's, and the sweeper's again from both.
         let latest = day(upload).plus(2 * MINUTE);
         assert!(
             ended >= day(upload) && ended <= latest,
@@ -174,10 +177,10 @@ async fn an_object_that_a_client_made_completes_its_upload(world: World) {
     assert_eq!(object.unwrap().etag, complete.object.unwrap().etag);
 }
 
-async fn an_object_that_is_not_the_uploads_goes_with_it(world: World) {
+async fn an_object_that_is_not_the_uploads_is_deleted_with_it(world: World) {
     let gateway = world.gateway().await;
     let mut upload = world.put_as_client(&gateway).await;
-    // As if other bytes had been announced.
+    // As if other bytes had been declared.
     upload.file.file_size = Some(999);
     let updated = world.state().update(&upload, upload.writer).await.unwrap();
     assert_eq!(updated, Update::Updated(2));
@@ -189,11 +192,11 @@ async fn an_object_that_is_not_the_uploads_goes_with_it(world: World) {
     assert_eq!(object, None);
 }
 
-async fn somebody_who_comes_back_in_time_is_left_alone(world: World) {
+async fn an_upload_that_is_resumed_in_time_is_not_aborted(world: World) {
     let gateway = world.gateway().await;
-    let upload = world.broken_off(&gateway, PART).await;
+    let upload = world.interrupted(&gateway, PART).await;
     world.clock.advance(DAY + 30 * MINUTE);
-    // Expired, but nobody has swept: it goes on.
+    // It has expired but was not swept: it resumes.
     let caller = Caller::default();
     let claim = Claim {
         number: 2,
@@ -208,10 +211,10 @@ async fn somebody_who_comes_back_in_time_is_left_alone(world: World) {
         .report(&caller, &upload.id, report)
         .await
         .unwrap();
-    // As a sweeper that has read it before would.
-    let mut given_up = upload.clone();
-    given_up.apply(Event::Abandoned).unwrap();
-    let update = world.state().update_untouched(&given_up, upload.updated_at);
+    // Like a sweeper that has read the record before.
+    let mut aborted = upload.clone();
+    aborted.apply(Event::Abandoned).unwrap();
+    let update = world.state().update_untouched(&aborted, upload.updated_at);
     assert!(matches!(update.await.unwrap(), Update::Conflict(_)));
     assert_eq!(sweep(&gateway).await.expired, 0);
     assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
@@ -220,7 +223,7 @@ async fn somebody_who_comes_back_in_time_is_left_alone(world: World) {
 
 async fn a_dry_run_changes_nothing(world: World) {
     let gateway = world.gateway().await;
-    let idle = world.broken_off(&gateway, PART).await;
+    let idle = world.interrupted(&gateway, PART).await;
     let put = world.put_as_client(&gateway).await;
     world.clock.advance(2 * DAY);
     let before = [world.get(&idle.id).await, world.get(&put.id).await];
@@ -228,9 +231,9 @@ async fn a_dry_run_changes_nothing(world: World) {
         dry_run: true,
         ..pass()
     };
-    let told = sweep_as(&gateway, &dry).await;
-    assert_eq!((told.expired, told.completed), (1, 1), "{told:?}");
-    assert_eq!(sweep_as(&gateway, &dry).await, told);
+    let dry_run = sweep_as(&gateway, &dry).await;
+    assert_eq!((dry_run.expired, dry_run.completed), (1, 1), "{dry_run:?}");
+    assert_eq!(sweep_as(&gateway, &dry).await, dry_run);
     let after = [world.get(&idle.id).await, world.get(&put.id).await];
     assert_eq!(after, before);
     assert_eq!(world.has_session(&idle).await, world.has_sessions);
@@ -238,11 +241,11 @@ async fn a_dry_run_changes_nothing(world: World) {
     assert!(object.is_some());
     let done = sweep(&gateway).await;
     let counts = [done.expired, done.completed, done.failures];
-    assert_eq!(counts, [1, 1, 0], "it does what was told");
+    assert_eq!(counts, [1, 1, 0], "it does what the dry run reported");
 }
 
 #[tokio::test]
-async fn an_upload_that_somebody_comes_back_to_while_it_is_swept_stays() {
+async fn an_upload_that_is_resumed_while_it_is_swept_stays_open() {
     let Some(world) = crate::world::s3().await else {
         return;
     };
@@ -250,7 +253,7 @@ async fn an_upload_that_somebody_comes_back_to_while_it_is_swept_stays() {
     let upload = world.signed(&gateway, 2 * PART).await;
     world.clock.advance(2 * DAY);
 
-    // The sweeper's way to the store leads through here.
+    // The sweeper reaches the store through this listener.
     let way = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut storage = world.config.storage[0].clone();
     let StoreConfig::S3(s3) = &mut storage.store else {
@@ -269,13 +272,13 @@ async fn an_upload_that_somebody_comes_back_to_while_it_is_swept_stays() {
     tokio::spawn(async move {
         loop {
             let (mut from, _) = way.accept().await.unwrap();
-            // It has read the record and now looks for the object.
+            // The sweeper has read the record and now asks for the object.
             let caller = Caller::default();
-            let told = gateway
+            let reported = gateway
                 .signing
                 .report(&caller, &id, Report::default())
                 .await;
-            told.unwrap();
+            reported.unwrap();
             let store = (store.host_str().unwrap(), store.port().unwrap());
             let mut to = TcpStream::connect(store).await.unwrap();
             tokio::spawn(async move { copy_bidirectional(&mut from, &mut to).await });

@@ -1,4 +1,4 @@
-//! The sweeper beside a server, and the command.
+//! The sweeper of a server, and the command `sweep`.
 
 use std::process::{Command, Output};
 
@@ -13,14 +13,14 @@ use super::{
 };
 
 /// An upload that a stream left two days ago.
-async fn long_left(world: &World) -> Upload {
+async fn idle_for_two_days(world: &World) -> Upload {
     let storages = world.backends.storages.clone();
     let clock = world.clock.before(2 * DAY);
     let gateway = world.gateway_with(settings(), clock, storages).await;
-    world.broken_off(&gateway, PART).await
+    world.interrupted(&gateway, PART).await
 }
 
-/// Runs `upload-gateway sweep` with that configuration.
+/// Runs `upload-gateway sweep` with this configuration.
 fn sweep(config: &Config, arguments: &[&str]) -> Output {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("gateway.toml");
@@ -28,7 +28,7 @@ fn sweep(config: &Config, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
     command.env_clear().arg("sweep").args(arguments);
     command.arg("--config").arg(&file);
-    // Not written out.
+    // The printed configuration leaves secrets out.
     command.env("UPLOAD_GATEWAY_EMBEDDED__SECRET_ACCESS_KEY", "for-tests");
     for storage in &config.storage {
         if let StoreConfig::S3(s3) = &storage.store {
@@ -53,7 +53,7 @@ async fn a_server_sweeps_by_itself() {
     let Some(world) = world::s3().await else {
         return;
     };
-    let upload = long_left(&world).await;
+    let upload = idle_for_two_days(&world).await;
     let mut config = world.config.clone();
     config.sweeper.interval_seconds = 1;
     let gateway = TestGateway::over(config).await;
@@ -63,23 +63,23 @@ async fn a_server_sweeps_by_itself() {
         }
     })
     .await;
-    // What it has begun it brings to its end.
+    // It finishes the pass that it has begun.
     gateway.stop().await;
     let over = world.get(&upload.id).await;
     assert_eq!(over.phase, Phase::Aborted);
     assert!(!world.has_session(&over).await);
     let lease = world.state().lease("sweep", "another replica", HOUR);
-    assert!(lease.await.unwrap(), "the lease was given back");
+    assert!(lease.await.unwrap(), "the lease was released");
 }
 
 #[tokio::test]
-async fn the_command_sweeps_once_and_first_tells_what_it_would_do() {
+async fn the_command_sweeps_once_and_a_dry_run_reports_what_it_would_do() {
     let directory = TempDir::new().unwrap();
     let world = world::embedded_in(directory.path()).await;
-    let (upload, config) = (long_left(&world).await, world.config.clone());
+    let (upload, config) = (idle_for_two_days(&world).await, world.config.clone());
     world.close().await;
-    let told = json(&sweep(&config, &["--dry-run", "--json"]));
-    assert_eq!(told["expired"], 1);
+    let report = json(&sweep(&config, &["--dry-run", "--json"]));
+    assert_eq!(report["expired"], 1);
     let swept = json(&sweep(&config, &["--json"]));
     assert_eq!(
         (&swept["expired"], &swept["failures"]),
@@ -107,7 +107,7 @@ async fn the_command_sweeps_once_and_first_tells_what_it_would_do() {
 }
 
 #[tokio::test]
-async fn the_command_leaves_embedded_stores_to_the_gateway_that_has_them() {
+async fn the_command_does_not_sweep_embedded_stores_of_a_running_gateway() {
     let world = world::embedded().await;
     let mut shared = world.config.clone();
     shared.redis_url = Some("redis://127.0.0.1:1".parse().unwrap());
@@ -129,17 +129,20 @@ async fn the_command_leaves_embedded_stores_to_the_gateway_that_has_them() {
 }
 
 #[tokio::test]
-async fn the_command_leaves_the_work_to_a_replica_that_sweeps() {
+async fn the_command_does_nothing_while_a_replica_sweeps() {
     let Some(world) = world::s3().await else {
         return;
     };
-    let upload = long_left(&world).await;
+    let upload = idle_for_two_days(&world).await;
     let lease = world.state().lease("sweep", "another replica", HOUR);
     assert!(lease.await.unwrap());
     let refused = sweep(&world.config, &["--json"]);
     assert_eq!(refused.status.code(), Some(1));
-    let told = errors(&refused);
-    assert!(told.contains("a replica sweeps at this moment"), "{told}");
+    let message = errors(&refused);
+    assert!(
+        message.contains("a replica sweeps at this moment"),
+        "{message}"
+    );
     let release = world.state().release("sweep", "another replica");
     release.await.unwrap();
     assert_eq!(json(&sweep(&world.config, &["--json"]))["expired"], 1);

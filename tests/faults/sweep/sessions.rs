@@ -1,4 +1,4 @@
-//! Sessions that no record knows. How old they are is told by the store, whose clock nobody moves.
+//! Sessions without a record. Their age is measured by the store, whose clock the tests cannot change.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,7 +19,7 @@ for_each_store!(
     a_record_of_an_unknown_format_is_left_alone,
 );
 
-/// Every session that is there counts as old.
+/// A pass to which every session is old.
 fn any_age() -> Sweep {
     Sweep {
         session_age: Some(Duration::ZERO),
@@ -27,7 +27,7 @@ fn any_age() -> Sweep {
     }
 }
 
-/// Sweeps until all sessions are old: stores tell their time in whole seconds.
+/// Sweeps until all sessions are old: stores report times in whole seconds.
 async fn sweep_any_age(gateway: &Gateway, expected: u64) {
     let mut aborted = 0;
     while aborted < expected {
@@ -51,7 +51,7 @@ async fn open(world: &World, sessions: &[(String, String)]) -> BTreeSet<String> 
 
 async fn only_old_sessions_without_a_record_are_ended(world: World) {
     let gateway = world.gateway().await;
-    let live = world.broken_off(&gateway, PART).await;
+    let live = world.interrupted(&gateway, PART).await;
     let prefix = match world.prefix() {
         prefix if prefix.is_empty() => prefix,
         prefix => format!("{prefix}/"),
@@ -70,7 +70,7 @@ async fn only_old_sessions_without_a_record_are_ended(world: World) {
         sessions.push((key.clone(), world.begin(key).await));
     }
     let all: BTreeSet<_> = sessions.iter().map(|(key, _)| key.clone()).collect();
-    // However far the gateway's clock is ahead.
+    // Also if the gateway's clock is far ahead.
     world.clock.advance(HOUR);
     assert_eq!(sweep(&gateway).await.aborted_sessions, 0);
     if !world.has_sessions {
@@ -85,7 +85,7 @@ async fn only_old_sessions_without_a_record_are_ended(world: World) {
     };
     while sweep_as(&gateway, &dry).await.aborted_sessions < 2 {}
     assert_eq!(open(&world, &sessions).await, all);
-    // The orphan, and the one beside the live upload's own.
+    // The orphaned session, and the second session of the live upload's key.
     sweep_any_age(&gateway, 2).await;
     assert_eq!(open(&world, &sessions).await, foreign.into());
     assert!(world.has_session(&live).await);
@@ -94,7 +94,7 @@ async fn only_old_sessions_without_a_record_are_ended(world: World) {
 
 async fn an_upload_that_the_index_lost_is_found_by_its_session(world: World) {
     let gateway = world.gateway().await;
-    let lost = world.broken_off(&gateway, PART).await;
+    let lost = world.interrupted(&gateway, PART).await;
     let Some(redis) = &world.config.redis_url else {
         return;
     };
@@ -118,7 +118,7 @@ async fn an_upload_that_the_index_lost_is_found_by_its_session(world: World) {
 
 async fn a_record_of_an_unknown_format_is_left_alone(world: World) {
     let gateway = world.gateway().await;
-    let upload = world.broken_off(&gateway, PART).await;
+    let upload = world.interrupted(&gateway, PART).await;
     let Some(redis) = &world.config.redis_url else {
         return;
     };

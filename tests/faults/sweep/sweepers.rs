@@ -15,15 +15,15 @@ use super::{
 };
 
 for_each_store!(
-    one_sweeper_works_at_a_time,
-    side_by_side_nothing_is_swept_twice,
+    one_sweeper_runs_at_a_time,
+    concurrent_sweepers_sweep_nothing_twice,
     a_pass_that_is_stopped_leaves_the_rest_to_the_next,
-    a_store_that_is_away_does_not_stop_the_others,
+    an_unreachable_store_does_not_stop_the_others,
 );
 
-async fn one_sweeper_works_at_a_time(world: World) {
+async fn one_sweeper_runs_at_a_time(world: World) {
     let (one, other) = (world.gateway().await, world.gateway().await);
-    let upload = world.broken_off(&one, PART).await;
+    let upload = world.interrupted(&one, PART).await;
     world.clock.advance(2 * DAY);
     let stop = CancellationToken::new();
     let lease = world.state().lease("sweep", "another replica", HOUR);
@@ -34,11 +34,15 @@ async fn one_sweeper_works_at_a_time(world: World) {
         dry_run: true,
         ..pass()
     };
-    assert_eq!(sweep_as(&one, &dry).await.expired, 1, "looking is free");
+    assert_eq!(
+        sweep_as(&one, &dry).await.expired,
+        1,
+        "a dry run needs no lease"
+    );
     let release = world.state().release("sweep", "another replica");
     release.await.unwrap();
 
-    // All replicas come once in an interval, and the first of them sweeps.
+    // Each replica tries once in an interval, and the first one sweeps.
     let turn = Sweep {
         interval: Some(HOUR),
         ..pass()
@@ -47,10 +51,13 @@ async fn one_sweeper_works_at_a_time(world: World) {
     for gateway in [&one, &other] {
         assert_eq!(gateway.sweeper.sweep(&turn, &stop).await.unwrap(), None);
     }
-    assert!(sweep(&other).await.is_idle(), "by hand at any time");
+    assert!(
+        sweep(&other).await.is_idle(),
+        "a manual pass ignores the interval"
+    );
 }
 
-async fn side_by_side_nothing_is_swept_twice(world: World) {
+async fn concurrent_sweepers_sweep_nothing_twice(world: World) {
     let (one, other) = (world.gateway().await, world.gateway().await);
     let (caller, mut uploads) = (Caller::default(), Vec::new());
     for _ in 0..120 {
@@ -73,7 +80,7 @@ async fn side_by_side_nothing_is_swept_twice(world: World) {
 
 async fn a_pass_that_is_stopped_leaves_the_rest_to_the_next(world: World) {
     let gateway = world.gateway().await;
-    let upload = world.broken_off(&gateway, PART).await;
+    let upload = world.interrupted(&gateway, PART).await;
     world.clock.advance(2 * DAY);
     let stop = CancellationToken::new();
     stop.cancel();
@@ -83,16 +90,16 @@ async fn a_pass_that_is_stopped_leaves_the_rest_to_the_next(world: World) {
     assert_eq!(sweep(&gateway).await.expired, 1);
 }
 
-async fn a_store_that_is_away_does_not_stop_the_others(world: World) {
-    let mut away = S3Config::new("away");
-    away.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
-    away.profile = Profile::Compatible;
-    away.access_key_id = Some("id".into());
-    away.secret_access_key = Some("secret".into());
-    let away = Arc::new(S3Store::connect(away).await.unwrap());
+async fn an_unreachable_store_does_not_stop_the_others(world: World) {
+    let mut down = S3Config::new("down");
+    down.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
+    down.profile = Profile::Compatible;
+    down.access_key_id = Some("id".into());
+    down.secret_access_key = Some("secret".into());
+    let down = Arc::new(S3Store::connect(down).await.unwrap());
     let good = Storage::clone(&world.backends.storages.get("").unwrap());
-    let (away, id) = (Storage::new("away", away, "", PART_SIZE), good.id.clone());
-    let storages = Storages::new(vec![away, good], &id).unwrap();
+    let (down, id) = (Storage::new("down", down, "", PART_SIZE), good.id.clone());
+    let storages = Storages::new(vec![down, good], &id).unwrap();
     let settings = Settings {
         store_retry_timeout: Duration::from_millis(200),
         ..settings()
@@ -109,13 +116,13 @@ async fn a_store_that_is_away_does_not_stop_the_others(world: World) {
     };
     let (mut held, mut swept) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        held.push(create("away").await);
+        held.push(create("down").await);
         swept.push(create("").await);
     }
     world.clock.advance(2 * DAY);
     let report = sweep(&gateway).await;
     assert_eq!(report.expired, 3, "{report:?}");
-    assert_eq!(report.failures, 1, "a store that is away is asked once");
+    assert_eq!(report.failures, 1, "an unreachable store is called once");
     for (held, swept) in held.iter().zip(&swept) {
         assert_eq!(world.get(held).await.phase, Phase::Open);
         assert_eq!(world.get(swept).await.phase, Phase::Aborted);

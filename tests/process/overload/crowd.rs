@@ -1,4 +1,4 @@
-//! Crowds: of slow streams beside an honest one, and of honest ones that share too little memory.
+//! Many streams: slow ones beside a fast one, and fast ones that share too little memory.
 
 use std::{fs, io::Cursor, time::Duration};
 
@@ -67,7 +67,7 @@ async fn trickle(streams: &[Conversation]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_honest_stream_gets_through_beside_five_hundred_slow_ones() {
+async fn a_fast_stream_finishes_beside_five_hundred_slow_ones() {
     let Some(redis) = common::redis().await else {
         return;
     };
@@ -80,15 +80,15 @@ async fn an_honest_stream_gets_through_beside_five_hundred_slow_ones() {
     let uploading = upload(&client, &file);
     tokio::select! {
         uploaded = timeout(WAIT_TIMEOUT, uploading) => uploaded.unwrap(),
-        () = trickle(trickling) => unreachable!("it trickles for ever"),
+        () = trickle(trickling) => unreachable!("it sends for ever"),
     }
-    // They are all still there.
+    // All slow streams are still open.
     join_all(silent.iter().map(|stream| stream.send(finish()))).await;
     let ended = join_all(slow.drain(..250).map(Conversation::end)).await;
     assert!(ended.iter().all(Result::is_ok));
 }
 
-/// Six times the budget, in parts none of which becomes full. Who is told to come back later does.
+/// Six times the budget, in parts none of which becomes full. Clients that are refused retry later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_uploads_share_a_small_budget_and_all_finish() {
     const UPLOADS: usize = 1000;
@@ -117,7 +117,7 @@ async fn a_thousand_uploads_share_a_small_budget_and_all_finish() {
         assert_eq!(uploaded.unwrap().size, SIZE as u64);
     };
     upload().await;
-    // What a debug build takes for itself is more than a release has for all that is neither budget nor stream.
+    // A debug build alone needs more than a release build may use beside the budget and the streams.
     let base = peak_memory(&gateway);
     let uploads = join_all((0..UPLOADS).map(|_| upload()));
     timeout(Duration::from_secs(240), uploads).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_thousand_uploads_share_a_small_budget_and_all_finish() {
     );
 }
 
-/// The most memory the process has had, in bytes.
+/// The peak memory of the process, in bytes.
 fn peak_memory(process: &Server) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,4 +1,4 @@
-//! A caller that gives up, or whose time is over: what was received whole is committed all the same.
+//! Callers that disconnect or whose deadline is over: parts that were received completely are committed nevertheless.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{
     common::{self, Forwarder, TestGateway, bytes, chunk, open, reason},
 };
 
-/// A gateway before a store whose requests can be held back.
+/// A gateway on a store, and a forwarder between them that can hold back requests.
 struct Held {
     gateway: TestGateway,
     store: Forwarder,
@@ -45,7 +45,7 @@ impl Held {
         })
     }
 
-    /// Waits until so much of the upload is committed.
+    /// Waits until `size` bytes of the upload are committed.
     async fn has_committed(&self, upload_id: &str, size: usize) {
         let size = i64::try_from(size).unwrap();
         common::until(
@@ -57,7 +57,7 @@ impl Held {
 }
 
 #[tokio::test]
-async fn after_its_deadline_a_stream_ends_and_its_whole_parts_are_committed() {
+async fn after_its_deadline_a_stream_ends_and_its_complete_parts_are_committed() {
     /// Enough to send a part on a busy machine.
     const CALL_TIMEOUT: Duration = Duration::from_secs(3);
     let Some(held) = Held::start().await else {
@@ -75,7 +75,7 @@ async fn after_its_deadline_a_stream_ends_and_its_whole_parts_are_committed() {
         .into_inner();
     messages.send(open("a.bin", None)).await.unwrap();
     let upload_id = progress.message().await.unwrap().unwrap().upload_id;
-    // The session is begun, and then the store does not answer for longer than the caller waits.
+    // The session has begun. From here the store does not answer before the deadline.
     held.store.hold();
     for (index, piece) in bytes(PART + 10).chunks(1 << 20).enumerate() {
         messages.send(chunk(index << 20, piece)).await.unwrap();
@@ -100,7 +100,7 @@ async fn after_its_deadline_a_stream_ends_and_its_whole_parts_are_committed() {
 }
 
 #[tokio::test]
-async fn the_whole_parts_of_a_caller_that_goes_away_are_committed() {
+async fn the_complete_parts_of_a_caller_that_disconnects_are_committed() {
     let Some(held) = Held::start().await else {
         return;
     };
@@ -110,16 +110,16 @@ async fn the_whole_parts_of_a_caller_that_goes_away_are_committed() {
     held.store.hold();
     let before = held.store.received();
     stream.send_in_chunks(0, &bytes(PART + 10), 1 << 20).await;
-    // The part is on its way, or its session is.
+    // The part is in flight, or the request that begins its session.
     held.store.has_received(before + 1).await;
     drop(stream);
     held.store.release();
     held.has_committed(&upload_id, PART).await;
 }
 
-/// As a whole call with a deadline ends, by tonic itself.
+/// tonic itself ends such a call at its deadline.
 #[tokio::test]
-async fn a_call_without_progress_keeps_its_deadline_too() {
+async fn a_call_without_progress_ends_at_its_deadline_too() {
     let gateway = TestGateway::start().await;
     let mut client = gateway.client().await;
     let (messages, queue) = mpsc::channel(4);

@@ -1,4 +1,4 @@
-//! The number of streams, and their least rate.
+//! The number of streams, and their minimum rate.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn a_stream_too_many_is_refused_before_anything_of_it_is_read() {
+async fn a_stream_above_the_limit_is_refused_before_it_is_read() {
     let gateway = TestGateway::with(|config| config.limits.max_streams = 2).await;
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -32,7 +32,7 @@ async fn a_stream_too_many_is_refused_before_anything_of_it_is_read() {
         stream.next().await.unwrap();
         streams.push(stream);
     }
-    // Not even its first message is there.
+    // Before it has sent its first message.
     let status = gateway.converse().await.failure().await;
     assert_eq!(
         reason(&status),
@@ -40,13 +40,13 @@ async fn a_stream_too_many_is_refused_before_anything_of_it_is_read() {
     );
     let delay = status.get_details_retry_info().unwrap().retry_delay;
     assert!(delay.unwrap() >= Duration::from_secs(1));
-    // One that ends makes room for the next.
+    // The end of one stream admits the next.
     let _ = streams.pop().unwrap().end().await;
     let upload = gateway.upload(vec![open("b.bin", None), finish()]).await;
     assert_eq!(upload.unwrap().phase(), Phase::Complete);
 }
 
-/// A gateway that wants 1 MiB a second, over a second of waiting.
+/// A gateway that requires 1 MiB a second, measured over one second.
 async fn demanding() -> TestGateway {
     TestGateway::with(|config| {
         config.limits.min_rate = ByteSize(1 << 20);
@@ -56,7 +56,7 @@ async fn demanding() -> TestGateway {
 }
 
 #[tokio::test]
-async fn a_stream_that_only_trickles_ends_and_its_whole_parts_stay() {
+async fn a_stream_below_the_minimum_rate_ends_and_its_complete_parts_stay() {
     let gateway = demanding().await;
     for trickle in [&b""[..], b"x"] {
         let mut stream = gateway.converse().await;
@@ -68,8 +68,8 @@ async fn a_stream_that_only_trickles_ends_and_its_whole_parts_stay() {
             loop {
                 stream.send(chunk(offset, trickle)).await;
                 offset += trickle.len();
-                let told = timeout(Duration::from_millis(50), stream.next()).await;
-                if let Ok(Err(status)) = told {
+                let progress = timeout(Duration::from_millis(50), stream.next()).await;
+                if let Ok(Err(status)) = progress {
                     return status;
                 }
             }
@@ -83,7 +83,7 @@ async fn a_stream_that_only_trickles_ends_and_its_whole_parts_stay() {
 }
 
 #[tokio::test]
-async fn a_stream_with_rests_between_its_bursts_goes_on() {
+async fn a_stream_with_pauses_between_its_bursts_continues() {
     let gateway = demanding().await;
     let data = bytes(3 * PART);
     let stream = gateway.converse().await;
@@ -96,16 +96,17 @@ async fn a_stream_with_rests_between_its_bursts_goes_on() {
     assert_eq!(stream.end().await.unwrap().phase(), Phase::Complete);
 }
 
-/// What sends into it may take its time, as a backup does between two tables.
+/// The source of a pipe may pause, as a backup does between two tables.
 #[tokio::test]
-async fn a_pipe_that_pauses_for_long_is_uploaded_all_the_same() {
+async fn a_pipe_with_a_long_pause_is_uploaded() {
     let gateway = demanding().await;
     let client = Client::connect(&gateway.grpc).unwrap();
     let (mut input, pipe) = tokio::io::duplex(1 << 20);
     let data = bytes(3 << 20);
     let writing = async {
         input.write_all(&data[..1 << 20]).await.unwrap();
-        // Beyond the client's keep-alive, with which the gateway finds it too slow.
+        // Longer than the client's keep-alive interval of 15 s. The keep-alive shows the gateway that the stream is too
+        // slow.
         sleep(Duration::from_secs(20)).await;
         input.write_all(&data[1 << 20..]).await.unwrap();
         drop(input);
@@ -130,9 +131,9 @@ async fn a_pipe_that_pauses_for_long_is_uploaded_all_the_same() {
     assert!(refused.contains("TOO_SLOW"), "{refused:?}");
 }
 
-/// While the store is away nothing is read: that is not the sender's slowness.
+/// While the store does not answer, the gateway does not read: the sender is not slow.
 #[tokio::test]
-async fn the_time_that_the_gateway_does_not_read_does_not_count() {
+async fn time_in_which_the_gateway_does_not_read_does_not_count() {
     /// Twice the time over which the rate is measured.
     const OUTAGE: Duration = Duration::from_secs(2);
     let Some(s3) = common::s3().await else {

@@ -1,4 +1,5 @@
-//! A store that asks to slow down: it is asked again when it wants to be, seldom, and the senders wait meanwhile.
+//! A store that asks to slow down: retries come after the delay that it asks for, and rarely; meanwhile the senders
+//! wait.
 
 use std::{
     io::Cursor,
@@ -37,16 +38,16 @@ use super::{
 
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>slow down</Message></Error>";
 
-/// What a store refuses of the bytes it is sent.
+/// The state of a store that refuses PUT requests while it is busy.
 struct Throttle {
     is_busy: AtomicBool,
-    /// What it asks for, in seconds.
+    /// The delay that it asks for, in seconds.
     retry_after: Option<u32>,
-    /// When it refused.
+    /// The time of each refusal.
     refused: mpsc::UnboundedSender<Instant>,
 }
 
-/// A store that is busy until it is told otherwise.
+/// A store that is busy until `is_busy` is cleared.
 async fn busy(
     retry_after: Option<u32>,
 ) -> (String, Arc<Throttle>, mpsc::UnboundedReceiver<Instant>) {
@@ -65,7 +66,7 @@ async fn pass(State(throttle): State<Arc<Throttle>>, request: Request, next: Nex
     if request.method() != Method::PUT || !throttle.is_busy.load(Ordering::SeqCst) {
         return next.run(request).await;
     }
-    // Who is answered in mid-part may take it for a broken connection.
+    // A client that is answered in the middle of a body may take that for a broken connection.
     let _ = to_bytes(request.into_body(), usize::MAX).await;
     let _ = throttle.refused.send(Instant::now());
     let mut answer = (StatusCode::SERVICE_UNAVAILABLE, SLOW_DOWN).into_response();
@@ -76,7 +77,7 @@ async fn pass(State(throttle): State<Arc<Throttle>>, request: Request, next: Nex
 }
 
 #[tokio::test]
-async fn a_store_is_asked_again_when_it_wants_to_be_and_its_sender_waits() {
+async fn a_throttling_store_is_retried_after_its_delay_and_the_sender_waits() {
     const SECOND: Duration = Duration::from_secs(1);
     let Some(redis) = common::redis().await else {
         return;
@@ -104,7 +105,7 @@ async fn a_store_is_asked_again_when_it_wants_to_be_and_its_sender_waits() {
             assert!(next - last >= SECOND, "{:?}", next - last);
             last = next;
         }
-        // One part is on its way, the next one is received; the rest is what connections hold.
+        // One part is in flight, the next one is received, and the rest is in the buffers of connections.
         assert!(sent.load(Ordering::SeqCst) < 3 * PART);
         throttle.is_busy.store(false, Ordering::SeqCst);
     };
@@ -114,7 +115,7 @@ async fn a_store_is_asked_again_when_it_wants_to_be_and_its_sender_waits() {
 }
 
 #[tokio::test]
-async fn a_busy_store_holds_nobody_up_who_sends_to_another() {
+async fn a_busy_store_does_not_delay_uploads_to_another() {
     let Some(redis) = common::redis().await else {
         return;
     };
@@ -125,7 +126,7 @@ async fn a_busy_store_holds_nobody_up_who_sends_to_another() {
     let gateway = gateway(&redis, &stores, limits);
     let address = format!("http://{}", gateway.address());
     let client = UploadServiceClient::connect(address).await.unwrap();
-    // More parts than may be on their way, over the same connection.
+    // More parts than may be in flight, over the same connection.
     let data = bytes(PART);
     let mut stuck = Vec::new();
     for _ in 0..3 {
@@ -156,7 +157,7 @@ async fn a_busy_store_holds_nobody_up_who_sends_to_another() {
 }
 
 #[tokio::test]
-async fn a_busy_store_is_asked_seldom_whoever_waits_for_it() {
+async fn retries_to_a_busy_store_stay_within_the_budget() {
     const UPLOADS: usize = 300;
     const BUSY: Duration = Duration::from_secs(2);
     let Some(redis) = common::redis().await else {

@@ -1,4 +1,4 @@
-//! Bytes, offsets, sizes and digests that are wrong, and messages out of turn.
+//! Wrong bytes, offsets, sizes and digests, and messages in the wrong order.
 
 use std::future::poll_fn;
 
@@ -16,13 +16,13 @@ use upload_gateway_client::proto::v1::{
     Chunk, FileMetadata, Finish, Open, Phase, UploadRequest, upload_request::Message,
 };
 
-use super::{PART, fields, file, is_unharmed, metadata, refused, with_one_part};
+use super::{PART, assert_unchanged, fields, file, metadata, refused, with_one_part};
 use crate::common::{
     TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,
 };
 
 #[tokio::test]
-async fn messages_out_of_turn_are_refused() {
+async fn messages_out_of_order_are_refused() {
     let gateway = TestGateway::start().await;
     let cases: Vec<Vec<UploadRequest>> = vec![
         vec![],
@@ -34,12 +34,12 @@ async fn messages_out_of_turn_are_refused() {
         vec![open("a", None), chunk(0, b"abc"), finish(), finish()],
     ];
     for messages in cases {
-        let told = format!("{messages:?}");
+        let sent = format!("{messages:?}");
         let status = refused(&gateway, messages).await;
         assert_eq!(
             reason(&status),
             (Code::InvalidArgument, "INVALID_SEQUENCE".into()),
-            "{told}"
+            "{sent}"
         );
     }
     let status = refused(&gateway, vec![message(Message::Open(Open::default()))]).await;
@@ -90,15 +90,15 @@ async fn a_stream_without_finish_leaves_the_upload_open() {
         (Code::FailedPrecondition, "INCOMPLETE".into())
     );
     assert_eq!(metadata(&status, "upload_id"), upload_id);
-    is_unharmed(&gateway, &upload_id, &data).await;
+    assert_unchanged(&gateway, &upload_id, &data).await;
 }
 
 #[tokio::test]
-async fn gaps_and_wrong_beginnings_tell_the_expected_offset() {
+async fn gaps_and_wrong_first_offsets_return_the_expected_offset() {
     let gateway = TestGateway::start().await;
     let (upload_id, data) = with_one_part(&gateway, None).await;
     for (messages, expected) in [
-        // Behind the committed prefix, and inside a part before it.
+        // After the committed prefix, and inside a part of it.
         (vec![chunk(PART + 1, b"abc")], PART),
         (vec![chunk(PART - 1, b"abc")], PART),
         (vec![chunk(2 * PART, b"abc")], PART),
@@ -111,7 +111,7 @@ async fn gaps_and_wrong_beginnings_tell_the_expected_offset() {
         assert_eq!(reason(&status), (Code::OutOfRange, "WRONG_OFFSET".into()));
         assert_eq!(metadata(&status, "expected_offset"), expected.to_string());
     }
-    is_unharmed(&gateway, &upload_id, &data).await;
+    assert_unchanged(&gateway, &upload_id, &data).await;
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn an_overlap_that_differs_is_refused() {
         (Code::FailedPrecondition, "PREFIX_MISMATCH".into())
     );
     assert_eq!(metadata(&status, "part"), "1");
-    is_unharmed(&gateway, &upload_id, &data).await;
+    assert_unchanged(&gateway, &upload_id, &data).await;
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn more_or_fewer_bytes_than_announced_are_refused() {
     }));
     let status = refused(&gateway, vec![open_known(&upload_id), other]).await;
     assert_eq!(fields(&status), ["finish.file_size"]);
-    is_unharmed(&gateway, &upload_id, &data).await;
+    assert_unchanged(&gateway, &upload_id, &data).await;
 
     for (promised, code) in [(2, Code::OutOfRange), (4, Code::FailedPrecondition)] {
         let finish = message(Message::Finish(Finish {
@@ -183,7 +183,7 @@ async fn more_or_fewer_bytes_than_announced_are_refused() {
 }
 
 #[tokio::test]
-async fn absurd_sizes_are_refused_before_any_byte() {
+async fn impossible_sizes_are_refused_before_any_byte() {
     let gateway =
         TestGateway::with(|config| config.limits.max_file_size = Some("1MiB".parse().unwrap()))
             .await;
@@ -205,7 +205,7 @@ async fn absurd_sizes_are_refused_before_any_byte() {
         );
         assert_eq!(fields(&status), ["file.file_size"]);
     }
-    // Of unknown size: when the bytes go beyond it.
+    // Of unknown size: refused when the bytes exceed the limit.
     let data = bytes(1 << 20);
     let status = refused(
         &gateway,
@@ -242,7 +242,7 @@ async fn absurd_sizes_are_refused_before_any_byte() {
 }
 
 #[tokio::test]
-async fn digests_that_are_none_are_refused() {
+async fn malformed_digests_are_refused() {
     let gateway = TestGateway::start().await;
     for text in [
         "x",
@@ -275,7 +275,7 @@ async fn digests_that_are_none_are_refused() {
 }
 
 #[tokio::test]
-async fn a_wrong_digest_ends_the_upload_and_leaves_nothing_in_the_store() {
+async fn a_wrong_digest_aborts_the_upload_and_leaves_nothing_in_the_store() {
     let gateway = TestGateway::start().await;
     let data = bytes(PART + 10);
     for size in [3, PART + 10] {
@@ -331,7 +331,7 @@ async fn a_wrong_digest_ends_the_upload_and_leaves_nothing_in_the_store() {
 }
 
 #[tokio::test]
-async fn a_digest_cannot_be_checked_where_none_is_kept() {
+async fn a_digest_cannot_be_checked_if_none_is_kept() {
     let gateway = TestGateway::start().await;
     let create = open_file(FileMetadata {
         skip_file_digest: true,
@@ -353,7 +353,7 @@ async fn a_digest_cannot_be_checked_where_none_is_kept() {
 }
 
 #[tokio::test]
-async fn a_wrong_checksum_costs_one_chunk_and_no_part() {
+async fn a_wrong_checksum_loses_one_chunk_and_no_part() {
     let gateway = TestGateway::start().await;
     let (upload_id, data) = with_one_part(&gateway, None).await;
     let send = |crc32c| {
@@ -371,7 +371,7 @@ async fn a_wrong_checksum_costs_one_chunk_and_no_part() {
     // The check value of CRC-32C in the catalogue of parametrised CRC algorithms.
     let status = refused(&gateway, vec![open_known(&upload_id), send(0xe306_9283)]).await;
     assert_eq!(reason(&status).1, "INCOMPLETE");
-    is_unharmed(&gateway, &upload_id, &data).await;
+    assert_unchanged(&gateway, &upload_id, &data).await;
 }
 
 #[tokio::test]
@@ -388,11 +388,11 @@ async fn a_message_above_the_limit_is_refused() {
         (Code::InvalidArgument, "INVALID_SEQUENCE".into())
     );
     assert_eq!(metadata(&status, "max_message_size"), (4 << 20).to_string());
-    is_unharmed(&gateway, &upload_id, &data).await;
+    assert_unchanged(&gateway, &upload_id, &data).await;
 }
 
 #[tokio::test]
-async fn a_silent_stream_is_ended_and_resumes() {
+async fn an_idle_stream_ends_and_can_resume() {
     let gateway = TestGateway::with(|config| config.limits.idle_timeout_seconds = 1).await;
     let (upload_id, data) = with_one_part(&gateway, None).await;
     let mut stream = gateway.converse().await;
@@ -406,5 +406,5 @@ async fn a_silent_stream_is_ended_and_resumes() {
     };
     assert_eq!(reason(&status), (Code::Unavailable, "IDLE_TIMEOUT".into()));
     assert!(status.get_details_retry_info().is_some());
-    is_unharmed(&gateway, &upload_id, &data).await;
+    assert_unchanged(&gateway, &upload_id, &data).await;
 }

@@ -1,4 +1,4 @@
-//! Names and ids that lead nowhere, uploads that are over, and listings that make no page.
+//! Unknown ids, invalid names, uploads that have ended, and invalid pages.
 
 use tonic::{Code, codegen::http::uri::PathAndQuery};
 use upload_gateway_client::proto::v1::{
@@ -56,7 +56,7 @@ async fn unknown_uploads_are_not_found() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_over_takes_no_more() {
+async fn an_upload_that_has_ended_accepts_nothing() {
     let gateway = TestGateway::start().await;
     let (upload_id, _) = with_one_part(&gateway, None).await;
     let mut client = gateway.client().await;
@@ -92,7 +92,7 @@ async fn an_upload_that_is_over_takes_no_more() {
 }
 
 #[tokio::test]
-async fn names_that_lead_elsewhere_are_refused_and_odd_ones_taken() {
+async fn names_that_contain_paths_are_refused_and_unusual_ones_accepted() {
     let gateway = TestGateway::start().await;
     let long = "n".repeat(10_000);
     for name in [
@@ -153,7 +153,7 @@ struct RawFile {
 }
 
 #[tokio::test]
-async fn names_that_are_no_utf8_are_refused() {
+async fn names_that_are_not_utf8_are_refused() {
     let gateway = TestGateway::start().await;
     let channel = tonic::transport::Endpoint::new(gateway.grpc.clone())
         .unwrap()
@@ -187,7 +187,7 @@ async fn names_that_are_no_utf8_are_refused() {
 }
 
 #[tokio::test]
-async fn listings_refuse_what_makes_no_page() {
+async fn listings_refuse_invalid_page_sizes_tokens_and_phases() {
     let gateway = TestGateway::start().await;
     let mut client = gateway.client().await;
     for (request, field) in [
@@ -222,5 +222,77 @@ async fn listings_refuse_what_makes_no_page() {
     ] {
         let status = client.list_uploads(request).await.unwrap_err();
         assert_eq!(fields(&status), [field]);
+    }
+}
+
+/// A permission that this gateway does not know may be stricter than those that it knows.
+#[tokio::test]
+async fn unknown_permissions_are_refused() {
+    let gateway = TestGateway::start().await;
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        permissions: 99,
+        ..FileMetadata::default()
+    };
+    let status = gateway
+        .upload(vec![open_file(file), finish()])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::InvalidArgument, "INVALID_FIELD".into())
+    );
+}
+
+/// Texts that an error repeats become headers, and what becomes a header of the object is checked at Open.
+#[tokio::test]
+async fn texts_that_are_invalid_in_headers_are_refused() {
+    let gateway = TestGateway::start().await;
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        storage_id: "x".repeat(100_000),
+        ..FileMetadata::default()
+    };
+    let status = gateway.upload(vec![open_file(file)]).await.unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::NotFound, "STORAGE_NOT_FOUND".into())
+    );
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        file_mime: "text/später".into(),
+        ..FileMetadata::default()
+    };
+    let status = gateway
+        .upload(vec![open_file(file), finish()])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::InvalidArgument, "INVALID_FIELD".into())
+    );
+}
+
+/// Offsets and sizes at the ends of their ranges.
+#[tokio::test]
+async fn extreme_offsets_and_sizes_are_refused() {
+    let gateway = TestGateway::start().await;
+    for (declared, messages, expected) in [
+        (Some(0), vec![chunk(0, b"a"), finish()], "SIZE_EXCEEDED"),
+        (
+            None,
+            vec![chunk(usize::try_from(i64::MAX).unwrap(), b"a")],
+            "WRONG_OFFSET",
+        ),
+        (
+            Some(usize::try_from(i64::MAX).unwrap()),
+            vec![],
+            "FILE_TOO_LARGE",
+        ),
+        (Some(PART + 1), vec![finish()], "INCOMPLETE"),
+    ] {
+        let messages = [vec![open("a.bin", declared)], messages].concat();
+        let status = gateway.upload(messages).await.unwrap_err();
+        assert_eq!(reason(&status).1, expected);
     }
 }

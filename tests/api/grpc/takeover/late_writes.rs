@@ -1,14 +1,15 @@
-//! A write of the older stream reaches the store only when the newer one has written.
+//! A write of the older stream reaches the store only after the newer stream has written.
 
 use tonic::{Code, Status};
 use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
 use upload_gateway_client::proto::v1::Upload;
 
-use super::{PART, begin, config, forwarded, is_taken_over, take_over, through};
+use super::{PART, assert_taken_over, begin, config, forwarded, take_over, through};
 use crate::common::{self, Forwarder, RedisBackend, TestGateway, chunk, finish, reason};
 
-/// The network holds the second part of an older stream back until the newer one has sent and recorded its own, with
-/// other bytes; then it lets the late write through. Returns what the newer stream ends with, its bytes, and who to ask.
+/// The network holds the second part of an older stream back until the newer one has sent and recorded its own second
+/// part, with other bytes; then the late write reaches the store. Returns how the newer stream ends, its bytes, and a
+/// gateway to read the record from.
 async fn write_late(
     redis: &RedisBackend,
     store: &Forwarder,
@@ -30,7 +31,7 @@ async fn write_late(
     store.is_quiet().await;
 
     let mut newer = take_over(&there, &upload_id).await;
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
     newer
         .send_in_chunks(PART, &newer_bytes[PART..2 * PART], 1 << 20)
         .await;
@@ -43,7 +44,7 @@ async fn write_late(
     (newer.end().await, newer_bytes, there)
 }
 
-/// The late write takes the place of the newer stream's part: the commit must not make an object of it.
+/// The late write replaces the part of the newer stream: the commit must not make an object of it.
 #[tokio::test]
 async fn on_s3_a_late_write_is_refused_at_the_commit() {
     let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
@@ -61,7 +62,7 @@ async fn on_s3_a_late_write_is_refused_at_the_commit() {
     assert_eq!(objects.send().await.unwrap().key_count(), Some(0));
 }
 
-/// The late write has a name of its own, which no commit names.
+/// The late write has a block id of its own, which the commit does not contain.
 #[tokio::test]
 async fn on_azure_a_late_write_changes_nothing() {
     let (Some(redis), Some(azure)) = (common::redis().await, common::azure().await) else {

@@ -1,9 +1,9 @@
-//! Takeovers between gateways whose Redis is a Cluster or has a fail-over.
+//! Takeovers between gateways whose Redis is a Cluster or fails over.
 
 use tokio::time::Instant;
 use upload_gateway::config::{Config, RedisMode, S3Profile};
 
-use super::{PART, begin, bytes, is_taken_over, take_over};
+use super::{PART, assert_taken_over, begin, bytes, take_over};
 use crate::common::{self, S3Backend, TestGateway, WAIT_TIMEOUT};
 
 /// Two gateways on those servers.
@@ -23,16 +23,17 @@ async fn pair(s3: &S3Backend, mode: RedisMode, urls: &[String]) -> (TestGateway,
     )
 }
 
-/// Streams that send nothing end although their signs of life are far: they were told. Each way, and for several slots.
+/// Streams that send nothing end long before their next heartbeat: notices arrived. In both directions, for several
+/// slots.
 async fn notices_arrive(here: &TestGateway, there: &TestGateway) {
     for (older, newer) in [(here, there), (there, here), (here, there)] {
         let (mut stream, upload_id) = begin(older, None).await;
         let _newer = take_over(newer, &upload_id).await;
         let taken = Instant::now();
-        is_taken_over(&stream.failure().await);
+        assert_taken_over(&stream.failure().await);
         assert!(
             taken.elapsed() < WAIT_TIMEOUT / 2,
-            "by its sign of life only"
+            "only its next heartbeat ended it"
         );
     }
 }
@@ -47,7 +48,7 @@ async fn notices_arrive_through_a_cluster_also_after_a_restart_of_its_nodes() {
     };
     let (here, there) = pair(&s3, RedisMode::Cluster, &cluster.urls).await;
     notices_arrive(&here, &there).await;
-    // Whichever node a gateway listens to.
+    // It does not matter to which node a gateway has subscribed.
     for node in &mut cluster.nodes {
         node.restart();
     }
@@ -71,9 +72,9 @@ async fn a_fail_over_keeps_the_fence_and_notices_arrive_again() {
     sentinels.wait_for_replica();
     sentinels.fail_over();
     let _newer = take_over(&there, &upload_id).await;
-    // Told or not: the record has another writer.
+    // With or without a notice: the record has another writer.
     older.send_in_chunks(PART, &data[PART..], 1 << 20).await;
-    is_taken_over(&older.failure().await);
+    assert_taken_over(&older.failure().await);
     let known = there.get(&upload_id).await.unwrap();
     assert_eq!(known.committed_size, i64::try_from(PART).unwrap());
     notices_arrive(&here, &there).await;

@@ -1,4 +1,4 @@
-//! The record is there as it was a while ago.
+//! The record was rolled back.
 
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -19,9 +19,9 @@ use super::{
 
 for_each_store!(
     parts_that_an_older_record_lacks_are_recorded_again,
-    a_record_from_before_its_session_is_healed,
-    a_record_ahead_of_the_token_stays_as_it_is,
-    an_object_is_the_uploads_though_its_record_has_forgotten_parts,
+    a_record_without_its_session_is_repaired,
+    a_record_newer_than_the_token_is_not_changed,
+    an_object_belongs_to_the_upload_although_its_record_lost_parts,
 );
 
 async fn parts_that_an_older_record_lacks_are_recorded_again(deployment: Deployment) {
@@ -45,7 +45,7 @@ async fn parts_that_an_older_record_lacks_are_recorded_again(deployment: Deploym
     assert_whole(&other, upload, &data).await;
 }
 
-async fn a_record_from_before_its_session_is_healed(deployment: Deployment) {
+async fn a_record_without_its_session_is_repaired(deployment: Deployment) {
     let gateway = deployment.gateway().await;
     let data = bytes(3 * PART + 9);
     let (mut kept, mut stream) = Kept::begin(&gateway, file(Some(data.len())), &data, 0).await;
@@ -61,7 +61,7 @@ async fn a_record_from_before_its_session_is_healed(deployment: Deployment) {
     assert_whole(&gateway, upload, &data).await;
 }
 
-async fn a_record_ahead_of_the_token_stays_as_it_is(deployment: Deployment) {
+async fn a_record_newer_than_the_token_is_not_changed(deployment: Deployment) {
     let gateway = deployment.gateway().await;
     let data = bytes(2 * PART + 900);
     let (mut kept, mut stream) = Kept::begin(&gateway, file(None), &data, 1).await;
@@ -75,7 +75,7 @@ async fn a_record_ahead_of_the_token_stays_as_it_is(deployment: Deployment) {
     assert_whole(&gateway, upload, &data).await;
 }
 
-async fn an_object_is_the_uploads_though_its_record_has_forgotten_parts(deployment: Deployment) {
+async fn an_object_belongs_to_the_upload_although_its_record_lost_parts(deployment: Deployment) {
     let gateway = deployment.gateway().await;
     let data = bytes(3 * PART + 9);
     let (mut kept, stream) = Kept::begin(&gateway, file(Some(data.len())), &data, 1).await;
@@ -92,7 +92,7 @@ async fn an_object_is_the_uploads_though_its_record_has_forgotten_parts(deployme
 }
 
 #[tokio::test]
-async fn what_the_store_has_not_kept_is_lost_and_said_so() {
+async fn parts_that_the_store_has_lost_are_reported_as_lost() {
     let Some(deployment) = sender::s3().await else {
         return;
     };
@@ -122,7 +122,7 @@ async fn what_the_store_has_not_kept_is_lost_and_said_so() {
     let put = storage.unwrap().store.put_part(&session, replacing).await;
     put.unwrap();
 
-    // Once without looking where the upload stands, once from there.
+    // First beyond the committed size, then from there.
     let token = kept.token.clone();
     let stream = kept.open(&gateway).await.unwrap();
     assert_eq!(kept.committed_size, PART);

@@ -1,4 +1,4 @@
-//! An object is judged by a record that changes meanwhile: only what was judged is refused.
+//! The record changes while its object is verified: only the record that was verified is refused.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use super::{
 };
 
 for_each_store!(
-    a_commit_that_begins_while_an_object_is_judged_is_not_refused,
-    an_object_that_is_mended_while_it_is_judged_completes_its_upload,
-    an_upload_that_changes_at_each_look_is_left_to_a_later_one,
-    the_object_of_a_record_that_went_back_is_not_swept_away,
+    a_commit_that_begins_while_an_object_is_verified_is_not_refused,
+    an_object_that_is_corrected_while_it_is_verified_completes_its_upload,
+    an_upload_that_changes_during_each_verification_is_left_for_later,
+    the_object_of_a_rolled_back_record_is_not_deleted,
 );
 
-/// A small upload that has another object than was announced.
+/// A small upload whose object differs from what was declared.
 async fn wrong_object(world: &World) -> Upload {
     let gateway = world.gateway().await;
     let upload = world.put_as_client(&gateway).await;
@@ -39,14 +39,14 @@ async fn store(state: &dyn StateStore, upload: &Upload) {
     assert!(matches!(updated, Update::Updated(_)), "{updated:?}");
 }
 
-/// What `change` makes of the record that is there now.
+/// Writes the current record, changed by `change`.
 async fn edit(state: &dyn StateStore, id: &UploadId, change: impl Fn(&mut Upload)) {
     let mut upload = state.get(id).await.unwrap().unwrap();
     change(&mut upload);
     store(state, &upload).await;
 }
 
-/// Completes the upload, and during the first `times` looks at what its object is made of `change` is made.
+/// Completes the upload; `change` runs during the first `times` calls for the composition of its object.
 async fn complete_meanwhile(
     world: &World,
     id: &UploadId,
@@ -84,7 +84,7 @@ async fn has_object(world: &World, upload: &Upload) -> bool {
     found.is_some()
 }
 
-async fn a_commit_that_begins_while_an_object_is_judged_is_not_refused(world: World) {
+async fn a_commit_that_begins_while_an_object_is_verified_is_not_refused(world: World) {
     let upload = wrong_object(&world).await;
     let begin = |upload: &mut Upload| {
         let now = upload.updated_at;
@@ -104,30 +104,30 @@ async fn a_commit_that_begins_while_an_object_is_judged_is_not_refused(world: Wo
         .await
         .unwrap_err();
     assert_eq!(world.get(&upload.id).await.phase, Phase::Committing);
-    assert!(has_object(&world, &upload).await, "it is its committer's");
+    assert!(has_object(&world, &upload).await, "the commit decides");
 }
 
-async fn an_object_that_is_mended_while_it_is_judged_completes_its_upload(world: World) {
+async fn an_object_that_is_corrected_while_it_is_verified_completes_its_upload(world: World) {
     let upload = wrong_object(&world).await;
-    let mend = |upload: &mut Upload| upload.file.file_id = None;
-    let completed = complete_meanwhile(&world, &upload.id, 1, mend).await;
+    let correct = |upload: &mut Upload| upload.file.file_id = None;
+    let completed = complete_meanwhile(&world, &upload.id, 1, correct).await;
     assert_eq!(completed.unwrap().phase, Phase::Complete);
     assert!(has_object(&world, &upload).await);
 }
 
-async fn an_upload_that_changes_at_each_look_is_left_to_a_later_one(world: World) {
+async fn an_upload_that_changes_during_each_verification_is_left_for_later(world: World) {
     let upload = wrong_object(&world).await;
     let touch = |upload: &mut Upload| upload.updated_at = upload.updated_at.plus(MINUTE);
     let refused = complete_meanwhile(&world, &upload.id, usize::MAX, touch).await;
     let refused = refused.unwrap_err();
-    let told = (refused.kind(), refused.reason());
-    assert_eq!(told, (Kind::Unavailable, Reason::WriterActive));
+    let refusal = (refused.kind(), refused.reason());
+    assert_eq!(refusal, (Kind::Unavailable, Reason::WriterActive));
     assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
     assert!(has_object(&world, &upload).await);
 }
 
-/// Of a file whose size nobody declared, the state store forgot how it ended.
-async fn the_object_of_a_record_that_went_back_is_not_swept_away(world: World) {
+/// The state store lost the end of an upload of unknown size.
+async fn the_object_of_a_rolled_back_record_is_not_deleted(world: World) {
     let gateway = world.gateway().await;
     let target = Target::File {
         file: FileMetadata {
