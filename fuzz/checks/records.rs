@@ -22,7 +22,7 @@ pub fn redb_record(bytes: &[u8]) {
 fn look_at(upload: &Upload) {
     let committed_size = upload.committed_size();
     let _ = (upload.settled_size(), upload.promised_md5());
-    let _ = (upload.due_at(), upload.given_up_at());
+    let _ = (upload.due_at(), upload.expiry());
     let _ = upload.has_expired(Timestamp(1_700_000_000_000));
     let _ = upload.fits_single_put(committed_size);
     let _ = upload.part_count();

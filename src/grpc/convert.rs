@@ -151,7 +151,7 @@ pub(super) fn summary(upload: &Upload) -> v1::Upload {
         owner: upload.owner.subject.clone(),
         created_at: Some(time(upload.created_at)),
         updated_at: Some(time(upload.updated_at)),
-        expires_at: Some(time(upload.given_up_at())),
+        expires_at: Some(time(upload.expiry())),
         object: upload.object.as_ref().map(object),
     }
 }

@@ -311,7 +311,7 @@ fn an_upload_is_due_when_it_expires_or_its_lease_ends() {
     assert_eq!(open.due_at(), Some(Timestamp(50)));
     open.expires_at = Timestamp(100);
     assert_eq!(open.due_at(), Some(Timestamp(90)));
-    assert_eq!(open.given_up_at(), Timestamp(90));
+    assert_eq!(open.expiry(), Timestamp(90));
     open.apply(commit(10)).unwrap();
     assert_eq!(open.due_at(), Some(open.lease.unwrap().until));
     assert_eq!(upload(Phase::Complete).due_at(), None);

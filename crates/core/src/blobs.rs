@@ -1,10 +1,11 @@
-//! The ports to the blob stores: parts become objects, and requests are signed for clients ([`sign::Signer`]).
+//! The ports to the blob stores. The stores keep objects that are made of parts, and sign requests for clients
+//! ([`sign::Signer`]).
 //!
-//! An adapter sends each request once, bounded in time, and does not retry: the gateway owns retries. Throttling and
-//! unreachable stores are `Unavailable`; refused credentials, missing buckets and answers that make no sense are
-//! `Internal` with the store's answer as source.
+//! An adapter sends each request once, with a time-out, and does not retry: the gateway retries. Throttling and
+//! unreachable stores are `Unavailable`. Rejected credentials, missing buckets and responses that cannot be parsed are
+//! `Internal`, with the store's response as source.
 //!
-//! [`BlobStore`] is the whole port, which adapters implement; use cases take the narrow ports that they need.
+//! Adapters implement [`BlobStore`], the whole port. Each use case takes only the narrow port that it needs.
 
 pub mod sign;
 
@@ -29,44 +30,45 @@ use crate::{
 /// The whole port to one bucket or container.
 #[async_trait]
 pub trait BlobStore: ObjectStore + MultipartStore + Signer {
-    /// The kind of store.
+    /// Which kind of store this is.
     fn kind(&self) -> StoreKind;
 
-    /// The bucket or container.
+    /// The name of the bucket or container.
     fn bucket(&self) -> &str;
 
-    /// The sizes and counts that the store accepts.
+    /// The part counts and the sizes, in bytes, that the store accepts.
     fn limits(&self) -> StoreLimits;
 
-    /// In what the store differs from others.
+    /// The properties in which this store differs from others.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether the store answers and the bucket or container exists. The message says what is wrong, for operators.
+    /// Checks that the store answers and that the bucket or container exists. The error message says what is wrong, for
+    /// operators.
     async fn check(&self) -> Result<()>;
 }
 
 /// Whole objects.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + Debug {
-    /// Puts a whole object, only if no object of its key exists. The store checks `object.md5` if it is known.
+    /// Puts a whole object, only if no object with its key exists. If `object.md5` is known, the store checks it.
     ///
     /// # Errors
-    /// `DataLoss` if the store received other bytes than were sent; `Unimplemented` if it has no conditional put: then the
-    /// caller makes a multipart upload of one part.
+    /// `DataLoss` if the store received other bytes than were sent. `Unimplemented` if the store has no conditional
+    /// put; the caller then makes a multipart upload with one part.
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put>;
 
-    /// The parts that the object under a key is made of, in order, if the store keeps them (Azure). `None` if it does not,
-    /// or if there is no object. An object that was put whole has none.
+    /// The parts that the object under a key is made of, in order, if the store keeps that list (Azure). `None` if it
+    /// does not, or if there is no object. Empty for an object that was put whole.
     async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>>;
 
-    /// The object under a key, if there is one.
+    /// The object under a key, or `None` if there is none.
     async fn head(&self, key: &str) -> Result<Option<StoredObject>>;
 
-    /// Reads an object, or a range of its bytes.
+    /// Reads an object, or the given range of its bytes.
     ///
     /// # Errors
-    /// `NotFound` if there is no object; the stream's items fail like any request. An empty range sends no request; one
-    /// that begins after the object's end is `Internal`.
+    /// `NotFound` if there is no object. Items of the stream fail as requests do. An empty range sends no request. A
+    /// range that starts after the end of the object is `Internal`.
     async fn read(
         &self,
         key: &str,
@@ -77,31 +79,33 @@ pub trait ObjectStore: Send + Sync + Debug {
     async fn delete(&self, key: &str) -> Result<()>;
 }
 
-/// Objects made of parts, in a session: S3 calls it multipart upload, Azure keeps uncommitted blocks.
+/// Objects that are made of parts in a session: S3 calls the session a multipart upload, Azure keeps uncommitted
+/// blocks.
 #[async_trait]
 pub trait MultipartStore: Send + Sync + Debug {
-    /// Creates a session for the parts of one object and returns the store's name for it. Stores with implicit sessions
-    /// (Azure) return a name of their own and send no request. A session that is created twice leaves an empty one, which
-    /// the sweeper finds.
+    /// Creates a session for the parts of one object and returns the store's id for it. Stores with implicit sessions
+    /// (Azure) send no request and return an id of their own. If a session is created twice, one stays empty until the
+    /// sweeper aborts it.
     async fn begin(&self, object: &NewObject) -> Result<String>;
 
-    /// Puts one part and returns its receipt: what the commit names it by. The store checks the MD5; if it answers with
-    /// one, the two are compared here. The same part put again replaces itself.
+    /// Puts one part and returns its receipt, by which the commit names the part. The store checks the MD5. If its
+    /// response contains an MD5, the adapter compares the two. A part that is put again replaces the earlier one.
     ///
     /// # Errors
-    /// `FailedPrecondition`, `SessionLost` if the store does not know the session; `DataLoss` if the store received other
-    /// bytes than were sent.
+    /// `FailedPrecondition` with `SessionLost` if the store does not know the session. `DataLoss` if the store received
+    /// other bytes than were sent.
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String>;
 
-    /// All parts that the store has of a session, by number, or `None` if it does not know the session. A store with
-    /// implicit sessions and no parts yet answers an empty list; it lists what is stored under the key, also after
-    /// [`MultipartStore::abort`] and, with the parts that the object is made of, after [`MultipartStore::commit`].
+    /// All parts that the store has in a session, by number, or `None` if it does not know the session. A store with
+    /// implicit sessions returns an empty list if it has no parts. It lists what is stored under the key, also after
+    /// [`MultipartStore::abort`], and after [`MultipartStore::commit`] also the parts of the object.
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>>;
 
-    /// The stream that put the part of a receipt, if receipts say so (Azure). A client's own part has none.
+    /// The tag of the stream that put the part with this receipt, if receipts contain it (Azure). `None` for a part
+    /// that a client put itself.
     fn writer(&self, receipt: &str) -> Option<WriterTag>;
 
-    /// Makes the object of exactly `parts`, in this order. Repeating a commit that succeeded answers
+    /// Makes the object of exactly `parts`, in this order. If a commit that succeeded is repeated, the result is
     /// [`Commit::SessionGone`], or [`Commit::Done`] with the object unchanged.
     async fn commit(
         &self,
@@ -110,12 +114,12 @@ pub trait MultipartStore: Send + Sync + Debug {
         parts: &[Part],
     ) -> Result<Commit>;
 
-    /// Ends a session and drops its parts. Succeeds if there is no such session. A store with implicit sessions drops
-    /// parts by itself (Azure after a week).
+    /// Ends a session and discards its parts. Succeeds if there is no such session. A store with implicit sessions
+    /// discards parts itself (Azure after a week).
     async fn abort(&self, session: &Session<'_>) -> Result<()>;
 
-    /// Lists the open sessions of keys that begin with `prefix`, after the key `after`. `None` if sessions are implicit
-    /// (Azure). Of several sessions of one key at the end of a page some may be left out.
+    /// Lists the open sessions whose keys start with `prefix`, after the key `after`. `None` if sessions are implicit
+    /// (Azure). If several sessions have the last key of a page, some of them may be missing from the list.
     async fn list_sessions(&self, prefix: &str, after: Option<&str>)
     -> Result<Option<SessionPage>>;
 }
@@ -123,35 +127,35 @@ pub trait MultipartStore: Send + Sync + Debug {
 /// An object to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewObject {
-    /// Its key.
+    /// The key.
     pub key: String,
-    /// Its media type.
+    /// The media type.
     pub mime: String,
-    /// Kept in the object's metadata as `upload_id`: it identifies the upload that made the object.
+    /// The upload that makes the object. Stored in the object's metadata as `upload_id`.
     pub upload_id: UploadId,
-    /// The MD5 of the whole object, if it is proven; stored with the object if the store has a field for it.
+    /// The MD5 of the whole object, if it is proven. Stored with the object if the store has a field for it.
     pub md5: Option<Md5>,
 }
 
-/// A session of the store.
+/// A session in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session<'a> {
     /// The key of the object to make.
     pub key: &'a str,
-    /// The store's name for the session.
+    /// The store's id of the session.
     pub id: &'a str,
 }
 
 /// A part to put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPart {
-    /// Its number, from 1.
+    /// The number, from 1.
     pub number: u32,
-    /// The stream that sends it; a store that lets the sender name parts (Azure) has it in the name.
+    /// The tag of the stream that sends the part. Stores in which the sender names parts (Azure) have it in the name.
     pub writer: WriterTag,
-    /// Its MD5.
+    /// The MD5 of `body`.
     pub md5: Md5,
-    /// Its bytes.
+    /// The bytes.
     pub body: Bytes,
 }
 
@@ -160,7 +164,7 @@ pub struct NewPart {
 pub struct OpenSession {
     /// The key of the object to make.
     pub key: String,
-    /// The store's name for it.
+    /// The store's id of the session.
     pub id: String,
     /// When it was created, by the store's clock.
     pub initiated_at: Timestamp,
@@ -169,47 +173,47 @@ pub struct OpenSession {
 /// One page of a listing of sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionPage {
-    /// The sessions whose age the store reports.
+    /// The sessions. A session whose age the store does not report is left out.
     pub sessions: Vec<OpenSession>,
-    /// When the store answered, by its own clock.
+    /// The time of the response, by the store's clock.
     pub now: Timestamp,
-    /// The key after which the next page begins, unless this is the last.
+    /// The key after which the next page starts; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// What became of a commit.
+/// The result of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Commit {
     /// The object exists.
     Done,
-    /// The store does not know the session: it was committed before, or aborted. HEAD decides.
+    /// The store does not know the session: it was committed or aborted before. HEAD shows which.
     SessionGone,
-    /// The store holds another part, or none, under a number that was named.
+    /// The store has no part with a given number, or another one than the given one.
     PartReplaced,
 }
 
-/// What became of a whole put.
+/// The result of a put of a whole object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    /// The object exists, with this ETag (no quotes).
+    /// The object exists, with this ETag (without quotes).
     Stored(String),
-    /// An object of that key existed; it is unchanged.
+    /// An object with that key existed already; it is unchanged.
     Exists,
 }
 
-/// A key that opens the store. It is never printed.
+/// A secret key of a store. `Debug` redacts it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretKey(String);
 
-/// The longest wait for a connection to a store. A store in reach accepts within a second.
+/// How long to wait for a connection to a store. A store that is reachable accepts within a second.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one request to a store may take: as long as a stream waits for an unavailable store. A part of 5 MiB takes
-/// that long at 1.4 Mbit/s.
+/// The time-out of one request to a store: as long as a stream waits for an unavailable store by default. A part of 5
+/// MiB takes this long at 1.4 Mbit/s.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The error for a part that arrived damaged at the store.
+/// The error for a part of which the store received other bytes than were sent.
 pub fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(
         Kind::DataLoss,
@@ -219,7 +223,7 @@ pub fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>)
     .caused_by(source)
 }
 
-/// The error for a key without an object.
+/// The error for a key under which there is no object.
 pub fn object_not_found(key: &str) -> Error {
     Error::new(
         Kind::NotFound,
@@ -231,7 +235,7 @@ pub fn object_not_found(key: &str) -> Error {
 // === impl SecretKey ===
 
 impl SecretKey {
-    /// The key itself, for the one who signs with it.
+    /// The key in clear text, for the code that signs with it.
     pub fn expose(&self) -> &str {
         &self.0
     }

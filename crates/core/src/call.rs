@@ -1,5 +1,5 @@
-//! What a call carries through the use cases, also into the tasks that are spawned for it: an edge puts it in, and the code
-//! that knows its type takes it out.
+//! Values that belong to a call, and that use cases pass on unchanged, also to the tasks that they spawn. An edge adds
+//! a value, and the code that knows its type reads it.
 
 use std::{any::Any, future::Future, sync::Arc};
 
@@ -8,18 +8,19 @@ use futures::future::Either;
 type Value = Arc<dyn Any + Send + Sync>;
 
 tokio::task_local! {
-    /// The values of the running call, the latest last.
+    /// The values of the running call, the newest last.
     static CURRENT: Arc<[Value]>;
 }
 
-/// Runs `call` with `value` in its scope, beside the values of the scope around it. A value hides an outer one of its type.
+/// Runs `call` with `value` in its scope, in addition to the values of the outer scope. A value hides an outer value of
+/// the same type.
 pub async fn scope<F: Future>(value: Arc<impl Any + Send + Sync>, call: F) -> F::Output {
     let outer = CURRENT.try_with(Arc::clone).unwrap_or_default();
     let values = outer.iter().cloned().chain([value as Value]);
     CURRENT.scope(values.collect(), call).await
 }
 
-/// The `T` in the scope of the running call, if there is one.
+/// The newest value of type `T` in the scope of the running call.
 pub fn current<T: Any + Send + Sync>() -> Option<Arc<T>> {
     let find = |values: &Arc<[Value]>| {
         let mut latest_first = values.iter().rev();
@@ -28,7 +29,7 @@ pub fn current<T: Any + Send + Sync>() -> Option<Arc<T>> {
     CURRENT.try_with(find).ok().flatten()
 }
 
-/// Gives a task that is spawned for the running call the scope of that call. Costs nothing without a scope.
+/// Gives a spawned task the scope of the running call. Costs nothing if there is no scope.
 pub fn propagate<F: Future>(task: F) -> impl Future<Output = F::Output> {
     match CURRENT.try_with(Arc::clone) {
         Ok(values) => Either::Left(CURRENT.scope(values, task)),
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_spawned_task_has_the_scope_of_its_call_only_if_it_is_propagated() {
+    async fn a_spawned_task_has_the_scope_of_its_call_only_with_propagate() {
         let call = async { tokio::spawn(propagate(async { current::<u8>() })).await };
         let inherited = scope(Arc::new(7_u8), call).await.unwrap();
         assert_eq!(inherited.as_deref(), Some(&7));
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn values_of_several_types_are_found_beside_each_other() {
+    async fn a_scope_holds_values_of_several_types() {
         let both = async { (current::<u8>(), current::<&str>(), current::<u16>()) };
         let inner = scope(Arc::new("seven"), both);
         let (number, text, other) = scope(Arc::new(7_u8), inner).await;
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_inner_value_hides_an_outer_one_of_its_type() {
+    async fn an_inner_value_hides_an_outer_value_of_the_same_type() {
         let inner = scope(Arc::new(8_u8), async { current::<u8>() });
         assert_eq!(scope(Arc::new(7_u8), inner).await.as_deref(), Some(&8));
     }

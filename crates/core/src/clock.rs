@@ -4,13 +4,13 @@ use std::fmt::Debug;
 
 use crate::upload::Timestamp;
 
-/// Reports the current time; injected so that tests control it.
+/// Reports the current time. Passed in, so that tests control the time.
 pub trait Clock: Send + Sync + Debug {
-    /// Now.
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 
-/// A clock that is stopped.
+/// A stopped clock: always reports this time.
 impl Clock for Timestamp {
     fn now(&self) -> Timestamp {
         *self

@@ -1,7 +1,7 @@
-//! Decorators of the ports: something runs around every call to a store.
+//! Decorators of the ports: they run code around each call to a store.
 //!
-//! The methods of each port are listed once, here. A decorator is an [`Around`]: [`Faults`](crate::faults::Faults) injects
-//! faults, [`Retry`](crate::retry::Retry) tries again.
+//! The methods of each port are listed once, in this file. A decorator implements [`Around`]:
+//! [`Faults`](crate::faults::Faults) injects faults, [`Retry`](crate::retry::Retry) retries.
 
 use std::{fmt::Debug, future::Future, ops::Range, sync::Arc, time::Duration};
 
@@ -26,9 +26,9 @@ use crate::{
     },
 };
 
-/// What a decorator does around each call.
+/// The code that a decorator runs around each call.
 pub trait Around: Debug + Send + Sync {
-    /// Makes `call`, whose name is `state.get`, `store.put_part`…: once, several times or not at all.
+    /// Runs `call` once, several times or not at all. `name` is `state.get`, `store.put_part`, and so on.
     fn around<T, F>(
         &self,
         name: &'static str,
@@ -39,7 +39,7 @@ pub trait Around: Debug + Send + Sync {
         F: Future<Output = Result<T>> + Send;
 }
 
-/// The port `P` with `A` around each of its calls.
+/// The port `P`, with `A` around each call.
 #[derive(Debug)]
 pub struct Decorated<P: ?Sized, A> {
     inner: Arc<P>,
@@ -49,13 +49,13 @@ pub struct Decorated<P: ?Sized, A> {
 // === impl Decorated ===
 
 impl<P: ?Sized, A> Decorated<P, A> {
-    /// Puts `around` around each call to `inner`.
+    /// Decorates `inner`: `around` runs around each call.
     pub fn new(inner: Arc<P>, around: A) -> Self {
         Self { inner, around }
     }
 }
 
-/// Implements a port for [`Decorated`], one line for each method, and lists the names of its calls.
+/// Implements a port for [`Decorated`], with one line per method, and lists the names of its calls.
 macro_rules! decorated {
     (
         $prefix:literal, $calls:ident: $port:ident for $inner:ty;
@@ -168,7 +168,7 @@ decorated! {
     }
 }
 
-/// The names of all calls, `state.get`, `store.commit`…
+/// The names of all calls: `state.get`, `store.commit`, and so on.
 pub fn calls() -> impl Iterator<Item = &'static str> {
     let all = [
         RECORD_CALLS,

@@ -1,129 +1,129 @@
-//! The one error type of the crate, by kind.
+//! The error type of the crate.
 //!
-//! An error says what its reader can do next: the [`Kind`] decides the reaction, the [`Reason`] names the exact cause
-//! for programs, the message names it for people. Status codes belong to the edges; the cause of a server
-//! fault travels as the error's source, into the log and never to the caller.
+//! An error says what the caller can do next: the [`Kind`] decides how to react, the [`Reason`] names the exact cause
+//! for programs, and the message describes it for people. The edges add status codes. The cause of a server fault is
+//! the error's source, which is logged and never returned to the caller.
 
 use std::{borrow::Cow, collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
-/// Result of everything that can fail with an [`Error`].
+/// The result of an operation that can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller does next.
+/// What the caller can do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Mend the request; the same one fails again.
+    /// Fix the request. The same request fails again.
     InvalidArgument,
-    /// Continue from the expected offset that the error carries.
+    /// Continue from `expected_offset` in the metadata.
     OutOfRange,
-    /// It does not exist, or is not the caller's to see.
+    /// The resource does not exist, or belongs to another owner.
     NotFound,
-    /// The upload's phase or content forbids it; the reason says what must change first.
+    /// The phase or the content of the upload does not allow the request. The reason says what must change first.
     FailedPrecondition,
-    /// Another writer took the upload over; do not retry.
+    /// Another stream has taken over the upload. Do not retry.
     Aborted,
-    /// The bytes do not have the digest that was promised.
+    /// The bytes do not match their digest.
     DataLoss,
-    /// Slow down and retry after the delay the error carries.
+    /// Slow down, and retry after the delay in the error.
     ResourceExhausted,
-    /// Resume with back-off.
+    /// Resume with backoff.
     Unavailable,
-    /// The time that the caller gave the call is over; resume.
+    /// The caller's deadline has passed. Resume.
     DeadlineExceeded,
-    /// The caller is known and may not.
+    /// The caller is authenticated, but not allowed to do this.
     PermissionDenied,
-    /// The caller must identify itself.
+    /// The caller must authenticate.
     Unauthenticated,
-    /// This gateway does not offer the call.
+    /// This gateway does not offer the operation.
     Unimplemented,
-    /// The client went away; nobody reads this.
+    /// The client has disconnected and does not receive this error.
     Cancelled,
-    /// A fault of the gateway or of what it depends on.
+    /// A fault of the gateway or of a service that it needs.
     Internal,
 }
 
 /// The exact cause, stable for programs: the `reason` of `google.rpc.ErrorInfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// A field's value is refused; the violations name it.
+    /// The value of a field is invalid. The violations name the field.
     InvalidField,
-    /// The resume token is forged, expired, somebody else's or of another upload: open without it.
+    /// The resume token is forged, expired, or belongs to another owner or another upload. Open without it.
     InvalidToken,
-    /// A message came out of turn in the stream.
+    /// A message is not allowed at this point of the stream.
     InvalidSequence,
-    /// A message's CRC32C is not that of its data, or the store received other bytes than were sent.
+    /// A chunk does not match its CRC32C, or the store received other bytes than were sent.
     ChecksumMismatch,
-    /// The first offset, or a gap: continue at `expected_offset`.
+    /// The first chunk does not start at a valid offset, or a chunk leaves a gap. Continue at `expected_offset`.
     WrongOffset,
-    /// The state store lost the record or acknowledged parts: open again with the resume token, or continue at the lower
-    /// `expected_offset`.
+    /// The state store lost the record or acknowledged parts. Open again with the resume token, or continue at the
+    /// lower `expected_offset`.
     StateLost,
-    /// The bytes go beyond the declared size.
+    /// More bytes were sent than declared.
     SizeExceeded,
-    /// The file is larger than this gateway takes.
+    /// The file is larger than the largest file that this gateway accepts.
     FileTooLarge,
-    /// No such upload.
+    /// There is no such upload.
     UploadNotFound,
-    /// No storage of that name is configured.
+    /// No storage with this id is configured.
     StorageNotFound,
-    /// The upload was finished, aborted or is being committed.
+    /// The upload is complete, aborted, or being committed.
     WrongPhase,
-    /// Parts are missing; the metadata names them.
+    /// Parts are missing. The metadata names them.
     Incomplete,
-    /// What was sent again differs from what was sent before.
+    /// Bytes that were sent again differ from those that were sent before.
     PrefixMismatch,
-    /// The upload keeps no whole-file digest, so `file_id` cannot be checked.
+    /// The upload has no digest of the whole file, so `file_id` cannot be checked.
     DigestUnknown,
-    /// The whole file's MD5 is not the promised `file_id`.
+    /// The MD5 of the whole file does not match `file_id`.
     DigestMismatch,
-    /// The store holds other bytes under a part's number than were recorded.
+    /// The store has another part under a number than the recorded one.
     PartReplaced,
-    /// The store no longer knows the upload's session.
+    /// The store does not know the upload's session any more.
     SessionLost,
-    /// The client has not begun the store's session yet, or not said its name.
+    /// The client has not created the store's session yet, or has not reported its id.
     SessionNotStarted,
-    /// The store has parts under another session of the upload.
+    /// The store has parts in another session of the upload.
     SessionInUse,
-    /// The upload was begun without its file's size.
+    /// The upload was created without the size of the file.
     SizeUnknown,
-    /// A newer stream opened this upload.
+    /// A newer stream has opened this upload.
     TakenOver,
-    /// Another stream writes to this upload, and may not be ended.
+    /// Another stream is active on this upload, and the request does not allow a takeover.
     WriterActive,
-    /// The stream sent nothing for too long.
+    /// The stream was silent for longer than the idle time-out.
     IdleTimeout,
-    /// The stream sent too little for too long.
+    /// The stream was slower than the minimum rate for a whole window.
     TooSlow,
-    /// The time that the caller gave the call is over.
+    /// The caller's deadline has passed.
     DeadlineExceeded,
-    /// The gateway has no memory to spare, or no room for another stream.
+    /// The gateway has no free memory, or is at its limit of concurrent streams.
     Overloaded,
-    /// The state store is out of reach.
+    /// The state store is unavailable.
     StateUnavailable,
-    /// The blob store is out of reach.
+    /// The blob store is unavailable.
     StoreUnavailable,
     /// The gateway is shutting down.
     Draining,
-    /// The caller asked for this fault, to see what becomes of it.
+    /// The caller asked for this fault in a header.
     InjectedFault,
-    /// The call is not offered.
+    /// The operation is not offered.
     NotOffered,
-    /// The client closed the stream before finishing.
+    /// The client disconnected before it finished.
     ClientGone,
     /// A fault on the server's side.
     Internal,
 }
 
-/// One refused field of a request.
+/// One invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The field's path as the proto names it, `file.file_name`.
+    /// The path of the field as in the proto, such as `file.file_name`.
     pub field: Cow<'static, str>,
     /// What is wrong with it, for people.
     pub description: String,
 }
 
-/// What went wrong, by kind.
+/// An error: its kind, its reason, and details for programs and for people.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -141,7 +141,7 @@ struct Inner {
 // === impl Error ===
 
 impl Error {
-    /// An error of `kind` caused by `reason`; `message` is a lower-case sentence for people.
+    /// An error of `kind` with the cause `reason`. `message` is for people and starts in lower case.
     pub fn new(kind: Kind, reason: Reason, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -154,7 +154,7 @@ impl Error {
         }))
     }
 
-    /// A request whose `field` is refused.
+    /// A request with an invalid `field`.
     pub fn invalid(field: impl Into<Cow<'static, str>>, description: impl Into<String>) -> Self {
         let (field, description) = (field.into(), description.into());
         let mut error = Self::new(
@@ -166,23 +166,23 @@ impl Error {
         error
     }
 
-    /// A message that came out of turn in the stream.
+    /// A message that is not allowed at this point of the stream.
     pub fn sequence(message: impl Into<String>) -> Self {
         Self::new(Kind::InvalidArgument, Reason::InvalidSequence, message)
     }
 
-    /// Bytes at `provided` where the upload continues at `expected`.
+    /// A chunk starts at `provided`, but the upload continues at `expected`. Both are in bytes.
     pub fn wrong_offset(expected: u64, provided: u64) -> Self {
         Self::new(
             Kind::OutOfRange,
             Reason::WrongOffset,
-            format!("the next byte expected is {expected}, the chunk starts at {provided}"),
+            format!("the next expected byte is {expected}, but the chunk starts at {provided}"),
         )
         .with("expected_offset", expected)
         .with("provided_offset", provided)
     }
 
-    /// An upload that does not exist or is not the caller's.
+    /// The upload does not exist or belongs to another owner.
     pub fn upload_not_found(upload_id: impl fmt::Display) -> Self {
         Self::new(
             Kind::NotFound,
@@ -192,12 +192,12 @@ impl Error {
         .with("upload_id", upload_id)
     }
 
-    /// The upload's present state forbids the request.
+    /// The current state of the upload does not allow the request.
     pub fn precondition(reason: Reason, message: impl Into<String>) -> Self {
         Self::new(Kind::FailedPrecondition, reason, message)
     }
 
-    /// The state store did not answer; worth a retry.
+    /// The state store did not answer. Retryable.
     pub fn state_unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(
             Kind::Unavailable,
@@ -207,7 +207,7 @@ impl Error {
         .caused_by(source)
     }
 
-    /// The blob store did not answer or asked for patience; worth a retry.
+    /// The blob store did not answer, or throttled the request. Retryable.
     pub fn store_unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(
             Kind::Unavailable,
@@ -217,7 +217,7 @@ impl Error {
         .caused_by(source)
     }
 
-    /// A fault on the server's side; `context` is for the log.
+    /// A fault of the server. `context` is for the log.
     pub fn internal(
         context: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
@@ -225,40 +225,40 @@ impl Error {
         Self::new(Kind::Internal, Reason::Internal, context).caused_by(source)
     }
 
-    /// A fault on the server's side that has no deeper cause.
+    /// A fault of the server that has no underlying error.
     pub fn fault(context: impl Into<String>) -> Self {
         Self::new(Kind::Internal, Reason::Internal, context)
     }
 
-    /// Adds a fact for programs: the `metadata` of `google.rpc.ErrorInfo`.
+    /// Adds a detail for programs: an entry in the `metadata` of `google.rpc.ErrorInfo`.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.0.metadata.insert(key, value.to_string());
         self
     }
 
-    /// Replaces the reason by a more exact one.
+    /// Replaces the reason with a more exact one.
     #[must_use]
     pub fn because(mut self, reason: Reason) -> Self {
         self.0.reason = reason;
         self
     }
 
-    /// Says when to try again.
+    /// Sets the delay after which the caller should retry.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
         self
     }
 
-    /// Keeps the cause for the log.
+    /// Sets the underlying error, for the log.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// What the caller does next.
+    /// What the caller can do next.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -268,22 +268,22 @@ impl Error {
         self.0.reason
     }
 
-    /// Facts for programs, by key.
+    /// Details for programs, by key.
     pub fn metadata(&self) -> &BTreeMap<&'static str, String> {
         &self.0.metadata
     }
 
-    /// Refused fields of the request.
+    /// The invalid fields of the request.
     pub fn violations(&self) -> &[Violation] {
         &self.0.violations
     }
 
-    /// When to try again, where that is known.
+    /// The delay after which the caller should retry, if it is known.
     pub fn retry_delay(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Whether the same call may succeed when simply repeated later.
+    /// Whether the same call may succeed if it is repeated later.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind(), Kind::Unavailable | Kind::ResourceExhausted)
     }

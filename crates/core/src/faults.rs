@@ -1,8 +1,8 @@
-//! Faults on demand, for tests of the gateway and of its clients: a call names in a header what fails while it runs. This
-//! has no effect unless `faults.enabled` is configured.
+//! Fault injection, for tests of the gateway and of its clients. A caller names in a header which calls to the stores
+//! fail while its own call runs. Has no effect unless `faults.enabled` is configured.
 //!
-//! The edge makes a [`Plan`] of the header and puts it into the [scope](crate::call) of the call. [`Faults`] decorates the
-//! stores and follows the plan of the running call; [`cut()`] ends a stream.
+//! The edge parses the header into a [`Plan`] and adds it to the [scope](crate::call) of the call. [`Faults`] decorates
+//! the stores and follows the plan of the running call. [`cut()`] ends a stream early.
 
 mod cut;
 mod inject;
@@ -10,5 +10,5 @@ mod plan;
 
 pub use self::{cut::cut, inject::Faults, plan::Plan};
 
-/// The header, or on gRPC the metadata, that names faults.
+/// The header, or on gRPC the metadata, that names the faults.
 pub const HEADER: &str = "x-upload-gateway-fault";

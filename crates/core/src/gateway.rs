@@ -1,6 +1,6 @@
-//! The use cases: they put the domain and the ports in sequence, and leave every decision that the domain can make to it.
+//! The use cases. They call the domain and the ports in the right order, and leave the decisions to the domain.
 //!
-//! [`Gateway`] is a façade over components that own their state: [`Records`], [`Streams`], [`Signing`], [`Downloads`] and
+//! [`Gateway`] is a façade of components that own their state: [`Records`], [`Streams`], [`Signing`], [`Downloads`] and
 //! [`Sweeper`].
 
 mod commit;
@@ -54,22 +54,22 @@ use crate::{
     upload::{Event, MIB, Upload, UploadId},
 };
 
-/// All use cases over one state store and the configured storages.
+/// All use cases, for one state store and the configured storages.
 #[derive(Debug)]
 pub struct Gateway {
     /// Reads, lists and watches records.
     pub records: Arc<Records>,
     /// Receives upload streams.
     pub streams: Streams,
-    /// Signs requests for clients that send bytes straight to the store.
+    /// Signs requests for clients that send bytes to the store themselves.
     pub signing: Signing,
-    /// Reads finished uploads.
+    /// Reads the objects of complete uploads.
     pub downloads: Downloads,
-    /// Cleans up.
+    /// Expires uploads and cleans up the stores.
     pub sweeper: Sweeper,
-    /// Resume tokens.
+    /// Seals and opens resume tokens.
     pub tokens: Arc<Tokens>,
-    /// The shutdown.
+    /// Controls the shutdown.
     pub drain: Arc<Drain>,
     /// The configured storages.
     pub storages: Storages,
@@ -80,10 +80,11 @@ pub struct Gateway {
 // === impl Gateway ===
 
 impl Gateway {
-    /// A gateway over `state` and `storages`; reads or creates the deployment's secret.
+    /// Creates a gateway for `state` and `storages`. Reads the secret of the deployment, or creates it.
     ///
     /// # Errors
-    /// The state store is unavailable for longer than it is retried, or the operating system has no thread.
+    /// `Unavailable` if the state store stays unavailable for the retry time-out; `Internal` if the system cannot start
+    /// a thread.
     pub async fn new(
         state: Arc<dyn StateStore>,
         storages: Storages,
@@ -154,10 +155,11 @@ impl Gateway {
         })
     }
 
-    /// Aborts an OPEN upload and ends its session in the store. Repeatable: it then ends the session again.
+    /// Aborts an OPEN upload and removes everything that the store has of it. A repeated call removes it again.
     ///
     /// # Errors
-    /// `NotFound`, also of its storage; `FailedPrecondition` while it is COMMITTING and if it is COMPLETE.
+    /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if the upload is COMMITTING or
+    /// COMPLETE.
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let mut upload = self.records.get_upload(caller, id).await?;
         self.storages.get(&upload.storage_id)?;
@@ -168,7 +170,7 @@ impl Gateway {
         Ok(upload)
     }
 
-    /// What a client must respect for a storage, the default one if `storage_id` is empty.
+    /// The limits that clients must respect for a storage. An empty `storage_id` means the default storage.
     ///
     /// # Errors
     /// `NotFound` if there is no such storage.
@@ -177,10 +179,10 @@ impl Gateway {
         Ok(self.settings.limits(&storage))
     }
 
-    /// Whether the state store and every storage answer; the error names the first that does not.
+    /// Checks that the state store and every storage answer.
     ///
     /// # Errors
-    /// What that one answered.
+    /// The error of the first one that does not answer.
     pub async fn check(&self) -> Result<()> {
         self.records.check().await?;
         for storage in self.storages.iter() {

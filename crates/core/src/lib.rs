@@ -1,5 +1,5 @@
-//! The core of the upload gateway: the domain, the ports to the stores, and the use cases. It knows no wire format, no SDK
-//! and no database.
+//! The core of the upload gateway: the domain, the ports to the stores, and the use cases. It depends on no wire
+//! format, no SDK and no database.
 
 pub mod blobs;
 pub mod call;

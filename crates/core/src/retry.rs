@@ -1,7 +1,8 @@
-//! Retries while a blob store or the state store is unavailable: the one retry policy. No adapter and no SDK has another.
+//! Retries while a blob store or the state store is unavailable. This is the only retry policy: adapters and SDKs do
+//! not retry.
 //!
-//! [`Retry`] decorates the ports. A call that has a [`CallWait`] in its [scope](crate::call) waits for the configured time in
-//! all, however many requests it makes.
+//! [`Retry`] decorates the ports. If a call has a [`CallWait`] in its [scope](crate::call), the configured time-out
+//! applies to the whole call, however many requests it makes.
 
 use std::{
     future::Future,
@@ -16,49 +17,50 @@ use crate::{call, decorate::Around, error::Result};
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// The first pause; each further one is twice as long.
+/// The first pause. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many retries each request adds to the budget.
+/// The number of retries that each request adds to the retry budget.
 const RETRIES_PER_CALL: f64 = 0.1;
 
-/// How many retries each second adds to the budget: enough to notice that a store is available again.
+/// The number of retries that each second adds to the retry budget: enough to notice that a store is available again.
 const RETRIES_PER_SECOND: f64 = 10.0;
 
-/// How many retries each successful retry adds to the budget: the store is available again, and twice as many may follow
-/// each time.
+/// The number of retries that each successful retry adds to the retry budget. The store is available again, so the
+/// number of retries may double each time.
 const RETRIES_PER_SUCCESS: f64 = 2.0;
 
-/// The largest budget.
+/// The largest number of retries in the budget.
 const MOST_RETRIES: f64 = 100.0;
 
-/// How long a request is retried, and how many retries the whole process may make meanwhile.
+/// Retries requests for a limited time, within the retry budget of the process.
 #[derive(Debug)]
 pub struct Retry {
-    /// From the start of the first attempt that failed until the failure is returned.
+    /// The time from the start of the first failed attempt until the failure is returned.
     total: Duration,
     budget: RetryBudget,
 }
 
-/// How long one call has waited for unavailable stores in all, so that several requests in a row, or side by side, do not
-/// each get the whole time. A stream resets it when a part is recorded.
+/// How long one call has waited for unavailable stores in total. Without it each request of a call, in a row or at the
+/// same time, would wait for the whole time-out. A stream resets it when a part is recorded.
 #[derive(Debug, Default)]
 pub struct CallWait(Mutex<Waited>);
 
 #[derive(Debug, Default)]
 struct Waited {
-    /// Requests that are being retried now.
+    /// The number of requests that are being retried now.
     waiting: u32,
     /// When the first of them failed.
     since: Option<Instant>,
-    /// The time waited before that.
+    /// The time waited before `since`.
     before: Duration,
 }
 
-/// One request of a call that is being retried.
+/// One request of a call, while it is retried.
 struct WaitGuard(Option<Arc<CallWait>>);
 
-/// The retries that the process may make, so that the callers waiting for the end of an outage do not make it worse.
+/// The retry budget: how many retries the process may make. It keeps the callers that wait during an outage from making
+/// the outage worse.
 #[derive(Debug)]
 struct RetryBudget(Mutex<Allowance>);
 
@@ -71,7 +73,7 @@ struct Allowance {
 // === impl Retry ===
 
 impl Retry {
-    /// Retries for `total`.
+    /// Retries each request for up to `total`.
     pub fn new(total: Duration) -> Self {
         Self {
             total,
@@ -79,13 +81,13 @@ impl Retry {
         }
     }
 
-    /// Repeats `operation` while it fails with a retryable error: with exponential backoff and full jitter, not before the
-    /// failure asks for it and as the process's budget allows, until the total time has passed since the start of the first
-    /// attempt that failed. The first attempt itself is bounded by its store's own time-out. The operation must be
-    /// idempotent, and may be cancelled.
+    /// Repeats `operation` while it fails with a retryable error: with exponential backoff and full jitter, not before
+    /// the delay that the error asks for, and within the retry budget. Stops when `total` has passed since the start of
+    /// the first failed attempt. The time-out of the store bounds the first attempt. `operation` must be idempotent and
+    /// may be cancelled.
     ///
     /// # Errors
-    /// The last failure; a retryable one carries the time after which to try again.
+    /// The last failure. If it is retryable, it contains the delay after which to retry.
     pub async fn run<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -139,7 +141,7 @@ impl Around for Arc<Retry> {
     }
 }
 
-/// A random part of `pause`, so that requests that failed together are not retried together.
+/// A random fraction of `pause`, so that requests that failed at the same time are not retried at the same time.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::random())
 }
@@ -147,7 +149,7 @@ fn jittered(pause: Duration) -> Duration {
 // === impl CallWait ===
 
 impl CallWait {
-    /// Gives the running call the whole time again: what it waited for has succeeded.
+    /// Gives the running call its full waiting time again, because it has made progress.
     pub fn reset() {
         let Some(wait) = call::current::<Self>() else {
             return;
@@ -166,7 +168,7 @@ impl CallWait {
 // === impl WaitGuard ===
 
 impl WaitGuard {
-    /// Begins to wait at `begun`, and returns until when a call may wait that has `total` in all.
+    /// Starts to wait at `begun`. Returns also the deadline, if the call may wait for `total` overall.
     fn new(begun: Instant, total: Duration) -> (Self, Instant) {
         let Some(wait) = call::current::<CallWait>() else {
             return (Self(None), begun + total);
@@ -208,12 +210,12 @@ impl RetryBudget {
         self.change(retries);
     }
 
-    /// Takes one retry, if the budget has one.
+    /// Takes one retry, if the budget has one left.
     fn take(&self) -> bool {
         self.change(-1.0)
     }
 
-    /// Adds to the budget, or takes from it if it has as much.
+    /// Adds to the budget, or takes from it if it has enough. Returns whether it had enough.
     fn change(&self, retries: f64) -> bool {
         let mut allowance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -236,12 +238,12 @@ mod tests {
     use crate::error::{Error, Kind};
 
     #[tokio::test(start_paused = true)]
-    async fn a_short_outage_is_not_noticed() {
-        let back = Instant::now() + Duration::from_secs(20);
+    async fn a_short_outage_causes_no_error() {
+        let available_from = Instant::now() + Duration::from_secs(20);
         let retry = Retry::new(Duration::from_secs(30));
         let result = retry
             .run(|| async move {
-                if Instant::now() < back {
+                if Instant::now() < available_from {
                     Err(Error::state_unavailable("unreachable"))
                 } else {
                     Ok(())
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_longer_outage_is_returned_with_a_delay() {
+    async fn a_longer_outage_is_an_error_with_a_retry_delay() {
         let begin = Instant::now();
         let retry = Retry::new(Duration::from_secs(30));
         let error = retry
@@ -261,15 +263,15 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
         assert!(error.retry_delay().is_some());
-        let held = begin.elapsed();
+        let waited = begin.elapsed();
         assert!(
-            held > Duration::from_secs(25) && held <= Duration::from_secs(30),
-            "{held:?}"
+            waited > Duration::from_secs(25) && waited <= Duration::from_secs(30),
+            "{waited:?}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_hangs_is_not_retried_longer_than_one_that_refuses() {
+    async fn a_request_that_times_out_is_not_retried_longer_than_one_that_fails() {
         let begin = Instant::now();
         let retry = Retry::new(Duration::from_secs(30));
         let result = retry
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_asks_for_a_longer_wait_than_is_left_is_not_retried() {
+    async fn a_request_is_not_retried_if_the_store_asks_for_more_time_than_is_left() {
         let retry = Retry::new(Duration::from_secs(30));
         let busy = || async {
             let error = Error::store_unavailable("busy");
@@ -312,13 +314,13 @@ mod tests {
 
     /// A thousand calls wait for a store that is unavailable for 20 seconds.
     #[tokio::test(start_paused = true)]
-    async fn many_callers_do_not_make_an_outage_worse_and_notice_its_end() {
+    async fn the_retry_budget_limits_many_callers_and_lets_them_notice_the_end_of_an_outage() {
         let retry = Retry::new(Duration::from_secs(30));
-        let back = Instant::now() + Duration::from_secs(20);
+        let available_from = Instant::now() + Duration::from_secs(20);
         let tries = Cell::new(0_u32);
         let calls = (0..1000).map(|_| {
             retry.run(|| async {
-                if Instant::now() < back {
+                if Instant::now() < available_from {
                     tries.set(tries.get() + 1);
                     Err(Error::store_unavailable("unreachable"))
                 } else {
@@ -328,15 +330,15 @@ mod tests {
         });
         let results = futures::future::join_all(calls).await;
         assert!(results.iter().all(Result::is_ok));
-        // A tenth of the calls, the full budget, and 10 a second.
+        // A tenth of the calls, the full budget, and 10 per second.
         let retries = tries.get() - 1000;
         assert!(retries <= 100 + 100 + 200, "{retries}");
-        let late = Instant::now() - back;
-        assert!(late < Duration::from_secs(9), "{late:?}");
+        let delay = Instant::now() - available_from;
+        assert!(delay < Duration::from_secs(9), "{delay:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_is_not_called_before_the_time_it_asked_for() {
+    async fn a_request_is_not_retried_before_the_delay_that_the_store_asks_for() {
         let begin = Instant::now();
         let asked = Cell::new(0);
         let retry = Retry::new(Duration::from_secs(30));
@@ -352,7 +354,7 @@ mod tests {
         assert!(begin.elapsed() >= Duration::from_secs(8));
     }
 
-    /// A request that fails for 20 seconds, and then succeeds.
+    /// A request that fails for 20 seconds and then succeeds.
     async fn outage_of_20_seconds(retry: &Retry) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(20);
         let request = || async move {
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_waits_for_the_whole_time_once_however_many_requests_it_makes() {
+    async fn all_requests_of_a_call_share_one_retry_time_out() {
         let retry = Retry::new(Duration::from_secs(30));
         let begun = Instant::now();
         let call = async {
@@ -380,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_side_by_side_wait_at_the_same_time() {
+    async fn concurrent_requests_of_a_call_wait_at_the_same_time() {
         let retry = Retry::new(Duration::from_secs(30));
         let call = async {
             let both = (outage_of_20_seconds(&retry), outage_of_20_seconds(&retry));
@@ -391,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_gets_further_has_the_whole_time_again() {
+    async fn a_stream_that_makes_progress_gets_the_full_retry_time_out_again() {
         let retry = Retry::new(Duration::from_secs(30));
         let call = async {
             outage_of_20_seconds(&retry).await.unwrap();

@@ -1,10 +1,10 @@
-//! The ports to the state store: the records of all uploads.
+//! The ports to the state store, which keeps the records of all uploads.
 //!
-//! Adapters store and compare; what may happen to a record is decided by [`crate::upload`]. Every call may be repeated
-//! after a lost answer, and then reports what the first call would have reported. An unreachable store is `Unavailable`
-//! ([`Error::is_retryable`](crate::error::Error::is_retryable)); a stored value that cannot be read is `Internal`.
+//! Adapters store and compare. [`crate::upload`] decides what may happen to a record. Every call may be repeated after
+//! a lost response; it then returns what the first call would have returned. An unreachable store is `Unavailable`
+//! ([`Error::is_retryable`](crate::error::Error::is_retryable)). A stored value that cannot be read is `Internal`.
 //!
-//! [`StateStore`] is the whole port, which adapters implement; use cases take the narrow ports that they need.
+//! Adapters implement [`StateStore`], the whole port. Each use case takes only the narrow port that it needs.
 
 mod takeovers;
 
@@ -18,36 +18,37 @@ use crate::{
     upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
-/// How long a record is kept after its `expires_at`, so that the sweeper ends it and not the store: 7 days, in seconds.
+/// How long a record is kept after its `expires_at`: 7 days, in seconds. The sweeper ends the upload before the store
+/// removes the record.
 pub const RECORD_GRACE_SECONDS: u64 = 7 * 24 * 60 * 60;
 
-/// The whole port. Writes are as durable as the store promises when they are answered.
+/// The whole port. When a write returns, it is as durable as the store guarantees.
 #[async_trait]
 pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore {
-    /// The deployment's secret: the first one that was ever offered, for every caller.
+    /// The secret of the deployment: the secret that the first caller offered, for all callers.
     async fn secret(&self, offered: &Secret) -> Result<Secret>;
 
-    /// Whether the store answers and can be written to.
+    /// Checks that the store answers and accepts writes.
     async fn check(&self) -> Result<()>;
 }
 
-/// Records: created, read, taken over, changed.
+/// Creates, reads and changes records, and replaces their writers.
 #[async_trait]
 pub trait RecordStore: Send + Sync + Debug {
     /// Stores a new record and, if it has a fingerprint, its index entry, in one atomic step.
     ///
-    /// A live upload (OPEN or COMMITTING) with the same fingerprint wins: it is returned and nothing is stored. If a record
-    /// of the same id exists, an earlier answer was lost: [`Creation::Created`].
+    /// If a live upload (OPEN or COMMITTING) has the same fingerprint, that upload is returned and nothing is stored.
+    /// If a record with the same id exists, an earlier response was lost, and the result is [`Creation::Created`].
     async fn create(&self, upload: &Upload) -> Result<Creation>;
 
     /// Reads a record with all its parts and claims.
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
 
-    /// Makes `writer` the one that may write, if the upload is OPEN and its present writer is one that `from` allows. From
-    /// then on [`record_parts`](PartStore::record_parts) of every other writer is refused, and parts after a gap are
-    /// dropped, in one step. Sets `updated_at` and `expires_at`, increments the version, notifies
-    /// [watchers](Self::watch_takeovers), and returns the record as it is then. A record in another phase or of another
-    /// writer is returned unchanged.
+    /// Makes `writer` the writer of the upload, if the upload is OPEN and `from` allows its current writer to be
+    /// replaced. In one step: later calls of [`record_parts`](PartStore::record_parts) by any other writer fail, parts
+    /// after a gap are dropped, `updated_at` and `expires_at` are set, and the version is incremented. Notifies
+    /// [watchers](Self::watch_takeovers) and returns the new record. If the phase or the current writer does not allow
+    /// it, returns the record unchanged.
     async fn take_over(
         &self,
         id: &UploadId,
@@ -56,28 +57,30 @@ pub trait RecordStore: Send + Sync + Debug {
         times: Times,
     ) -> Result<Option<Upload>>;
 
-    /// Watches for takeovers of an upload, on any replica. A notice is a hint, and so is its absence: the writer in the
+    /// Watches for takeovers of an upload on any replica. Notifications are hints and can be missed: the writer in the
     /// record decides.
     fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch;
 
-    /// Replaces everything in a record but its parts and claims, if its version still is `upload.version` and its writer
-    /// `writer`; the stored version is then one more. The writer is compared because a version can come twice in a store
-    /// that was rolled back. Leaving OPEN and COMMITTING removes the index entry in the same step. If the record already
-    /// holds exactly this under the next version, an earlier answer was lost: [`Update::Updated`].
+    /// Replaces everything in a record except its parts and claims, if the stored version is `upload.version` and the
+    /// stored writer is `writer`. The stored version then increases by one. The writer is compared too, because a state
+    /// store that was rolled back can reach the same version twice. If the upload leaves OPEN and COMMITTING, its index
+    /// entry is removed in the same step. If the record already has exactly this content under the next version, an
+    /// earlier response was lost, and the result is [`Update::Updated`].
     async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update>;
 
-    /// [`update`](Self::update) that keeps the writer, but only if `updated_at` still is `seen`, too: neither a part nor a
-    /// claim was recorded in between. Otherwise it is a conflict.
+    /// As [`update`](Self::update), keeping the writer, but only if the stored `updated_at` is `seen`: no part and no
+    /// claim was recorded since. Otherwise it is a conflict.
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update>;
 }
 
-/// Parts: recorded by streams, claimed by clients that put them into the store themselves.
+/// Parts that streams record, and claims of clients that put parts into the store themselves.
 #[async_trait]
 pub trait PartStore: Send + Sync + Debug {
-    /// Records parts that the store has acknowledged, if the upload is OPEN, `writer` still is its writer and its version
-    /// at least `version`, the latest that the writer knows: all of them or none, in one round trip. A part replaces the
-    /// one of its number. The version stays as it is, so that parts recorded side by side do not conflict. Sets
-    /// `updated_at` and `expires_at`. Without parts it is the heartbeat of an active writer.
+    /// Records parts that the store has acknowledged, if the upload is OPEN, its writer is `writer`, and its version is
+    /// at least `version`, the latest that the writer knows. Records all parts or none, in one round trip. A part
+    /// replaces the recorded part with the same number. The version does not change, so that parts recorded at the same
+    /// time do not conflict. Sets `updated_at` and `expires_at`. Without parts, the call is the heartbeat of an active
+    /// writer.
     async fn record_parts(
         &self,
         id: &UploadId,
@@ -87,16 +90,17 @@ pub trait PartStore: Send + Sync + Debug {
         times: Times,
     ) -> Result<PartRecord>;
 
-    /// Records what a client claims of parts, if the upload belongs to `owner`, is OPEN, and its plan has a part of every
-    /// number ([`Upload::part_count`]), whatever is claimed or recorded side by side; but no claim that a recorded part
-    /// [contradicts](crate::upload::Parts::contradict). Then sets `updated_at` and `expires_at`; the version stays as it
-    /// is. A claim without an MD5 keeps the MD5 that was claimed before.
+    /// Records claims of a client, if the upload belongs to `owner`, is OPEN, and its plan contains every claimed
+    /// number ([`Upload::part_count`]), whatever is claimed or recorded at the same time. A claim that
+    /// [contradicts](crate::upload::Parts::contradict) a recorded part is left out. Sets `updated_at` and `expires_at`;
+    /// the version does not change. A claim without an MD5 keeps the MD5 that was claimed before.
     ///
-    /// Up to 1,000 claims are one step in one round trip. More may take several steps: each checks owner, phase and plan
-    /// again, and if a later one is refused or its answer lost, the earlier ones stay recorded.
+    /// Up to 1,000 claims are recorded in one step and one round trip. More claims can take several steps, each of
+    /// which checks owner, phase and plan again. If a later step is rejected or its response is lost, the earlier steps
+    /// remain recorded.
     ///
-    /// Returns a summary of the record as it is then: of its parts the last committed one and those of the claimed numbers
-    /// as each step found them, of its claims none. `None` if `owner` has no such record.
+    /// Returns a summary of the record after the call: its last committed part, the parts with the claimed numbers as
+    /// each step found them, and no claims. `None` if `owner` has no such upload.
     async fn claim(
         &self,
         id: &UploadId,
@@ -106,34 +110,34 @@ pub trait PartStore: Send + Sync + Debug {
     ) -> Result<Option<Upload>>;
 }
 
-/// Listings of an owner's uploads.
+/// Lists an owner's uploads.
 #[async_trait]
 pub trait ListingStore: Send + Sync + Debug {
-    /// Lists an owner's uploads, newest first, with a [summary](crate::upload::Parts::summary) of their parts. A page may
-    /// hold fewer than `limit` uploads, also none, and still have a next one.
+    /// Lists an owner's uploads, newest first, with a [summary](crate::upload::Parts::summary) of their parts. A page
+    /// can have fewer than `limit` uploads, or none, and still have a next page.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
 
-    /// How many uploads an owner has: a hint, as listings are.
+    /// The number of uploads of an owner. Like listings, it is a hint.
     async fn count(&self, owner: &Owner) -> Result<u64>;
 }
 
-/// What the sweeper works by: an index of due uploads, and leases.
+/// What the sweeper needs: the index of due uploads, and leases.
 #[async_trait]
 pub trait ScheduleStore: Send + Sync + Debug {
-    /// Finds uploads that were due ([`Upload::due_at`]) by `before`, the earliest first, after the place `after`. A page
-    /// may hold fewer than `limit` uploads, also none, and still have a next one. The index is a hint: each entry is
-    /// checked against its record here and repaired, and a lost one is added again when its upload is next opened.
+    /// Finds uploads that were due ([`Upload::due_at`]) by `before`, earliest first, after the entry `after`. A page
+    /// can have fewer than `limit` uploads, or none, and still have a next page. The index is a hint: this call checks
+    /// each entry against its record and corrects it. A lost entry is added again when its upload is next opened.
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage>;
 
-    /// Acquires the lease `name` for `holder`, for `lasts` from now by the store's clock; renews it if `holder` has it.
-    /// Returns whether `holder` has it now.
+    /// Acquires the lease `name` for `holder`, for `lasts` from now by the clock of the store, or renews it if `holder`
+    /// has it. Returns whether `holder` has it now.
     async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool>;
 
     /// Releases a lease, if `holder` has it.
     async fn release(&self, name: &str, holder: &str) -> Result<()>;
 }
 
-/// The times a write sets.
+/// The times that a write sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// The new `updated_at`.
@@ -142,46 +146,46 @@ pub struct Times {
     pub expires_at: Timestamp,
 }
 
-/// Which writer a new one may replace.
+/// Which current writer a new writer may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Predecessor {
-    /// Any writer, or none.
+    /// Any writer, or no writer.
     Any,
-    /// Only this writer; or, if `None`, only no writer.
+    /// Only this writer, or with `None` only if the upload has no writer.
     Only(Option<WriterTag>),
 }
 
-/// What became of a new record.
+/// The result of creating a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Creation {
-    /// It is stored.
+    /// The record is stored.
     Created,
-    /// A live upload of the same fingerprint exists: this one, with its parts.
+    /// A live upload with the same fingerprint exists: this one, with its parts.
     Exists(Box<Upload>),
 }
 
-/// What became of parts to record.
+/// The result of recording parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartRecord {
-    /// They are recorded, now or earlier.
+    /// The parts are recorded, by this call or an earlier one.
     Recorded {
-        /// How many parts the contiguous prefix now holds.
+        /// The number of committed parts: those of the contiguous prefix.
         committed: u32,
     },
-    /// Another stream has taken over the upload, and perhaps finished it.
+    /// Another stream has taken over the upload, and may have finished it.
     TakenOver,
-    /// The upload left OPEN under this writer.
+    /// The upload is not OPEN any more, and its writer has not changed.
     NotOpen(Phase),
-    /// There is no such record, or only an older version than the writer knows.
+    /// There is no such record, or only one that is older than the writer knows.
     Missing,
 }
 
-/// What became of an update.
+/// The result of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
-    /// It is stored, under this version.
+    /// The record is stored, with this version.
     Updated(u64),
-    /// The record had changed: the record as it is now, with its parts.
+    /// The record has changed: its current content, with its parts.
     Conflict(Box<Upload>),
     /// There is no such record.
     Missing,
@@ -194,18 +198,18 @@ pub struct ListQuery {
     pub owner: Owner,
     /// Only uploads in this phase.
     pub phase: Option<Phase>,
-    /// The most uploads on the page.
+    /// The largest number of uploads on the page.
     pub limit: usize,
-    /// Only uploads after this place.
+    /// Only uploads after this position.
     pub after: Option<Cursor>,
 }
 
-/// A place in a listing: newest first, then by id.
+/// A position in a listing, which is sorted by creation, newest first, and then by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// The last upload's creation.
+    /// When the last upload on the page was created.
     pub created_at: Timestamp,
-    /// Its id.
+    /// The id of that upload.
     pub id: UploadId,
 }
 
@@ -214,16 +218,16 @@ pub struct Cursor {
 pub struct ListPage {
     /// The uploads.
     pub uploads: Vec<Upload>,
-    /// Where the next page begins, unless this is the last.
+    /// The position at which the next page starts; `None` on the last page.
     pub next: Option<Cursor>,
 }
 
-/// An upload that was due, and a place in the index of due uploads.
+/// A due upload, and a position in the index of due uploads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due {
-    /// When it became due, as the index has it.
+    /// When it became due, according to the index.
     pub at: Timestamp,
-    /// Its id.
+    /// The id of the upload.
     pub id: UploadId,
 }
 
@@ -232,11 +236,11 @@ pub struct Due {
 pub struct DuePage {
     /// The uploads.
     pub uploads: Vec<UploadId>,
-    /// Where the next page begins, unless this is the last.
+    /// The position at which the next page starts; `None` on the last page.
     pub next: Option<Due>,
 }
 
-/// When a store may remove a record that expires at `expires_at`.
+/// When a store may remove a record with this `expires_at`.
 pub fn removal_time(expires_at: Timestamp) -> Timestamp {
     expires_at.plus(Duration::from_secs(RECORD_GRACE_SECONDS))
 }

@@ -1,6 +1,6 @@
-//! The domain: one upload's record and the rules of its life. Pure: no I/O, no wire or SDK types.
+//! The domain: the record of one upload and the rules for its phases. Pure: no I/O, no wire types, no SDK types.
 //!
-//! An [`Upload`] is created OPEN, collects [`Part`]s, and ends COMPLETE or ABORTED. [`Upload::apply`] is the only way
+//! An [`Upload`] is created OPEN, receives [`Part`]s, and ends COMPLETE or ABORTED. [`Upload::apply`] is the only way
 //! from one [`Phase`] to another.
 
 mod digest;
@@ -25,99 +25,101 @@ pub use self::{
     token::{Listed, Snapshot, Trail},
 };
 
-/// One upload: what is to be stored, where, how it is cut, and how far it has come.
+/// The record of one upload: the file, its destination, its split into parts, and its progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upload {
-    /// Its unguessable name.
+    /// The id, which cannot be guessed.
     pub id: UploadId,
-    /// Counts the writes of the record; every update but a part's receipt is compared and set on it.
+    /// Counts the updates of the record. Recording a part does not change it; every other update is a compare-and-set
+    /// on it.
     pub version: u64,
-    /// Where it stands in its life.
+    /// The phase.
     pub phase: Phase,
-    /// What the sender said of the file.
+    /// What the sender declared about the file.
     pub file: FileMetadata,
-    /// Who may see and continue it.
+    /// The owner, who may see and resume the upload.
     pub owner: Owner,
-    /// The configured storage it goes to, for good.
+    /// The configured storage that the file goes to. Never changes.
     pub storage_id: String,
     /// The kind of that storage.
     pub store_kind: StoreKind,
-    /// The object's key in the bucket or container: never shared, never reused.
+    /// The object's key in the bucket or container. Never shared and never reused.
     pub object_key: String,
-    /// How the file is cut into parts: fixed at creation, so every replica cuts alike.
+    /// How the file is split into parts. Fixed at creation, so that every replica splits it the same way.
     pub plan: Plan,
-    /// Where the same create finds it again, if it can.
+    /// The key under which an identical create finds this upload, if it has a size and a `file_id`.
     pub fingerprint: Option<Fingerprint>,
-    /// The store's session (S3: its upload id), once one was begun. A finished upload without one was a single put.
+    /// The id of the store's session (S3: the multipart upload), once one exists. A finished upload without one was a
+    /// single put.
     pub session: Option<String>,
-    /// The stream that may write now.
+    /// The tag of the stream that may write.
     pub writer: Option<WriterTag>,
-    /// Who commits, and until when nobody else does.
+    /// The commit lease: which committer has it, and until when.
     pub lease: Option<Lease>,
-    /// The parts the store has acknowledged.
+    /// The parts that the store has acknowledged.
     #[serde(skip)]
     pub parts: Parts,
-    /// The parts that clients say they sent to the store themselves.
+    /// What clients claim about parts that they sent to the store themselves.
     #[serde(skip)]
     pub claims: Claims,
-    /// Whether `file_id` only finds the upload again, and is compared with nothing: so it is where a client that puts
-    /// parts itself created it. PlaceOS clients give the MD5 of the first part there.
+    /// Whether `file_id` only serves to find the upload again and is compared with nothing. True if a client that sends
+    /// parts itself created the upload: PlaceOS clients set the MD5 of the first part.
     #[serde(default)]
     pub opaque_file_id: bool,
-    /// What lies in the store, once COMPLETE.
+    /// The object in the store, once COMPLETE.
     pub object: Option<Object>,
-    /// When the record was made.
+    /// When the record was created.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When the record was last changed.
     pub updated_at: Timestamp,
-    /// When it is given up unless it changes before; see also [`Upload::given_up_at`]. Once ABORTED: when nothing that was
-    /// signed for it can reach the store any longer.
+    /// When the upload expires unless it changes before; see also [`Upload::expiry`]. In an ABORTED upload: when no
+    /// signed request for it can reach the store any more.
     pub expires_at: Timestamp,
-    /// When it is given up however much it changes, as soon as nobody is at work on it.
+    /// When the upload expires even if it changes, as soon as it is not active any more.
     #[serde(default = "Timestamp::never")]
     pub ends_at: Timestamp,
-    /// Whether the store was cleared once more after everything that was signed for an ABORTED upload had ended.
+    /// Whether the store was cleared once more after all signatures of an ABORTED upload had expired.
     #[serde(default)]
     pub swept: bool,
 }
 
-/// An upload that changed within this time is being worked on: running streams show themselves more often.
+/// An upload that changed within this time is active: the heartbeats of a running stream are more frequent.
 pub const ACTIVE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
-/// Where an upload stands in its life.
+/// The phase of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Takes parts.
+    /// Accepts parts.
     Open,
-    /// All parts are there; the store is being asked to make the object of them.
+    /// All parts are recorded, and a committer is making the object.
     Committing,
-    /// The object was verified in the store.
+    /// The object exists and was verified.
     Complete,
-    /// Given up; nothing of it stays in the store.
+    /// Ended without an object. The store keeps nothing of it.
     Aborted,
 }
 
-/// What the sender said of the file.
+/// What the sender declares about the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileMetadata {
     /// The name, without a path.
     pub file_name: String,
-    /// The size in bytes, where it is known beforehand.
+    /// The size in bytes, if it is known at creation.
     pub file_size: Option<u64>,
-    /// The media type the object gets.
+    /// The media type of the object.
     pub file_mime: String,
-    /// The base64 MD5 of the whole file, which is checked, unless [`Upload::opaque_file_id`].
+    /// The base64 MD5 of the whole file. It is checked, unless [`Upload::opaque_file_id`] is set.
     pub file_id: Option<String>,
     /// Who may download it, besides its owner.
     pub permissions: Permissions,
     /// Whether any authenticated caller may download it.
     pub public: bool,
-    /// Labels to find it by.
+    /// Labels, by which uploads can be searched.
     pub tags: Vec<String>,
-    /// Where the caller files it; only kept, never part of the object key.
+    /// A path for the caller's own use. Stored in the record only, not part of the object key.
     pub file_path: String,
-    /// Keep no whole-file digest: cheaper, and no `file_id` can be checked.
+    /// Compute no digest of the whole file: cheaper, but `file_id` cannot be checked.
     pub skip_file_digest: bool,
 }
 
@@ -134,46 +136,46 @@ pub enum Permissions {
     Admin,
 }
 
-/// The kind of store that a file goes to. PlaceOS clients know it by its name there, the `residence`.
+/// The kind of store that a file goes to. PlaceOS clients know it as the `residence`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
-    /// S3 or a store that speaks its protocol.
+    /// S3, or a store with the S3 protocol.
     S3,
     /// Azure Blob Storage.
     Azure,
 }
 
-/// Whose upload it is.
+/// The owner of an upload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
-    /// The organisation; empty where there is only one.
+    /// The organisation. Empty if there is only one.
     pub tenant: String,
-    /// The caller within it; empty without authentication.
+    /// The caller within the organisation. Empty without authentication.
     pub subject: String,
 }
 
-/// The right to commit an upload, for a while.
+/// The commit lease: the right to commit an upload for a limited time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The committer.
     pub holder: WriterTag,
-    /// From then on somebody else may commit.
+    /// The end of the lease. Another committer may commit from then on.
     pub until: Timestamp,
 }
 
-/// An object that lies verified in the store.
+/// An object in the store that was verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {
-    /// S3 bucket or Azure container.
+    /// The bucket (S3) or container (Azure).
     pub bucket: String,
-    /// Its key there.
+    /// The object's key.
     pub key: String,
-    /// The store's entity tag, without quotes.
+    /// The ETag, without quotes.
     pub etag: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its whole MD5, only where it was proven.
+    /// The MD5 of the whole object, only if it is proven.
     pub md5: Option<Md5>,
 }
 
@@ -183,58 +185,59 @@ pub struct Object {
 )]
 pub struct Timestamp(pub u64);
 
-/// Something that happens to an upload.
+/// An event in the life of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The store began a session for its parts.
+    /// The store has created a session for its parts.
     SessionStarted {
-        /// The store's name for it.
+        /// The store's id of the session.
         session: String,
     },
-    /// A client began another session in place of one that holds nothing, or the store forgot that one.
+    /// A client has created another session in place of one without parts, or the store lost the session.
     SessionReplaced {
-        /// The store's name for the new one, if there is one.
+        /// The store's id of the new session, if there is one.
         session: Option<String>,
     },
-    /// The stream that wrote has ended.
+    /// The writing stream has ended.
     WriterLeft,
-    /// All parts are recorded, and one committer begins.
+    /// All parts are recorded, and a committer starts.
     CommitStarted {
-        /// Its right to do so.
+        /// The committer's lease.
         lease: Lease,
-        /// When it begins; another committer's lease must have ended by then.
+        /// The current time. The lease of any other committer must have ended.
         now: Timestamp,
-        /// The size of the whole file in bytes, now that it is known.
+        /// The size of the whole file in bytes, which is known by now.
         file_size: u64,
     },
-    /// The committer gives up for now: from the end of this lease, the rest of its own, somebody else may go on.
+    /// The committer stops for now. Another committer may continue when this lease ends, which shortens the committer's
+    /// own.
     CommitSuspended {
-        /// What is left of its right.
+        /// The shortened lease.
         lease: Lease,
     },
-    /// The committer finds parts missing, before it asked the store for anything.
+    /// The committer found that parts are missing, before it sent a request to the store.
     CommitReopened,
-    /// The object was verified in the store, whoever committed it there.
+    /// The object was verified in the store, no matter which gateway or client committed it.
     Committed {
-        /// What was found there.
+        /// The object that was found.
         object: Object,
     },
-    /// The store or the digest refused it for good.
+    /// The store rejected the upload permanently, or its digest does not match.
     Refused,
-    /// Its owner, or the sweeper, gave it up.
+    /// The owner deleted the upload, or the sweeper expired it.
     Abandoned,
 }
 
-/// What an event did.
+/// The effect of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
-    /// The record changed and must be stored.
+    /// The record has changed and must be stored.
     Changed,
-    /// It had happened before; nothing changed.
+    /// The event had happened before. The record is unchanged.
     Same,
 }
 
-/// An event that the upload's phase forbids.
+/// The phase of the upload does not allow the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the upload is {0}")]
 pub struct Rejected(pub Phase);
@@ -257,7 +260,11 @@ impl StoreKind {
 // === impl Upload ===
 
 impl Upload {
-    /// Applies one event: legal → next phase, repeated → the same, illegal → rejected and unchanged.
+    /// Applies one event. An allowed event changes the phase or the record, a repeated one changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The phase does not allow the event; the record is unchanged.
     pub fn apply(&mut self, event: Event) -> Result<Applied, Rejected> {
         let next = match (self.phase, event) {
             (Phase::Open, Event::SessionStarted { session }) => match &self.session {
@@ -316,7 +323,7 @@ impl Upload {
                 self.object = Some(object);
                 Phase::Complete
             }
-            // Who looks at the object need not know as much of it as who committed it.
+            // An inspection may know less about the object than the committer does.
             (Phase::Complete, Event::Committed { object }) if self.is_made(&object) => {
                 return Ok(Applied::Same);
             }
@@ -347,7 +354,7 @@ impl Upload {
         known.is_some_and(|known| known.is_same(object))
     }
 
-    /// The end, in bytes, of the contiguous prefix of committed parts.
+    /// The end of the contiguous prefix of committed parts, in bytes.
     pub fn committed_size(&self) -> u64 {
         match self.phase {
             Phase::Complete => self.object.as_ref().map_or(0, |object| object.size),
@@ -355,8 +362,8 @@ impl Upload {
         }
     }
 
-    /// The size of the whole file in bytes, once it is settled: declared, or implied by a last part that is shorter
-    /// than its plan.
+    /// The size of the whole file in bytes, if it is known: declared, or derived from a last part that is shorter than
+    /// planned.
     pub fn settled_size(&self) -> Option<u64> {
         self.file.file_size.or_else(|| {
             let last = self.parts.last_committed()?;
@@ -365,7 +372,7 @@ impl Upload {
         })
     }
 
-    /// Where part `number` lies in the file; the last part of a file of known size is as short as it must be.
+    /// The position of part `number` in the file. The last part of a file of known size can be shorter than the others.
     pub fn span(&self, number: u32) -> Option<Span> {
         let span = self.plan.span(number)?;
         match self.settled_size() {
@@ -378,27 +385,27 @@ impl Upload {
         }
     }
 
-    /// How many parts the file has, at least one; `None` where its size is not declared.
+    /// The number of parts of the file, at least one. `None` if the size is not declared.
     pub fn part_count(&self) -> Option<u32> {
         let (size, part_size) = (self.file.file_size?, self.plan.part_size()?);
         u32::try_from(size.div_ceil(part_size).max(1)).ok()
     }
 
-    /// How many parts its object has: as many as are planned or, if the size was not declared, as were recorded once the
-    /// file is whole.
+    /// The number of parts of the object: as planned, or as recorded if the size was not declared and the file is
+    /// whole.
     pub fn object_part_count(&self) -> Option<u32> {
         let is_whole = self.file.file_size == Some(self.parts.committed_size());
         let recorded = is_whole.then_some(self.parts.committed());
         self.part_count().or(recorded)
     }
 
-    /// Whether the whole file fits one put, as its only part, and no session was begun for it.
+    /// Whether the whole file can be put as one object: it is small, and no session was created for it.
     pub fn fits_single_put(&self, size: u64) -> bool {
         let first_part = self.plan.span(1).map_or(0, |span| span.size);
         self.session.is_none() && size <= SINGLE_PUT_MAX.min(first_part)
     }
 
-    /// The promised MD5 of the whole file, where the sender gave one that is meant to be checked.
+    /// The MD5 of the whole file that the sender promised, if it is to be checked.
     pub fn promised_md5(&self) -> Option<Md5> {
         let file_id = self.file.file_id.as_deref();
         file_id
@@ -406,44 +413,44 @@ impl Upload {
             .and_then(|text| text.parse().ok())
     }
 
-    /// Whether it still may become an object.
+    /// Whether the upload can still become an object.
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Committing)
     }
 
-    /// When it is given up unless it changes before: after a time without a change, and at a certain age.
-    pub fn given_up_at(&self) -> Timestamp {
+    /// When the upload expires unless it changes before: after a time without a change, and at its maximum age.
+    pub fn expiry(&self) -> Timestamp {
         self.expires_at.min(self.ends_at)
     }
 
-    /// When somebody has to look at it: when it is given up, when its committer should be done, or, once ABORTED, when
-    /// the store has to be cleared for good. Never, once it is over.
+    /// When the sweeper must handle the upload: when it expires, when its commit lease ends, or when an ABORTED upload
+    /// must be cleared from the store for the last time. `None` if there is nothing left to do.
     pub fn due_at(&self) -> Option<Timestamp> {
         match self.phase {
-            Phase::Open => Some(self.given_up_at()),
+            Phase::Open => Some(self.expiry()),
             Phase::Committing => Some(self.lease.map_or(Timestamp(0), |lease| lease.until)),
             Phase::Aborted => (!self.swept).then_some(self.expires_at),
             Phase::Complete => None,
         }
     }
 
-    /// Whether it is OPEN and to be given up. Its age alone does not end it while somebody is [at work](ACTIVE_WINDOW) on it.
+    /// Whether the upload is OPEN and has expired. Its age alone does not expire it while it is
+    /// [active](ACTIVE_WINDOW).
     pub fn has_expired(&self, now: Timestamp) -> bool {
-        let is_at_work = self.updated_at.plus(ACTIVE_WINDOW) > now;
-        self.phase == Phase::Open
-            && (self.expires_at <= now || (self.ends_at <= now && !is_at_work))
+        let is_active = self.updated_at.plus(ACTIVE_WINDOW) > now;
+        self.phase == Phase::Open && (self.expires_at <= now || (self.ends_at <= now && !is_active))
     }
 }
 
 // === impl Lease ===
 
 impl Lease {
-    /// Whether the holder of `other` must wait at that moment.
+    /// Whether this lease prevents the holder of `other` from committing at the time `now`.
     fn blocks(&self, other: &Self, now: Timestamp) -> bool {
         self.holder != other.holder && self.until > now
     }
 
-    /// Whether `other` is a shorter one of the same holder.
+    /// Whether `other` is a shorter lease of the same holder.
     fn can_shorten_to(&self, other: &Self) -> bool {
         self.holder == other.holder && self.until > other.until
     }
@@ -473,12 +480,12 @@ impl fmt::Display for Phase {
 // === impl Timestamp ===
 
 impl Timestamp {
-    /// Later than everything.
+    /// A time that is never reached.
     pub fn never() -> Self {
         Self(u64::MAX)
     }
 
-    /// This moment, `duration` earlier, but not before the epoch.
+    /// This time minus `duration`, but not before the epoch.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(
@@ -487,7 +494,7 @@ impl Timestamp {
         )
     }
 
-    /// This moment, `duration` later.
+    /// This time plus `duration`.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(

@@ -19,7 +19,7 @@ pub(crate) async fn take_over(store: &dyn StateStore, id: &UploadId, writer: Wri
 }
 
 pub(crate) async fn is_notified(watch: &mut TakeoverWatch, writer: WriterTag) {
-    let heard = timeout(NOTICE, watch.by_another_than(writer)).await;
+    let heard = timeout(NOTICE, watch.by_other_than(writer)).await;
     heard.expect("there was no notice of a takeover");
 }
 

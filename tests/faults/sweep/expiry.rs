@@ -33,7 +33,7 @@ for_each_store!(
 async fn an_idle_upload_is_aborted(world: World) {
     let gateway = world.gateway().await;
     let left = world.interrupted(&gateway, PART + 1).await;
-    assert_eq!(left.given_up_at(), left.updated_at.plus(DAY));
+    assert_eq!(left.expiry(), left.updated_at.plus(DAY));
     world.clock.advance(12 * HOUR);
     let other = world.interrupted(&gateway, PART).await;
     world.clock.advance(12 * HOUR);
@@ -85,7 +85,7 @@ async fn age_ends_an_upload_that_keeps_changing(world: World) {
     // Past its maximum age, but still active.
     keep_alive(&world, &upload, 4 * MINUTE, 100).await;
     let kept = world.get(&upload.id).await;
-    assert!(kept.expires_at > kept.ends_at && kept.given_up_at() == upload.ends_at);
+    assert!(kept.expires_at > kept.ends_at && kept.expiry() == upload.ends_at);
 
     world.clock.advance(ACTIVE_WINDOW + 2 * MINUTE);
     assert_eq!(sweep(&gateway).await.expired, 1);

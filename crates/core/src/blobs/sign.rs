@@ -1,8 +1,8 @@
-//! The port to signatures: requests that a client sends to the store itself, with no credentials of its own.
+//! The port for signing: requests that a client without credentials of its own sends to the store itself.
 //!
-//! What a signature binds is what the store checks. On S3: key, method, part number, every header in
-//! [`SignedRequest::headers`] and the `Content-Length`. On Azure with an account key: blob, permission, time and protocol,
-//! nothing else; with a user delegation key the query and the headers of a part too.
+//! A signature covers what the store checks. On S3: the key, the method, the part number, each header in
+//! [`SignedRequest::headers`] and `Content-Length`. On Azure with an account key: only blob, permission, time and
+//! protocol. On Azure with a user delegation key: also the query and the headers of a part.
 
 use std::{
     collections::BTreeMap,
@@ -19,101 +19,102 @@ use crate::{
     upload::{Md5, Timestamp},
 };
 
-/// The shortest time a signature is valid for: PlaceOS's five minutes.
+/// The shortest validity of a signature: five minutes, as in PlaceOS.
 pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(300);
 
-/// The longest time a signature is valid for: 7 days, S3's own limit.
+/// The longest validity of a signature: 7 days, the limit of S3.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html>
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The slowest sender in bytes a second, for whom a signature still lasts: 16 KiB/s, 5 MiB in 320 seconds.
+/// The slowest sender, in bytes per second, that can send its body before the signature expires: 16 KiB/s, which is 5
+/// MiB in 320 seconds.
 const SLOWEST_SENDER: u64 = 16 * 1024;
 
-/// The media type of a part's and a block list's body, which no object keeps.
+/// The media type of requests whose body type is not stored with the object: parts and block lists.
 pub const OPAQUE: &str = "binary/octet-stream";
 
 /// Signs requests to one bucket or container.
 #[async_trait]
 pub trait Signer: Send + Sync + Debug {
-    /// Signs one request, valid from now and no longer than the credentials are. If the store needs no such request, the
-    /// URL is empty.
+    /// Signs one request. It is valid from now, and no longer than the credentials are. If the store does not need the
+    /// request, the URL is empty.
     ///
     /// # Errors
-    /// `Unavailable` when credentials cannot be had for now.
+    /// `Unavailable` if there are no valid credentials at the moment.
     async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest>;
 }
 
-/// A request to be signed.
+/// A request to sign.
 #[derive(Debug, Clone, Copy)]
 pub enum ToSign<'a> {
-    /// Put a whole object, `size` bytes. Only if there is none of its key, unless its MD5 is known (on Azure always): the
-    /// same bytes may be put again.
+    /// Put a whole object of `size` bytes. The put fails if an object with its key exists. Exception: with an MD5 on S3,
+    /// the same bytes may be put again.
     PutObject {
-        /// The object; with `md5` only these bytes are taken.
+        /// The object. If `md5` is set, the store accepts only these bytes.
         object: &'a NewObject,
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
     },
-    /// Begin a session for parts.
+    /// Create a session for parts.
     Begin {
-        /// The object that is to be made.
+        /// The object to make.
         object: &'a NewObject,
     },
     /// Put one part.
     PutPart {
-        /// Where it goes. The id counts on stores that have sessions only.
+        /// The session. Stores with implicit sessions ignore its id.
         session: Session<'a>,
-        /// Its number, from 1.
+        /// The number, from 1.
         number: u32,
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
-        /// Its MD5.
+        /// The MD5.
         md5: Md5,
     },
-    /// List the parts that are there.
+    /// List the parts that the store has.
     ListParts {
-        /// Of which session.
+        /// The session.
         session: Session<'a>,
     },
     /// Make the object of exactly these parts.
     Commit {
-        /// Of which session.
+        /// The session.
         session: Session<'a>,
         /// The object.
         object: &'a NewObject,
-        /// Number and receipt of each part, in order.
+        /// The number and receipt of each part, in order.
         parts: &'a [(u32, String)],
     },
-    /// Download the object, under the name of the file and as its media type.
+    /// Download the object with this file name and media type.
     Read {
         /// The object's key.
         key: &'a str,
-        /// What the browser is to call it.
+        /// The file name that the browser gives the download.
         file_name: &'a str,
-        /// What it is to be taken for.
+        /// The media type that the browser gets.
         mime: &'a str,
-        /// How long.
+        /// How long the signature is valid, at most [`LONGEST_LIFETIME`].
         lifetime: Duration,
     },
 }
 
-/// A request that anybody may send while its signature is valid.
+/// A request that any client can send while the signature is valid.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SignedRequest {
     /// The HTTP method.
     pub verb: &'static str,
-    /// The URL, with the signature in its query. Empty: there is nothing to send.
+    /// The URL, with the signature in its query. Empty if there is nothing to send.
     pub url: String,
-    /// The headers to send with it. `Host` and `Content-Length`, which every client sends by itself, are not among them.
+    /// The headers to send. `Host` and `Content-Length` are not among them: every client sends those anyway.
     pub headers: BTreeMap<&'static str, String>,
-    /// The body to send with it, where it is not the client's own.
+    /// The body to send, or `None` if the client sends its own bytes.
     pub body: Option<String>,
 }
 
 // === impl ToSign ===
 
 impl ToSign<'_> {
-    /// How long the signature lasts: as long as the slowest sender takes, within [`SHORTEST_LIFETIME`] and
+    /// How long the signature is valid: long enough for the slowest sender, within [`SHORTEST_LIFETIME`] and
     /// [`LONGEST_LIFETIME`].
     pub fn lifetime(&self) -> Duration {
         match self {
@@ -123,7 +124,11 @@ impl ToSign<'_> {
         }
     }
 
-    /// As [`ToSign::lifetime`], and no longer than credentials that end at `expires_at`.
+    /// As [`ToSign::lifetime`], but no longer than credentials that expire at `expires_at`.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` if the credentials expire within a second.
     pub fn lifetime_within(&self, now: Timestamp, expires_at: Timestamp) -> Result<Duration> {
         let left = Duration::from_millis(expires_at.0.saturating_sub(now.0));
         if left < Duration::from_secs(1) {
@@ -133,12 +138,12 @@ impl ToSign<'_> {
     }
 }
 
-/// How long the signature of a request with a body of `size` bytes lasts.
+/// How long the signature of a request with a body of `size` bytes is valid.
 pub fn sending_lifetime(size: u64) -> Duration {
     Duration::from_secs(size / SLOWEST_SENDER).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME)
 }
 
-/// A moment as the signing libraries want it.
+/// A timestamp as [`SystemTime`], which the signing libraries take.
 pub fn system_time(now: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(now.0)
 }

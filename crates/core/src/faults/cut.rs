@@ -1,4 +1,4 @@
-//! A stream that breaks off as its sender asks.
+//! Ends a stream after the number of bytes that its sender asks for.
 
 use futures::{Stream, StreamExt, stream};
 
@@ -9,8 +9,8 @@ use crate::{
     gateway::{Chunk, Message},
 };
 
-/// The messages of the running call; where its plan says so, `Unavailable` comes after so many bytes of chunks. What the
-/// client sends behind it can still be read, and thrown away.
+/// The messages of the running call. If its plan cuts the stream, an `Unavailable` error follows the given number of
+/// chunk bytes. Messages that the client sends later can still be read, and are to be discarded.
 pub fn cut(
     messages: impl Stream<Item = Result<Message>> + Unpin + Send,
 ) -> impl Stream<Item = Result<Message>> + Unpin + Send {
@@ -22,7 +22,10 @@ pub fn cut(
         let (first, second) = match (left, message) {
             (Some(bytes), Ok(Message::Chunk(chunk))) if chunk.data.len() as u64 >= bytes => {
                 left = None;
-                (Ok(Message::Chunk(head(chunk, bytes))), Some(Err(broken())))
+                (
+                    Ok(Message::Chunk(head(chunk, bytes))),
+                    Some(Err(injected())),
+                )
             }
             (Some(bytes), Ok(Message::Chunk(chunk))) => {
                 left = Some(bytes - chunk.data.len() as u64);
@@ -35,23 +38,23 @@ pub fn cut(
     cut.right_stream()
 }
 
-/// The first `size` bytes of a chunk that has at least so many.
+/// The first `size` bytes of a chunk that has at least `size` bytes.
 fn head(chunk: Chunk, size: u64) -> Chunk {
     let whole = chunk.data.len() as u64 == size;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     Chunk {
         data: chunk.data.slice(..size.min(chunk.data.len())),
-        // It is that of the whole chunk.
+        // The checksum covers the whole chunk.
         crc32c: chunk.crc32c.filter(|_| whole),
         ..chunk
     }
 }
 
-fn broken() -> Error {
+fn injected() -> Error {
     Error::new(
         Kind::Unavailable,
         Reason::InjectedFault,
-        "the stream was cut, as its header asks; resume by upload_id",
+        "the stream was cut because its header asks for it; resume by upload_id",
     )
 }
 
@@ -69,8 +72,8 @@ mod tests {
         }))
     }
 
-    /// What comes through: the data of chunks, with their CRC32C where it is left, and `!` for the cut.
-    async fn through(header: &str) -> Vec<String> {
+    /// The result of the cut: the data of each chunk, `+` if it still has its CRC32C, and `!` for the error.
+    async fn cut_stream(header: &str) -> Vec<String> {
         let plan = Plan::parse(header).unwrap();
         let messages = stream::iter([chunk(0, "abc"), chunk(3, "def"), chunk(6, "ghi")]);
         let all = call::scope(Arc::new(plan), async { cut(messages) }).await;
@@ -91,25 +94,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_ends_after_so_many_bytes_wherever_the_chunks_end() {
+    async fn the_stream_is_cut_after_the_given_number_of_bytes() {
         assert_eq!(
-            through("stream:cut-after=4").await,
+            cut_stream("stream:cut-after=4").await,
             ["abc+", "d", "!", "ghi+"]
         );
         assert_eq!(
-            through("stream:cut-after=6").await,
+            cut_stream("stream:cut-after=6").await,
             ["abc+", "def+", "!", "ghi+"]
         );
         assert_eq!(
-            through("stream:cut-after=0").await,
+            cut_stream("stream:cut-after=0").await,
             ["", "!", "def+", "ghi+"]
         );
         assert_eq!(
-            through("stream:cut-after=10").await,
+            cut_stream("stream:cut-after=10").await,
             ["abc+", "def+", "ghi+"]
         );
         assert_eq!(
-            through("state.get:fail-before").await,
+            cut_stream("state.get:fail-before").await,
             ["abc+", "def+", "ghi+"]
         );
     }

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The decorator that injects the faults of the running call's [`Plan`].
+/// The decorator that injects the faults in the [`Plan`] of the running call.
 #[derive(Debug, Clone, Copy)]
 pub struct Faults;
 
@@ -38,21 +38,21 @@ impl Around for Faults {
             exit("before", name);
         }
         if injection.fail_before {
-            return Err(failed(name, "it was not made"));
+            return Err(failed(name, "the call was not made"));
         }
         let answer = call().await;
         if injection.exit_after {
             exit("after", name);
         }
         if injection.fail_after {
-            return Err(failed(name, "its answer is lost"));
+            return Err(failed(name, "its response was lost"));
         }
         answer
     }
 }
 
-fn failed(name: &str, how: &str) -> Error {
-    let cause = format!("a fault was injected at {name}: {how}");
+fn failed(name: &str, what: &str) -> Error {
+    let cause = format!("a fault was injected at {name}: {what}");
     if name.starts_with("state.") {
         Error::state_unavailable(cause)
     } else {
@@ -60,8 +60,8 @@ fn failed(name: &str, how: &str) -> Error {
     }
 }
 
-/// As if the process were killed: nothing is ended, flushed or cleaned up.
+/// Exits as if the process were killed: nothing is flushed or cleaned up.
 fn exit(when: &str, name: &str) -> ! {
-    tracing::error!("the process exits {when} {name}, as the header of a call asks");
+    tracing::error!("an injected fault ends the process {when} {name}");
     abort()
 }

@@ -1,4 +1,4 @@
-//! What is to go wrong in one call, as its header says.
+//! The faults of one call, parsed from its header.
 //!
 //! ```text
 //! header = rule *("," rule)
@@ -7,7 +7,8 @@
 //!        | "stream:cut-after=" BYTES
 //! ```
 //!
-//! A rule strikes at the first of the calls it names, or the `nth`, and that one alone, or so many `times` in a row.
+//! A rule applies to the calls with its name: to the first one, or to the `nth`. With `times` it applies to that many
+//! calls in a row, starting with this one.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -20,13 +21,13 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The most rules of one call.
+/// The largest number of rules for one call.
 const MAX_RULES: usize = 32;
 
-/// The longest delay: more than anybody waits for a call.
+/// The longest delay. No caller waits longer for a call.
 const LONGEST_DELAY: Duration = Duration::from_secs(60 * 60);
 
-/// The faults of one call, each to be met once.
+/// The faults of one call. Each is injected once.
 #[derive(Debug, Default)]
 pub struct Plan {
     rules: Vec<Rule>,
@@ -39,7 +40,7 @@ struct Rule {
     fault: Fault,
     nth: u32,
     times: u32,
-    /// How many of its calls were made.
+    /// How many calls with this name were made.
     made: AtomicU32,
 }
 
@@ -52,7 +53,7 @@ enum Fault {
     FailAfter,
 }
 
-/// What happens to one call.
+/// The faults to inject around one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Injection {
     pub(super) delay: Duration,
@@ -65,7 +66,7 @@ pub(super) struct Injection {
 // === impl Plan ===
 
 impl Plan {
-    /// What the header says, however often it was given; nothing where it was not.
+    /// Parses all values of the header; `None` if there are none.
     ///
     /// # Errors
     /// `InvalidArgument` that names the header.
@@ -85,7 +86,7 @@ impl Plan {
         Self::parse(&header).map(Some)
     }
 
-    /// What one header says.
+    /// Parses one value of the header.
     ///
     /// # Errors
     /// `InvalidArgument` that names the header.
@@ -98,18 +99,18 @@ impl Plan {
         if plan.rules.len() > MAX_RULES {
             return Err(Error::invalid(
                 HEADER,
-                format!("at most {MAX_RULES} faults"),
+                format!("at most {MAX_RULES} faults are allowed"),
             ));
         }
         Ok(plan)
     }
 
-    /// After how many bytes of chunks the stream is to end.
+    /// The number of chunk bytes after which the stream is cut.
     pub(super) fn cut_after(&self) -> Option<u64> {
         self.cut_after
     }
 
-    /// What is to happen to the call of that name that is being made now.
+    /// The faults to inject around the call `call`, which is about to be made.
     pub(super) fn next_fault(&self, call: &str) -> Injection {
         let mut injection = Injection::default();
         let rules = self.rules.iter().filter(|rule| rule.call == call);
@@ -131,9 +132,9 @@ impl Plan {
         let fault = words.next_back().ok_or("no fault after the `:`")?;
         if target == "stream" {
             let bytes = fault.strip_prefix("cut-after=");
-            let bytes = bytes.ok_or("of a stream there is `cut-after=BYTES` only")?;
+            let bytes = bytes.ok_or("the only fault of a stream is `cut-after=BYTES`")?;
             if words.next().is_some() {
-                return Err("a stream is cut once".into());
+                return Err("`cut-after` has no options".into());
             }
             self.cut_after = Some(number(bytes)?);
             return Ok(());
@@ -144,7 +145,7 @@ impl Plan {
         };
         let call = calls().find(|known| *known == call).ok_or_else(|| {
             let known: Vec<_> = calls().collect();
-            format!("no call `{call}`; there are {}", known.join(", "))
+            format!("unknown call `{call}`; the calls are {}", known.join(", "))
         })?;
         let (mut nth, mut times) = (1, 1);
         for word in words {
@@ -153,7 +154,7 @@ impl Plan {
                 Some(("times", count)) if target != "process" => times = positive(count)?,
                 _ => {
                     return Err(format!(
-                        "`{word}` says nothing; there are `nth=` and `times=`"
+                        "unknown option `{word}`; the options are `nth=` and `times=`"
                     ));
                 }
             }
@@ -172,7 +173,7 @@ impl Plan {
 // === impl Rule ===
 
 impl Rule {
-    /// Counts one more of its calls, and tells whether it is one that the rule strikes at.
+    /// Counts a call, and returns whether the rule applies to it.
     fn applies(&self) -> bool {
         let made = self.made.fetch_add(1, Ordering::Relaxed);
         (self.nth - 1..self.nth - 1 + self.times).contains(&made)
@@ -183,7 +184,7 @@ fn exit(fault: &str) -> Result<(&str, Fault), String> {
     match fault.split_once('=') {
         Some(("exit-before", call)) => Ok((call, Fault::ExitBefore)),
         Some(("exit-after", call)) => Ok((call, Fault::ExitAfter)),
-        _ => Err("of the process there are `exit-before=CALL` and `exit-after=CALL` only".into()),
+        _ => Err("the faults of the process are `exit-before=CALL` and `exit-after=CALL`".into()),
     }
 }
 
@@ -193,7 +194,7 @@ fn failure(fault: &str) -> Result<Fault, String> {
         ("fail-after", _) => Ok(Fault::FailAfter),
         (_, Some(delay)) => duration(delay).map(Fault::Delay),
         _ => Err(format!(
-            "no fault `{fault}`; there are `fail-before`, `fail-after` and `delay=DURATION`"
+            "unknown fault `{fault}`; the faults are `fail-before`, `fail-after` and `delay=DURATION`"
         )),
     }
 }
@@ -202,7 +203,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     let delay = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(count), _) => Duration::from_millis(number(count)?),
         (None, Some(count)) => Duration::from_secs(number(count)?),
-        (None, None) => return Err(format!("`{text}` is no duration like `2s` or `500ms`")),
+        (None, None) => {
+            return Err(format!(
+                "`{text}` is not a duration such as `2s` or `500ms`"
+            ));
+        }
     };
     if delay > LONGEST_DELAY {
         return Err("the longest delay is an hour".into());
@@ -211,14 +216,15 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("`{text}` is no number"))
+    text.parse()
+        .map_err(|_| format!("`{text}` is not a number"))
 }
 
-/// A count, from 1 to a million: twice that still is one.
+/// Parses a count from 1 to a million, so that the sum of two counts fits.
 fn positive(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count @ 1..=1_000_000) => Ok(count),
-        _ => Err(format!("`{text}` is no number from 1 to 1000000")),
+        _ => Err(format!("`{text}` is not a number from 1 to 1000000")),
     }
 }
 
@@ -235,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_the_first_call_it_names_and_no_other() {
+    fn a_fault_is_injected_once_at_the_first_call_with_its_name() {
         let plan = Plan::parse("state.record_parts:fail-before, store.commit:fail-after").unwrap();
         assert_eq!(plan.next_fault("state.get"), Injection::default());
         assert_eq!(plan.next_fault("state.record_parts"), failing(true, false));
@@ -244,16 +250,16 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_waits_for_its_turn_and_stays_as_long_as_it_is_told() {
+    fn nth_and_times_select_which_calls_fail() {
         let plan = Plan::parse("store.head:nth=2:times=2:fail-before").unwrap();
-        let struck: Vec<bool> = (0..5)
+        let failed: Vec<bool> = (0..5)
             .map(|_| plan.next_fault("store.head").fail_before)
             .collect();
-        assert_eq!(struck, [false, true, true, false, false]);
+        assert_eq!(failed, [false, true, true, false, false]);
     }
 
     #[test]
-    fn several_faults_meet_in_one_call() {
+    fn several_faults_can_apply_to_one_call() {
         let plan = "store.head:delay=2s,store.head:delay=500ms,process:exit-after=store.head";
         let injection = Plan::parse(plan).unwrap().next_fault("store.head");
         assert_eq!(injection.delay, Duration::from_millis(2500));
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_by_the_name_of_the_header() {
+    fn an_invalid_header_is_rejected_with_an_error_that_names_the_header() {
         for header in [
             "",
             ",",

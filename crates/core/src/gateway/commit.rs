@@ -1,7 +1,7 @@
-//! The commit: all parts are recorded, and the store makes the object of them.
+//! The commit: all parts are recorded, and the store makes the object.
 //!
-//! One committer at a time, by a lease in the record. Whatever the store answers, the object itself decides: it carries
-//! the upload's id, so a commit whose answer was lost is found by looking at the object.
+//! The commit lease in the record allows one committer at a time. Whatever the store answers, the object decides: its
+//! metadata contains the upload id, so HEAD shows whether a commit succeeded whose response was lost.
 
 use std::{
     collections::HashMap,
@@ -35,10 +35,11 @@ use crate::{
     },
 };
 
-/// How often a commit by another committer is looked at.
+/// How often the record is read while another committer commits.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How far apart the clocks of two replicas may be: a committer stops this long before its lease ends by its own clock.
+/// The largest difference between the clocks of two replicas. A committer stops this long before its lease ends by its
+/// own clock.
 const CLOCK_MARGIN: Duration = Duration::from_secs(30);
 
 /// Commits uploads.
@@ -48,7 +49,7 @@ pub(super) struct Commits {
     pub(super) storages: Storages,
     pub(super) inspector: Arc<Inspector>,
     pub(super) drain: Arc<Drain>,
-    /// Retries list, commit and HEAD together: each step depends on the one before.
+    /// Retries list, commit and HEAD as one operation, because each step depends on the one before.
     pub(super) retry: Arc<Retry>,
     /// How long a commit lease lasts.
     pub(super) lease: Duration,
@@ -57,16 +58,17 @@ pub(super) struct Commits {
 // === impl Commits ===
 
 impl Commits {
-    /// Makes the object of an upload whose parts are all recorded, `file_size` bytes together, and verifies it.
+    /// Makes the object of an upload with all parts recorded, `file_size` bytes in total, and verifies it.
     ///
     /// # Errors
-    /// `FailedPrecondition`: `Incomplete` when parts are missing (the upload is OPEN again); `PartReplaced` and
-    /// `SessionLost` when the store has other parts than were recorded (the upload is ABORTED). `Unavailable` leaves it
-    /// COMMITTING: whoever opens it next joins the commit.
+    /// `FailedPrecondition` with `Incomplete` if parts are missing: the upload is OPEN again. `FailedPrecondition` with
+    /// `PartReplaced` or `SessionLost` if the store has other parts than were recorded: the upload is ABORTED. After
+    /// `Unavailable` it stays COMMITTING, and the next stream that opens it joins the commit.
     pub(super) async fn commit(&self, upload: &mut Upload, file_size: u64) -> Result<()> {
         let now = self.records.now();
-        // A commit whose answer was lost may still run in the store: until it is over, a missing session is not lost. The
-        // same holds for the commit of an earlier committer whose lease may not have ended yet by its own clock.
+        // The request of an earlier attempt whose response was lost can still run in the store. Until it is over, a
+        // missing session does not mean a lost one. The same holds for an earlier committer whose lease may not have
+        // ended yet by its own clock.
         let earlier = upload.lease.filter(|_| upload.phase == Phase::Committing);
         let unanswered = AtomicBool::new(
             earlier.is_some_and(|earlier| earlier.until.plus(self.clock_margin()) > now),
@@ -81,7 +83,7 @@ impl Commits {
             file_size,
         };
         match self.records.transition(upload, &start, Fence::Writer).await {
-            // Another caller found the object first, made of the parts that this writer has recorded.
+            // Another caller found the object first, and it is made of the parts that this writer has recorded.
             Err(_) if upload.phase == Phase::Complete && upload.committed_size() == file_size => {
                 return Ok(());
             }
@@ -102,7 +104,7 @@ impl Commits {
             }
             Err(error) => return Err(error),
         };
-        let make = || async {
+        let attempt = || async {
             let made = self.make_object(&storage, upload, md5, &unanswered).await;
             made.map_err(|error| match error.reason() {
                 Reason::SessionLost if unanswered.load(Ordering::Relaxed) => {
@@ -112,7 +114,7 @@ impl Commits {
             })
         };
         let limit = self.lease - self.clock_margin();
-        let made = timeout(limit, self.retry.run(make)).await;
+        let made = timeout(limit, self.retry.run(attempt)).await;
         match made.unwrap_or_else(|late| Err(Error::store_unavailable(late))) {
             Ok(stored) => {
                 let object = Object {
@@ -137,15 +139,15 @@ impl Commits {
         }
     }
 
-    /// Shortens the lease of a commit that failed, so that another committer can continue: at once or, if the request
-    /// `may_run` in the store still, when that is over. Best effort: otherwise the lease expires.
+    /// Shortens the lease of a failed commit, so that another committer can continue: at once, or when the request that
+    /// `may_run` in the store must be over. Best effort: otherwise the lease expires.
     async fn suspend(&self, upload: &Upload, holder: WriterTag, may_run: bool) {
         let mut suspended = upload.clone();
         let times = self.records.times();
         let until = if may_run {
             times.now.plus(OPERATION_TIMEOUT + self.clock_margin())
         } else {
-            // Over by every clock.
+            // Has ended by every clock.
             Timestamp(0)
         };
         let lease = Lease { holder, until };
@@ -153,13 +155,13 @@ impl Commits {
             return;
         }
         (suspended.updated_at, suspended.expires_at) = (times.now, times.expires_at);
-        // A single try: the sender waits for its answer.
+        // A single try: the sender is waiting for its response.
         if let Err(error) = self.records.update_once(&suspended).await {
             tracing::debug!(upload_id = %upload.id, %error, "the lease of a failed commit is left to expire");
         }
     }
 
-    /// At most a third of a lease, for leases that tests or an operator set short.
+    /// At most a third of a lease, for short leases in tests or configurations.
     fn clock_margin(&self) -> Duration {
         CLOCK_MARGIN.min(self.lease / 3)
     }
@@ -201,8 +203,8 @@ impl Commits {
         }
     }
 
-    /// Records the object that a committer has made and perhaps could not record. An object that is not the upload's is
-    /// left to the committer to refuse.
+    /// Records the object of a committer that may have made it without recording it. If the object is not the upload's,
+    /// the committer rejects it.
     async fn find_made(&self, upload: &mut Upload) -> Result<bool> {
         let storage = self.storages.get(&upload.storage_id)?;
         let key = upload.object_key.clone();
@@ -220,7 +222,7 @@ impl Commits {
         Ok(true)
     }
 
-    /// One try: compares the parts, commits them, looks at the object.
+    /// One attempt: compares the parts, commits them, and verifies the object.
     async fn make_object(
         &self,
         storage: &Storage,
@@ -242,7 +244,7 @@ impl Commits {
                 .await?
                 .ok_or_else(|| session_lost("the store knows neither session nor object"));
         };
-        // A store with implicit sessions (Azure) also lists the parts of a finished object: committing again changes nothing.
+        // A store with implicit sessions (Azure) also lists the parts of a finished object. Another commit changes nothing.
         compare(upload, &stored, &storage.capabilities())?;
         let before = unanswered.swap(true, Ordering::Relaxed);
         let object = new_object(upload, md5);
@@ -255,7 +257,7 @@ impl Commits {
                 .head_own_object(storage, upload)
                 .await?
                 .ok_or_else(|| session_lost("the store knows neither session nor object")),
-            Commit::PartReplaced => Err(replaced("the store refuses a part that was recorded")),
+            Commit::PartReplaced => Err(replaced("the store does not accept a recorded part")),
         }
     }
 
@@ -281,7 +283,7 @@ impl Commits {
     }
 }
 
-/// Every recorded part must be the one that the store has.
+/// Checks that the store has every recorded part.
 fn compare(upload: &Upload, stored: &[StoredPart], capabilities: &Capabilities) -> Result<()> {
     let receipts: HashMap<&str, u64> = stored
         .iter()
@@ -295,14 +297,13 @@ fn compare(upload: &Upload, stored: &[StoredPart], capabilities: &Capabilities) 
         let same_size = receipts
             .get(part.receipt.as_str())
             .is_some_and(|size| *size == part.size);
-        // If the store keeps one part per number, it must be this one.
+        // If the store keeps one part per number, it must be the recorded part.
         let replaced_by = numbers
             .get(&part.number)
             .filter(|stored| stored.receipt != part.receipt);
         if !same_size || (capabilities.one_part_per_number && replaced_by.is_some()) {
-            return Err(
-                replaced("the store has other bytes than were recorded").with("part", part.number)
-            );
+            return Err(replaced("the store has another part than the recorded one")
+                .with("part", part.number));
         }
     }
     Ok(())

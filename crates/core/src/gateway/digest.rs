@@ -1,4 +1,4 @@
-//! The digest of a whole file, continued from what the record keeps.
+//! The digest of a whole file, continued from the state in the record.
 
 use super::refusal::digest_mismatch;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     upload::{FileDigest, Md5, Upload},
 };
 
-/// The whole-file digest up to the committed size, if one is kept.
+/// The digest of the file up to the committed size, if the upload has one.
 pub(super) fn committed_digest(upload: &Upload) -> Result<Option<FileDigest>> {
     if upload.file.skip_file_digest {
         return Ok(None);
@@ -25,10 +25,10 @@ pub(super) fn digest_before(upload: &Upload, number: u32) -> Result<Option<FileD
     digest.map_err(|error| Error::internal("continue a file digest", error))
 }
 
-/// The MD5 of the whole file, if it is known.
+/// The MD5 of the whole file as received, if it is known.
 ///
 /// # Errors
-/// `DataLoss` if it is not the promised one.
+/// `DataLoss` if it is not the promised MD5.
 pub(super) fn received_md5(upload: &Upload) -> Result<Option<Md5>> {
     let received = committed_digest(upload)?.map(FileDigest::finish);
     match (upload.promised_md5(), received) {

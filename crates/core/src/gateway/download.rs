@@ -1,4 +1,4 @@
-//! Downloads of finished uploads: by a signed URL, or through the gateway.
+//! Downloads of complete uploads: through a signed URL, or through the gateway.
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
@@ -12,20 +12,20 @@ use crate::{
     upload::{Object, Upload, UploadId},
 };
 
-/// The longest time a download is signed for, and the usual one: a day.
+/// The longest validity of a signed download URL, and the default: a day.
 pub const DOWNLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Bytes of a finished upload's object.
+/// The bytes of a complete upload's object, or a range of them.
 pub struct Download {
     /// The upload.
     pub upload: Upload,
-    /// Which bytes they are.
+    /// The range, in bytes.
     pub range: Range<u64>,
     /// The bytes.
     pub bytes: BoxStream<'static, Result<Bytes>>,
 }
 
-/// Reads finished uploads.
+/// Reads the objects of complete uploads.
 #[derive(Debug)]
 pub struct Downloads {
     records: Arc<Records>,
@@ -39,7 +39,7 @@ impl Downloads {
         Self { records, storages }
     }
 
-    /// Signs a download of a finished upload, for [`DOWNLOAD_LIFETIME`] or less.
+    /// Signs a download of a complete upload, valid for `lifetime`, but at most [`DOWNLOAD_LIFETIME`].
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
@@ -61,10 +61,10 @@ impl Downloads {
         storage.store.sign(&read, self.records.clock()).await
     }
 
-    /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is shown the object.
+    /// Reads the object of a complete upload. `range` gets the object and returns the range of bytes to read.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE; those of `range`.
+    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE; the errors of `range`.
     pub async fn download(
         &self,
         caller: &Caller,
@@ -83,11 +83,11 @@ impl Downloads {
     }
 }
 
-/// The finished object.
+/// The object of a complete upload.
 fn object(upload: &Upload) -> Result<&Object> {
     upload.object.as_ref().ok_or_else(|| {
         let message = format!(
-            "the upload is {}; only a complete one can be read",
+            "the upload is {}; only a complete upload can be downloaded",
             upload.phase
         );
         Error::precondition(Reason::WrongPhase, message).with("phase", upload.phase)

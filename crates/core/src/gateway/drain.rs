@@ -1,5 +1,5 @@
-//! The shutdown of a gateway: nothing new begins, and each stream continues to the end of its part, but not beyond the
-//! deadline. A commit that has begun continues.
+//! The drain of a gateway. No stream starts, and running streams end at the end of their current part, or at the
+//! deadline. A commit that has started continues.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Reason};
 
-/// How long parts in flight have after the deadline: their sender still gets a response.
+/// How long parts in flight may take after the deadline. Their sender still gets a response.
 const LAST_PARTS: Duration = Duration::from_secs(2);
 
-/// How far the shutdown is.
+/// The progress of the drain.
 #[derive(Debug, Default)]
 pub struct Drain {
     begun: CancellationToken,
@@ -21,13 +21,13 @@ pub struct Drain {
 // === impl Drain ===
 
 impl Drain {
-    /// Begins the shutdown: no stream begins, watches end, and streams end at the end of a part, once their whole parts are
-    /// committed.
+    /// Starts the drain: no stream starts, watches end, and each stream ends at the end of its part, when its whole
+    /// parts are committed.
     pub fn begin(&self) {
         self.begun.cancel();
     }
 
-    /// The deadline: streams end wherever they are.
+    /// Marks the deadline: all streams end.
     pub fn end_streams(&self) {
         self.deadline.cancel();
     }
@@ -36,7 +36,7 @@ impl Drain {
         self.begun.is_cancelled()
     }
 
-    /// Waits until the shutdown begins.
+    /// Waits until the drain starts.
     pub(super) async fn begun(&self) -> Error {
         self.begun.cancelled().await;
         draining()
@@ -48,16 +48,16 @@ impl Drain {
         draining()
     }
 
-    /// Waits until parts in flight are cancelled, too.
+    /// Waits until parts in flight must be cancelled.
     pub(super) async fn parts_end(&self) {
         self.deadline.cancelled().await;
         sleep(LAST_PARTS).await;
     }
 }
 
-/// The end of a stream because the gateway shuts down.
+/// The error that ends a stream because the gateway drains.
 pub(super) fn draining() -> Error {
-    // Not all at once to the other gateways.
+    // Spread out, so that not all clients reach the other gateways at the same time.
     let soon = Duration::from_secs(1).mul_f64(rand::random_range(0.5..1.5));
     Error::new(
         Kind::Unavailable,

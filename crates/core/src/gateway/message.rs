@@ -1,4 +1,4 @@
-//! What a stream consists of, and what its sender is told.
+//! The messages of an upload stream, and its progress.
 
 use std::sync::Arc;
 
@@ -13,97 +13,97 @@ use crate::{
 /// One message of a stream.
 #[derive(Debug)]
 pub enum Message {
-    /// The first, and only the first.
+    /// The first message. It is only allowed there.
     Open(Open),
-    /// Bytes of the file, in order.
+    /// The next bytes of the file.
     Chunk(Chunk),
-    /// The last: the file is whole.
+    /// The last message: the file is whole.
     Finish(Finish),
 }
 
-/// Begins a new upload or opens a known one.
+/// Creates an upload, or opens an existing one.
 #[derive(Debug)]
 pub struct Open {
-    /// Which.
+    /// The file or the upload to open.
     pub target: Target,
-    /// The newest resume token of that upload; empty for none.
+    /// The newest resume token of the upload. Empty if there is none.
     pub resume_token: String,
-    /// Whether to give up the open upload that the same create finds.
+    /// Whether to abort an open upload that an identical create made, and create a new one.
     pub restart: bool,
-    /// What becomes of a stream that is at work on it.
+    /// Whether the stream may take over an upload from an active stream.
     pub takeover: Takeover,
 }
 
-/// What becomes of a stream that is at work on an upload when another one opens it.
+/// Whether a stream may take over an upload from an active stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Takeover {
-    /// It ends.
+    /// Yes; the other stream ends.
     #[default]
     Force,
-    /// It goes on, and the other one is refused.
+    /// No; the new stream is rejected.
     Forbid,
 }
 
-/// What a stream writes to.
+/// What a stream opens.
 #[derive(Debug)]
 pub enum Target {
-    /// A file to create an upload for.
+    /// A new upload of a file, or the upload that an identical create made.
     File {
         /// The file.
         file: FileMetadata,
-        /// The storage; empty for the default one.
+        /// The id of the storage. Empty for the default storage.
         storage_id: String,
     },
-    /// An upload to go on with.
+    /// An existing upload.
     Upload(UploadId),
 }
 
 /// Bytes of the file.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Where they begin in the file.
+    /// The position of the first byte in the file, in bytes.
     pub offset: u64,
-    /// The bytes; empty for a keep-alive.
+    /// The bytes. Empty in a keep-alive message.
     pub data: Bytes,
-    /// Their CRC32C, where the sender gives it.
+    /// The CRC32C of `data`, if the sender set it.
     pub crc32c: Option<u32>,
 }
 
 /// The file is whole.
 #[derive(Debug)]
 pub struct Finish {
-    /// Its size in bytes, where the sender gives it.
+    /// The size of the file in bytes, if the sender set it.
     pub file_size: Option<u64>,
-    /// Its MD5, where the sender gives it.
+    /// The MD5 of the file, if the sender set it.
     pub file_id: Option<Md5>,
 }
 
-/// Who is told how a stream goes on. Never waited for.
+/// Receives the progress of a stream. The stream never waits for it.
 #[derive(Debug)]
 pub struct Observer {
-    /// Gets the upload as it was opened; where its receiver has gone before, the upload is not opened.
+    /// Receives the upload after it was opened. If its receiver is dropped earlier, the upload is not opened.
     pub opened: oneshot::Sender<Upload>,
-    /// Gets the latest counts.
+    /// Receives the latest progress.
     pub counts: watch::Sender<Counts>,
 }
 
-/// How far a stream has come.
+/// The progress of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// The end of the committed prefix in bytes.
+    /// The end of the committed prefix, in bytes.
     pub committed_size: u64,
-    /// The end of what was received, in bytes.
+    /// The end of the received bytes, in bytes.
     pub received_size: u64,
-    /// Whether the commit has begun.
+    /// Whether the commit has started.
     pub committing: bool,
-    /// The resume token of the committed prefix; empty once the upload is finished.
+    /// The resume token of the committed prefix. Empty once the upload is finished.
     pub resume_token: Arc<str>,
 }
 
 // === impl Open ===
 
 impl Open {
-    /// The MD5 of the whole file that is promised, where a file is named.
+    /// The promised MD5 of the whole file, if the message names a file that has one.
     pub(super) fn promised_md5(&self) -> Option<Md5> {
         match &self.target {
             Target::File { file, .. } => file.file_id.as_deref()?.parse().ok(),
@@ -115,14 +115,14 @@ impl Open {
 // === impl Chunk ===
 
 impl Chunk {
-    /// Compares the bytes with their CRC32C, where there is one.
+    /// Checks the bytes against their CRC32C, if there is one.
     pub(super) fn check(&self) -> Result<()> {
         let found = || crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &self.data);
         match self.crc32c {
             Some(expected) if found() != u64::from(expected) => Err(Error::new(
                 Kind::DataLoss,
                 Reason::ChecksumMismatch,
-                "a chunk's CRC32C is not that of its data; resume",
+                "the CRC32C of a chunk does not match its data; resume",
             )),
             _ => Ok(()),
         }

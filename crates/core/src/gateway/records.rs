@@ -1,4 +1,4 @@
-//! Records: read, listed, created, changed by compare-and-set.
+//! Reads, lists, creates and updates records. Updates are compare-and-set.
 
 mod create;
 pub(super) mod search;
@@ -29,17 +29,17 @@ use crate::{
     },
 };
 
-/// How often a watched upload is read.
+/// How often the record of a watched upload is read.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The records of all uploads, and the deployment's secret that is kept with them.
+/// The records of all uploads, and the secret of the deployment, which is stored with them.
 #[derive(Debug)]
 pub struct Records {
     records: Arc<dyn RecordStore>,
     parts: Arc<dyn PartStore>,
     listing: Arc<dyn ListingStore>,
-    /// The state store without retries: the health check must report what it answers now, and best-effort writes must not
-    /// keep a sender waiting for its answer.
+    /// The state store without retries. The health check must report what it answers now, and best-effort writes must
+    /// not delay the response to a sender.
     single_try: Arc<dyn StateStore>,
     secret: RwLock<Secret>,
     clock: Arc<dyn Clock>,
@@ -47,22 +47,22 @@ pub struct Records {
     drain: Arc<Drain>,
 }
 
-/// Which change of a record is accepted.
+/// Whether a change of a record fails after a takeover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fence {
-    /// Only one by the present writer.
+    /// It fails if another writer has replaced the writer that was read.
     Writer,
-    /// Any change.
+    /// It is made whatever the writer is.
     None,
 }
 
 // === impl Records ===
 
 impl Records {
-    /// The records in `state`; reads or creates the deployment's secret.
+    /// The records in `state`. Reads the secret of the deployment, or creates it.
     ///
     /// # Errors
-    /// The state store is unavailable for longer than it is retried.
+    /// `Unavailable` if the state store stays unavailable for the retry time-out.
     pub(super) async fn open(
         state: Arc<dyn StateStore>,
         retry: &Arc<Retry>,
@@ -98,7 +98,7 @@ impl Records {
     /// Lists the caller's uploads, newest first.
     ///
     /// # Errors
-    /// The state store is unavailable.
+    /// `Unavailable` if the state store is unavailable.
     pub async fn list_uploads(
         &self,
         caller: &Caller,
@@ -115,10 +115,10 @@ impl Records {
         self.listing.list(&query).await
     }
 
-    /// Waits until an upload differs from `seen` and returns it as it is then.
+    /// Waits until the upload differs from `seen`, and returns it.
     ///
     /// # Errors
-    /// `NotFound`; `Unavailable` when the gateway drains.
+    /// `NotFound`; `Unavailable` when the gateway starts to drain.
     pub async fn next_change(&self, caller: &Caller, seen: &Upload) -> Result<Upload> {
         loop {
             tokio::select! {
@@ -132,15 +132,15 @@ impl Records {
         }
     }
 
-    /// Whether the state store answers. A state store that was flushed gets the deployment's secret again, so that all
-    /// gateways go on with the same one.
+    /// Checks that the state store answers. If the state store was flushed, it gets the secret of the deployment again,
+    /// so that all gateways keep using the same one.
     pub(super) async fn check(&self) -> Result<()> {
         self.single_try.check().await?;
         let own = self.secret();
         let kept = self.single_try.secret(&own).await?;
         if kept != own {
             tracing::warn!(
-                "the state store has another secret: resume tokens without configured keys are void"
+                "the secret in the state store has changed; resume tokens with keys derived from it are invalid"
             );
             *self.secret.write().unwrap_or_else(PoisonError::into_inner) = kept;
         }
@@ -156,17 +156,17 @@ impl Records {
         self.records.get(id).await
     }
 
-    /// As [`Records::find`], with a single try: for best-effort clean-up, for which no caller waits.
+    /// As [`Records::find`], with a single try: for best-effort clean-up, which must not delay a response.
     pub(super) async fn find_once(&self, id: &UploadId) -> Result<Option<Upload>> {
         self.single_try.get(id).await
     }
 
-    /// Stores a new record; see [`RecordStore::create`].
+    /// Stores a new record. See [`RecordStore::create`].
     pub(super) async fn create(&self, upload: &Upload) -> Result<Creation> {
         self.records.create(upload).await
     }
 
-    /// Makes `writer` the writer of an upload; see [`RecordStore::take_over`].
+    /// Makes `writer` the writer of an upload. See [`RecordStore::take_over`].
     pub(super) async fn take_over(
         &self,
         id: &UploadId,
@@ -180,7 +180,7 @@ impl Records {
         self.records.watch_takeovers(id)
     }
 
-    /// Records claims; see [`PartStore::claim`].
+    /// Records claims. See [`PartStore::claim`].
     pub(super) async fn claim(
         &self,
         id: &UploadId,
@@ -190,14 +190,14 @@ impl Records {
         self.parts.claim(id, owner, claims, self.times()).await
     }
 
-    /// Takes over an upload from every stream that may write to it; `None` if it is no longer OPEN.
+    /// Takes over an upload, so that no stream can record parts of it. `None` if it is not OPEN any more.
     pub(super) async fn fence(&self, upload: &Upload) -> Result<Option<Upload>> {
         let taken = self.take_over(&upload.id, WriterTag::random(), Predecessor::Any);
         Ok(taken.await?.filter(|upload| upload.phase == Phase::Open))
     }
 
-    /// Applies an event and stores the record. If the record has changed in between, the event is applied to what it is
-    /// then.
+    /// Applies an event and stores the record. If the record has changed in the meantime, the event is applied to the
+    /// new record.
     pub(super) async fn transition(
         &self,
         upload: &mut Upload,
@@ -234,7 +234,7 @@ impl Records {
         }
     }
 
-    /// Applies an event that ends an OPEN upload, and returns whether it did: it does not if the record was touched after
+    /// Applies an event that ends an OPEN upload. Returns `false`, and changes nothing, if the record was changed after
     /// `seen`.
     pub(super) async fn end_untouched(
         &self,
@@ -256,7 +256,7 @@ impl Records {
         }
     }
 
-    /// Stores a changed record, if it has not changed meanwhile.
+    /// Stores a changed record, if it has not changed in the meantime.
     pub(super) async fn update(&self, upload: &Upload) -> Result<Update> {
         self.records.update(upload, upload.writer).await
     }
@@ -266,8 +266,8 @@ impl Records {
         self.single_try.update(upload, upload.writer).await
     }
 
-    /// Records what the store has acknowledged, for the stream that took over the upload under `version`. Returns how many
-    /// parts are committed then.
+    /// Records acknowledged parts, for a stream that took over the upload under `version`. Returns how many parts are
+    /// committed afterwards.
     pub(super) async fn record_parts(
         &self,
         id: &UploadId,
@@ -286,8 +286,8 @@ impl Records {
         }
     }
 
-    /// Why the record of a stream that took it over under `version` has another writer: a newer stream took it over since,
-    /// or the state store was rolled back.
+    /// The error of a stream that took over the record under `version` and finds another writer in it: a newer stream
+    /// took it over, or the state store was rolled back.
     async fn fenced_out(&self, id: &UploadId, version: u64) -> Error {
         match self.find(id).await {
             Ok(Some(current)) if current.version >= version => taken_over(),
@@ -296,13 +296,13 @@ impl Records {
         }
     }
 
-    /// Often enough that no sweeper expires the upload of an active stream.
+    /// Short enough that no sweeper expires the upload of an active stream.
     pub(super) fn heartbeat_interval(&self) -> Duration {
         self.settings.upload_expiry.min(ACTIVE_WINDOW) / 3
     }
 
-    /// Sets the times of a record that changes. An ABORTED one is kept until no client can send anything of it any more:
-    /// until the last signature has ended, and then as long again for requests that began just before.
+    /// Sets the times of a record that changes. An ABORTED record is kept until no client can send anything for it any
+    /// more: until the last signature has expired, and then as long again for requests that started just before.
     pub(super) fn stamp(&self, upload: &mut Upload) {
         let Times { now, expires_at } = self.times();
         (upload.updated_at, upload.expires_at) = (now, expires_at);

@@ -1,4 +1,4 @@
-//! What brings records and stores in line: sessions, inspections of the store, rebuilt records, the sweeper.
+//! Reconciles records and stores: sessions, inspections of the store, rebuilt records, and the sweeper.
 
 pub(super) mod inspect;
 pub(super) mod rebuild;

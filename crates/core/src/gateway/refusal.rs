@@ -1,4 +1,4 @@
-//! Refusals that several use cases answer with.
+//! Errors that several use cases return.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use crate::{
     upload::{Md5, Phase, Upload, object::Difference},
 };
 
-/// The most missing parts that one error names; the client learns of the others when it asks again.
+/// The largest number of missing parts in one error. The client learns of the others with its next call.
 const NAMED_PARTS: usize = 100;
 
-/// The end of a stream whose upload another stream has taken over.
+/// Another stream has taken over the upload.
 pub(super) fn taken_over() -> Error {
     Error::new(
         Kind::Aborted,
@@ -19,7 +19,7 @@ pub(super) fn taken_over() -> Error {
     )
 }
 
-/// The end of a stream whose record the state store lost, or has as it was before the stream opened it.
+/// The state store lost the record, or has an older version of it than the stream opened.
 pub(super) fn state_lost() -> Error {
     Error::new(
         Kind::Unavailable,
@@ -29,7 +29,7 @@ pub(super) fn state_lost() -> Error {
     .retry_after(Duration::from_millis(100))
 }
 
-/// The upload's phase forbids the request.
+/// The phase of the upload does not allow the request.
 pub(super) fn wrong_phase(phase: Phase) -> Error {
     Error::precondition(Reason::WrongPhase, format!("the upload is {phase}")).with("phase", phase)
 }
@@ -44,12 +44,12 @@ pub(super) fn too_large(max: u64) -> Error {
     .with("max_file_size", max)
 }
 
-/// The file is not the promised one.
+/// The MD5 of the file is not the promised one.
 pub(super) fn digest_mismatch(promised: Md5, received: Md5) -> Error {
     Error::new(
         Kind::DataLoss,
         Reason::DigestMismatch,
-        "the file's MD5 is not the promised one",
+        "the MD5 of the file does not match file_id",
     )
     .with("promised", promised)
     .with("received", received)
@@ -65,12 +65,13 @@ pub(super) fn session_lost(message: &str) -> Error {
     Error::precondition(Reason::SessionLost, message)
 }
 
-/// The object under the upload's key is not the upload's.
+/// The object under the upload's key was not made by the upload.
 pub(super) fn not_own(difference: Difference) -> Error {
     match difference {
         Difference::Upload => replaced("the object under this key belongs to another upload"),
         Difference::Size(size) => {
-            replaced("the object has another size than the file").with("object_size", size)
+            replaced("the size of the object differs from the size of the file")
+                .with("object_size", size)
         }
         Difference::Md5 { expected, found } => digest_mismatch(expected, found),
         Difference::Parts => replaced("the object is made of other parts than were sent"),

@@ -1,46 +1,47 @@
-//! What the gateway is configured with, who calls it, and what a client must respect.
+//! The settings of the gateway, its callers, and the limits for clients.
 
 use std::time::Duration;
 
 use super::{storage::Storage, token_key::TokenKey};
 use crate::upload::{Owner, Plan, SINGLE_PUT_MAX, StoreKind};
 
-/// The size in bytes of a chunk that costs least: large enough for its framing not to matter, small enough for a stream's
-/// window of 256 KiB.
+/// The recommended size of a chunk in bytes: large enough that its framing costs little, and as small as the
+/// flow-control window of a stream, 256 KiB.
 const PREFERRED_CHUNK_SIZE: u64 = 256 * 1024;
 
-/// What the gateway may use and how long it waits.
+/// The settings of a gateway.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Bytes of files in memory, all streams together.
+    /// The memory budget: the largest number of file bytes in memory, for all streams together.
     pub memory_budget: u64,
-    /// The most parts of one upload in flight.
+    /// The largest number of parts of one upload in flight.
     pub parts_in_flight: usize,
-    /// The most parts of all uploads in flight to one store.
+    /// The largest number of parts of all uploads in flight to one store.
     pub parts_in_flight_total: usize,
-    /// The largest file in bytes, if less than the store accepts.
+    /// The largest file, in bytes, if it is smaller than what the store accepts.
     pub max_file_size: Option<u64>,
-    /// The largest message in bytes.
+    /// The largest gRPC message, in bytes.
     pub max_message_size: u64,
-    /// The most streams at once.
+    /// The largest number of concurrent streams.
     pub max_streams: usize,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
-    /// The bytes per second that a sender must reach while the gateway waits for it; 0: any rate.
+    /// The minimum rate of a sender in bytes per second, while the gateway waits for it. 0: no minimum.
     pub min_rate: u64,
-    /// The waiting time over which that rate is averaged.
+    /// The waiting time over which the rate is averaged.
     pub min_rate_window: Duration,
-    /// How long a call waits in all for a blob store or state store that is unavailable.
+    /// How long a call waits in total for a blob store or state store that is unavailable.
     pub store_retry_timeout: Duration,
-    /// How long a commit lease lasts. The committer stops 30 s before its end, or a third of it, so that two replicas whose
-    /// clocks differ by less never commit at the same time. Longer than the store's slowest answer and its retries.
+    /// How long a commit lease lasts. The committer stops 30 s before its end, or a third of the lease if that is
+    /// shorter, so that two replicas whose clocks differ by less than that never commit at the same time. Must be
+    /// longer than the slowest response of the store, including retries.
     pub commit_lease: Duration,
     /// How long an OPEN upload is kept after its last change.
     pub upload_expiry: Duration,
     /// The greatest age of an OPEN upload, however often it changes.
     pub upload_max_age: Duration,
-    /// The keys of resume tokens: the first seals, all open. If empty, a key is derived from the deployment's secret, which
-    /// is lost with a state store that is flushed while no gateway runs.
+    /// The keys of resume tokens: the first one seals, all of them open. If empty, a key is derived from the secret of
+    /// the deployment, which is lost if the state store is flushed while no gateway runs.
     pub token_keys: Vec<TokenKey>,
 }
 
@@ -51,24 +52,24 @@ pub struct Caller {
     pub owner: Owner,
 }
 
-/// What a client must respect, for one storage.
+/// The limits that clients must respect, for one storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The storage.
+    /// The id of the storage.
     pub storage_id: String,
-    /// Its kind.
+    /// The kind of the store.
     pub store_kind: StoreKind,
-    /// The largest file of declared size, in bytes.
+    /// The largest file with a declared size, in bytes.
     pub max_file_size: u64,
     /// The largest file of unknown size, in bytes.
     pub max_unknown_file_size: u64,
     /// The smallest part size, in bytes.
     pub part_size: u64,
-    /// The largest file that is stored by a single put, in bytes.
+    /// The largest file that is stored with a single put, in bytes.
     pub max_single_put_size: u64,
-    /// The largest message, in bytes.
+    /// The largest gRPC message, in bytes.
     pub max_message_size: u64,
-    /// The chunk size that costs least, in bytes.
+    /// The recommended size of a chunk, in bytes.
     pub preferred_chunk_size: u64,
     /// As [`Settings::idle_timeout`].
     pub idle_timeout: Duration,
@@ -102,7 +103,7 @@ impl Settings {
         }
     }
 
-    /// `size` bytes, or the largest file if that is smaller.
+    /// The smaller of `size` and the largest file, in bytes.
     pub(super) fn bounded(&self, size: u64) -> u64 {
         self.max_file_size.map_or(size, |max| max.min(size))
     }

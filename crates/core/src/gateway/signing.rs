@@ -1,5 +1,5 @@
-//! Direct uploads: the gateway signs requests, the client sends the bytes straight to the store, and what it reports is a
-//! claim.
+//! Direct uploads: the gateway signs requests, and the client sends the bytes to the store itself. What the client
+//! reports is a claim.
 
 mod check;
 mod session;
@@ -31,13 +31,13 @@ use crate::{
     upload::{Claim, FileMetadata, Md5, Phase, SINGLE_PUT_MAX, Span, StoreKind, Upload, UploadId},
 };
 
-/// The most parts that one call signs.
+/// The largest number of parts that one call signs.
 pub const MAX_SIGNED_PARTS: usize = 100;
 
-/// The most parts that one call reports: all that an object can have on any store.
+/// The largest number of parts that one call reports: the largest part count of any store.
 const MAX_REPORTED_PARTS: usize = 50_000;
 
-/// How often a create may find an upload that has ended before it can be resumed.
+/// How often a create is repeated if the upload that it finds ends before it can be resumed.
 const MAX_CREATES: usize = 5;
 
 /// Signs requests for clients, and keeps the records of their uploads.
@@ -84,8 +84,8 @@ impl Signing {
         Ok(upload.store_kind)
     }
 
-    /// Creates an upload whose bytes the client sends itself, or finds the one that an identical create made, and signs its
-    /// first step: `DirectUpload`, `ChunkedUpload`, or `Parts` if the store has some.
+    /// Creates an upload whose bytes the client sends to the store itself, or finds the upload of an identical create.
+    /// Signs its first step: `DirectUpload` or `ChunkedUpload`, or `Parts` if the store has parts already.
     ///
     /// # Errors
     /// `InvalidArgument` that names the field; `NotFound` if there is no such storage.
@@ -108,15 +108,15 @@ impl Signing {
             }
         }
         Err(Error::fault(
-            "create an upload: the upload that was found ended each time",
+            "create an upload: each upload that was found ended before it could be resumed",
         ))
     }
 
     /// Records what a client reports, if the upload is OPEN, and returns the record.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for a part outside the plan; `FailedPrecondition` for a session that would replace
-    /// one with parts, and if the file's size is unknown.
+    /// `NotFound`; `InvalidArgument` for a part that is not in the plan; `FailedPrecondition` if the reported session
+    /// would replace a session with parts, or if the size of the file is unknown.
     pub async fn report(&self, caller: &Caller, id: &UploadId, report: Report) -> Result<Upload> {
         if report.claims.len() > MAX_REPORTED_PARTS {
             let message = format!("at most {MAX_REPORTED_PARTS} parts in one report");
@@ -131,11 +131,11 @@ impl Signing {
         Ok(upload)
     }
 
-    /// [`Signing::report`], then the signature of the next step; for [`Next::Nothing`] a step `Parts` with what is
-    /// recorded and claimed.
+    /// Does what [`Signing::report`] does, and then signs the next step. For [`Next::Nothing`] that is a step `Parts`
+    /// with the recorded and claimed parts.
     ///
     /// # Errors
-    /// Those of the report and of the step; `FailedPrecondition` in another phase than OPEN.
+    /// The errors of the report and of the step; `FailedPrecondition` if the upload is not OPEN.
     pub async fn sign_next(
         &self,
         caller: &Caller,
@@ -163,10 +163,10 @@ impl Signing {
         }
     }
 
-    /// Signs one part and records its MD5 as a claim.
+    /// Signs one part, and records its MD5 as a claim.
     ///
     /// # Errors
-    /// Those of [`Signing::sign_parts`].
+    /// As [`Signing::sign_parts`].
     pub async fn sign_part(
         &self,
         caller: &Caller,
@@ -177,12 +177,12 @@ impl Signing {
         self.part_step(&upload, part).await
     }
 
-    /// Signs at most [`MAX_SIGNED_PARTS`] parts and records their MD5s as claims.
+    /// Signs up to [`MAX_SIGNED_PARTS`] parts, and records their MD5s as claims.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for a part outside the plan; `FailedPrecondition` in another phase than OPEN, if
-    /// the file's size is unknown, if the store needs a session that was not created, and for other bytes of a part that a
-    /// stream has sent.
+    /// `NotFound`; `InvalidArgument` for a part that is not in the plan; `FailedPrecondition` if the upload is not
+    /// OPEN, if the size of the file is unknown, if the store needs a session that does not exist yet, or if a stream
+    /// has sent other bytes of a part.
     pub async fn sign_parts(
         &self,
         caller: &Caller,
@@ -202,31 +202,32 @@ impl Signing {
         Ok(steps)
     }
 
-    /// Signs the commit of all parts, after asking the store for them. Repeatable; the phase stays OPEN.
+    /// Signs the commit of all parts, after requesting their list from the store. Can be repeated; the upload stays
+    /// OPEN.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition`, `Incomplete`, with the missing parts.
+    /// `NotFound`; `FailedPrecondition` with `Incomplete` and the missing parts.
     pub async fn sign_finish(&self, caller: &Caller, id: &UploadId) -> Result<SignedStep> {
         let mut upload = self.records.get_upload(caller, id).await?;
         check_open(&upload)?;
         let count = part_count(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
         check_session(&storage, &upload)?;
-        let Some(held) = self.inspector.stored_parts(&storage, &upload).await? else {
+        let Some(stored) = self.inspector.stored_parts(&storage, &upload).await? else {
             return Err(
                 if self.inspector.find_committed(&storage, &mut upload).await? {
                     wrong_phase(upload.phase)
                 } else {
                     session_lost(
-                        "the store no longer knows the session; create again to begin another",
+                        "the store does not know the session any more; create the upload again to start another session",
                     )
                 },
             );
         };
-        if held.len() < count as usize {
-            return Err(incomplete(&upload, &held));
+        if stored.len() < count as usize {
+            return Err(incomplete(&upload, &stored));
         }
-        let parts: Vec<(u32, String)> = held
+        let parts: Vec<(u32, String)> = stored
             .into_values()
             .map(|part| (part.number, part.receipt))
             .collect();
@@ -239,11 +240,12 @@ impl Signing {
             .await
     }
 
-    /// Verifies the object that a client made and marks the upload COMPLETE. Repeatable.
+    /// Verifies the object that a client made, and marks the upload COMPLETE. Can be repeated.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition`, `Incomplete`, with the missing parts if there is no object yet, and
-    /// `PartReplaced` or `DataLoss` if the object is not the upload's: then it is deleted and the upload is ABORTED.
+    /// `NotFound`; `FailedPrecondition` with `Incomplete` and the missing parts if there is no object yet;
+    /// `FailedPrecondition` with `PartReplaced`, or `DataLoss`, if the object is not the upload's: it is deleted and
+    /// the upload is ABORTED.
     pub async fn complete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let mut upload = self.records.get_upload(caller, id).await?;
         match upload.phase {
@@ -257,14 +259,14 @@ impl Signing {
         if self.inspector.find_committed(&storage, &mut upload).await? {
             return Ok(upload);
         }
-        let held = match check_session(&storage, &upload) {
+        let stored = match check_session(&storage, &upload) {
             Ok(()) => self.inspector.stored_parts(&storage, &upload).await?,
             Err(_) => None,
         };
-        Err(incomplete(&upload, &held.unwrap_or_default()))
+        Err(incomplete(&upload, &stored.unwrap_or_default()))
     }
 
-    /// The record of a new upload that a client fills itself.
+    /// The record of a new upload whose bytes the client sends to the store itself.
     fn new_signed(
         &self,
         caller: &Caller,
@@ -272,7 +274,7 @@ impl Signing {
         storage: &Arc<Storage>,
     ) -> Result<Upload> {
         let size = file.file_size.ok_or_else(|| {
-            let message = "a file that clients send themselves needs its size";
+            let message = "the size of the file is required for a direct upload";
             Error::invalid("file.file_size", message)
         })?;
         let is_chunked = size > SINGLE_PUT_MAX;
@@ -303,7 +305,8 @@ impl Signing {
             .await
     }
 
-    /// The step that continues the upload of an identical create; `None` if it has ended and a new one must be created.
+    /// The step that continues the upload of an identical create. `None` if that upload has ended, and a new one must
+    /// be created.
     async fn resume_signed(&self, mut upload: Upload) -> Result<Option<SignedStep>> {
         if upload.phase == Phase::Committing {
             return match self.commits.join(upload).await {
@@ -311,7 +314,7 @@ impl Signing {
                 _ => Ok(None),
             };
         }
-        // For its own storage, whatever the default storage is now.
+        // The upload stays in its own storage, even if the default storage has changed.
         let storage = self.storages.get(&upload.storage_id)?;
         if self.is_over(&storage, &mut upload).await? {
             return Ok(None);
@@ -320,18 +323,18 @@ impl Signing {
             return self.first_step(&storage, &upload).await.map(Some);
         }
         match self.inspector.stored_parts(&storage, &upload).await? {
-            Some(held) if held.is_empty() => self.first_step(&storage, &upload).await.map(Some),
-            Some(held) => {
-                let known = held
+            Some(stored) if stored.is_empty() => self.first_step(&storage, &upload).await.map(Some),
+            Some(stored) => {
+                let known = stored
                     .values()
                     .map(|part| to_known_part(&storage, &upload, part))
                     .collect();
                 self.parts_step(&upload, known).await.map(Some)
             }
-            // It may have been committed since.
+            // It may have been committed in the meantime.
             None if self.is_over(&storage, &mut upload).await? => Ok(None),
             None => {
-                // A stream that still writes into the lost session must not record parts.
+                // A stream that still writes to the lost session must not record parts.
                 let Some(mut upload) = self.records.fence(&upload).await? else {
                     return Ok(None);
                 };

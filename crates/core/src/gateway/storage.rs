@@ -15,24 +15,24 @@ use crate::{
 /// A configured storage.
 #[derive(Debug, Clone)]
 pub struct Storage {
-    /// Its name in the configuration and in records.
+    /// The id in the configuration and in records.
     pub id: String,
     /// The store. In a [`Gateway`](super::Gateway), requests to it are retried.
     pub store: Arc<dyn BlobStore>,
-    /// The store without retries: for the health check, which must report what the store answers now, and for the commit,
-    /// which retries all of its steps together.
+    /// The store without retries. For the health check, which must report what the store answers now, and for the
+    /// commit, which retries all of its steps together.
     pub(super) single_try: Arc<dyn BlobStore>,
-    /// The beginning of all object keys; may be empty.
+    /// The prefix of all object keys. May be empty.
     pub prefix: String,
     /// The smallest part size in bytes.
     pub part_size: u64,
-    /// What the store accepts and the gateway's memory allows.
+    /// The limits of the store, reduced to what the memory budget allows.
     pub limits: StoreLimits,
-    /// The extensions that files may have, in lower case and without the dot. Empty: any.
+    /// The file extensions that are accepted, in lower case and without the dot. Empty: all.
     pub extensions: Vec<String>,
-    /// The media types that files may have, in lower case. Empty: any.
+    /// The media types that are accepted, in lower case. Empty: all.
     pub mimes: Vec<String>,
-    /// One permit for each part that may be in flight. Each storage has its own: a slow or unavailable one delays only its
+    /// One permit per part in flight. Each storage has its own, so that a slow or unavailable storage delays only its
     /// own senders.
     pub(super) in_flight: Arc<Semaphore>,
 }
@@ -47,7 +47,8 @@ pub struct Storages {
 // === impl Storage ===
 
 impl Storage {
-    /// The storage `id` over `store`.
+    /// A storage with the id `id` in `store`. Object keys start with `prefix`, and parts have at least `part_size`
+    /// bytes.
     pub fn new(
         id: impl Into<String>,
         store: Arc<dyn BlobStore>,
@@ -68,7 +69,7 @@ impl Storage {
         }
     }
 
-    /// Accepts only files with these extensions or of these media types; without any, all files.
+    /// Accepts only files with these extensions and media types. An empty list accepts all.
     #[must_use]
     pub fn with_filters(
         self,
@@ -82,7 +83,7 @@ impl Storage {
         }
     }
 
-    /// In what the store differs from others.
+    /// How the store differs from others.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
     }
@@ -91,10 +92,10 @@ impl Storage {
 // === impl Storages ===
 
 impl Storages {
-    /// These storages; the one named `default` is used for uploads that name none.
+    /// These storages. The one with the id `default` is used for uploads that name no storage.
     ///
     /// # Errors
-    /// `NotFound` if there is no storage of that name.
+    /// `NotFound` if no storage has the id `default`.
     pub fn new(all: Vec<Storage>, default: &str) -> Result<Self> {
         let all: Vec<Arc<Storage>> = all.into_iter().map(Arc::new).collect();
         let default = all
@@ -104,10 +105,10 @@ impl Storages {
         Ok(Self { all, default })
     }
 
-    /// The storage of that name, or the default one for an empty name.
+    /// The storage with this id, or the default storage if `id` is empty.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` if there is no such storage.
     pub fn get(&self, id: &str) -> Result<Arc<Storage>> {
         if id.is_empty() {
             return Ok(Arc::clone(&self.all[self.default]));
@@ -118,7 +119,7 @@ impl Storages {
             .ok_or_else(|| not_found(id))
     }
 
-    /// The same storages over the stores that `replace` returns.
+    /// The same storages with the stores that `replace` returns. For tests and fault injection.
     #[must_use]
     pub fn with_stores(
         mut self,
@@ -137,8 +138,8 @@ impl Storages {
         self.all.iter()
     }
 
-    /// The same storages as a gateway uses them: requests are retried, parts have at most `part_size` bytes, and at most
-    /// `in_flight` of them are in flight to each store.
+    /// The storages as a gateway uses them: requests are retried, parts have at most `part_size` bytes, and at most
+    /// `in_flight` parts are in flight to each store.
     pub(super) fn prepared(mut self, retry: &Arc<Retry>, part_size: u64, in_flight: usize) -> Self {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
@@ -150,7 +151,7 @@ impl Storages {
         self
     }
 
-    /// The largest part in bytes of any file.
+    /// The largest part that any storage allows, in bytes.
     pub(super) fn largest_part(&self) -> u64 {
         self.iter()
             .map(|storage| storage.limits.max_part_size)
@@ -160,7 +161,7 @@ impl Storages {
 }
 
 fn not_found(id: &str) -> Error {
-    // The name comes from a request and is returned in a header, so it is cut to the length of an id.
+    // The id comes from a request and is returned in a header, so it is cut to the length of an id.
     let id: String = id.chars().take(80).collect();
     Error::new(
         Kind::NotFound,

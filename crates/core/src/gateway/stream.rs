@@ -1,4 +1,4 @@
-//! Upload streams: messages become parts, and the parts an object.
+//! Upload streams: their messages become parts, and the parts become an object.
 
 mod admission;
 mod budget;
@@ -46,7 +46,7 @@ use crate::{
     upload::Upload,
 };
 
-/// Receives upload streams, within the process's limits.
+/// Receives upload streams, within the limits of the process.
 #[derive(Debug)]
 pub struct Streams {
     shared: Arc<Shared>,
@@ -55,7 +55,7 @@ pub struct Streams {
     admission: Arc<Admission>,
 }
 
-/// What streams are built on.
+/// The components that streams need.
 pub(super) struct Base {
     pub(super) settings: Arc<Settings>,
     pub(super) storages: Storages,
@@ -73,7 +73,7 @@ impl Streams {
     /// Starts the hashing thread.
     ///
     /// # Errors
-    /// The operating system has no thread.
+    /// `Internal` if the system cannot start a thread.
     pub(super) fn start(base: Base) -> Result<Self> {
         let Base {
             settings,
@@ -121,12 +121,12 @@ impl Streams {
         })
     }
 
-    /// Receives one stream until its upload is finished and verified in the store. Whole parts that were received are
-    /// committed also if it fails.
+    /// Receives one stream, until its upload is finished and verified in the store. Whole parts that were received are
+    /// committed even if the stream fails.
     ///
     /// # Errors
-    /// All kinds but `PermissionDenied` and `Unauthenticated`; once an upload is open, the metadata has `upload_id` and
-    /// `committed_size`.
+    /// All kinds except `PermissionDenied` and `Unauthenticated`. Once an upload is open, the metadata contains
+    /// `upload_id` and `committed_size`.
     pub async fn receive<S>(
         &self,
         caller: &Caller,
@@ -137,21 +137,21 @@ impl Streams {
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
         let _permit = self.admit(caller)?;
-        // Boxed, as what runs only for a moment below: a stream's own future lasts as long as the stream.
+        // Boxed, to keep the future small: a connection holds it for as long as the stream lasts.
         let received = Box::pin(self.receive_admitted(caller, messages, observer));
         call::scope(Arc::new(CallWait::default()), received).await
     }
 
-    /// Waits until no stream runs, including those whose callers have disconnected.
+    /// Waits until no stream is running, including those whose callers have disconnected.
     pub async fn ended(&self) {
         self.admission.all_ended().await;
     }
 
-    /// Lets a stream of `caller` begin, before anything of it is read.
+    /// Admits a stream of `caller`, before any of its messages is read.
     ///
     /// # Errors
     /// `Unavailable` if the gateway drains; `ResourceExhausted` if there are too many streams, or too little memory for
-    /// those that run.
+    /// the running ones.
     fn admit(&self, caller: &Caller) -> Result<Permit> {
         if self.shared.drain.has_begun() {
             return Err(draining());
@@ -196,7 +196,7 @@ impl Streams {
         let snapshot = tokens.snapshot(caller, &open)?;
         let opened = tokio::select! {
             opened = Box::pin(self.opener.open(caller, open, snapshot.as_ref())) => opened?,
-            // The caller may have opened another stream by now, which this one must not end.
+            // The caller may have opened another stream in the meantime, which this one must not take over.
             () = observer.opened.closed() => return Err(client_gone()),
         };
         let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
@@ -208,7 +208,7 @@ impl Streams {
             committing: false,
             resume_token: tokens.next_token(upload, &mut trail).into(),
         });
-        // Fails if the observer does not wait for it.
+        // Fails if the observer is not interested in it.
         let _ = observer.opened.send(upload.clone());
         match opened {
             Opened::Finished(upload) => Ok(upload),
@@ -234,7 +234,7 @@ impl Streams {
                 let shared = Arc::clone(&self.shared);
                 let mut receiver = Receiver::new(shared, storage, upload, writer, observer.counts)?
                     .promised(promised)
-                    .vouched(snapshot.as_ref(), trail);
+                    .with_resume_token(snapshot.as_ref(), trail);
                 let result = tokio::select! {
                     result = receiver.run(messages) => result,
                     error = heartbeat.fenced() => Err(error),
@@ -245,7 +245,7 @@ impl Streams {
     }
 }
 
-/// No caller reads this.
+/// The caller has disconnected and does not receive this error.
 fn client_gone() -> Error {
     let message = "the caller disconnected before its upload was open";
     Error::new(Kind::Cancelled, Reason::ClientGone, message)

@@ -1,7 +1,8 @@
-//! Resume tokens: sealed snapshots that senders keep in case the state store loses acknowledged writes.
+//! Resume tokens: sealed snapshots that senders keep, in case the state store loses acknowledged writes.
 //!
-//! A token proves what was committed; it grants nothing: who may open an upload is decided as without it. It has no claims,
-//! and does not say that an upload was aborted: if the state store lost that as well, the owner can resume the upload.
+//! A token proves what was committed. It grants nothing: the same callers may open an upload with and without a token.
+//! It contains no claims and does not record an abort: if the state store lost the abort as well, the owner can resume
+//! the upload.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::{
 /// Seals and opens the resume tokens of uploads.
 #[derive(Debug)]
 pub struct Tokens {
-    /// The first seals, all open. If empty, a key is derived from the deployment's secret.
+    /// The first key seals, all keys open. If empty, a key is derived from the secret of the deployment.
     keys: Vec<TokenKey>,
     records: Arc<Records>,
     storages: Storages,
@@ -39,13 +40,14 @@ impl Tokens {
         }
     }
 
-    /// The resume token of an upload's committed prefix. Empty once it is finished, and if its storage is not configured
-    /// here.
+    /// The resume token of an upload's committed prefix. Empty if the upload is finished, or if its storage is not
+    /// configured.
     pub fn resume_token(&self, upload: &Upload) -> String {
         self.next_token(upload, &mut self.new_trail(upload))
     }
 
-    /// The trail of no parts, for the upload's storage. Without that storage there are no tokens, and any trail will do.
+    /// The trail of an empty prefix, for the upload's storage. If the storage is not configured there are no tokens, so
+    /// any trail will do.
     pub(super) fn new_trail(&self, upload: &Upload) -> Trail {
         let storage = self.storages.get(&upload.storage_id).ok();
         storage.map_or_else(Trail::default, |storage| {
@@ -53,7 +55,7 @@ impl Tokens {
         })
     }
 
-    /// As [`Tokens::resume_token`], at a constant cost for each part that `trail` does not know yet.
+    /// As [`Tokens::resume_token`], in constant time for each part that is not in `trail` yet.
     pub(super) fn next_token(&self, upload: &Upload, trail: &mut Trail) -> String {
         match self.storages.get(&upload.storage_id) {
             Ok(storage) if upload.is_live() => {
@@ -64,10 +66,11 @@ impl Tokens {
         }
     }
 
-    /// The snapshot in the token of a stream's first message, if it has a token.
+    /// The snapshot in the resume token of a stream's first message, if it has a token.
     ///
     /// # Errors
-    /// `InvalidArgument`, `InvalidToken`: forged, expired, of another owner, or of another upload than is opened.
+    /// `InvalidArgument` with `InvalidToken` if the token is forged, expired, of another owner, or of another upload
+    /// than the one that is opened.
     pub(super) fn snapshot(&self, caller: &Caller, open: &Open) -> Result<Option<Snapshot>> {
         if open.resume_token.is_empty() {
             return Ok(None);
@@ -75,19 +78,19 @@ impl Tokens {
         let snapshot = self
             .unseal(&open.resume_token)
             .filter(|snapshot| snapshot.owner == caller.owner)
-            .ok_or_else(|| invalid_token("not a token of this gateway, or of another owner"))?;
+            .ok_or_else(|| invalid_token("the token is invalid or belongs to another owner"))?;
         if snapshot.expires_at <= self.records.now() {
-            return Err(invalid_token("it has expired"));
+            return Err(invalid_token("the token has expired"));
         }
-        let is_named = match &open.target {
+        let is_opened = match &open.target {
             Target::Upload(id) => *id == snapshot.id,
             Target::File { file, storage_id } => {
                 let storage = self.storages.get(storage_id)?;
                 !open.restart && storage.id == snapshot.storage_id && is_file_of(file, &snapshot)
             }
         };
-        if !is_named {
-            return Err(invalid_token("it is of another upload"));
+        if !is_opened {
+            return Err(invalid_token("the token belongs to another upload"));
         }
         Ok(Some(snapshot))
     }
@@ -108,7 +111,7 @@ impl Tokens {
     }
 }
 
-/// Whether a create of `file` is identical to the one that made the upload.
+/// Whether `file` describes the same file as the create that made the upload.
 fn is_file_of(file: &FileMetadata, snapshot: &Snapshot) -> bool {
     let known = &snapshot.file;
     let md5 = |file: &FileMetadata| file.file_id.as_deref()?.parse::<Md5>().ok();
@@ -118,7 +121,7 @@ fn is_file_of(file: &FileMetadata, snapshot: &Snapshot) -> bool {
             == (&known.file_name, known.file_size, md5(known))
 }
 
-/// The refusal of a resume token.
+/// The error for a rejected resume token.
 pub(super) fn invalid_token(why: &str) -> Error {
     Error::invalid("open.resume_token", format!("{why}; open without it"))
         .because(Reason::InvalidToken)

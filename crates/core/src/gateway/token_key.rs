@@ -1,7 +1,7 @@
-//! Keys of resume tokens.
+//! Keys that seal resume tokens.
 //!
-//! A token is the base64url of a version, the id of its key and a zero, all authenticated, a random nonce, and the snapshot
-//! under XChaCha20-Poly1305.
+//! A token is base64url of: a version byte, the id of the key, a zero byte (all authenticated), a random nonce, and the
+//! snapshot encrypted with XChaCha20-Poly1305.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use chacha20poly1305::{
 
 use crate::upload::{Secret, Snapshot};
 
-/// The version of tokens and of the snapshots in them. Tokens of other versions are refused.
+/// The version of the token format, including the snapshot. Tokens with other versions are rejected.
 const VERSION: u8 = 1;
 
-/// The size of a nonce in bytes: large enough for random nonces to be unique.
+/// The size of a nonce, in bytes: large enough that random nonces do not repeat.
 const NONCE_LENGTH: usize = 24;
 
-/// The purpose of the key that is derived from the deployment's secret, and its id in tokens.
+/// The purpose for which a key is derived from the secret of the deployment, and the id of that key in tokens.
 const DERIVED_KEY: &str = "resume tokens";
 
 /// A key that seals and opens resume tokens.
@@ -32,7 +32,7 @@ pub struct TokenKey {
 // === impl TokenKey ===
 
 impl TokenKey {
-    /// The key with this id, which its tokens carry in clear text. The id contains no zero byte.
+    /// A key with this id, which tokens contain in clear text. The id must not contain a zero byte.
     pub fn new(id: impl Into<String>, key: &[u8; 32]) -> Self {
         Self {
             id: id.into(),
@@ -40,12 +40,12 @@ impl TokenKey {
         }
     }
 
-    /// The key that is derived from the deployment's secret.
+    /// The key that is derived from the secret of the deployment.
     pub(super) fn derived(secret: &Secret) -> Self {
         Self::new(DERIVED_KEY, &secret.derive(DERIVED_KEY))
     }
 
-    /// The token of `snapshot`, sealed.
+    /// Seals `snapshot` in a token.
     pub fn seal(&self, snapshot: &Snapshot) -> String {
         let header = [&[VERSION], self.id.as_bytes(), &[0]].concat();
         let nonce: [u8; NONCE_LENGTH] = rand::random();
@@ -61,7 +61,7 @@ impl TokenKey {
         URL_SAFE_NO_PAD.encode([&header, &nonce[..], &sealed].concat())
     }
 
-    /// The snapshot in a token that this key sealed; `None` for any other bytes.
+    /// The snapshot in a token that this key sealed. `None` for any other bytes.
     pub fn open(&self, token: &[u8]) -> Option<Snapshot> {
         let header_length = token.iter().position(|&byte| byte == 0)? + 1;
         let (header, rest) = token.split_at(header_length);
@@ -92,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unsealed_bytes_are_refused(bytes: Vec<u8>, id in "[a-z]{0,8}") {
+        fn bytes_that_were_not_sealed_are_rejected(bytes: Vec<u8>, id in "[a-z]{0,8}") {
             let key = TokenKey::new(&id, &[7; 32]);
             prop_assert_eq!(key.open(&bytes), None);
             let headed = [&[VERSION], id.as_bytes(), &[0], &bytes].concat();

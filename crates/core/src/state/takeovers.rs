@@ -1,6 +1,6 @@
-//! Who is told, in this process, that an upload may have a new writer.
+//! Notifies the streams of this process that their upload may have a new writer.
 //!
-//! A notice is a hint: it may come late, twice or never. The writer in the record is the truth.
+//! A notification is a hint: it can be late, repeated or lost. The writer in the record decides.
 
 use std::{
     collections::HashMap,
@@ -12,14 +12,14 @@ use tokio::sync::watch;
 
 use crate::upload::{UploadId, WriterTag};
 
-/// The latest that was heard: the new writer, or that anybody may be.
+/// The latest notification: the new writer, or `None` if any notification may have been missed.
 type Notice = Option<WriterTag>;
 
-/// Passes notices on from an adapter to the streams of this process; clones share their streams.
+/// Forwards notifications from an adapter to the streams of this process. Clones share the same streams.
 #[derive(Debug, Clone, Default)]
 pub struct Takeovers(Arc<Mutex<HashMap<UploadId, watch::Sender<Notice>>>>);
 
-/// Hears of the takeovers of one upload, from when it was made until it is dropped.
+/// Receives the takeovers of one upload, from its creation until it is dropped.
 #[derive(Debug)]
 pub struct TakeoverWatch {
     id: UploadId,
@@ -30,7 +30,7 @@ pub struct TakeoverWatch {
 // === impl Takeovers ===
 
 impl Takeovers {
-    /// Listens for takeovers of `id`.
+    /// Watches for takeovers of `id`.
     pub fn watch(&self, id: &UploadId) -> TakeoverWatch {
         let notices = self
             .lock()
@@ -44,14 +44,14 @@ impl Takeovers {
         }
     }
 
-    /// Tells who watches `id` that `writer` has taken it over.
+    /// Notifies the watchers of `id` that `writer` has taken it over.
     pub fn notify(&self, id: &UploadId, writer: WriterTag) {
         if let Some(notices) = self.lock().get(id) {
             notices.send_replace(Some(writer));
         }
     }
 
-    /// Tells everybody that notices may have been missed.
+    /// Notifies all watchers that they may have missed a notification.
     pub fn notify_all(&self) {
         for notices in self.lock().values() {
             notices.send_replace(None);
@@ -67,12 +67,12 @@ impl Takeovers {
 // === impl TakeoverWatch ===
 
 impl TakeoverWatch {
-    /// Waits until another than `writer` may have taken the upload over. Can be dropped and called again without missing
-    /// anything.
-    pub async fn by_another_than(&mut self, writer: WriterTag) {
+    /// Waits until a writer other than `writer` may have taken over the upload. Can be cancelled and called again
+    /// without missing a notification.
+    pub async fn by_other_than(&mut self, writer: WriterTag) {
         loop {
             if self.notices.changed().await.is_err() {
-                // Cannot be: the sender stays as long as somebody watches.
+                // Unreachable: the sender exists as long as a watcher does.
                 pending::<()>().await;
             }
             if *self.notices.borrow_and_update() != Some(writer) {
@@ -105,21 +105,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_watches_hears_of_others_and_not_of_itself() {
+    async fn a_watcher_is_notified_of_other_writers_and_not_of_its_own() {
         let (takeovers, id) = (Takeovers::default(), UploadId::generate(None));
         let mut watch = takeovers.watch(&id);
         takeovers.notify(&UploadId::generate(None), writer(2));
         takeovers.notify(&id, writer(1));
-        let mut heard = Box::pin(watch.by_another_than(writer(1)));
-        assert!(poll!(heard.as_mut()).is_pending());
+        let mut notified = Box::pin(watch.by_other_than(writer(1)));
+        assert!(poll!(notified.as_mut()).is_pending());
         takeovers.notify(&id, writer(2));
-        heard.await;
+        notified.await;
         takeovers.notify_all();
-        watch.by_another_than(writer(1)).await;
+        watch.by_other_than(writer(1)).await;
     }
 
     #[test]
-    fn nothing_stays_of_those_who_no_longer_watch() {
+    fn an_upload_without_watchers_is_removed() {
         let (takeovers, id) = (Takeovers::default(), UploadId::generate(None));
         let (first, second) = (takeovers.watch(&id), takeovers.watch(&id));
         drop(first);

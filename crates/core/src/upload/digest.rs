@@ -1,4 +1,4 @@
-//! MD5, of parts and of whole files.
+//! MD5 of parts and of whole files.
 
 use std::{fmt, str::FromStr};
 
@@ -9,30 +9,31 @@ use md5::{
 };
 use serde::{Deserialize, Serialize};
 
-/// An MD5 digest; as text base64, the form of `Content-MD5` (RFC 1864). Hexadecimal is read, too.
+/// An MD5 digest. Its text form is base64, as in `Content-MD5` (RFC 1864). Hexadecimal text is parsed, too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Md5(pub [u8; 16]);
 
-/// The text is no MD5.
+/// The text is not an MD5, or the bytes are not the state of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an MD5: base64 of 16 bytes, or 32 hexadecimal digits")]
 pub struct InvalidDigest;
 
-/// The MD5 over the MD5s of an object's parts, and their count: what S3 makes the ETag of.
+/// The MD5 of the MD5s of an object's parts, and the number of parts. S3 builds the ETag of an object from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompositeMd5 {
-    /// The MD5 of the parts' MD5s in a row.
+    /// The MD5 of the concatenated MD5s of the parts.
     pub md5: Md5,
-    /// How many parts there are.
+    /// The number of parts.
     pub parts: u32,
 }
 
-/// A running MD5 over a whole file, which can be put down after any byte and taken up elsewhere.
+/// The MD5 of a file that is still being received. It can be saved after any byte and continued by another gateway.
 #[derive(Clone, Default)]
 pub struct FileDigest(md5::Md5);
 
-/// A [`FileDigest`] that was put down. Zeros at its end are left out, so at a multiple of 64 bytes it takes 24 bytes.
+/// The saved state of a [`FileDigest`]. Trailing zeros are left out, so that it takes 24 bytes at a multiple of 64
+/// bytes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct DigestState(Vec<u8>);
@@ -45,7 +46,7 @@ impl Md5 {
         Self(md5::Md5::digest(bytes).into())
     }
 
-    /// The lower-case hexadecimal form, as S3 writes it into ETags.
+    /// The lower-case hexadecimal form, which S3 uses in ETags.
     pub fn to_hex(self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -117,12 +118,12 @@ impl FileDigest {
         self.0.update(bytes);
     }
 
-    /// The MD5 of all bytes so far.
+    /// The MD5 of all bytes added so far.
     pub fn finish(self) -> Md5 {
         Md5(self.0.finalize().into())
     }
 
-    /// Puts the digest down.
+    /// The state to continue from.
     pub fn state(&self) -> DigestState {
         let mut bytes = self.0.serialize().to_vec();
         let length = bytes
@@ -133,10 +134,10 @@ impl FileDigest {
         DigestState(bytes)
     }
 
-    /// Takes up what [`FileDigest::state`] put down.
+    /// Continues from a saved [`state`](FileDigest::state).
     ///
     /// # Errors
-    /// The state is none.
+    /// The state is invalid.
     pub fn resume(state: &DigestState) -> Result<Self, InvalidDigest> {
         let mut serialized = SerializedState::<md5::Md5>::default();
         serialized
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_put_down_anywhere_goes_on_elsewhere() {
+    fn a_digest_can_be_saved_and_continued_after_any_byte() {
         let bytes: Vec<u8> = (0..1000u16).map(|value| value.to_le_bytes()[0]).collect();
         for cut in [0, 1, 63, 64, 65, 640, 1000] {
             let mut first = FileDigest::default();
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_rubbish_is_refused() {
+    fn an_invalid_state_is_rejected() {
         assert!(FileDigest::resume(&DigestState(vec![255; 88])).is_err());
         assert!(FileDigest::resume(&DigestState(vec![1; 200])).is_err());
     }

@@ -1,4 +1,4 @@
-//! Names of uploads, and how the same create finds the same upload.
+//! Upload ids, and the fingerprints by which an identical create finds the same upload.
 
 use std::{fmt, str::FromStr};
 
@@ -11,49 +11,49 @@ use super::Owner;
 const TAG_LENGTH: usize = 16;
 const RANDOM_LENGTH: usize = 32;
 
-/// An upload's name, `uploads-<tag>-<random>`: 16 and 32 lower-case hexadecimal digits.
+/// The id of an upload: `uploads-<tag>-<random>`, with 16 and 32 lower-case hexadecimal digits.
 ///
-/// The tag is what a record and its fingerprint have in common, so that a clustered state store keeps both in one
-/// slot; the random part (128 bits) makes the name unguessable.
+/// The record and the index entry of its fingerprint share the tag, so that a clustered state store keeps both in one
+/// slot. The random part (128 bits) cannot be guessed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct UploadId(String);
 
-/// The text names no upload.
+/// The text is not an upload id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an upload id")]
 pub struct InvalidUploadId;
 
-/// The deployment's secret: keys the fingerprints, so that ids tell nothing of what they were made from.
+/// The secret of the deployment. It keys the fingerprints, so that an id reveals nothing about its file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);
 
-/// What makes two creates the same one.
+/// What two identical creates have in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
-    /// Tenant and caller.
+    /// The tenant and the caller.
     pub owner: &'a Owner,
-    /// The storage it goes to.
+    /// The storage that the file goes to.
     pub storage_id: &'a str,
-    /// The file's name as given.
+    /// The name of the file, as given.
     pub file_name: &'a str,
-    /// Its size in bytes.
+    /// The size of the file in bytes.
     pub file_size: u64,
-    /// Its digest or resume key.
+    /// The MD5 of the file, or the client's resume key.
     pub file_id: &'a str,
 }
 
-/// The keyed hash of an [`Identity`]: 64 hexadecimal digits, the first 16 of which are the upload id's tag.
+/// The keyed hash of an [`Identity`]: 64 hexadecimal digits. The first 16 are the tag of the upload id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(String);
 
 // === impl UploadId ===
 
 impl UploadId {
-    /// What every name begins with.
+    /// The start of every id.
     pub const PREFIX: &str = "uploads-";
 
-    /// A fresh name; with a fingerprint it shares that one's tag.
+    /// A new id. With a fingerprint, it has the fingerprint's tag.
     pub fn generate(fingerprint: Option<&Fingerprint>) -> Self {
         let tag = fingerprint.map_or_else(
             || format!("{:0TAG_LENGTH$x}", rand::random::<u64>()),
@@ -66,12 +66,12 @@ impl UploadId {
         ))
     }
 
-    /// The part that it shares with its fingerprint.
+    /// The tag, which it shares with its fingerprint.
     pub fn tag(&self) -> &str {
         &self.0[Self::PREFIX.len()..Self::PREFIX.len() + TAG_LENGTH]
     }
 
-    /// The whole name.
+    /// The whole id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -117,20 +117,20 @@ impl From<UploadId> for String {
 // === impl Secret ===
 
 impl Secret {
-    /// A fresh secret.
+    /// A new random secret.
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// The secret of these bytes.
+    /// The secret with these bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Another secret, for one purpose, which tells nothing of this one.
+    /// A secret for one purpose that is derived from this one and reveals nothing about it.
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
         let mut mac = self.keyed();
-        // No fingerprint begins so: its first field is shorter.
+        // No fingerprint starts with this: its first field is shorter.
         mac.update(&u64::MAX.to_be_bytes());
         mac.update(purpose.as_bytes());
         mac.finalize().into_bytes().into()
@@ -140,7 +140,7 @@ impl Secret {
         Hmac::new_from_slice(&self.0).expect("HMAC takes a key of any length")
     }
 
-    /// Its bytes, for the state store that keeps it.
+    /// The bytes, for the state store that keeps them.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -168,7 +168,7 @@ impl Identity<'_> {
             self.file_id,
         ];
         for field in fields {
-            // The length before each field keeps ("ab", "c") and ("a", "bc") apart.
+            // The length before each field distinguishes ("ab", "c") from ("a", "bc").
             mac.update(&(field.len() as u64).to_be_bytes());
             mac.update(field.as_bytes());
         }
@@ -185,12 +185,12 @@ impl Identity<'_> {
 // === impl Fingerprint ===
 
 impl Fingerprint {
-    /// The tag that ids of this fingerprint share.
+    /// The tag that ids with this fingerprint share.
     pub fn tag(&self) -> &str {
         self.0.get(..TAG_LENGTH).unwrap_or(&self.0)
     }
 
-    /// All of it.
+    /// All digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_shares_the_tag_of_its_fingerprint_and_survives_as_text() {
+    fn an_id_has_the_tag_of_its_fingerprint_and_can_be_parsed() {
         let owner = Owner::default();
         let identity = Identity {
             owner: &owner,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_do_not_run_into_each_other() {
+    fn equal_concatenations_of_fields_have_different_fingerprints() {
         let owner = Owner::default();
         let secret = Secret::new([1; 32]);
         let one = Identity {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_id_is_refused() {
+    fn an_invalid_id_is_rejected() {
         for text in [
             "",
             "uploads-",

@@ -1,6 +1,6 @@
-//! Whether the object under an upload's key is the one that the upload made: the integrity rule of the gateway.
+//! Decides whether the object under an upload's key is the one that the upload made: the integrity rule of the gateway.
 //!
-//! [`verify`] is pure. Its callers look at the store and say what follows from the verdict.
+//! [`verify`] is pure. Its callers send requests to the store, and decide what follows from the verdict.
 
 use super::{
     Capabilities, CompositeMd5, Md5, SINGLE_PUT_MAX, Snapshot, StoredObject, StoredPart, Upload,
@@ -12,7 +12,7 @@ use super::{
 pub struct Expected<'a> {
     upload_id: &'a UploadId,
     size: ExpectedSize,
-    /// The MD5 of the whole object: promised by the sender, or computed of the bytes that were put.
+    /// The MD5 of the whole object: promised by the sender, or computed from the bytes that were put.
     md5: Option<Md5>,
     /// The record with the parts that the object is made of.
     parts: &'a Upload,
@@ -22,49 +22,51 @@ pub struct Expected<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExpectedSize {
     Exactly(u64),
-    /// The size of the file is not known yet; this much of it was recorded.
+    /// The size of the file is not known yet, but this many bytes were recorded.
     AtLeast(u64),
 }
 
-/// How much evidence a caller asks for.
+/// How much evidence a caller requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strictness {
-    /// The committer compared every part with the store's list just before, so the composite MD5 counts only if a part has
-    /// no known MD5; the block list is not read, and neither is the MD5 of an object put whole, which was hashed on receipt.
+    /// The committer has just compared every part with the store's list. The composite MD5 is compared only if a part
+    /// has no known MD5. The block list is not read. The MD5 of an object that was put whole is not compared: it was
+    /// computed on receipt.
     Commit,
-    /// Another process or a client may have made the object: everything that the store reports must fit.
+    /// Another process or a client may have made the object. Everything that the store reports must match.
     Inspection,
-    /// The parts of a lost record are not known: identity, size and a promised MD5 decide, whatever the object is made of.
+    /// The parts of a lost record are unknown. Upload id, size and a promised MD5 decide, whatever the object is made
+    /// of.
     Rebuild,
-    /// An object that was there before a single put: its bytes decide alone, and the store must report their MD5.
+    /// The object existed before a single put. Only its bytes decide, and the store must report their MD5.
     SinglePut,
 }
 
-/// What an object is to an upload.
+/// How an object relates to an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The upload made it.
+    /// The upload made the object.
     Same,
     /// There is no object.
     Absent,
-    /// The upload did not make it.
+    /// The upload did not make the object.
     Different(Difference),
     /// The store reports too little to decide.
     Unknown,
 }
 
-/// Why an object is not an upload's.
+/// Why an object was not made by an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
     /// Its metadata names another upload.
     Upload,
-    /// It has this other size, in bytes.
+    /// It has this size instead, in bytes.
     Size(u64),
-    /// It has another MD5.
+    /// It has a different MD5.
     Md5 {
-        /// What it must be.
+        /// The MD5 that it must have.
         expected: Md5,
-        /// What the store reports.
+        /// The MD5 that the store reports.
         found: Md5,
     },
     /// It is made of other parts.
@@ -74,7 +76,7 @@ pub enum Difference {
 // === impl Expected ===
 
 impl<'a> Expected<'a> {
-    /// The object of a record.
+    /// The object that a record must have become.
     pub fn of_record(upload: &'a Upload) -> Self {
         let size = upload.settled_size();
         Self {
@@ -88,7 +90,7 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// The object of a lost record, of which `record` was rebuilt from `snapshot`.
+    /// The object that a lost record must have become. `record` was rebuilt from `snapshot`.
     pub fn of_snapshot(snapshot: &Snapshot, record: &'a Upload) -> Self {
         let size = record.file.file_size;
         Self {
@@ -100,7 +102,7 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// The object of a single put of `size` bytes with this MD5.
+    /// The object that a single put of `size` bytes with this MD5 makes.
     pub fn of_single_put(upload: &'a Upload, size: u64, md5: Md5) -> Self {
         Self {
             size: ExpectedSize::Exactly(size),
@@ -110,8 +112,8 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// Compares what HEAD found under an upload's key, and the blocks that it is made of if the store lists them, with what
-/// the upload must have made. `blocks` is `None` if the store has no such list, or the caller did not ask for it.
+/// Compares the object that HEAD found under an upload's key, and the blocks that it is made of, with what the upload
+/// must have made. `blocks` is `None` if the store has no block list, or if the caller did not request it.
 pub fn verify(
     expected: &Expected<'_>,
     capabilities: &Capabilities,
@@ -146,7 +148,7 @@ pub fn verify(
     }
 }
 
-/// Whether an object was put whole, as far as the store tells.
+/// Whether an object was put whole, as far as the store reports it.
 pub fn is_put_whole(found: &StoredObject, blocks: Option<&[StoredPart]>) -> bool {
     found.size <= SINGLE_PUT_MAX
         && found.composite.is_none()
@@ -168,7 +170,7 @@ fn verify_content(
     same_if(fits)
 }
 
-/// Only a part without an MD5 of its own, which a client put, needs the proof of the composite MD5.
+/// Only a part without an MD5, which a client put, needs the composite MD5 as proof.
 fn verify_unproven_parts(upload: &Upload, found: &StoredObject) -> Verdict {
     let is_proven = upload.parts.iter_committed().all(|part| part.md5.is_some());
     same_if(is_proven || composite_fits(upload, found.composite))
@@ -182,7 +184,7 @@ fn same_if(fits: bool) -> Verdict {
     }
 }
 
-/// Compares two MD5s; `unproven` if one of them is not known.
+/// Compares two MD5s. The result is `unproven` if one of them is unknown.
 fn verify_md5(expected: Option<Md5>, found: Option<Md5>, unproven: Verdict) -> Verdict {
     match (expected, found) {
         (Some(expected), Some(found)) if expected != found => {
@@ -193,8 +195,8 @@ fn verify_md5(expected: Option<Md5>, found: Option<Md5>, unproven: Verdict) -> V
     }
 }
 
-/// Whether the store made the object of parts with the known and claimed MD5s, as far as it reports a composite MD5 and
-/// all of them are known.
+/// Whether the composite MD5 matches the recorded and claimed MD5s of all parts. True if the store reports none, or if
+/// one of them is unknown.
 fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
     let numbers = 1..=upload.object_part_count().unwrap_or(0);
     let md5 = |number| {
@@ -210,14 +212,14 @@ fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
     }
 }
 
-/// Whether an object is made of blocks with the planned sizes that may be the upload's: the recorded ones, and the client's
-/// own if none was recorded. Another stream's block was recorded once: only gateways know its name, and the state store may
-/// have lost what a gateway has committed.
+/// Whether an object is made of blocks that have the planned sizes and can belong to the upload: the recorded blocks,
+/// and a client's own blocks if none is recorded under their number. Another stream's block is accepted, too: only
+/// gateways know its name, so it was recorded once, and the state store may have lost what a gateway committed.
 fn blocks_fit(upload: &Upload, blocks: &[StoredPart], capabilities: &Capabilities) -> bool {
     let count = upload.object_part_count().map(|count| count as usize);
     let fits = |number: u32, block: &StoredPart| {
         let planned = upload.span(number).map_or(0, |span| span.size);
-        // A file of unknown size ends wherever its last block ends.
+        // The last block of a file of unknown size can be shorter than planned.
         let may_be_short = count.is_none() && number as usize == blocks.len();
         let is_numbered = block.number == Some(number);
         let is_streamed = capabilities.names_writers && block.writer.is_some();

@@ -1,4 +1,4 @@
-//! Parts, who wrote them, and what clients claim of those they sent to the store themselves.
+//! Parts, the tags of their writers, and the claims of clients about parts that they sent to the store themselves.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DigestState, Md5};
 
-/// The random tag of one opened stream, 31 bits, never zero. Compared for equality only: tags have no order, so a
-/// state store that rolled back cannot hand one out twice.
+/// The random tag of one opened stream: 31 bits, never zero. Tags are only compared for equality. They have no order,
+/// so a state store that was rolled back cannot issue a tag twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32")]
 pub struct WriterTag(u32);
@@ -15,35 +15,35 @@ pub struct WriterTag(u32);
 /// One part that the store has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its number, from 1.
+    /// The number, from 1.
     pub number: u32,
-    /// Where it begins in the file, in bytes.
+    /// The position of its first byte in the file, in bytes.
     pub offset: u64,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its MD5, where the gateway or the store computed it. A part that a client put itself has none on Azure.
+    /// The MD5, if the gateway or the store computed it. `None` on Azure for a part that a client put itself.
     pub md5: Option<Md5>,
-    /// What a commit names it by: the ETag on S3 (no quotes), the block id on Azure.
+    /// The name of the part in a commit: the ETag on S3 (without quotes), the block id on Azure.
     pub receipt: String,
-    /// The whole-file digest up to the end of this part, where one is kept.
+    /// The digest of the whole file up to the end of this part, if the upload has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<DigestState>,
 }
 
-/// What a client says of a part that it sends to the store itself. Never proof that the part exists.
+/// What a client claims about a part that it sends to the store itself. It does not prove that the part exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The part's number, from 1.
     pub number: u32,
-    /// Its MD5, where the client said one.
+    /// The MD5 of the part, if the client declared it.
     pub md5: Option<Md5>,
 }
 
-/// All claims of one upload: the latest MD5 of each number.
+/// All claims of one upload: the latest MD5 by part number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims(BTreeMap<u32, Option<Md5>>);
 
-/// The parts of one upload. *Committed* parts are those of the contiguous prefix 1, 2, 3….
+/// The parts of one upload. *Committed* parts are those of the contiguous prefix 1, 2, 3, and so on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parts {
     committed: u32,
@@ -53,20 +53,20 @@ pub struct Parts {
 // === impl WriterTag ===
 
 impl WriterTag {
-    /// A fresh tag.
+    /// A new random tag.
     pub fn random() -> Self {
         Self(rand::random_range(1..=Self::MAX))
     }
 
-    /// The largest tag: 31 bits, what an Azure block id has room for.
+    /// The largest tag. An Azure block id has room for 31 bits.
     const MAX: u32 = 0x7fff_ffff;
 
-    /// The tag of that number, if it is one.
+    /// The tag with this number, if it is a valid tag.
     pub fn from_bits(bits: u32) -> Option<Self> {
         (1..=Self::MAX).contains(&bits).then_some(Self(bits))
     }
 
-    /// The tag as a number of 31 bits.
+    /// The tag as a 31-bit number.
     pub fn bits(self) -> u32 {
         self.0
     }
@@ -76,7 +76,7 @@ impl TryFrom<u32> for WriterTag {
     type Error = &'static str;
 
     fn try_from(bits: u32) -> Result<Self, Self::Error> {
-        Self::from_bits(bits).ok_or("not a writer's tag of 31 bits")
+        Self::from_bits(bits).ok_or("a writer tag must be a number from 1 to 2147483647")
     }
 }
 
@@ -89,9 +89,9 @@ impl fmt::Display for WriterTag {
 // === impl Part ===
 
 impl Part {
-    /// Where it ends in the file, in bytes.
+    /// The end of the part in the file, in bytes.
     pub fn end(&self) -> u64 {
-        // What a state store holds may be anything, and must not end the process.
+        // A state store can contain anything, so an overflow must not panic.
         self.offset.saturating_add(self.size)
     }
 }
@@ -99,7 +99,7 @@ impl Part {
 // === impl Parts ===
 
 impl Parts {
-    /// What a summary knows: how many parts are committed, and some of them.
+    /// The parts in a summary of a record: the number of committed parts, and some of the parts.
     pub fn summary(committed: u32, known: impl IntoIterator<Item = Part>) -> Self {
         Self {
             committed,
@@ -107,7 +107,7 @@ impl Parts {
         }
     }
 
-    /// Adds a part, in place of one of its number.
+    /// Adds a part. It replaces a part with the same number.
     pub fn insert(&mut self, part: Part) {
         self.by_number.insert(part.number, part);
         while self.by_number.contains_key(&(self.committed + 1)) {
@@ -115,17 +115,17 @@ impl Parts {
         }
     }
 
-    /// Forgets the parts behind a gap.
+    /// Removes the parts after a gap.
     pub fn drop_beyond_committed(&mut self) {
         self.by_number.split_off(&(self.committed + 1));
     }
 
-    /// The part of that number, committed or behind a gap.
+    /// The part with this number, committed or after a gap.
     pub fn get(&self, number: u32) -> Option<&Part> {
         self.by_number.get(&number)
     }
 
-    /// How many parts are committed; also the number of the last of them.
+    /// The number of committed parts, which is also the number of the last one.
     pub fn committed(&self) -> u32 {
         self.committed
     }
@@ -135,12 +135,12 @@ impl Parts {
         self.get(self.committed)
     }
 
-    /// The end of the committed prefix in bytes.
+    /// The end of the committed prefix, in bytes.
     pub fn committed_size(&self) -> u64 {
         self.last_committed().map_or(0, Part::end)
     }
 
-    /// All parts by number, also those behind a gap.
+    /// All parts by number, including those after a gap.
     pub fn iter(&self) -> impl Iterator<Item = &Part> {
         self.by_number.values()
     }
@@ -152,13 +152,13 @@ impl Parts {
             .map(|(_, part)| part)
     }
 
-    /// Whether the part that a client speaks of is recorded with another MD5: then what it says counts for nothing.
+    /// Whether the part is recorded with another MD5 than the claimed one. Such a claim is ignored.
     pub fn contradict(&self, claim: &Claim) -> bool {
         let recorded = self.get(claim.number).and_then(|part| part.md5);
         matches!((recorded, claim.md5), (Some(recorded), Some(claimed)) if recorded != claimed)
     }
 
-    /// How many parts are known, also those behind a gap.
+    /// The number of known parts, including those after a gap.
     pub fn len(&self) -> usize {
         self.by_number.len()
     }
@@ -172,18 +172,18 @@ impl Parts {
 // === impl Claims ===
 
 impl Claims {
-    /// Adds a claim. One without an MD5 leaves the one that was claimed before.
+    /// Adds a claim. A claim without an MD5 keeps the MD5 that was claimed before.
     pub fn insert(&mut self, claim: Claim) {
         let md5 = self.0.entry(claim.number).or_default();
         *md5 = claim.md5.or(*md5);
     }
 
-    /// The MD5 that is claimed of a part.
+    /// The MD5 that a client claimed for a part.
     pub fn md5(&self, number: u32) -> Option<Md5> {
         self.0.get(&number).copied().flatten()
     }
 
-    /// Whether a client said that it sends the part.
+    /// Whether a client claimed this part.
     pub fn contains(&self, number: u32) -> bool {
         self.0.contains_key(&number)
     }
@@ -193,7 +193,7 @@ impl Claims {
         self.0.iter().map(|(&number, &md5)| Claim { number, md5 })
     }
 
-    /// Whether no client ever said that it sends parts itself.
+    /// Whether no client has claimed a part.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,19 +1,19 @@
-//! How a file is cut into parts.
+//! How a file is split into parts.
 
 use serde::{Deserialize, Serialize};
 
 /// Bytes in a mebibyte.
 pub const MIB: u64 = 1024 * 1024;
 
-/// The default size of a part in bytes: the least that S3 takes for any part but the last.
+/// The default part size in bytes: the minimum of S3 for all parts except the last one.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 pub const PART_SIZE: u64 = 5 * MIB;
 
-/// The largest file in bytes that goes to the store as a single put: PlaceOS's "5MB or lower".
+/// The largest file, in bytes, that is stored by a single put: "5MB or lower" in PlaceOS.
 pub const SINGLE_PUT_MAX: u64 = 5_000_000;
 
-/// Sizes for a file of unknown length, by the first part they hold for: small files stay in small parts, and S3's
-/// 10,000 parts reach 473 GiB.
+/// Larger part sizes for files of unknown size, with the number of the first part that has them. Small files have small
+/// parts, and the 10,000 parts of S3 hold 473 GiB.
 const GROWTH: [Tier; 2] = [
     Tier {
         first_part: 1_001,
@@ -25,30 +25,30 @@ const GROWTH: [Tier; 2] = [
     },
 ];
 
-/// What a store takes.
+/// The limits of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreLimits {
-    /// The most parts of one object.
+    /// The largest number of parts of one object.
     pub max_parts: u32,
     /// The largest part in bytes.
     pub max_part_size: u64,
     /// The largest object in bytes.
     pub max_object_size: u64,
-    /// Whether all parts but the last must have one size (R2).
+    /// Whether all parts except the last must have the same size (R2).
     pub equal_parts: bool,
 }
 
-/// How a file is cut: parts are numbered from 1, and each number has its place in the file.
+/// How a file is split into parts. Parts are numbered from 1, and each number has a fixed position in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WrittenPlan")]
+#[serde(try_from = "StoredPlan")]
 pub struct Plan {
     tiers: Vec<Tier>,
     max_parts: u32,
 }
 
-/// A plan as a record holds it; it may be none.
+/// A plan as it is stored in a record, before it is validated.
 #[derive(Deserialize)]
-struct WrittenPlan {
+struct StoredPlan {
     tiers: Vec<Tier>,
     max_parts: u32,
 }
@@ -60,16 +60,16 @@ struct Tier {
     part_size: u64,
 }
 
-/// A part's place in the file.
+/// The position of a part in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Its first byte.
+    /// The position of its first byte, in bytes.
     pub offset: u64,
-    /// Its size in bytes, when full.
+    /// The size in bytes of the full part.
     pub size: u64,
 }
 
-/// The file is larger than can be stored.
+/// The file is larger than the largest file that can be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("at most {max} bytes can be stored")]
 pub struct TooLarge {
@@ -80,22 +80,27 @@ pub struct TooLarge {
 // === impl Plan ===
 
 impl Plan {
-    /// Cuts a file of `size` bytes into equal parts of `part_size`, or of as many whole MiB more as the store's part
-    /// count asks for.
+    /// Splits a file of `size` bytes into equal parts of `part_size`, or of the next larger number of MiB with which
+    /// the store's maximum number of parts is enough.
+    ///
+    /// # Errors
+    ///
+    /// The file is larger than [`Plan::max_known`].
     pub fn known(size: u64, part_size: u64, limits: &StoreLimits) -> Result<Self, TooLarge> {
         let max = Self::max_known(limits);
         if size > max {
             return Err(TooLarge { max });
         }
-        // Rounded up twice: a floor would plan one part too many at 50 and 100 GiB.
-        let least = size.div_ceil(u64::from(limits.max_parts)).div_ceil(MIB) * MIB;
+        // Rounded up twice: rounding down would need one part too many at 50 and 100 GiB.
+        let min = size.div_ceil(u64::from(limits.max_parts)).div_ceil(MIB) * MIB;
         Ok(Self::equal(
-            part_size.max(least).min(limits.max_part_size),
+            part_size.max(min).min(limits.max_part_size),
             limits.max_parts,
         ))
     }
 
-    /// Cuts a file of unknown length: parts that grow with the file, or equal ones where the store wants that.
+    /// Splits a file of unknown size into parts that grow with the file, or into equal parts if the store requires
+    /// them.
     pub fn unknown(part_size: u64, limits: &StoreLimits) -> Self {
         let mut plan = Self::equal(part_size.min(limits.max_part_size), limits.max_parts);
         if !limits.equal_parts {
@@ -111,7 +116,7 @@ impl Plan {
         plan
     }
 
-    /// The largest file of known size in bytes that `limits` allow.
+    /// The largest file of known size, in bytes, within `limits`.
     pub fn max_known(limits: &StoreLimits) -> u64 {
         (limits.max_part_size / MIB * MIB)
             .saturating_mul(u64::from(limits.max_parts))
@@ -128,7 +133,7 @@ impl Plan {
         }
     }
 
-    /// The size in bytes of every part but the last, or `None` where sizes grow.
+    /// The size in bytes of every part except the last, or `None` if part sizes grow.
     pub fn part_size(&self) -> Option<u64> {
         match self.tiers.as_slice() {
             [tier] => Some(tier.part_size),
@@ -145,7 +150,7 @@ impl Plan {
             .unwrap_or_default()
     }
 
-    /// Where part `number` lies, or `None` outside the plan.
+    /// The position of part `number`, or `None` if it is not in the plan.
     pub fn span(&self, number: u32) -> Option<Span> {
         if number == 0 || number > self.max_parts {
             return None;
@@ -166,7 +171,7 @@ impl Plan {
         found.map(|size| Span { offset, size })
     }
 
-    /// The number of the part that begins at `offset`, if one does.
+    /// The number of the part that starts at `offset`, if there is one.
     pub fn part_beginning_at(&self, offset: u64) -> Option<u32> {
         let mut begin = 0;
         for (index, tier) in self.tiers.iter().enumerate() {
@@ -194,11 +199,11 @@ impl Plan {
     }
 }
 
-impl TryFrom<WrittenPlan> for Plan {
+impl TryFrom<StoredPlan> for Plan {
     type Error = &'static str;
 
-    fn try_from(written: WrittenPlan) -> Result<Self, Self::Error> {
-        let WrittenPlan { tiers, max_parts } = written;
+    fn try_from(stored: StoredPlan) -> Result<Self, Self::Error> {
+        let StoredPlan { tiers, max_parts } = stored;
         let begins = tiers.first().is_some_and(|tier| tier.first_part == 1);
         let ascends = tiers.is_sorted_by(|one, next| one.first_part < next.first_part);
         let ends = tiers
@@ -206,13 +211,13 @@ impl TryFrom<WrittenPlan> for Plan {
             .is_some_and(|tier| tier.first_part <= max_parts);
         let has_sizes = tiers.iter().all(|tier| tier.part_size > 0);
         let plan = Self { tiers, max_parts };
-        // The end of every part, and the number behind the last one, must be numbers.
+        // The end of every part, and the number after the last one, must not overflow.
         let is_bounded = max_parts
             .checked_add(1)
             .is_some_and(|count| plan.max_part_size().checked_mul(u64::from(count)).is_some());
         (begins && ascends && ends && has_sizes && is_bounded)
             .then_some(plan)
-            .ok_or("not a plan: parts have no size, no order or no end")
+            .ok_or("invalid plan: parts without a size, out of order, or without an end")
     }
 }
 
@@ -229,7 +234,7 @@ mod tests {
     };
 
     #[test]
-    fn known_sizes_never_need_more_parts_than_the_store_takes() {
+    fn a_plan_for_a_known_size_stays_within_the_part_count_of_the_store() {
         for size in [0, 1, PART_SIZE, 50 * GIB, 100 * GIB, 488 * GIB] {
             let plan = Plan::known(size, PART_SIZE, &S3).unwrap();
             let part_size = plan.part_size().unwrap();
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_beyond_the_largest_parts_is_refused_with_the_maximum() {
+    fn a_file_that_is_too_large_is_rejected_with_the_maximum() {
         assert_eq!(
             Plan::known(626 * GIB, PART_SIZE, &S3),
             Err(TooLarge {
@@ -252,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_length_reaches_473_gib_on_s3() {
+    fn a_plan_for_an_unknown_size_holds_473_gib_on_s3() {
         let plan = Plan::unknown(PART_SIZE, &S3);
         assert_eq!(plan.part_size(), None);
         assert_eq!(plan.capacity(), (1_000 * 5 + 2_000 * 16 + 7_000 * 64) * MIB);
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_plan_is_read_and_what_is_none_is_refused() {
+    fn a_stored_plan_is_read_and_an_invalid_one_is_rejected() {
         for plan in [
             Plan::unknown(PART_SIZE, &S3),
             Plan::known(7, PART_SIZE, &S3).unwrap(),
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_length_is_equal_parts_where_the_store_wants_that() {
+    fn a_plan_for_an_unknown_size_has_equal_parts_if_the_store_requires_them() {
         let plan = Plan::unknown(
             PART_SIZE,
             &StoreLimits {
@@ -304,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_follow_each_other_without_a_gap_and_are_found_by_their_beginning() {
+    fn spans_are_contiguous_and_are_found_by_their_offset() {
         let plan = Plan::unknown(PART_SIZE, &S3);
         let mut end = 0;
         for number in 1..=10_000 {

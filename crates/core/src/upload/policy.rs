@@ -1,43 +1,43 @@
-//! What a file may be called and carry, and what its object is called.
+//! Rules for names and metadata of files, and for object keys.
 
 use super::{FileMetadata, UploadId};
 use crate::error::{Error, Result};
 
-/// The longest file name in bytes.
+/// The longest file name, in bytes.
 pub const MAX_NAME_LENGTH: usize = 1024;
 
-/// The longest file name within an object key, in characters.
+/// The longest file name in an object key, in characters.
 const MAX_KEY_NAME_LENGTH: usize = 100;
 
-/// The most tags of one file.
+/// The largest number of tags of one file.
 const MAX_TAGS: usize = 64;
 
 /// The longest tag, media type or `file_id`, in bytes.
 const MAX_LABEL_LENGTH: usize = 255;
 
-/// Names that Windows keeps for devices, with any extension.
+/// Names that Windows reserves for devices, with any extension.
 /// <https://learn.microsoft.com/windows/win32/fileio/naming-a-file>
 const DEVICE_NAMES: [&str; 22] = [
     "CON", "PRN", "AUX", "NUL", "COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8",
     "COM9", "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
 ];
 
-/// Characters that PlaceOS refuses in names, beside control characters.
+/// Characters that PlaceOS rejects in names, in addition to control characters.
 const REFUSED_BY_PLACEOS: [char; 13] = [
     '<', '>', ':', '"', '/', '\\', '|', '?', '*', '#', '&', '%', '=',
 ];
 
-/// Refuses metadata that cannot be kept or would mislead: see [`check_name`]; the rest is bounded in size.
+/// Checks the metadata of a file: the name with [`check_name`], and the size of the other fields.
 ///
 /// # Errors
-/// `InvalidArgument` that names the field.
+/// `InvalidArgument` with the name of the field.
 pub fn check(file: &FileMetadata) -> Result<()> {
     check_name(&file.file_name)?;
     check_label("file.file_mime", &file.file_mime)?;
     if !file.file_mime.is_ascii() {
         return Err(Error::invalid(
             "file.file_mime",
-            "a media type is ASCII: it becomes a header of the object",
+            "must be ASCII: the media type becomes a header of the object",
         ));
     }
     if let Some(file_id) = &file.file_id {
@@ -67,8 +67,8 @@ pub fn check(file: &FileMetadata) -> Result<()> {
     Ok(())
 }
 
-/// Refuses names that are empty, longer than [`MAX_NAME_LENGTH`], contain a separator, a control character or `..`, or
-/// name a device; characters that only look like a separator or turn the reading direction count as such.
+/// Rejects names that are empty, are longer than [`MAX_NAME_LENGTH`], contain a separator, a control character or `..`,
+/// or are a device name. Characters that look like a separator or change the text direction are rejected, too.
 ///
 /// # Errors
 /// `InvalidArgument` on `file.file_name`.
@@ -102,7 +102,7 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The media type that the object gets: the one given, else that of the name's extension, else `binary/octet-stream`.
+/// The media type of the object: the given one, else that of the name's extension, else `binary/octet-stream`.
 pub fn effective_mime(file: &FileMetadata) -> String {
     match file.file_mime.as_str() {
         "" => mime_guess::from_path(&file.file_name)
@@ -113,11 +113,12 @@ pub fn effective_mime(file: &FileMetadata) -> String {
     }
 }
 
-/// Refuses files whose extension is not among `extensions` or whose media type is not among `mimes`, both in lower case;
-/// an empty list takes all. Parameters of the media type do not count.
+/// Rejects files whose extension is not in `extensions`, or whose media type is not in `mimes`. Both lists are in lower
+/// case; an empty list accepts all files. Parameters of the media type are ignored.
 ///
 /// # Errors
-/// `InvalidArgument` on `file.file_name` or `file.file_mime`; its metadata has what is allowed as `restriction`.
+/// `InvalidArgument` on `file.file_name` or `file.file_mime`. The entry `restriction` in the metadata lists what is
+/// allowed.
 pub fn check_filters(file: &FileMetadata, extensions: &[String], mimes: &[String]) -> Result<()> {
     let extension = file.file_name.rsplit_once('.').map_or("", |(_, last)| last);
     if !takes(extensions, extension) {
@@ -141,7 +142,7 @@ fn takes(filter: &[String], value: &str) -> bool {
     filter.is_empty() || filter.iter().any(|taken| taken.eq_ignore_ascii_case(value))
 }
 
-/// As [`check_name`], and refuses what PlaceOS refuses too, in its words.
+/// As [`check_name`], and also rejects what PlaceOS rejects, with the same message as PlaceOS.
 ///
 /// # Errors
 /// `InvalidArgument` on `file.file_name`.
@@ -166,7 +167,7 @@ pub fn object_key(prefix: &str, id: &UploadId, file_name: &str) -> String {
     }
 }
 
-/// What the keys of all uploads begin with where [`object_key`] gets `prefix`.
+/// The common prefix of all keys that [`object_key`] makes with `prefix`.
 pub fn object_key_prefix(prefix: &str) -> String {
     match prefix.trim_matches('/') {
         "" => UploadId::PREFIX.to_owned(),
@@ -174,7 +175,7 @@ pub fn object_key_prefix(prefix: &str) -> String {
     }
 }
 
-/// The upload that [`object_key`] made `key` for, unless another one made it: with another prefix, or for other things.
+/// The upload for which [`object_key`] made `key` with this prefix. `None` for any other key.
 pub fn upload_of_key(prefix: &str, key: &str) -> Option<UploadId> {
     let rest = match prefix.trim_matches('/') {
         "" => key,
@@ -185,7 +186,8 @@ pub fn upload_of_key(prefix: &str, key: &str) -> Option<UploadId> {
     id.parse().ok().filter(|_| is_name)
 }
 
-/// The name in ASCII letters, digits, `_`, `.` and `-`; where it is too long its extension is kept.
+/// The name with every character replaced except ASCII letters, digits, `_`, `.` and `-`. A name that is too long is
+/// cut, but keeps its extension.
 fn sanitise(name: &str) -> String {
     let safe =
         |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '-');
@@ -218,7 +220,7 @@ fn check_label(field: &'static str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// `/`, `\` and the characters of Unicode that are drawn like them.
+/// `/`, `\` and the Unicode characters that look like them.
 fn is_separator(character: char) -> bool {
     matches!(
         character,
@@ -233,7 +235,7 @@ fn is_separator(character: char) -> bool {
     )
 }
 
-/// Marks that reorder or hide text, and the replacement character of a broken encoding.
+/// Characters that reorder or hide text, and the replacement character for invalid encodings.
 fn is_invisible(character: char) -> bool {
     matches!(
         character,
@@ -246,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ordinary_names_are_taken_whatever_their_language() {
+    fn ordinary_names_are_accepted_in_every_language() {
         for name in [
             "a",
             "später & mehr?.bin",
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_elsewhere_are_refused() {
+    fn names_with_paths_devices_or_control_characters_are_rejected() {
         let long = "x".repeat(1025);
         for name in [
             "",
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn placeos_refuses_more_and_says_so_in_its_words() {
+    fn the_placeos_check_rejects_more_names_with_the_message_of_placeos() {
         assert!(check_placeos_name("später.bin").is_ok());
         for name in [
             "a?b", "a&b", "a%b", "a=b", "a/b", "a..b", "nul", "a\nb", "<",
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_ascii_short_and_keep_the_extension() {
+    fn keys_are_short_ascii_and_keep_the_extension() {
         let id: UploadId = format!("uploads-{:016x}-{:032x}", 1, 2).parse().unwrap();
         assert_eq!(
             object_key("/media/", &id, "später & mehr?.bin"),
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_its_upload_and_no_other_key_does() {
+    fn the_upload_id_is_read_only_from_keys_of_the_same_prefix() {
         let id = UploadId::generate(None);
         for prefix in ["", "media", "/in/media/"] {
             let key = object_key(prefix, &id, "später.bin");
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_id_needs_the_file_digest() {
+    fn a_file_id_requires_the_file_digest() {
         let file = FileMetadata {
             file_name: "a".into(),
             file_id: Some("x".into()),

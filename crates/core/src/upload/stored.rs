@@ -1,67 +1,69 @@
-//! What a blob store reports, and in what stores differ.
+//! What blob stores report, and how stores differ.
 
 use std::collections::BTreeMap;
 
 use super::{CompositeMd5, Md5, UploadId, WriterTag};
 
-/// In what stores differ. Use cases ask for a capability, never for a vendor.
+/// How stores differ. Use cases check a capability, never the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Parts need a session that a request creates, and requests for parts name it (S3: multipart upload). Otherwise the
+    /// A request creates the session for parts, and requests for parts name it (S3: multipart upload). Otherwise the
     /// session is implicit: parts are put under the object's key (Azure: uncommitted blocks).
     pub creates_sessions: bool,
-    /// A part replaces the one that the session holds under its number (S3). Otherwise parts of several streams are kept
-    /// side by side, told apart by their names (Azure).
+    /// The session keeps one part per number, and a new part replaces it (S3). Otherwise the store keeps the parts of
+    /// several streams side by side, under different names (Azure).
     pub one_part_per_number: bool,
-    /// The list of parts carries the MD5 of each part, as the store computed it (S3). Otherwise it has sizes only (Azure).
+    /// The list of parts contains the MD5 of each part, computed by the store (S3). Otherwise it contains only sizes
+    /// (Azure).
     pub lists_part_digests: bool,
-    /// The name of a part holds the tag of the stream that put it (Azure).
+    /// The name of a part contains the tag of the stream that put it (Azure).
     pub names_writers: bool,
-    /// The MD5 that HEAD reports of an object put whole was computed by the store (S3). Otherwise it is what the sender
-    /// said it was (Azure).
+    /// The store computed the MD5 that HEAD reports for an object that was put whole (S3). Otherwise it is the MD5 that
+    /// the sender declared (Azure).
     pub computes_object_md5: bool,
 }
 
 /// A part as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
-    /// What a commit names it by: its ETag (S3) or block id (Azure).
+    /// The name of the part in a commit: its ETag (S3) or its block id (Azure).
     pub receipt: String,
-    /// Its number, if the store (S3) or the form of its name (Azure) has one.
+    /// The number, if the store (S3) or the format of the name (Azure) contains one.
     pub number: Option<u32>,
-    /// The stream that put it, if its name says so (Azure). A client's own part has none.
+    /// The tag of the stream that put the part, if its name contains it (Azure). `None` for a part that a client put
+    /// itself.
     pub writer: Option<WriterTag>,
-    /// Its receipt, read as an MD5. On S3 that is the part's MD5 unless the part is encrypted by KMS: it proves something
-    /// only if it equals the expected one.
+    /// The receipt, parsed as an MD5. On S3 it is the MD5 of the part, unless KMS encrypts the part: so it proves
+    /// something only if it equals the expected MD5.
     pub md5: Option<Md5>,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
 /// An object as the store describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredObject {
-    /// Its entity tag, without quotes.
+    /// The ETag, without quotes.
     pub etag: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its MD5, if the store computed it (S3 single puts without KMS) or was given it.
+    /// The MD5, if the store computed it (S3 single puts without KMS) or received it with the object.
     pub md5: Option<Md5>,
-    /// The MD5 over its parts' MD5s, if the store computed it (S3 multipart uploads without KMS).
+    /// The MD5 of the MD5s of its parts, if the store computed it (S3 multipart uploads without KMS).
     pub composite: Option<CompositeMd5>,
-    /// Its metadata, keys in lower case; `upload_id` is the gateway's.
+    /// The metadata, with keys in lower case. The gateway sets `upload_id`.
     pub metadata: BTreeMap<String, String>,
 }
 
 // === impl StoredObject ===
 
 impl StoredObject {
-    /// The upload it was made by, as its metadata says.
+    /// The id of the upload that made the object, according to its metadata.
     pub fn upload_id(&self) -> Option<&str> {
         self.metadata.get("upload_id").map(String::as_str)
     }
 
-    /// Whether its metadata names this upload.
+    /// Whether the metadata names this upload.
     pub fn is_of(&self, id: &UploadId) -> bool {
         self.upload_id() == Some(id.as_str())
     }

@@ -1,7 +1,7 @@
-//! What a resume token says: enough of a record to rebuild its committed prefix from what lies in the store.
+//! The content of a resume token: enough of a record to rebuild its committed prefix from what the store has.
 //!
-//! As text about 900 bytes, whatever the number of parts: those are identified by a [`Trail`], which grows with each part
-//! at a constant cost.
+//! Its text has about 900 bytes, whatever the number of parts: a [`Trail`] identifies them, and adding a part to it
+//! takes constant time.
 
 mod trail;
 
@@ -13,35 +13,37 @@ use super::{
     StoreKind, Timestamp, Upload, UploadId, WriterTag,
 };
 
-/// A record's committed prefix at one moment. Its fields are those of [`Upload`]; as text they have one letter each.
+/// The committed prefix of a record at one moment. The fields are those of [`Upload`]; their names in JSON are single
+/// letters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// The upload.
     #[serde(rename = "i")]
     pub id: UploadId,
-    /// The record's version. A rebuilt record goes on from there, so that its versions are not taken for older ones.
+    /// The version of the record. A rebuilt record continues from it, so that its versions are not taken for older
+    /// ones.
     #[serde(rename = "v")]
     pub version: u64,
-    /// Who may use it.
+    /// The owner, who alone may use the token.
     #[serde(rename = "o")]
     pub owner: Owner,
-    /// Until when.
+    /// When the token expires.
     #[serde(rename = "e")]
     pub expires_at: Timestamp,
-    /// Where the parts are.
+    /// The storage that has the parts.
     #[serde(rename = "s")]
     pub storage_id: String,
     /// The kind of that storage.
     #[serde(rename = "r")]
     pub store_kind: StoreKind,
-    /// The store's session, if one was begun.
+    /// The id of the store's session, if one was created.
     #[serde(rename = "n")]
     pub session: Option<String>,
     /// The file.
     #[serde(rename = "f")]
     pub file: FileMetadata,
-    /// How it is cut.
+    /// How the file is split into parts.
     #[serde(rename = "p")]
     pub plan: Plan,
     #[serde(rename = "k")]
@@ -56,7 +58,7 @@ pub struct Snapshot {
     ends_at: Timestamp,
     #[serde(rename = "t")]
     trail: Trail,
-    /// The whole-file digest up to the end of the trail, where one is kept.
+    /// The digest of the whole file up to the end of the trail, if the upload has one.
     #[serde(rename = "d")]
     digest: Option<DigestState>,
 }
@@ -64,18 +66,18 @@ pub struct Snapshot {
 /// A part as a store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed<'a> {
-    /// What a commit would name it by.
+    /// The name of the part in a commit.
     pub receipt: &'a str,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// What its receipt reads as, which is its MD5 on some stores.
+    /// The receipt, parsed as an MD5. On some stores that is the MD5 of the part.
     pub md5: Option<Md5>,
 }
 
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// The snapshot of `upload`, as far as `trail` goes.
+    /// The snapshot of `upload`, up to the end of `trail`.
     pub fn of(upload: &Upload, trail: &Trail) -> Self {
         let last = upload.parts.get(trail.parts());
         Self {
@@ -98,7 +100,7 @@ impl Snapshot {
         }
     }
 
-    /// The record, OPEN, without its parts.
+    /// The record, OPEN and without parts.
     pub fn record(&self, now: Timestamp, expires_at: Timestamp) -> Upload {
         Upload {
             id: self.id.clone(),
@@ -126,18 +128,19 @@ impl Snapshot {
         }
     }
 
-    /// The end of the prefix in bytes.
+    /// The end of the committed prefix, in bytes.
     pub fn size(&self) -> u64 {
         self.trail.size()
     }
 
-    /// The MD5 of the first [`Snapshot::size`] bytes of the file, where it is known.
+    /// The state of the MD5 after the first [`Snapshot::size`] bytes of the file, if it is known.
     pub fn digest(&self) -> Option<&DigestState> {
         self.digest.as_ref()
     }
 
-    /// The parts of the prefix, taken from what the store has: `find` tells what it lists under a number, of this writer
-    /// where its parts have writers. All of them; or fewer, where that breaks no whole-file digest; or none.
+    /// The parts of the prefix among those that the store has. `find` returns the part that the store lists under a
+    /// number, and from this writer if the names of parts contain writers. Returns all parts; or, if there is no digest
+    /// of the whole file that must match them, the parts before the first missing one; or no parts.
     pub fn parts_among<'a>(
         &self,
         find: impl Fn(u32, Option<WriterTag>) -> Option<Listed<'a>>,
@@ -147,8 +150,8 @@ impl Snapshot {
         let found = found.map_while(|(number, writer)| self.part(number, find(number, writer)?));
         let mut parts: Vec<Part> = found.collect();
         let is_whole = parts.len() == self.trail.parts() as usize;
-        // Half a whole-file digest is none.
-        let is_kept = (is_whole || self.digest.is_none()) && self.trail.may_be_of(&parts);
+        // The digest is only known at the end of the prefix.
+        let is_kept = (is_whole || self.digest.is_none()) && self.trail.matches(&parts);
         if !is_kept {
             return Vec::new();
         }
@@ -158,7 +161,7 @@ impl Snapshot {
         parts
     }
 
-    /// What is listed under a number, if it has the planned size.
+    /// The part that is listed under a number, if it has the planned size.
     fn part(&self, number: u32, listed: Listed<'_>) -> Option<Part> {
         let span = self.plan.span(number)?;
         let size = span.size.min(self.trail.size().checked_sub(span.offset)?);
@@ -187,7 +190,7 @@ mod tests {
         equal_parts: false,
     };
 
-    /// An upload of unknown size on such a store with parts of these writers; its file keeps a digest.
+    /// An upload of unknown size on a store of this kind, with parts by these writers and a digest of the file.
     fn upload(store_kind: StoreKind, writers: &[u32]) -> Upload {
         let id = UploadId::generate(None);
         let plan = Plan::unknown(PART_SIZE, &LIMITS);
@@ -224,7 +227,7 @@ mod tests {
             parts: (1..).zip(writers).map(part).collect(),
             plan,
             fingerprint: None,
-            // As long as those of AWS.
+            // As long as the ids of AWS.
             session: Some("s".repeat(128)),
             writer: None,
             lease: None,
@@ -262,7 +265,7 @@ mod tests {
         Snapshot::of(upload, &trail)
     }
 
-    /// What a store lists that holds the parts of `upload`, and only those.
+    /// The part that a store lists which has exactly the parts of `upload`.
     fn listed(upload: &Upload, number: u32, writer: Option<WriterTag>) -> Option<Listed<'_>> {
         let part = upload.parts.get(number)?;
         (writer_of(&part.receipt) == writer).then_some(Listed {
@@ -274,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_snapshot_survives_as_text_and_finds_its_parts(
+        fn a_snapshot_is_read_back_and_finds_its_parts(
             writers in prop::collection::vec(0u32..3, 0..40),
             azure: bool,
         ) {
@@ -297,7 +300,7 @@ mod tests {
         }
 
         #[test]
-        fn a_trail_that_follows_part_by_part_is_that_of_all_at_once(writers in prop::collection::vec(0u32..3, 1..40)) {
+        fn a_trail_is_the_same_part_by_part_and_all_at_once(writers in prop::collection::vec(0u32..3, 1..40)) {
             for store_kind in [StoreKind::S3, StoreKind::Azure] {
                 let whole = upload(store_kind, &writers);
                 let mut trail = Trail::new(&capabilities(store_kind));
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_no_longer_has_is_not_rebuilt() {
+    fn parts_that_the_store_lost_are_not_rebuilt() {
         for store_kind in [StoreKind::S3, StoreKind::Azure] {
             let upload = upload(store_kind, &[7, 7, 8, 8]);
             let snapshot = snapshot(&upload);
@@ -320,7 +323,7 @@ mod tests {
                     |number, writer| listed(&upload, number, writer).filter(|_| number != missing);
                 snapshot.parts_among(find).len()
             };
-            // A part less, and the digest at the end of the others is not known.
+            // With a part missing, the digest at the end of the others is unknown.
             assert_eq!(without(4), 0, "{store_kind:?}");
             assert_eq!(without(1), 0, "{store_kind:?}");
             let resized = snapshot.parts_among(|number, writer| {
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_prefix_is_kept_where_no_digest_is() {
+    fn a_shorter_prefix_is_kept_if_there_is_no_file_digest() {
         let mut upload = upload(StoreKind::Azure, &[7, 7, 8]);
         let undigested = upload.parts.iter().map(|part| Part {
             digest: None,
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn another_part_of_the_same_number_breaks_the_chain() {
+    fn a_replaced_part_breaks_the_chain() {
         let upload = upload(StoreKind::S3, &[0; 3]);
         let other = Md5::of(b"other bytes").to_hex();
         let replaced = snapshot(&upload).parts_among(|number, writer| {
@@ -363,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn receipts_that_are_no_md5s_are_not_taken_for_them() {
+    fn receipts_that_are_not_md5s_are_not_used_as_md5s() {
         let mut upload = upload(StoreKind::S3, &[0; 2]);
         let encrypted = upload.parts.iter().map(|part| Part {
             receipt: Md5::of(part.receipt.as_bytes()).to_hex(),
@@ -385,13 +388,13 @@ mod tests {
     }
 
     #[test]
-    fn the_text_stays_short_however_many_parts_and_takeovers_there_are() {
+    fn the_text_stays_short_with_many_parts_and_takeovers() {
         let many: Vec<u32> = (1..=5_000).collect();
         let s3 = snapshot(&upload(StoreKind::S3, &many));
         assert_eq!(s3.trail.parts(), 5_000);
         assert!(serde_json::to_vec(&s3).unwrap().len() < 1_100);
         let azure = snapshot(&upload(StoreKind::Azure, &many));
-        assert_eq!(azure.trail.parts(), 256, "each part of its own writer");
+        assert_eq!(azure.trail.parts(), 256, "each part has its own writer");
         assert_eq!(azure.size(), 256 * PART_SIZE);
         assert!(serde_json::to_vec(&azure).unwrap().len() < 8_192);
     }

@@ -13,7 +13,7 @@ use crate::{
 // === impl Records ===
 
 impl Records {
-    /// The record of a new upload; its file is checked.
+    /// The record of a new upload, after checking its file.
     pub(in crate::gateway) fn new_upload(
         &self,
         caller: &Caller,
@@ -24,7 +24,7 @@ impl Records {
         policy::check(&file)?;
         policy::check_filters(&file, &storage.extensions, &storage.mimes)?;
         file.file_mime = policy::effective_mime(&file);
-        // One digest has several spellings, and one fingerprint.
+        // The same digest can be written in several ways. The fingerprint must not depend on it.
         let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());
         file.file_id = md5.map(|md5| md5.to_string()).or(file.file_id);
         let plan = self.plan(&file, storage)?;
@@ -78,7 +78,7 @@ impl Records {
         planned.map_err(|TooLarge { max }| too_large(max))
     }
 
-    /// The largest size in bytes that `upload` may come to.
+    /// The largest size, in bytes, that `upload` can have.
     pub(in crate::gateway) fn max_size(&self, upload: &Upload) -> u64 {
         let capacity = upload.plan.capacity();
         self.settings.bounded(capacity)

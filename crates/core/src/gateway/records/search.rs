@@ -1,4 +1,4 @@
-//! Finding uploads among the caller's newest.
+//! Searches the caller's newest uploads.
 
 use super::{Caller, Records};
 use crate::{
@@ -6,36 +6,36 @@ use crate::{
     upload::Upload,
 };
 
-/// A search with filters looks at so many of the newest uploads. Also the largest offset.
+/// How many of the newest uploads a search with filters reads. Also the largest offset.
 pub const SEARCHED_UPLOADS: usize = 10_000;
 
-/// The most uploads that are read at once.
+/// How many uploads are read in one page.
 const PAGE: usize = 1_000;
 
-/// Which uploads are looked for; all conditions must hold.
+/// The filters of a search. An upload must match all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
-    /// In this storage.
+    /// Only uploads in this storage.
     pub storage_id: Option<String>,
-    /// With all of these tags.
+    /// Only uploads with all of these tags.
     pub tags: Vec<String>,
-    /// With this text in the file's name, whatever the case.
+    /// Only uploads with this text in the file name. Upper and lower case are the same.
     pub file_name: Option<String>,
 }
 
-/// Uploads that were found.
+/// The result of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The uploads asked for, newest first, without their parts.
+    /// The requested page of uploads, newest first, without their parts.
     pub uploads: Vec<Upload>,
-    /// How many there are in all, among those that were looked at.
+    /// How many uploads match, among those that were read.
     pub total: u64,
 }
 
 // === impl Search ===
 
 impl Search {
-    fn finds(&self, upload: &Upload) -> bool {
+    fn matches(&self, upload: &Upload) -> bool {
         let file = &upload.file;
         let storage_id = self.storage_id.as_ref();
         let file_name = self.file_name.as_ref();
@@ -51,13 +51,14 @@ impl Search {
 // === impl Records ===
 
 impl Records {
-    /// Searches the caller's uploads and returns `limit` of them behind the first `offset`.
+    /// Searches the caller's uploads, skips the first `offset` matches and returns up to `limit` of the following ones.
     ///
-    /// Without any condition, all of the caller's uploads are in the total; otherwise those among the newest
-    /// [`SEARCHED_UPLOADS`] that are found.
+    /// Without filters, the total counts all of the caller's uploads. With filters, it counts the matches among the
+    /// newest [`SEARCHED_UPLOADS`].
     ///
     /// # Errors
-    /// `InvalidArgument` for an offset beyond [`SEARCHED_UPLOADS`]; the state store is away.
+    /// `InvalidArgument` if the offset is larger than [`SEARCHED_UPLOADS`]; `Unavailable` if the state store is
+    /// unavailable.
     pub async fn search_uploads(
         &self,
         caller: &Caller,
@@ -71,8 +72,8 @@ impl Records {
                 format!("at most {SEARCHED_UPLOADS}"),
             ));
         }
-        let finds_all = *search == Search::default();
-        let mut unread = if finds_all {
+        let matches_all = *search == Search::default();
+        let mut unread = if matches_all {
             offset.saturating_add(limit)
         } else {
             SEARCHED_UPLOADS
@@ -84,7 +85,7 @@ impl Records {
             let page = page.await?;
             unread = unread.saturating_sub(page.uploads.len());
             for upload in page.uploads {
-                if search.finds(&upload) {
+                if search.matches(&upload) {
                     let wanted = found.total >= offset as u64 && found.uploads.len() < limit;
                     found.total += 1;
                     found.uploads.extend(wanted.then_some(upload));
@@ -95,7 +96,7 @@ impl Records {
                 break;
             }
         }
-        if finds_all {
+        if matches_all {
             found.total = self.count(&caller.owner).await?;
         }
         Ok(found)

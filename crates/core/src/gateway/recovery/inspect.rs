@@ -1,7 +1,8 @@
-//! What the store has of an upload. What clients say of parts that they put into the store themselves is a claim; what the
-//! store reports decides.
+//! What the store has of an upload. What clients report about parts that they put into the store themselves is a claim;
+//! the store's own list decides.
 //!
-//! The store is asked when a stream opens such an upload, when an identical create finds it, at finish and at completion.
+//! The store is asked when a stream opens such an upload, when an identical create finds it, at `finish` and at
+//! completion.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,13 +25,13 @@ use crate::{
     },
 };
 
-/// How often an object is looked at while other callers change its upload.
-const MAX_LOOKS: usize = 5;
+/// How often an object is verified while other callers change its upload.
+const MAX_CHECKS: usize = 5;
 
-/// When a caller that saw the upload change each time may try again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// When a caller should retry if the upload changed during each check.
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Looks at the store, and brings the record in line with it.
+/// Compares the store with records, and reconciles the records.
 #[derive(Debug)]
 pub(in crate::gateway) struct Inspector {
     records: Arc<Records>,
@@ -53,9 +54,9 @@ impl Inspector {
         }
     }
 
-    /// The parts of the plan that the store has with the planned size, by number, or `None` when it does not know the
-    /// session. A part that was recorded is the one of its receipt; any other is the client's own, and counts where the
-    /// client has spoken of it: what else lies there is left over from a stream.
+    /// The planned parts that the store has with the planned size, by number. `None` if the store does not know the
+    /// session. If a part is recorded, only the stored part with its receipt counts. Otherwise only a part that a
+    /// client put and claimed counts: a stream may have left other parts under the same number.
     pub(in crate::gateway) async fn stored_parts(
         &self,
         storage: &Storage,
@@ -72,7 +73,7 @@ impl Inspector {
             .iter()
             .map(|part| (part.receipt.as_str(), part.size))
             .collect();
-        let held = (1..=upload.part_count().unwrap_or(0)).filter_map(|number| {
+        let parts = (1..=upload.part_count().unwrap_or(0)).filter_map(|number| {
             if let Some(part) = upload.parts.get(number) {
                 let is_there = sizes.get(part.receipt.as_str()) == Some(&part.size);
                 return is_there.then(|| (number, part.clone()));
@@ -93,11 +94,11 @@ impl Inspector {
             };
             (found.size == span.size).then_some((number, part))
         });
-        Ok(Some(held.collect()))
+        Ok(Some(parts.collect()))
     }
 
-    /// Records the parts that clients put behind the committed ones, so that a stream goes on after them. An upload that
-    /// a client has committed meanwhile becomes COMPLETE.
+    /// Records the client's parts that follow the committed ones, so that a stream continues after them. If a client
+    /// has committed the upload in the meantime, it becomes COMPLETE.
     pub(in crate::gateway) async fn adopt(
         &self,
         upload: &mut Upload,
@@ -108,23 +109,25 @@ impl Inspector {
             if storage.capabilities().creates_sessions {
                 return Ok(());
             }
-            // Without one the parts would count as a single put.
+            // An upload without a session would count as a single put.
             let session = storage.store.begin(&new_object(upload, None)).await?;
             let started = Event::SessionStarted { session };
             self.records
                 .transition(upload, &started, Fence::Writer)
                 .await?;
         }
-        let held = self.stored_parts(&storage, upload).await?;
-        let is_whole = |held: &BTreeMap<_, _>| Some(held.len()) == object_part_count(upload);
-        if held.as_ref().is_none_or(is_whole) && self.find_committed(&storage, upload).await? {
+        let stored = self.stored_parts(&storage, upload).await?;
+        let is_whole = |parts: &BTreeMap<_, _>| Some(parts.len()) == object_part_count(upload);
+        if stored.as_ref().is_none_or(is_whole) && self.find_committed(&storage, upload).await? {
             return Ok(());
         }
-        let Some(mut held) = held else {
+        let Some(mut stored) = stored else {
             return self.forget_session(upload).await;
         };
         let first = upload.parts.committed() + 1;
-        let next: Vec<Part> = (first..).map_while(|number| held.remove(&number)).collect();
+        let next: Vec<Part> = (first..)
+            .map_while(|number| stored.remove(&number))
+            .collect();
         if next.is_empty() {
             return Ok(());
         }
@@ -135,23 +138,23 @@ impl Inspector {
         Ok(())
     }
 
-    /// Looks whether a client has made the object, and if so makes the upload COMPLETE.
+    /// Looks for the object, which a client may have made. If it is the upload's, the upload becomes COMPLETE.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `DataLoss` when it is not the upload's: then it is deleted and the upload ABORTED.
-    /// `Unavailable` when others change the upload each time it is looked at.
+    /// `FailedPrecondition` or `DataLoss` if the object is not the upload's: the object is deleted and the upload is
+    /// ABORTED. `Unavailable` if other callers changed the upload during each check.
     pub(in crate::gateway) async fn find_committed(
         &self,
         storage: &Storage,
         upload: &mut Upload,
     ) -> Result<bool> {
         let (id, key) = (upload.id.clone(), upload.object_key.clone());
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_CHECKS {
             let Some(found) = storage.store.head(&key).await? else {
                 return Ok(false);
             };
-            // Only now, as others may have written since `upload` was read: what an object is made of is recorded and
-            // claimed before it is made.
+            // Read after HEAD, because other callers may have written since `upload` was read: parts are recorded and
+            // claimed before the object is made of them.
             let current = self.records.find(&id).await?;
             *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
             let error = match self.verify(storage, upload, found).await {
@@ -164,13 +167,13 @@ impl Inspector {
                 }
                 Err(error) => error,
             };
-            // What is being committed is its committer's to refuse.
+            // While the upload is being committed, only its committer rejects it.
             if upload.phase != Phase::Open
                 || !matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss)
             {
                 return Err(error);
             }
-            // Touched since, it is no longer what was judged.
+            // If the record has changed since, the verdict may be wrong.
             let seen = upload.updated_at;
             if self
                 .records
@@ -178,19 +181,19 @@ impl Inspector {
                 .await?
             {
                 if let Err(error) = self.sessions.discard(upload).await {
-                    tracing::warn!(upload_id = %upload.id, %error, "a refused upload's object stays behind");
+                    tracing::warn!(upload_id = %upload.id, %error, "the object of a rejected upload was not deleted");
                 }
                 return Err(error);
             }
         }
-        let message = "others change the upload each time it is looked at";
-        Err(Error::new(Kind::Unavailable, Reason::WriterActive, message).retry_after(LOOK_AGAIN))
+        let message = "other callers changed the upload during each check; retry";
+        Err(Error::new(Kind::Unavailable, Reason::WriterActive, message).retry_after(CHECK_AGAIN))
     }
 
-    /// Verifies the object that HEAD found, with every digest and block that the store reports.
+    /// Verifies the object that HEAD found against every digest and block that the store reports.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `DataLoss` when it is not the upload's.
+    /// `FailedPrecondition` or `DataLoss` if the object is not the upload's.
     pub(in crate::gateway) async fn verify(
         &self,
         storage: &Storage,
@@ -226,7 +229,8 @@ impl Inspector {
         })
     }
 
-    /// Ends an upload that can never become the object that it must become, and returns why.
+    /// Aborts an upload that can never become the expected object. Returns `why`, or the error that prevented the
+    /// abort.
     pub(in crate::gateway) async fn refuse(&self, upload: &mut Upload, why: Error) -> Error {
         let refused = self
             .records
@@ -235,13 +239,13 @@ impl Inspector {
             return error;
         }
         if let Err(error) = self.sessions.discard(upload).await {
-            tracing::warn!(upload_id = %upload.id, %error, "a refused upload is left to the sweeper");
+            tracing::warn!(upload_id = %upload.id, %error, "a rejected upload is left to the sweeper");
         }
         why
     }
 
-    /// Removes a session that the store no longer knows from the record. Parts that a stream put there are lost with it,
-    /// and so is the upload.
+    /// Removes a session that the store does not know any more from the record. If a stream has put parts into it, they
+    /// are lost, and the upload is ABORTED.
     pub(in crate::gateway) async fn forget_session(&self, upload: &mut Upload) -> Result<()> {
         if upload.parts.is_empty() {
             let forgotten = Event::SessionReplaced { session: None };
@@ -254,8 +258,8 @@ impl Inspector {
         Err(self.refuse(upload, lost).await)
     }
 
-    /// What a stream does if the store does not know its session: a client may have replaced it, or committed it, and then
-    /// the upload is COMPLETE. Otherwise it is refused for `why`.
+    /// Handles a stream whose session the store does not know. A client may have replaced the session, or committed it:
+    /// then the upload is COMPLETE. Otherwise the upload is aborted because of `why`.
     pub(in crate::gateway) async fn session_lost(
         &self,
         upload: &mut Upload,

@@ -1,5 +1,5 @@
-//! A record that the state store lost, or lost the end of, is put together again from a resume token and what the store
-//! has: never beyond the token, never without the store's word, and never against a record that is there.
+//! Rebuilds a record that the state store lost, or whose last parts it lost, from a resume token and the store's list.
+//! Only parts that are in both are rebuilt, and an existing record is never contradicted.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// How many parts one call records: a few hundred kB, which no state store takes long for.
-const RECORDED_AT_ONCE: usize = 1_000;
+/// How many parts one call records: a few hundred kB, which every state store writes quickly.
+const PARTS_PER_CALL: usize = 1_000;
 
 /// Rebuilds records from resume tokens.
 #[derive(Debug)]
@@ -36,28 +36,30 @@ impl Rebuilder {
         Self { records, storages }
     }
 
-    /// Makes the record of `snapshot` anew: COMPLETE where its object lies in the store, else OPEN; [`Rebuilder::heal`] records
-    /// its parts. A record that somebody else makes at the same time is as good.
+    /// Creates the record of `snapshot` again: COMPLETE if its object exists in the store, else OPEN.
+    /// [`Rebuilder::restore_parts`] records its parts. If another caller creates the same record at the same time, that
+    /// record is kept.
     ///
     /// # Errors
-    /// `NotFound` when the store has neither object nor parts, and when the storage is not configured.
+    /// `NotFound` if the store has neither the object nor parts, or if the storage is not configured; `InvalidArgument`
+    /// if the storage is of another kind now, or if the upload has expired.
     pub(in crate::gateway) async fn rebuild(&self, snapshot: &Snapshot) -> Result<()> {
         let storage = self.storages.get(&snapshot.storage_id)?;
         if storage.store.kind() != snapshot.store_kind {
-            return Err(invalid_token("its storage is another one now"));
+            return Err(invalid_token("its storage is of another kind now"));
         }
         let times = self.records.times();
         let mut upload = snapshot.record(times.now, times.expires_at);
-        if upload.given_up_at() <= times.now {
-            return Err(invalid_token("its upload is too old"));
+        if upload.expiry() <= times.now {
+            return Err(invalid_token("its upload has expired"));
         }
-        // First the parts, then the object: a commit in between is seen.
+        // The parts are listed before HEAD, so that a commit in between is noticed.
         let listed = self.listed_parts(&storage, &upload).await?;
         if let Some(object) = self
             .own_finished_object(&storage, &upload, snapshot)
             .await?
         {
-            // A finished upload is not found by its fingerprint.
+            // A finished upload is not in the index.
             upload.fingerprint = None;
             upload.file.file_size = Some(object.size);
             upload
@@ -68,18 +70,18 @@ impl Rebuilder {
         {
             return Err(Error::upload_not_found(&snapshot.id));
         }
-        tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilds a record that the state store lost");
+        tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilding a record that the state store lost");
         if let Creation::Exists(_) = self.records.create(&upload).await? {
-            // The same create has made another upload meanwhile, which is found in its place.
+            // An identical create has made another upload in the meantime, which keeps the index entry.
             upload.fingerprint = None;
             self.records.create(&upload).await?;
         }
         Ok(())
     }
 
-    /// Records the parts of `snapshot` that an OPEN record of the stream `writer` lacks, as far as the store has them. Where
-    /// that cannot be done, the record stays as it is.
-    pub(in crate::gateway) async fn heal(
+    /// Records the parts of `snapshot` that are missing from the OPEN record of the stream `writer`, as far as the
+    /// store has them. Leaves the record unchanged if that is not possible.
+    pub(in crate::gateway) async fn restore_parts(
         &self,
         upload: &mut Upload,
         writer: WriterTag,
@@ -112,26 +114,27 @@ impl Rebuilder {
         let mut parts = snapshot_parts(snapshot, &listed);
         let is_same = |(known, part): (&Part, &Part)| known.receipt == part.receipt;
         let committed = upload.parts.committed() as usize;
-        // Another writer has put other parts since the snapshot.
+        // Another writer has put other parts since the snapshot was taken.
         if parts.len() <= committed || !upload.parts.iter_committed().zip(&parts).all(is_same) {
             return Ok(());
         }
         let lost = parts.split_off(committed);
-        for some in lost.chunks(RECORDED_AT_ONCE) {
+        for chunk in lost.chunks(PARTS_PER_CALL) {
             self.records
-                .record_parts(&upload.id, upload.version, writer, some)
+                .record_parts(&upload.id, upload.version, writer, chunk)
                 .await?;
         }
         lost.into_iter().for_each(|part| upload.parts.insert(part));
         tracing::warn!(
             upload_id = %upload.id,
             committed_size = upload.committed_size(),
-            "recorded parts anew that the state store lost"
+            "recorded parts again that the state store had lost"
         );
         Ok(())
     }
 
-    /// What the store lists of the upload's session; `None` when it has none or does not know it.
+    /// The store's list of the parts in the upload's session. `None` if the upload has no session or the store does not
+    /// know it.
     async fn listed_parts(
         &self,
         storage: &Storage,
@@ -144,7 +147,8 @@ impl Rebuilder {
         storage.store.list_parts(&session).await
     }
 
-    /// The object that the upload became before its record was lost. Its MD5 is proven where the snapshot is of all of it.
+    /// The object that the upload became before its record was lost. Its MD5 is proven if the snapshot covers the whole
+    /// file.
     async fn own_finished_object(
         &self,
         storage: &Storage,
@@ -176,7 +180,7 @@ impl Rebuilder {
     }
 }
 
-/// The parts of `snapshot` among those that the store lists.
+/// The parts of `snapshot` that are in the store's list.
 fn snapshot_parts(snapshot: &Snapshot, listed: &[StoredPart]) -> Vec<Part> {
     let by_name: HashMap<(u32, Option<WriterTag>), &StoredPart> = listed
         .iter()
@@ -192,7 +196,7 @@ fn snapshot_parts(snapshot: &Snapshot, listed: &[StoredPart]) -> Vec<Part> {
     })
 }
 
-/// The MD5 of the whole file of `size` bytes, where the snapshot knows it.
+/// The MD5 of the whole file of `size` bytes, if the snapshot covers all of it.
 fn whole_digest(snapshot: &Snapshot, size: u64) -> Result<Option<Md5>> {
     let state = snapshot.digest().filter(|_| snapshot.size() == size);
     let digest = state.map(FileDigest::resume).transpose();

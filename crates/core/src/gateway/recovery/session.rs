@@ -1,4 +1,4 @@
-//! The store's session of an upload (S3: multipart upload, Azure: uncommitted blocks): created, ended, cleaned up.
+//! The store's session of an upload (S3: multipart upload, Azure: uncommitted blocks): its creation, end and clean-up.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ impl Sessions {
         Self { records, storages }
     }
 
-    /// Creates the session for a stream's parts and returns the upload with it. Runs to its end also if the stream ends
-    /// meanwhile: a session that does not get into the record is ended again.
+    /// Creates the session for the parts of a stream, and returns the upload with it. Runs to its end even if the
+    /// stream ends earlier. If the session cannot be recorded, it is ended again.
     pub(in crate::gateway) async fn begin(
         self: &Arc<Self>,
         storage: &Arc<Storage>,
@@ -55,8 +55,8 @@ impl Sessions {
             .map_err(|error| Error::internal("create a session", error))?
     }
 
-    /// Removes everything of an aborted upload from the store: its session, and an object that was never recorded. No other
-    /// upload uses its key.
+    /// Removes everything of an aborted upload from the store: its session, and an object that was never recorded. No
+    /// other upload uses its key.
     pub(in crate::gateway) async fn discard(&self, upload: &Upload) -> Result<()> {
         self.end(upload).await?;
         let storage = self.storages.get(&upload.storage_id)?;
@@ -72,10 +72,10 @@ impl Sessions {
         storage.store.abort(&store_session(upload)).await
     }
 
-    /// Ends a session that `why` kept out of the record, unless the record has it nevertheless. Best effort: the sweeper
-    /// finds what is left.
+    /// Ends a session that could not be recorded because of the error `why`, unless the record has it anyway. Best
+    /// effort: the sweeper ends what is left.
     async fn end_unrecorded(&self, upload: &Upload, session: &str, why: &Error) {
-        // After a lost answer the record may have it.
+        // After a lost response the record may have it.
         if why.is_retryable() && why.reason() != Reason::StateLost {
             return;
         }
@@ -95,7 +95,7 @@ impl Sessions {
     }
 }
 
-/// The upload's session, as requests name it; stores with implicit sessions ignore its id.
+/// The session of the upload, as requests name it. Stores with implicit sessions ignore its id.
 pub(in crate::gateway) fn store_session(upload: &Upload) -> Session<'_> {
     Session {
         key: &upload.object_key,

@@ -1,9 +1,9 @@
-//! The periodic clean-up: expired uploads, commits whose committer died, objects that clients put after the end of their
-//! upload, and orphaned sessions.
+//! The sweeper. It periodically expires uploads, finishes commits whose committer died, removes objects that clients
+//! put after their upload had ended, and ends orphaned sessions.
 //!
-//! A record is changed first, by compare-and-set, and then what it has in the store is removed: a pass that dies in between
-//! leaves a session that a later one finds, and two passes at the same time do no harm. The age of sessions is measured by
-//! the store's clock alone. Azure drops uncommitted blocks by itself.
+//! It first changes the record, by compare-and-set, and then removes what the store has of the upload. If a pass dies
+//! in between, a later pass finds the session. Two passes at the same time do no harm. The age of sessions is measured
+//! only by the clock of the store. Azure discards uncommitted blocks itself.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -24,48 +24,49 @@ use crate::{
     upload::{Event, Phase, Upload, UploadId, policy},
 };
 
-/// How far apart the clocks of two replicas may be: nothing expires before it has expired by all of them.
+/// The largest difference between the clocks of two replicas. An upload expires only after it has expired by all
+/// clocks.
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
-/// How much older than the oldest upload a session must be before it is ended without a record.
+/// A session without a record is ended when it is this much older than the oldest upload can be.
 const SESSION_MARGIN: Duration = Duration::from_secs(60 * 60);
 
-/// How long a sweeper that died prevents the others from sweeping.
+/// How long the lease of a sweeper that died keeps other replicas from sweeping.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// How many uploads are read from the index per page.
+/// How many uploads are read from the index in one page.
 const PAGE: usize = 100;
 
-/// How a pass is made.
+/// The options of a pass.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// Only count what would be done.
+    /// Only count what a pass would do.
     pub dry_run: bool,
-    /// The most uploads and sessions that are handled per second.
+    /// The largest number of uploads and sessions that are handled per second.
     pub operations_per_second: u32,
-    /// The age by the store's clock from which sessions without a record are ended. `None`: the maximum age of uploads
-    /// and a margin, so that no resume token can still need one.
+    /// The age, by the store's clock, at which sessions without a record are ended. `None`: the maximum age of uploads
+    /// plus a margin, so that no resume token can need the session any more.
     pub session_age: Option<Duration>,
-    /// Make no pass if another replica has begun one within this time.
+    /// Skip the pass if another replica has started one within this time.
     pub interval: Option<Duration>,
 }
 
-/// What a pass did, or in a dry run would have done.
+/// What a pass did, or what a dry run would have done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
-    /// Uploads that were due and sessions that were listed.
+    /// Due uploads and listed sessions.
     pub examined: u64,
     /// Expired uploads that were aborted.
     pub expired: u64,
-    /// Expired uploads whose object a client had made: they are COMPLETE.
+    /// Expired uploads that became COMPLETE, because a client had made their object.
     pub completed: u64,
-    /// Commits whose committer died and that were finished or refused.
+    /// Commits of dead committers that were finished or rejected.
     pub finished_commits: u64,
-    /// ABORTED uploads whose key in the store was cleared finally.
+    /// ABORTED uploads that were cleared from the store for the last time.
     pub cleared: u64,
     /// Old sessions without a record that were ended.
     pub aborted_sessions: u64,
-    /// Failures, which are left to a later pass.
+    /// Failures. A later pass handles them.
     pub failures: u64,
 }
 
@@ -83,15 +84,15 @@ pub struct Sweeper {
     pub(in crate::gateway) upload_max_age: Duration,
 }
 
-/// One running pass.
+/// A running pass.
 struct Pass<'a> {
     sweeper: &'a Sweeper,
     sweep: &'a Sweep,
     stop: &'a CancellationToken,
     holder: String,
-    prolonged: Instant,
+    renewed: Instant,
     pace: Interval,
-    /// The storages that did not answer: their other uploads and sessions are left to a later pass.
+    /// The storages that are unavailable. A later pass handles the rest of their uploads and sessions.
     unavailable: HashSet<String>,
     report: SweepReport,
 }
@@ -113,18 +114,18 @@ impl SweepReport {
 // === impl Sweeper ===
 
 impl Sweeper {
-    /// Makes one pass over everything, or until `stop`. `None` if another replica sweeps, or has just done so. A dry run
-    /// needs no lease.
+    /// Makes one pass over all uploads and sessions, or until `stop` is cancelled. `None` if another replica is
+    /// sweeping, or has just done so. A dry run needs no lease.
     ///
     /// # Errors
-    /// The state store is unavailable. Other failures are counted and left to a later pass.
+    /// `Unavailable` if the state store is unavailable. Other failures are counted and left to a later pass.
     pub async fn sweep(
         &self,
         sweep: &Sweep,
         stop: &CancellationToken,
     ) -> Result<Option<SweepReport>> {
         let mut pass = Pass::new(self, sweep, stop);
-        let may_sweep = sweep.dry_run || (pass.acquire_turn().await? && pass.prolong().await?);
+        let may_sweep = sweep.dry_run || (pass.acquire_turn().await? && pass.renew_lease().await?);
         if !may_sweep {
             return Ok(None);
         }
@@ -147,14 +148,14 @@ impl<'a> Pass<'a> {
             sweep,
             stop,
             holder: format!("{:016x}", rand::random::<u64>()),
-            prolonged: Instant::now(),
+            renewed: Instant::now(),
             pace,
             unavailable: HashSet::new(),
             report: SweepReport::default(),
         }
     }
 
-    /// Whether no other replica has begun a pass in this interval. The lease of a turn is never released: it expires.
+    /// Whether no other replica has started a pass in this interval. This lease is never released; it expires.
     async fn acquire_turn(&self) -> Result<bool> {
         let Some(interval) = self.sweep.interval else {
             return Ok(true);
@@ -163,8 +164,8 @@ impl<'a> Pass<'a> {
         schedule.lease("sweep-turn", &self.holder, interval).await
     }
 
-    async fn prolong(&mut self) -> Result<bool> {
-        self.prolonged = Instant::now();
+    async fn renew_lease(&mut self) -> Result<bool> {
+        self.renewed = Instant::now();
         let schedule = &self.sweeper.schedule;
         schedule.lease("sweep", &self.holder, LEASE).await
     }
@@ -184,7 +185,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Waits for the permit of the next operation; false if the pass must end.
+    /// Waits until the next operation is allowed. Returns `false` if the pass must end.
     async fn next_permit(&mut self) -> Result<bool> {
         tokio::select! {
             _ = self.pace.tick() => {}
@@ -193,10 +194,10 @@ impl<'a> Pass<'a> {
         if self.stop.is_cancelled() {
             return Ok(false);
         }
-        if self.sweep.dry_run || self.prolonged.elapsed() < LEASE / 3 {
+        if self.sweep.dry_run || self.renewed.elapsed() < LEASE / 3 {
             return Ok(true);
         }
-        self.prolong().await
+        self.renew_lease().await
     }
 
     async fn due_uploads(&mut self) -> Result<()> {
@@ -263,7 +264,7 @@ impl<'a> Pass<'a> {
                 return Ok(());
             }
             Ok(false) => {}
-            // The object was not the upload's: both have ended.
+            // The object was not the upload's. Both are removed.
             Err(_) if upload.phase == Phase::Aborted => {
                 self.report.expired += 1;
                 return Ok(());
@@ -278,7 +279,7 @@ impl<'a> Pass<'a> {
             .records
             .end_untouched(&mut upload, Event::Abandoned, seen);
         if !ended.await? {
-            // A caller touched it at the same moment.
+            // A caller changed the upload at the same time.
             return Ok(());
         }
         self.report.expired += 1;
@@ -296,16 +297,16 @@ impl<'a> Pass<'a> {
                     // Another committer was faster, or the upload is OPEN again.
                     Reason::WrongPhase | Reason::TakenOver | Reason::Incomplete => return Ok(()),
                     _ if upload.is_live() => return Err(error),
-                    _ => tracing::info!(upload_id = %upload.id, %error, "a commit was refused"),
+                    _ => tracing::info!(upload_id = %upload.id, %error, "a commit was rejected"),
                 }
             }
         }
         self.report.finished_commits += 1;
-        tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "the commit of a dead committer is finished");
+        tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "finished the commit of a dead committer");
         Ok(())
     }
 
-    /// Discards again what clients may have sent after the upload was aborted, while their signatures were still valid.
+    /// Removes again what clients may have sent after the upload was aborted, while their signatures were still valid.
     async fn clear(&mut self, mut upload: Upload) -> Result<()> {
         let sweeper = self.sweeper;
         if !self.sweep.dry_run {
@@ -315,7 +316,7 @@ impl<'a> Pass<'a> {
             sweeper.records.update(&upload).await?;
         }
         self.report.cleared += 1;
-        tracing::debug!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "an aborted upload is cleared finally");
+        tracing::debug!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "cleared an aborted upload for the last time");
         Ok(())
     }
 
@@ -325,7 +326,7 @@ impl<'a> Pass<'a> {
         }
         let sweeper = self.sweeper;
         let max_age = sweeper.upload_max_age + SESSION_MARGIN;
-        let least_age = self.sweep.session_age.unwrap_or(max_age);
+        let min_age = self.sweep.session_age.unwrap_or(max_age);
         let prefix = policy::object_key_prefix(&storage.prefix);
         let mut after = None;
         loop {
@@ -341,7 +342,7 @@ impl<'a> Pass<'a> {
                     continue;
                 };
                 self.report.examined += 1;
-                if session.initiated_at.plus(least_age) > page.now {
+                if session.initiated_at.plus(min_age) > page.now {
                     continue;
                 }
                 if self.unavailable.contains(&storage.id) || !self.next_permit().await? {
@@ -357,7 +358,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Ends an old session, unless a live upload has it. Such an upload is long due, and the index has lost it.
+    /// Ends an old session, unless a live upload has it. That upload has been due for long, and its index entry was
+    /// lost.
     async fn end_session(
         &mut self,
         storage: &Storage,
@@ -366,9 +368,9 @@ impl<'a> Pass<'a> {
     ) -> Result<()> {
         let sweeper = self.sweeper;
         let found = sweeper.records.find(id).await?;
-        let has_it =
+        let has_session =
             |upload: &Upload| upload.is_live() && upload.session.as_ref() == Some(&session.id);
-        if let Some(upload) = found.filter(has_it) {
+        if let Some(upload) = found.filter(has_session) {
             return self.settle(upload).await;
         }
         if !self.sweep.dry_run {
@@ -376,11 +378,12 @@ impl<'a> Pass<'a> {
             storage.store.abort(&Session { key, id }).await?;
         }
         self.report.aborted_sessions += 1;
-        tracing::info!(upload_id = %id, dry_run = self.sweep.dry_run, "an orphaned session is ended");
+        tracing::info!(upload_id = %id, dry_run = self.sweep.dry_run, "ended an orphaned session");
         Ok(())
     }
 
-    /// Logs and counts a failure, so that the pass continues with the next item; without the state store it cannot.
+    /// Logs and counts a failure, so that the pass continues with the next item. An unavailable state store ends the
+    /// pass.
     fn log(&mut self, outcome: Result<()>, storage_id: &str) -> Result<()> {
         let Err(error) = outcome else { return Ok(()) };
         if error.reason() == Reason::StateUnavailable {
@@ -388,7 +391,7 @@ impl<'a> Pass<'a> {
         }
         self.report.failures += 1;
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(storage_id, %error, cause, "the sweeper failed: {error}");
+        tracing::warn!(storage_id, %error, cause, "an operation of the sweeper failed: {error}");
         if is_unavailable(&error) {
             self.unavailable.insert(storage_id.to_owned());
         }
@@ -396,7 +399,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Whether the store will not answer the next request, either.
+/// Whether further requests to the store would fail, too.
 fn is_unavailable(error: &Error) -> bool {
     matches!(
         error.reason(),

@@ -1,4 +1,4 @@
-//! What a direct upload can do next, and what the client learns of its parts.
+//! What a direct upload can do next, and what the client is shown of its parts.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::{
     upload::{Part, Phase, SINGLE_PUT_MAX, Span, Upload},
 };
 
-/// Whether the client puts the file whole: it is small, and no part of it was sent. If sessions are created by a request,
-/// no part can be sent without one, whatever was claimed.
+/// Whether the client puts the file whole: it is small, and no part of it was sent. If a request creates sessions, no
+/// part can have been sent without one, whatever was claimed.
 pub(super) fn is_direct(storage: &Storage, upload: &Upload) -> bool {
     let is_small = upload
         .file
@@ -23,8 +23,8 @@ pub(super) fn is_direct(storage: &Storage, upload: &Upload) -> bool {
     is_small && upload.session.is_none() && (needs_session || upload.claims.is_empty())
 }
 
-/// A part that the store has, as a client sees it. If the store lists digests, a claim that they do not confirm is left
-/// out: the client sends the part again.
+/// A part that the store has, as it is shown to the client. If the store lists MD5s, a claimed MD5 that differs from
+/// the stored one is left out, so that the client sends the part again.
 pub(super) fn to_known_part(storage: &Storage, upload: &Upload, part: &Part) -> KnownPart {
     let claimed = upload.claims.md5(part.number);
     let claimed = claimed.filter(|_| !storage.capabilities().lists_part_digests);
@@ -67,7 +67,11 @@ pub(super) fn check_open(upload: &Upload) -> Result<()> {
     Err(wrong_phase(upload.phase))
 }
 
-/// If sessions are created by a request, requests for parts name the session, which the client creates.
+/// Requests for parts name the session, if the client must create it with a request.
+///
+/// # Errors
+///
+/// `FailedPrecondition` if it does not exist yet.
 pub(super) fn check_session(storage: &Storage, upload: &Upload) -> Result<()> {
     if upload.session.is_some() || !storage.capabilities().creates_sessions {
         return Ok(());
@@ -78,11 +82,11 @@ pub(super) fn check_session(storage: &Storage, upload: &Upload) -> Result<()> {
     ))
 }
 
-/// The refusal of an upload of which the store has only these parts, and no object yet.
+/// The error of an upload of which the store has only these parts, and no object.
 pub(super) fn incomplete(upload: &Upload, stored: &BTreeMap<u32, Part>) -> Error {
     let count = upload.object_part_count().map(|count| count as usize);
     if Some(stored.len()) == count {
-        let message = "all parts are stored; send the signed finish first";
+        let message = "the store has all parts; send the signed finish first";
         return Error::precondition(Reason::Incomplete, message);
     }
     let file_size = upload.file.file_size.unwrap_or(0);

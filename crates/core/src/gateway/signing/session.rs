@@ -1,4 +1,4 @@
-//! The session that a client reports as `resumable_id`.
+//! The id of the store's session, which a client reports as `resumable_id`.
 
 use super::Signing;
 use crate::{
@@ -7,18 +7,18 @@ use crate::{
     upload::{Event, Phase, Upload},
 };
 
-/// The longest name of a session, in bytes: AWS's are below 200.
+/// The longest session id, in bytes. Those of AWS are shorter than 200.
 const MAX_SESSION_LENGTH: usize = 1024;
 
 // === impl Signing ===
 
 impl Signing {
-    /// Records the session that a client has created. If sessions are implicit (Azure), any name is accepted and the first
-    /// is kept. Otherwise (S3) another session replaces the recorded one if that has no parts; parts that a stream left
-    /// there unrecorded do not count.
+    /// Records the session that a client has created. If sessions are implicit (Azure), any id is accepted and the
+    /// first one is kept. Otherwise (S3) another session replaces the recorded one, if that has no parts. Parts that a
+    /// stream left there without recording them do not count.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid name; `FailedPrecondition`, `SessionInUse`, if the store has parts in the
+    /// `InvalidArgument` for an invalid id; `FailedPrecondition` with `SessionInUse` if the store has parts in the
     /// recorded session.
     pub(super) async fn set_session(&self, upload: &mut Upload, session: String) -> Result<()> {
         if session.len() > MAX_SESSION_LENGTH
@@ -32,7 +32,7 @@ impl Signing {
                 session: session.clone(),
             };
             match self.records.transition(upload, &started, Fence::None).await {
-                // Another caller recorded one at the same moment.
+                // Another caller recorded a session at the same time.
                 Err(_) if upload.session.is_some() && upload.phase == Phase::Open => {}
                 recorded => return recorded,
             }
@@ -46,18 +46,18 @@ impl Signing {
     }
 
     async fn replace_session(&self, upload: &mut Upload, session: String) -> Result<()> {
-        // Before a stream is fenced: this cannot succeed.
+        // Checked before a stream is fenced: with parts this cannot succeed.
         if !upload.parts.is_empty() {
             return Err(session_in_use());
         }
         let fenced = self.records.fence(upload).await?;
         *upload = fenced.ok_or_else(|| {
-            Error::precondition(Reason::WrongPhase, "the upload is no longer open")
+            Error::precondition(Reason::WrongPhase, "the upload is not open any more")
         })?;
         let old = upload.clone();
         let storage = self.storages.get(&old.storage_id)?;
-        let held = self.inspector.stored_parts(&storage, &old).await?;
-        if !old.parts.is_empty() || held.is_some_and(|held| !held.is_empty()) {
+        let stored = self.inspector.stored_parts(&storage, &old).await?;
+        if !old.parts.is_empty() || stored.is_some_and(|stored| !stored.is_empty()) {
             return Err(session_in_use());
         }
         let replaced = Event::SessionReplaced {
@@ -78,6 +78,6 @@ impl Signing {
 fn session_in_use() -> Error {
     Error::precondition(
         Reason::SessionInUse,
-        "the store has parts under another resumable_id; create again to continue with them",
+        "the store has parts under another resumable_id; create the upload again to continue with them",
     )
 }

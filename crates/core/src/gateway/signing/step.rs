@@ -1,4 +1,4 @@
-//! What clients report of the parts they send themselves, and what they are answered.
+//! The steps of a direct upload, and what clients report about the parts that they send.
 
 use crate::{
     blobs::sign::SignedRequest,
@@ -8,17 +8,17 @@ use crate::{
 /// One signed step of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedStep {
-    /// What it does.
+    /// What the request does.
     pub kind: StepType,
-    /// The request to send, if its URL is not empty.
+    /// The request to send. If its URL is empty, there is nothing to send.
     pub request: SignedRequest,
-    /// Which upload.
+    /// The upload.
     pub upload_id: UploadId,
-    /// The kind of store it goes to.
+    /// The kind of the store that the request goes to.
     pub store_kind: StoreKind,
-    /// The size in bytes of every part but the last.
+    /// The size in bytes of every part except the last one.
     pub part_size: u64,
-    /// The parts that are there, in [`StepType::Parts`] alone.
+    /// The parts that the store has. Only set in [`StepType::Parts`].
     pub parts: Vec<KnownPart>,
 }
 
@@ -27,9 +27,9 @@ pub struct SignedStep {
 pub enum StepType {
     /// Puts the whole file.
     DirectUpload,
-    /// Begins a session for parts.
+    /// Creates a session for parts.
     ChunkedUpload,
-    /// Lists the parts the store has.
+    /// Lists the parts that the store has.
     Parts,
     /// Puts one part.
     PartUpload,
@@ -37,45 +37,45 @@ pub enum StepType {
     Finish,
 }
 
-/// A part as a client is told of it.
+/// A part as it is shown to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownPart {
-    /// Its number, from 1.
+    /// The number, from 1.
     pub number: u32,
-    /// Where it begins in the file, in bytes.
+    /// The position of its first byte in the file, in bytes.
     pub offset: u64,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its MD5, known or claimed.
+    /// The MD5: known, or claimed by the client.
     pub md5: Option<Md5>,
 }
 
-/// A part to be signed.
+/// A part for which a request is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartToSign {
-    /// Its number, from 1.
+    /// The number, from 1.
     pub number: u32,
-    /// Its MD5.
+    /// The MD5 of the part.
     pub md5: Md5,
 }
 
 /// What a client reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The store's session, once the client has begun it.
+    /// The id of the store's session, once the client has created one.
     pub resumable_id: Option<String>,
     /// Parts that were sent or are being sent.
     pub claims: Vec<Claim>,
 }
 
-/// The step that a client wants signed after its report.
+/// The step to sign after a client's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// A part.
+    /// The request that puts a part.
     Part(PartToSign),
-    /// The commit.
+    /// The request that commits the parts.
     Finish,
-    /// None: it only reports.
+    /// Nothing: the client only reports.
     Nothing,
 }
 

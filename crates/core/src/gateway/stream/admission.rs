@@ -1,23 +1,23 @@
-//! The number of streams that run at once, shared fairly by callers.
+//! Limits the number of concurrent streams, and shares them fairly among callers.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::budget::come_back;
+use super::budget::overload_delay;
 use crate::{
     error::{Error, Kind, Reason, Result},
     upload::Owner,
 };
 
-/// The streams that run, by owner.
+/// The permits of running streams, by owner.
 #[derive(Debug)]
 pub(super) struct Admission {
-    most: usize,
+    max: usize,
     running: watch::Sender<HashMap<Owner, usize>>,
 }
 
-/// The right of one stream to run; returned when dropped.
+/// The permit of one stream to run. Returned when it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     admission: Arc<Admission>,
@@ -27,20 +27,20 @@ pub(super) struct Permit {
 // === impl Admission ===
 
 impl Admission {
-    /// At most `most` streams at once.
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    /// Admits up to `max` concurrent streams.
+    pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
-            most,
+            max,
             running: watch::Sender::default(),
         })
     }
 
-    /// Gives `owner` the permit for one more stream. The last quarter of the permits is for owners that have less than their
-    /// equal share, so that a new caller gets one whatever the others do. Without authentication there is only one owner,
-    /// which may have them all.
+    /// Gives `owner` a permit for one more stream. The last quarter of the permits is reserved for owners that have
+    /// less than an equal share, so that a new caller gets a permit whatever the others do. Without authentication
+    /// there is only one owner, which may have all permits.
     ///
     /// # Errors
-    /// `ResourceExhausted` if there is none.
+    /// `ResourceExhausted` if no permit is available.
     pub(super) fn admit(self: &Arc<Self>, owner: &Owner) -> Result<Permit> {
         let admitted = self.running.send_if_modified(|running| {
             let has_room = self.has_room(running, owner);
@@ -58,7 +58,7 @@ impl Admission {
         })
     }
 
-    /// Waits until no stream runs, including those whose callers have disconnected.
+    /// Waits until no stream is running, including those whose callers have disconnected.
     pub(super) async fn all_ended(&self) {
         let mut running = self.running.subscribe();
         // Cannot fail: `self` has the sender.
@@ -70,12 +70,12 @@ impl Admission {
         let held = running.get(owner).copied().unwrap_or_default();
         let others = running.len() - usize::from(held > 0);
         let share = if *owner == Owner::default() {
-            self.most
+            self.max
         } else {
-            self.most / (others.max(1) + 1)
+            self.max / (others.max(1) + 1)
         };
-        let is_short = taken >= self.most - self.most / 4;
-        taken < self.most && (!is_short || held < share)
+        let is_short = taken >= self.max - self.max / 4;
+        taken < self.max && (!is_short || held < share)
     }
 }
 
@@ -98,9 +98,9 @@ fn too_many_streams() -> Error {
     Error::new(
         Kind::ResourceExhausted,
         Reason::Overloaded,
-        "the gateway runs as many streams as it may; retry later",
+        "the gateway has reached its limit of concurrent streams; retry later",
     )
-    .retry_after(come_back())
+    .retry_after(overload_delay())
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_is_free_again_when_its_stream_ends() {
+    fn a_permit_is_returned_when_its_stream_ends() {
         let admission = Admission::new(2);
         let mut permits = admit_all(&admission, &Owner::default());
         assert_eq!(permits.len(), 2);
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(greedy.len(), 75);
         let other = admit_all(&admission, &owner("other"));
         assert_eq!(other.len(), 25);
-        // What the greedy owner returns goes to the one with less than its share.
+        // The permits that the greedy owner returns are available to the owner with less than its share.
         drop(greedy);
         let _greedy: Vec<_> = (0..70)
             .filter_map(|_| admission.admit(&owner("greedy")).ok())

@@ -1,13 +1,14 @@
-//! The byte budget: how much of all files together may lie in memory.
+//! The memory budget: how many file bytes the process may keep in memory.
 //!
-//! Streams draw bytes as they arrive, never a whole part ahead. Under pressure the part that has drawn most goes first, so
-//! that parts become full one after the other instead of all being half full. So that they cannot wait for each other for
-//! ever, a reserve of one maximal part is lent to one of them at a time: it can always be completed, and gives everything
-//! back. Where that does not help, because parts fill too slowly, the slowest are recalled. A caller that holds more than
-//! an equal share waits behind the others, and its parts are recalled before theirs.
+//! A part reserves memory for bytes when they arrive, never for the whole part in advance. Under pressure, the part
+//! with the largest reservation is served first, so that parts become full one after the other instead of all staying
+//! half full. To rule out a deadlock of half-full parts, a reserve of one maximal part is lent to one part at a time:
+//! that part can always be completed, and then returns everything. If parts fill too slowly for that, the slowest parts
+//! are recalled. A caller that has more than an equal share is served after the others, and its parts are recalled
+//! before theirs.
 //!
-//! Full buffers are kept for the next parts, drawn as they are: fresh memory costs a page fault for each 4 KiB. They are let
-//! go as soon as half-full parts need their bytes.
+//! Used buffers are kept for later parts, with their reservation, because fresh memory costs a page fault for each 4
+//! KiB. They are freed as soon as half-full parts need their bytes.
 
 mod ledger;
 
@@ -28,21 +29,22 @@ use crate::{
     upload::{Owner, PART_SIZE},
 };
 
-/// How many buffers are kept at most, each of the usual part size.
-const MOST_SPARE: usize = 16;
+/// The largest number of kept buffers. Each has the default part size.
+const MAX_SPARE: usize = 16;
 
-/// How often a part that waits has those recalled that hold more than their share: longer than a part takes to the store.
+/// How often a waiting part causes a recall of parts of callers with more than their share: longer than it takes to put
+/// a part.
 const SHARE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A number of bytes that all streams share.
+/// The bytes that all streams share.
 #[derive(Debug)]
 pub(super) struct Budget {
     ledger: Mutex<Ledger>,
-    /// How long a draw waits before the stream is ended.
+    /// How long a reservation waits before the stream is ended.
     wait_limit: Duration,
 }
 
-/// What one part has drawn; gives it back when dropped.
+/// The memory that one part has reserved. Returned to the budget when it is dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Arc<Budget>,
@@ -53,7 +55,7 @@ pub(super) struct Reservation {
     begun: Instant,
 }
 
-/// A draw that waits. What is granted when nobody waits any more goes to its part all the same.
+/// A reservation that waits. Bytes that are granted while it is being dropped are still credited to its part.
 #[derive(Debug)]
 struct Pending<'a> {
     reservation: &'a mut Reservation,
@@ -64,7 +66,7 @@ struct Pending<'a> {
 // === impl Budget ===
 
 impl Budget {
-    /// A budget of `total` bytes, of which one part of `largest_part` bytes is the reserve.
+    /// A budget of `total` bytes, which includes the reserve: one part of `largest_part` bytes.
     pub(super) fn new(total: u64, largest_part: u64, wait_limit: Duration) -> Arc<Self> {
         Arc::new(Self {
             ledger: Mutex::new(Ledger::new(total, largest_part.min(total))),
@@ -72,13 +74,13 @@ impl Budget {
         })
     }
 
-    /// Whether parts have waited for so long that `owner` should not begin one. Those do not count that wait because their
-    /// callers hold more than their share, where `owner` does not.
+    /// Whether parts have waited for so long that `owner` should not start another one. If `owner` is within its share,
+    /// parts of callers beyond their share do not count.
     pub(super) fn is_short(&self, owner: &Owner) -> bool {
         self.lock().is_short(owner, self.wait_limit / 4)
     }
 
-    /// Begins a part of `owner`'s, which has drawn nothing yet.
+    /// Starts a part of `owner`, with nothing reserved.
     pub(super) fn begin(self: &Arc<Self>, owner: &Owner) -> Reservation {
         self.lock().begin(owner);
         Reservation {
@@ -91,7 +93,7 @@ impl Budget {
         }
     }
 
-    /// A buffer of `size` bytes that is kept, with what it has drawn: all of its bytes.
+    /// A kept buffer of `size` bytes, with a reservation for all of them.
     pub(super) fn reuse(
         self: &Arc<Self>,
         owner: &Owner,
@@ -116,11 +118,12 @@ impl Budget {
 // === impl Reservation ===
 
 impl Reservation {
-    /// Draws `bytes` more, waiting for others to give some back. A part that has nothing yet and `reuses` may get a buffer
-    /// of the usual part size instead of its own, and has then drawn all its bytes.
+    /// Reserves `bytes` more, and waits until they are available. If nothing is reserved yet and `reuses` is set, the
+    /// result can be a kept buffer of the default part size, which replaces the part's own; all of its bytes are then
+    /// reserved.
     ///
     /// # Errors
-    /// `ResourceExhausted` when that takes longer than the budget's wait_limit.
+    /// `ResourceExhausted` if that takes longer than the wait limit of the budget.
     pub(super) async fn reserve(&mut self, bytes: u64, reuses: bool) -> Result<Option<MmapMut>> {
         let granted = {
             let mut ledger = self.budget.lock();
@@ -158,7 +161,8 @@ impl Reservation {
         }
     }
 
-    /// Ends when this part, `received` bytes of which are there, is recalled for being slow: drop it then.
+    /// Returns when this part, of which `received` bytes have arrived, is recalled because it is slow. The caller must
+    /// then drop the part.
     pub(super) async fn recalled(&self, received: u64) {
         let (recall, recalled) = oneshot::channel();
         let idle = Idle {
@@ -174,24 +178,24 @@ impl Reservation {
         }
     }
 
-    /// How many bytes it has drawn so far.
+    /// How many bytes are reserved.
     pub(super) fn reserved(&self) -> u64 {
         self.from_free + self.from_reserve
     }
 
-    /// Keeps the memory it was drawn for, if another part can have it as it is.
+    /// Keeps `memory` for another part, if it has the default part size and is fully reserved.
     pub(super) fn keep(&mut self, memory: MmapMut) {
         let mut ledger = self.budget.lock();
         let whole = self.from_free == PART_SIZE && memory.len() as u64 == PART_SIZE;
-        if whole && ledger.spare.len() < MOST_SPARE {
+        if whole && ledger.spare.len() < MAX_SPARE {
             self.from_free = 0;
-            ledger.give_back(&self.owner, PART_SIZE);
+            ledger.release(&self.owner, PART_SIZE);
             ledger.spare.push(memory);
             ledger.serve();
         }
     }
 
-    /// Notes what was granted of the `bytes` it waited for.
+    /// Credits what was granted for the `bytes` that were requested.
     fn credit(&mut self, grant: Grant, bytes: u64) -> Option<MmapMut> {
         match grant {
             Grant::FromFree => self.from_free += bytes,
@@ -213,7 +217,7 @@ impl Drop for Reservation {
         let mut ledger = self.budget.lock();
         ledger.free += self.from_free;
         ledger.reserve_lent &= !self.holds_reserve;
-        ledger.give_back(&self.owner, self.reserved());
+        ledger.release(&self.owner, self.reserved());
         ledger.end(&self.owner);
         ledger.serve();
     }
@@ -222,7 +226,7 @@ impl Drop for Reservation {
 // === impl Pending ===
 
 impl Pending<'_> {
-    /// What was granted; None when the budget's wait_limit is over.
+    /// The grant, or `None` after the wait limit of the budget.
     async fn wait(&mut self) -> Option<Grant> {
         let (begun, wait_limit) = (Instant::now(), self.reservation.budget.wait_limit);
         let mut pause = SHARE_PAUSE;
@@ -236,7 +240,7 @@ impl Pending<'_> {
                 return None;
             }
             let mut ledger = self.reservation.budget.lock();
-            // Half of the time for parts that end by themselves, half for those that are recalled.
+            // The first half of the time is for parts that end by themselves, the second half for recalls.
             if waited < wait_limit / 2 {
                 ledger.recall_beyond_share(self.bytes, &self.reservation.owner);
                 pause = SHARE_PAUSE.min(wait_limit / 2 - waited);
@@ -250,7 +254,7 @@ impl Pending<'_> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        // Closed first: what is granted in this very moment must not be lost.
+        // Closed first, so that bytes that are granted at this moment are not lost.
         self.granted.close();
         if let Ok(grant) = self.granted.try_recv()
             && let Some(memory) = self.reservation.credit(grant, self.bytes)
@@ -260,18 +264,20 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// There is no memory to spare: `ResourceExhausted` for who asks for more, `Unavailable` for who is recalled.
+/// The gateway has no free memory: `ResourceExhausted` for a stream that needs more, `Unavailable` for one that is
+/// recalled.
 pub(super) fn overloaded(kind: Kind) -> Error {
     Error::new(
         kind,
         Reason::Overloaded,
-        "the gateway has no memory to spare; resume later",
+        "the gateway has no free memory; resume later",
     )
-    .retry_after(come_back())
+    .retry_after(overload_delay())
 }
 
-/// When to come back to a gateway that has too much to do: in about 5 seconds, and not all at once.
-pub(super) fn come_back() -> Duration {
+/// The retry delay of an overloaded gateway: about 5 seconds, spread out so that not all clients return at the same
+/// time.
+pub(super) fn overload_delay() -> Duration {
     Duration::from_secs(5).mul_f64(rand::random_range(0.5..1.5))
 }
 

@@ -1,4 +1,5 @@
-//! Part buffers: one contiguous piece of memory a part, filled from its beginning, used again.
+//! Part buffers. A buffer is one contiguous piece of memory for one part, filled from the start, and used again
+//! afterwards.
 
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use crate::{
     upload::{Owner, PART_SIZE},
 };
 
-/// The memory of one part. It is mapped, not allocated, so that it goes back to the system when it is dropped, and its
-/// pages are there only once they are written.
+/// The memory of one part. It is mapped, not allocated, so that it is returned to the system when it is dropped, and
+/// uses memory only for the pages that were written.
 #[derive(Debug)]
 pub(super) struct PartBuffer {
     memory: Option<MmapMut>,
     length: usize,
-    /// Whether used memory is fine, which is drawn whole.
+    /// Whether a kept buffer may be used. All of its bytes count as reserved.
     reuses: bool,
     reservation: Reservation,
 }
@@ -25,11 +26,11 @@ pub(super) struct PartBuffer {
 // === impl Budget ===
 
 impl Budget {
-    /// An empty buffer of `owner`'s with room for `size` bytes: new memory, or, where it `reuses`, one that was used before and has
-    /// drawn all its bytes.
+    /// An empty buffer of `owner` for up to `size` bytes. It is new memory or, if `reuses` is set, a kept buffer with a
+    /// reservation for all of its bytes.
     ///
     /// # Errors
-    /// `Internal` when the system has no memory to map.
+    /// `Internal` if the system cannot map the memory.
     pub(super) fn buffer(
         self: &Arc<Self>,
         owner: &Owner,
@@ -62,10 +63,11 @@ impl Budget {
 // === impl PartBuffer ===
 
 impl PartBuffer {
-    /// Appends bytes, which must fit: the one copy the gateway makes of them. Draws for them first.
+    /// Appends bytes, which must fit. Reserves memory for them first. This is the only copy that the gateway makes of
+    /// them.
     ///
     /// # Errors
-    /// As [`Reservation::reserve`]; then nothing was appended.
+    /// As [`Reservation::reserve`]. Nothing is appended then.
     pub(super) async fn extend(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.length + bytes.len();
         let missing = (end as u64).saturating_sub(self.reservation.reserved());
@@ -86,17 +88,17 @@ impl PartBuffer {
         self.memory.as_ref().map_or(0, |memory| memory.len() as u64)
     }
 
-    /// Ends when the part is recalled for being slow: drop it then.
+    /// Returns when the part is recalled because it is slow. The caller must then drop the buffer.
     pub(super) async fn recalled(&self) {
         self.reservation.recalled(self.length as u64).await;
     }
 
-    /// How many bytes it holds.
+    /// The number of bytes in the buffer.
     pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// Shares the bytes; the memory goes back to the budget with the last of them.
+    /// Makes the bytes shareable. The memory is returned to the budget when the last reference is dropped.
     pub(super) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -138,16 +140,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_buffer_is_used_again_once_the_last_share_of_its_bytes_is_gone() {
+    async fn a_full_buffer_is_used_again_after_its_last_reference_is_dropped() {
         let budget = budget(4);
         let bytes = full(&budget).await.freeze();
-        let share = bytes.slice(1..);
+        let reference = bytes.slice(1..);
         let address = bytes.as_ptr();
         drop(bytes);
         let mut other = budget.buffer(&Owner::default(), SIZE, true).unwrap();
         other.extend(b"x").await.unwrap();
-        assert_ne!(other.as_ref().as_ptr(), address, "still shared");
-        drop(share);
+        assert_ne!(other.as_ref().as_ptr(), address, "still referenced");
+        drop(reference);
         let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();
         assert_eq!(again.len(), 0);
         again.extend(b"xyz").await.unwrap();
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_bytes_of_a_part_are_its_buffer_and_no_copy_of_it() {
+    async fn the_bytes_of_a_part_are_not_copied_from_its_buffer() {
         let buffer = full(&budget(4)).await;
         let address = buffer.as_ref().as_ptr();
         let bytes = buffer.freeze();
@@ -165,10 +167,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_buffers_make_room_for_who_needs_their_bytes() {
+    async fn kept_buffers_are_freed_when_a_part_needs_their_bytes() {
         let budget = budget(2);
         drop(full(&budget).await);
-        // Both are smaller than a part, so neither can use the idle one.
+        // Both are smaller than the default part size, so neither can use the kept buffer.
         let mut first = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
         let mut second = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
         for buffer in [&mut first, &mut second] {
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_not_sent_a_part_yet_draws_what_it_sends() {
+    async fn a_sender_that_has_not_sent_a_part_yet_reserves_only_what_it_sends() {
         let budget = budget(4);
         drop(full(&budget).await);
         let mut slow = budget.buffer(&Owner::default(), SIZE, false).unwrap();
@@ -186,8 +188,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_that_waits_for_its_first_bytes_gets_a_whole_buffer() {
-        // No room but the reserve, which is lent.
+    async fn a_part_that_waits_for_its_first_bytes_gets_a_kept_buffer() {
+        // Only the reserve is free, and it is lent.
         let budget = budget(1);
         let first = full(&budget).await;
         let address = first.as_ref().as_ptr();
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_buffer_that_came_full_needs_no_further_draw() {
+    async fn a_kept_buffer_needs_no_further_reservation() {
         let budget = budget(1);
         drop(full(&budget).await);
         let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();

@@ -1,4 +1,4 @@
-//! One writer: how a stream becomes an upload's writer, shows that it is active, learns of a takeover, and leaves.
+//! One writer: how a stream becomes the writer of an upload, sends heartbeats, notices a takeover, and leaves.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     upload::{Event, Timestamp, Upload, UploadId, WriterTag},
 };
 
-/// How long a stream that ends waits for the record to be updated: no caller waits for an unavailable state store.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long a stream that ends waits for the update of the record. No caller waits for an unavailable state store here.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sends heartbeats beside a stream that writes, and watches for a takeover.
+/// Sends the heartbeats of a stream that writes, and watches for a takeover.
 #[derive(Debug)]
 pub(super) struct WriterHeartbeat {
     pub(super) records: Arc<Records>,
@@ -32,13 +32,13 @@ pub(super) struct WriterHeartbeat {
 // === impl WriterHeartbeat ===
 
 impl WriterHeartbeat {
-    /// Returns when the record has another writer, or is lost. Until then it gets three heartbeats per idle time-out, so that
-    /// the upload counts as active and does not expire while no part of it can be recorded.
+    /// Returns when the record has another writer or is lost. Until then it sends three heartbeats per idle time-out,
+    /// so that the upload counts as active and does not expire while no part of it can be recorded.
     pub(super) async fn fenced(&mut self) -> Error {
         let interval = self.records.heartbeat_interval().min(self.idle_timeout / 3);
         loop {
             tokio::select! {
-                () = self.takeovers.by_another_than(self.writer) => {}
+                () = self.takeovers.by_other_than(self.writer) => {}
                 () = sleep(interval) => {}
             }
             let heartbeat =
@@ -48,20 +48,20 @@ impl WriterHeartbeat {
                 Err(error) if matches!(error.reason(), Reason::TakenOver | Reason::StateLost) => {
                     return error;
                 }
-                // The stream knows of its own commit, and learns of another phase with its next part.
+                // The stream knows about its own commit, and notices another phase when it records its next part.
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(upload_id = %self.upload_id, %error, "no heartbeat was recorded");
+                    tracing::debug!(upload_id = %self.upload_id, %error, "a heartbeat was not recorded");
                 }
             }
         }
     }
 }
 
-/// Which writer a stream may replace that opens `upload` at `now`.
+/// Which writer a stream that opens `upload` at the time `now` may replace.
 ///
 /// # Errors
-/// `FailedPrecondition`, `WriterActive`, if it may not take over and another stream is active.
+/// `FailedPrecondition` with `WriterActive` if takeovers are forbidden and another stream is active.
 pub(super) fn predecessor(
     upload: &Upload,
     takeover: Takeover,
@@ -79,24 +79,26 @@ pub(super) fn predecessor(
     Ok(Predecessor::Only(upload.writer))
 }
 
-/// Removes a stream that has ended from the record, so that a stream that may not take over need not wait for it. Best
+/// Removes a stream that has ended from the record, so that a stream without takeover need not wait for it. Best
 /// effort.
 pub(super) async fn leave(records: &Records, upload: &mut Upload) {
     let upload_id = upload.id.clone();
     let left = records.transition(upload, &Event::WriterLeft, Fence::Writer);
-    match timeout(LEAVE, left).await {
+    match timeout(LEAVE_TIMEOUT, left).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%upload_id, %error, "the writer stays in the record"),
-        Err(_) => tracing::debug!(%upload_id, "the writer stays in the record"),
+        Ok(Err(error)) => {
+            tracing::debug!(%upload_id, %error, "an ended stream was not removed from the record")
+        }
+        Err(_) => tracing::debug!(%upload_id, "an ended stream was not removed from the record"),
     }
 }
 
-/// The refusal of a stream that may not take over from another one, which counts as active for `left`.
+/// The error of a stream that must not take over from another one, which counts as active for `left`.
 pub(super) fn writer_active(left: Duration) -> Error {
     Error::new(
         Kind::FailedPrecondition,
         Reason::WriterActive,
-        "another stream is active on this upload; try again when it has ended, or allow a takeover",
+        "another stream is active on this upload; retry after it has ended, or allow a takeover",
     )
     .retry_after(left)
 }

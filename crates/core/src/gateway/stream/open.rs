@@ -1,4 +1,4 @@
-//! Creating an upload, and opening one for writing.
+//! Creates uploads, and opens uploads for writing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,17 +17,17 @@ use crate::{
     upload::{Event, FileMetadata, Md5, Phase, Snapshot, Upload, UploadId, WriterTag},
 };
 
-/// How often a create may find an upload that has ended before it can be opened.
+/// How often a create is repeated if the upload that it finds ends before it can be opened.
 const MAX_CREATES: usize = 5;
 
-/// An upload that a stream has opened.
+/// The result of opening an upload.
 #[derive(Debug)]
 pub(super) enum Opened {
-    /// The stream writes to it, under this tag, until another stream takes over.
+    /// The stream writes to the upload, under this tag, until another stream takes over.
     Writing(Upload, WriterTag, TakeoverWatch),
-    /// It is being committed by another committer, or its committer died.
+    /// Another committer is committing the upload, or has died.
     Committing(Upload),
-    /// It is finished.
+    /// The upload is complete.
     Finished(Upload),
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Opener {
 // === impl Opener ===
 
 impl Opener {
-    /// Opens the upload that a stream's first message names, and takes it over.
+    /// Opens the upload that the first message names, and takes it over.
     pub(super) async fn open(
         &self,
         caller: &Caller,
@@ -55,7 +55,7 @@ impl Opener {
         let takeover = open.takeover;
         match (open.target, snapshot) {
             (Target::Upload(id), _) => self.open_known(caller, &id, takeover, snapshot).await,
-            // It names the upload that an identical create made.
+            // The token names the upload that an identical create made.
             (Target::File { .. }, Some(snapshot)) => {
                 self.open_known(caller, &snapshot.id, takeover, Some(snapshot))
                     .await
@@ -67,7 +67,7 @@ impl Opener {
         }
     }
 
-    /// Opens an upload; with a snapshot also one whose record the state store lost.
+    /// Opens an upload. With a snapshot, the state store may have lost its record.
     async fn open_known(
         &self,
         caller: &Caller,
@@ -83,12 +83,12 @@ impl Opener {
             (found, _) => found?,
         };
         if upload.is_live() {
-            // Before it is taken over from a gateway that may have the storage configured.
+            // Checked before the takeover: the other gateway may have the storage configured.
             self.storages.get(&upload.storage_id)?;
         }
         let upload = if upload.phase == Phase::Open {
             let from = self.predecessor(&upload, takeover)?;
-            // First, so that no later takeover is missed.
+            // Watched before the takeover, so that no later one is missed.
             let takeovers = self.records.watch_takeovers(id);
             let writer = WriterTag::random();
             let taken = self.records.take_over(id, writer, from).await?;
@@ -97,7 +97,9 @@ impl Opener {
                 return Err(writer_active(self.idle_timeout));
             }
             if let Some(snapshot) = snapshot.filter(|_| upload.phase == Phase::Open) {
-                self.rebuilder.heal(&mut upload, writer, snapshot).await?;
+                self.rebuilder
+                    .restore_parts(&mut upload, writer, snapshot)
+                    .await?;
             }
             if upload.phase == Phase::Open && !upload.claims.is_empty() {
                 self.inspector.adopt(&mut upload, writer).await?;
@@ -152,13 +154,13 @@ impl Opener {
                 continue;
             }
             match self.open_known(caller, &found.id, takeover, None).await {
-                // It was aborted at the same moment: the next create finds nothing.
+                // It was aborted at the same time. The next create does not find it.
                 Err(error) if error.reason() == Reason::WrongPhase => {}
                 opened => return opened,
             }
         }
         Err(Error::fault(
-            "create an upload: the upload that was found ended each time",
+            "create an upload: each upload that was found ended before it could be opened",
         ))
     }
 

@@ -1,4 +1,4 @@
-//! Bytes that are sent again are compared with what was recorded, and skipped.
+//! Compares bytes that are sent again with the recorded parts, and skips them.
 
 use bytes::Bytes;
 
@@ -9,26 +9,26 @@ use crate::{
     upload::{FileDigest, Part, Span, Upload},
 };
 
-/// The parts without own MD5s that a stream has sent again so far.
+/// The parts without an MD5 of their own that a stream has sent again so far.
 #[derive(Debug, Default)]
 pub(super) struct Overlap(Option<Compared>);
 
 #[derive(Debug)]
 struct Compared {
-    /// The last of them.
+    /// The number of the last of them.
     number: u32,
-    /// The digest of the file up to its end.
+    /// The digest of the file up to the end of that part.
     digest: FileDigest,
 }
 
 // === impl Overlap ===
 
 impl Overlap {
-    /// Whether part `number` was recorded with these bytes; otherwise it must be sent to the store. `keeps_digest` if the
-    /// stream keeps a digest of the whole file.
+    /// Whether part `number` was recorded with these bytes. If not, it must be put into the store. Set `keeps_digest` if
+    /// the stream computes a digest of the whole file.
     ///
     /// # Errors
-    /// `FailedPrecondition`, `PrefixMismatch` if it was recorded with other bytes.
+    /// `FailedPrecondition` with `PrefixMismatch` if the part was recorded with other bytes.
     pub(super) async fn is_recorded(
         &mut self,
         upload: &Upload,
@@ -42,11 +42,11 @@ impl Overlap {
         };
         let is_same = match recorded.md5 {
             Some(md5) => hasher.part(bytes.clone(), true).await? == md5,
-            // A part whose digest is only claimed cannot be compared: it is sent again, in its place.
+            // The digest of this part is only claimed, so it cannot be compared. It is replaced.
             None if !keeps_digest => return Ok(false),
             None => {
                 let digest = self.digest(upload, hasher, (number, span), bytes).await?;
-                fits(recorded, &digest)
+                matches(recorded, &digest)
             }
         };
         if is_same {
@@ -58,9 +58,9 @@ impl Overlap {
             .with("offset", span.offset))
     }
 
-    /// The digest of the file up to the end of this part. Parts of a rebuilt record have no MD5 if the store does not list
-    /// it. The digest of the whole file is known at the end of the last of them, so they are compared together, from the
-    /// start.
+    /// The digest of the file up to the end of this part. If the store does not list MD5s, the parts of a rebuilt
+    /// record have none. The digest of the whole file is known at the end of the last of them, so they are compared
+    /// together, from the start.
     async fn digest(
         &mut self,
         upload: &Upload,
@@ -83,7 +83,7 @@ impl Overlap {
     }
 }
 
-fn fits(recorded: &Part, digest: &FileDigest) -> bool {
+fn matches(recorded: &Part, digest: &FileDigest) -> bool {
     let known = recorded.digest.as_ref();
     known.is_none_or(|known| *known == digest.state())
 }

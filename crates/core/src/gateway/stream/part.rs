@@ -1,4 +1,4 @@
-//! A part is hashed, put and recorded, in that order.
+//! Hashes a part, puts it into the store and records it, in that order.
 
 use std::sync::Arc;
 
@@ -21,39 +21,40 @@ use crate::{
     },
 };
 
-/// The destination of one stream's parts.
+/// Where the parts of one stream are stored.
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) upload_id: UploadId,
     pub(super) key: String,
     pub(super) session: String,
     pub(super) writer: WriterTag,
-    /// The record's version under that writer.
+    /// The version of the record under this writer.
     pub(super) version: u64,
     pub(super) storage: Arc<Storage>,
 }
 
-/// A part that was received whole.
+/// A part that was received completely.
 #[derive(Debug)]
 pub(super) struct ReceivedPart {
     pub(super) number: u32,
     pub(super) offset: u64,
     pub(super) bytes: Bytes,
-    /// Whether the sender waits for it.
+    /// Whether the sender waits for this part.
     pub(super) is_last: bool,
-    /// How many parts were committed when it was dispatched.
+    /// The number of committed parts when this part was dispatched.
     pub(super) committed: u32,
     pub(super) link: Option<DigestLink>,
 }
 
-/// A part's link in the chain of the whole-file digest: it receives the digest of the parts before, and sends it to the next.
+/// A part's link in the chain of file digests. It receives the digest up to the start of the part and passes it on with
+/// the part added.
 #[derive(Debug)]
 pub(super) struct DigestLink {
     before: oneshot::Receiver<FileDigest>,
     after: oneshot::Sender<FileDigest>,
 }
 
-/// The end of the chain, to which the next part is linked.
+/// The end of the chain. The next part is linked here.
 #[derive(Debug)]
 pub(super) struct DigestChain(oneshot::Receiver<FileDigest>);
 
@@ -109,7 +110,7 @@ impl PartWriter {
             let receipt = to.storage.store.put_part(&session, part).await?;
             Ok((md5, receipt))
         };
-        // Both to their end, even if the put fails: the next part waits for this link.
+        // Both run to completion even if the put fails, because the next part waits for this link.
         let (put, digest) = tokio::join!(put, self.follow(part.link, &part.bytes));
         let (md5, receipt) = put?;
         let stored = Part {
@@ -120,22 +121,22 @@ impl PartWriter {
             receipt,
             digest: digest?,
         };
-        // Returns its memory to the budget.
+        // Returns the memory to the budget.
         drop(part.bytes);
         let recorded = std::slice::from_ref(&stored);
         let committed = self
             .records
             .record_parts(&to.upload_id, to.version, to.writer, recorded)
             .await?;
-        // Fewer than before: some must be recorded again, which needs a resume token or their bytes.
+        // Fewer parts than before are recorded. Recording them again needs a resume token or their bytes.
         if committed < part.committed {
             return Err(state_lost());
         }
         Ok(stored)
     }
 
-    /// Puts a small file whole and records it as its only part. If the store has no conditional put, nothing is sent and the
-    /// part is returned.
+    /// Puts a small file as one object, and records it as the only part. If the store has no conditional put, nothing
+    /// is sent and the part is returned.
     pub(super) async fn store_whole(
         &self,
         storage: &Storage,
@@ -177,7 +178,7 @@ impl PartWriter {
         Ok(Ok(stored))
     }
 
-    /// Whether another caller has found the object of that receipt in the store, and completed the upload with it.
+    /// Whether another caller found the object with this receipt in the store, and completed the upload with it.
     async fn is_complete_with(&self, id: &UploadId, receipt: &str) -> Result<bool> {
         let found = self.records.find(id).await?;
         let object = found
@@ -192,16 +193,16 @@ impl PartWriter {
         };
         let digest = before
             .await
-            .map_err(|_| Error::fault("hash a file: the part before was dropped"))?;
+            .map_err(|_| Error::fault("hash a file: the previous part was dropped"))?;
         let digest = self.hasher.file(digest, bytes.clone()).await?;
         let state = digest.state();
-        // Fails if the file has no next part.
+        // Fails if there is no next part.
         let _ = after.send(digest);
         Ok(Some(state))
     }
 
-    /// An object that existed before a single put is this upload's own if it has its bytes: the answer to an earlier try
-    /// was lost.
+    /// The ETag of an object that existed before a single put. The object is the upload's own if it has the same bytes:
+    /// then the response to an earlier attempt was lost.
     async fn own_object(
         &self,
         storage: &Storage,
@@ -220,6 +221,6 @@ impl PartWriter {
         found
             .filter(|_| verdict == Verdict::Same)
             .map(|object| object.etag)
-            .ok_or_else(|| replaced("the store has other bytes of this upload"))
+            .ok_or_else(|| replaced("the store has an object with other bytes for this upload"))
     }
 }

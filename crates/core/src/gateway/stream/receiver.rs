@@ -1,7 +1,7 @@
 //! One stream that writes to one upload.
 //!
-//! The receiver cuts what arrives at the boundaries of the plan, whatever the sender's chunks are. A full part is dispatched
-//! while the next one fills.
+//! The receiver splits the bytes at the part boundaries of the plan, whatever the sizes of the sender's chunks. A full
+//! part is dispatched while the next one is received.
 
 mod dispatch;
 mod finish;
@@ -41,19 +41,19 @@ pub(super) struct Receiver {
     writer: WriterTag,
     upload: Upload,
     counts: watch::Sender<Counts>,
-    /// Where the next chunk starts, once there was a first one.
+    /// The offset at which the next chunk must start. `None` before the first chunk.
     next_offset: Option<u64>,
     current_part: Option<CurrentPart>,
     in_flight: JoinSet<Result<Part>>,
     destination: Option<Arc<Destination>>,
     chain: Option<DigestChain>,
-    /// The MD5 of the whole file that this stream was opened with.
+    /// The MD5 of the whole file in the first message of this stream.
     promised: Option<Md5>,
     min_rate: MinRate,
-    /// What identifies the committed parts in the store.
+    /// Identifies the committed parts in the store, for resume tokens.
     trail: Trail,
-    /// How many bytes were committed according to the sender's resume token.
-    vouched_size: u64,
+    /// The committed size in the sender's resume token, in bytes.
+    token_size: u64,
     overlap: Overlap,
 }
 
@@ -71,7 +71,7 @@ impl Receiver {
     /// A receiver for `upload`, which the stream `writer` has taken over.
     ///
     /// # Errors
-    /// `Internal` if the digest state of the record is invalid.
+    /// `Internal` if the digest state in the record is invalid.
     pub(super) fn new(
         shared: Arc<Shared>,
         storage: Arc<Storage>,
@@ -96,26 +96,27 @@ impl Receiver {
             chain,
             promised: None,
             min_rate,
-            vouched_size: 0,
+            token_size: 0,
             overlap: Overlap::default(),
         })
     }
 
-    /// Checks the file against the MD5 that the stream was opened with.
+    /// Sets the MD5 from the first message, against which the file is checked.
     pub(super) fn promised(self, promised: Option<Md5>) -> Self {
         Self { promised, ..self }
     }
 
-    /// Continues `trail`, and expects what the sender's resume token vouches for.
-    pub(super) fn vouched(self, snapshot: Option<&Snapshot>, trail: Trail) -> Self {
+    /// Sets the snapshot in the sender's resume token, and the trail to continue.
+    pub(super) fn with_resume_token(self, snapshot: Option<&Snapshot>, trail: Trail) -> Self {
         Self {
-            vouched_size: snapshot.map_or(0, Snapshot::size),
+            token_size: snapshot.map_or(0, Snapshot::size),
             trail,
             ..self
         }
     }
 
-    /// Receives messages until the upload is finished, or fails; may be cancelled at any moment, and then be ended.
+    /// Receives messages until the upload is finished or the stream fails. Can be cancelled at any time; call
+    /// [`Receiver::end`] afterwards.
     pub(super) async fn run<S>(&mut self, messages: &mut S) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
@@ -144,7 +145,7 @@ impl Receiver {
         }
     }
 
-    /// The next message; parts that are stored meanwhile are counted.
+    /// The next message. Parts that are stored in the meantime are counted.
     async fn next<S>(&mut self, messages: &mut S) -> Result<Option<Message>>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
@@ -168,7 +169,8 @@ impl Receiver {
         }
     }
 
-    /// Whether ending the stream here would lose something: bytes of a part, or that the file is whole.
+    /// Whether the end of the stream would lose something here: the bytes of a part, or the fact that the file is
+    /// whole.
     fn is_within_part(&self) -> bool {
         let is_whole = self.next_offset.is_some() && self.next_offset == self.upload.settled_size();
         self.current_part.is_some() || is_whole
@@ -195,7 +197,7 @@ impl Receiver {
             current_part.buffer.extend(&piece).await?;
             offset += piece.len() as u64;
             self.next_offset = Some(offset);
-            if piece.len() == room && !self.is_held_for_single_put() {
+            if piece.len() == room && !self.is_kept_for_single_put() {
                 self.dispatch(current_part).await?;
                 if self.shared.drain.has_begun() && !self.is_within_part() {
                     return Err(draining());
@@ -204,7 +206,7 @@ impl Receiver {
                 self.current_part = Some(current_part);
             }
         }
-        // Wakes no observer: it is read together with the committed size.
+        // Does not wake the observer, which reads it together with the committed size.
         self.counts.send_if_modified(|counts| {
             counts.received_size = offset.max(counts.received_size);
             false
@@ -212,7 +214,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// The first chunk starts at `committed_size` or at an earlier part, every other at the end of the one before.
+    /// The first chunk must start at `committed_size` or at an earlier part boundary, every other chunk at the end of
+    /// the one before.
     fn check_offset(&self, offset: u64) -> Result<()> {
         let committed = self.upload.committed_size();
         let (expected, fits) = match self.next_offset {
@@ -229,7 +232,7 @@ impl Receiver {
             return Ok(());
         }
         let error = Error::wrong_offset(expected, offset);
-        let is_lost = self.next_offset.is_none() && committed < self.vouched_size.min(offset);
+        let is_lost = self.next_offset.is_none() && committed < self.token_size.min(offset);
         Err(if is_lost {
             error.because(Reason::StateLost)
         } else {
@@ -243,7 +246,7 @@ impl Receiver {
             Some(size) if end > size => Err(Error::new(
                 Kind::OutOfRange,
                 Reason::SizeExceeded,
-                format!("the file ends at {size}, the chunk at {end}"),
+                format!("the file ends at byte {size}, but the chunk ends at byte {end}"),
             )
             .with("file_size", size)),
             Some(_) => Ok(()),
@@ -259,8 +262,8 @@ impl Receiver {
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
         let (number, span) =
             planned.ok_or_else(|| Error::fault("begin a part: outside the plan"))?;
-        // Used memory counts whole from the first byte on, so only a sender that has sent a part already gets it: a slow one
-        // must not hold more than it sent.
+        // A kept buffer counts fully from its first byte. So only a sender that has already sent a part gets one: a
+        // slow sender must not occupy more memory than it has sent.
         let reuses = self.next_offset.is_some();
         let budget = &self.shared.budget;
         let buffer = budget.buffer(&self.upload.owner, to_usize(span.size), reuses)?;
@@ -271,20 +274,20 @@ impl Receiver {
         })
     }
 
-    /// A small file is put whole, and only after the sender has finished it.
-    fn is_held_for_single_put(&self) -> bool {
+    /// Whether the file is put as one object, after the sender has finished it.
+    fn is_kept_for_single_put(&self) -> bool {
         self.upload
             .settled_size()
             .is_some_and(|size| self.upload.fits_single_put(size))
     }
 
-    /// Lets whole parts be stored before a failure is returned; after a takeover they are cancelled.
+    /// Waits until whole parts are stored before a failure is returned. After a takeover they are cancelled.
     pub(super) async fn end(mut self, result: Result<Upload>) -> Result<Upload> {
         let mut error = match result {
             Ok(upload) => return Ok(upload),
             Err(error) => error,
         };
-        // It is lost, and other streams may wait for its memory.
+        // The incomplete part is lost, and other streams may wait for its memory.
         self.current_part = None;
         if matches!(error.reason(), Reason::TakenOver | Reason::StateLost) {
             self.in_flight.shutdown().await;
@@ -311,7 +314,7 @@ impl Receiver {
     }
 }
 
-/// Returns when other streams need the memory of the current part more than it does.
+/// Returns when the memory of the current part is recalled for other streams.
 async fn recalled(current_part: Option<&CurrentPart>) {
     match current_part {
         Some(current_part) => current_part.buffer.recalled().await,
@@ -319,7 +322,7 @@ async fn recalled(current_part: Option<&CurrentPart>) {
     }
 }
 
-/// A size that is bounded by the memory budget, as memory sizes are counted.
+/// Converts a size that is bounded by the memory budget.
 fn to_usize(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }

@@ -12,7 +12,7 @@ use crate::gateway::{
     token::Tokens,
 };
 
-/// The components that a stream works with.
+/// The components that each stream uses.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,

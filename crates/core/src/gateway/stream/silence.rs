@@ -1,4 +1,4 @@
-//! Waiting for a sender.
+//! Waits for the messages of a sender.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 /// The next message, if it arrives before `deadline`; `None` at the end of the stream.
 ///
 /// # Errors
-/// `Unavailable`, `IdleTimeout`; those of the stream.
+/// `Unavailable` with `IdleTimeout` after the deadline; the errors of the stream.
 pub(super) async fn next_before<S>(messages: &mut S, deadline: Instant) -> Result<Option<Message>>
 where
     S: Stream<Item = Result<Message>> + Unpin + Send,

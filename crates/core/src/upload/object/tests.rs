@@ -17,7 +17,7 @@ const ALL: [Strictness; 4] = [
     Strictness::SinglePut,
 ];
 
-/// A file and how it came into the store.
+/// A file, and how it was stored.
 #[derive(Debug, Clone)]
 struct Case {
     size: u64,
@@ -37,7 +37,7 @@ prop_compose! {
         let [is_size_declared, is_promised, is_claimed, is_azure, has_metadata] = flags;
         Case {
             size,
-            // Signed uploads always declare it, and an object without metadata is recognised by nothing else.
+            // Signed uploads always declare the size, and nothing else identifies an object without metadata.
             is_size_declared: is_size_declared || is_claimed || !has_metadata,
             is_promised,
             is_claimed,
@@ -134,7 +134,7 @@ impl Case {
         })
     }
 
-    /// The object as the upload makes it.
+    /// The object that the upload makes.
     fn object(&self, upload: &Upload) -> StoredObject {
         let id = upload.id.to_string();
         let metadata = self.has_metadata.then(|| ("upload_id".to_owned(), id));
@@ -193,7 +193,7 @@ fn claim(part: &Part) -> Claim {
 
 proptest! {
     #[test]
-    fn the_object_that_an_upload_makes_is_the_same(case in any_case()) {
+    fn the_object_that_the_upload_made_is_the_same(case in any_case()) {
         let upload = case.upload();
         let (object, blocks) = (case.object(&upload), case.blocks(&upload));
         for strictness in case.strictnesses() {
@@ -203,7 +203,7 @@ proptest! {
     }
 
     #[test]
-    fn no_object_is_absent_and_never_different(case in any_case()) {
+    fn a_missing_object_is_absent(case in any_case()) {
         let upload = case.upload();
         for strictness in ALL {
             prop_assert_eq!(case.verdict(&upload, None, None, strictness), Verdict::Absent);
@@ -211,10 +211,10 @@ proptest! {
     }
 
     #[test]
-    fn another_size_is_never_the_same(case in any_case(), size in 0..6 * PART_SIZE) {
+    fn an_object_with_another_size_is_different(case in any_case(), size in 0..6 * PART_SIZE) {
         let upload = case.upload();
         prop_assume!(size != case.size);
-        // Unknown sizes are settled only from below.
+        // If the size is unknown, only a smaller object is different.
         prop_assume!(upload.settled_size().is_some() || size < case.size);
         let object = StoredObject { size, ..case.object(&upload) };
         for strictness in case.strictnesses() {
@@ -235,7 +235,7 @@ proptest! {
     }
 
     #[test]
-    fn another_md5_of_a_small_object_is_different(case in any_case()) {
+    fn a_small_object_with_another_md5_is_different(case in any_case()) {
         prop_assume!(case.is_whole() && case.is_promised);
         let upload = case.upload();
         let (expected, found) = (case.md5(), Md5::of(b"other"));
@@ -248,7 +248,7 @@ proptest! {
     }
 
     #[test]
-    fn other_parts_are_different_to_an_inspection(case in any_case(), which in any::<prop::sample::Index>()) {
+    fn an_object_of_other_parts_fails_an_inspection(case in any_case(), which in any::<prop::sample::Index>()) {
         prop_assume!(!case.is_whole());
         let upload = case.upload();
         let mut object = case.object(&upload);
@@ -266,7 +266,7 @@ proptest! {
 }
 
 #[test]
-fn an_object_found_before_a_single_put_is_unknown_without_its_md5() {
+fn an_object_that_existed_before_a_single_put_is_unknown_without_its_md5() {
     let case = Case {
         size: 5,
         is_size_declared: true,

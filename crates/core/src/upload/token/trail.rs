@@ -1,4 +1,4 @@
-//! What tells the parts of a committed prefix from others that the store may list under their numbers.
+//! Distinguishes the parts of a committed prefix from other parts that the store lists under the same numbers.
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 
 use crate::upload::{Capabilities, Part, Parts, WriterTag};
 
-/// The most runs of writers that one trail holds, 4 kB of them: after so many takeovers that each committed something a
-/// trail ends, and the parts behind it cannot be rebuilt.
+/// The largest number of runs in one trail, which takes 4 kB. A run ends when another writer commits a part. When a
+/// trail is full, later parts are not added to it and cannot be rebuilt.
 const MAX_RUNS: usize = 256;
 
-/// What identifies the parts of a committed prefix in the store.
+/// Identifies the parts of a committed prefix in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trail {
     parts: u32,
@@ -18,19 +18,19 @@ pub struct Trail {
     mark: Mark,
 }
 
-/// How the parts are told from others of their numbers.
+/// How the parts are distinguished from others with the same numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Mark {
-    /// A hash over their receipts, where the store keeps one part a number (S3), and whether every receipt reads as its
-    /// part's MD5.
+    /// If the store keeps one part per number (S3): a hash over the receipts, and whether every receipt is the MD5 of
+    /// its part.
     Chain(ChainHash, bool),
-    /// Who put them, where their names tell (Azure): runs of a writer's bits, 0 for a client's own parts, and how many
-    /// parts in a row it put.
+    /// If the names of parts contain their writers (Azure): runs of a writer's tag (0 for a client's own parts) and the
+    /// number of consecutive parts that it put.
     Writers(Vec<(u32, u32)>),
 }
 
-/// SHA-256 over the hash before and a part's number, size and receipt.
+/// SHA-256 over the previous hash, and the number, size and receipt of a part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 struct ChainHash([u8; 32]);
@@ -38,7 +38,7 @@ struct ChainHash([u8; 32]);
 // === impl Trail ===
 
 impl Trail {
-    /// The trail of no parts, for a store with these capabilities.
+    /// The trail of an empty prefix, for a store with these capabilities.
     pub fn new(capabilities: &Capabilities) -> Self {
         if !capabilities.names_writers {
             return Self::default();
@@ -49,23 +49,24 @@ impl Trail {
         }
     }
 
-    /// How many parts it identifies.
+    /// The number of parts that it identifies.
     pub fn parts(&self) -> u32 {
         self.parts
     }
 
-    /// The end of the prefix in bytes.
+    /// The end of the prefix, in bytes.
     pub(super) fn size(&self) -> u64 {
         self.size
     }
 
-    /// Whether what the store lists as its parts' MD5s may be taken for them.
+    /// Whether the MD5s in the store's list are those of the parts.
     pub(super) fn has_md5s(&self) -> bool {
         !matches!(self.mark, Mark::Chain(_, false))
     }
 
-    /// Whether `parts` are its own: a chain knows them only when all are there, while a writer's parts stand alone.
-    pub(super) fn may_be_of(&self, parts: &[Part]) -> bool {
+    /// Whether `parts` belong to the trail. The hash can only be checked with all parts; parts with a writer are
+    /// identified one by one.
+    pub(super) fn matches(&self, parts: &[Part]) -> bool {
         match &self.mark {
             Mark::Chain(hash, _) => {
                 let chained = parts.iter().fold(ChainHash::default(), ChainHash::next);
@@ -75,7 +76,8 @@ impl Trail {
         }
     }
 
-    /// Goes on to the last of the committed parts; `writer_of` tells who put the part of a receipt, where that tells.
+    /// Adds the parts up to the last committed one. `writer_of` returns the writer in a receipt, if receipts contain
+    /// it.
     pub fn follow(&mut self, parts: &Parts, writer_of: impl Fn(&str) -> Option<WriterTag>) {
         for number in self.parts + 1..=parts.committed() {
             let added = parts
@@ -108,7 +110,7 @@ impl Trail {
         true
     }
 
-    /// The writers of the parts in a row, without an end where parts have none.
+    /// The writer of each part. Endless `None`s if parts have no writer.
     pub(super) fn writers(&self) -> Box<dyn Iterator<Item = Option<WriterTag>> + '_> {
         match &self.mark {
             Mark::Chain(..) => Box::new(std::iter::repeat(None)),
@@ -120,7 +122,7 @@ impl Trail {
 }
 
 impl Default for Trail {
-    /// A trail over receipts.
+    /// The trail of an empty prefix, which is identified by receipts.
     fn default() -> Self {
         Self {
             parts: 0,

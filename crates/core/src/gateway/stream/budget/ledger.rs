@@ -1,4 +1,4 @@
-//! Who has drawn what, who waits, and who goes first.
+//! The accounts of the memory budget: reservations by caller, waiting parts, and the order in which they are served.
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
@@ -7,10 +7,10 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::upload::{Owner, PART_SIZE};
 
-/// The time between two recalls: a part that is recalled gives its bytes back well within it, and may be enough.
+/// The time between two recalls. A recalled part returns its bytes well within it, and they may be enough.
 pub(super) const RECALL_PAUSE: Duration = Duration::from_millis(100);
 
-/// The budget's books.
+/// The accounts of the memory budget.
 #[derive(Debug)]
 pub(super) struct Ledger {
     total: u64,
@@ -18,7 +18,7 @@ pub(super) struct Ledger {
     pub(super) reserve: u64,
     pub(super) reserve_lent: bool,
     pub(super) waiting: Vec<Waiter>,
-    /// Drawn, but nobody's.
+    /// Kept buffers. Their bytes are neither free nor held by a caller.
     pub(super) spare: Vec<MmapMut>,
     /// Parts that wait for their senders.
     idle: Vec<Idle>,
@@ -27,7 +27,7 @@ pub(super) struct Ledger {
     holdings: HashMap<Owner, Holding>,
 }
 
-/// What one caller has.
+/// What one caller holds.
 #[derive(Debug, Default)]
 struct Holding {
     parts: usize,
@@ -39,9 +39,9 @@ struct Holding {
 pub(super) struct Waiter {
     pub(super) owner: Owner,
     pub(super) bytes: u64,
-    /// What the part has drawn so far.
+    /// How many bytes the part has reserved so far.
     pub(super) reserved: u64,
-    /// Whether the part has nothing yet and would as well go into a whole buffer.
+    /// Whether nothing is reserved yet, and a kept buffer will do.
     pub(super) reuses: bool,
     pub(super) since: Instant,
     pub(super) granted: oneshot::Sender<Grant>,
@@ -57,19 +57,19 @@ pub(super) struct Idle {
     pub(super) recall: oneshot::Sender<()>,
 }
 
-/// What a part gets that waited.
+/// What a waiting part gets.
 #[derive(Debug)]
 pub(super) enum Grant {
     FromFree,
     FromReserve,
-    /// A buffer and all its bytes.
+    /// A kept buffer, with all its bytes reserved.
     Buffer(MmapMut),
 }
 
 // === impl Ledger ===
 
 impl Ledger {
-    /// Of `total` bytes, `reserve` of which are the reserve.
+    /// The accounts of `total` bytes, which include the `reserve`.
     pub(super) fn new(total: u64, reserve: u64) -> Self {
         Self {
             total,
@@ -84,7 +84,7 @@ impl Ledger {
         }
     }
 
-    /// Notes a part of `owner`'s.
+    /// Adds a part of `owner`.
     pub(super) fn begin(&mut self, owner: &Owner) {
         match self.holdings.get_mut(owner) {
             Some(holding) => holding.parts += 1,
@@ -95,7 +95,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets a part of `owner`'s, which has given everything back.
+    /// Removes a part of `owner`, which has returned its reservation.
     pub(super) fn end(&mut self, owner: &Owner) {
         if let Some(holding) = self.holdings.get_mut(owner) {
             holding.parts -= 1;
@@ -105,21 +105,21 @@ impl Ledger {
         }
     }
 
-    /// Notes that a part of `owner`'s has drawn `bytes`.
+    /// Adds `bytes` to the reservations of `owner`.
     pub(super) fn hold(&mut self, owner: &Owner, bytes: u64) {
         if let Some(holding) = self.holdings.get_mut(owner) {
             holding.bytes += bytes;
         }
     }
 
-    /// Notes that a part of `owner`'s has `bytes` less.
-    pub(super) fn give_back(&mut self, owner: &Owner, bytes: u64) {
+    /// Subtracts `bytes` from the reservations of `owner`.
+    pub(super) fn release(&mut self, owner: &Owner, bytes: u64) {
         if let Some(holding) = self.holdings.get_mut(owner) {
             holding.bytes -= bytes;
         }
     }
 
-    /// Whether parts have waited for `long` that `owner` should wait behind.
+    /// Whether parts that are served before those of `owner` have waited for longer than `long`.
     pub(super) fn is_short(&self, owner: &Owner, long: Duration) -> bool {
         let is_beyond = self.is_beyond_share(owner);
         let mut waiting = self.waiting.iter();
@@ -128,8 +128,9 @@ impl Ledger {
         })
     }
 
-    /// Grants what can be granted, to the part that has drawn most, of equal ones to the first that came, and first of all
-    /// to callers within their share: an idle buffer, the free bytes and those of idle buffers, or else the reserve.
+    /// Serves waiting parts for as long as possible: first those of callers within their share, then those with the
+    /// larger reservation, then those that came first. A part gets a kept buffer, or free bytes (including those of
+    /// kept buffers), or the reserve.
     pub(super) fn serve(&mut self) {
         self.waiting.retain(|waiter| !waiter.granted.is_closed());
         loop {
@@ -166,7 +167,7 @@ impl Ledger {
         self.idle.push(idle);
     }
 
-    /// Recalls parts of callers beyond their share, for one that is within it.
+    /// Recalls parts of callers beyond their share, for a part of a caller that is within its share.
     pub(super) fn recall_beyond_share(&mut self, bytes: u64, owner: &Owner) {
         if self.is_beyond_share(owner) {
             return;
@@ -180,8 +181,8 @@ impl Ledger {
         }
     }
 
-    /// Recalls the slowest parts, first those of callers beyond their share, so many that they give `bytes` back, unless
-    /// that was just done for somebody else.
+    /// Recalls the slowest parts, first those of callers beyond their share, until the recalled parts return `bytes`.
+    /// Does nothing if another waiting part has just caused a recall.
     pub(super) fn recall(&mut self, bytes: u64) {
         let now = Instant::now();
         if self
@@ -193,9 +194,9 @@ impl Ledger {
         self.last_recall = Some(now);
         let mut idle = std::mem::take(&mut self.idle);
         idle.retain(|idle| !idle.recall.is_closed());
-        // The first to be recalled is the last one here.
+        // Parts are recalled from the end of the list.
         idle.sort_by_cached_key(|idle| {
-            // All at one moment: an order that changes while it is made is none.
+            // All rates are computed for the same time, so that the order does not change during the sort.
             let age = (now - idle.begun).as_millis().max(1);
             let rate = u128::from(idle.received) * 1000 / age;
             (self.is_beyond_share(&idle.owner), Reverse(rate))
@@ -211,7 +212,7 @@ impl Ledger {
         self.idle = idle;
     }
 
-    /// Whether a caller holds more than it would if all that have parts held the same. Never, where there is only one.
+    /// Whether a caller holds more than an equal share of all callers that have parts. Never true for the only caller.
     fn is_beyond_share(&self, owner: &Owner) -> bool {
         let callers = self.holdings.len() as u64;
         callers > 1
@@ -234,7 +235,7 @@ impl Ledger {
                 self.free -= from_free;
                 self.hold(&waiter.owner, held);
             }
-            // A waiter that left in this very moment takes nothing.
+            // A waiter that was dropped at this moment gets nothing.
             Err(Grant::Buffer(memory)) => self.spare.push(memory),
             Err(_) => {}
         }

@@ -1,4 +1,4 @@
-//! The budget under pressure.
+//! Tests of the memory budget under pressure.
 
 use futures::{FutureExt, poll};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
-const NOBODY: Owner = Owner {
+const CALLER: Owner = Owner {
     tenant: String::new(),
     subject: String::new(),
 };
@@ -14,15 +14,15 @@ const NOBODY: Owner = Owner {
 fn owner(subject: &str) -> Owner {
     Owner {
         subject: subject.into(),
-        ..NOBODY
+        ..CALLER
     }
 }
 
 #[tokio::test]
-async fn half_full_parts_cannot_wait_for_each_other_for_ever() {
-    // Room for 100 bytes outside a reserve of 50: four parts of 50 come to 25 each, then all want more.
+async fn half_full_parts_cannot_deadlock() {
+    // 100 bytes are free in addition to a reserve of 50. Four parts of 50 bytes reserve 25 each, and then need 25 more.
     let budget = Budget::new(150, 50, WAIT_LIMIT);
-    let mut parts: Vec<Reservation> = (0..4).map(|_| budget.begin(&NOBODY)).collect();
+    let mut parts: Vec<Reservation> = (0..4).map(|_| budget.begin(&CALLER)).collect();
     for part in &mut parts {
         part.reserve(25, false).await.unwrap();
     }
@@ -30,20 +30,20 @@ async fn half_full_parts_cannot_wait_for_each_other_for_ever() {
         .into_iter()
         .map(|mut part| async move { part.reserve(25, false).await }.boxed())
         .collect();
-    // The first that asks gets the reserve, ends its part, and so frees the next.
+    // The first part gets the reserve. When it ends, the next one gets its bytes.
     for part in &mut finishing {
         part.await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn under_pressure_the_fullest_part_goes_first() {
+async fn under_pressure_the_part_with_the_largest_reservation_is_served_first() {
     let budget = Budget::new(150, 50, WAIT_LIMIT);
-    let mut reserved = budget.begin(&NOBODY);
+    let mut reserved = budget.begin(&CALLER);
     let (mut small, mut large, mut holder) = (
-        budget.begin(&NOBODY),
-        budget.begin(&NOBODY),
-        budget.begin(&NOBODY),
+        budget.begin(&CALLER),
+        budget.begin(&CALLER),
+        budget.begin(&CALLER),
     );
     small.reserve(10, false).await.unwrap();
     large.reserve(30, false).await.unwrap();
@@ -59,11 +59,11 @@ async fn under_pressure_the_fullest_part_goes_first() {
 }
 
 #[tokio::test]
-async fn the_reserve_goes_to_the_part_that_is_nearest_to_full() {
+async fn the_reserve_is_lent_to_the_part_with_the_largest_reservation() {
     let budget = Budget::new(150, 50, WAIT_LIMIT);
-    let mut holder = budget.begin(&NOBODY);
+    let mut holder = budget.begin(&CALLER);
     holder.reserve(60, false).await.unwrap();
-    let (mut small, mut large) = (budget.begin(&NOBODY), budget.begin(&NOBODY));
+    let (mut small, mut large) = (budget.begin(&CALLER), budget.begin(&CALLER));
     small.reserve(10, false).await.unwrap();
     large.reserve(30, false).await.unwrap();
     holder.reserve(20, false).await.unwrap();
@@ -77,11 +77,11 @@ async fn the_reserve_goes_to_the_part_that_is_nearest_to_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_draw_gives_up_when_nobody_gives_anything_back() {
+async fn a_reservation_fails_after_the_wait_limit() {
     let budget = Budget::new(50, 50, WAIT_LIMIT);
-    let mut first = budget.begin(&NOBODY);
+    let mut first = budget.begin(&CALLER);
     first.reserve(50, false).await.unwrap();
-    let mut second = budget.begin(&NOBODY);
+    let mut second = budget.begin(&CALLER);
     let error = second.reserve(1, false).await.unwrap_err();
     assert_eq!(error.reason(), Reason::Overloaded);
     drop(first);
@@ -89,33 +89,33 @@ async fn a_draw_gives_up_when_nobody_gives_anything_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_short_once_a_part_has_waited_for_some_time() {
+async fn memory_is_short_once_a_part_has_waited_for_a_quarter_of_the_limit() {
     let budget = Budget::new(50, 50, WAIT_LIMIT);
-    let mut first = budget.begin(&NOBODY);
+    let mut first = budget.begin(&CALLER);
     first.reserve(50, false).await.unwrap();
-    let mut second = budget.begin(&NOBODY);
+    let mut second = budget.begin(&CALLER);
     let mut waits = std::pin::pin!(second.reserve(1, false));
     assert!(poll!(waits.as_mut()).is_pending());
-    assert!(!budget.is_short(&NOBODY));
+    assert!(!budget.is_short(&CALLER));
     tokio::time::advance(WAIT_LIMIT / 3).await;
-    assert!(budget.is_short(&NOBODY));
+    assert!(budget.is_short(&CALLER));
     drop(first);
     waits.await.unwrap();
-    assert!(!budget.is_short(&NOBODY));
+    assert!(!budget.is_short(&CALLER));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_slowest_part_that_waits_for_its_sender_is_recalled() {
+async fn the_slowest_waiting_part_is_recalled() {
     let budget = Budget::new(150, 50, WAIT_LIMIT);
-    let (mut slow, mut slower) = (budget.begin(&NOBODY), budget.begin(&NOBODY));
+    let (mut slow, mut slower) = (budget.begin(&CALLER), budget.begin(&CALLER));
     slow.reserve(60, false).await.unwrap();
     slower.reserve(40, false).await.unwrap();
-    let mut reserved = budget.begin(&NOBODY);
+    let mut reserved = budget.begin(&CALLER);
     reserved.reserve(50, false).await.unwrap();
     let slow_idles = tokio::spawn(async move { slow.recalled(60).await });
     let slower_idles = tokio::spawn(async move { slower.recalled(40).await });
     tokio::task::yield_now().await;
-    let mut waiting = budget.begin(&NOBODY);
+    let mut waiting = budget.begin(&CALLER);
     waiting.reserve(30, false).await.unwrap();
     slower_idles.await.unwrap();
     assert!(!slow_idles.is_finished());
@@ -126,27 +126,27 @@ async fn no_more_parts_are_recalled_than_are_needed() {
     let budget = Budget::new(150, 50, WAIT_LIMIT);
     let mut idling = Vec::new();
     for _ in 0..10 {
-        let mut part = budget.begin(&NOBODY);
+        let mut part = budget.begin(&CALLER);
         part.reserve(10, false).await.unwrap();
         idling.push(tokio::spawn(async move { part.recalled(10).await }));
     }
-    let mut reserved = budget.begin(&NOBODY);
+    let mut reserved = budget.begin(&CALLER);
     reserved.reserve(50, false).await.unwrap();
     tokio::task::yield_now().await;
-    // Many wait for as long, and what one recalled part gives back is enough for all of them.
-    let mut waiting: Vec<Reservation> = (0..10).map(|_| budget.begin(&NOBODY)).collect();
-    let draws = waiting.iter_mut().map(|part| part.reserve(1, false));
-    for reserved in futures::future::join_all(draws).await {
+    // All of them wait equally long, and the bytes of one recalled part are enough for all.
+    let mut waiting: Vec<Reservation> = (0..10).map(|_| budget.begin(&CALLER)).collect();
+    let reservations = waiting.iter_mut().map(|part| part.reserve(1, false));
+    for reserved in futures::future::join_all(reservations).await {
         reserved.unwrap();
     }
     assert_eq!(idling.iter().filter(|idle| idle.is_finished()).count(), 1);
 }
 
 #[tokio::test]
-async fn what_was_drawn_comes_back() {
+async fn dropped_parts_return_their_reservations() {
     let budget = Budget::new(150, 50, WAIT_LIMIT);
     for _ in 0..10 {
-        let mut part = budget.begin(&NOBODY);
+        let mut part = budget.begin(&CALLER);
         part.reserve(100, false).await.unwrap();
         part.reserve(50, false).await.unwrap();
     }
@@ -158,16 +158,16 @@ async fn what_was_drawn_comes_back() {
 }
 
 #[tokio::test]
-async fn what_is_granted_to_a_draw_that_is_given_up_comes_back() {
+async fn a_grant_to_a_cancelled_reservation_is_returned() {
     for bytes in [60, 10] {
         let budget = Budget::new(150, 50, WAIT_LIMIT);
-        let (mut reserved, mut holder) = (budget.begin(&NOBODY), budget.begin(&NOBODY));
+        let (mut reserved, mut holder) = (budget.begin(&CALLER), budget.begin(&CALLER));
         holder.reserve(100, false).await.unwrap();
         reserved.reserve(50, false).await.unwrap();
-        let mut part = budget.begin(&NOBODY);
+        let mut part = budget.begin(&CALLER);
         let mut waits = Box::pin(part.reserve(bytes, false));
         assert!(poll!(waits.as_mut()).is_pending());
-        // Once out of the free bytes, once out of the reserve.
+        // Granted from the free bytes in the first case, and from the reserve in the second.
         drop(if bytes > 50 { holder } else { reserved });
         drop(waits);
         drop(part);
@@ -177,8 +177,8 @@ async fn what_is_granted_to_a_draw_that_is_given_up_comes_back() {
     }
 }
 
-/// A greedy caller that has all memory: two parts that wait for their sender, the slower one last, and the reserve.
-async fn all_of_it(budget: &Arc<Budget>) -> [Reservation; 3] {
+/// A greedy caller reserves all memory: two parts that wait for their sender, the slower one last, and the reserve.
+async fn reserve_everything(budget: &Arc<Budget>) -> [Reservation; 3] {
     let mut parts = [(); 3].map(|()| budget.begin(&owner("greedy")));
     for (part, bytes) in parts.iter_mut().zip([60, 40, 50]) {
         part.reserve(bytes, false).await.unwrap();
@@ -187,9 +187,9 @@ async fn all_of_it(budget: &Arc<Budget>) -> [Reservation; 3] {
 }
 
 #[tokio::test]
-async fn a_caller_beyond_its_share_waits_behind_the_others() {
+async fn a_caller_beyond_its_share_is_served_after_the_others() {
     let budget = Budget::new(150, 50, WAIT_LIMIT);
-    let [first, mut fuller, _reserved] = all_of_it(&budget).await;
+    let [first, mut fuller, _reserved] = reserve_everything(&budget).await;
     let mut part = budget.begin(&owner("modest"));
     let mut fuller_waits = std::pin::pin!(fuller.reserve(60, false));
     let mut modest_waits = std::pin::pin!(part.reserve(60, false));
@@ -201,12 +201,12 @@ async fn a_caller_beyond_its_share_waits_behind_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn parts_of_a_caller_beyond_its_share_are_recalled_soon_and_alone() {
+async fn only_parts_of_a_caller_beyond_its_share_are_recalled_early() {
     let budget = Budget::new(160, 50, WAIT_LIMIT);
     let mut crawling = budget.begin(&owner("modest"));
     crawling.reserve(10, false).await.unwrap();
     let crawling = tokio::spawn(async move { crawling.recalled(1).await });
-    let [first, second, _reserved] = all_of_it(&budget).await;
+    let [first, second, _reserved] = reserve_everything(&budget).await;
     let first = tokio::spawn(async move { first.recalled(60).await });
     let second = tokio::spawn(async move { second.recalled(40).await });
     tokio::task::yield_now().await;
@@ -219,9 +219,9 @@ async fn parts_of_a_caller_beyond_its_share_are_recalled_soon_and_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_beyond_its_share_keeps_nobody_else_out() {
+async fn a_caller_beyond_its_share_does_not_block_other_callers() {
     let budget = Budget::new(150, 50, WAIT_LIMIT);
-    let [mut waiting, _second, _reserved] = all_of_it(&budget).await;
+    let [mut waiting, _second, _reserved] = reserve_everything(&budget).await;
     let _modest = budget.begin(&owner("modest"));
     let mut waits = std::pin::pin!(waiting.reserve(1, false));
     assert!(poll!(waits.as_mut()).is_pending());

@@ -1,7 +1,6 @@
-//! A stream's parts in flight: dispatched, awaited, counted.
+//! The parts of a stream in flight: dispatched, awaited and counted.
 //!
-//! Their number is limited, for one stream and for all streams to one storage; while it is reached, the receiver reads
-//! nothing.
+//! Their number is limited per stream, and for all streams to one storage. At the limit, the receiver stops reading.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::{
 // === impl Receiver ===
 
 impl Receiver {
-    /// Dispatches a part, or compares one that was sent before.
+    /// Dispatches a part, or compares it if it was recorded before.
     pub(super) async fn dispatch(&mut self, current_part: CurrentPart) -> Result<()> {
         let CurrentPart {
             number,
@@ -64,7 +63,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// The destination of the parts; creates the store's session for the first of them.
+    /// Where parts are stored. Creates the store's session for the first part.
     pub(super) async fn destination(&mut self) -> Result<Arc<Destination>> {
         if let Some(known) = &self.destination {
             return Ok(Arc::clone(known));
@@ -97,14 +96,14 @@ impl Receiver {
         stored: Result<Result<Part>, tokio::task::JoinError>,
     ) -> Result<()> {
         let part = stored.map_err(|error| Error::internal("store a part", error))??;
-        self.count(part);
+        self.count_part(part);
         Ok(())
     }
 
-    pub(super) fn count(&mut self, part: Part) {
+    pub(super) fn count_part(&mut self, part: Part) {
         let before = self.upload.committed_size();
         if part.number <= self.trail.parts() {
-            // It replaced one of the trail.
+            // It replaces a part of the trail.
             self.trail = self.shared.tokens.new_trail(&self.upload);
         }
         self.upload.parts.insert(part);
@@ -120,13 +119,13 @@ impl Receiver {
         }
     }
 
-    /// Waits for the parts in flight, but not longer than a gateway that shuts down may.
+    /// Waits for the parts in flight, but no longer than the drain allows.
     pub(super) async fn settle_rest(&mut self) {
         let shared = Arc::clone(&self.shared);
         let settle = async {
             while let Some(stored) = self.in_flight.join_next().await {
                 if let Err(late) = self.settle(stored) {
-                    tracing::debug!(upload_id = %self.upload.id, error = %late, "a part was lost with its stream");
+                    tracing::debug!(upload_id = %self.upload.id, error = %late, "a part of a failed stream was not stored");
                 }
             }
         };

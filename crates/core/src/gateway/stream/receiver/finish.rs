@@ -1,4 +1,4 @@
-//! The end of a stream: what was sent is compared with what was declared and promised, and the commit begins.
+//! The end of a stream: checks the size and the digest, and starts the commit.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const FINISH_GRACE: Duration = Duration::from_millis(200);
 // === impl Receiver ===
 
 impl Receiver {
-    /// Finishes the upload: the last part, the checks, the commit.
+    /// Finishes the upload: the last part, the checks and the commit.
     pub(super) async fn finish<S>(&mut self, finish: Finish, messages: &mut S) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
@@ -41,7 +41,7 @@ impl Receiver {
                 "this upload keeps no digest of the whole file, so file_id cannot be checked",
             ));
         }
-        // Short, because some clients half-close only after they have the response.
+        // Short, because some clients close their side only after the response.
         if let Ok(Some(_)) = next_before(messages, Instant::now() + FINISH_GRACE).await {
             return Err(Error::sequence("no message may follow finish"));
         }
@@ -64,7 +64,7 @@ impl Receiver {
         Ok(self.upload.clone())
     }
 
-    /// What was sent must have the declared size.
+    /// Checks the number of received bytes against the declared size.
     fn check_total(&self, total: u64, finished: Option<u64>) -> Result<()> {
         let declared = self.upload.settled_size();
         if let (Some(declared), Some(finished)) = (declared, finished)
@@ -91,9 +91,10 @@ impl Receiver {
         Ok(())
     }
 
-    /// Puts a small file whole; to a store without conditional puts as the only part of a session.
+    /// Puts a small file as one object. If the store has no conditional put, the file is the only part of a session
+    /// instead.
     async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 3]) -> Result<()> {
-        debug_assert!(total <= SINGLE_PUT_MAX, "more goes in parts");
+        debug_assert!(total <= SINGLE_PUT_MAX, "a larger file is stored in parts");
         let current_part = match self.current_part.take() {
             Some(current_part) => current_part,
             None => self.begin_part(0)?,
@@ -104,7 +105,7 @@ impl Receiver {
             buffer,
         } = current_part;
         let bytes = buffer.freeze();
-        // Before the put: a wrong file is not stored at all.
+        // Checked before the put, so that a wrong file is not stored.
         if promised.iter().any(Option::is_some) {
             let digest = self.shared.hasher.part(bytes.clone(), true).await?;
             self.check_promise(promised, Some(digest)).await?;
@@ -129,7 +130,7 @@ impl Receiver {
                 self.shared.parts.store_part(&destination, part).await?
             }
         };
-        self.count(stored);
+        self.count_part(stored);
         Ok(())
     }
 
