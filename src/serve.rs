@@ -2,6 +2,7 @@
 
 mod backends;
 mod health;
+mod scope;
 mod sweeper;
 
 use std::{
@@ -19,13 +20,14 @@ use tonic::{
     transport::{Server as GrpcServer, server::TcpIncoming},
 };
 use upload_gateway_core::{
-    gateway::{Clock, Gateway, Settings, TokenKey},
+    clock::Clock,
+    gateway::{Gateway, Settings, TokenKey},
     upload::Timestamp,
 };
 
 pub use self::backends::{Backends, connect, connect_state, connect_storage};
 pub use self::sweeper::sweep_once;
-use self::{health::Monitor, sweeper::Sweeper};
+use self::{health::Monitor, scope::scoped, sweeper::Sweeper};
 use crate::{
     config::{self, Config, CorsOrigin, Limits, PartDataForm, Rest, ResumeTokenKey},
     grpc::{self, SigningApi, UploadApi},
@@ -165,6 +167,8 @@ impl Server {
             services = grpc::with_faults(services);
             router = rest::with_faults(router);
         }
+        services = scoped(services.into_axum_router()).into();
+        router = scoped(router);
         let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
         let mut grpc = tokio::spawn(
             GrpcServer::builder()
@@ -189,7 +193,7 @@ impl Server {
             ended = &mut grpc => ended??,
         }
         monitor.drain().await;
-        self.gateway.drain();
+        self.gateway.drain.begin();
         let swept = sweeper.drain();
         // Every receiver may be gone already.
         let _ = stop.send(true);
@@ -202,12 +206,12 @@ impl Server {
             http.await??;
             swept.await;
             // Parts of callers that have gone are still on their way.
-            self.gateway.streams_ended().await;
+            self.gateway.streams.ended().await;
             Ok::<(), ServeError>(())
         });
         let mut drained = timeout(drain, ended.as_mut()).await;
         if drained.is_err() {
-            self.gateway.end_streams();
+            self.gateway.drain.end_streams();
             drained = timeout(RESPONSE_GRACE, ended).await;
         }
         match drained {

@@ -1,4 +1,4 @@
-//! Crowds: one honest stream among slow ones of its connection, and many that share little memory.
+//! Many streams at once: one fast stream beside slow ones on its connection, and many uploads that share little memory.
 
 use std::{io::Cursor, time::Duration};
 
@@ -20,22 +20,22 @@ use crate::{
     through,
 };
 
-/// How many slow streams there are: half of them silent, half of them with a byte a second.
+/// The number of slow streams: half of them silent, half of them with one byte per second.
 pub(crate) const SLOW: usize = 500;
 
-/// How many uploads share the memory, and the size of each: together six times the budget.
+/// The number of uploads that share the memory, and the size of each: together six times the budget.
 pub(crate) const UPLOADS: u64 = 1000;
 pub(crate) const UPLOAD_SIZE: u64 = 6 * MESSAGE;
 
-/// What they share, and what each may take besides, in bytes.
+/// The memory budget that they share, and what each may use besides, in bytes.
 pub(crate) const BUDGET: u64 = 64 * MIB;
 pub(crate) const WINDOW: u64 = MIB / 16;
 pub(crate) const MESSAGE: u64 = MIB / 4;
 
-/// How often each of the two is measured, in turn. The best counts: whatever else runs only makes it longer.
+/// How often each of the two is measured, alternately. The best counts, because other load only makes it slower.
 const ROUNDS: usize = 3;
 
-/// An honest stream, alone and among slow ones.
+/// A fast stream, alone and beside slow ones.
 #[derive(Debug)]
 pub(crate) struct Neighbours {
     pub(crate) load: Load,
@@ -43,7 +43,7 @@ pub(crate) struct Neighbours {
     pub(crate) beside: Duration,
 }
 
-/// What many uploads took that shared little memory.
+/// The memory that many uploads with a small budget used.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     pub(crate) elapsed: Duration,
@@ -95,12 +95,12 @@ pub(crate) async fn neighbours(
 async fn begin_slow(client: &UploadServiceClient<Channel>) -> Conversation {
     let mut stream = Conversation::begin(client.clone()).await;
     stream.send(open("slow.bin", None)).await;
-    // It is there once it is answered; one that is not slows nobody down.
+    // The stream is open once it is answered; one that is not open yet delays no other.
     let _ = stream.next().await;
     stream
 }
 
-/// Sends a byte a second on each, for ever.
+/// Sends one byte per second on each, without end.
 async fn trickle(streams: &[Conversation]) {
     let mut tick = interval(Duration::from_secs(1));
     for offset in 0.. {
@@ -109,7 +109,8 @@ async fn trickle(streams: &[Conversation]) {
     }
 }
 
-/// Uploads many files at once in little memory; who is told to come back later does, until all are there.
+/// Uploads many files at once with a small budget; refused uploads are retried after the requested time, until all are
+/// complete.
 pub(crate) async fn crowd(store: &Store, redis_url: &str, payload: &Payload) -> Result<Crowd> {
     let limits = format!("[limits]\nmemory_budget = {BUDGET}\nstream_window = {WINDOW}\n");
     let gateway = Gateway::with_limits(store, redis_url, &limits)?;

@@ -1,4 +1,4 @@
-//! The same files to the same store without the gateway: `aws-sdk-s3` multipart uploads from this process.
+//! The same files to the same store without the gateway: multipart uploads by `aws-sdk-s3` from this process.
 
 use std::sync::Arc;
 
@@ -27,16 +27,16 @@ struct Upload {
     integrity: Integrity,
 }
 
-/// What the store is told of a part's bytes, so that it can refuse others.
+/// The checksum that the store gets with a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Integrity {
     /// The SDK's defaults.
     Default,
-    /// What the gateway tells: their MD5, and nothing in the signature.
+    /// As the gateway does it: the MD5 of the part, and an unsigned payload.
     ContentMd5,
 }
 
-/// Uploads all files of `load` at once, with as many parts in flight as the gateway has, and returns their keys.
+/// Uploads all files of `load` at once, with as many parts in flight as the gateway uses, and returns their keys.
 pub(crate) async fn upload(
     store: &Store,
     load: Load,

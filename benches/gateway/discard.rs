@@ -1,4 +1,4 @@
-//! A store that reads parts and drops them: S3's multipart calls, without a check and without a copy.
+//! A store that reads parts and drops them: S3's multipart calls, without checks and without copies.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,15 +21,15 @@ use futures::StreamExt;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::Result;
+use super::Result;
 
-/// The metadata the gateway looks for when it has made an object.
+/// The metadata by which the gateway recognises its object.
 const UPLOAD_ID: &str = "x-amz-meta-upload_id";
 
-/// The header the store of a part is asked to check.
+/// The header with the MD5 of a part.
 const CONTENT_MD5: &str = "content-md5";
 
-/// What is remembered: sizes and tags.
+/// What is kept: sizes and entity tags.
 #[derive(Debug, Default)]
 struct Discarded {
     sessions: Mutex<HashMap<String, Session>>,
@@ -56,7 +56,7 @@ struct Object {
     metadata: Option<String>,
 }
 
-/// What tells S3's calls apart, besides the method.
+/// The query parameters that, with the method, select S3's call.
 #[derive(Debug, Deserialize)]
 struct Call {
     uploads: Option<String>,
@@ -71,7 +71,7 @@ pub(crate) async fn start() -> Result<String> {
     serve(store()).await
 }
 
-/// The store, to be served.
+/// The router of the store.
 pub(crate) fn store() -> Router {
     Router::new().fallback(answer).with_state(Arc::default())
 }
@@ -159,7 +159,7 @@ impl Discarded {
         };
         let mut list = String::from("<ListPartsResult><IsTruncated>false</IsTruncated>");
         for (number, Part { size, etag }) in &session.parts {
-            // Fails for no String.
+            // Cannot fail for a String.
             let _ = write!(
                 list,
                 "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size></Part>"
@@ -198,7 +198,7 @@ impl Discarded {
     }
 
     fn head(&self, key: &str) -> Response {
-        // A bucket, `/name`, always is there.
+        // A bucket, `/name`, always exists.
         if key.trim_end_matches('/').matches('/').count() == 1 {
             return StatusCode::OK.into_response();
         }
@@ -230,7 +230,7 @@ fn metadata(headers: &HeaderMap) -> Option<String> {
     Some(headers.get(UPLOAD_ID)?.to_str().ok()?.to_owned())
 }
 
-/// The entity tag that S3 gives to the bytes `Content-MD5` describes; without it, any.
+/// The entity tag that S3 computes for the bytes with this `Content-MD5`; without the header, a constant.
 fn etag(headers: &HeaderMap) -> String {
     let md5 = headers
         .get(CONTENT_MD5)

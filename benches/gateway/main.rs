@@ -1,16 +1,16 @@
-//! What the gateway costs: `make bench`, or
-//! `cargo bench --bench gateway -- [--quick | --full] [FILTER]`, where only cases whose name contains FILTER are run.
+//! The gateway's throughput, CPU time and memory: `make bench`, or
+//! `cargo bench --bench gateway -- [--quick | --full] [FILTER]`, which runs only cases whose name contains FILTER.
 //!
 //! A release build of the server runs as a process of its own, on a real Redis, against two stores on loopback: a strict
-//! S3 server (versitygw), where the store is the limit, and one that discards what it gets, where the gateway is. Each
-//! case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store through
-//! `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` is of many streams at once, the last one,
-//! `signing`, of signatures. A benchmark is no test: missed targets do not fail it.
+//! S3 server (versitygw), which limits the throughput itself, and one that discards what it gets, so that the gateway is
+//! the limit. Each case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store
+//! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, the last
+//! one, `signing`, signatures. Missed targets do not fail a benchmark.
 //!
-//! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. Of
-//! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB where that grows its own buffer, 64 MiB by the
-//! receiver into parts' buffers, and 4 MiB by all else together. Unit tests of `gateway::buffers` hold the bytes that go
-//! to the store to be the buffer itself, by its address.
+//! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. For
+//! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB by the growth of its buffer, 64 MiB by the
+//! receiver into part buffers, and 4 MiB in all other places together. Unit tests of `gateway::stream::buffers` compare
+//! addresses: the bytes that go to the store are the part buffer itself.
 
 mod crowds;
 mod direct;
@@ -41,7 +41,7 @@ const GIB: u64 = 1024 * MIB;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// So many files of one size, all at once.
+/// A number of files of one size, all at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Load {
     streams: u64,
@@ -55,11 +55,11 @@ struct Measurement {
     load: Load,
     file_digest: bool,
     through: Duration,
-    /// The same bytes without the gateway, as the SDK sends them by default.
+    /// The same bytes without the gateway, with the SDK's defaults.
     direct: Duration,
-    /// As `direct`, and the store checks the MD5 of each part, as it does behind the gateway.
+    /// As `direct`, and the store checks the MD5 of each part, as it does for the gateway.
     direct_checked: Duration,
-    /// Of the gateway's process alone, user and system.
+    /// CPU seconds of the gateway's process alone, user and system.
     cpu: Duration,
     /// In bytes.
     peak_memory: u64,
@@ -70,11 +70,11 @@ struct Measurement {
 /// Which cases are run.
 #[derive(Debug, Default)]
 struct Selection {
-    /// Small files, to see that it works.
+    /// Small files only, as a smoke test.
     quick: bool,
-    /// A file of 8 GiB, too.
+    /// Also a file of 8 GiB.
     full: bool,
-    /// Those whose name contains this.
+    /// Only the cases whose name contains this.
     filter: String,
 }
 
@@ -102,13 +102,13 @@ impl fmt::Display for Load {
 // === impl Selection ===
 
 impl Selection {
-    /// None: this is no run of `cargo bench`.
+    /// `None` if this is not a run of `cargo bench`.
     fn from_arguments(arguments: impl Iterator<Item = String>) -> Option<Self> {
         let mut selection = Self::default();
         let mut benchmarking = false;
         for argument in arguments {
             match argument.as_str() {
-                // Cargo says so to every benchmark, and does not when it runs one as a test.
+                // Cargo passes it to every benchmark, but not when it runs one as a test.
                 "--bench" => benchmarking = true,
                 "--quick" => selection.quick = true,
                 "--full" => selection.full = true,
@@ -140,7 +140,7 @@ impl Selection {
 )]
 async fn main() -> ExitCode {
     let Some(selection) = Selection::from_arguments(std::env::args().skip(1)) else {
-        eprintln!("a benchmark: run it with `cargo bench --bench gateway`");
+        eprintln!("this is a benchmark: run it with `cargo bench --bench gateway`");
         return ExitCode::SUCCESS;
     };
     match run(&selection).await {
@@ -149,7 +149,7 @@ async fn main() -> ExitCode {
             eprintln!("{error}");
             let mut cause = error.source();
             while let Some(error) = cause {
-                eprintln!("because: {error}");
+                eprintln!("caused by: {error}");
                 cause = error.source();
             }
             ExitCode::FAILURE
@@ -199,7 +199,7 @@ async fn measure(
 ) -> Result<Measurement> {
     let expected = file_digest.then(|| payload.md5(load.file_size));
     let gateway = Gateway::start(store, redis_url)?;
-    // What comes only once: connections, sessions, the scripts in Redis, the first pages of the heap.
+    // Costs that occur only once: connections, TLS sessions, Redis scripts, the first pages of the heap.
     let warm_up = Load {
         streams: 1,
         file_size: 16 * MIB,
@@ -244,7 +244,7 @@ async fn measure(
     })
 }
 
-/// Where the objects of finished uploads lie.
+/// The keys of the objects of finished uploads.
 fn keys(uploads: Vec<Upload>) -> Vec<String> {
     uploads
         .into_iter()

@@ -1,4 +1,4 @@
-//! The bytes that are uploaded: one random block, over and over.
+//! The bytes that are uploaded: one random block, repeated.
 
 use bytes::{Bytes, BytesMut};
 use rand::RngCore;
@@ -8,10 +8,10 @@ use crate::{MIB, Result};
 
 const BLOCK_SIZE: u64 = 64 * MIB;
 
-/// A file of any size, of which only one block lies in memory.
+/// A file of any size, of which only one block is in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Payload {
-    /// The block, and its beginning once more: a piece of up to a part's size is contiguous wherever it begins.
+    /// The block, followed by its beginning: a piece of up to a part's size is contiguous wherever it starts.
     block: Bytes,
 }
 
@@ -51,12 +51,12 @@ impl Payload {
     }
 }
 
-/// Nothing here is larger than a block, or than what the caller has in memory.
+/// Sizes here are at most those of a block, or of what the caller has in memory.
 fn index(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-/// A size as protocols carry it.
+/// A size in the type of the protocol.
 pub(crate) fn signed(size: u64) -> Result<i64> {
     Ok(i64::try_from(size)?)
 }

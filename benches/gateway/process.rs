@@ -1,4 +1,4 @@
-//! The gateway as a process of its own, and what Linux counts of it.
+//! The gateway as a process of its own, and its CPU time and memory from Linux.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -12,7 +12,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// A running gateway, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    /// Where its gRPC is.
+    /// The address of its gRPC listener.
     pub(crate) address: String,
     process: Server,
     _configuration: TempDir,
@@ -52,7 +52,7 @@ impl Gateway {
         })
     }
 
-    /// What it has used so far, user and system.
+    /// The CPU time it has used so far, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         let stat = self.proc("stat")?;
         // The second field is the program's name in parentheses; utime and stime are the 14th and 15th.
@@ -66,7 +66,7 @@ impl Gateway {
         Ok(TICK * ticks.iter().sum())
     }
 
-    /// The most memory it has had, in bytes.
+    /// Its peak memory in bytes.
     pub(crate) fn peak_memory(&self) -> Result<u64> {
         let status = self.proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

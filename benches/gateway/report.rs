@@ -1,4 +1,4 @@
-//! The table, ready for the README.
+//! The tables, as docs/performance.md has them.
 
 #![expect(
     clippy::print_stdout,
@@ -16,31 +16,31 @@ use crate::{
     signing::Signing,
 };
 
-/// The least part of the direct upload's throughput that the gateway is to reach, where the store is the limit.
+/// The target: the share of the direct upload's throughput that the gateway reaches if the store is the limit.
 const LEAST_RATIO: f64 = 0.7;
 
-/// The most CPU seconds a GiB is to cost, without and with a digest of the whole file.
+/// The target: the most CPU seconds per GiB, without and with a digest of the whole file.
 const MOST_CPU: [f64; 2] = [2.4, 4.2];
 
-/// The memory in bytes that the gateway may have besides its budget and its streams' windows and messages.
+/// The target: the most memory in bytes beside the budget and the streams' windows and messages.
 const BASE_MEMORY: u64 = 48 * MIB;
 
-/// The least part of its own speed that a stream keeps beside slow ones of its connection.
+/// The target: the share of its speed that a stream keeps beside slow streams on its connection.
 const LEAST_SPEED: f64 = 0.8;
 
-/// The memory in bytes that a crowd may take besides the budget and its streams' windows and messages.
+/// The target: the most memory in bytes of many uploads, beside the budget and the streams' windows and messages.
 const MOST_BESIDES: u64 = 64 * MIB;
 
-/// The least signatures of parts in one second of one core, through windows of 100.
+/// The target: signed parts per second and core, in windows of 100.
 const LEAST_SIGNATURES: f64 = 8_000.0;
 
-/// What was measured so far.
+/// The measurements so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     measurements: Vec<Measurement>,
 }
 
-/// Something the reader should know, beside the table.
+/// A remark beside the table.
 pub(crate) fn log(text: &str) {
     eprintln!("{text}");
 }
@@ -85,7 +85,7 @@ impl Report {
         self.measurements.push(measurement);
     }
 
-    /// Whether what was aimed at was reached.
+    /// Whether the target was reached.
     pub(crate) fn end(self) {
         if self.measurements.is_empty() {
             return;
@@ -153,7 +153,7 @@ impl Report {
     }
 }
 
-/// The line of an honest stream among slow ones.
+/// The line of a fast stream beside slow ones.
 pub(crate) fn neighbours(measured: &Neighbours) {
     let Neighbours {
         load,
@@ -173,7 +173,7 @@ pub(crate) fn neighbours(measured: &Neighbours) {
     );
 }
 
-/// The line of many uploads in little memory.
+/// The line of many uploads with a small budget.
 pub(crate) fn crowd(measured: &Crowd) {
     let Crowd {
         elapsed,
@@ -266,18 +266,18 @@ fn judge(reached: bool, target: &str) {
     );
 }
 
-/// In MiB a second.
+/// In MiB per second.
 fn throughput(load: Load, time: Duration) -> f64 {
     count(load.bytes()) / count(MIB) / time.as_secs_f64()
 }
 
-/// Exact for all that is counted here.
+/// Exact for every number here.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn count(number: u64) -> f64 {
     number as f64
 }
 
-/// The processor and how many of it, as Linux names them.
+/// The processor's name and the number of cores, from Linux.
 fn machine() -> String {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let names = processors

@@ -1,4 +1,4 @@
-//! What is asked of Redis, as its `MONITOR` tells it: one line a command, also those that scripts run.
+//! The commands that Redis receives, from its `MONITOR`: one line per command, including those that scripts run.
 
 use std::{collections::HashMap, pin::Pin};
 
@@ -6,18 +6,18 @@ use futures::{Stream, StreamExt};
 
 use crate::Result;
 
-/// Everything Redis is asked for.
+/// Counts the commands.
 pub(crate) struct RoundTrips {
     url: String,
     lines: Pin<Box<dyn Stream<Item = String> + Send>>,
 }
 
-/// How often it was asked.
+/// Numbers of commands.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
-    /// For anything.
+    /// All commands.
     pub(crate) all: u64,
-    /// For the commonest command or script, which is the one that records a part.
+    /// The most frequent command or script: the one that records a part.
     pub(crate) commonest: u64,
 }
 
@@ -30,7 +30,7 @@ impl RoundTrips {
         })
     }
 
-    /// The counts since it began.
+    /// The numbers since the start.
     pub(crate) async fn end(&mut self) -> Result<Counts> {
         const LAST: &str = "the end of the watch";
         let mut connection = redis::Client::open(self.url.as_str())?
@@ -57,7 +57,7 @@ impl RoundTrips {
 }
 
 /// The command of a line such as `1700000000.123456 [0 127.0.0.1:40000] "EVALSHA" "<digest>" …`, and the script's digest.
-/// None: a script ran it (`[0 lua]`), or a connection introduced itself.
+/// `None` if a script ran it (`[0 lua]`), or for the handshake of a connection.
 fn from_client(line: &str) -> Option<String> {
     let (source, command) = line.split_once("] ")?;
     let mut words = command.split(' ');

@@ -1,5 +1,5 @@
-//! What signatures cost: calls of `SigningService` on one upload, with Redis as state. No bytes go to the store but those
-//! of the request that begins its session.
+//! The cost of signatures: calls of `SigningService` on one upload, with Redis as state store. The store receives only the
+//! request that creates the session.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use upload_gateway_core::upload::{Md5, PART_SIZE};
 
 use crate::{Result, process::Gateway, round_trips::RoundTrips, store::Store};
 
-/// The parts of the upload: all that S3 takes.
+/// The parts of the upload: as many as S3 accepts.
 const PARTS: i32 = 10_000;
 
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Signing {
-    /// What is called.
+    /// The name of the call.
     pub(crate) call: &'static str,
-    /// How many calls wait for their answer at once.
+    /// The number of calls in flight.
     pub(crate) in_flight: usize,
-    /// How many parts one call signs.
+    /// The number of parts that one call signs.
     pub(crate) window: u64,
     pub(crate) calls: u64,
     pub(crate) elapsed: Duration,
     /// Of the gateway's process alone, user and system.
     pub(crate) cpu: Duration,
-    /// How long each call took, in order.
+    /// The duration of each call, sorted.
     pub(crate) latencies: Vec<Duration>,
     pub(crate) round_trips: u64,
 }
@@ -44,13 +44,13 @@ struct Case {
 }
 
 impl Signing {
-    /// Parts that are signed in one second of one core.
+    /// Signed parts per second and core.
     pub(crate) fn per_core_second(&self) -> f64 {
         f64::from(u32::try_from(self.calls * self.window).unwrap_or(u32::MAX))
             / self.cpu.as_secs_f64()
     }
 
-    /// The latency that so many of a hundred calls stay within.
+    /// This percentile of the latency.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let last = self.latencies.len().saturating_sub(1);
         let index = (self.latencies.len() * percent / 100).min(last);
@@ -58,7 +58,7 @@ impl Signing {
     }
 }
 
-/// Measures single parts and windows of 100, one after the other and several at once.
+/// Measures single parts and windows of 100, sequentially and several at once.
 pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Result<Vec<Signing>> {
     let gateway = Gateway::start(store, redis_url)?;
     let mut client = SigningServiceClient::connect(gateway.address.clone()).await?;
@@ -76,7 +76,7 @@ pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Resu
         case(1, 100, 50),
         case(16, 100, 100),
     ] {
-        // What comes only once.
+        // Costs that occur only once.
         run(&client, &upload_id, Case { calls: 32, ..case }).await?;
         let mut redis = RoundTrips::watch(redis_url).await?;
         let cpu = gateway.cpu()?;
@@ -103,7 +103,7 @@ pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Resu
     Ok(all)
 }
 
-/// Begins an upload and the store's session for it.
+/// Creates an upload and the store's session for it.
 async fn begin(client: &mut SigningServiceClient<Channel>) -> Result<String> {
     let part_size = i64::try_from(PART_SIZE)?;
     let file = FileMetadata {

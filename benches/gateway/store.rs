@@ -35,19 +35,19 @@ impl Store {
         }
     }
 
-    /// One that checks and keeps nothing. It runs in this process.
+    /// An S3 server in this process that checks nothing and keeps nothing.
     pub(crate) async fn discarding() -> Result<Self> {
         Ok(Self {
             name: "discarding",
             bucket: "discarded".to_owned(),
             endpoint: discard::start().await?,
-            access_key: "anybody",
+            access_key: "any",
             secret_key: "anything",
             _server: None,
         })
     }
 
-    /// The SDK as it comes, but for the address.
+    /// The SDK's defaults, except for the endpoint.
     pub(crate) fn client(&self) -> Client {
         let credentials = Credentials::from_keys(self.access_key, self.secret_key, None);
         let configuration = aws_sdk_s3::Config::builder()
@@ -60,7 +60,7 @@ impl Store {
         Client::from_conf(configuration)
     }
 
-    /// Makes room for the next case.
+    /// Deletes the objects, so that the next case has room.
     pub(crate) async fn delete(&self, keys: Vec<String>) -> Result<()> {
         let client = self.client();
         for key in keys {

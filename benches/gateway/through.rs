@@ -1,4 +1,4 @@
-//! Files through the gateway, by a client that does nothing but send.
+//! Files through the gateway, by a client that only sends.
 
 use futures::{future, stream};
 use tonic::transport::Channel;
@@ -13,7 +13,7 @@ use crate::{
     payload::{Payload, signed},
 };
 
-/// As from several services.
+/// Uploads by several services.
 const STREAMS_PER_CONNECTION: usize = 16;
 
 /// Uploads all files of `load` at once. With `file_md5` the gateway keeps a digest of the whole file, which then must be

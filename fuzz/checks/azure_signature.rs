@@ -1,4 +1,4 @@
-//! Signatures, computed a second time from nothing but the URL.
+//! Azure's signatures, computed again from the URL alone.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,8 +14,8 @@ use crate::fuzzing::{Input, Wanted};
 
 const ACCOUNT: &str = "account";
 
-/// Every signature with an account's key is the one that Azure computes, for the blob that was meant; one with a user
-/// delegation key is a signature, for that blob, too.
+/// Every signature with an account key is the one that Azure computes, for the requested blob; one with a user delegation
+/// key has the form of a signature, for that blob.
 pub fn azure_signature(bytes: &[u8]) {
     let mut input = Input(bytes);
     // Seconds until 2106.
@@ -61,7 +61,7 @@ pub fn azure_signature(bytes: &[u8]) {
     }
 }
 
-/// The query of a URL for the blob that was meant.
+/// The query of a URL, which must name the requested blob.
 fn parsed(url: &str, wanted: &Wanted) -> HashMap<String, String> {
     let url = Url::parse(url).expect("it is a URL");
     let blob = url.path().strip_prefix("/account/media/");
@@ -69,7 +69,7 @@ fn parsed(url: &str, wanted: &Wanted) -> HashMap<String, String> {
     assert_eq!(blob.as_deref(), Ok(wanted.key()));
     let pairs: Vec<_> = url.query_pairs().into_owned().collect();
     let all: HashMap<String, String> = pairs.iter().cloned().collect();
-    assert_eq!(all.len(), pairs.len(), "nothing is said twice");
+    assert_eq!(all.len(), pairs.len(), "a parameter occurs twice");
     all
 }
 

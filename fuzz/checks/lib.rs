@@ -1,8 +1,8 @@
-//! What is tried with arbitrary bytes: everything that reads what comes from outside, and the signatures.
+//! Fuzz targets: every parser of external input, and the signatures.
 //!
-//! Each target takes bytes and panics where a promise is broken, not only where the code under it panics. The same targets
-//! are run by `make test`, on random bytes and on changed seeds, and for longer and led by coverage by `make fuzz`. Seeds,
-//! and the inputs that once broke a promise, lie in `fuzz/seeds/<target>/`.
+//! Each target takes bytes and panics if a promise is broken, not only if the code under test panics. `make test` runs the
+//! same targets on random bytes and on mutated seeds; `make fuzz` runs them for longer, guided by coverage. Seeds, and the
+//! inputs that once broke a promise, are in `fuzz/seeds/<target>/`.
 
 mod names;
 mod records;
@@ -44,11 +44,11 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("unary_request", unary_request),
 ];
 
-/// What is left of an input that is made of numbers and of texts that end at the byte `ff`, which UTF-8 does not have.
+/// The rest of an input, made of numbers and of texts that end at the byte `ff`, which never occurs in UTF-8.
 #[derive(Debug)]
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
-/// The parts of a request that is to be signed.
+/// The parts of a request to sign.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     kind: u8,
@@ -130,7 +130,7 @@ impl Input<'_> {
 // === impl Wanted ===
 
 impl Wanted {
-    /// A request for a file that the gateway takes; `None` where it would refuse the file.
+    /// A request for a file that the gateway accepts; `None` if it would refuse the file.
     pub(crate) fn read(input: &mut Input<'_>) -> Option<Self> {
         let (kind, number, size) = (input.byte(), input.byte().into(), input.number());
         let md5 = Md5::of(&size.to_le_bytes());
@@ -141,7 +141,7 @@ impl Wanted {
         };
         policy::check(&file).ok()?;
         let (prefix, session) = (input.text(), input.text());
-        // The configuration takes no others.
+        // The configuration refuses such prefixes.
         if prefix.split('/').any(|name| matches!(name, "." | "..")) {
             return None;
         }
@@ -210,13 +210,13 @@ mod tests {
 
     use super::*;
 
-    /// What is done to a seed.
+    /// A mutation of a seed.
     #[derive(Debug, Clone)]
     enum Change {
         Flip(Index, u8),
         Insert(Index, Vec<u8>),
         Remove(Index, usize),
-        /// The end of another seed in place of its own.
+        /// Replaces its end by the end of another seed.
         Cross(Index, Index),
     }
 
@@ -264,7 +264,7 @@ mod tests {
         paths.iter().map(|path| fs::read(path).unwrap()).collect()
     }
 
-    /// Tries as many inputs as `PROPTEST_CASES` says, else 256. One that fails belongs among the seeds.
+    /// Tries `PROPTEST_CASES` inputs, 256 by default. Add an input that fails to the seeds.
     fn run(name: &str, target: Target, inputs: &impl Strategy<Value = Bytes>) {
         let config = ProptestConfig {
             failure_persistence: None,

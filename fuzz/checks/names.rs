@@ -1,4 +1,4 @@
-//! Names that senders give, and what becomes of them.
+//! File names, and the keys and headers made of them.
 
 use axum::http::HeaderValue;
 use percent_encoding::percent_decode_str;
@@ -7,7 +7,7 @@ use upload_gateway_core::upload::{FileMetadata, UploadId, policy};
 use super::Input;
 use crate::blobs::url::attachment;
 
-/// A name that is taken leads nowhere else, and its key and header are what they have to be.
+/// An accepted name cannot escape its prefix, and its key and header have the documented form.
 pub fn file_name(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (file_name, prefix, file_mime) = (input.text(), input.text(), input.text());

@@ -8,17 +8,17 @@ use crate::{
     state::{redb, redis},
 };
 
-/// A hash of Redis, as a JSON object, is refused or reads as what is written for it again.
+/// A Redis hash, as a JSON object, is refused, or is the same after it is read and written again.
 pub fn redis_record(bytes: &[u8]) {
     redis::fuzzing::records(bytes).iter().for_each(look_at);
 }
 
-/// A record of redb and its parts, as a JSON array, are refused or read as what is written for them again.
+/// A redb record and its parts, as a JSON array, are refused, or are the same after they are read and written again.
 pub fn redb_record(bytes: &[u8]) {
     redb::fuzzing::record(bytes).iter().for_each(look_at);
 }
 
-/// Asks a record everything that it is asked as it is read.
+/// Calls every method that reads a record.
 fn look_at(upload: &Upload) {
     let committed_size = upload.committed_size();
     let _ = (upload.settled_size(), upload.promised_md5());

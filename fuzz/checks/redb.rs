@@ -1,10 +1,10 @@
-//! Rows that are no records, or nearly.
+//! Invalid and nearly valid rows.
 
 use upload_gateway_core::upload::{Claims, Part, Parts, Upload};
 
 use super::record::Record;
 
-/// The record of a row and of those of its parts.
+/// The record of a row and the rows of its parts.
 pub fn record(bytes: &[u8]) -> Option<Upload> {
     let (record, parts): (Record, Vec<Part>) = serde_json::from_slice(bytes).ok()?;
     let json = serde_json::to_string(&record).expect("what was read can be written");

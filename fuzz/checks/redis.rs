@@ -1,10 +1,10 @@
-//! Hashes that are no records, or nearly.
+//! Invalid and nearly valid hashes.
 
 use upload_gateway_core::upload::Upload;
 
 use super::record::{Fields, all_fields, parse, parse_summary};
 
-/// The record of a hash, whole and summed up.
+/// The record of a hash, whole and as a summary.
 pub fn records(bytes: &[u8]) -> Vec<Upload> {
     let Ok(fields) = serde_json::from_slice::<Fields>(bytes) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Resume tokens that nobody sealed.
+//! Forged resume tokens.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use upload_gateway_core::{
@@ -8,7 +8,7 @@ use upload_gateway_core::{
 
 use super::{Input, upload_of};
 
-/// No text opens but the one that was sealed, by the key that sealed it.
+/// Only the text that was sealed opens, and only with the key that sealed it.
 pub fn resume_token(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (at, bits, id) = (input.number(), input.byte(), input.text());
@@ -38,7 +38,7 @@ pub fn resume_token(bytes: &[u8]) {
     sealed[at] ^= bits.max(1);
     assert_eq!(key.open(&sealed), None);
     assert_eq!(key.open(&sealed[..at]), None);
-    // The text has no second spelling either.
+    // No other spelling of the text opens either.
     let mut text = token.clone().into_bytes();
     let at = place(text.len());
     text[at] ^= bits.max(1);

@@ -1,4 +1,4 @@
-//! Signatures, computed a second time from nothing but the request.
+//! S3's signatures, computed again from the request alone.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,14 +15,14 @@ use crate::{
     fuzzing::{Input, Wanted},
 };
 
-/// Where buckets are: at a path, and at a host of their own.
+/// The base URLs of buckets: with a path, and with a host of their own.
 const BASES: [&str; 3] = [
     "http://127.0.0.1:9000/media/",
     "https://media.s3.eu-central-1.amazonaws.com/",
     "https://[::1]:8443/a%20b/",
 ];
 
-/// Every signature is the one that S3 computes, for the key that was meant.
+/// Every signature is the one that S3 computes, for the requested key.
 pub fn s3_signature(bytes: &[u8]) {
     let mut input = Input(bytes);
     let base = BASES[usize::from(input.byte()) % BASES.len()];
@@ -112,7 +112,7 @@ fn signature(verb: &str, url: &Url, mut headers: BTreeMap<String, String>, secre
     hex(&code(&key, &text))
 }
 
-/// RFC 3986, everything but what is unreserved.
+/// Percent-encodes everything but the unreserved characters of RFC 3986.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

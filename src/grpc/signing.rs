@@ -38,8 +38,10 @@ impl SigningService for SigningApi {
         request: Request<GetResidenceRequest>,
     ) -> Result<Response<GetResidenceResponse>, Status> {
         let caller = caller(&request);
-        let found = convert::signing::file_to_check(request.into_inner())
-            .and_then(|(file, storage_id)| self.gateway.residence(&caller, file, &storage_id));
+        let found =
+            convert::signing::file_to_check(request.into_inner()).and_then(|(file, storage_id)| {
+                self.gateway.signing.residence(&caller, file, &storage_id)
+            });
         respond(found.map(convert::signing::residence_response))
     }
 
@@ -50,7 +52,10 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let step = async {
             let (file, storage_id) = convert::signing::file_to_create(request.into_inner())?;
-            self.gateway.create_signed(&caller, file, &storage_id).await
+            self.gateway
+                .signing
+                .create_signed(&caller, file, &storage_id)
+                .await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -64,7 +69,10 @@ impl SigningService for SigningApi {
             let request = request.into_inner();
             let id = convert::upload_id(&request.upload_id)?;
             let (report, next) = convert::signing::report(request)?;
-            self.gateway.sign_next(&caller, &id, report, next).await
+            self.gateway
+                .signing
+                .sign_next(&caller, &id, report, next)
+                .await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -78,7 +86,7 @@ impl SigningService for SigningApi {
             let request = request.get_ref();
             let id = convert::upload_id(&request.upload_id)?;
             let part = convert::signing::part_to_sign(request.part, &request.file_id)?;
-            self.gateway.sign_part(&caller, &id, part).await
+            self.gateway.signing.sign_part(&caller, &id, part).await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -95,7 +103,7 @@ impl SigningService for SigningApi {
             let parts = parts
                 .map(|part| convert::signing::part_to_sign(part.part, &part.file_id))
                 .collect::<Result<Vec<_>, Error>>()?;
-            self.gateway.sign_parts(&caller, &id, &parts).await
+            self.gateway.signing.sign_parts(&caller, &id, &parts).await
         };
         respond(steps.await.map(|steps| SignPartsResponse {
             steps: steps.into_iter().map(convert::signing::step).collect(),
@@ -109,7 +117,7 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let step = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.sign_finish(&caller, &id).await
+            self.gateway.signing.sign_finish(&caller, &id).await
         };
         respond(step.await.map(convert::signing::step))
     }
@@ -121,7 +129,7 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let completed = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.complete_upload(&caller, &id).await
+            self.gateway.signing.complete_upload(&caller, &id).await
         };
         respond(completed.await.map(|upload| convert::upload(&upload)))
     }
@@ -135,7 +143,10 @@ impl SigningService for SigningApi {
             let request = request.get_ref();
             let id = convert::upload_id(&request.upload_id)?;
             let lifetime = convert::signing::download_lifetime(request.expiry_minutes)?;
-            self.gateway.sign_download(&caller, &id, lifetime).await
+            self.gateway
+                .downloads
+                .sign_download(&caller, &id, lifetime)
+                .await
         };
         respond(signed.await.map(|signed| SignDownloadResponse {
             signature: Some(convert::signing::signature(signed)),

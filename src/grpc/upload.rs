@@ -82,6 +82,7 @@ impl UploadApi {
             });
             let mut messages = faults::cut(until(deadline, messages).fuse().boxed());
             let result = gateway
+                .streams
                 .receive(&caller, &mut messages, Observer { opened, counts })
                 .await;
             if let Err(Err(error)) = finished.send(result) {
@@ -181,13 +182,11 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let found = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.get_upload(&caller, &id).await
+            self.gateway.records.get_upload(&caller, &id).await
         };
-        respond(
-            found.await.map(|upload| {
-                convert::upload_with_token(&upload, &self.gateway.resume_token(&upload))
-            }),
-        )
+        respond(found.await.map(|upload| {
+            convert::upload_with_token(&upload, &self.gateway.tokens.resume_token(&upload))
+        }))
     }
 
     async fn list_uploads(
@@ -201,6 +200,7 @@ impl UploadService for UploadApi {
             let limit = convert::page_size(request.page_size)?;
             let after = convert::cursor(&request.page_token)?;
             self.gateway
+                .records
                 .list_uploads(&caller, phase, limit, after)
                 .await
         };
@@ -243,7 +243,7 @@ impl UploadService for UploadApi {
         let gateway = Arc::clone(&self.gateway);
         let first = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            gateway.get_upload(&caller, &id).await
+            gateway.records.get_upload(&caller, &id).await
         };
         let first = first.await.map_err(|error| grpc_status(&error))?;
         Ok(Response::new(watch(gateway, caller, first).boxed()))
@@ -257,7 +257,7 @@ fn watch(
     first: upload::Upload,
 ) -> impl Stream<Item = Result<UploadProgress, Status>> {
     let watched = |gateway: &Gateway, upload: &upload::Upload| {
-        let token = gateway.resume_token(upload);
+        let token = gateway.tokens.resume_token(upload);
         convert::progress_with_upload(upload, upload.committed_size(), &token)
     };
     let head = watched(&gateway, &first);
@@ -265,7 +265,7 @@ fn watch(
         let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
         async move {
             let seen = seen.filter(upload::Upload::is_live)?;
-            match gateway.next_change(&caller, &seen).await {
+            match gateway.records.next_change(&caller, &seen).await {
                 Ok(upload) => {
                     let mut progress = watched(&gateway, &upload);
                     if upload.is_live() {

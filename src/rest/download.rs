@@ -64,7 +64,11 @@ pub(super) async fn url(
         None => DOWNLOAD_LIFETIME,
     };
     let lifetime = lifetime.min(DOWNLOAD_LIFETIME);
-    let signed = api.gateway.sign_download(&caller(), &id, lifetime).await?;
+    let signed = api
+        .gateway
+        .downloads
+        .sign_download(&caller(), &id, lifetime)
+        .await?;
     Ok((StatusCode::SEE_OTHER, [(LOCATION, signed.url)]).into_response())
 }
 
@@ -114,7 +118,7 @@ pub(super) async fn download(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let (caller, mut chosen) = (caller(), Chosen::Whole);
-    let download = api.gateway.download(&caller, &id, |object| {
+    let download = api.gateway.downloads.download(&caller, &id, |object| {
         chosen = choose(&headers, object);
         match &chosen {
             Chosen::Whole => Ok(0..object.size),

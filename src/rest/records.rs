@@ -70,6 +70,7 @@ pub(super) async fn list(
     let Page { limit, offset } = page;
     let found = api
         .gateway
+        .records
         .search_uploads(&caller(), &search, limit, offset)
         .await?;
     let headers = page.headers(&search, found.uploads.len(), found.total);

@@ -33,7 +33,10 @@ pub(super) async fn residence(
     Parameters(file): Parameters<FileParameters>,
 ) -> Result<Json<ResidenceAnswer>, Failure> {
     let (file, storage_id) = file.parse()?;
-    let residence = api.gateway.residence(&caller(), file, &storage_id)?;
+    let residence = api
+        .gateway
+        .signing
+        .residence(&caller(), file, &storage_id)?;
     Ok(Json(ResidenceAnswer {
         residence: residence.into(),
     }))
@@ -66,6 +69,7 @@ pub(super) async fn create(
     let (file, storage_id) = file.parse()?;
     let step = api
         .gateway
+        .signing
         .create_signed(&caller(), file, &storage_id)
         .await?;
     let status = match step.kind {
@@ -101,10 +105,14 @@ pub(super) async fn update(
 ) -> Result<Json<UpdateAnswer>, Failure> {
     let (report, next) = update.parse()?;
     if next == Next::Nothing {
-        api.gateway.report(&caller(), &id, report).await?;
+        api.gateway.signing.report(&caller(), &id, report).await?;
         return Ok(Json(UpdateAnswer::Reported(Done::OK)));
     }
-    let step = api.gateway.sign_next(&caller(), &id, report, next).await?;
+    let step = api
+        .gateway
+        .signing
+        .sign_next(&caller(), &id, report, next)
+        .await?;
     Ok(Json(UpdateAnswer::Next(step.into())))
 }
 
@@ -128,7 +136,11 @@ pub(super) async fn edit(
     Parameters(edit): Parameters<EditParameters>,
 ) -> Result<Json<NextStep>, Failure> {
     let (report, next) = (Report::default(), edit.parse()?);
-    let step = api.gateway.sign_next(&caller(), &id, report, next).await?;
+    let step = api
+        .gateway
+        .signing
+        .sign_next(&caller(), &id, report, next)
+        .await?;
     Ok(Json(step.into()))
 }
 
@@ -148,7 +160,7 @@ pub(super) async fn edit(
     )
 )]
 pub(super) async fn complete(State(api): State<Api>, Id(id): Id) -> Result<Json<Done>, Failure> {
-    api.gateway.complete_upload(&caller(), &id).await?;
+    api.gateway.signing.complete_upload(&caller(), &id).await?;
     Ok(Json(Done::OK))
 }
 

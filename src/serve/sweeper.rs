@@ -35,6 +35,7 @@ pub async fn sweep_once(config: &Config, dry_run: bool) -> Result<Option<SweepRe
     };
     let swept = gateway
         .await?
+        .sweeper
         .sweep(&sweep, &CancellationToken::new())
         .await;
     backends.stop().await;
@@ -66,7 +67,7 @@ impl Sweeper {
                     let pause = interval.mul_f64(rand::random_range(0.5..1.0));
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = sleep(pause) => report(gateway.sweep(&sweep, &stop).await),
+                        () = sleep(pause) => report(gateway.sweeper.sweep(&sweep, &stop).await),
                     }
                 }
             })

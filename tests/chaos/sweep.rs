@@ -13,8 +13,9 @@ use upload_gateway::{
     serve::{ServeError, connect, settings},
 };
 use upload_gateway_core::{
+    clock::Clock,
     error::Result,
-    gateway::{Caller, Clock, Gateway, Sweep, SweepReport},
+    gateway::{Caller, Gateway, Sweep, SweepReport},
     upload::{Phase, Timestamp},
 };
 
@@ -47,7 +48,11 @@ pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError>
     };
     // The gateways sweep, too, one at a time.
     let report = loop {
-        match gateway.sweep(&sweep, &CancellationToken::new()).await? {
+        match gateway
+            .sweeper
+            .sweep(&sweep, &CancellationToken::new())
+            .await?
+        {
             Some(report) => break report,
             None => tokio::time::sleep(Duration::from_millis(200)).await,
         }
@@ -65,7 +70,9 @@ async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let nobody = Caller::default();
-        let listed = gateway.list_uploads(&nobody, Some(phase), 1_000, after);
+        let listed = gateway
+            .records
+            .list_uploads(&nobody, Some(phase), 1_000, after);
         let page = listed.await?;
         let records = page.uploads.iter();
         found.extend(records.map(|upload| format!("{} {}", upload.object_key, upload.phase)));

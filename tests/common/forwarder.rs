@@ -20,8 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-/// How long anything that is waited for may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::wait::WAIT_TIMEOUT;
 
 /// How long a client that sends pauses at most.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -44,6 +43,8 @@ struct Shared {
     received: watch::Sender<u64>,
     /// Bytes that servers answered.
     answered: watch::Sender<u64>,
+    /// Connections for which no server was reached.
+    refused: watch::Sender<u64>,
 }
 
 // === impl Forwarder ===
@@ -59,6 +60,7 @@ impl Forwarder {
             held: watch::Sender::new(false),
             received: watch::Sender::new(0),
             answered: watch::Sender::new(0),
+            refused: watch::Sender::new(0),
         });
         let accepting = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -108,6 +110,16 @@ impl Forwarder {
     pub async fn has_answered(&self, bytes: u64) {
         at_least(&self.shared.answered, bytes).await;
     }
+
+    /// Connections that have been refused so far, because no server was reached.
+    pub fn refused(&self) -> u64 {
+        *self.shared.refused.borrow()
+    }
+
+    /// Waits until `connections` have been refused.
+    pub async fn has_refused(&self, connections: u64) {
+        at_least(&self.shared.refused, connections).await;
+    }
 }
 
 impl Drop for Forwarder {
@@ -118,8 +130,8 @@ impl Drop for Forwarder {
 
 async fn at_least(count: &watch::Sender<u64>, bytes: u64) {
     let mut count = count.subscribe();
-    let reached = timeout(PATIENCE, count.wait_for(|count| *count >= bytes)).await;
-    reached.expect("too few bytes came through").unwrap();
+    let reached = timeout(WAIT_TIMEOUT, count.wait_for(|count| *count >= bytes)).await;
+    reached.expect("too few bytes or connections").unwrap();
 }
 
 async fn forward(client: TcpStream, shared: Arc<Shared>) {
@@ -135,6 +147,7 @@ async fn forward(client: TcpStream, shared: Arc<Shared>) {
             return receive(from_client, &kept, &shared).await;
         }
     }
+    shared.refused.send_modify(|count| *count += 1);
 }
 
 async fn receive(

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
@@ -21,7 +22,7 @@ use upload_gateway_client::proto::v1::{
 };
 use upload_gateway_core::upload::PART_SIZE;
 
-use super::{AzureBackend, S3Backend};
+use super::{AzureBackend, S3Backend, wait::WAIT_TIMEOUT};
 
 /// A gateway on free loopback ports; stops when dropped.
 pub struct TestGateway {
@@ -246,6 +247,18 @@ impl Conversation {
     /// Waits until so many bytes are committed.
     pub async fn committed(&mut self, size: usize) {
         while self.next().await.unwrap().committed_size < i64::try_from(size).unwrap() {}
+    }
+
+    /// Sends nothing more and waits for the error that ends the stream.
+    pub async fn failure(&mut self) -> Status {
+        let ended = timeout(WAIT_TIMEOUT, async {
+            loop {
+                if let Err(status) = self.next().await {
+                    return status;
+                }
+            }
+        });
+        ended.await.expect("the stream does not end")
     }
 
     /// Half-closes and waits for the end: the finished upload or the refusal.

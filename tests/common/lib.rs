@@ -1,6 +1,6 @@
 //! What the integration tests share: real servers, found or started, and stopped when dropped.
 //!
-//! A test program says `#[path = "common/lib.rs"] mod common;`, and a test asks for what it needs:
+//! A test program says `#[path = "../common/lib.rs"] mod common;`, and a test asks for what it needs:
 //! `let Some(s3) = common::s3().await else { return };`. Under `make test` one server of each kind serves all tests, and
 //! each call gets a database, bucket or container of its own. Under plain `cargo test` the server is started by the first
 //! test that asks and stopped with the last. `private_…` starts a server for one test alone, to be killed or paused.
@@ -20,12 +20,16 @@ mod forwarder;
 mod gateway;
 mod gateway_process;
 mod programs;
+pub mod proxy;
 mod redis_cluster;
 mod redis_sentinel;
 mod redis_server;
 mod redis_tls;
 mod server;
+pub mod signing_client;
+pub mod stores;
 mod versitygw;
+mod wait;
 
 pub use azurite::{AzureBackend, azure, private_azure};
 pub use forwarder::Forwarder;
@@ -39,5 +43,6 @@ pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};
 pub use redis_tls::{RedisTls, redis_tls};
-pub use server::{Server, free_port, poll};
+pub use server::{Server, free_port};
 pub use versitygw::{S3Backend, private_s3, s3};
+pub use wait::{WAIT_TIMEOUT, poll, until};

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::{
     programs,
     redis_server::{self, query, try_query, url},
-    server::{self, Server, free_port},
+    server::{Server, free_port},
+    wait,
 };
 
 /// Three servers that share the hash slots.
@@ -35,7 +36,7 @@ pub fn redis_cluster() -> Option<RedisCluster> {
         meet(&urls[0], node, *bus_port);
     }
     for url in &urls {
-        server::poll(|| is_complete(url).then_some(())).expect("the cluster came up");
+        wait::poll(|| is_complete(url).then_some(())).expect("the cluster came up");
     }
     Some(RedisCluster { urls, nodes })
 }
@@ -49,9 +50,9 @@ impl RedisCluster {
         let of: String = query(&self.urls[node], redis::cmd("CLUSTER").arg("MYID"));
         let replicate = redis::cmd("CLUSTER").arg("REPLICATE").arg(of).to_owned();
         // Refused until it has heard of the node.
-        server::poll(|| try_query::<()>(&url(&replica), &replicate).ok())
+        wait::poll(|| try_query::<()>(&url(&replica), &replicate).ok())
             .expect("the replica heard of its node");
-        server::poll(|| {
+        wait::poll(|| {
             let state: String = query(&url(&replica), redis::cmd("INFO").arg("replication"));
             state.contains("master_link_status:up").then_some(())
         })

@@ -5,7 +5,8 @@ use std::{collections::HashMap, fs};
 use super::{
     programs,
     redis_server::{private_redis, query, try_query, url},
-    server::{self, Server},
+    server::Server,
+    wait,
 };
 
 /// A watched primary. Killing `primary` makes `replica` the new one within a few seconds.
@@ -53,7 +54,7 @@ pub fn redis_sentinels() -> Option<RedisSentinels> {
         .collect();
     let urls: Vec<_> = sentinels.iter().map(url).collect();
     for sentinel in &urls {
-        server::poll(|| knows_the_others(sentinel).then_some(()))
+        wait::poll(|| knows_the_others(sentinel).then_some(()))
             .expect("the Sentinels found each other");
     }
     Some(RedisSentinels {
@@ -85,7 +86,7 @@ impl RedisSentinels {
             line.trim().parse().ok()
         };
         let wanted = offset(&self.primary, "master_repl_offset:");
-        server::poll(|| (offset(&self.replica, "slave_repl_offset:") >= wanted).then_some(()))
+        wait::poll(|| (offset(&self.replica, "slave_repl_offset:") >= wanted).then_some(()))
             .expect("the replica follows the primary");
     }
 
@@ -100,7 +101,7 @@ impl RedisSentinels {
             });
             (is_primary && self.primary_port() == self.replica.port()).then_some(())
         };
-        server::poll(promoted).expect("the Sentinels promoted the replica");
+        wait::poll(promoted).expect("the Sentinels promoted the replica");
     }
 }
 

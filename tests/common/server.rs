@@ -6,12 +6,12 @@ use std::{
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError, Weak},
-    thread,
-    time::Duration,
 };
 
 use rand::Rng as _;
 use tempfile::TempDir;
+
+use super::wait::poll;
 
 /// A running server. Dropping it kills the process and removes its files.
 #[derive(Debug)]
@@ -165,21 +165,6 @@ pub fn shared(slot: &Shared, start: impl FnOnce() -> Option<Server>) -> Option<A
     let server = Arc::new(start()?);
     *slot = Arc::downgrade(&server);
     Some(server)
-}
-
-/// Asks every 10 ms until there is an answer; `None` after 30 s. For what only another process can bring about.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "waits for another process, also in tests that pause tokio's clock"
-)]
-pub fn poll<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    for _ in 0..3_000 {
-        if let Some(answer) = ask() {
-            return Some(answer);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    None
 }
 
 /// A port nobody listens on, below those Linux gives to outgoing connections: a restarted server finds it free.

@@ -1,44 +1,15 @@
-//! Faults on demand, and what they prove: whatever is killed, lost or cut at whatever moment, an upload ends with exactly
-//! the bytes that were sent, or with an error that says so. Real Redis, a strict S3 server and Azurite.
+//! What fails, stops or races, and what becomes of the uploads.
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
 #[path = "../common/lib.rs"]
 mod common;
 
-#[allow(dead_code, reason = "shared with the tests of signing")]
-#[path = "../signing/client.rs"]
-mod client;
-
-#[allow(dead_code, reason = "shared with the tests of direct uploads")]
-#[path = "../direct/proxy.rs"]
-mod proxy;
-
-mod answers;
-mod commit;
-mod header;
-mod kill;
-mod stores;
-mod takeover;
-
-/// Stamps each case for each store.
-macro_rules! for_each_store {
-    ($($case:ident),* $(,)?) => {
-        mod s3 { $(
-            #[tokio::test]
-            async fn $case() {
-                let Some(stores) = crate::stores::s3().await else { return };
-                Box::pin(super::$case(stores)).await;
-            }
-        )* }
-        mod azure { $(
-            #[tokio::test]
-            async fn $case() {
-                let Some(stores) = crate::stores::azure().await else { return };
-                Box::pin(super::$case(stores)).await;
-            }
-        )* }
-    };
-}
-
-pub(crate) use for_each_store;
+mod injected;
+mod outage;
+mod races;
+mod resume_token;
+mod slow_store;
+mod sweep;
+mod unconditional_store;
+mod world;

@@ -15,6 +15,7 @@ use crate::{
         Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
+    clock::Clock,
     error::Result,
     state::{
         Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
@@ -142,7 +143,7 @@ decorated! {
 
 decorated! {
     "store", SIGNER_CALLS: Signer for dyn BlobStore;
-    async fn sign(request: &ToSign<'_>, now: Timestamp) -> SignedRequest;
+    async fn sign(request: &ToSign<'_>, clock: &dyn Clock) -> SignedRequest;
 }
 
 decorated! {

@@ -3,6 +3,7 @@
 
 pub mod blobs;
 pub mod call;
+pub mod clock;
 pub mod decorate;
 pub mod error;
 pub mod faults;

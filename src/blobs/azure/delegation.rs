@@ -208,7 +208,7 @@ mod tests {
     async fn a_key_signs_for_a_day_and_binds_the_part() {
         let azure = Arc::new(Azure::default());
         let store = store(&azure);
-        let signed = store.sign(&part(), NOW).await.unwrap();
+        let signed = store.sign(&part(), &NOW).await.unwrap();
         let start = "https://files.example/media/a%20b?sv=";
         assert!(signed.url.starts_with(start), "{}", signed.url);
         for parameter in [
@@ -231,14 +231,14 @@ mod tests {
             );
         }
         let later = Timestamp(NOW.0 + DAY - 1);
-        store.sign(&part(), later).await.unwrap();
+        store.sign(&part(), &later).await.unwrap();
         {
             let requests = azure.requests.lock().unwrap();
             assert_eq!(requests.len(), 1, "{requests:?}");
             let query = "/?comp=userdelegationkey&restype=service";
             assert!(requests[0].contains(query), "{requests:?}");
         }
-        store.sign(&part(), Timestamp(NOW.0 + DAY)).await.unwrap();
+        store.sign(&part(), &Timestamp(NOW.0 + DAY)).await.unwrap();
         assert_eq!(azure.requests.lock().unwrap().len(), 2);
     }
 
@@ -246,18 +246,18 @@ mod tests {
     async fn azure_may_be_away_while_the_key_lasts() {
         let azure = Arc::new(Azure::default());
         let store = store(&azure);
-        store.sign(&part(), NOW).await.unwrap();
+        store.sign(&part(), &NOW).await.unwrap();
         *azure.away.lock().unwrap() = true;
         let last = Timestamp(NOW.0 + 6 * DAY - 60_000);
-        let signed = store.sign(&part(), last).await.unwrap();
+        let signed = store.sign(&part(), &last).await.unwrap();
         let end = "&se=2025-12-02T02:05:20Z&";
         assert!(signed.url.contains(end), "{}", signed.url);
 
         let after = Timestamp(NOW.0 + 6 * DAY);
-        let error = store.sign(&part(), after).await.unwrap_err();
+        let error = store.sign(&part(), &after).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
         *azure.away.lock().unwrap() = false;
-        store.sign(&part(), after).await.unwrap();
+        store.sign(&part(), &after).await.unwrap();
     }
 
     #[tokio::test]

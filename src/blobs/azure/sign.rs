@@ -13,6 +13,7 @@ use upload_gateway_core::{
         NewObject,
         sign::{OPAQUE, SignedRequest, Signer, ToSign, system_time},
     },
+    clock::Clock,
     error::{Error, Result},
     upload::{Md5, Timestamp},
 };
@@ -113,7 +114,8 @@ impl BlobSigner {
 
 #[async_trait]
 impl Signer for AzureStore {
-    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
+        let now = clock.now();
         let unsigned = Unsigned::new(request);
         if let ToSign::Begin { .. } = request {
             return Ok(unsigned.into_request(String::new()));

@@ -26,7 +26,7 @@ struct AnswerTime(Arc<OnceLock<Timestamp>>);
 // === impl S3Store ===
 
 impl S3Store {
-    /// See [`BlobStore::list_sessions`](upload_gateway_core::blobs::BlobStore::list_sessions).
+    /// See [`MultipartStore::list_sessions`](upload_gateway_core::blobs::MultipartStore::list_sessions).
     pub(super) async fn session_page(
         &self,
         prefix: &str,

@@ -36,6 +36,7 @@ use upload_gateway_core::{
         NewObject,
         sign::{OPAQUE, SHORTEST_LIFETIME, SignedRequest, Signer, ToSign, system_time},
     },
+    clock::Clock,
     error::{Error, Result},
     upload::Timestamp,
 };
@@ -182,7 +183,8 @@ impl QuerySigner {
 
 #[async_trait]
 impl Signer for S3Store {
-    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest> {
+    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
+        let now = clock.now();
         let credentials = self.signer.credentials(now);
         let credentials = tokio::time::timeout(self.operation_timeout, credentials)
             .await
@@ -353,10 +355,10 @@ mod tests {
     #[tokio::test]
     async fn no_signature_outlives_the_credentials() {
         let short = store(Duration::from_secs(70)).await;
-        let signed = short.sign(&read(), NOW).await.unwrap();
+        let signed = short.sign(&read(), &NOW).await.unwrap();
         assert!(signed.url.contains("&X-Amz-Expires=70&"), "{}", signed.url);
         let signed = store(Duration::from_secs(86_400)).await;
-        let signed = signed.sign(&read(), NOW).await.unwrap();
+        let signed = signed.sign(&read(), &NOW).await.unwrap();
         assert!(
             signed.url.contains("&X-Amz-Expires=3600&"),
             "{}",
@@ -364,14 +366,14 @@ mod tests {
         );
 
         let after = NOW.plus(Duration::from_secs(70));
-        let error = short.sign(&read(), after).await.unwrap_err();
+        let error = short.sign(&read(), &after).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
     }
 
     #[tokio::test]
     async fn temporary_credentials_sign_as_the_sdk_does() {
         let store = store(Duration::from_secs(86_400)).await;
-        let signed = store.sign(&read(), NOW).await.unwrap();
+        let signed = store.sign(&read(), &NOW).await.unwrap();
         let presigning = PresigningConfig::builder()
             .start_time(system_time(NOW))
             .expires_in(Duration::from_secs(3_600))
@@ -404,7 +406,7 @@ mod tests {
     #[tokio::test]
     async fn credentials_are_not_printed() {
         let store = store(Duration::from_secs(86_400)).await;
-        store.sign(&read(), NOW).await.unwrap();
+        store.sign(&read(), &NOW).await.unwrap();
         let printed = format!("{store:?}");
         assert!(!printed.contains("hush"), "{printed}");
         assert!(!printed.contains("session/token"), "{printed}");

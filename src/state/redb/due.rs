@@ -41,7 +41,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// See [`StateStore::due`](upload_gateway_core::state::StateStore::due).
+    /// See [`ScheduleStore::due`](upload_gateway_core::state::ScheduleStore::due).
     pub(super) fn due(
         &mut self,
         before: Timestamp,

@@ -42,7 +42,7 @@ impl Redis {
         self.link.script(&invocation).await
     }
 
-    /// See [`StateStore::due`](upload_gateway_core::state::StateStore::due).
+    /// See [`ScheduleStore::due`](upload_gateway_core::state::ScheduleStore::due).
     pub(super) async fn due_page(
         &self,
         before: Timestamp,
@@ -97,7 +97,7 @@ impl Redis {
         Ok(None)
     }
 
-    /// See [`StateStore::lease`](upload_gateway_core::state::StateStore::lease); one that lasts no time is given back.
+    /// See [`ScheduleStore::lease`](upload_gateway_core::state::ScheduleStore::lease); one that lasts no time is given back.
     pub(super) async fn set_lease(
         &self,
         name: &str,

@@ -27,7 +27,7 @@ impl Redis {
         self.key(&format!("owner:{}", record::owner_text(owner)))
     }
 
-    /// See [`StateStore::list`](upload_gateway_core::state::StateStore::list).
+    /// See [`ListingStore::list`](upload_gateway_core::state::ListingStore::list).
     pub(super) async fn page(&self, query: &ListQuery) -> Result<ListPage> {
         let listing = self.listing_key(&query.owner);
         let mut after = query.after.as_ref().map_or_else(
@@ -70,7 +70,7 @@ impl Redis {
         Ok(page)
     }
 
-    /// See [`StateStore::count`](upload_gateway_core::state::StateStore::count).
+    /// See [`ListingStore::count`](upload_gateway_core::state::ListingStore::count).
     pub(super) async fn count_listed(&self, owner: &Owner) -> Result<u64> {
         let count = redis::cmd("ZCARD").arg(self.listing_key(owner)).to_owned();
         self.link.command(&count).await

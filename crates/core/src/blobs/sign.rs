@@ -14,6 +14,7 @@ use async_trait::async_trait;
 
 use super::{NewObject, Session};
 use crate::{
+    clock::Clock,
     error::{Error, Result},
     upload::{Md5, Timestamp},
 };
@@ -34,12 +35,12 @@ pub const OPAQUE: &str = "binary/octet-stream";
 /// Signs requests to one bucket or container.
 #[async_trait]
 pub trait Signer: Send + Sync + Debug {
-    /// Signs one request, from `now` on and no longer than the credentials live. Where the store needs no such request
-    /// the URL is empty.
+    /// Signs one request, valid from now and no longer than the credentials are. If the store needs no such request, the
+    /// URL is empty.
     ///
     /// # Errors
     /// `Unavailable` when credentials cannot be had for now.
-    async fn sign(&self, request: &ToSign<'_>, now: Timestamp) -> Result<SignedRequest>;
+    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest>;
 }
 
 /// A request to be signed.

@@ -1,36 +1,62 @@
 //! The commit: all parts are recorded, and the store makes the object of them.
 //!
 //! One committer at a time, by a lease in the record. Whatever the store answers, the object itself decides: it carries
-//! the upload's id, so that a commit whose answer was lost is found by looking at it.
+//! the upload's id, so a commit whose answer was lost is found by looking at the object.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::time::timeout;
 
 use super::{
-    Fence, Gateway, Storage, inspect::not_own, overlap::digest_so_far, part::new_object, state_lost,
+    digest::received_md5,
+    drain::Drain,
+    records::{Fence, Records},
+    recovery::{
+        inspect::Inspector,
+        session::{new_object, store_session},
+    },
+    refusal::{missing_parts, not_own, replaced, session_lost, state_lost},
+    storage::{Storage, Storages},
 };
 use crate::{
-    blobs::{Capabilities, Commit, OPERATION_TIMEOUT, Session, StoredObject, StoredPart},
+    blobs::{Commit, OPERATION_TIMEOUT, StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
+    retry::Retry,
     upload::{
-        Applied, Event, FileDigest, Lease, Md5, Object, Phase, Timestamp, Upload, WriterTag,
+        Applied, Capabilities, Event, Lease, Md5, Object, Phase, Timestamp, Upload, WriterTag,
         object::{Expected, Strictness, Verdict, verify},
     },
 };
 
-/// How often a commit that somebody else has begun is looked at.
+/// How often a commit by another committer is looked at.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How far apart the clocks of two replicas may be: a committer is done so long before its lease ends by its own clock.
+/// How far apart the clocks of two replicas may be: a committer stops this long before its lease ends by its own clock.
 const CLOCK_MARGIN: Duration = Duration::from_secs(30);
 
-// === impl Gateway ===
+/// Commits uploads.
+#[derive(Debug)]
+pub(super) struct Commits {
+    pub(super) records: Arc<Records>,
+    pub(super) storages: Storages,
+    pub(super) inspector: Arc<Inspector>,
+    pub(super) drain: Arc<Drain>,
+    /// Retries list, commit and HEAD together: each step depends on the one before.
+    pub(super) retry: Arc<Retry>,
+    /// How long a commit lease lasts.
+    pub(super) lease: Duration,
+}
 
-impl Gateway {
+// === impl Commits ===
+
+impl Commits {
     /// Makes the object of an upload whose parts are all recorded, `file_size` bytes together, and verifies it.
     ///
     /// # Errors
@@ -38,40 +64,41 @@ impl Gateway {
     /// `SessionLost` when the store has other parts than were recorded (the upload is ABORTED). `Unavailable` leaves it
     /// COMMITTING: whoever opens it next joins the commit.
     pub(super) async fn commit(&self, upload: &mut Upload, file_size: u64) -> Result<()> {
-        let now = self.clock.now();
-        // A commit whose answer was lost may still be at work: until it is over, what is not there is not lost. Also one of
-        // somebody before, whose lease may not have ended yet by his own clock.
+        let now = self.records.now();
+        // A commit whose answer was lost may still run in the store: until it is over, a missing session is not lost. The
+        // same holds for the commit of an earlier committer whose lease may not have ended yet by its own clock.
         let earlier = upload.lease.filter(|_| upload.phase == Phase::Committing);
         let unanswered = AtomicBool::new(
             earlier.is_some_and(|earlier| earlier.until.plus(self.clock_margin()) > now),
         );
         let lease = Lease {
             holder: WriterTag::random(),
-            until: now.plus(self.settings.commit_lease),
+            until: now.plus(self.lease),
         };
         let start = Event::CommitStarted {
             lease,
             now,
             file_size,
         };
-        match self.transition(upload, &start, Fence::Writer).await {
-            // Somebody found the object first, made of what this writer has recorded.
+        match self.records.transition(upload, &start, Fence::Writer).await {
+            // Another caller found the object first, made of the parts that this writer has recorded.
             Err(_) if upload.phase == Phase::Complete && upload.committed_size() == file_size => {
                 return Ok(());
             }
             started => started?,
         }
         if upload.parts.committed_size() != file_size {
-            self.transition(upload, &Event::CommitReopened, Fence::Writer)
+            self.records
+                .transition(upload, &Event::CommitReopened, Fence::Writer)
                 .await?;
             let is_recorded = |number| upload.parts.get(number).is_some();
-            return Err(missing(upload, file_size, is_recorded));
+            return Err(missing_parts(upload, file_size, is_recorded));
         }
         let storage = self.storages.get(&upload.storage_id)?;
         let md5 = match received_md5(upload) {
             Ok(md5) => md5,
             Err(error) if error.kind() == Kind::DataLoss => {
-                return Err(self.refuse(upload, error).await);
+                return Err(self.inspector.refuse(upload, error).await);
             }
             Err(error) => return Err(error),
         };
@@ -84,7 +111,7 @@ impl Gateway {
                 _ => error,
             })
         };
-        let limit = self.settings.commit_lease - self.clock_margin();
+        let limit = self.lease - self.clock_margin();
         let made = timeout(limit, self.retry.run(make)).await;
         match made.unwrap_or_else(|late| Err(Error::store_unavailable(late))) {
             Ok(stored) => {
@@ -95,29 +122,30 @@ impl Gateway {
                     size: stored.size,
                     md5,
                 };
-                self.transition(upload, &Event::Committed { object }, Fence::Writer)
+                self.records
+                    .transition(upload, &Event::Committed { object }, Fence::Writer)
                     .await
             }
             Err(error) if error.kind() == Kind::FailedPrecondition => {
-                Err(self.refuse(upload, error).await)
+                Err(self.inspector.refuse(upload, error).await)
             }
             Err(error) => {
-                let at_work = unanswered.load(Ordering::Relaxed);
-                self.suspend(upload, lease.holder, at_work).await;
+                let may_run = unanswered.load(Ordering::Relaxed);
+                self.suspend(upload, lease.holder, may_run).await;
                 Err(error)
             }
         }
     }
 
-    /// Lets whoever comes next go on with a commit that is given up: at once, or when a request that may still be
-    /// `at_work` in the store is over. Where it does not succeed, they wait for the end of the lease.
-    async fn suspend(&self, upload: &Upload, holder: WriterTag, at_work: bool) {
+    /// Shortens the lease of a commit that failed, so that another committer can continue: at once or, if the request
+    /// `may_run` in the store still, when that is over. Best effort: otherwise the lease expires.
+    async fn suspend(&self, upload: &Upload, holder: WriterTag, may_run: bool) {
         let mut suspended = upload.clone();
-        let times = self.times();
-        let until = if at_work {
+        let times = self.records.times();
+        let until = if may_run {
             times.now.plus(OPERATION_TIMEOUT + self.clock_margin())
         } else {
-            // By everybody's clock.
+            // Over by every clock.
             Timestamp(0)
         };
         let lease = Lease { holder, until };
@@ -125,32 +153,32 @@ impl Gateway {
             return;
         }
         (suspended.updated_at, suspended.expires_at) = (times.now, times.expires_at);
-        // Without patience: the sender waits for its answer.
-        if let Err(error) = self.state.update(&suspended, upload.writer).await {
-            tracing::debug!(upload_id = %upload.id, %error, "the lease of a commit that failed goes on");
+        // A single try: the sender waits for its answer.
+        if let Err(error) = self.records.update_once(&suspended).await {
+            tracing::debug!(upload_id = %upload.id, %error, "the lease of a failed commit is left to expire");
         }
     }
 
-    /// A third of a lease at most, where tests or an operator want it short.
+    /// At most a third of a lease, for leases that tests or an operator set short.
     fn clock_margin(&self) -> Duration {
-        CLOCK_MARGIN.min(self.settings.commit_lease / 3)
+        CLOCK_MARGIN.min(self.lease / 3)
     }
 
-    /// Waits for a commit that somebody else has begun, and does it when they are gone.
-    pub(super) async fn join_commit(&self, mut upload: Upload) -> Result<Upload> {
+    /// Waits for the commit of another committer, and commits if its lease ends.
+    pub(super) async fn join(&self, mut upload: Upload) -> Result<Upload> {
         if upload.phase == Phase::Committing && self.find_made(&mut upload).await? {
             return Ok(upload);
         }
         loop {
             match (upload.phase, upload.lease) {
                 (Phase::Complete, _) => return Ok(upload),
-                (Phase::Committing, Some(lease)) if lease.until > self.clock.now() => {}
+                (Phase::Committing, Some(lease)) if lease.until > self.records.now() => {}
                 (Phase::Committing, _) => {
                     let committed_size = upload.parts.committed_size();
                     let file_size = upload.file.file_size.unwrap_or(committed_size);
                     match self.commit(&mut upload, file_size).await {
                         Ok(()) => return Ok(upload),
-                        // Somebody else was quicker.
+                        // Another committer was faster.
                         Err(error) if error.reason() == Reason::WrongPhase => {}
                         Err(error) => return Err(error),
                     }
@@ -158,54 +186,41 @@ impl Gateway {
                 (phase @ (Phase::Open | Phase::Aborted), _) => {
                     return Err(Error::precondition(
                         Reason::WrongPhase,
-                        format!("the commit failed: it is {phase}"),
+                        format!("the commit failed: the upload is {phase}"),
                     )
                     .with("phase", phase));
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(JOIN_INTERVAL) => {}
-                error = self.drained() => return Err(error),
+                error = self.drain.begun() => return Err(error),
             }
             let id = upload.id.clone();
-            let found = self.retry.run(|| self.state.get(&id)).await?;
+            let found = self.records.find(&id).await?;
             upload = found.ok_or_else(state_lost)?;
         }
     }
 
-    /// Records the object that a committer has made and perhaps did not live to record. One that is not as it should be
-    /// is the committer's to refuse.
+    /// Records the object that a committer has made and perhaps could not record. An object that is not the upload's is
+    /// left to the committer to refuse.
     async fn find_made(&self, upload: &mut Upload) -> Result<bool> {
         let storage = self.storages.get(&upload.storage_id)?;
         let key = upload.object_key.clone();
-        let Some(found) = self.retry.run(|| storage.store.head(&key)).await? else {
+        let Some(found) = storage.store.head(&key).await? else {
             return Ok(false);
         };
-        let verified = self.verify(&storage, upload, found).await;
+        let verified = self.inspector.verify(&storage, upload, found).await;
         let (Ok(mut object), Ok(md5)) = (verified, received_md5(upload)) else {
             return Ok(false);
         };
         object.md5 = md5.or(object.md5);
-        self.transition(upload, &Event::Committed { object }, Fence::None)
+        self.records
+            .transition(upload, &Event::Committed { object }, Fence::None)
             .await?;
         Ok(true)
     }
 
-    /// Ends an upload that can never become the object it was meant to be, and returns why.
-    pub(super) async fn refuse(&self, upload: &mut Upload, why: Error) -> Error {
-        if let Err(error) = self
-            .transition(upload, &Event::Refused, Fence::Writer)
-            .await
-        {
-            return error;
-        }
-        if let Err(error) = self.discard(upload).await {
-            tracing::warn!(upload_id = %upload.id, error = %error, "a refused upload stays behind in the store");
-        }
-        why
-    }
-
-    /// One try: compare, commit, look.
+    /// One try: compares the parts, commits them, looks at the object.
     async fn make_object(
         &self,
         storage: &Storage,
@@ -213,28 +228,25 @@ impl Gateway {
         md5: Option<Md5>,
         unanswered: &AtomicBool,
     ) -> Result<StoredObject> {
-        let Some(id) = &upload.session else {
+        if upload.session.is_none() {
             return self
                 .head_own_object(storage, upload)
                 .await?
-                .ok_or_else(|| lost("the object of a single put is gone"));
-        };
-        let session = Session {
-            key: &upload.object_key,
-            id,
-        };
+                .ok_or_else(|| session_lost("the object of a single put is missing"));
+        }
+        let session = store_session(upload);
         let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
-        let Some(stored) = storage.store.list_parts(&session).await? else {
+        let Some(stored) = storage.single_try.list_parts(&session).await? else {
             return self
                 .head_own_object(storage, upload)
                 .await?
-                .ok_or_else(|| lost("the store knows neither session nor object"));
+                .ok_or_else(|| session_lost("the store knows neither session nor object"));
         };
-        // A store without sessions (Azure) lists the parts of a finished object, too: nothing to commit again.
-        compare(upload, &stored, &storage.store.capabilities())?;
+        // A store with implicit sessions (Azure) also lists the parts of a finished object: committing again changes nothing.
+        compare(upload, &stored, &storage.capabilities())?;
         let before = unanswered.swap(true, Ordering::Relaxed);
         let object = new_object(upload, md5);
-        let committed = storage.store.commit(&session, &object, &parts).await;
+        let committed = storage.single_try.commit(&session, &object, &parts).await;
         if !committed.as_ref().is_err_and(Error::is_retryable) {
             unanswered.store(before, Ordering::Relaxed);
         }
@@ -242,7 +254,7 @@ impl Gateway {
             Commit::Done | Commit::SessionGone => self
                 .head_own_object(storage, upload)
                 .await?
-                .ok_or_else(|| lost("the store knows neither session nor object")),
+                .ok_or_else(|| session_lost("the store knows neither session nor object")),
             Commit::PartReplaced => Err(replaced("the store refuses a part that was recorded")),
         }
     }
@@ -253,10 +265,10 @@ impl Gateway {
         storage: &Storage,
         upload: &Upload,
     ) -> Result<Option<StoredObject>> {
-        let found = storage.store.head(&upload.object_key).await?;
+        let found = storage.single_try.head(&upload.object_key).await?;
         let verdict = verify(
             &Expected::of_record(upload),
-            &storage.store.capabilities(),
+            &storage.capabilities(),
             found.as_ref(),
             None,
             Strictness::Commit,
@@ -269,27 +281,13 @@ impl Gateway {
     }
 }
 
-/// The MD5 of the whole file, where it is known.
-///
-/// # Errors
-/// `DataLoss` when it is not the promised one.
-fn received_md5(upload: &Upload) -> Result<Option<Md5>> {
-    let received = digest_so_far(upload)?.map(FileDigest::finish);
-    match (upload.promised_md5(), received) {
-        (Some(promised), Some(received)) if promised != received => {
-            Err(digest_mismatch(promised, received))
-        }
-        _ => Ok(received),
-    }
-}
-
-/// Every recorded part must be the one the store holds.
+/// Every recorded part must be the one that the store has.
 fn compare(upload: &Upload, stored: &[StoredPart], capabilities: &Capabilities) -> Result<()> {
-    let receipts: std::collections::HashMap<&str, u64> = stored
+    let receipts: HashMap<&str, u64> = stored
         .iter()
         .map(|part| (part.receipt.as_str(), part.size))
         .collect();
-    let numbers: std::collections::HashMap<u32, &StoredPart> = stored
+    let numbers: HashMap<u32, &StoredPart> = stored
         .iter()
         .filter_map(|part| part.number.map(|number| (number, part)))
         .collect();
@@ -297,49 +295,15 @@ fn compare(upload: &Upload, stored: &[StoredPart], capabilities: &Capabilities) 
         let same_size = receipts
             .get(part.receipt.as_str())
             .is_some_and(|size| *size == part.size);
-        // Where the store keeps one part a number, it must be this one.
+        // If the store keeps one part per number, it must be this one.
         let replaced_by = numbers
             .get(&part.number)
             .filter(|stored| stored.receipt != part.receipt);
         if !same_size || (capabilities.one_part_per_number && replaced_by.is_some()) {
-            return Err(replaced("the store holds other bytes than were recorded")
-                .with("part", part.number));
+            return Err(
+                replaced("the store has other bytes than were recorded").with("part", part.number)
+            );
         }
     }
     Ok(())
-}
-
-/// The refusal of a file that is not the promised one.
-pub(super) fn digest_mismatch(promised: Md5, received: Md5) -> Error {
-    Error::new(
-        Kind::DataLoss,
-        Reason::DigestMismatch,
-        "the file's MD5 is not the promised one",
-    )
-    .with("promised", promised)
-    .with("received", received)
-}
-
-fn replaced(message: &str) -> Error {
-    Error::precondition(Reason::PartReplaced, message)
-}
-
-fn lost(message: &str) -> Error {
-    Error::precondition(Reason::SessionLost, message)
-}
-
-/// The refusal of a file of `file_size` bytes of which not every part is there.
-pub(super) fn missing(upload: &Upload, file_size: u64, is_there: impl Fn(u32) -> bool) -> Error {
-    /// So many missing parts are named; the rest is counted by whoever asks again.
-    const NAMED: usize = 100;
-    let missing: Vec<String> = (1..)
-        .map_while(|number| upload.span(number).map(|span| (number, span)))
-        // An empty file has one part, too.
-        .take_while(|(number, span)| *number == 1 || span.offset < file_size)
-        .filter(|(number, _)| !is_there(*number))
-        .take(NAMED)
-        .map(|(number, _)| number.to_string())
-        .collect();
-    Error::precondition(Reason::Incomplete, "parts are missing")
-        .with("missing_parts", missing.join(","))
 }

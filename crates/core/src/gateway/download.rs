@@ -1,11 +1,11 @@
 //! Downloads of finished uploads: by a signed URL, or through the gateway.
 
-use std::{fmt, ops::Range, time::Duration};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{Caller, Gateway, part::new_object};
+use super::{records::Records, settings::Caller, storage::Storages};
 use crate::{
     blobs::sign::{SignedRequest, ToSign},
     error::{Error, Reason, Result},
@@ -25,9 +25,20 @@ pub struct Download {
     pub bytes: BoxStream<'static, Result<Bytes>>,
 }
 
-// === impl Gateway ===
+/// Reads finished uploads.
+#[derive(Debug)]
+pub struct Downloads {
+    records: Arc<Records>,
+    storages: Storages,
+}
 
-impl Gateway {
+// === impl Downloads ===
+
+impl Downloads {
+    pub(super) fn new(records: Arc<Records>, storages: Storages) -> Self {
+        Self { records, storages }
+    }
+
     /// Signs a download of a finished upload, for [`DOWNLOAD_LIFETIME`] or less.
     ///
     /// # Errors
@@ -38,18 +49,16 @@ impl Gateway {
         id: &UploadId,
         lifetime: Duration,
     ) -> Result<SignedRequest> {
-        let upload = self.get_upload(caller, id).await?;
+        let upload = self.records.get_upload(caller, id).await?;
         object(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
-        let object = new_object(&upload, None);
         let read = ToSign::Read {
-            key: &object.key,
+            key: &upload.object_key,
             file_name: &upload.file.file_name,
-            mime: &object.mime,
+            mime: &upload.file.file_mime,
             lifetime: lifetime.min(DOWNLOAD_LIFETIME),
         };
-        let sign = || storage.store.sign(&read, self.clock.now());
-        self.retry.run(sign).await
+        storage.store.sign(&read, self.records.clock()).await
     }
 
     /// Reads a finished upload's object, or the bytes of it that `range` chooses when it is shown the object.
@@ -62,13 +71,10 @@ impl Gateway {
         id: &UploadId,
         range: impl FnOnce(&Object) -> Result<Range<u64>> + Send,
     ) -> Result<Download> {
-        let upload = self.get_upload(caller, id).await?;
+        let upload = self.records.get_upload(caller, id).await?;
         let range = range(object(&upload)?)?;
         let storage = self.storages.get(&upload.storage_id)?;
-        let (key, wanted) = (&upload.object_key, &range);
-        let read = self
-            .retry
-            .run(|| storage.store.read(key, Some(wanted.clone())));
+        let read = storage.store.read(&upload.object_key, Some(range.clone()));
         Ok(Download {
             bytes: read.await?,
             range,

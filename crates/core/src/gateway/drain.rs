@@ -1,64 +1,63 @@
-//! The end of a gateway: nothing new begins, each stream goes on to the border of its part, and none beyond the latest
-//! moment. What has begun to commit goes on.
+//! The shutdown of a gateway: nothing new begins, and each stream continues to the end of its part, but not beyond the
+//! deadline. A commit that has begun continues.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Gateway;
 use crate::error::{Error, Kind, Reason};
 
-/// How long parts that are on their way have after the latest moment: their sender still has to be told.
+/// How long parts in flight have after the deadline: their sender still gets a response.
 const LAST_PARTS: Duration = Duration::from_secs(2);
 
-/// How far the end has come.
+/// How far the shutdown is.
 #[derive(Debug, Default)]
-pub(super) struct Drain {
+pub struct Drain {
     begun: CancellationToken,
-    over: CancellationToken,
+    deadline: CancellationToken,
 }
 
-// === impl Gateway ===
+// === impl Drain ===
 
-impl Gateway {
-    /// Begins the end: no stream begins, watches end, and streams that are being received end at the border of a part,
-    /// once their whole parts are committed.
-    pub fn drain(&self) {
-        self.drain.begun.cancel();
+impl Drain {
+    /// Begins the shutdown: no stream begins, watches end, and streams end at the end of a part, once their whole parts are
+    /// committed.
+    pub fn begin(&self) {
+        self.begun.cancel();
     }
 
-    /// The latest moment: streams end wherever they are.
+    /// The deadline: streams end wherever they are.
     pub fn end_streams(&self) {
-        self.drain.over.cancel();
+        self.deadline.cancel();
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain.begun.is_cancelled()
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
     }
 
-    /// Waits until the gateway drains, and says so.
-    pub(super) async fn drained(&self) -> Error {
-        self.drain.begun.cancelled().await;
+    /// Waits until the shutdown begins.
+    pub(super) async fn begun(&self) -> Error {
+        self.begun.cancelled().await;
         draining()
     }
 
-    /// Waits for the latest moment, and says so.
-    pub(super) async fn ended(&self) -> Error {
-        self.drain.over.cancelled().await;
+    /// Waits for the deadline.
+    pub(super) async fn streams_end(&self) -> Error {
+        self.deadline.cancelled().await;
         draining()
     }
 
-    /// Waits until parts that are on their way can be waited for no longer.
-    pub(super) async fn cut_off(&self) {
-        self.drain.over.cancelled().await;
+    /// Waits until parts in flight are cancelled, too.
+    pub(super) async fn parts_end(&self) {
+        self.deadline.cancelled().await;
         sleep(LAST_PARTS).await;
     }
 }
 
-/// What a stream is told that ends because the gateway does.
+/// The end of a stream because the gateway shuts down.
 pub(super) fn draining() -> Error {
-    // Not all at once to the gateways that are left.
+    // Not all at once to the other gateways.
     let soon = Duration::from_secs(1).mul_f64(rand::random_range(0.5..1.5));
     Error::new(
         Kind::Unavailable,

@@ -5,34 +5,39 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::{
-    blobs::BlobStore,
+    blobs::{BlobStore, Capabilities},
+    decorate::Decorated,
     error::{Error, Kind, Reason, Result},
+    retry::Retry,
     upload::StoreLimits,
 };
 
-/// A place files go to.
+/// A configured storage.
 #[derive(Debug, Clone)]
 pub struct Storage {
     /// Its name in the configuration and in records.
     pub id: String,
-    /// The adapter.
+    /// The store. In a [`Gateway`](super::Gateway), requests to it are retried.
     pub store: Arc<dyn BlobStore>,
-    /// Where object keys begin; may be empty.
+    /// The store without retries: for the health check, which must report what the store answers now, and for the commit,
+    /// which retries all of its steps together.
+    pub(super) single_try: Arc<dyn BlobStore>,
+    /// The beginning of all object keys; may be empty.
     pub prefix: String,
-    /// The least part size in bytes.
+    /// The smallest part size in bytes.
     pub part_size: u64,
-    /// What the store takes and the gateway's memory allows.
+    /// What the store accepts and the gateway's memory allows.
     pub limits: StoreLimits,
     /// The extensions that files may have, in lower case and without the dot. Empty: any.
     pub extensions: Vec<String>,
-    /// The media types that files may be of, in lower case. Empty: any.
+    /// The media types that files may have, in lower case. Empty: any.
     pub mimes: Vec<String>,
-    /// One permit for each part that may be on its way there. Of each storage its own: one that is slow or away holds
-    /// nobody up who sends to another.
+    /// One permit for each part that may be in flight. Each storage has its own: a slow or unavailable one delays only its
+    /// own senders.
     pub(super) in_flight: Arc<Semaphore>,
 }
 
-/// All of them, one the default.
+/// All configured storages, one of them the default.
 #[derive(Debug, Clone)]
 pub struct Storages {
     all: Vec<Arc<Storage>>,
@@ -52,6 +57,7 @@ impl Storage {
         let limits = store.limits();
         Self {
             id: id.into(),
+            single_try: Arc::clone(&store),
             store,
             prefix: prefix.into(),
             part_size,
@@ -62,7 +68,7 @@ impl Storage {
         }
     }
 
-    /// Takes files with these extensions and of these media types only; with none of either, any.
+    /// Accepts only files with these extensions or of these media types; without any, all files.
     #[must_use]
     pub fn with_filters(
         self,
@@ -75,15 +81,20 @@ impl Storage {
             ..self
         }
     }
+
+    /// In what the store differs from others.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
 }
 
 // === impl Storages ===
 
 impl Storages {
-    /// The storages, of which the one named `default` serves those who name none.
+    /// These storages; the one named `default` is used for uploads that name none.
     ///
     /// # Errors
-    /// `NotFound` when there is no storage of that name.
+    /// `NotFound` if there is no storage of that name.
     pub fn new(all: Vec<Storage>, default: &str) -> Result<Self> {
         let all: Vec<Arc<Storage>> = all.into_iter().map(Arc::new).collect();
         let default = all
@@ -107,7 +118,7 @@ impl Storages {
             .ok_or_else(|| not_found(id))
     }
 
-    /// The same storages over other stores: what `replace` makes of each.
+    /// The same storages over the stores that `replace` returns.
     #[must_use]
     pub fn with_stores(
         mut self,
@@ -116,26 +127,30 @@ impl Storages {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
             storage.store = replace(Arc::clone(&storage.store));
+            storage.single_try = Arc::clone(&storage.store);
         }
         self
     }
 
-    /// All of them.
+    /// All storages.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Storage>> {
         self.all.iter()
     }
 
-    /// Bounds every storage's parts to `size` bytes, and to `in_flight` on their way at once.
-    pub(super) fn with_parts(mut self, size: u64, in_flight: usize) -> Self {
+    /// The same storages as a gateway uses them: requests are retried, parts have at most `part_size` bytes, and at most
+    /// `in_flight` of them are in flight to each store.
+    pub(super) fn prepared(mut self, retry: &Arc<Retry>, part_size: u64, in_flight: usize) -> Self {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
-            storage.limits.max_part_size = storage.limits.max_part_size.min(size);
+            let single_try = Arc::clone(&storage.single_try);
+            storage.store = Arc::new(Decorated::new(single_try, Arc::clone(retry)));
+            storage.limits.max_part_size = storage.limits.max_part_size.min(part_size);
             storage.in_flight = Arc::new(Semaphore::new(in_flight));
         }
         self
     }
 
-    /// The largest part in bytes that any file may be cut into.
+    /// The largest part in bytes of any file.
     pub(super) fn largest_part(&self) -> u64 {
         self.iter()
             .map(|storage| storage.limits.max_part_size)
@@ -145,7 +160,7 @@ impl Storages {
 }
 
 fn not_found(id: &str) -> Error {
-    // It comes from outside and goes back in a header: as much as any id may have is enough.
+    // The name comes from a request and is returned in a header, so it is cut to the length of an id.
     let id: String = id.chars().take(80).collect();
     Error::new(
         Kind::NotFound,

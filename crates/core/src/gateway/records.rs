@@ -1,0 +1,335 @@
+//! Records: read, listed, created, changed by compare-and-set.
+
+mod create;
+pub(super) mod search;
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use super::{
+    drain::Drain,
+    refusal::{state_lost, taken_over, wrong_phase},
+    settings::{Caller, Settings},
+};
+use crate::{
+    blobs::sign::sending_lifetime,
+    clock::Clock,
+    decorate::Decorated,
+    error::{Error, Result},
+    retry::Retry,
+    state::{
+        Creation, Cursor, ListPage, ListQuery, ListingStore, PartRecord, PartStore, Predecessor,
+        RecordStore, StateStore, TakeoverWatch, Times, Update,
+    },
+    upload::{
+        ACTIVE_WINDOW, Applied, Claim, Event, Owner, Part, Phase, Rejected, SINGLE_PUT_MAX, Secret,
+        Timestamp, Upload, UploadId, WriterTag,
+    },
+};
+
+/// How often a watched upload is read.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The records of all uploads, and the deployment's secret that is kept with them.
+#[derive(Debug)]
+pub struct Records {
+    records: Arc<dyn RecordStore>,
+    parts: Arc<dyn PartStore>,
+    listing: Arc<dyn ListingStore>,
+    /// The state store without retries: the health check must report what it answers now, and best-effort writes must not
+    /// keep a sender waiting for its answer.
+    single_try: Arc<dyn StateStore>,
+    secret: RwLock<Secret>,
+    clock: Arc<dyn Clock>,
+    settings: Arc<Settings>,
+    drain: Arc<Drain>,
+}
+
+/// Which change of a record is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// Only one by the present writer.
+    Writer,
+    /// Any change.
+    None,
+}
+
+// === impl Records ===
+
+impl Records {
+    /// The records in `state`; reads or creates the deployment's secret.
+    ///
+    /// # Errors
+    /// The state store is unavailable for longer than it is retried.
+    pub(super) async fn open(
+        state: Arc<dyn StateStore>,
+        retry: &Arc<Retry>,
+        settings: &Arc<Settings>,
+        clock: Arc<dyn Clock>,
+        drain: &Arc<Drain>,
+    ) -> Result<Self> {
+        let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
+        let secret = retried.secret(&Secret::random()).await?;
+        Ok(Self {
+            records: Arc::clone(&retried) as _,
+            parts: Arc::clone(&retried) as _,
+            listing: retried,
+            single_try: state,
+            secret: RwLock::new(secret),
+            clock,
+            settings: Arc::clone(settings),
+            drain: Arc::clone(drain),
+        })
+    }
+
+    /// Reads an upload of the caller.
+    ///
+    /// # Errors
+    /// `NotFound`, also for an upload of another owner.
+    pub async fn get_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        let found = self.find(id).await?;
+        found
+            .filter(|upload| upload.owner == caller.owner)
+            .ok_or_else(|| Error::upload_not_found(id))
+    }
+
+    /// Lists the caller's uploads, newest first.
+    ///
+    /// # Errors
+    /// The state store is unavailable.
+    pub async fn list_uploads(
+        &self,
+        caller: &Caller,
+        phase: Option<Phase>,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<ListPage> {
+        let query = ListQuery {
+            owner: caller.owner.clone(),
+            phase,
+            limit,
+            after,
+        };
+        self.listing.list(&query).await
+    }
+
+    /// Waits until an upload differs from `seen` and returns it as it is then.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` when the gateway drains.
+    pub async fn next_change(&self, caller: &Caller, seen: &Upload) -> Result<Upload> {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(WATCH_INTERVAL) => {}
+                error = self.drain.begun() => return Err(error),
+            }
+            let upload = self.get_upload(caller, &seen.id).await?;
+            if upload != *seen {
+                return Ok(upload);
+            }
+        }
+    }
+
+    /// Whether the state store answers. A state store that was flushed gets the deployment's secret again, so that all
+    /// gateways go on with the same one.
+    pub(super) async fn check(&self) -> Result<()> {
+        self.single_try.check().await?;
+        let own = self.secret();
+        let kept = self.single_try.secret(&own).await?;
+        if kept != own {
+            tracing::warn!(
+                "the state store has another secret: resume tokens without configured keys are void"
+            );
+            *self.secret.write().unwrap_or_else(PoisonError::into_inner) = kept;
+        }
+        Ok(())
+    }
+
+    pub(super) fn secret(&self) -> Secret {
+        let secret = self.secret.read().unwrap_or_else(PoisonError::into_inner);
+        secret.clone()
+    }
+
+    pub(super) async fn find(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.records.get(id).await
+    }
+
+    /// As [`Records::find`], with a single try: for best-effort clean-up, for which no caller waits.
+    pub(super) async fn find_once(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.single_try.get(id).await
+    }
+
+    /// Stores a new record; see [`RecordStore::create`].
+    pub(super) async fn create(&self, upload: &Upload) -> Result<Creation> {
+        self.records.create(upload).await
+    }
+
+    /// Makes `writer` the writer of an upload; see [`RecordStore::take_over`].
+    pub(super) async fn take_over(
+        &self,
+        id: &UploadId,
+        writer: WriterTag,
+        from: Predecessor,
+    ) -> Result<Option<Upload>> {
+        self.records.take_over(id, writer, from, self.times()).await
+    }
+
+    pub(super) fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
+        self.records.watch_takeovers(id)
+    }
+
+    /// Records claims; see [`PartStore::claim`].
+    pub(super) async fn claim(
+        &self,
+        id: &UploadId,
+        owner: &Owner,
+        claims: &[Claim],
+    ) -> Result<Option<Upload>> {
+        self.parts.claim(id, owner, claims, self.times()).await
+    }
+
+    /// Takes over an upload from every stream that may write to it; `None` if it is no longer OPEN.
+    pub(super) async fn fence(&self, upload: &Upload) -> Result<Option<Upload>> {
+        let taken = self.take_over(&upload.id, WriterTag::random(), Predecessor::Any);
+        Ok(taken.await?.filter(|upload| upload.phase == Phase::Open))
+    }
+
+    /// Applies an event and stores the record. If the record has changed in between, the event is applied to what it is
+    /// then.
+    pub(super) async fn transition(
+        &self,
+        upload: &mut Upload,
+        event: &Event,
+        fence: Fence,
+    ) -> Result<()> {
+        loop {
+            let mut changed = upload.clone();
+            let applied = changed
+                .apply(event.clone())
+                .map_err(|Rejected(phase)| wrong_phase(phase))?;
+            if applied == Applied::Same {
+                return Ok(());
+            }
+            self.stamp(&mut changed);
+            match self.records.update(&changed, upload.writer).await? {
+                Update::Updated(version) => {
+                    changed.version = version;
+                    *upload = changed;
+                    return Ok(());
+                }
+                Update::Conflict(current) => {
+                    if fence == Fence::Writer && current.version < upload.version {
+                        return Err(state_lost());
+                    }
+                    if fence == Fence::Writer && current.writer != upload.writer {
+                        return Err(taken_over());
+                    }
+                    *upload = *current;
+                }
+                Update::Missing if fence == Fence::Writer => return Err(state_lost()),
+                Update::Missing => return Err(Error::upload_not_found(&upload.id)),
+            }
+        }
+    }
+
+    /// Applies an event that ends an OPEN upload, and returns whether it did: it does not if the record was touched after
+    /// `seen`.
+    pub(super) async fn end_untouched(
+        &self,
+        upload: &mut Upload,
+        event: Event,
+        seen: Timestamp,
+    ) -> Result<bool> {
+        let mut ended = upload.clone();
+        if ended.apply(event).is_err() {
+            return Ok(false);
+        }
+        self.stamp(&mut ended);
+        match self.records.update_untouched(&ended, seen).await? {
+            Update::Updated(version) => {
+                *upload = Upload { version, ..ended };
+                Ok(true)
+            }
+            Update::Conflict(_) | Update::Missing => Ok(false),
+        }
+    }
+
+    /// Stores a changed record, if it has not changed meanwhile.
+    pub(super) async fn update(&self, upload: &Upload) -> Result<Update> {
+        self.records.update(upload, upload.writer).await
+    }
+
+    /// As [`Records::update`], with a single try.
+    pub(super) async fn update_once(&self, upload: &Upload) -> Result<Update> {
+        self.single_try.update(upload, upload.writer).await
+    }
+
+    /// Records what the store has acknowledged, for the stream that took over the upload under `version`. Returns how many
+    /// parts are committed then.
+    pub(super) async fn record_parts(
+        &self,
+        id: &UploadId,
+        version: u64,
+        writer: WriterTag,
+        parts: &[Part],
+    ) -> Result<u32> {
+        let recorded = self
+            .parts
+            .record_parts(id, writer, version, parts, self.times());
+        match recorded.await? {
+            PartRecord::Recorded { committed } => Ok(committed),
+            PartRecord::TakenOver => Err(self.fenced_out(id, version).await),
+            PartRecord::NotOpen(phase) => Err(wrong_phase(phase)),
+            PartRecord::Missing => Err(state_lost()),
+        }
+    }
+
+    /// Why the record of a stream that took it over under `version` has another writer: a newer stream took it over since,
+    /// or the state store was rolled back.
+    async fn fenced_out(&self, id: &UploadId, version: u64) -> Error {
+        match self.find(id).await {
+            Ok(Some(current)) if current.version >= version => taken_over(),
+            Ok(_) => state_lost(),
+            Err(error) => error,
+        }
+    }
+
+    /// Often enough that no sweeper expires the upload of an active stream.
+    pub(super) fn heartbeat_interval(&self) -> Duration {
+        self.settings.upload_expiry.min(ACTIVE_WINDOW) / 3
+    }
+
+    /// Sets the times of a record that changes. An ABORTED one is kept until no client can send anything of it any more:
+    /// until the last signature has ended, and then as long again for requests that began just before.
+    pub(super) fn stamp(&self, upload: &mut Upload) {
+        let Times { now, expires_at } = self.times();
+        (upload.updated_at, upload.expires_at) = (now, expires_at);
+        if upload.phase == Phase::Aborted {
+            let part_size = upload.plan.part_size().unwrap_or(0);
+            let signed = sending_lifetime(part_size.max(SINGLE_PUT_MAX));
+            upload.expires_at = expires_at.max(now.plus(2 * signed));
+        }
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn times(&self) -> Times {
+        let now = self.now();
+        Times {
+            now,
+            expires_at: now.plus(self.settings.upload_expiry),
+        }
+    }
+
+    async fn count(&self, owner: &Owner) -> Result<u64> {
+        self.listing.count(owner).await
+    }
+}

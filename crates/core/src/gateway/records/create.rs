@@ -1,0 +1,86 @@
+//! New records.
+
+use super::Records;
+use crate::{
+    error::Result,
+    gateway::{refusal::too_large, settings::Caller, storage::Storage},
+    upload::{
+        Claims, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge, Upload, UploadId,
+        WriterTag, policy,
+    },
+};
+
+// === impl Records ===
+
+impl Records {
+    /// The record of a new upload; its file is checked.
+    pub(in crate::gateway) fn new_upload(
+        &self,
+        caller: &Caller,
+        mut file: FileMetadata,
+        storage: &Storage,
+        writer: Option<WriterTag>,
+    ) -> Result<Upload> {
+        policy::check(&file)?;
+        policy::check_filters(&file, &storage.extensions, &storage.mimes)?;
+        file.file_mime = policy::effective_mime(&file);
+        // One digest has several spellings, and one fingerprint.
+        let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());
+        file.file_id = md5.map(|md5| md5.to_string()).or(file.file_id);
+        let plan = self.plan(&file, storage)?;
+        let fingerprint = match (file.file_size, &file.file_id) {
+            (Some(file_size), Some(file_id)) => {
+                let identity = Identity {
+                    owner: &caller.owner,
+                    storage_id: &storage.id,
+                    file_name: &file.file_name,
+                    file_size,
+                    file_id,
+                };
+                Some(identity.fingerprint(&self.secret()))
+            }
+            _ => None,
+        };
+        let id = UploadId::generate(fingerprint.as_ref());
+        let times = self.times();
+        Ok(Upload {
+            version: 1,
+            phase: Phase::Open,
+            owner: caller.owner.clone(),
+            storage_id: storage.id.clone(),
+            store_kind: storage.store.kind(),
+            object_key: policy::object_key(&storage.prefix, &id, &file.file_name),
+            plan,
+            fingerprint,
+            session: None,
+            writer,
+            lease: None,
+            parts: Parts::default(),
+            claims: Claims::default(),
+            opaque_file_id: false,
+            object: None,
+            created_at: times.now,
+            updated_at: times.now,
+            expires_at: times.expires_at,
+            ends_at: times.now.plus(self.settings.upload_max_age),
+            swept: false,
+            id,
+            file,
+        })
+    }
+
+    fn plan(&self, file: &FileMetadata, storage: &Storage) -> Result<Plan> {
+        let planned = match (file.file_size, self.settings.max_file_size) {
+            (Some(size), Some(max)) if size > max => Err(TooLarge { max }),
+            (Some(size), _) => Plan::known(size, storage.part_size, &storage.limits),
+            (None, _) => Ok(Plan::unknown(storage.part_size, &storage.limits)),
+        };
+        planned.map_err(|TooLarge { max }| too_large(max))
+    }
+
+    /// The largest size in bytes that `upload` may come to.
+    pub(in crate::gateway) fn max_size(&self, upload: &Upload) -> u64 {
+        let capacity = upload.plan.capacity();
+        self.settings.bounded(capacity)
+    }
+}

@@ -1,0 +1,114 @@
+//! The store's session of an upload (S3: multipart upload, Azure: uncommitted blocks): created, ended, cleaned up.
+
+use std::sync::Arc;
+
+use crate::{
+    blobs::{NewObject, Session},
+    call,
+    error::{Error, Reason, Result},
+    gateway::{
+        records::{Fence, Records},
+        storage::{Storage, Storages},
+    },
+    upload::{Event, Md5, Upload},
+};
+
+/// Creates and ends sessions.
+#[derive(Debug)]
+pub(in crate::gateway) struct Sessions {
+    records: Arc<Records>,
+    storages: Storages,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(in crate::gateway) fn new(records: Arc<Records>, storages: Storages) -> Self {
+        Self { records, storages }
+    }
+
+    /// Creates the session for a stream's parts and returns the upload with it. Runs to its end also if the stream ends
+    /// meanwhile: a session that does not get into the record is ended again.
+    pub(in crate::gateway) async fn begin(
+        self: &Arc<Self>,
+        storage: &Arc<Storage>,
+        upload: &Upload,
+    ) -> Result<Upload> {
+        let (sessions, storage) = (Arc::clone(self), Arc::clone(storage));
+        let mut upload = upload.clone();
+        let begun = tokio::spawn(call::propagate(async move {
+            let session = storage.store.begin(&new_object(&upload, None)).await?;
+            let event = Event::SessionStarted {
+                session: session.clone(),
+            };
+            let recorded = sessions
+                .records
+                .transition(&mut upload, &event, Fence::Writer);
+            if let Err(error) = recorded.await {
+                sessions.end_unrecorded(&upload, &session, &error).await;
+                return Err(error);
+            }
+            Ok(upload)
+        }));
+        begun
+            .await
+            .map_err(|error| Error::internal("create a session", error))?
+    }
+
+    /// Removes everything of an aborted upload from the store: its session, and an object that was never recorded. No other
+    /// upload uses its key.
+    pub(in crate::gateway) async fn discard(&self, upload: &Upload) -> Result<()> {
+        self.end(upload).await?;
+        let storage = self.storages.get(&upload.storage_id)?;
+        storage.store.delete(&upload.object_key).await
+    }
+
+    /// Ends the session of an upload, if it has one.
+    pub(in crate::gateway) async fn end(&self, upload: &Upload) -> Result<()> {
+        if upload.session.is_none() {
+            return Ok(());
+        }
+        let storage = self.storages.get(&upload.storage_id)?;
+        storage.store.abort(&store_session(upload)).await
+    }
+
+    /// Ends a session that `why` kept out of the record, unless the record has it nevertheless. Best effort: the sweeper
+    /// finds what is left.
+    async fn end_unrecorded(&self, upload: &Upload, session: &str, why: &Error) {
+        // After a lost answer the record may have it.
+        if why.is_retryable() && why.reason() != Reason::StateLost {
+            return;
+        }
+        let Ok(found) = self.records.find_once(&upload.id).await else {
+            return;
+        };
+        if found.is_some_and(|found| found.session.as_deref() == Some(session)) {
+            return;
+        }
+        let unrecorded = Upload {
+            session: Some(session.to_owned()),
+            ..upload.clone()
+        };
+        if let Err(error) = self.end(&unrecorded).await {
+            tracing::warn!(upload_id = %upload.id, %error, "a session without a record is left to the sweeper");
+        }
+    }
+}
+
+/// The upload's session, as requests name it; stores with implicit sessions ignore its id.
+pub(in crate::gateway) fn store_session(upload: &Upload) -> Session<'_> {
+    Session {
+        key: &upload.object_key,
+        id: upload.session.as_deref().unwrap_or_default(),
+    }
+}
+
+/// The object that an upload becomes.
+pub(in crate::gateway) fn new_object(upload: &Upload, md5: Option<Md5>) -> NewObject {
+    NewObject {
+        key: upload.object_key.clone(),
+        mime: upload.file.file_mime.clone(),
+        upload_id: upload.id.clone(),
+        md5,
+    }
+}

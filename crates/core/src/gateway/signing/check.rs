@@ -1,0 +1,90 @@
+//! What a direct upload can do next, and what the client learns of its parts.
+
+use std::collections::BTreeMap;
+
+use super::step::KnownPart;
+use crate::{
+    error::{Error, Reason, Result},
+    gateway::{
+        refusal::{missing_parts, wrong_phase},
+        storage::Storage,
+    },
+    upload::{Part, Phase, SINGLE_PUT_MAX, Span, Upload},
+};
+
+/// Whether the client puts the file whole: it is small, and no part of it was sent. If sessions are created by a request,
+/// no part can be sent without one, whatever was claimed.
+pub(super) fn is_direct(storage: &Storage, upload: &Upload) -> bool {
+    let is_small = upload
+        .file
+        .file_size
+        .is_some_and(|size| size <= SINGLE_PUT_MAX);
+    let needs_session = storage.capabilities().creates_sessions;
+    is_small && upload.session.is_none() && (needs_session || upload.claims.is_empty())
+}
+
+/// A part that the store has, as a client sees it. If the store lists digests, a claim that they do not confirm is left
+/// out: the client sends the part again.
+pub(super) fn to_known_part(storage: &Storage, upload: &Upload, part: &Part) -> KnownPart {
+    let claimed = upload.claims.md5(part.number);
+    let claimed = claimed.filter(|_| !storage.capabilities().lists_part_digests);
+    KnownPart {
+        md5: part.md5.or(claimed),
+        ..KnownPart::from(part)
+    }
+}
+
+/// The recorded parts, and the claimed ones that are not recorded.
+pub(super) fn known_parts(upload: &Upload) -> Vec<KnownPart> {
+    let recorded = upload.parts.iter().map(|part| (part.number, part.into()));
+    let claimed = upload.claims.iter().filter_map(|claim| {
+        let Span { offset, size } = upload.span(claim.number)?;
+        let part = KnownPart {
+            number: claim.number,
+            offset,
+            size,
+            md5: claim.md5,
+        };
+        Some((claim.number, part))
+    });
+    let known: BTreeMap<u32, KnownPart> = claimed.chain(recorded).collect();
+    known.into_values().collect()
+}
+
+pub(super) fn part_count(upload: &Upload) -> Result<u32> {
+    upload.part_count().ok_or_else(|| {
+        Error::precondition(
+            Reason::SizeUnknown,
+            "the upload was created without file_size; only a stream can continue it",
+        )
+    })
+}
+
+pub(super) fn check_open(upload: &Upload) -> Result<()> {
+    if upload.phase == Phase::Open {
+        return Ok(());
+    }
+    Err(wrong_phase(upload.phase))
+}
+
+/// If sessions are created by a request, requests for parts name the session, which the client creates.
+pub(super) fn check_session(storage: &Storage, upload: &Upload) -> Result<()> {
+    if upload.session.is_some() || !storage.capabilities().creates_sessions {
+        return Ok(());
+    }
+    Err(Error::precondition(
+        Reason::SessionNotStarted,
+        "send the signed chunked_upload first, and report the store's UploadId as resumable_id",
+    ))
+}
+
+/// The refusal of an upload of which the store has only these parts, and no object yet.
+pub(super) fn incomplete(upload: &Upload, stored: &BTreeMap<u32, Part>) -> Error {
+    let count = upload.object_part_count().map(|count| count as usize);
+    if Some(stored.len()) == count {
+        let message = "all parts are stored; send the signed finish first";
+        return Error::precondition(Reason::Incomplete, message);
+    }
+    let file_size = upload.file.file_size.unwrap_or(0);
+    missing_parts(upload, file_size, |number| stored.contains_key(&number))
+}

@@ -1,0 +1,252 @@
+//! Upload streams: messages become parts, and the parts an object.
+
+mod admission;
+mod budget;
+mod buffers;
+mod hash;
+mod heartbeat;
+mod min_rate;
+mod open;
+mod overlap;
+mod part;
+mod receiver;
+mod shared;
+mod silence;
+
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::time::Instant;
+
+use self::{
+    admission::{Admission, Permit},
+    budget::{Budget, overloaded},
+    hash::Hasher,
+    heartbeat::WriterHeartbeat,
+    open::{Opened, Opener},
+    part::PartWriter,
+    receiver::Receiver,
+    shared::Shared,
+    silence::next_before,
+};
+use super::{
+    commit::Commits,
+    drain::{Drain, draining},
+    message::{Counts, Message, Observer},
+    records::Records,
+    recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
+    settings::{Caller, Settings},
+    storage::Storages,
+    token::Tokens,
+};
+use crate::{
+    call,
+    error::{Error, Kind, Reason, Result},
+    retry::CallWait,
+    upload::Upload,
+};
+
+/// Receives upload streams, within the process's limits.
+#[derive(Debug)]
+pub struct Streams {
+    shared: Arc<Shared>,
+    storages: Storages,
+    opener: Opener,
+    admission: Arc<Admission>,
+}
+
+/// What streams are built on.
+pub(super) struct Base {
+    pub(super) settings: Arc<Settings>,
+    pub(super) storages: Storages,
+    pub(super) records: Arc<Records>,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) inspector: Arc<Inspector>,
+    pub(super) commits: Arc<Commits>,
+    pub(super) drain: Arc<Drain>,
+}
+
+// === impl Streams ===
+
+impl Streams {
+    /// Starts the hashing thread.
+    ///
+    /// # Errors
+    /// The operating system has no thread.
+    pub(super) fn start(base: Base) -> Result<Self> {
+        let Base {
+            settings,
+            storages,
+            records,
+            tokens,
+            sessions,
+            inspector,
+            commits,
+            drain,
+        } = base;
+        let hasher = Hasher::start(settings.parts_in_flight)
+            .map_err(|error| Error::internal("start the hashing thread", error))?;
+        let budget = Budget::new(
+            settings.memory_budget,
+            storages.largest_part(),
+            settings.store_retry_timeout,
+        );
+        let opener = Opener {
+            records: Arc::clone(&records),
+            storages: storages.clone(),
+            sessions: Arc::clone(&sessions),
+            inspector: Arc::clone(&inspector),
+            rebuilder: Rebuilder::new(Arc::clone(&records), storages.clone()),
+            idle_timeout: settings.idle_timeout,
+        };
+        let admission = Admission::new(settings.max_streams);
+        let shared = Arc::new(Shared {
+            parts: PartWriter::new(Arc::clone(&records), hasher.clone()),
+            settings,
+            records,
+            tokens,
+            sessions,
+            inspector,
+            commits,
+            hasher,
+            budget,
+            drain,
+        });
+        Ok(Self {
+            shared,
+            storages,
+            opener,
+            admission,
+        })
+    }
+
+    /// Receives one stream until its upload is finished and verified in the store. Whole parts that were received are
+    /// committed also if it fails.
+    ///
+    /// # Errors
+    /// All kinds but `PermissionDenied` and `Unauthenticated`; once an upload is open, the metadata has `upload_id` and
+    /// `committed_size`.
+    pub async fn receive<S>(
+        &self,
+        caller: &Caller,
+        messages: &mut S,
+        observer: Observer,
+    ) -> Result<Upload>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let _permit = self.admit(caller)?;
+        // Boxed, as what runs only for a moment below: a stream's own future lasts as long as the stream.
+        let received = Box::pin(self.receive_admitted(caller, messages, observer));
+        call::scope(Arc::new(CallWait::default()), received).await
+    }
+
+    /// Waits until no stream runs, including those whose callers have disconnected.
+    pub async fn ended(&self) {
+        self.admission.all_ended().await;
+    }
+
+    /// Lets a stream of `caller` begin, before anything of it is read.
+    ///
+    /// # Errors
+    /// `Unavailable` if the gateway drains; `ResourceExhausted` if there are too many streams, or too little memory for
+    /// those that run.
+    fn admit(&self, caller: &Caller) -> Result<Permit> {
+        if self.shared.drain.has_begun() {
+            return Err(draining());
+        }
+        if self.shared.budget.is_short(&caller.owner) {
+            return Err(overloaded(Kind::ResourceExhausted));
+        }
+        self.admission.admit(&caller.owner)
+    }
+
+    async fn receive_admitted<S>(
+        &self,
+        caller: &Caller,
+        messages: &mut S,
+        mut observer: Observer,
+    ) -> Result<Upload>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let Shared {
+            settings,
+            records,
+            tokens,
+            commits,
+            drain,
+            ..
+        } = &*self.shared;
+        let first = tokio::select! {
+            first = next_before(messages, Instant::now() + settings.idle_timeout) => first?,
+            error = drain.begun() => return Err(error),
+        };
+        let open = match first {
+            Some(Message::Open(open)) => open,
+            Some(_) => return Err(Error::sequence("the first message must be open")),
+            None => {
+                return Err(Error::sequence(
+                    "the stream is empty; the first message must be open",
+                ));
+            }
+        };
+        let promised = open.promised_md5();
+        let snapshot = tokens.snapshot(caller, &open)?;
+        let opened = tokio::select! {
+            opened = Box::pin(self.opener.open(caller, open, snapshot.as_ref())) => opened?,
+            // The caller may have opened another stream by now, which this one must not end.
+            () = observer.opened.closed() => return Err(client_gone()),
+        };
+        let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
+            &opened;
+        let mut trail = tokens.new_trail(upload);
+        observer.counts.send_replace(Counts {
+            committed_size: upload.committed_size(),
+            received_size: upload.committed_size(),
+            committing: false,
+            resume_token: tokens.next_token(upload, &mut trail).into(),
+        });
+        // Fails if the observer does not wait for it.
+        let _ = observer.opened.send(upload.clone());
+        match opened {
+            Opened::Finished(upload) => Ok(upload),
+            Opened::Committing(upload) => {
+                let (id, committed_size) = (upload.id.clone(), upload.committed_size());
+                let joined = Box::pin(commits.join(upload)).await;
+                joined.map_err(|error| {
+                    error
+                        .with("upload_id", &id)
+                        .with("committed_size", committed_size)
+                })
+            }
+            Opened::Writing(upload, writer, takeovers) => {
+                let mut heartbeat = WriterHeartbeat {
+                    records: Arc::clone(records),
+                    idle_timeout: settings.idle_timeout,
+                    upload_id: upload.id.clone(),
+                    version: upload.version,
+                    writer,
+                    takeovers,
+                };
+                let storage = self.storages.get(&upload.storage_id)?;
+                let shared = Arc::clone(&self.shared);
+                let mut receiver = Receiver::new(shared, storage, upload, writer, observer.counts)?
+                    .promised(promised)
+                    .vouched(snapshot.as_ref(), trail);
+                let result = tokio::select! {
+                    result = receiver.run(messages) => result,
+                    error = heartbeat.fenced() => Err(error),
+                };
+                Box::pin(receiver.end(result)).await
+            }
+        }
+    }
+}
+
+/// No caller reads this.
+fn client_gone() -> Error {
+    let message = "the caller disconnected before its upload was open";
+    Error::new(Kind::Cancelled, Reason::ClientGone, message)
+}

@@ -1,0 +1,214 @@
+//! Part buffers: one contiguous piece of memory a part, filled from its beginning, used again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memmap2::MmapMut;
+
+use super::budget::{Budget, Reservation};
+use crate::{
+    error::{Error, Result},
+    upload::{Owner, PART_SIZE},
+};
+
+/// The memory of one part. It is mapped, not allocated, so that it goes back to the system when it is dropped, and its
+/// pages are there only once they are written.
+#[derive(Debug)]
+pub(super) struct PartBuffer {
+    memory: Option<MmapMut>,
+    length: usize,
+    /// Whether used memory is fine, which is drawn whole.
+    reuses: bool,
+    reservation: Reservation,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// An empty buffer of `owner`'s with room for `size` bytes: new memory, or, where it `reuses`, one that was used before and has
+    /// drawn all its bytes.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no memory to map.
+    pub(super) fn buffer(
+        self: &Arc<Self>,
+        owner: &Owner,
+        size: usize,
+        reuses: bool,
+    ) -> Result<PartBuffer> {
+        let reused = if reuses {
+            self.reuse(owner, size)
+        } else {
+            None
+        };
+        let (memory, reservation) = match reused {
+            Some(reused) => reused,
+            None => {
+                let mapped = MmapMut::map_anon(size.max(1));
+                let mapped =
+                    mapped.map_err(|error| Error::internal("map a part's memory", error))?;
+                (mapped, self.begin(owner))
+            }
+        };
+        Ok(PartBuffer {
+            memory: Some(memory),
+            length: 0,
+            reuses,
+            reservation,
+        })
+    }
+}
+
+// === impl PartBuffer ===
+
+impl PartBuffer {
+    /// Appends bytes, which must fit: the one copy the gateway makes of them. Draws for them first.
+    ///
+    /// # Errors
+    /// As [`Reservation::reserve`]; then nothing was appended.
+    pub(super) async fn extend(&mut self, bytes: &[u8]) -> Result<()> {
+        let end = self.length + bytes.len();
+        let missing = (end as u64).saturating_sub(self.reservation.reserved());
+        if missing > 0 {
+            let reuses = self.reuses && self.length == 0 && self.capacity() == PART_SIZE;
+            if let Some(memory) = self.reservation.reserve(missing, reuses).await? {
+                self.memory = Some(memory);
+            }
+        }
+        if let Some(memory) = &mut self.memory {
+            memory[self.length..end].copy_from_slice(bytes);
+        }
+        self.length = end;
+        Ok(())
+    }
+
+    fn capacity(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.len() as u64)
+    }
+
+    /// Ends when the part is recalled for being slow: drop it then.
+    pub(super) async fn recalled(&self) {
+        self.reservation.recalled(self.length as u64).await;
+    }
+
+    /// How many bytes it holds.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Shares the bytes; the memory goes back to the budget with the last of them.
+    pub(super) fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for PartBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.memory
+            .as_deref()
+            .map_or(&[], |memory| &memory[..self.length])
+    }
+}
+
+impl Drop for PartBuffer {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            self.reservation.keep(memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::upload::MIB;
+
+    const SIZE: usize = 5 << 20;
+
+    fn budget(parts: u64) -> Arc<Budget> {
+        Budget::new((parts + 1) * PART_SIZE, PART_SIZE, Duration::from_secs(1))
+    }
+
+    async fn full(budget: &Arc<Budget>) -> PartBuffer {
+        let mut buffer = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        buffer.extend(&vec![7; SIZE]).await.unwrap();
+        buffer
+    }
+
+    #[tokio::test]
+    async fn a_full_buffer_is_used_again_once_the_last_share_of_its_bytes_is_gone() {
+        let budget = budget(4);
+        let bytes = full(&budget).await.freeze();
+        let share = bytes.slice(1..);
+        let address = bytes.as_ptr();
+        drop(bytes);
+        let mut other = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        other.extend(b"x").await.unwrap();
+        assert_ne!(other.as_ref().as_ptr(), address, "still shared");
+        drop(share);
+        let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        assert_eq!(again.len(), 0);
+        again.extend(b"xyz").await.unwrap();
+        assert_eq!(again.as_ref(), b"xyz");
+        assert_eq!(again.as_ref().as_ptr(), address);
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_a_part_are_its_buffer_and_no_copy_of_it() {
+        let buffer = full(&budget(4)).await;
+        let address = buffer.as_ref().as_ptr();
+        let bytes = buffer.freeze();
+        assert_eq!(bytes.as_ptr(), address);
+        assert_eq!(bytes.clone().as_ptr(), address);
+    }
+
+    #[tokio::test]
+    async fn idle_buffers_make_room_for_who_needs_their_bytes() {
+        let budget = budget(2);
+        drop(full(&budget).await);
+        // Both are smaller than a part, so neither can use the idle one.
+        let mut first = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
+        let mut second = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
+        for buffer in [&mut first, &mut second] {
+            buffer.extend(&vec![7; SIZE - 1]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_not_sent_a_part_yet_draws_what_it_sends() {
+        let budget = budget(4);
+        drop(full(&budget).await);
+        let mut slow = budget.buffer(&Owner::default(), SIZE, false).unwrap();
+        slow.extend(b"x").await.unwrap();
+        assert_eq!(slow.reservation.reserved(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_waits_for_its_first_bytes_gets_a_whole_buffer() {
+        // No room but the reserve, which is lent.
+        let budget = budget(1);
+        let first = full(&budget).await;
+        let address = first.as_ref().as_ptr();
+        let _reserved = full(&budget).await;
+        let mut next = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        let appended = {
+            let mut appending = std::pin::pin!(next.extend(b"x"));
+            assert!(futures::poll!(appending.as_mut()).is_pending());
+            drop(first.freeze());
+            appending.await
+        };
+        appended.unwrap();
+        assert_eq!(next.as_ref().as_ptr(), address);
+    }
+
+    #[tokio::test]
+    async fn a_buffer_that_came_full_needs_no_further_draw() {
+        let budget = budget(1);
+        drop(full(&budget).await);
+        let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        again.extend(&vec![7; SIZE]).await.unwrap();
+        assert_eq!(again.len() as u64, 5 * MIB);
+    }
+}

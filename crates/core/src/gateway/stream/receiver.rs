@@ -1,0 +1,325 @@
+//! One stream that writes to one upload.
+//!
+//! The receiver cuts what arrives at the boundaries of the plan, whatever the sender's chunks are. A full part is dispatched
+//! while the next one fills.
+
+mod dispatch;
+mod finish;
+
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+use super::{
+    budget::overloaded,
+    buffers::PartBuffer,
+    heartbeat::leave,
+    min_rate::MinRate,
+    overlap::Overlap,
+    part::{Destination, DigestChain},
+    shared::Shared,
+    silence::next_before,
+};
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    gateway::{
+        digest::committed_digest,
+        drain::draining,
+        message::{Chunk, Counts, Message},
+        refusal::too_large,
+        storage::Storage,
+    },
+    upload::{Md5, Part, Phase, Snapshot, Span, Trail, Upload, WriterTag},
+};
+
+/// One stream that writes to one upload.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    shared: Arc<Shared>,
+    storage: Arc<Storage>,
+    writer: WriterTag,
+    upload: Upload,
+    counts: watch::Sender<Counts>,
+    /// Where the next chunk starts, once there was a first one.
+    next_offset: Option<u64>,
+    current_part: Option<CurrentPart>,
+    in_flight: JoinSet<Result<Part>>,
+    destination: Option<Arc<Destination>>,
+    chain: Option<DigestChain>,
+    /// The MD5 of the whole file that this stream was opened with.
+    promised: Option<Md5>,
+    min_rate: MinRate,
+    /// What identifies the committed parts in the store.
+    trail: Trail,
+    /// How many bytes were committed according to the sender's resume token.
+    vouched_size: u64,
+    overlap: Overlap,
+}
+
+/// The part that is being received.
+#[derive(Debug)]
+struct CurrentPart {
+    number: u32,
+    span: Span,
+    buffer: PartBuffer,
+}
+
+// === impl Receiver ===
+
+impl Receiver {
+    /// A receiver for `upload`, which the stream `writer` has taken over.
+    ///
+    /// # Errors
+    /// `Internal` if the digest state of the record is invalid.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        storage: Arc<Storage>,
+        upload: Upload,
+        writer: WriterTag,
+        counts: watch::Sender<Counts>,
+    ) -> Result<Self> {
+        let chain = committed_digest(&upload)?.map(DigestChain::from);
+        let settings = &shared.settings;
+        let min_rate = MinRate::new(settings.min_rate, settings.min_rate_window);
+        Ok(Self {
+            trail: Trail::new(&storage.capabilities()),
+            shared,
+            storage,
+            writer,
+            upload,
+            counts,
+            next_offset: None,
+            current_part: None,
+            in_flight: JoinSet::new(),
+            destination: None,
+            chain,
+            promised: None,
+            min_rate,
+            vouched_size: 0,
+            overlap: Overlap::default(),
+        })
+    }
+
+    /// Checks the file against the MD5 that the stream was opened with.
+    pub(super) fn promised(self, promised: Option<Md5>) -> Self {
+        Self { promised, ..self }
+    }
+
+    /// Continues `trail`, and expects what the sender's resume token vouches for.
+    pub(super) fn vouched(self, snapshot: Option<&Snapshot>, trail: Trail) -> Self {
+        Self {
+            vouched_size: snapshot.map_or(0, Snapshot::size),
+            trail,
+            ..self
+        }
+    }
+
+    /// Receives messages until the upload is finished, or fails; may be cancelled at any moment, and then be ended.
+    pub(super) async fn run<S>(&mut self, messages: &mut S) -> Result<Upload>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            match self.next(messages).await? {
+                Some(Message::Chunk(chunk)) => tokio::select! {
+                    taken = self.chunk(chunk) => taken?,
+                    error = shared.drain.streams_end() => return Err(error),
+                },
+                Some(Message::Finish(finish)) => {
+                    return Box::pin(self.finish(finish, messages)).await;
+                }
+                Some(Message::Open(_)) => {
+                    return Err(Error::sequence("the stream is open already"));
+                }
+                None => {
+                    self.settle_all().await?;
+                    return Err(Error::precondition(
+                        Reason::Incomplete,
+                        "the stream ended without finish; whole parts are kept, resume by upload_id",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The next message; parts that are stored meanwhile are counted.
+    async fn next<S>(&mut self, messages: &mut S) -> Result<Option<Message>>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let begun = Instant::now();
+        let deadline = begun + self.shared.settings.idle_timeout;
+        let within_part = self.is_within_part();
+        loop {
+            tokio::select! {
+                message = next_before(messages, deadline) => {
+                    if let Ok(Some(Message::Chunk(chunk))) = &message {
+                        self.min_rate.record(begun.elapsed(), chunk.data.len())?;
+                    }
+                    return message;
+                }
+                Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
+                () = recalled(self.current_part.as_ref()) => return Err(overloaded(Kind::Unavailable)),
+                error = self.shared.drain.begun(), if !within_part => return Err(error),
+                error = self.shared.drain.streams_end() => return Err(error),
+            }
+        }
+    }
+
+    /// Whether ending the stream here would lose something: bytes of a part, or that the file is whole.
+    fn is_within_part(&self) -> bool {
+        let is_whole = self.next_offset.is_some() && self.next_offset == self.upload.settled_size();
+        self.current_part.is_some() || is_whole
+    }
+
+    async fn chunk(&mut self, chunk: Chunk) -> Result<()> {
+        chunk.check()?;
+        let Chunk {
+            offset, mut data, ..
+        } = chunk;
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.check_offset(offset)?;
+        self.check_end(offset, data.len())?;
+        let mut offset = offset;
+        while !data.is_empty() {
+            let mut current_part = match self.current_part.take() {
+                Some(current_part) => current_part,
+                None => self.begin_part(offset)?,
+            };
+            let room = to_usize(current_part.span.size) - current_part.buffer.len();
+            let piece = data.split_to(room.min(data.len()));
+            current_part.buffer.extend(&piece).await?;
+            offset += piece.len() as u64;
+            self.next_offset = Some(offset);
+            if piece.len() == room && !self.is_held_for_single_put() {
+                self.dispatch(current_part).await?;
+                if self.shared.drain.has_begun() && !self.is_within_part() {
+                    return Err(draining());
+                }
+            } else {
+                self.current_part = Some(current_part);
+            }
+        }
+        // Wakes no observer: it is read together with the committed size.
+        self.counts.send_if_modified(|counts| {
+            counts.received_size = offset.max(counts.received_size);
+            false
+        });
+        Ok(())
+    }
+
+    /// The first chunk starts at `committed_size` or at an earlier part, every other at the end of the one before.
+    fn check_offset(&self, offset: u64) -> Result<()> {
+        let committed = self.upload.committed_size();
+        let (expected, fits) = match self.next_offset {
+            Some(next) => (next, offset == next),
+            None => {
+                let begins_part = self.upload.plan.part_beginning_at(offset).is_some();
+                (
+                    committed,
+                    offset == committed || (offset < committed && begins_part),
+                )
+            }
+        };
+        if fits {
+            return Ok(());
+        }
+        let error = Error::wrong_offset(expected, offset);
+        let is_lost = self.next_offset.is_none() && committed < self.vouched_size.min(offset);
+        Err(if is_lost {
+            error.because(Reason::StateLost)
+        } else {
+            error
+        })
+    }
+
+    fn check_end(&self, offset: u64, length: usize) -> Result<()> {
+        let end = offset.saturating_add(length as u64);
+        match self.upload.settled_size() {
+            Some(size) if end > size => Err(Error::new(
+                Kind::OutOfRange,
+                Reason::SizeExceeded,
+                format!("the file ends at {size}, the chunk at {end}"),
+            )
+            .with("file_size", size)),
+            Some(_) => Ok(()),
+            None => match self.shared.records.max_size(&self.upload) {
+                max if end > max => Err(too_large(max)),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn begin_part(&self, offset: u64) -> Result<CurrentPart> {
+        let number = self.upload.plan.part_beginning_at(offset);
+        let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
+        let (number, span) =
+            planned.ok_or_else(|| Error::fault("begin a part: outside the plan"))?;
+        // Used memory counts whole from the first byte on, so only a sender that has sent a part already gets it: a slow one
+        // must not hold more than it sent.
+        let reuses = self.next_offset.is_some();
+        let budget = &self.shared.budget;
+        let buffer = budget.buffer(&self.upload.owner, to_usize(span.size), reuses)?;
+        Ok(CurrentPart {
+            number,
+            span,
+            buffer,
+        })
+    }
+
+    /// A small file is put whole, and only after the sender has finished it.
+    fn is_held_for_single_put(&self) -> bool {
+        self.upload
+            .settled_size()
+            .is_some_and(|size| self.upload.fits_single_put(size))
+    }
+
+    /// Lets whole parts be stored before a failure is returned; after a takeover they are cancelled.
+    pub(super) async fn end(mut self, result: Result<Upload>) -> Result<Upload> {
+        let mut error = match result {
+            Ok(upload) => return Ok(upload),
+            Err(error) => error,
+        };
+        // It is lost, and other streams may wait for its memory.
+        self.current_part = None;
+        if matches!(error.reason(), Reason::TakenOver | Reason::StateLost) {
+            self.in_flight.shutdown().await;
+        }
+        self.settle_rest().await;
+        if error.reason() == Reason::SessionLost && self.upload.phase == Phase::Open {
+            match self
+                .shared
+                .inspector
+                .session_lost(&mut self.upload, error)
+                .await
+            {
+                Ok(()) => return Ok(self.upload),
+                Err(why) => error = why,
+            }
+        }
+        let is_writer = !matches!(error.reason(), Reason::TakenOver | Reason::StateUnavailable);
+        if is_writer && self.upload.phase == Phase::Open {
+            leave(&self.shared.records, &mut self.upload).await;
+        }
+        Err(error
+            .with("upload_id", &self.upload.id)
+            .with("committed_size", self.upload.committed_size()))
+    }
+}
+
+/// Returns when other streams need the memory of the current part more than it does.
+async fn recalled(current_part: Option<&CurrentPart>) {
+    match current_part {
+        Some(current_part) => current_part.buffer.recalled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A size that is bounded by the memory budget, as memory sizes are counted.
+fn to_usize(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}

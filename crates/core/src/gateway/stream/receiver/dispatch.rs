@@ -1,0 +1,138 @@
+//! A stream's parts in flight: dispatched, awaited, counted.
+//!
+//! Their number is limited, for one stream and for all streams to one storage; while it is reached, the receiver reads
+//! nothing.
+
+use std::sync::Arc;
+
+use super::{CurrentPart, Receiver, to_usize};
+use crate::{
+    call,
+    error::{Error, Result},
+    gateway::stream::part::{Destination, DigestChain, ReceivedPart},
+    retry::CallWait,
+    upload::Part,
+};
+
+// === impl Receiver ===
+
+impl Receiver {
+    /// Dispatches a part, or compares one that was sent before.
+    pub(super) async fn dispatch(&mut self, current_part: CurrentPart) -> Result<()> {
+        let CurrentPart {
+            number,
+            span,
+            buffer,
+        } = current_part;
+        let bytes = buffer.freeze();
+        let keeps_digest = self.chain.is_some();
+        let recorded = self.overlap.is_recorded(
+            &self.upload,
+            &self.shared.hasher,
+            (number, span),
+            &bytes,
+            keeps_digest,
+        );
+        if recorded.await? {
+            return Ok(());
+        }
+        let destination = self.destination().await?;
+        while self.in_flight.len() >= self.shared.settings.parts_in_flight {
+            if let Some(stored) = self.in_flight.join_next().await {
+                self.settle(stored)?;
+            }
+        }
+        let permit = Arc::clone(&self.storage.in_flight).acquire_owned().await;
+        let permit = permit.map_err(|error| Error::internal("send a part", error))?;
+        let end = span.offset + bytes.len() as u64;
+        let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
+        let link = self.chain.as_mut().map(DigestChain::link);
+        let part = ReceivedPart {
+            number,
+            offset: span.offset,
+            bytes,
+            is_last,
+            committed: self.upload.parts.committed(),
+            link,
+        };
+        let shared = Arc::clone(&self.shared);
+        self.in_flight.spawn(call::propagate(async move {
+            let stored = shared.parts.store_part(&destination, part).await;
+            drop(permit);
+            stored
+        }));
+        Ok(())
+    }
+
+    /// The destination of the parts; creates the store's session for the first of them.
+    pub(super) async fn destination(&mut self) -> Result<Arc<Destination>> {
+        if let Some(known) = &self.destination {
+            return Ok(Arc::clone(known));
+        }
+        if self.upload.session.is_none() {
+            let begun = self.shared.sessions.begin(&self.storage, &self.upload);
+            self.upload = begun.await?;
+        }
+        let destination = Arc::new(Destination {
+            upload_id: self.upload.id.clone(),
+            key: self.upload.object_key.clone(),
+            session: self.upload.session.clone().unwrap_or_default(),
+            writer: self.writer,
+            version: self.upload.version,
+            storage: Arc::clone(&self.storage),
+        });
+        self.destination = Some(Arc::clone(&destination));
+        Ok(destination)
+    }
+
+    pub(super) async fn settle_all(&mut self) -> Result<()> {
+        while let Some(stored) = self.in_flight.join_next().await {
+            self.settle(stored)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        stored: Result<Result<Part>, tokio::task::JoinError>,
+    ) -> Result<()> {
+        let part = stored.map_err(|error| Error::internal("store a part", error))??;
+        self.count(part);
+        Ok(())
+    }
+
+    pub(super) fn count(&mut self, part: Part) {
+        let before = self.upload.committed_size();
+        if part.number <= self.trail.parts() {
+            // It replaced one of the trail.
+            self.trail = self.shared.tokens.new_trail(&self.upload);
+        }
+        self.upload.parts.insert(part);
+        let committed_size = self.upload.committed_size();
+        if committed_size > before {
+            CallWait::reset();
+            self.upload.expires_at = self.shared.records.times().expires_at;
+            let token = self.shared.tokens.next_token(&self.upload, &mut self.trail);
+            self.counts.send_modify(|counts| {
+                counts.committed_size = committed_size;
+                counts.resume_token = token.into();
+            });
+        }
+    }
+
+    /// Waits for the parts in flight, but not longer than a gateway that shuts down may.
+    pub(super) async fn settle_rest(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let settle = async {
+            while let Some(stored) = self.in_flight.join_next().await {
+                if let Err(late) = self.settle(stored) {
+                    tracing::debug!(upload_id = %self.upload.id, error = %late, "a part was lost with its stream");
+                }
+            }
+        };
+        tokio::select! {
+            () = settle => {}
+            () = shared.drain.parts_end() => self.in_flight.shutdown().await,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Names and ids that lead nowhere, uploads that are over, and listings that make no page.
+
+use tonic::{Code, codegen::http::uri::PathAndQuery};
+use upload_gateway_client::proto::v1::{
+    DeleteUploadRequest, FileMetadata, GetLimitsRequest, GetUploadRequest, ListUploadsRequest,
+    UploadResponse, upload_service_client::UploadServiceClient,
+};
+
+use super::{PART, fields, file, refused, with_one_part};
+use crate::common::{TestGateway, chunk, finish, open, open_file, open_known, reason};
+
+#[tokio::test]
+async fn unknown_uploads_are_not_found() {
+    let gateway = TestGateway::start().await;
+    let mut client = gateway.client().await;
+    let unknown = format!("uploads-{:016x}-{:032x}", 1, 2);
+    for id in [
+        "",
+        "x",
+        "uploads-1",
+        "../../etc/passwd",
+        "uploads-\u{0}",
+        unknown.as_str(),
+        &"u".repeat(10_000),
+    ] {
+        let status = refused(&gateway, vec![open_known(id)]).await;
+        assert_eq!(
+            reason(&status),
+            (Code::NotFound, "UPLOAD_NOT_FOUND".into()),
+            "{id:?}"
+        );
+        let status = client
+            .get_upload(GetUploadRequest {
+                upload_id: id.into(),
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{id:?}");
+        let status = client
+            .delete_upload(DeleteUploadRequest {
+                upload_id: id.into(),
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{id:?}");
+    }
+    let elsewhere = FileMetadata {
+        storage_id: "nowhere".into(),
+        ..file("a")
+    };
+    let status = refused(&gateway, vec![open_file(elsewhere)]).await;
+    assert_eq!(
+        reason(&status),
+        (Code::NotFound, "STORAGE_NOT_FOUND".into())
+    );
+}
+
+#[tokio::test]
+async fn an_upload_that_is_over_takes_no_more() {
+    let gateway = TestGateway::start().await;
+    let (upload_id, _) = with_one_part(&gateway, None).await;
+    let mut client = gateway.client().await;
+    client
+        .delete_upload(DeleteUploadRequest {
+            upload_id: upload_id.clone(),
+        })
+        .await
+        .unwrap();
+    let status = refused(
+        &gateway,
+        vec![open_known(&upload_id), chunk(PART, b"abc"), finish()],
+    )
+    .await;
+    assert_eq!(
+        reason(&status),
+        (Code::FailedPrecondition, "WRONG_PHASE".into())
+    );
+
+    let done = gateway
+        .upload(vec![open("a", None), chunk(0, b"abc"), finish()])
+        .await
+        .unwrap();
+    let request = DeleteUploadRequest {
+        upload_id: done.upload_id.clone(),
+    };
+    let status = client.delete_upload(request).await.unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::FailedPrecondition, "WRONG_PHASE".into())
+    );
+    assert_eq!(gateway.read(&done).await, b"abc");
+}
+
+#[tokio::test]
+async fn names_that_lead_elsewhere_are_refused_and_odd_ones_taken() {
+    let gateway = TestGateway::start().await;
+    let long = "n".repeat(10_000);
+    for name in [
+        "",
+        "a/b",
+        "..\\b",
+        "..",
+        "a\nb",
+        "a\u{0}",
+        "NUL",
+        "com1.txt",
+        "a\u{ff0f}b",
+        "a\u{202e}gpj.exe",
+        &long,
+    ] {
+        let status = refused(&gateway, vec![open(name, None), chunk(0, b"abc"), finish()]).await;
+        assert_eq!(
+            reason(&status),
+            (Code::InvalidArgument, "INVALID_FIELD".into()),
+            "{name:?}"
+        );
+        assert_eq!(fields(&status), ["file.file_name"], "{name:?}");
+    }
+    for name in [
+        "später & mehr?.bin",
+        "图片.png",
+        " ",
+        "-rf",
+        "%2e%2e%2f",
+        "<script>",
+    ] {
+        let upload = gateway
+            .upload(vec![open(name, None), chunk(0, b"abc"), finish()])
+            .await
+            .unwrap();
+        assert_eq!(upload.file.as_ref().unwrap().file_name, name);
+        assert_eq!(gateway.read(&upload).await, b"abc", "{name:?}");
+    }
+}
+
+/// An `UploadRequest` whose file name need not be UTF-8.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawRequest {
+    #[prost(message, optional, tag = "1")]
+    open: Option<RawOpen>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawOpen {
+    #[prost(message, optional, tag = "1")]
+    file: Option<RawFile>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawFile {
+    #[prost(bytes = "vec", tag = "1")]
+    file_name: Vec<u8>,
+}
+
+#[tokio::test]
+async fn names_that_are_no_utf8_are_refused() {
+    let gateway = TestGateway::start().await;
+    let channel = tonic::transport::Endpoint::new(gateway.grpc.clone())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    // An overlong `/`, a surrogate, a lone continuation byte.
+    for name in [&b"a\xc0\xafb"[..], b"\xed\xa0\x80", b"\x80"] {
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let request = RawRequest {
+            open: Some(RawOpen {
+                file: Some(RawFile {
+                    file_name: name.to_vec(),
+                }),
+            }),
+        };
+        let codec = tonic_prost::ProstCodec::<RawRequest, UploadResponse>::default();
+        let path = PathAndQuery::from_static("/uploadgateway.v1.UploadService/Upload");
+        let stream = tonic::Request::new(tokio_stream::iter([request]));
+        let status = client
+            .client_streaming(stream, path, codec)
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    }
+    UploadServiceClient::new(channel)
+        .get_limits(GetLimitsRequest::default())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn listings_refuse_what_makes_no_page() {
+    let gateway = TestGateway::start().await;
+    let mut client = gateway.client().await;
+    for (request, field) in [
+        (
+            ListUploadsRequest {
+                page_size: -1,
+                ..ListUploadsRequest::default()
+            },
+            "page_size",
+        ),
+        (
+            ListUploadsRequest {
+                page_size: 1001,
+                ..ListUploadsRequest::default()
+            },
+            "page_size",
+        ),
+        (
+            ListUploadsRequest {
+                page_token: "x".into(),
+                ..ListUploadsRequest::default()
+            },
+            "page_token",
+        ),
+        (
+            ListUploadsRequest {
+                phase: 99,
+                ..ListUploadsRequest::default()
+            },
+            "phase",
+        ),
+    ] {
+        let status = client.list_uploads(request).await.unwrap_err();
+        assert_eq!(fields(&status), [field]);
+    }
+}

@@ -1,0 +1,378 @@
+//! What goes wrong between streams, gateways and their configuration: nothing is left behind, nothing hangs.
+
+use std::time::Duration;
+
+use tonic::Code;
+use upload_gateway::config::{ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig};
+use upload_gateway_client::proto::v1::{DeleteUploadRequest, FileMetadata, Phase};
+use upload_gateway_core::upload::PART_SIZE;
+
+use crate::common::{
+    self, TestGateway, bytes, chunk, finish, open, open_file, open_known, reason, s3_client,
+};
+
+const PART: usize = 5 * 1024 * 1024;
+
+async fn delete(gateway: &TestGateway, upload_id: &str) {
+    let upload_id = upload_id.to_owned();
+    let mut client = gateway.client().await;
+    let deleted = client
+        .delete_upload(DeleteUploadRequest { upload_id })
+        .await;
+    assert_eq!(deleted.unwrap().into_inner().phase(), Phase::Aborted);
+}
+
+/// How many multipart uploads the embedded store holds.
+async fn sessions(gateway: &TestGateway) -> usize {
+    let listed = gateway.s3().list_multipart_uploads().bucket("uploads");
+    listed.send().await.unwrap().uploads().len()
+}
+
+#[tokio::test]
+async fn a_stream_that_was_taken_over_leaves_no_session_behind() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(PART);
+    let mut old = gateway.converse().await;
+    old.send(open("a.bin", None)).await;
+    let upload_id = old.next().await.unwrap().upload_id;
+    let mut new = gateway.converse().await;
+    new.send(open_known(&upload_id)).await;
+    new.next().await.unwrap();
+    old.send_in_chunks(0, &data, 1 << 20).await;
+    let status = old.end().await.unwrap_err();
+    assert_eq!(reason(&status), (Code::Aborted, "TAKEN_OVER".into()));
+    assert_eq!(sessions(&gateway).await, 0);
+}
+
+#[tokio::test]
+async fn a_stream_on_an_upload_that_is_deleted_leaves_no_session_behind() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(PART);
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    delete(&gateway, &upload_id).await;
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    let status = stream.end().await.unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::FailedPrecondition, "WRONG_PHASE".into())
+    );
+    assert_eq!(sessions(&gateway).await, 0);
+}
+
+/// The gateway ended after a small file's put and before its record: what it put goes with the upload.
+#[tokio::test]
+async fn deleting_an_upload_deletes_the_object_of_its_single_put() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", Some(3))).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    let (s3, key) = (gateway.s3(), format!("{upload_id}/a.bin"));
+    let object = s3.put_object().bucket("uploads").key(&key);
+    let object = object.metadata("upload_id", &upload_id);
+    object.body(b"abc".to_vec().into()).send().await.unwrap();
+    delete(&gateway, &upload_id).await;
+    let left = s3.list_objects_v2().bucket("uploads").send().await.unwrap();
+    assert!(left.contents().is_empty(), "{left:?}");
+}
+
+/// A replica whose configuration lacks the storage must not fence out the one that has it.
+#[tokio::test]
+async fn an_upload_whose_storage_is_not_configured_stays_as_it_is() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let config = Config {
+        data_dir: directory.path().join("data"),
+        ..Config::default()
+    };
+    let first = TestGateway::over(config.clone()).await;
+    let data = bytes(PART + 10);
+    let mut stream = first.converse().await;
+    stream.send(open("a.bin", Some(data.len()))).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    stream.send_in_chunks(0, &data[..PART], 1 << 20).await;
+    stream.committed(PART).await;
+    drop(stream);
+    first.stop().await;
+
+    let other = TestGateway::over(Config {
+        storage: vec![elsewhere()],
+        ..config.clone()
+    })
+    .await;
+    let before = other.get(&upload_id).await.unwrap();
+    let status = other
+        .upload(vec![open_known(&upload_id), finish()])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::NotFound, "STORAGE_NOT_FOUND".into())
+    );
+    let mut client = other.client().await;
+    let request = DeleteUploadRequest {
+        upload_id: upload_id.clone(),
+    };
+    let status = client.delete_upload(request).await.unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::NotFound, "STORAGE_NOT_FOUND".into())
+    );
+    assert_eq!(other.get(&upload_id).await.unwrap(), before);
+    drop(client);
+    other.stop().await;
+
+    let first = TestGateway::over(config).await;
+    let rest = chunk(PART, &data[PART..]);
+    let upload = first
+        .upload(vec![open_known(&upload_id), rest, finish()])
+        .await
+        .unwrap();
+    assert!(first.read(&upload).await == data);
+}
+
+/// A storage that nobody asks.
+fn elsewhere() -> StorageConfig {
+    StorageConfig {
+        id: "elsewhere".into(),
+        default: true,
+        prefix: String::new(),
+        part_size: ByteSize(PART_SIZE),
+        public_endpoint: None,
+        allow_http: true,
+        ext_filter: Vec::new(),
+        mime_filter: Vec::new(),
+        store: StoreConfig::S3(S3Storage {
+            bucket: "nowhere".into(),
+            region: None,
+            endpoint: Some("http://127.0.0.1:9".parse().unwrap()),
+            profile: S3Profile::Compatible,
+            access_key_id: Some("key".into()),
+            secret_access_key: Some("secret".into()),
+            secret_access_key_file: None,
+            acl: None,
+        }),
+    }
+}
+
+/// A permission this gateway does not know may be stricter than those it knows.
+#[tokio::test]
+async fn unknown_permissions_are_refused() {
+    let gateway = TestGateway::start().await;
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        permissions: 99,
+        ..FileMetadata::default()
+    };
+    let status = gateway
+        .upload(vec![open_file(file), finish()])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::InvalidArgument, "INVALID_FIELD".into())
+    );
+}
+
+/// Slow senders that only keep their streams alive must not keep the memory of all.
+#[tokio::test]
+async fn slow_streams_give_way_to_others() {
+    let gateway = TestGateway::with(|config| {
+        config.limits.memory_budget = ByteSize(4 * PART_SIZE);
+        config.limits.store_retry_timeout_seconds = 2;
+    })
+    .await;
+    let most = bytes(PART - 1);
+    // Three have the budget, the fourth its reserve.
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut stream = gateway.converse().await;
+        stream.send(open("slow.bin", None)).await;
+        stream.next().await.unwrap();
+        stream.send_in_chunks(0, &most, 1 << 20).await;
+        while stream.next().await.unwrap().received_size < i64::try_from(most.len()).unwrap() {}
+        slow.push(stream);
+    }
+    let data = bytes(3 * PART);
+    let pieces = data.chunks(1 << 20).enumerate();
+    let mut messages = vec![open("fast.bin", None)];
+    messages.extend(pieces.map(|(index, piece)| chunk(index << 20, piece)));
+    messages.push(finish());
+    let upload = gateway.upload(messages).await.unwrap();
+    assert!(gateway.read(&upload).await == data);
+    // The slowest had to go, and is told to come back.
+    let status = slow.remove(0).end().await.unwrap_err();
+    assert_eq!(reason(&status), (Code::Unavailable, "OVERLOADED".into()));
+}
+
+/// Streams that do not end by themselves are ended when the gateway stops, and can be resumed elsewhere.
+#[tokio::test]
+async fn a_stream_that_outlasts_the_drain_is_told_to_resume() {
+    let gateway = TestGateway::with(|config| config.limits.drain_seconds = 1).await;
+    let data = bytes(PART);
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    stream.next().await.unwrap();
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.committed(PART).await;
+    let stopped = tokio::spawn(gateway.stop());
+    let status = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            if let Err(status) = stream.next().await {
+                return status;
+            }
+        }
+    });
+    assert_eq!(
+        reason(&status.await.unwrap()),
+        (Code::Unavailable, "DRAINING".into())
+    );
+    stopped.await.unwrap();
+}
+
+/// One part on its way at once, of files whose borders lie at parts.
+#[tokio::test]
+async fn one_part_in_flight_and_the_least_memory_are_enough() {
+    let gateway = TestGateway::with(|config| {
+        config.limits.memory_budget = ByteSize(4 * PART_SIZE);
+        (
+            config.limits.parts_in_flight,
+            config.limits.parts_in_flight_total,
+        ) = (1, 1);
+    })
+    .await;
+    let data = bytes(3 * PART);
+    let uploads = (0..6).map(|index| {
+        let (gateway, data) = (&gateway, &data);
+        async move {
+            let size = data.len() - (index % 3) * PART;
+            let pieces = data[..size].chunks(700_000).enumerate();
+            let mut messages = vec![open("a.bin", None)];
+            messages.extend(pieces.map(|(index, piece)| chunk(index * 700_000, piece)));
+            messages.push(finish());
+            let upload = gateway.upload(messages).await.unwrap();
+            assert!(gateway.read(&upload).await == data[..size]);
+        }
+    });
+    futures::future::join_all(uploads).await;
+}
+
+/// What is echoed goes into headers, and what becomes a header of the object is checked at Open.
+#[tokio::test]
+async fn texts_that_fit_no_header_are_refused_as_what_they_are() {
+    let gateway = TestGateway::start().await;
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        storage_id: "x".repeat(100_000),
+        ..FileMetadata::default()
+    };
+    let status = gateway.upload(vec![open_file(file)]).await.unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::NotFound, "STORAGE_NOT_FOUND".into())
+    );
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        file_mime: "text/später".into(),
+        ..FileMetadata::default()
+    };
+    let status = gateway
+        .upload(vec![open_file(file), finish()])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::InvalidArgument, "INVALID_FIELD".into())
+    );
+}
+
+/// Offsets and sizes at the ends of their ranges.
+#[tokio::test]
+async fn bytes_at_the_edges_are_refused_without_harm() {
+    let gateway = TestGateway::start().await;
+    for (declared, messages, expected) in [
+        (Some(0), vec![chunk(0, b"a"), finish()], "SIZE_EXCEEDED"),
+        (
+            None,
+            vec![chunk(usize::try_from(i64::MAX).unwrap(), b"a")],
+            "WRONG_OFFSET",
+        ),
+        (
+            Some(usize::try_from(i64::MAX).unwrap()),
+            vec![],
+            "FILE_TOO_LARGE",
+        ),
+        (Some(PART + 1), vec![finish()], "INCOMPLETE"),
+    ] {
+        let messages = [vec![open("a.bin", declared)], messages].concat();
+        let status = gateway.upload(messages).await.unwrap_err();
+        assert_eq!(reason(&status).1, expected);
+    }
+}
+
+/// Many streams open one upload on two gateways at once, in every order: one of them finishes it, the others are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_streams_that_race_for_one_upload_one_finishes_it() {
+    let Some(redis) = common::redis().await else {
+        return;
+    };
+    let Some(s3) = common::s3().await else {
+        return;
+    };
+    let mut storage = elsewhere();
+    storage.store = StoreConfig::S3(S3Storage {
+        bucket: s3.bucket.clone(),
+        region: Some(s3.region.into()),
+        endpoint: Some(s3.endpoint.parse().unwrap()),
+        profile: S3Profile::Compatible,
+        access_key_id: Some(s3.access_key.into()),
+        secret_access_key: Some(s3.secret_key.into()),
+        secret_access_key_file: None,
+        acl: None,
+    });
+    let config = Config {
+        redis_url: Some(redis.url.parse().unwrap()),
+        storage: vec![storage],
+        ..Config::default()
+    };
+    let gateways = [
+        TestGateway::over(config.clone()).await,
+        TestGateway::over(config).await,
+    ];
+    let client = s3_client(&s3.endpoint, s3.access_key, s3.secret_key);
+    for size in [2 * PART + 17, 3000] {
+        let data = bytes(size);
+        let mut first = gateways[0].converse().await;
+        first.send(open("a.bin", Some(size))).await;
+        let upload_id = first.next().await.unwrap().upload_id;
+        let racers = (0..8).map(|racer| {
+            let (gateway, data, upload_id) = (&gateways[racer % 2], &data, &upload_id);
+            async move {
+                let step = 100_000 + racer * 77_777;
+                let mut messages = vec![open_known(upload_id)];
+                let pieces = data.chunks(step).enumerate();
+                messages.extend(pieces.map(|(index, piece)| chunk(index * step, piece)));
+                messages.push(finish());
+                gateway.upload(messages).await
+            }
+        });
+        let mut finished = 0;
+        for ended in futures::future::join_all(racers).await {
+            match ended {
+                Ok(upload) => {
+                    assert_eq!(upload.phase(), Phase::Complete);
+                    finished += 1;
+                }
+                Err(status) => {
+                    assert_eq!(reason(&status), (Code::Aborted, "TAKEN_OVER".into()));
+                }
+            }
+        }
+        assert!(finished >= 1);
+        let upload = gateways[1].get(&upload_id).await.unwrap();
+        let object = upload.object.unwrap();
+        let stored = client.get_object().bucket(&object.bucket).key(&object.key);
+        let stored = stored.send().await.unwrap().body.collect().await.unwrap();
+        assert!(stored.to_vec() == data);
+    }
+}

@@ -1,0 +1,89 @@
+//! A write of the older stream reaches the store only when the newer one has written.
+
+use tonic::{Code, Status};
+use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
+use upload_gateway_client::proto::v1::Upload;
+
+use super::{PART, begin, config, forwarded, is_taken_over, take_over, through};
+use crate::common::{self, Forwarder, RedisBackend, TestGateway, chunk, finish, reason};
+
+/// The network holds the second part of an older stream back until the newer one has sent and recorded its own, with
+/// other bytes; then it lets the late write through. Returns what the newer stream ends with, its bytes, and who to ask.
+async fn write_late(
+    redis: &RedisBackend,
+    store: &Forwarder,
+    behind: StorageConfig,
+    direct: StorageConfig,
+) -> (Result<Upload, Status>, Vec<u8>, TestGateway) {
+    let here = TestGateway::over(config(redis, behind)).await;
+    let there = TestGateway::over(config(redis, direct)).await;
+    let (older_bytes, newer_bytes) = (vec![1; 2 * PART + 10], vec![2; 2 * PART + 10]);
+    let (mut older, upload_id) = begin(&here, Some(older_bytes.len())).await;
+    older.send_in_chunks(0, &newer_bytes[..PART], 1 << 20).await;
+    older.committed(PART).await;
+    let before = store.received();
+    store.hold();
+    older
+        .send_in_chunks(PART, &older_bytes[PART..2 * PART], 1 << 20)
+        .await;
+    store.has_received(before + PART as u64).await;
+    store.is_quiet().await;
+
+    let mut newer = take_over(&there, &upload_id).await;
+    is_taken_over(&older.failure().await);
+    newer
+        .send_in_chunks(PART, &newer_bytes[PART..2 * PART], 1 << 20)
+        .await;
+    newer.committed(2 * PART).await;
+    let answered = store.answered();
+    store.release();
+    store.has_answered(answered + 1).await;
+    newer.send(chunk(2 * PART, &newer_bytes[2 * PART..])).await;
+    newer.send(finish()).await;
+    (newer.end().await, newer_bytes, there)
+}
+
+/// The late write takes the place of the newer stream's part: the commit must not make an object of it.
+#[tokio::test]
+async fn on_s3_a_late_write_is_refused_at_the_commit() {
+    let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
+        return;
+    };
+    let store = through(&s3).await;
+    let direct = s3.storage(S3Profile::Compatible);
+    let (ended, ..) = write_late(&redis, &store, forwarded(&s3, &store), direct).await;
+    let status = ended.unwrap_err();
+    assert_eq!(
+        reason(&status),
+        (Code::FailedPrecondition, "PART_REPLACED".into())
+    );
+    let objects = s3.client().list_objects_v2().bucket(&s3.bucket);
+    assert_eq!(objects.send().await.unwrap().key_count(), Some(0));
+}
+
+/// The late write has a name of its own, which no commit names.
+#[tokio::test]
+async fn on_azure_a_late_write_changes_nothing() {
+    let (Some(redis), Some(azure)) = (common::redis().await, common::azure().await) else {
+        return;
+    };
+    let server = azure.endpoint.split('/').nth(2).unwrap();
+    let store = Forwarder::start([server.parse().unwrap()]).await;
+    let direct = azure.storage();
+    let mut behind = azure.storage();
+    if let StoreConfig::Azure(azure) = &mut behind.store {
+        let endpoint = format!("http://{}/{}", store.address, azure.account);
+        azure.endpoint = endpoint.parse().unwrap();
+    }
+    let (ended, bytes, gateway) = write_late(&redis, &store, behind, direct).await;
+    let upload_id = ended.unwrap().upload_id;
+    let url = format!(
+        "{}/api/engine/v2/uploads/{upload_id}/download",
+        gateway.http
+    );
+    let stored = reqwest::get(url).await.unwrap().bytes().await.unwrap();
+    assert!(
+        stored == bytes,
+        "the object is not what the newer stream sent"
+    );
+}

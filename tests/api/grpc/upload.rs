@@ -1,0 +1,464 @@
+//! Streams that go well: every way to cut a file, every size that matters, over the embedded stores.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use md5::{Digest, Md5};
+use upload_gateway_client::proto::v1::{
+    DeleteUploadRequest, FileMetadata, Finish, GetLimitsRequest, ListUploadsRequest, Phase,
+    UploadRequest, WatchUploadRequest, upload_request::Message,
+};
+
+use crate::common::{TestGateway, bytes, chunk, finish, message, open, open_file, open_known};
+
+const PART: usize = 5 * 1024 * 1024;
+
+fn md5(data: &[u8]) -> String {
+    STANDARD.encode(Md5::digest(data))
+}
+
+fn whole(name: &str, data: &[u8], chunk_size: usize) -> Vec<UploadRequest> {
+    let mut messages = vec![open(name, Some(data.len()))];
+    messages.extend(
+        data.chunks(chunk_size)
+            .enumerate()
+            .map(|(index, piece)| chunk(index * chunk_size, piece)),
+    );
+    messages.push(finish());
+    messages
+}
+
+#[tokio::test]
+async fn files_of_every_size_that_matters_come_back_equal() {
+    let gateway = TestGateway::start().await;
+    let all = bytes(2 * PART + 17);
+    for size in [
+        0,
+        1,
+        4_999_999,
+        5_000_000,
+        5_000_001,
+        PART - 1,
+        PART,
+        PART + 1,
+        2 * PART,
+        all.len(),
+    ] {
+        let data = &all[..size];
+        let upload = gateway.upload(whole("a.bin", data, 1 << 20)).await.unwrap();
+        assert_eq!(upload.phase(), Phase::Complete, "{size}");
+        let object = upload.object.clone().unwrap();
+        assert_eq!(object.size, i64::try_from(size).unwrap());
+        assert_eq!(object.md5, md5(data), "{size}");
+        assert_eq!(gateway.read(&upload).await, data, "{size}");
+        // A small file is one put, which S3 shows by an ETag that is no composite one.
+        assert_eq!(
+            object.etag.contains('-'),
+            size > 5_000_000,
+            "{size}: {}",
+            object.etag
+        );
+    }
+}
+
+#[tokio::test]
+async fn files_of_unknown_size_come_back_equal() {
+    let gateway = TestGateway::start().await;
+    let all = bytes(2 * PART + 17);
+    for size in [
+        0,
+        1,
+        5_000_000,
+        5_000_001,
+        PART,
+        PART + 1,
+        2 * PART,
+        all.len(),
+    ] {
+        let data = &all[..size];
+        let mut messages = vec![open("a.bin", None)];
+        messages.extend(
+            data.chunks(1 << 20)
+                .enumerate()
+                .map(|(index, piece)| chunk(index << 20, piece)),
+        );
+        messages.push(finish());
+        let upload = gateway.upload(messages).await.unwrap();
+        assert_eq!(upload.object.as_ref().unwrap().md5, md5(data), "{size}");
+        assert_eq!(
+            upload.file.as_ref().unwrap().file_size,
+            Some(i64::try_from(size).unwrap())
+        );
+        assert_eq!(gateway.read(&upload).await, data, "{size}");
+    }
+}
+
+#[tokio::test]
+async fn parts_are_the_same_however_the_sender_cuts() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(PART + 4096);
+    for size in [1009, 65_536, 2 << 20, 3_900_000] {
+        let mut messages = whole("a.bin", &data, size);
+        // Empty chunks are keep-alives, whatever their offset.
+        messages.insert(1, chunk(0, &[]));
+        messages.insert(3, chunk(7, &[]));
+        let upload = gateway.upload(messages).await.unwrap();
+        let parts: Vec<_> = upload
+            .parts
+            .iter()
+            .map(|part| (part.part, part.offset, part.size))
+            .collect();
+        let part = i64::try_from(PART).unwrap();
+        assert_eq!(parts, [(1, 0, part), (2, part, 4096)]);
+        assert_eq!(upload.parts[0].md5, md5(&data[..PART]));
+        assert_eq!(upload.parts[1].md5, md5(&data[PART..]));
+    }
+}
+
+#[tokio::test]
+async fn a_file_may_come_byte_by_byte() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(3000);
+    let upload = gateway.upload(whole("a.bin", &data, 1)).await.unwrap();
+    assert_eq!(gateway.read(&upload).await, data);
+}
+
+#[tokio::test]
+async fn a_cut_stream_goes_on_where_its_whole_parts_end() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(3 * PART + 1000);
+    let mut first = gateway.converse().await;
+    first.send(open("a.bin", Some(data.len()))).await;
+    let upload_id = first.next().await.unwrap().upload_id;
+    // Cut in the middle of the third part.
+    first
+        .send_in_chunks(0, &data[..2 * PART + PART / 2], 1 << 20)
+        .await;
+    first.committed(2 * PART).await;
+    drop(first);
+
+    let mut second = gateway.converse().await;
+    second.send(open_known(&upload_id)).await;
+    let opened = second.next().await.unwrap();
+    assert_eq!(opened.committed_size, i64::try_from(2 * PART).unwrap());
+    second
+        .send_in_chunks(2 * PART, &data[2 * PART..], 1 << 20)
+        .await;
+    second.send(finish()).await;
+    let upload = second.end().await.unwrap();
+    // The digest went on, although nobody saw the whole file in one stream.
+    assert_eq!(upload.object.as_ref().unwrap().md5, md5(&data));
+    assert_eq!(gateway.read(&upload).await, data);
+}
+
+#[tokio::test]
+async fn another_process_on_the_same_stores_goes_on_with_the_upload() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let config = upload_gateway::config::Config {
+        data_dir: directory.path().join("data"),
+        ..Default::default()
+    };
+    let data = bytes(2 * PART + 1000);
+    let gateway = TestGateway::over(config).await;
+    let mut first = gateway.converse().await;
+    first.send(open("a.bin", None)).await;
+    let upload_id = first.next().await.unwrap().upload_id;
+    first.send_in_chunks(0, &data[..PART + 100], 1 << 20).await;
+    first.committed(PART).await;
+    drop(first);
+    let config = gateway.stop().await;
+
+    let gateway = TestGateway::over(config).await;
+    let mut second = gateway.converse().await;
+    second.send(open_known(&upload_id)).await;
+    let committed = usize::try_from(second.next().await.unwrap().committed_size).unwrap();
+    assert_eq!(committed, PART);
+    second
+        .send_in_chunks(committed, &data[committed..], 1 << 20)
+        .await;
+    second.send(finish()).await;
+    let upload = second.end().await.unwrap();
+    assert_eq!(upload.object.as_ref().unwrap().md5, md5(&data));
+    assert_eq!(gateway.read(&upload).await, data);
+}
+
+#[tokio::test]
+async fn what_is_sent_again_is_compared_and_skipped() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(2 * PART + 1000);
+    let mut first = gateway.converse().await;
+    first.send(open("a.bin", Some(data.len()))).await;
+    let upload_id = first.next().await.unwrap().upload_id;
+    first.send_in_chunks(0, &data[..2 * PART], 1 << 20).await;
+    first.committed(2 * PART).await;
+    drop(first);
+    for begin in [0, PART] {
+        let second = gateway.converse().await;
+        second.send(open_known(&upload_id)).await;
+        second.send_in_chunks(begin, &data[begin..], 1 << 20).await;
+        if begin == PART {
+            second.send(finish()).await;
+            let upload = second.end().await.unwrap();
+            assert_eq!(gateway.read(&upload).await, data);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_create_finds_the_same_upload_until_it_is_finished() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(PART + 1000);
+    let create = || {
+        open_file(FileMetadata {
+            file_name: "a.bin".into(),
+            file_size: Some(i64::try_from(data.len()).unwrap()),
+            file_id: md5(&data),
+            ..FileMetadata::default()
+        })
+    };
+    let mut first = gateway.converse().await;
+    first.send(create()).await;
+    let upload_id = first.next().await.unwrap().upload_id;
+    first.send(chunk(0, &data[..PART / 2])).await;
+    first.send(chunk(PART / 2, &data[PART / 2..PART])).await;
+    first.committed(PART).await;
+    drop(first);
+
+    let mut second = gateway.converse().await;
+    second.send(create()).await;
+    let found = second.next().await.unwrap();
+    assert_eq!(
+        (found.upload_id.clone(), found.committed_size),
+        (upload_id.clone(), i64::try_from(PART).unwrap())
+    );
+    second.send(chunk(PART, &data[PART..])).await;
+    second.send(finish()).await;
+    second.end().await.unwrap();
+
+    let mut third = gateway.converse().await;
+    third.send(create()).await;
+    assert_ne!(third.next().await.unwrap().upload_id, upload_id);
+}
+
+#[tokio::test]
+async fn restart_gives_the_found_upload_up() {
+    let gateway = TestGateway::start().await;
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        file_size: Some(10),
+        file_id: md5(b"0123456789"),
+        ..FileMetadata::default()
+    };
+    let mut first = gateway.converse().await;
+    first.send(open_file(file.clone())).await;
+    let upload_id = first.next().await.unwrap().upload_id;
+    let mut restart = open_file(file);
+    if let Some(Message::Open(open)) = &mut restart.message {
+        open.restart = true;
+    }
+    let mut second = gateway.converse().await;
+    second.send(restart).await;
+    assert_ne!(second.next().await.unwrap().upload_id, upload_id);
+    assert_eq!(
+        gateway.get(&upload_id).await.unwrap().phase(),
+        Phase::Aborted
+    );
+}
+
+#[tokio::test]
+async fn opening_a_finished_upload_answers_with_its_record() {
+    let gateway = TestGateway::start().await;
+    let upload = gateway.upload(whole("a.bin", b"abc", 3)).await.unwrap();
+    let again = gateway
+        .upload(vec![
+            open_known(&upload.upload_id),
+            chunk(0, b"abc"),
+            finish(),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(again, upload);
+}
+
+#[tokio::test]
+async fn a_file_without_digest_has_no_md5() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(PART + 5);
+    let create = open_file(FileMetadata {
+        file_name: "a.bin".into(),
+        skip_file_digest: true,
+        ..FileMetadata::default()
+    });
+    let upload = gateway
+        .upload(vec![
+            create,
+            chunk(0, &data[..2 << 20]),
+            chunk(2 << 20, &data[2 << 20..4 << 20]),
+            chunk(4 << 20, &data[4 << 20..]),
+            finish(),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(upload.object.as_ref().unwrap().md5, "");
+    assert_eq!(gateway.read(&upload).await, data);
+}
+
+#[tokio::test]
+async fn finish_may_promise_size_and_digest() {
+    let gateway = TestGateway::start().await;
+    let finish = message(Message::Finish(Finish {
+        file_size: Some(3),
+        file_id: Some(md5(b"abc")),
+    }));
+    let upload = gateway
+        .upload(vec![open("a.bin", None), chunk(0, b"abc"), finish])
+        .await
+        .unwrap();
+    assert_eq!(upload.object.unwrap().md5, md5(b"abc"));
+}
+
+#[tokio::test]
+async fn uploads_are_listed_newest_first_page_by_page_and_by_phase() {
+    let gateway = TestGateway::start().await;
+    let mut client = gateway.client().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(
+            gateway
+                .upload(whole("a.bin", b"abc", 3))
+                .await
+                .unwrap()
+                .upload_id,
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let mut open_one = gateway.converse().await;
+    open_one.send(open("b.bin", None)).await;
+    let open_id = open_one.next().await.unwrap().upload_id;
+    ids.push(open_id.clone());
+    ids.reverse();
+
+    let (mut listed, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListUploadsRequest {
+            page_size: 2,
+            page_token,
+            phase: 0,
+        };
+        let page = client.list_uploads(request).await.unwrap().into_inner();
+        assert!(page.uploads.len() <= 2);
+        listed.extend(page.uploads.into_iter().map(|upload| upload.upload_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(listed, ids);
+
+    let request = ListUploadsRequest {
+        phase: Phase::Open.into(),
+        ..ListUploadsRequest::default()
+    };
+    let open_ones = client
+        .list_uploads(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .uploads;
+    assert_eq!(
+        open_ones
+            .iter()
+            .map(|upload| &upload.upload_id)
+            .collect::<Vec<_>>(),
+        [&open_id]
+    );
+}
+
+#[tokio::test]
+async fn delete_aborts_the_upload_and_its_session_in_the_store() {
+    let gateway = TestGateway::start().await;
+    let mut client = gateway.client().await;
+    let data = bytes(PART + 10);
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.committed(PART).await;
+    let sessions = || async {
+        let listed = gateway
+            .s3()
+            .list_multipart_uploads()
+            .bucket("uploads")
+            .send()
+            .await
+            .unwrap();
+        listed.uploads().len()
+    };
+    assert_eq!(sessions().await, 1);
+    for _ in 0..2 {
+        let request = DeleteUploadRequest {
+            upload_id: upload_id.clone(),
+        };
+        let deleted = client.delete_upload(request).await.unwrap().into_inner();
+        assert_eq!(deleted.phase(), Phase::Aborted);
+        assert_eq!(sessions().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_sees_an_upload_to_its_end() {
+    let gateway = TestGateway::start().await;
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    let mut client = gateway.client().await;
+    let mut watched = client
+        .watch_upload(WatchUploadRequest {
+            upload_id: upload_id.clone(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let first = watched.message().await.unwrap().unwrap();
+    assert_eq!(first.upload.unwrap().upload_id, upload_id);
+    stream.send(chunk(0, b"abc")).await;
+    stream.send(finish()).await;
+    stream.end().await.unwrap();
+    let mut last = None;
+    while let Some(progress) = watched.message().await.unwrap() {
+        last = Some(progress);
+    }
+    assert_eq!(last.unwrap().upload.unwrap().phase(), Phase::Complete);
+}
+
+#[tokio::test]
+async fn limits_say_what_the_gateway_takes() {
+    let gateway = TestGateway::start().await;
+    let limits = gateway
+        .client()
+        .await
+        .get_limits(GetLimitsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(limits.part_size, i64::try_from(PART).unwrap());
+    assert_eq!(limits.max_single_put_size, 5_000_000);
+    // A quarter of the 256 MiB budget is the largest part; S3 takes 10,000 of them.
+    assert_eq!(limits.max_file_size, 10_000 * (64 << 20));
+    assert_eq!(
+        limits.max_unknown_file_size,
+        (1_000 * 5 + 2_000 * 16 + 7_000 * 64) << 20
+    );
+}
+
+#[tokio::test]
+async fn a_sender_that_reads_no_progress_gets_through() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(12 * PART);
+    let stream = gateway.converse().await;
+    stream.send(open("a.bin", Some(data.len()))).await;
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.send(finish()).await;
+    let upload = stream.end().await.unwrap();
+    assert_eq!(upload.object.unwrap().md5, md5(&data));
+}

@@ -1,0 +1,10 @@
+//! The API as callers see it: uploads over gRPC, the HTTP API, and signed requests.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+#[path = "../common/lib.rs"]
+mod common;
+
+mod grpc;
+mod rest;
+mod signing;

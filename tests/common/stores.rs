@@ -1,0 +1,165 @@
+//! The stores that each case runs against.
+
+use futures::TryStreamExt;
+use tempfile::TempDir;
+use upload_gateway::{
+    config::{Config, S3Profile, StorageConfig},
+    serve::connect,
+};
+use upload_gateway_client::proto::v1::Upload;
+use upload_gateway_core::blobs::{BlobStore, NewPart, Session};
+
+use super::{self as common, TestGateway};
+
+/// A state store and a storage, for as long as it lives.
+pub(crate) struct Stores {
+    pub(crate) config: Config,
+    /// Whether the store has sessions that clients begin.
+    pub(crate) has_sessions: bool,
+    _backends: Box<dyn Send + Sync>,
+}
+
+pub(crate) fn embedded() -> Stores {
+    let directory = TempDir::new().unwrap();
+    Stores {
+        config: Config {
+            data_dir: directory.path().join("data"),
+            ..Config::default()
+        },
+        has_sessions: true,
+        _backends: Box::new(directory),
+    }
+}
+
+pub(crate) async fn s3() -> Option<Stores> {
+    let (redis, s3) = (common::redis().await?, common::s3().await?);
+    Some(Stores {
+        config: config(&redis.url, s3.storage(S3Profile::Compatible)),
+        has_sessions: true,
+        _backends: Box::new((redis, s3)),
+    })
+}
+
+pub(crate) async fn azure() -> Option<Stores> {
+    let (redis, azure) = (common::redis().await?, common::azure().await?);
+    Some(Stores {
+        config: config(&redis.url, azure.storage()),
+        has_sessions: false,
+        _backends: Box::new((redis, azure)),
+    })
+}
+
+fn config(redis_url: &str, storage: StorageConfig) -> Config {
+    Config {
+        redis_url: Some(redis_url.parse().unwrap()),
+        storage: vec![storage],
+        ..Config::default()
+    }
+}
+
+// === impl Stores ===
+
+impl Stores {
+    pub(crate) async fn gateway(&self) -> TestGateway {
+        TestGateway::over(self.config.clone()).await
+    }
+
+    /// Another gateway over the same stores; of the embedded ones there is but `gateway` itself.
+    pub(crate) async fn beside<'a>(&self, gateway: &'a TestGateway) -> Beside<'a> {
+        if self.config.storage.is_empty() {
+            return Beside::Same(gateway);
+        }
+        Beside::Another(Box::new(self.gateway().await))
+    }
+}
+
+/// A gateway beside another one.
+pub(crate) enum Beside<'a> {
+    Same(&'a TestGateway),
+    Another(Box<TestGateway>),
+}
+
+impl std::ops::Deref for Beside<'_> {
+    type Target = TestGateway;
+
+    fn deref(&self) -> &TestGateway {
+        match self {
+            Self::Same(gateway) => gateway,
+            Self::Another(gateway) => gateway,
+        }
+    }
+}
+
+/// What lies in the store of a finished upload.
+pub(crate) async fn read(gateway: &TestGateway, upload: &Upload) -> Vec<u8> {
+    let object = upload.object.as_ref().expect("a finished upload");
+    if gateway.config.storage.is_empty() {
+        return gateway.read(upload).await;
+    }
+    let pieces: Vec<bytes::Bytes> = store(gateway)
+        .await
+        .read(&object.key, None)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    pieces.concat()
+}
+
+/// The key of an upload's object.
+pub(crate) fn key(gateway: &TestGateway, id: &str, name: &str) -> String {
+    match gateway.config.storage.first() {
+        Some(storage) => format!("{}/{id}/{name}", storage.prefix),
+        None => format!("{id}/{name}"),
+    }
+}
+
+pub(crate) async fn has_object(gateway: &TestGateway, key: &str) -> bool {
+    if gateway.config.storage.is_empty() {
+        let head = gateway.s3().head_object().bucket("uploads").key(key);
+        return head.send().await.is_ok();
+    }
+    store(gateway).await.head(key).await.unwrap().is_some()
+}
+
+/// Ends a session behind the gateway's back.
+pub(crate) async fn abort(gateway: &TestGateway, upload: &Upload, key: &str) {
+    let session = Session {
+        key,
+        id: &upload.resumable_id,
+    };
+    if gateway.config.storage.is_empty() {
+        let aborted = gateway
+            .s3()
+            .abort_multipart_upload()
+            .bucket("uploads")
+            .key(key)
+            .upload_id(session.id);
+        aborted.send().await.unwrap();
+        return;
+    }
+    store(gateway).await.abort(&session).await.unwrap();
+}
+
+/// Puts a part as a stream does that is killed before it records the part.
+pub(crate) async fn put_unrecorded(gateway: &TestGateway, session: &Session<'_>, part: NewPart) {
+    if gateway.config.storage.is_empty() {
+        let put = gateway
+            .s3()
+            .upload_part()
+            .bucket("uploads")
+            .key(session.key)
+            .upload_id(session.id)
+            .part_number(i32::try_from(part.number).unwrap())
+            .body(part.body.into());
+        put.send().await.unwrap();
+        return;
+    }
+    store(gateway).await.put_part(session, part).await.unwrap();
+}
+
+async fn store(gateway: &TestGateway) -> std::sync::Arc<dyn BlobStore> {
+    let backends = connect(&gateway.config).await.unwrap();
+    std::sync::Arc::clone(&backends.storages.get("").unwrap().store)
+}

@@ -1,0 +1,160 @@
+//! Whole objects.
+
+use upload_gateway_core::{
+    blobs::{Commit, Put, Session},
+    error::Kind,
+    upload::Md5,
+};
+
+use super::subject::{PART, Subject, bytes, collect};
+
+pub(crate) async fn a_whole_object_is_never_replaced(subject: &Subject) {
+    let mut object = subject.object();
+    object.md5 = Some(Md5::of(b"first"));
+    let put = subject
+        .store
+        .put_object(&object, (&b"first"[..]).into())
+        .await;
+    let Put::Stored(etag) = put.unwrap() else {
+        panic!("there was no object of that key");
+    };
+    let head = subject.store.head(&object.key).await.unwrap().unwrap();
+    assert_eq!((&head.etag, head.size), (&etag, 5));
+    assert_eq!((head.md5, head.composite), (object.md5, None));
+
+    let mut other = object.clone();
+    other.md5 = Some(Md5::of(b"second"));
+    let put = subject
+        .store
+        .put_object(&other, (&b"second"[..]).into())
+        .await;
+    assert_eq!(put.unwrap(), Put::Exists);
+    assert_eq!(subject.store.head(&object.key).await.unwrap(), Some(head));
+    assert_eq!(subject.read(&object.key).await, b"first");
+}
+
+pub(crate) async fn a_damaged_object_is_refused_and_not_kept(subject: &Subject) {
+    let mut object = subject.object();
+    object.md5 = Some(Md5::of(b"meant"));
+    let put = subject
+        .store
+        .put_object(&object, (&b"sent"[..]).into())
+        .await;
+    let error = put.unwrap_err();
+    assert_eq!(error.kind(), Kind::DataLoss, "{error:?}");
+    assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
+}
+
+pub(crate) async fn an_object_without_a_known_digest_is_put(subject: &Subject) {
+    let object = subject.object();
+    let body = bytes(4_999_999, 1);
+    let put = subject.store.put_object(&object, body.clone().into()).await;
+    assert!(matches!(put.unwrap(), Put::Stored(_)));
+    assert!(subject.read(&object.key).await == body);
+}
+
+pub(crate) async fn an_empty_object_is_an_object(subject: &Subject) {
+    let mut object = subject.object();
+    object.md5 = Some(Md5::of(b""));
+    let put = subject.store.put_object(&object, Default::default()).await;
+    assert!(matches!(put.unwrap(), Put::Stored(_)));
+    let head = subject.store.head(&object.key).await.unwrap().unwrap();
+    assert_eq!((head.size, head.md5), (0, object.md5));
+    assert_eq!(subject.read(&object.key).await, b"");
+}
+
+pub(crate) async fn owner_and_media_type_come_back(subject: &Subject) {
+    let whole = subject.object();
+    let put = subject
+        .store
+        .put_object(&whole, (&b"whole"[..]).into())
+        .await;
+    put.unwrap();
+    let parted = subject.object();
+    let id = subject.store.begin(&parted).await.unwrap();
+    let session = Session {
+        key: &parted.key,
+        id: &id,
+    };
+    let part = subject.put(&session, 1, b"part").await;
+    let commit = subject.store.commit(&session, &parted, &[part]).await;
+    assert_eq!(commit.unwrap(), Commit::Done);
+
+    for object in [whole, parted] {
+        let head = subject.store.head(&object.key).await.unwrap().unwrap();
+        let owner = head.metadata.get("upload_id").map(String::as_str);
+        assert_eq!(owner, Some(object.upload_id.as_str()));
+        let media_type = subject.media_type(&object.key).await;
+        assert_eq!(media_type.as_deref(), Some("video/mp4"));
+    }
+}
+
+pub(crate) async fn ranges_may_cross_the_borders_of_parts(subject: &Subject) {
+    let object = subject.object();
+    let id = subject.store.begin(&object).await.unwrap();
+    let session = Session {
+        key: &object.key,
+        id: &id,
+    };
+    let body = bytes(PART + 1_000, 7);
+    let (first, second) = body.split_at(PART);
+    let parts = [
+        subject.put(&session, 1, first).await,
+        subject.put(&session, 2, second).await,
+    ];
+    let commit = subject.store.commit(&session, &object, &parts).await;
+    assert_eq!(commit.unwrap(), Commit::Done);
+
+    let (border, end) = (first.len(), body.len());
+    for range in [
+        0..1,
+        border - 3..border + 4,
+        border..end,
+        end - 1..end + 9,
+        9..9,
+    ] {
+        let read = range.start as u64..range.end as u64;
+        let read = collect(&*subject.store, &object.key, Some(read)).await;
+        assert!(read == body[range.start..range.end.min(end)], "{range:?}");
+    }
+    assert!(subject.read(&object.key).await == body);
+}
+
+pub(crate) async fn what_is_not_there_is_not_found(subject: &Subject) {
+    let object = subject.object();
+    assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
+    let Err(error) = subject.store.read(&object.key, None).await else {
+        panic!("there is no object to read");
+    };
+    assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
+    subject.store.delete(&object.key).await.unwrap();
+
+    let put = subject
+        .store
+        .put_object(&object, (&b"here"[..]).into())
+        .await;
+    put.unwrap();
+    subject.store.delete(&object.key).await.unwrap();
+    subject.store.delete(&object.key).await.unwrap();
+    assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
+}
+
+pub(crate) async fn keys_come_out_as_they_went_in(subject: &Subject) {
+    let mut put = Vec::new();
+    for name in [
+        "sp_ter___mehr_.bin",
+        "a b+c&d=e#f%20g.txt",
+        "später/图片.png",
+    ] {
+        let mut object = subject.object();
+        object.key = format!("media/{}/{name}", object.upload_id);
+        let stored = subject.store.put_object(&object, (&b"x"[..]).into()).await;
+        stored.unwrap();
+        assert_eq!(subject.read(&object.key).await, b"x");
+        put.push(object.key);
+    }
+    let mut keys = subject.keys().await;
+    keys.sort();
+    put.sort();
+    assert_eq!(keys, put);
+}

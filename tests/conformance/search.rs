@@ -1,0 +1,317 @@
+//! Finding uploads among a caller's newest, over each state store.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tempfile::TempDir;
+use upload_gateway::{
+    config::Config,
+    serve::{Backends, connect},
+    state::redis::{Redis, RedisConfig},
+};
+use upload_gateway_core::{
+    clock::Clock,
+    error::Kind,
+    gateway::{Caller, Found, Gateway, SEARCHED_UPLOADS, Search, Settings},
+    state::StateStore,
+    upload::{FileMetadata, MIB, Owner, Timestamp, Upload},
+};
+
+use crate::{
+    common,
+    state::samples::{self, create, now, upload},
+};
+
+/// How many creations run side by side where there are many.
+const CREATIONS: usize = 64;
+
+/// The system's clock.
+#[derive(Debug)]
+struct Now;
+
+impl Clock for Now {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+}
+
+/// A gateway over a state store and the embedded S3.
+struct Subject {
+    gateway: Gateway,
+    state: Arc<dyn StateStore>,
+    caller: Caller,
+    backends: Backends,
+    _directory: TempDir,
+    _redis: Option<common::RedisBackend>,
+}
+
+impl Subject {
+    async fn on_redb() -> Option<Self> {
+        Some(Self::over(None, None).await)
+    }
+
+    async fn on_redis() -> Option<Self> {
+        let redis = common::redis().await?;
+        let config = RedisConfig {
+            urls: vec![redis.url.clone()],
+            ..RedisConfig::default()
+        };
+        let state = Redis::connect(&config).await.unwrap();
+        Some(Self::over(Some(Arc::new(state)), Some(redis)).await)
+    }
+
+    /// On `state`, or on the embedded state store.
+    async fn over(state: Option<Arc<dyn StateStore>>, redis: Option<common::RedisBackend>) -> Self {
+        let directory = TempDir::new().unwrap();
+        let config = Config {
+            data_dir: directory.path().join("data"),
+            ..Config::default()
+        };
+        let backends = connect(&config).await.unwrap();
+        let state = state.unwrap_or_else(|| Arc::clone(&backends.state));
+        let (storages, clock) = (backends.storages.clone(), Arc::new(Now));
+        let gateway = Gateway::new(Arc::clone(&state), storages, settings(), clock);
+        Self {
+            gateway: gateway.await.unwrap(),
+            state,
+            caller: Caller {
+                owner: samples::owner(),
+            },
+            backends,
+            _directory: directory,
+            _redis: redis,
+        }
+    }
+
+    /// An upload of the caller's, `age` minutes old.
+    fn upload(&self, file_name: &str, age: u64) -> Upload {
+        named(&self.caller.owner, file_name, age)
+    }
+
+    async fn find(&self, search: &Search, limit: usize, offset: usize) -> (Vec<String>, u64) {
+        let found = self
+            .gateway
+            .records
+            .search_uploads(&self.caller, search, limit, offset);
+        let Found { uploads, total } = found.await.unwrap();
+        let names = uploads.into_iter().map(|upload| upload.file.file_name);
+        (names.collect(), total)
+    }
+
+    async fn stop(self) {
+        self.backends.stop().await;
+    }
+}
+
+fn named(owner: &Owner, file_name: &str, age: u64) -> Upload {
+    let upload = upload(owner);
+    Upload {
+        file: FileMetadata {
+            file_name: file_name.into(),
+            ..upload.file
+        },
+        created_at: Timestamp(upload.created_at.0 - age * 60_000),
+        ..upload
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        memory_budget: 64 * MIB,
+        parts_in_flight: 4,
+        parts_in_flight_total: 4,
+        max_file_size: None,
+        max_message_size: 4 * MIB,
+        max_streams: 100,
+        min_rate: 0,
+        min_rate_window: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(10),
+        store_retry_timeout: Duration::from_secs(30),
+        commit_lease: Duration::from_secs(90),
+        token_keys: Vec::new(),
+        upload_expiry: Duration::from_secs(3600),
+        upload_max_age: Duration::from_secs(6 * 86_400),
+    }
+}
+
+/// Stamps a test for each state store.
+macro_rules! on_each_state_store {
+    ($($case:ident),* $(,)?) => {
+        on_each_state_store!(redb, on_redb, [$($case)*]);
+        on_each_state_store!(redis, on_redis, [$($case)*]);
+    };
+    ($store:ident, $start:ident, [$($case:ident)*]) => {
+        mod $store {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let Some(subject) = super::Subject::$start().await else { return };
+                    super::$case(&subject).await;
+                    subject.stop().await;
+                }
+            )*
+        }
+    };
+}
+
+on_each_state_store![
+    pages_without_conditions_show_all_uploads_newest_first,
+    all_conditions_must_hold,
+    pages_of_what_is_found_have_the_total_of_all,
+    an_offset_beyond_the_searched_is_refused,
+];
+
+async fn pages_without_conditions_show_all_uploads_newest_first(subject: &Subject) {
+    let mut expected = Vec::new();
+    for age in (0..25).rev() {
+        let upload = subject.upload(&format!("{age}.mp4"), age);
+        create(&*subject.state, &upload).await;
+        expected.insert(0, upload.file.file_name);
+    }
+    create(&*subject.state, &named(&samples::owner(), "other", 0)).await;
+    let everything = Search::default();
+    for (limit, offset) in [(10, 0), (10, 10), (10, 20), (10, 30), (0, 3), (100, 24)] {
+        let (names, total) = subject.find(&everything, limit, offset).await;
+        let wanted: Vec<_> = expected.iter().skip(offset).take(limit).collect();
+        assert_eq!(
+            names.iter().collect::<Vec<_>>(),
+            wanted,
+            "{limit} behind {offset}"
+        );
+        assert_eq!(total, 25);
+    }
+}
+
+async fn all_conditions_must_hold(subject: &Subject) {
+    for (age, name, storage_id, tags) in [
+        (0, "Später.MP4", "media", &["a", "b"][..]),
+        (1, "später.txt", "media", &["b"]),
+        (2, "notes.mp4", "archive", &["a"]),
+        (3, "50% & more_.mp4", "archive", &[]),
+    ] {
+        let mut upload = subject.upload(name, age);
+        upload.storage_id = storage_id.into();
+        upload.file.tags = tags.iter().map(|&tag| tag.to_owned()).collect();
+        create(&*subject.state, &upload).await;
+    }
+    let search = |storage_id: &str, tags: &[&str], file_name: &str| Search {
+        storage_id: Some(storage_id.to_owned()).filter(|id| !id.is_empty()),
+        tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        file_name: Some(file_name.to_owned()).filter(|text| !text.is_empty()),
+    };
+    for (search, expected) in [
+        (search("media", &[], ""), &["Später.MP4", "später.txt"][..]),
+        (search("med", &[], ""), &[]),
+        (search("", &["a"], ""), &["Später.MP4", "notes.mp4"]),
+        (search("", &["b", "a"], ""), &["Später.MP4"]),
+        (search("", &["A"], ""), &[]),
+        (search("", &[], "SPÄT"), &["Später.MP4", "später.txt"]),
+        (
+            search("", &[], ".mp4"),
+            &["Später.MP4", "notes.mp4", "50% & more_.mp4"],
+        ),
+        // A text, not a pattern.
+        (search("", &[], "%"), &["50% & more_.mp4"]),
+        (search("", &[], "s.*4"), &[]),
+        (search("archive", &["a"], "notes"), &["notes.mp4"]),
+        (search("archive", &["b"], "notes"), &[]),
+    ] {
+        let (names, total) = subject.find(&search, 10, 0).await;
+        assert_eq!(names, expected, "{search:?}");
+        assert_eq!(total, expected.len() as u64, "{search:?}");
+    }
+}
+
+async fn pages_of_what_is_found_have_the_total_of_all(subject: &Subject) {
+    for age in 0..12 {
+        let name = format!("{age}{}", if age % 2 == 0 { ".mp4" } else { ".txt" });
+        create(&*subject.state, &subject.upload(&name, age)).await;
+    }
+    let films = Search {
+        file_name: Some(".mp4".into()),
+        ..Search::default()
+    };
+    for (offset, expected) in [
+        (0, &["0.mp4", "2.mp4", "4.mp4", "6.mp4"][..]),
+        (4, &["8.mp4", "10.mp4"]),
+        (6, &[]),
+    ] {
+        let (names, total) = subject.find(&films, 4, offset).await;
+        assert_eq!(names, expected);
+        assert_eq!(total, 6);
+    }
+}
+
+async fn an_offset_beyond_the_searched_is_refused(subject: &Subject) {
+    let (caller, search) = (&subject.caller, Search::default());
+    let refused = subject
+        .gateway
+        .records
+        .search_uploads(caller, &search, 1, SEARCHED_UPLOADS + 1);
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::InvalidArgument);
+    assert_eq!(refused.violations()[0].field, "offset");
+    assert_eq!(
+        subject.find(&search, 1, SEARCHED_UPLOADS).await,
+        (Vec::new(), 0)
+    );
+}
+
+/// On Redis alone: durable creations one by one would take their time.
+#[tokio::test]
+async fn conditions_are_tried_on_the_newest_ten_thousand() {
+    let Some(subject) = Subject::on_redis().await else {
+        return;
+    };
+    let last = SEARCHED_UPLOADS as u64;
+    let uploads = (0..=last).map(|age| match age {
+        _ if age == last => subject.upload("lost needle", age),
+        _ if age == last - 1 => subject.upload("needle", age),
+        _ => subject.upload("hay", age),
+    });
+    stream::iter(uploads)
+        .map(|upload| async {
+            let upload = upload;
+            subject.state.create(&upload).await
+        })
+        .buffer_unordered(CREATIONS)
+        .try_for_each(|_| async { Ok(()) })
+        .await
+        .unwrap();
+    let needles = Search {
+        file_name: Some("needle".into()),
+        ..Search::default()
+    };
+    let found = subject.find(&needles, 10, 0).await;
+    assert_eq!(found, (vec!["needle".to_owned()], 1));
+    let rest = subject.find(&Search::default(), 10, SEARCHED_UPLOADS).await;
+    assert_eq!(rest, (vec!["lost needle".to_owned()], last + 1));
+    subject.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_store_that_is_away_for_a_while_is_waited_for() {
+    let Some((mut server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let config = RedisConfig {
+        urls: vec![url],
+        call_timeout: Duration::from_millis(200),
+        ..RedisConfig::default()
+    };
+    let state: Arc<dyn StateStore> = Arc::new(Redis::connect(&config).await.unwrap());
+    let subject = Subject::over(Some(Arc::clone(&state)), None).await;
+    create(&*state, &subject.upload("a", 0)).await;
+    server.kill();
+    let everything = Search::default();
+    let outage = async {
+        // When the second of them was given up, so was the search's first call.
+        for _ in 0..2 {
+            assert!(state.check().await.unwrap_err().is_retryable());
+        }
+        server.restart();
+    };
+    let (found, ()) = tokio::join!(subject.find(&everything, 10, 0), outage);
+    assert_eq!(found, (vec!["a".to_owned()], 1));
+    subject.stop().await;
+}

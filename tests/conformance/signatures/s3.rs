@@ -1,0 +1,177 @@
+//! What S3 binds a signature to.
+
+use upload_gateway_core::{
+    blobs::{
+        Session,
+        sign::{SignedRequest, ToSign},
+    },
+    upload::Md5,
+};
+
+use super::{
+    client::{expect_refusal, send, send_bytes},
+    subject::{DAY, Subject, object},
+};
+
+/// Begins an upload, and names its object and session.
+macro_rules! begin {
+    ($subject:ident, $object:ident, $session:ident) => {
+        let $object = object(b"part");
+        let id = $subject.begin(&$object).await;
+        let $session = Session {
+            key: &$object.key,
+            id: &id,
+        };
+    };
+}
+
+pub(crate) async fn a_part_goes_nowhere_else(subject: &Subject) {
+    begin!(subject, first, session);
+    begin!(subject, second, other);
+    let signed = subject.sign_part(session, 1, b"part").await;
+    for (from, to) in [
+        ("partNumber=1", "partNumber=2"),
+        (session.id, other.id),
+        (first.upload_id.as_str(), second.upload_id.as_str()),
+    ] {
+        let mut changed = signed.clone();
+        changed.url = signed.url.replacen(from, to, 1);
+        assert_ne!(changed.url, signed.url, "{from}");
+        expect_refusal(&changed, b"part").await;
+    }
+    for verb in ["GET", "DELETE", "POST"] {
+        let changed = SignedRequest {
+            verb,
+            ..signed.clone()
+        };
+        expect_refusal(&changed, b"").await;
+    }
+    assert!(subject.parts(session).await.is_empty());
+    assert!(subject.parts(other).await.is_empty());
+    send_bytes(&signed, b"part".to_vec()).await.expect_success();
+}
+
+pub(crate) async fn the_headers_of_a_part_are_bound(subject: &Subject) {
+    begin!(subject, object, session);
+    let signed = subject.sign_part(session, 1, b"part").await;
+    let names: Vec<_> = signed.headers.keys().copied().collect();
+    assert_eq!(names, ["Content-MD5", "Content-Type"]);
+
+    // Other bytes, and the MD5 to go with them.
+    let mut changed = signed.clone();
+    let md5 = Md5::of(b"trap").to_string();
+    changed.headers.insert("Content-MD5", md5);
+    expect_refusal(&changed, b"trap").await;
+    refuse_without_each_header(&signed, b"part").await;
+    // The MD5 of other bytes of another length.
+    expect_refusal(&signed, b"party").await;
+    assert!(subject.parts(session).await.is_empty());
+}
+
+pub(crate) async fn the_length_of_an_object_is_bound(subject: &Subject) {
+    let mut object = object(b"");
+    object.md5 = None;
+    let request = ToSign::PutObject {
+        object: &object,
+        size: 5,
+    };
+    let signed = subject.sign(request).await;
+    assert!(!signed.headers.contains_key("Content-Length"));
+    for body in ["1234", "123456", ""] {
+        expect_refusal(&signed, body.as_bytes()).await;
+    }
+    assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
+    let stored = send_bytes(&signed, b"12345".to_vec()).await;
+    stored.expect_success();
+}
+
+pub(crate) async fn the_headers_of_an_object_are_bound(subject: &Subject) {
+    let mut object = object(b"whole");
+    for md5 in [object.md5, None] {
+        object.md5 = md5;
+        let request = ToSign::PutObject {
+            object: &object,
+            size: 5,
+        };
+        let signed = subject.sign(request).await;
+        assert_eq!(signed.headers.len(), 3, "{signed:?}");
+        refuse_without_each_header(&signed, b"whole").await;
+        let foreign = "uploads-of-somebody-else".to_owned();
+        for (name, value) in [
+            ("Content-Type", "text/html".to_owned()),
+            ("x-amz-meta-upload_id", foreign),
+        ] {
+            let mut changed = signed.clone();
+            changed.headers.insert(name, value);
+            expect_refusal(&changed, b"whole").await;
+        }
+    }
+    let begin = subject.sign(ToSign::Begin { object: &object }).await;
+    assert_eq!(begin.headers.len(), 2, "{begin:?}");
+    refuse_without_each_header(&begin, b"").await;
+    assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
+}
+
+pub(crate) async fn a_list_shows_no_other_upload(subject: &Subject) {
+    begin!(subject, object, session);
+    let second = subject.begin(&object).await;
+    let mut list = subject.sign(ToSign::ListParts { session }).await;
+    list.url = list.url.replace(session.id, &second);
+    expect_refusal(&list, b"").await;
+    list.verb = "DELETE";
+    list.url = list.url.replace(&second, session.id);
+    expect_refusal(&list, b"").await;
+    assert!(subject.parts(session).await.is_empty());
+}
+
+pub(crate) async fn the_body_of_a_commit_is_free(subject: &Subject) {
+    begin!(subject, object, session);
+    subject.put(session, 1, b"part").await;
+    let commit = ToSign::Commit {
+        session,
+        object: &object,
+        parts: &[(1, "not the ETag".to_owned())],
+    };
+    let commit = subject.sign(commit).await;
+    assert_ne!(send(&commit).await.status, 200);
+    let body = format!(
+        "<CompleteMultipartUpload><Part><ETag>{}</ETag><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>",
+        Md5::of(b"part").to_hex()
+    );
+    send_bytes(&commit, body.into_bytes())
+        .await
+        .expect_success();
+    assert_eq!(subject.read(&object.key).await, b"part");
+}
+
+pub(crate) async fn a_download_keeps_its_type(subject: &Subject) {
+    let object = object(b"whole");
+    let put = subject.store.put_object(&object, (&b"whole"[..]).into());
+    put.await.unwrap();
+    let read = ToSign::Read {
+        key: &object.key,
+        file_name: "file.txt",
+        mime: "text/plain",
+        lifetime: DAY,
+    };
+    let signed = subject.sign(read).await;
+    for (from, to) in [
+        ("text%2Fplain", "text%2Fhtml"),
+        ("attachment", "inline"),
+        ("X-Amz-Expires=86400", "X-Amz-Expires=86401"),
+    ] {
+        let mut changed = signed.clone();
+        changed.url = signed.url.replacen(from, to, 1);
+        assert_ne!(changed.url, signed.url, "{from}");
+        expect_refusal(&changed, b"").await;
+    }
+    send(&signed).await.expect_success();
+}
+
+async fn refuse_without_each_header(signed: &SignedRequest, body: &[u8]) {
+    for name in signed.headers.keys() {
+        let mut changed = signed.clone();
+        changed.headers.remove(name);
+        expect_refusal(&changed, body).await;
+    }
+}

@@ -1,0 +1,176 @@
+//! One suite for every state store: each case is a test per adapter. What only one adapter promises stands beside it.
+
+mod cases;
+mod claims;
+mod listings;
+mod model;
+mod redb_only;
+mod redis_notices;
+mod redis_only;
+mod redis_outages;
+mod replicas;
+pub(crate) mod samples;
+mod sweeping;
+mod takeovers;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use upload_gateway::state::{
+    redb::Redb,
+    redis::{Redis, RedisConfig, RedisMode},
+};
+
+use crate::common;
+
+/// Stamps every case for one adapter; `$open` gives a fresh store and what keeps its server alive.
+macro_rules! adapter {
+    ($adapter:ident, $open:path, $($module:ident [$($case:ident)*])*) => {
+        mod $adapter {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    let Some((store, _backend)) = $open().await else { return };
+                    super::$module::$case(&store).await;
+                }
+            )*)*
+        }
+    };
+}
+
+macro_rules! adapters {
+    ($($module:ident [$($case:ident),* $(,)?])*) => {
+        adapter!(redb, super::fresh_redb, $($module [$($case)*])*);
+        adapter!(redis, super::fresh_redis, $($module [$($case)*])*);
+        adapter!(redis_cluster, super::fresh_cluster, $($module [$($case)*])*);
+    };
+}
+
+adapters! {
+    cases [
+        a_created_record_reads_back_equal,
+        an_unknown_id_reads_as_nothing,
+        the_same_fingerprint_finds_the_live_upload,
+        a_committing_upload_keeps_its_fingerprint,
+        an_upload_that_is_over_releases_its_fingerprint,
+        create_repeated_after_a_lost_reply_is_created,
+        creates_side_by_side_make_one_upload,
+        resume_after_a_lost_reply,
+        a_stranger_records_nothing,
+        only_the_contiguous_prefix_is_committed,
+        a_part_takes_the_place_of_one_of_its_number,
+        several_parts_are_recorded_at_once,
+        several_parts_of_a_stranger_are_not_recorded,
+        ten_thousand_parts_are_recorded_at_once,
+        parts_come_too_late_after_open,
+        a_record_from_before_what_the_writer_knows_takes_no_parts,
+        an_update_by_another_writer_is_a_conflict,
+        parts_of_a_missing_record_are_missing,
+        a_take_over_drops_parts_behind_a_gap_and_fences_the_older_writer,
+        a_take_over_of_a_closed_upload_changes_nothing,
+        an_update_of_an_older_version_gets_the_present_record,
+        update_repeated_after_a_lost_reply_is_updated,
+        a_take_over_is_no_echo_of_an_update,
+        an_update_replaces_all_but_the_parts_and_claims,
+        fifty_parts_side_by_side_are_all_recorded,
+        writes_set_the_times,
+        ten_thousand_parts_read_back,
+        the_first_secret_offered_stays,
+        a_store_that_works_passes_the_check,
+    ]
+    listings [
+        a_listing_shows_the_newest_first_and_only_the_owners,
+        pages_lose_and_repeat_nothing_across_equal_times,
+        a_listing_can_ask_for_one_phase,
+        a_listing_sums_parts_up,
+        a_count_is_of_the_owners_uploads,
+    ]
+    claims [
+        a_claim_is_noted_and_changes_only_the_times,
+        claims_side_by_side_are_all_noted,
+        a_claim_without_an_md5_keeps_the_one_before,
+        the_last_claim_of_a_number_in_one_call_counts,
+        a_claim_answers_with_the_parts_of_its_numbers,
+        a_claim_that_a_recorded_part_contradicts_is_not_noted,
+        somebody_else_claims_nothing,
+        owners_whose_names_run_together_are_told_apart,
+        a_number_outside_the_plan_notes_nothing,
+        an_upload_of_unknown_size_notes_nothing,
+        a_size_that_is_settled_later_makes_room_for_claims,
+        an_upload_that_is_not_open_notes_nothing,
+        claims_survive_all_other_writes,
+        a_claim_does_not_hide_the_echo_of_an_update,
+        fifty_thousand_claims_at_once_are_noted,
+    ]
+    sweeping [
+        what_is_due_comes_earliest_first_and_whole,
+        what_prolongs_an_upload_puts_off_its_time,
+        no_parts_are_a_sign_of_life,
+        age_makes_an_upload_due_however_much_it_changes,
+        a_commit_is_due_when_its_lease_ends,
+        what_is_over_is_never_due,
+        what_is_given_up_is_due_once_more,
+        an_upload_that_somebody_came_back_to_is_not_updated,
+        an_untouched_upload_is_updated_also_after_a_lost_reply,
+        a_lease_has_one_holder,
+        a_lease_ends_by_itself,
+    ]
+    takeovers [
+        who_watches_hears_of_every_take_over,
+        a_take_over_from_another_writer_changes_nothing,
+        a_take_over_repeated_after_a_lost_reply_is_taken,
+        no_parts_are_a_sign_of_life_of_the_writer_only,
+    ]
+}
+
+async fn fresh_redb() -> Option<(Redb, TempDir)> {
+    let directory = TempDir::new().unwrap();
+    let store = Redb::open(directory.path().join("new/state.redb"))
+        .await
+        .unwrap();
+    Some((store, directory))
+}
+
+async fn fresh_redis() -> Option<(Redis, common::RedisBackend)> {
+    let backend = common::redis().await?;
+    let store = Redis::connect(&config([backend.url.clone()]))
+        .await
+        .unwrap();
+    Some((store, backend))
+}
+
+/// A key prefix of its own in the cluster that all tests share.
+async fn fresh_cluster() -> Option<(Redis, Arc<common::RedisCluster>)> {
+    static SHARED: Mutex<Weak<common::RedisCluster>> = Mutex::new(Weak::new());
+    let cluster = {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.upgrade() {
+            Some(cluster) => cluster,
+            None => {
+                let cluster = Arc::new(common::redis_cluster()?);
+                *shared = Arc::downgrade(&cluster);
+                cluster
+            }
+        }
+    };
+    let config = RedisConfig {
+        mode: RedisMode::Cluster,
+        key_prefix: format!("{:x}:", rand::random::<u64>()),
+        ..config(cluster.urls.clone())
+    };
+    let store = Redis::connect(&config).await.unwrap();
+    Some((store, cluster))
+}
+
+/// With time for answers of many thousand parts to a debug build.
+fn config(urls: impl Into<Vec<String>>) -> RedisConfig {
+    RedisConfig {
+        urls: urls.into(),
+        response_timeout: Duration::from_secs(5),
+        call_timeout: Duration::from_secs(10),
+        ..RedisConfig::default()
+    }
+}

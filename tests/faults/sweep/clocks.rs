@@ -1,0 +1,219 @@
+//! Replicas whose clocks are half a minute apart: who commits, what expires, which tokens are good, what is listed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use upload_gateway_core::{
+    blobs::Session,
+    clock::Clock,
+    error::{Error, Reason},
+    gateway::{
+        Caller, Counts, Gateway, Message, Observer, Open, Report, Settings, Takeover, Target,
+    },
+    state::{ListQuery, Update},
+    upload::{Claim, Event, Lease, Phase, Timestamp, Upload, UploadId, WriterTag},
+};
+
+use super::{
+    for_each_store,
+    world::{DAY, MINUTE, PART, World, settings, sweep},
+};
+
+/// How far apart the clocks are.
+const APART: Duration = Duration::from_secs(30);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+for_each_store!(
+    work_on_both_keeps_an_upload_for_a_day_and_more,
+    a_token_is_good_until_its_upload_expires_by_either_clock,
+    a_listing_in_pages_loses_and_repeats_nothing,
+    a_lease_counts_by_the_faster_clock_but_what_is_not_there_is_not_lost_yet,
+    a_lease_that_was_given_back_holds_up_nobody,
+);
+
+/// Two gateways: one with the time, one half a minute ahead.
+async fn pair(world: &World, settings: Settings) -> [Arc<Gateway>; 2] {
+    let storages = || world.backends.storages.clone();
+    let ahead = world.clock.ahead(APART);
+    [
+        world
+            .gateway_with(settings.clone(), world.clock.clone(), storages())
+            .await,
+        world.gateway_with(settings, ahead, storages()).await,
+    ]
+}
+
+/// Without retry_timeout: what is away stays away.
+fn impatient() -> Settings {
+    Settings {
+        store_retry_timeout: Duration::from_millis(500),
+        ..settings()
+    }
+}
+
+/// Opens a known upload and half-closes.
+async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Upload, Error> {
+    let (messages, queue) = tokio::sync::mpsc::unbounded_channel();
+    let open = Message::Open(Open {
+        target: Target::Upload(id.clone()),
+        restart: false,
+        takeover: Takeover::Force,
+        resume_token: token.into(),
+    });
+    messages.send(Ok(open)).unwrap();
+    drop(messages);
+    // Who goes away gets nothing opened.
+    let (opened, _opening) = tokio::sync::oneshot::channel();
+    let (counts, _progress) = tokio::sync::watch::channel(Counts::default());
+    let observer = Observer { opened, counts };
+    let mut queue = UnboundedReceiverStream::new(queue);
+    let gateway = Arc::clone(gateway);
+    gateway
+        .streams
+        .receive(&Caller::default(), &mut queue, observer)
+        .await
+}
+
+/// Only every other report comes to the faster clock, and both sweep all the time.
+async fn work_on_both_keeps_an_upload_for_a_day_and_more(world: World) {
+    const STEP: Duration = Duration::from_secs(6 * 60 * 60);
+    let gateways = pair(&world, settings()).await;
+    let upload = world.signed(&gateways[0], 2 * PART).await;
+    let caller = Caller::default();
+    for step in 0..12 {
+        let report = Report {
+            resumable_id: None,
+            claims: vec![Claim {
+                number: 1,
+                md5: None,
+            }],
+        };
+        let reported = gateways[step % 2]
+            .signing
+            .report(&caller, &upload.id, report);
+        let expires_at = reported.await.unwrap().expires_at;
+        let now = world.clock.now();
+        assert!(expires_at >= now.plus(DAY) && expires_at <= now.plus(DAY + APART));
+        world.clock.advance(STEP);
+        for gateway in &gateways {
+            assert!(sweep(gateway).await.is_idle());
+        }
+    }
+    // The last report came to the faster clock.
+    world.clock.advance(DAY - STEP + APART);
+    for gateway in &gateways {
+        assert!(sweep(gateway).await.is_idle(), "swept early");
+    }
+    world.clock.advance(MINUTE);
+    assert_eq!(sweep(&gateways[0]).await.expired, 1);
+}
+
+async fn a_token_is_good_until_its_upload_expires_by_either_clock(world: World) {
+    let [behind, ahead] = pair(&world, settings()).await;
+    let upload = world.broken_off(&behind, PART + 1).await;
+    let token = behind.tokens.resume_token(&upload);
+    let reason = async |gateway: &Arc<Gateway>| {
+        let opened = open(gateway, &upload.id, &token).await;
+        opened.unwrap_err().reason()
+    };
+    world.clock.advance(DAY - APART - SECOND);
+    assert_eq!(reason(&ahead).await, Reason::Incomplete);
+    // At most so much early by the one, and never late by more than that by the other.
+    world.clock.advance(SECOND);
+    assert_eq!(reason(&ahead).await, Reason::InvalidToken);
+    world.clock.advance(APART - SECOND);
+    assert_eq!(reason(&behind).await, Reason::Incomplete);
+    world.clock.advance(SECOND);
+    assert_eq!(reason(&behind).await, Reason::InvalidToken);
+    // Without the token it is still there.
+    assert_eq!(
+        open(&behind, &upload.id, "").await.unwrap_err().reason(),
+        Reason::Incomplete
+    );
+}
+
+async fn a_listing_in_pages_loses_and_repeats_nothing(world: World) {
+    let gateways = pair(&world, settings()).await;
+    let mut made = Vec::new();
+    for number in 0..12 {
+        let upload = world.signed(&gateways[number % 2], 2 * PART).await;
+        made.push((upload.created_at, upload.id));
+        world.clock.advance(SECOND);
+    }
+    let mut listed = Vec::new();
+    let mut query = ListQuery {
+        owner: Caller::default().owner,
+        phase: None,
+        limit: 5,
+        after: None,
+    };
+    loop {
+        let page = world.state().list(&query).await.unwrap();
+        listed.extend(
+            page.uploads
+                .into_iter()
+                .map(|found| (found.created_at, found.id)),
+        );
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    let newest_first: Vec<Timestamp> = listed.iter().map(|(at, _)| *at).collect();
+    assert!(newest_first.is_sorted_by(|newer, older| newer >= older));
+    listed.sort();
+    made.sort();
+    assert_eq!(listed, made);
+}
+
+/// An upload in the hands of a committer who ended with nothing in the store, by a lease of the slower clock.
+async fn committing(world: &World, gateway: &Arc<Gateway>, until: Timestamp) -> Upload {
+    let mut upload = world.broken_off(gateway, 2 * PART + 1).await;
+    let started = Event::CommitStarted {
+        lease: Lease {
+            holder: WriterTag::random(),
+            until,
+        },
+        now: world.clock.now(),
+        file_size: 2 * PART as u64 + 1,
+    };
+    upload.apply(started).unwrap();
+    let updated = world.state().update(&upload, upload.writer).await.unwrap();
+    assert!(matches!(updated, Update::Updated(_)));
+    world.get(&upload.id).await
+}
+
+async fn a_lease_counts_by_the_faster_clock_but_what_is_not_there_is_not_lost_yet(world: World) {
+    if !world.has_sessions {
+        return;
+    }
+    let [behind, ahead] = pair(&world, impatient()).await;
+    let lease = 3 * APART;
+    let upload = committing(&world, &behind, world.clock.now().plus(lease)).await;
+    let session = Session {
+        key: &upload.object_key,
+        id: upload.session.as_ref().unwrap(),
+    };
+    world.store().abort(&session).await.unwrap();
+    world.clock.advance(lease - APART + SECOND);
+    let early = open(&ahead, &upload.id, "").await.unwrap_err();
+    assert_eq!(early.reason(), Reason::StoreUnavailable);
+    assert_eq!(world.get(&upload.id).await.phase, Phase::Committing);
+    // The one who doubted keeps the others away for as long as the store's answer and the clocks may take.
+    world.clock.advance(2 * APART + APART + SECOND);
+    let late = open(&ahead, &upload.id, "").await.unwrap_err();
+    assert_eq!(late.reason(), Reason::SessionLost);
+    assert_eq!(world.get(&upload.id).await.phase, Phase::Aborted);
+}
+
+async fn a_lease_that_was_given_back_holds_up_nobody(world: World) {
+    let [behind, ahead] = pair(&world, impatient()).await;
+    let given_back = Timestamp(0);
+    for gateway in [&ahead, &behind] {
+        let upload = committing(&world, &ahead, given_back).await;
+        assert_eq!(world.get(&upload.id).await.lease.unwrap().until, given_back);
+        let complete = open(gateway, &upload.id, "").await.unwrap();
+        assert_eq!(complete.phase, Phase::Complete);
+    }
+}

@@ -1,0 +1,123 @@
+//! Several sweepers, and stores that do not answer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use upload_gateway::blobs::s3::{Profile, S3Config, S3Store};
+use upload_gateway_core::{
+    gateway::{Caller, Settings, Storage, Storages, Sweep},
+    upload::{PART_SIZE, Phase},
+};
+
+use super::{
+    for_each_store,
+    world::{DAY, HOUR, PART, World, file, pass, settings, sweep, sweep_as},
+};
+
+for_each_store!(
+    one_sweeper_works_at_a_time,
+    side_by_side_nothing_is_swept_twice,
+    a_pass_that_is_stopped_leaves_the_rest_to_the_next,
+    a_store_that_is_away_does_not_stop_the_others,
+);
+
+async fn one_sweeper_works_at_a_time(world: World) {
+    let (one, other) = (world.gateway().await, world.gateway().await);
+    let upload = world.broken_off(&one, PART).await;
+    world.clock.advance(2 * DAY);
+    let stop = CancellationToken::new();
+    let lease = world.state().lease("sweep", "another replica", HOUR);
+    assert!(lease.await.unwrap());
+    assert_eq!(one.sweeper.sweep(&pass(), &stop).await.unwrap(), None);
+    assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
+    let dry = Sweep {
+        dry_run: true,
+        ..pass()
+    };
+    assert_eq!(sweep_as(&one, &dry).await.expired, 1, "looking is free");
+    let release = world.state().release("sweep", "another replica");
+    release.await.unwrap();
+
+    // All replicas come once in an interval, and the first of them sweeps.
+    let turn = Sweep {
+        interval: Some(HOUR),
+        ..pass()
+    };
+    assert_eq!(sweep_as(&one, &turn).await.expired, 1);
+    for gateway in [&one, &other] {
+        assert_eq!(gateway.sweeper.sweep(&turn, &stop).await.unwrap(), None);
+    }
+    assert!(sweep(&other).await.is_idle(), "by hand at any time");
+}
+
+async fn side_by_side_nothing_is_swept_twice(world: World) {
+    let (one, other) = (world.gateway().await, world.gateway().await);
+    let (caller, mut uploads) = (Caller::default(), Vec::new());
+    for _ in 0..120 {
+        let step = one.signing.create_signed(&caller, file(2 * PART), "");
+        uploads.push(step.await.unwrap().upload_id);
+    }
+    world.clock.advance(2 * DAY);
+    let (pass, stop) = (pass(), CancellationToken::new());
+    let (mine, theirs) = tokio::join!(
+        one.sweeper.sweep(&pass, &stop),
+        other.sweeper.sweep(&pass, &stop)
+    );
+    let reports = [mine.unwrap(), theirs.unwrap()];
+    let expired: u64 = reports.iter().flatten().map(|report| report.expired).sum();
+    assert_eq!(expired, 120, "{reports:?}");
+    for id in &uploads {
+        assert_eq!(world.get(id).await.phase, Phase::Aborted);
+    }
+}
+
+async fn a_pass_that_is_stopped_leaves_the_rest_to_the_next(world: World) {
+    let gateway = world.gateway().await;
+    let upload = world.broken_off(&gateway, PART).await;
+    world.clock.advance(2 * DAY);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let stopped = gateway.sweeper.sweep(&pass(), &stop).await.unwrap();
+    assert!(stopped.unwrap().is_idle());
+    assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
+    assert_eq!(sweep(&gateway).await.expired, 1);
+}
+
+async fn a_store_that_is_away_does_not_stop_the_others(world: World) {
+    let mut away = S3Config::new("away");
+    away.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
+    away.profile = Profile::Compatible;
+    away.access_key_id = Some("id".into());
+    away.secret_access_key = Some("secret".into());
+    let away = Arc::new(S3Store::connect(away).await.unwrap());
+    let good = Storage::clone(&world.backends.storages.get("").unwrap());
+    let (away, id) = (Storage::new("away", away, "", PART_SIZE), good.id.clone());
+    let storages = Storages::new(vec![away, good], &id).unwrap();
+    let settings = Settings {
+        store_retry_timeout: Duration::from_millis(200),
+        ..settings()
+    };
+    let gateway = world.gateway_with(settings, world.clock.clone(), storages);
+    let gateway = gateway.await;
+    let caller = Caller::default();
+    let create = async |storage| {
+        let step = gateway
+            .signing
+            .create_signed(&caller, file(2 * PART), storage)
+            .await;
+        step.unwrap().upload_id
+    };
+    let (mut held, mut swept) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        held.push(create("away").await);
+        swept.push(create("").await);
+    }
+    world.clock.advance(2 * DAY);
+    let report = sweep(&gateway).await;
+    assert_eq!(report.expired, 3, "{report:?}");
+    assert_eq!(report.failures, 1, "a store that is away is asked once");
+    for (held, swept) in held.iter().zip(&swept) {
+        assert_eq!(world.get(held).await.phase, Phase::Open);
+        assert_eq!(world.get(swept).await.phase, Phase::Aborted);
+    }
+}

@@ -1,0 +1,142 @@
+//! A store that cannot put only if there is no object: small files go to it as the only part of a session.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{TryStreamExt, stream};
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+use upload_gateway::{config::Config, serve::connect};
+use upload_gateway_core::{
+    blobs::BlobStore,
+    clock::Clock,
+    decorate::{Around, Decorated},
+    error::{Error, Kind, Reason, Result},
+    gateway::{
+        Caller, Chunk, Counts, Finish, Gateway, Message, Observer, Open, Settings, Storage,
+        Storages, Takeover, Target,
+    },
+    upload::{FileMetadata, MIB, Md5, PART_SIZE, Phase, Timestamp},
+};
+
+/// A store without conditional puts.
+#[derive(Debug)]
+struct Unconditional;
+
+impl Around for Unconditional {
+    async fn around<T, F>(
+        &self,
+        name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        if name != "store.put_object" {
+            return call().await;
+        }
+        Err(Error::new(
+            Kind::Unimplemented,
+            Reason::NotOffered,
+            "no conditional put",
+        ))
+    }
+}
+
+#[derive(Debug)]
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp(1)
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        memory_budget: 64 * MIB,
+        parts_in_flight: 4,
+        parts_in_flight_total: 4,
+        max_file_size: None,
+        max_message_size: 4 * MIB,
+        max_streams: 100,
+        min_rate: 0,
+        min_rate_window: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(10),
+        store_retry_timeout: Duration::from_secs(10),
+        commit_lease: Duration::from_secs(90),
+        token_keys: Vec::new(),
+        upload_expiry: Duration::from_secs(3600),
+        upload_max_age: Duration::from_secs(6 * 86_400),
+    }
+}
+
+#[tokio::test]
+async fn a_small_file_goes_as_the_only_part_of_a_session() {
+    let directory = TempDir::new().unwrap();
+    let config = Config {
+        data_dir: directory.path().join("data"),
+        ..Config::default()
+    };
+    let backends = connect(&config).await.unwrap();
+    let store: Arc<dyn BlobStore> = Arc::new(Decorated::new(
+        Arc::clone(&backends.storages.get("").unwrap().store),
+        Unconditional,
+    ));
+    let storage = Storage::new("plain", Arc::clone(&store), "", PART_SIZE);
+    let storages = Storages::new(vec![storage], "plain").unwrap();
+    let state = Arc::clone(&backends.state);
+    let gateway = Gateway::new(state, storages, settings(), Arc::new(Stopped)).await;
+    let gateway = Arc::new(gateway.unwrap());
+    for content in [&b""[..], b"a small file"] {
+        let file = FileMetadata {
+            file_name: "a.bin".into(),
+            ..FileMetadata::default()
+        };
+        let target = Target::File {
+            file,
+            storage_id: String::new(),
+        };
+        let messages = [
+            Message::Open(Open {
+                target,
+                resume_token: String::new(),
+                restart: false,
+                takeover: Takeover::Force,
+            }),
+            Message::Chunk(Chunk {
+                offset: 0,
+                data: Bytes::from_static(content),
+                crc32c: None,
+            }),
+            Message::Finish(Finish {
+                file_size: None,
+                file_id: Some(Md5::of(content)),
+            }),
+        ];
+        let (opened, _opened) = oneshot::channel();
+        let (counts, _counts) = watch::channel(Counts::default());
+        let observer = Observer { opened, counts };
+        let mut messages = stream::iter(messages.map(Ok));
+        let upload = gateway
+            .streams
+            .receive(&Caller::default(), &mut messages, observer)
+            .await
+            .unwrap();
+        assert_eq!(upload.phase, Phase::Complete);
+        assert!(upload.session.is_some());
+        let object = upload.object.unwrap();
+        assert!(object.etag.ends_with("-1"), "{}", object.etag);
+        assert_eq!(object.md5, Some(Md5::of(content)));
+        let read: Vec<Bytes> = store
+            .read(&object.key, None)
+            .await
+            .unwrap()
+            .try_collect()
+            .await
+            .unwrap();
+        assert_eq!(read.concat(), content);
+    }
+    backends.stop().await;
+}

@@ -1,0 +1,386 @@
+//! Stores, clocks, gateways, and uploads in all states.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use upload_gateway::{
+    config::{Config, S3Profile, StorageConfig},
+    serve::{Backends, connect},
+};
+use upload_gateway_core::{
+    blobs::{BlobStore, NewObject, Put, Session},
+    clock::Clock,
+    error::Result,
+    gateway::{
+        Caller, Chunk, Counts, Gateway, Message, Observer, Open, Report, Settings, Storages, Sweep,
+        SweepReport, Takeover, Target,
+    },
+    state::StateStore,
+    upload::{FileMetadata, MIB, Timestamp, Upload, UploadId},
+};
+
+use super::common;
+
+/// The size in bytes of a part.
+pub(crate) const PART: usize = 5 * 1024 * 1024;
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A time that only the test moves, told by clocks that differ.
+#[derive(Debug, Clone)]
+pub(crate) struct TestClock {
+    now: Arc<AtomicU64>,
+    ahead: Duration,
+}
+
+/// One state store and its storages, and the time there.
+pub(crate) struct World {
+    pub(crate) clock: TestClock,
+    pub(crate) config: Config,
+    pub(crate) backends: Backends,
+    /// Whether the store has sessions.
+    pub(crate) has_sessions: bool,
+    servers: Box<dyn Send + Sync>,
+}
+
+/// A stream that a gateway receives.
+pub(crate) struct Stream {
+    pub(crate) id: UploadId,
+    messages: mpsc::UnboundedSender<Result<Message>>,
+    counts: watch::Receiver<Counts>,
+    task: JoinHandle<Result<Upload>>,
+}
+
+pub(crate) async fn embedded() -> World {
+    let directory = TempDir::new().unwrap();
+    let mut world = embedded_in(directory.path()).await;
+    world.servers = Box::new(directory);
+    world
+}
+
+pub(crate) async fn embedded_in(directory: &Path) -> World {
+    let config = Config {
+        data_dir: directory.join("data"),
+        ..Config::default()
+    };
+    World::over(config, true, Box::new(())).await
+}
+
+pub(crate) async fn s3() -> Option<World> {
+    let (redis, s3) = (common::redis().await?, common::s3().await?);
+    let config = config(&redis.url, s3.storage(S3Profile::Compatible));
+    Some(World::over(config, true, Box::new((redis, s3))).await)
+}
+
+pub(crate) async fn azure() -> Option<World> {
+    let (redis, azure) = (common::redis().await?, common::azure().await?);
+    let config = config(&redis.url, azure.storage());
+    Some(World::over(config, false, Box::new((redis, azure))).await)
+}
+
+fn config(redis_url: &str, storage: StorageConfig) -> Config {
+    Config {
+        redis_url: Some(redis_url.parse().unwrap()),
+        storage: vec![storage],
+        ..Config::default()
+    }
+}
+
+/// With the usual times: a day of idleness, six days of age.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        memory_budget: 64 * MIB,
+        parts_in_flight: 4,
+        parts_in_flight_total: 4,
+        max_file_size: None,
+        max_message_size: 16 * MIB,
+        max_streams: 100,
+        min_rate: 0,
+        min_rate_window: Duration::from_secs(60),
+        idle_timeout: MINUTE,
+        store_retry_timeout: Duration::from_secs(10),
+        commit_lease: Duration::from_secs(90),
+        token_keys: Vec::new(),
+        upload_expiry: DAY,
+        upload_max_age: 6 * DAY,
+    }
+}
+
+/// A pass that takes its time from nobody.
+pub(crate) fn pass() -> Sweep {
+    Sweep {
+        dry_run: false,
+        operations_per_second: 100_000,
+        session_age: None,
+        interval: None,
+    }
+}
+
+/// Makes a pass, and expects to be the only one.
+pub(crate) async fn sweep(gateway: &Gateway) -> SweepReport {
+    sweep_as(gateway, &pass()).await
+}
+
+/// Makes that pass, and expects to be the only one.
+pub(crate) async fn sweep_as(gateway: &Gateway, sweep: &Sweep) -> SweepReport {
+    let swept = gateway
+        .sweeper
+        .sweep(sweep, &CancellationToken::new())
+        .await;
+    swept.unwrap().expect("nobody else sweeps")
+}
+
+/// Runs a case that waits for what may never come.
+pub(crate) async fn in_time(case: impl Future<Output = ()>) {
+    let limit = Duration::from_secs(90);
+    let ended = tokio::time::timeout(limit, Box::pin(case)).await;
+    ended.expect("what is waited for comes");
+}
+
+/// What is said of a file of that many bytes.
+pub(crate) fn file(size: usize) -> FileMetadata {
+    FileMetadata {
+        file_name: "film.mp4".into(),
+        file_size: Some(size as u64),
+        ..FileMetadata::default()
+    }
+}
+
+// === impl TestClock ===
+
+impl TestClock {
+    pub(crate) fn advance(&self, time: Duration) {
+        let time = u64::try_from(time.as_millis()).unwrap();
+        self.now.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// The time as it was, standing still.
+    pub(crate) fn before(&self, ago: Duration) -> Self {
+        let now = self.now().minus(ago).0;
+        Self {
+            now: Arc::new(now.into()),
+            ahead: Duration::ZERO,
+        }
+    }
+
+    /// The same time on a clock that is so far ahead.
+    pub(crate) fn ahead(&self, ahead: Duration) -> Self {
+        Self {
+            now: Arc::clone(&self.now),
+            ahead,
+        }
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.now.load(Ordering::Relaxed)).plus(self.ahead)
+    }
+}
+
+// === impl World ===
+
+impl World {
+    async fn over(config: Config, has_sessions: bool, servers: Box<dyn Send + Sync>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Self {
+            clock: TestClock {
+                now: Arc::new(u64::try_from(now.as_millis()).unwrap().into()),
+                ahead: Duration::ZERO,
+            },
+            backends: connect(&config).await.unwrap(),
+            config,
+            has_sessions,
+            servers,
+        }
+    }
+
+    /// Ends what runs inside this process.
+    pub(crate) async fn close(self) {
+        self.backends.stop().await;
+        drop(self.servers);
+    }
+
+    pub(crate) fn state(&self) -> &dyn StateStore {
+        &*self.backends.state
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn BlobStore> {
+        Arc::clone(&self.backends.storages.get("").unwrap().store)
+    }
+
+    pub(crate) fn prefix(&self) -> String {
+        self.backends.storages.get("").unwrap().prefix.clone()
+    }
+
+    pub(crate) async fn gateway(&self) -> Arc<Gateway> {
+        self.gateway_with(
+            settings(),
+            self.clock.clone(),
+            self.backends.storages.clone(),
+        )
+        .await
+    }
+
+    pub(crate) async fn gateway_with(
+        &self,
+        settings: Settings,
+        clock: TestClock,
+        storages: Storages,
+    ) -> Arc<Gateway> {
+        let state = Arc::clone(&self.backends.state);
+        let gateway = Gateway::new(state, storages, settings, Arc::new(clock)).await;
+        Arc::new(gateway.unwrap())
+    }
+
+    pub(crate) async fn get(&self, id: &UploadId) -> Upload {
+        self.state().get(id).await.unwrap().unwrap()
+    }
+
+    /// Whether the store still holds the parts of an upload; those of Azure nobody but time ends.
+    pub(crate) async fn has_session(&self, upload: &Upload) -> bool {
+        let Some(id) = &upload.session else {
+            return false;
+        };
+        let session = Session {
+            key: &upload.object_key,
+            id,
+        };
+        self.has_sessions && self.store().list_parts(&session).await.unwrap().is_some()
+    }
+
+    /// Begins a session that no record has, and returns its name.
+    pub(crate) async fn begin(&self, key: &str) -> String {
+        self.store().begin(&self.object(key)).await.unwrap()
+    }
+
+    /// The object that an upload is to become.
+    pub(crate) fn object_of(&self, upload: &Upload) -> NewObject {
+        NewObject {
+            upload_id: upload.id.clone(),
+            ..self.object(&upload.object_key)
+        }
+    }
+
+    fn object(&self, key: &str) -> NewObject {
+        NewObject {
+            key: key.into(),
+            mime: "video/mp4".into(),
+            upload_id: UploadId::generate(None),
+            md5: None,
+        }
+    }
+
+    /// An upload that a client has begun and reported.
+    pub(crate) async fn signed(&self, gateway: &Gateway, size: usize) -> Upload {
+        let caller = Caller::default();
+        let step = gateway.signing.create_signed(&caller, file(size), "").await;
+        let id = step.unwrap().upload_id;
+        let upload = self.get(&id).await;
+        let session = self.store().begin(&self.object_of(&upload)).await;
+        let report = Report {
+            resumable_id: Some(session.unwrap()),
+            claims: Vec::new(),
+        };
+        gateway.signing.report(&caller, &id, report).await.unwrap();
+        self.get(&id).await
+    }
+
+    /// A small upload whose object a client has put without telling the gateway.
+    pub(crate) async fn put_as_client(&self, gateway: &Gateway) -> Upload {
+        let data = common::bytes(1000);
+        let caller = Caller::default();
+        let step = gateway.signing.create_signed(&caller, file(data.len()), "");
+        let id = step.await.unwrap().upload_id;
+        let upload = self.get(&id).await;
+        let object = self.object_of(&upload);
+        let put = self.store().put_object(&object, data.into()).await;
+        assert!(matches!(put.unwrap(), Put::Stored(_)));
+        upload
+    }
+
+    /// Opens a stream that sends that much of a file of two parts and one byte.
+    pub(crate) async fn stream(&self, gateway: &Arc<Gateway>, sent: usize) -> Stream {
+        let (messages, queue) = mpsc::unbounded_channel();
+        let (opened, id) = oneshot::channel();
+        let (sender, mut counts) = watch::channel(Counts::default());
+        let observer = Observer {
+            opened,
+            counts: sender,
+        };
+        let gateway = Arc::clone(gateway);
+        let task = tokio::spawn(async move {
+            let mut queue = UnboundedReceiverStream::new(queue);
+            let caller = Caller::default();
+            gateway.streams.receive(&caller, &mut queue, observer).await
+        });
+        let target = Target::File {
+            file: file(2 * PART + 1),
+            storage_id: String::new(),
+        };
+        let open = Message::Open(Open {
+            target,
+            restart: false,
+            takeover: Takeover::Force,
+            resume_token: String::new(),
+        });
+        messages.send(Ok(open)).unwrap();
+        let chunk = Message::Chunk(Chunk {
+            offset: 0,
+            data: Bytes::from(common::bytes(sent)),
+            crc32c: None,
+        });
+        messages.send(Ok(chunk)).unwrap();
+        let id = id.await.unwrap().id;
+        let whole = (sent / PART * PART) as u64;
+        counts
+            .wait_for(|counts| counts.committed_size >= whole)
+            .await
+            .unwrap();
+        Stream {
+            id,
+            messages,
+            counts,
+            task,
+        }
+    }
+
+    /// An upload of which a stream has sent that much before it broke.
+    pub(crate) async fn broken_off(&self, gateway: &Arc<Gateway>, sent: usize) -> Upload {
+        let stream = self.stream(gateway, sent).await;
+        let id = stream.id.clone();
+        stream.end().await.unwrap_err();
+        self.get(&id).await
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// How much is committed.
+    pub(crate) fn committed(&self) -> u64 {
+        self.counts.borrow().committed_size
+    }
+
+    /// Half-closes and waits for the end.
+    pub(crate) async fn end(self) -> Result<Upload> {
+        drop(self.messages);
+        self.task.await.unwrap()
+    }
+}

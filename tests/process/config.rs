@@ -1,0 +1,465 @@
+//! Configuration: precedence, refusals that name the key, secrets, and the example file.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use upload_gateway::config::{
+    ByteSize, Config, ConfigError, CorsOrigin, Flags, Limits, PartDataForm, RedisMode, S3Profile,
+    StoreConfig, load,
+};
+
+const EXAMPLE: &str = include_str!("../../deploy/config.example.toml");
+
+const TWO_STORAGES: &str = r#"
+    [[storage]]
+    id = "media-1"
+    kind = "s3"
+    bucket = "media"
+    default = true
+
+    [[storage]]
+    id = "archive"
+    kind = "azure"
+    account = "acme"
+    container = "files"
+"#;
+
+/// Loads a file of that text, with those variables.
+fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("gateway.toml");
+    fs::write(&file, text).unwrap();
+    load(Some(&file), owned(variables), &Flags::default())
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// The text and the key of the refusal.
+fn refusal(text: &str) -> (String, String) {
+    let error = load_text(text, &[]).unwrap_err();
+    (error.to_string(), error.key)
+}
+
+#[test]
+fn nothing_given_is_the_default() {
+    let config = load(None, [], &Flags::default()).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.grpc_listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.default_storage(), None);
+}
+
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let text = "grpc_listen = '127.0.0.1:1'\nhttp_listen = '127.0.0.1:1'\ndata_dir = 'file'";
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("gateway.toml");
+    fs::write(&file, text).unwrap();
+    let variables = owned(&[
+        ("UPLOAD_GATEWAY_GRPC_LISTEN", "127.0.0.1:2"),
+        ("UPLOAD_GATEWAY_HTTP_LISTEN", "127.0.0.1:2"),
+    ]);
+    let flags = Flags {
+        grpc_listen: Some("127.0.0.1:3".parse().unwrap()),
+        ..Flags::default()
+    };
+    let config = load(Some(&file), variables, &flags).unwrap();
+    assert_eq!(config.grpc_listen.port(), 3);
+    assert_eq!(config.http_listen.port(), 2);
+    assert_eq!(config.data_dir, Path::new("file"));
+}
+
+#[test]
+fn a_variable_reaches_every_type_of_key() {
+    let variables = [
+        ("UPLOAD_GATEWAY_LIMITS__MEMORY_BUDGET", "64MiB"),
+        ("UPLOAD_GATEWAY_LIMITS__STREAM_WINDOW", "131072"),
+        ("UPLOAD_GATEWAY_LIMITS__PARTS_IN_FLIGHT", "2"),
+        ("UPLOAD_GATEWAY_REDIS_URL", "redis://cache:6379"),
+        ("UPLOAD_GATEWAY_REDIS__MODE", "cluster"),
+        ("UPLOAD_GATEWAY_REDIS__ALLOW_EVICTION", "true"),
+        ("UPLOAD_GATEWAY_EMBEDDED__SECRET_ACCESS_KEY", "00123"),
+        ("UPLOAD_GATEWAY_REST__PART_DATA", "map"),
+        (
+            "UPLOAD_GATEWAY_REST__CORS_ORIGINS",
+            "https://app.example, http://localhost:4200",
+        ),
+        ("UPLOAD_GATEWAY_AUTH", "none"),
+        ("PATH", "/bin"),
+    ];
+    let config = load(None, owned(&variables), &Flags::default()).unwrap();
+    assert_eq!(config.limits.memory_budget, ByteSize(64 << 20));
+    assert_eq!(config.limits.stream_window, ByteSize(131_072));
+    assert_eq!(config.limits.parts_in_flight, 2);
+    assert_eq!(config.redis.mode, RedisMode::Cluster);
+    assert!(config.redis.allow_eviction);
+    assert_eq!(config.rest.part_data, PartDataForm::Map);
+    let origins: Vec<_> = config
+        .rest
+        .cors_origins
+        .iter()
+        .map(CorsOrigin::as_str)
+        .collect();
+    assert_eq!(origins, ["https://app.example", "http://localhost:4200"]);
+    assert_eq!(config.embedded.secret_access_key.expose(), "00123");
+}
+
+#[test]
+fn a_variable_reaches_a_storage_by_its_id() {
+    let key = ("UPLOAD_GATEWAY_STORAGE__ARCHIVE__ACCOUNT_KEY", "c2VjcmV0");
+    let size = ("UPLOAD_GATEWAY_STORAGE__MEDIA_1__PART_SIZE", "8MiB");
+    let config = load_text(TWO_STORAGES, &[key, size]).unwrap();
+    let StoreConfig::Azure(azure) = &config.storage[1].store else {
+        panic!("the second storage is Azure");
+    };
+    assert_eq!(azure.account_key.as_ref().unwrap().expose(), "c2VjcmV0");
+    assert_eq!(config.storage[0].part_size, ByteSize(8 << 20));
+
+    let unknown = ("UPLOAD_GATEWAY_STORAGE__NOWHERE__PREFIX", "x");
+    let error = load_text(TWO_STORAGES, &[unknown]).unwrap_err();
+    assert_eq!(error.origin.as_deref(), Some(unknown.0));
+}
+
+#[test]
+fn an_unknown_key_of_the_file_is_named_with_the_file_and_a_likely_one() {
+    let (text, key) = refusal("[limits]\nmemory_bugdet = 1");
+    assert_eq!(key, "limits.memory_bugdet");
+    assert!(text.contains("did you mean `memory_budget`?"), "{text}");
+    assert!(text.contains("gateway.toml"), "{text}");
+    assert_eq!(refusal("color = true").1, "color");
+    let (_, key) = refusal("[[storage]]\nid = 'a'\nkind = 's3'\nbuket = 'b'");
+    assert_eq!(key, "storage.0.buket");
+}
+
+#[test]
+fn an_unknown_variable_is_named() {
+    for name in [
+        "UPLOAD_GATEWAY_GRPC_LISTNE",
+        "UPLOAD_GATEWAY_LIMITS__NOTHING",
+        "UPLOAD_GATEWAY_LIMITS_MEMORY_BUDGET",
+    ] {
+        let error = load(None, owned(&[(name, "1")]), &Flags::default()).unwrap_err();
+        assert_eq!(error.origin.as_deref(), Some(name), "{error}");
+        assert!(error.problem.starts_with("unknown key"), "{error}");
+    }
+}
+
+#[test]
+fn variables_that_kubernetes_sets_for_a_service_are_no_keys() {
+    let variables = [
+        ("UPLOAD_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+        ("UPLOAD_GATEWAY_SERVICE_PORT_GRPC", "50051"),
+        ("UPLOAD_GATEWAY_PORT", "tcp://10.0.0.1:50051"),
+        ("UPLOAD_GATEWAY_PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ("UPLOAD_GATEWAY_SERVER", "http://127.0.0.1:50051"),
+        ("UPLOAD_GATEWAY_CONFIG", "gateway.toml"),
+    ];
+    assert!(load(None, owned(&variables), &Flags::default()).is_ok());
+}
+
+#[test]
+fn what_cannot_work_is_refused_by_its_key() {
+    let s3 = "[[storage]]\nid = 'a'\nkind = 's3'\nbucket = 'b'\n";
+    for (text, key) in [
+        ("grpc_listen = '0.0.0.0:50051'".to_owned(), "grpc_listen"),
+        ("http_listen = '192.0.2.1:80'".into(), "http_listen"),
+        ("grpc_listen = 'localhost'".into(), "grpc_listen"),
+        ("auth = 'open'".into(), "auth"),
+        ("redis_url = 'http://127.0.0.1'".into(), "redis_url"),
+        (
+            "[embedded]\ns3_listen = '0.0.0.0:0'".into(),
+            "embedded.s3_listen",
+        ),
+        (
+            "[limits]\nparts_in_flight = 0".into(),
+            "limits.parts_in_flight",
+        ),
+        (
+            "[limits]\nparts_in_flight = -1".into(),
+            "limits.parts_in_flight",
+        ),
+        (
+            "[limits]\nidle_timeout_seconds = 0".into(),
+            "limits.idle_timeout_seconds",
+        ),
+        (
+            "[limits]\nmemory_budget = '1MiB'".into(),
+            "limits.memory_budget",
+        ),
+        (
+            "[limits]\nmemory_budget = 'much'".into(),
+            "limits.memory_budget",
+        ),
+        (
+            "[limits]\nstream_window = '16MiB'".into(),
+            "limits.stream_window",
+        ),
+        (
+            "[limits]\nmax_message_size = 1".into(),
+            "limits.max_message_size",
+        ),
+        ("[redis]\nmode = 'sentinel'".into(), "redis.service_name"),
+        (
+            "[rest]\ncors_origins = ['https://app.example/']".into(),
+            "rest.cors_origins.0",
+        ),
+        ("[rest]\npart_data = 'object'".into(), "rest.part_data"),
+        ("[log]\nfilter = 'a=b=c'".into(), "log.filter"),
+        (format!("{s3}part_size = '1MiB'"), "storage.a.part_size"),
+        (format!("{s3}part_size = 5242881"), "storage.a.part_size"),
+        (format!("{s3}part_size = '65MiB'"), "storage.a.part_size"),
+        (
+            format!("{s3}endpoint = 'http://minio.example'"),
+            "storage.a.endpoint",
+        ),
+        (
+            format!("{s3}endpoint = 'ftp://minio.example'"),
+            "storage.0.endpoint",
+        ),
+        (
+            format!("{s3}access_key_id = 'a'"),
+            "storage.a.secret_access_key",
+        ),
+        (format!("{s3}account = 'a'"), "storage.0"),
+        (format!("{s3}acl = 'everybody'"), "storage.a.acl"),
+        (format!("{s3}ext_filter = ['.pdf']"), "storage.a.ext_filter"),
+        (format!("{s3}ext_filter = ['PDF']"), "storage.a.ext_filter"),
+        (
+            format!("{s3}mime_filter = ['pdf']"),
+            "storage.a.mime_filter",
+        ),
+        (format!("{s3}{s3}"), "storage.a"),
+        (format!("{s3}{}", s3.replace("'a'", "'c'")), "storage"),
+        (
+            "[[storage]]\nid = 'a'\nkind = 'azure'\naccount = 'b'".into(),
+            "storage.0",
+        ),
+    ] {
+        let (message, refused) = refusal(&text);
+        assert_eq!(refused, key, "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_lease_is_longer_than_the_patience_it_covers() {
+    let (_, key) = refusal("[limits]\nstore_retry_timeout_seconds = 90");
+    assert_eq!(key, "limits.commit_lease_seconds");
+}
+
+#[test]
+fn faults_are_enabled_by_two_keys() {
+    assert_eq!(refusal("[faults]\nenabled = true").1, "faults.enabled");
+    let both = "[faults]\nenabled = true\nallow_in_this_environment = true";
+    assert!(load_text(both, &[]).unwrap().faults.enabled);
+}
+
+#[test]
+fn a_prefix_that_clients_would_rewrite_in_a_url_is_refused() {
+    for prefix in ["in//media", "in/../media", "./media", ".."] {
+        let (_, key) = refusal(&format!(
+            "[[storage]]\nid = 'a'\nkind = 's3'\nbucket = 'b'\nprefix = '{prefix}'"
+        ));
+        assert_eq!(key, "storage.a.prefix", "{prefix}");
+    }
+}
+
+#[test]
+fn filters_are_lists_of_each_storage() {
+    let text =
+        format!("{TWO_STORAGES}ext_filter = ['pdf', 'tgz']\nmime_filter = ['image/svg+xml']");
+    let config = load_text(&text, &[]).unwrap();
+    assert!(config.storage[0].ext_filter.is_empty());
+    assert_eq!(config.storage[1].ext_filter, ["pdf", "tgz"]);
+    assert_eq!(config.storage[1].mime_filter, ["image/svg+xml"]);
+
+    let ext = ("UPLOAD_GATEWAY_STORAGE__MEDIA_1__EXT_FILTER", "png, jpg");
+    let mime = ("UPLOAD_GATEWAY_STORAGE__MEDIA_1__MIME_FILTER", "");
+    let config = load_text(&text, &[ext, mime]).unwrap();
+    assert_eq!(config.storage[0].ext_filter, ["png", "jpg"]);
+    assert!(config.storage[0].mime_filter.is_empty());
+}
+
+#[test]
+fn a_missing_or_broken_file_is_named() {
+    let missing = Path::new("/nonexistent/gateway.toml");
+    let error = load(Some(missing), [], &Flags::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("/nonexistent/gateway.toml"),
+        "{error}"
+    );
+    let (text, _) = refusal("grpc_listen = ");
+    assert!(text.contains("gateway.toml"), "{text}");
+}
+
+#[test]
+fn plain_http_is_fine_on_loopback_or_when_allowed() {
+    let s3 = "[[storage]]\nid = 'a'\nkind = 's3'\nbucket = 'b'\n";
+    for rest in [
+        "endpoint = 'http://127.0.0.1:9000'",
+        "endpoint = 'http://localhost:9000'",
+        "endpoint = 'http://[::1]:9000'",
+        "endpoint = 'http://minio.example'\nallow_http = true",
+    ] {
+        let config = load_text(&format!("{s3}{rest}"), &[]).unwrap();
+        let StoreConfig::S3(store) = &config.storage[0].store else {
+            panic!("the storage is S3");
+        };
+        assert_eq!(store.profile, S3Profile::Compatible);
+    }
+}
+
+#[test]
+fn secrets_come_from_files_and_only_once() {
+    let directory = TempDir::new().unwrap();
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "redis://:hunter2@cache:6379\n").unwrap();
+    let text = format!("redis_url_file = '{}'", secret.display());
+    let config = load_text(&text, &[]).unwrap();
+    assert_eq!(
+        config.redis_url.unwrap().expose(),
+        "redis://:hunter2@cache:6379"
+    );
+
+    let twice = load_text(&text, &[("UPLOAD_GATEWAY_REDIS_URL", "redis://a")]).unwrap_err();
+    assert_eq!(twice.key, "redis_url");
+    assert_eq!(
+        refusal("redis_url_file = '/nonexistent'").1,
+        "redis_url_file"
+    );
+}
+
+#[test]
+fn no_secret_is_printed_or_debugged() {
+    let text = format!(
+        "redis_url = 'redis://user:hunter2@cache:6379'\n{TWO_STORAGES}account_key = 'hunter2'"
+    );
+    let config = load_text(
+        &text,
+        &[
+            ("UPLOAD_GATEWAY_STORAGE__MEDIA_1__ACCESS_KEY_ID", "AKIA"),
+            (
+                "UPLOAD_GATEWAY_STORAGE__MEDIA_1__SECRET_ACCESS_KEY",
+                "hunter2",
+            ),
+            ("UPLOAD_GATEWAY_EMBEDDED__SECRET_ACCESS_KEY", "hunter2"),
+        ],
+    )
+    .unwrap();
+    let printed = config.to_toml();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(
+        printed.contains("redis://user:[redacted]@cache:6379"),
+        "{printed}"
+    );
+    assert_eq!(printed.matches("\"[redacted]\"").count(), 3, "{printed}");
+    assert!(!format!("{config:?}").contains("hunter2"));
+
+    let wrong = load_text("redis_url = 'hunter2'", &[]).unwrap_err();
+    assert!(!wrong.to_string().contains("hunter2"), "{wrong}");
+}
+
+#[test]
+fn what_is_printed_can_be_loaded_again() {
+    let config = load_text("[limits]\nmax_file_size = '3GiB'", &[]).unwrap();
+    let printed = config
+        .to_toml()
+        .replace("[redacted]", "for-development-only");
+    assert_eq!(load_text(&printed, &[]).unwrap(), config);
+}
+
+#[test]
+fn the_example_as_it_is_changes_nothing() {
+    assert_eq!(load_text(EXAMPLE, &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn the_example_uncommented_holds_every_key_and_the_defaults() {
+    let config: Config = toml::from_str(&uncommented()).unwrap();
+    let default = Config::default();
+    assert_eq!(config.grpc_listen, default.grpc_listen);
+    assert_eq!(config.http_listen, default.http_listen);
+    assert_eq!(config.data_dir, default.data_dir);
+    assert_eq!(config.rest, default.rest);
+    assert_eq!(config.log, default.log);
+    assert_eq!(config.embedded, default.embedded);
+    let limits = Limits {
+        max_file_size: None,
+        ..config.limits.clone()
+    };
+    assert_eq!(limits, default.limits);
+    assert_eq!(config.redis.key_prefix, default.redis.key_prefix);
+
+    let schema = serde_json::to_value(&config).unwrap();
+    let written: Value =
+        serde_json::to_value(toml::from_str::<toml::Value>(&uncommented()).unwrap()).unwrap();
+    assert_every_key("", &schema, &written);
+}
+
+/// The example with every key in effect. Prose has a space after its `#`, a key has none.
+fn uncommented() -> String {
+    let is_key =
+        |rest: &str| rest.starts_with(|first: char| first.is_ascii_lowercase() || first == '[');
+    EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if is_key(rest) => rest,
+            _ => line,
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Every key that the types know of is written, also those that are left out by default.
+fn assert_every_key(path: &str, schema: &Value, written: &Value) {
+    match schema {
+        Value::Object(keys) => {
+            for (key, value) in keys {
+                // A storage lists the keys of both kinds; those of the other one are null.
+                if value.is_null() && path.starts_with(".storage") {
+                    continue;
+                }
+                let path = format!("{path}.{key}");
+                let found = written.get(key);
+                assert_every_key(
+                    &path,
+                    value,
+                    found.unwrap_or_else(|| panic!("{path} is not in the example")),
+                );
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                assert_every_key(&format!("{path}.{index}"), item, &written[index]);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn an_upload_may_not_outlive_what_the_stores_keep_of_it() {
+    let (message, key) = refusal("limits.upload_max_age_seconds = 604800");
+    assert_eq!(key, "limits.upload_max_age_seconds");
+    assert!(message.contains("less than 7 days"), "{message}");
+    let config = load_text("limits.upload_max_age_seconds = 604799", &[]).unwrap();
+    assert_eq!(config.limits.upload_max_age_seconds, 604_799);
+}
+
+#[test]
+fn a_sweeper_without_a_pace_is_refused() {
+    for name in ["interval_seconds", "operations_per_second"] {
+        let (_, key) = refusal(&format!("sweeper.{name} = 0"));
+        assert_eq!(key, format!("sweeper.{name}"));
+    }
+    let variables = [
+        ("UPLOAD_GATEWAY_SWEEPER__ENABLED", "false"),
+        ("UPLOAD_GATEWAY_SWEEPER__INTERVAL_SECONDS", "60"),
+    ];
+    let sweeper = load_text("", &variables).unwrap().sweeper;
+    assert_eq!((sweeper.enabled, sweeper.interval_seconds), (false, 60));
+}

@@ -1,0 +1,384 @@
+//! `put --direct` and `url`, the real binary: files reach the embedded S3, a strict S3 server and Azurite without passing
+//! the gateway, survive a killed sender, gateway or store, and come back equal.
+
+use std::{path::PathBuf, process::Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+use upload_gateway::config::{S3Profile, StorageConfig};
+use upload_gateway_client::{
+    UploadOptions,
+    proto::v1::{Phase, StepType},
+};
+use upload_gateway_core::upload::Md5;
+
+use crate::common::{
+    self, TestGateway, bytes,
+    proxy::{Fault, Proxy},
+    signing_client::{Client, PART, file},
+    stores::{self, Stores, read},
+};
+
+/// Stamps each case for each store; on the last two with Redis as state.
+macro_rules! for_each_store {
+    ($($case:ident),* $(,)?) => {
+        mod embedded { $(
+            #[tokio::test]
+            async fn $case() {
+                super::$case(crate::common::stores::embedded()).await;
+            }
+        )* }
+        mod s3 { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::common::stores::s3().await else { return };
+                super::$case(stores).await;
+            }
+        )* }
+        mod azure { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::common::stores::azure().await else { return };
+                super::$case(stores).await;
+            }
+        )* }
+    };
+}
+
+for_each_store!(
+    a_file_goes_straight_to_the_store_and_comes_back_by_a_link,
+    a_killed_put_goes_on_with_the_same_command,
+    a_part_that_the_store_has_with_other_bytes_is_sent_again,
+    two_who_put_the_same_file_at_once_both_succeed,
+);
+
+/// A file on this machine and its bytes.
+struct Local {
+    _directory: TempDir,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+async fn a_file_goes_straight_to_the_store_and_comes_back_by_a_link(stores: Stores) {
+    let gateway = stores.gateway().await;
+    for size in [12 << 20, 3 << 20, 0] {
+        let local = Local::new("film.mp4", size);
+        let put = json(&gateway, &["put", "--direct", "--json", local.path()]).await;
+        assert_eq!(put["size"], size);
+        assert_eq!(put["resumed_from"], 0);
+        let id = put["upload_id"].as_str().unwrap();
+        let upload = gateway.get(id).await.unwrap();
+        assert_eq!(upload.phase(), Phase::Complete);
+        let object = upload.object.clone().unwrap();
+        assert_eq!(put["bucket"], object.bucket.as_str());
+        assert_eq!(put["object_key"], object.key.as_str());
+        // Only S3 tells of a small object what it computed itself.
+        let is_proven = size < 5_000_000 && stores.has_sessions;
+        let md5 = is_proven.then(|| Md5::of(&local.bytes).to_string());
+        assert_eq!(put["md5"], md5.map_or(Value::Null, Value::from));
+        let stored = read(&gateway, &upload).await;
+        assert!(stored == local.bytes, "{size} bytes differ in the store");
+
+        let downloaded = download(&gateway, id).await;
+        assert!(
+            downloaded == local.bytes,
+            "{size} bytes differ when downloaded"
+        );
+    }
+}
+
+async fn a_killed_put_goes_on_with_the_same_command(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let local = Local::new("film.mp4", 12 << 20);
+    // So slowly that the second part's turn comes seconds after the first is there.
+    let slowly = ["put", "--direct", local.path(), "--limit-rate", "1MiB"];
+    let mut put = command(&gateway, &slowly).spawn().unwrap();
+    let id = store_has_a_part(&gateway, &local).await;
+    put.kill().await.unwrap();
+
+    let put = json(&gateway, &["put", "--direct", "--json", local.path()]).await;
+    assert_eq!(put["upload_id"], id);
+    let resumed_from = put["resumed_from"].as_u64().unwrap();
+    assert!([5 << 20, 10 << 20].contains(&resumed_from), "{put}");
+    let upload = gateway.get(&id).await.unwrap();
+    assert!(read(&gateway, &upload).await == local.bytes);
+}
+
+async fn a_part_that_the_store_has_with_other_bytes_is_sent_again(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let local = Local::new("film.mp4", 12 << 20);
+    let mut other = local.bytes.clone();
+    other[PART] ^= 1;
+    let mut client = Client::of(&gateway).await;
+    let step = client.create(file("film.mp4", &local.bytes)).await.unwrap();
+    client.begin(&step).await;
+    client.put_part(&step.upload_id, 1, &local.bytes).await;
+    client.put_part(&step.upload_id, 2, &other).await;
+
+    let put = json(&gateway, &["put", "--direct", "--json", local.path()]).await;
+    assert_eq!(put["upload_id"], step.upload_id);
+    assert_eq!(put["resumed_from"], PART);
+    let upload = gateway.get(&step.upload_id).await.unwrap();
+    assert!(read(&gateway, &upload).await == local.bytes);
+}
+
+async fn two_who_put_the_same_file_at_once_both_succeed(stores: Stores) {
+    let gateway = stores.gateway().await;
+    let local = Local::new("film.mp4", 22 << 20);
+    let arguments = ["put", "--direct", "--json", local.path()];
+    let (one, other) = tokio::join!(json(&gateway, &arguments), json(&gateway, &arguments));
+    for put in [one, other] {
+        let upload = gateway.get(put["upload_id"].as_str().unwrap()).await;
+        assert!(read(&gateway, &upload.unwrap()).await == local.bytes);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_ends_its_put() {
+    let gateway = TestGateway::start().await;
+    let local = Local::new("film.mp4", 12 << 20);
+    let slowly = ["put", "--direct", local.path(), "--limit-rate", "4MiB"];
+    let put = command(&gateway, &slowly).spawn().unwrap();
+    let id = store_has_a_part(&gateway, &local).await;
+    assert!(run(&gateway, &["rm", &id]).await.status.success());
+    let output = put.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("[WRONG_PHASE]"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_failing_s3_is_asked_again_with_a_fresh_signature() {
+    let Some(s3) = common::s3().await else { return };
+    let faults = vec![
+        fault("POST", "uploads=", 503, ""),
+        fault("PUT", "partNumber=1&", 500, ""),
+        fault("PUT", "partNumber=1&", 403, EXPIRED),
+        fault("PUT", "partNumber=2&", 429, ""),
+        fault(
+            "PUT",
+            "partNumber=3&",
+            400,
+            "<Error><Code>RequestTimeout</Code></Error>",
+        ),
+        fault("POST", "uploadId=", 200, INTERNAL_ERROR),
+    ];
+    let proxy = Proxy::start(&s3.endpoint, faults).await;
+    let storage = s3.storage(S3Profile::Compatible);
+    Box::pin(comes_through(storage, &proxy, "")).await;
+}
+
+#[tokio::test]
+async fn a_failing_azure_is_asked_again_with_a_fresh_signature() {
+    let Some(azure) = common::azure().await else {
+        return;
+    };
+    let (server, path) = azure.endpoint.rsplit_once('/').unwrap();
+    let faults = vec![
+        fault("PUT", "comp=block&", 500, ""),
+        fault("PUT", "comp=block&", 403, EXPIRED),
+        fault("PUT", "comp=blocklist", 503, ""),
+    ];
+    let proxy = Proxy::start(server, faults).await;
+    let path = format!("/{path}");
+    Box::pin(comes_through(azure.storage(), &proxy, &path)).await;
+}
+
+/// A large and a small file come through `proxy` to the store, and no fault is left.
+async fn comes_through(mut storage: StorageConfig, proxy: &Proxy, path: &str) {
+    let public = format!("{}{path}", proxy.endpoint);
+    storage.public_endpoint = Some(public.parse().unwrap());
+    let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
+    let local = Local::new("film.mp4", 12 << 20);
+    let output = run(&gateway, &["put", "--direct", local.path()]).await;
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("try again in"), "{errors}");
+    assert!(!errors.contains("http"), "a signed URL is shown: {errors}");
+    assert!(proxy.left().is_empty(), "{:?}", proxy.left());
+    let key = String::from_utf8(output.stdout).unwrap();
+    let id = key.split('/').find(|name| name.starts_with("uploads-"));
+    assert!(download(&gateway, id.unwrap()).await == local.bytes);
+}
+
+#[tokio::test]
+async fn what_the_store_forbids_is_an_error_soon() {
+    let Some(s3) = common::s3().await else { return };
+    let always = Fault {
+        times: usize::MAX,
+        ..fault("PUT", "partNumber=", 403, EXPIRED)
+    };
+    let proxy = Proxy::start(&s3.endpoint, vec![always]).await;
+    let mut storage = s3.storage(S3Profile::Compatible);
+    storage.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
+    let local = Local::new("film.mp4", 6 << 20);
+    let output = run(&gateway, &["put", "--direct", local.path()]).await;
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("error: the store answered 403 AccessDenied: Request has expired"),
+        "{errors}"
+    );
+    assert!(errors.contains("go on with the same command"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_waited_for() {
+    let Some((mut server, s3)) = common::private_s3().await else {
+        return;
+    };
+    let storage = s3.storage(S3Profile::Compatible);
+    let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
+    let local = Local::new("film.mp4", 12 << 20);
+    let slowly = ["put", "--direct", local.path(), "--limit-rate", "4MiB"];
+    let mut put = command(&gateway, &slowly).spawn().unwrap();
+    store_has_a_part(&gateway, &local).await;
+    server.kill();
+    let mut lines = BufReader::new(put.stderr.take().unwrap()).lines();
+    while !lines
+        .next_line()
+        .await
+        .unwrap()
+        .unwrap()
+        .contains("try again in")
+    {}
+    server.restart();
+    while lines.next_line().await.unwrap().is_some() {}
+    let output = put.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let key = String::from_utf8(output.stdout).unwrap();
+    let id = key.split('/').find(|name| name.starts_with("uploads-"));
+    assert!(download(&gateway, id.unwrap()).await == local.bytes);
+}
+
+#[tokio::test]
+async fn a_session_that_was_aborted_is_begun_anew() {
+    let stores = stores::embedded();
+    let gateway = stores.gateway().await;
+    let local = Local::new("film.mp4", 12 << 20);
+    let slowly = [
+        "put",
+        "--direct",
+        "--json",
+        local.path(),
+        "--limit-rate",
+        "4MiB",
+    ];
+    let put = command(&gateway, &slowly).spawn().unwrap();
+    let id = store_has_a_part(&gateway, &local).await;
+    let upload = gateway.get(&id).await.unwrap();
+    stores::abort(&gateway, &upload, &format!("{id}/film.mp4")).await;
+    let output = put.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let put: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let upload = gateway.get(put["upload_id"].as_str().unwrap()).await;
+    assert!(read(&gateway, &upload.unwrap()).await == local.bytes);
+}
+
+#[tokio::test]
+async fn a_direct_upload_can_be_given_to_a_task() {
+    let gateway = TestGateway::start().await;
+    let local = Local::new("film.mp4", 6 << 20);
+    let client = upload_gateway_client::Client::connect(&gateway.grpc).unwrap();
+    let (opened, metadata) = (
+        std::fs::File::open(&local.path).unwrap(),
+        file("film.mp4", &[]),
+    );
+    let uploading = tokio::spawn(async move {
+        let options = UploadOptions::default();
+        client
+            .upload_direct(opened, metadata, &options, |_| ())
+            .await
+    });
+    let uploaded = uploading.await.unwrap().unwrap();
+    assert_eq!((uploaded.size, uploaded.md5), (6 << 20, None));
+    assert!(gateway.read(&uploaded.upload).await == local.bytes);
+}
+
+const EXPIRED: &str =
+    "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>";
+
+const INTERNAL_ERROR: &str =
+    "<Error><Code>InternalError</Code><Message>We encountered an error</Message></Error>";
+
+fn fault(method: &'static str, query: &'static str, status: u16, body: &'static str) -> Fault {
+    Fault {
+        method,
+        query,
+        status,
+        body,
+        times: 1,
+        reaches_store: false,
+        then: Vec::new(),
+    }
+}
+
+/// Asks until the store has a part of the file; the upload's id.
+async fn store_has_a_part(gateway: &TestGateway, local: &Local) -> String {
+    let mut client = Client::of(gateway).await;
+    loop {
+        let step = client.create(file("film.mp4", &local.bytes)).await.unwrap();
+        if step.r#type() == StepType::Parts {
+            return step.upload_id;
+        }
+    }
+}
+
+/// The binary against that gateway, ended with the test.
+fn command(gateway: &TestGateway, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
+    command
+        .env_clear()
+        .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn run(gateway: &TestGateway, arguments: &[&str]) -> std::process::Output {
+    command(gateway, arguments).output().await.unwrap()
+}
+
+/// What the printed link leads to.
+async fn download(gateway: &TestGateway, upload_id: &str) -> bytes::Bytes {
+    let output = run(gateway, &["url", upload_id, "--minutes", "5"]).await;
+    let link = String::from_utf8(output.stdout).unwrap();
+    let answer = reqwest::get(link.trim()).await.unwrap();
+    assert!(answer.status().is_success(), "{link}: {answer:?}");
+    answer.bytes().await.unwrap()
+}
+
+async fn json(gateway: &TestGateway, arguments: &[&str]) -> Value {
+    let output = run(gateway, arguments).await;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stderr, b"", "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+// === impl Local ===
+
+impl Local {
+    fn new(name: &str, size: usize) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join(name);
+        let bytes = bytes(size);
+        std::fs::write(&path, &bytes).unwrap();
+        Self {
+            _directory: directory,
+            path,
+            bytes,
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
