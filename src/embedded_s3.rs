@@ -1,14 +1,15 @@
-//! An S3 server inside this process, for a gateway without any storage configured.
+//! An S3 server inside this process, for a gateway without a configured storage.
 //!
-//! The `s3s` crate checks signatures and speaks the protocol on a loopback port; `storage` keeps parts and objects
-//! in plain files and survives SIGKILL at any point. It is spoken to with an ordinary S3 client, so the gateway has no
-//! special path for it, and the URLs signed for it work.
+//! The `s3s` crate implements the protocol and checks signatures, on a loopback port. `storage` keeps parts and objects
+//! in plain files and survives SIGKILL at any point. The gateway uses it through the S3 adapter like any other store,
+//! and its presigned URLs work.
 //!
-//! Where S3 leaves a choice: completing an upload again answers 200 with the same ETag as long as the object is still
-//! the one this upload made and the parts named are the same, otherwise `NoSuchUpload`. A download that runs while its
-//! object is replaced or deleted breaks off, it never mixes two objects. There is one bucket, and no versions.
+//! What S3 leaves open: a repeated CompleteMultipartUpload returns 200 with the same ETag while the object is still the
+//! one that this upload made and the call names the same parts, otherwise `NoSuchUpload`. A download whose object is
+//! replaced or deleted fails; it never mixes two objects. There is one bucket, without versions.
 
 mod drain;
+mod failure;
 mod files;
 mod list;
 mod read;
@@ -17,6 +18,7 @@ mod server;
 mod service;
 mod storage;
 mod uploads;
+mod values;
 
 use std::fmt;
 use std::io;
@@ -31,22 +33,39 @@ use server::Server;
 use service::{Keys, Service};
 use storage::Storage;
 
-/// What [`EmbeddedS3::start`] needs to know.
+/// The settings of an [`EmbeddedS3`].
 #[derive(Clone)]
 pub struct EmbeddedS3Config {
-    /// Holds all state; created if it is missing. One process at a time may use it.
+    /// Holds all state; created if it does not exist. Only one process at a time can use it.
     pub directory: PathBuf,
     /// A loopback address; port 0 takes a free port.
     pub listen: SocketAddr,
-    /// The name of the only bucket, which always exists (S3's rules for names apply).
+    /// The name of the only bucket, which always exists. S3's rules for bucket names apply.
     pub bucket: String,
-    /// The only access key id that is accepted.
+    /// The only accepted access key id.
     pub access_key_id: String,
-    /// The secret that requests must be signed with.
+    /// The secret key for the signatures of requests.
     pub secret_access_key: String,
 }
 
-/// A running embedded S3. Dropping it ends it at once, [`EmbeddedS3::stop`] lets running requests finish.
+/// A running embedded S3. Dropping it stops it at once; [`EmbeddedS3::stop`] lets running requests finish.
+///
+/// ```no_run
+/// # use upload_gateway::embedded_s3::{EmbeddedS3, EmbeddedS3Config};
+/// # async fn run() -> std::io::Result<()> {
+/// let server = EmbeddedS3::start(EmbeddedS3Config {
+///     directory: "data/blobs".into(),
+///     listen: ([127, 0, 0, 1], 0).into(),
+///     bucket: "uploads".into(),
+///     access_key_id: "embedded".into(),
+///     secret_access_key: "secret".into(),
+/// })
+/// .await?;
+/// println!("S3 at {}", server.endpoint());
+/// server.stop().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct EmbeddedS3 {
     address: SocketAddr,
@@ -56,13 +75,14 @@ pub struct EmbeddedS3 {
 // === impl EmbeddedS3 ===
 
 impl EmbeddedS3 {
-    /// Binds the address, mends what a crash left half-done in the directory, then serves in a background task.
+    /// Binds the address, completes or removes what a crash left incomplete in the directory, then serves in a
+    /// background task.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for an address that is not loopback or an impossible bucket name, `WouldBlock` if another
-    /// process uses the directory, `InvalidData` for a damaged state file (named in the message), and whatever
-    /// binding or the file system reports.
+    /// `InvalidInput` for an address that is not loopback or an invalid bucket name, `WouldBlock` if another process
+    /// uses the directory, `InvalidData` for a damaged file or a directory whose format this build does not read (both
+    /// named in the message), and any error of binding and of the file system.
     pub async fn start(config: EmbeddedS3Config) -> io::Result<Self> {
         if !config.listen.ip().is_loopback() {
             return Err(invalid_input(
@@ -89,14 +109,14 @@ impl EmbeddedS3 {
         Ok(Self { address, server })
     }
 
-    /// The URL S3 clients are pointed at, with path-style addressing and any region: `http://127.0.0.1:PORT`.
+    /// The endpoint URL for S3 clients, `http://127.0.0.1:PORT`. They must use path-style addressing; any region works.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Stops accepting, lets running requests finish for at most ten seconds, and returns when the directory is free
-    /// for the next user.
+    /// Stops accepting connections, gives running requests up to ten seconds to finish, and returns when another
+    /// process can use the directory.
     pub async fn stop(self) {
         self.server.stop().await;
     }

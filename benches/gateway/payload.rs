@@ -1,7 +1,7 @@
 //! The bytes that are uploaded: one random block, repeated.
 
 use bytes::{Bytes, BytesMut};
-use rand::RngCore;
+use rand::Rng;
 use upload_gateway_core::upload::{FileDigest, Md5, PART_SIZE};
 
 use crate::{MIB, Result};

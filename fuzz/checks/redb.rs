@@ -15,3 +15,18 @@ pub fn record(bytes: &[u8]) -> Option<Upload> {
     assert_eq!(again.with(parts, Claims::default()), upload);
     Some(upload)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn every_seed_is_a_record() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/redb_record");
+        for seed in fs::read_dir(seeds).unwrap() {
+            let path = seed.unwrap().path();
+            let record = super::record(&fs::read(&path).unwrap());
+            assert!(record.is_some(), "{}", path.display());
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! Azure Blob Storage, through Microsoft's SDK.
 //!
-//! There are no sessions: blocks lie uncommitted under the blob's name until a block list names them, or a week has
-//! passed. Each stream names its blocks differently ([`BlockId`]), so a commit gets exactly the recorded ones. The SDK
-//! takes no account key: with one, every request carries a signature of our own ([`sas`]); without, an Entra ID token.
+//! Azure has no multipart upload to create: blocks stay uncommitted under the blob's name until a block list names
+//! them; after a week without changes Azure removes them. Each stream gives its blocks ids of their own ([`BlockId`]),
+//! so a commit gets exactly the recorded ones. The SDK takes no account key: with one, every request carries a
+//! signature made here ([`sas`]); without one, an Entra ID token.
 //!
-//! Needed roles: Storage Blob Data Contributor on the container; to sign for clients without an account key, also Storage
-//! Blob Delegator on the account.
+//! Required roles: Storage Blob Data Contributor on the container; to sign for clients without an account key, also
+//! Storage Blob Delegator on the account.
 
 mod block_id;
 mod config;
@@ -49,7 +50,9 @@ use upload_gateway_core::{
         BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
         ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, object_not_found,
         part_damaged,
+        sign::{SignedRequest, Signer, ToSign},
     },
+    clock::Clock,
     error::{Error, Result},
     upload::{MIB, Md5, Part, StoreKind, StoreLimits, WriterTag},
 };
@@ -78,10 +81,17 @@ const LIMITS: StoreLimits = StoreLimits {
     equal_parts: false,
 };
 
-/// Larger than any blob, so that the SDK reads with one request instead of collecting ranges in memory.
+/// Larger than any blob, so that the SDK reads with one request and does not collect ranges in memory.
 const WHOLE: NonZero<usize> = NonZero::new(isize::MAX.unsigned_abs()).expect("it is not zero");
 
-/// A container.
+/// A container in a storage account.
+///
+/// ```no_run
+/// # use upload_gateway::blobs::azure::{AzureConfig, AzureStore};
+/// # fn connect() -> upload_gateway_core::error::Result<AzureStore> {
+/// AzureStore::connect(AzureConfig::new("account", "media"))
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct AzureStore {
     client: Arc<BlobContainerClient>,
@@ -93,10 +103,10 @@ pub struct AzureStore {
 // === impl AzureStore ===
 
 impl AzureStore {
-    /// Prepares a client; contacts the store with the first request only.
+    /// Prepares a client; does not contact the store.
     ///
     /// # Errors
-    /// `Internal` when the configuration cannot work: a key that is not base64, an endpoint that is no base URL, Entra
+    /// `Internal` if the configuration is invalid: a key that is not base64, an endpoint that is not a base URL, Entra
     /// ID over plain HTTP.
     pub fn connect(config: AzureConfig) -> Result<Self> {
         let endpoint = config.endpoint()?;
@@ -151,12 +161,12 @@ impl AzureStore {
         })
     }
 
-    /// A client for one blob; the slashes of its key separate the parts of a path.
+    /// A client for one blob. The slashes of the key separate path segments.
     fn blob(&self, key: &str) -> BlobClient {
         self.client.blob_client(key)
     }
 
-    /// Waits for an answer, bounded in time.
+    /// Waits for a response, for at most the operation time-out.
     async fn answer<T>(
         &self,
         request: impl Future<Output = azure_core::Result<T>> + Send,
@@ -190,7 +200,7 @@ impl BlobStore for AzureStore {
         }
     }
 
-    /// Lists one blob: the container's own properties are not for signatures of this kind to read.
+    /// Lists one blob: a SAS of this kind cannot read the properties of the container.
     async fn check(&self) -> Result<()> {
         let options = BlobContainerClientListBlobsOptions {
             maxresults: Some(1),
@@ -221,7 +231,7 @@ impl ObjectStore for AzureStore {
             metadata: Some(metadata(object)),
             if_none_match: Some(Etag::from("*")),
             method_options: with_content_md5(object.md5),
-            // One request whatever the size.
+            // One request for every size.
             partition_size: Some(NonZero::<u64>::MAX),
             ..BlockBlobClientUploadOptions::default()
         };
@@ -275,7 +285,7 @@ impl ObjectStore for AzureStore {
         let (etag, size, md5, metadata) = read().map_err(|error| fault(action, error))?;
         Ok(Some(StoredObject {
             etag: entity_tag(etag),
-            size: size.ok_or_else(|| Error::fault("describe a blob: no size in the answer"))?,
+            size: size.ok_or_else(|| Error::fault("describe a blob: the response has no size"))?,
             md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
             composite: None,
             metadata: metadata
@@ -333,7 +343,7 @@ impl MultipartStore for AzureStore {
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
         let id = BlockId::Streamed {
             number: u16::try_from(part.number)
-                .map_err(|error| Error::internal("name a block", error))?,
+                .map_err(|error| Error::internal("make a block id", error))?,
             writer: part.writer,
         };
         let options = BlockBlobClientStageBlockOptions {
@@ -375,7 +385,7 @@ impl MultipartStore for AzureStore {
         };
         let committed = list.committed_blocks.into_iter().flatten();
         let blocks = committed.chain(list.uncommitted_blocks.into_iter().flatten());
-        // By name: an uncommitted block goes before the committed one it would replace.
+        // By id: an uncommitted block takes precedence over the committed one that it would replace.
         let parts: BTreeMap<_, _> = blocks
             .filter_map(stored_part)
             .map(|part| (part.receipt.clone(), part))
@@ -399,7 +409,7 @@ impl MultipartStore for AzureStore {
         let names = names
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Error::internal("read the receipt of a block", error))?;
-        // Latest: the blocks are uncommitted, or committed already by a commit whose answer was lost.
+        // Latest: the blocks are uncommitted, or already committed by a commit whose response was lost.
         let list = BlockLookupList {
             latest: Some(names),
             ..BlockLookupList::default()
@@ -423,8 +433,8 @@ impl MultipartStore for AzureStore {
         }
     }
 
-    /// Does nothing: Azure has no call for it, and drops uncommitted blocks after a week. To commit and delete them
-    /// would put an object under the key for a moment, or delete one that a late commit has just made.
+    /// Does nothing: Azure has no call for it, and removes uncommitted blocks after a week. Committing and deleting
+    /// them would make an object visible for a moment, or delete one that a late commit has just made.
     async fn abort(&self, _session: &Session<'_>) -> Result<()> {
         Ok(())
     }
@@ -438,6 +448,14 @@ impl MultipartStore for AzureStore {
     }
 }
 
+#[async_trait]
+impl Signer for AzureStore {
+    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
+        let timeout = self.operation_timeout;
+        self.signer.sign(request, clock.now(), timeout).await
+    }
+}
+
 impl std::fmt::Debug for AzureStore {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -447,7 +465,7 @@ impl std::fmt::Debug for AzureStore {
     }
 }
 
-/// A block of the store's list; one without name or size is none.
+/// A block of the store's list; `None` if it has no name or size.
 fn stored_part(block: Block) -> Option<StoredPart> {
     let (name, size) = (block.name?, block.size?);
     let id = BlockId::from_bytes(&name);
@@ -475,7 +493,7 @@ fn is_container_missing(error: &azure_core::Error) -> bool {
     code(error) == Some("ContainerNotFound")
 }
 
-/// Whether the bytes did not have the MD5 that came with them. Azurite has no code of its own for that.
+/// Whether the bytes did not match the MD5 sent with them. Azurite has no error code of its own for that.
 fn is_damage(error: &azure_core::Error) -> bool {
     match code(error) {
         Some("InvalidOperation") => error.to_string().contains("contentMD5 doesn't match"),

@@ -1,4 +1,4 @@
-//! Credentials that expire: kept, and fetched anew in time.
+//! Credentials that expire: kept, and renewed before their end.
 
 use std::{
     fmt::Debug,
@@ -13,22 +13,23 @@ use upload_gateway_core::{
     upload::Timestamp,
 };
 
-/// How long renewing may take while the old value is still valid: less than a store's time-out, which is for both.
+/// How long renewing may take while the old value is still valid: less than the time-out of a store's operation, which
+/// includes it.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long nobody tries again to renew what is still valid.
+/// The pause after a failure to renew a value that is still valid.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// A value that expires. All signers share it, and one of them renews it.
+/// A value that expires. All callers share it, and one of them at a time renews it.
 #[derive(Debug)]
 pub(super) struct Renewed<T> {
-    /// How long before its end it is renewed.
+    /// How long before its end the value is renewed.
     early: Duration,
     held: Mutex<Option<Held<T>>>,
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A value and its end.
+/// A value and when it expires.
 #[derive(Debug, Clone)]
 pub(super) struct Expiring<T> {
     pub(super) value: T,
@@ -44,7 +45,7 @@ struct Held<T> {
 // === impl Renewed ===
 
 impl<T: Clone + Debug + Send> Renewed<T> {
-    /// Nothing yet.
+    /// Holds no value yet; each is renewed `early` before it expires.
     pub(super) fn new(early: Duration) -> Self {
         Self {
             early,
@@ -53,11 +54,11 @@ impl<T: Clone + Debug + Send> Renewed<T> {
         }
     }
 
-    /// The value, if need be from `fetch`. While the old one lasts, nobody waits for the one who renews it, who does so
-    /// for [`RENEWAL_TIMEOUT`] at most, and a failure to do so is only logged.
+    /// The held value, or a new one from `fetch`. While the held value is valid, one caller renews it, for at most
+    /// [`RENEWAL_TIMEOUT`], the others do not wait, and a failure is only logged.
     ///
     /// # Errors
-    /// What `fetch` fails with, when there is no valid value.
+    /// The error of `fetch`, if there is no valid value.
     pub(super) async fn get(
         &self,
         now: Timestamp,
@@ -71,7 +72,7 @@ impl<T: Clone + Debug + Send> Renewed<T> {
             },
             _ => self.turn.lock().await,
         };
-        // Whoever had the turn before may have renewed it.
+        // The previous holder of the turn may have renewed it.
         let old = match self.held() {
             Some(held) if now < held.renew_at => return Ok(held.expiring),
             Some(held) if now < held.expiring.expires_at => Some(held.expiring),
@@ -84,7 +85,7 @@ impl<T: Clone + Debug + Send> Renewed<T> {
                     .map_err(Error::store_unavailable)
                     .flatten()
                     .unwrap_or_else(|error| {
-                        tracing::warn!(%error, "cannot renew credentials, use the old ones");
+                        tracing::warn!(%error, "cannot renew the credentials; keep using the old ones, which are still valid");
                         old
                     })
             }
@@ -121,11 +122,11 @@ mod tests {
     }
 
     async fn failed() -> Result<Expiring<u8>> {
-        Err(Error::store_unavailable("away"))
+        Err(Error::store_unavailable("unreachable"))
     }
 
     async fn never() -> Result<Expiring<u8>> {
-        panic!("there is no need to fetch");
+        panic!("the value is not fetched");
     }
 
     fn renewed() -> Renewed<u8> {
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_value_is_fetched_once_and_anew_before_it_ends() {
+    async fn a_value_is_fetched_once_and_again_before_it_expires() {
         let renewed = renewed();
         let at = |minute: u64| Timestamp(minute * MINUTE);
         let first = renewed.get(at(0), found(1, 5 * MINUTE)).await.unwrap();
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_counts_only_when_the_old_value_has_ended() {
+    async fn a_failure_is_returned_only_after_the_old_value_has_expired() {
         let renewed = renewed();
         let error = renewed.get(Timestamp(0), failed()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable);
@@ -158,13 +159,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_long_for_a_renewal_while_the_old_value_lasts() {
+    async fn a_renewal_that_hangs_is_aborted_while_the_old_value_is_valid() {
         let renewed = renewed();
         renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
         let now = Timestamp(MINUTE / 2);
         let hangs = renewed.get(now, std::future::pending());
         let held = timeout(Duration::from_secs(10), hangs).await;
-        assert_eq!(held.expect("it gives up").unwrap().value, 1);
+        assert_eq!(held.expect("the renewal is aborted").unwrap().value, 1);
         let soon = now.plus(Duration::from_secs(9));
         assert_eq!(renewed.get(soon, never()).await.unwrap().value, 1);
     }

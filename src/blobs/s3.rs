@@ -1,12 +1,14 @@
-//! S3, and stores that speak its protocol, through the AWS SDK.
+//! S3, and stores with its protocol, through the AWS SDK.
 //!
-//! The payload of a part is not hashed for its signature: `Content-MD5` is one of the signed headers, the store checks
-//! it, and a SHA-256 of every part would cost 0.8 CPU seconds per GiB. A part's bytes are handed to the SDK as they are.
+//! The payload of a part is not hashed for its signature: `Content-MD5` is one of the signed headers and the store
+//! checks it, while a SHA-256 of every part would cost 0.8 CPU seconds per GiB. The SDK gets a part's bytes without a
+//! copy.
 //!
-//! Needed permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
-//! `s3:ListMultipartUploadParts`, `s3:ListBucket`, `s3:ListBucketMultipartUploads` (the sweeper's); with `acl` also `s3:PutObjectAcl`.
+//! Required permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
+//! `s3:ListMultipartUploadParts`, `s3:ListBucket`, `s3:ListBucketMultipartUploads` (for the sweeper); with `acl` also
+//! `s3:PutObjectAcl`.
 //!
-//! MinIO lists no sessions by the beginning of their keys: it drops forgotten ones itself, by default after 24 hours.
+//! MinIO does not list multipart uploads by key prefix: it removes incomplete ones itself, by default after 24 hours.
 
 mod config;
 mod entity_tag;
@@ -38,7 +40,9 @@ use upload_gateway_core::{
         BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
         ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, object_not_found,
         part_damaged,
+        sign::{SignedRequest, Signer, ToSign},
     },
+    clock::Clock,
     error::{Error, Kind, Reason, Result},
     upload::{MIB, Part, StoreKind, StoreLimits, WriterTag},
 };
@@ -53,7 +57,7 @@ use self::{
     sign::QuerySigner,
 };
 
-/// Signed for where neither the configuration nor the environment names a region; other stores than AWS take any.
+/// The region if neither the configuration nor the environment names one; stores other than AWS accept any.
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// 10,000 parts of at most 5 GiB. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
@@ -61,6 +65,13 @@ const MAX_PARTS: u32 = 10_000;
 const MAX_PART_SIZE: u64 = 5 * 1024 * MIB;
 
 /// A bucket.
+///
+/// ```no_run
+/// # use upload_gateway::blobs::s3::{S3Config, S3Store};
+/// # async fn connect() -> upload_gateway_core::error::Result<S3Store> {
+/// S3Store::connect(S3Config::new("media")).await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct S3Store {
     client: Client,
@@ -74,15 +85,15 @@ pub struct S3Store {
 // === impl S3Store ===
 
 impl S3Store {
-    /// Prepares a client; contacts the store with the first request only.
+    /// Prepares a client; does not contact the store.
     ///
     /// # Errors
-    /// `Internal` when just one of the two keys is given.
+    /// `Internal` if only one of `access_key_id` and `secret_access_key` is set.
     pub async fn connect(config: S3Config) -> Result<Self> {
         let shared = config.load().await?;
         let provider = shared
             .credentials_provider()
-            .ok_or_else(|| Error::fault("there is no provider of credentials"))?;
+            .ok_or_else(|| Error::fault("the SDK has no provider of credentials"))?;
         let region = shared.region().cloned();
         let region = region.unwrap_or_else(|| Region::new(DEFAULT_REGION));
         let timeouts = TimeoutConfig::builder()
@@ -187,7 +198,7 @@ impl ObjectStore for S3Store {
                 Some("NotImplemented") => Err(Error::new(
                     Kind::Unimplemented,
                     Reason::NotOffered,
-                    "the store cannot put an object only if there is none",
+                    "the store does not support If-None-Match on puts",
                 )
                 .caused_by(error)),
                 _ => Err(fault("put an object", error)),
@@ -203,7 +214,8 @@ impl ObjectStore for S3Store {
         let answer = self.client.head_object().bucket(&self.bucket).key(key);
         let output = match answer.send().await {
             Ok(output) => output,
-            // HEAD has no body that would say whether the key or the bucket is missing; `check` tells.
+            // The response to HEAD has no body, so a missing key and a missing bucket look the same; `check` tells them
+            // apart.
             Err(error) if fault::status(&error) == Some(404) => return Ok(None),
             Err(error) => return Err(fault("describe an object", error)),
         };
@@ -281,7 +293,7 @@ impl MultipartStore for S3Store {
             .await
             .map_err(|error| fault("begin a multipart upload", error))?;
         let id = output.upload_id.filter(|id| !id.is_empty());
-        id.ok_or_else(|| Error::fault("begin a multipart upload: the store named no upload"))
+        id.ok_or_else(|| Error::fault("begin a multipart upload: the response has no upload id"))
     }
 
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
@@ -376,7 +388,7 @@ impl MultipartStore for S3Store {
             .multipart_upload(named)
             .send()
             .await;
-        // The SDK turns an error that comes with status 200 into an `Err`.
+        // The SDK returns an error with status 200 as an `Err`.
         match answer {
             Ok(output) => entity_tag(output.e_tag(), "commit").map(|_| Commit::Done),
             Err(error) => match error.code() {
@@ -411,13 +423,21 @@ impl MultipartStore for S3Store {
     }
 }
 
+#[async_trait]
+impl Signer for S3Store {
+    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
+        let (acl, timeout) = (self.acl.as_ref(), self.operation_timeout);
+        self.signer.sign(request, acl, clock.now(), timeout).await
+    }
+}
+
 fn part_number(number: u32) -> Result<i32> {
-    i32::try_from(number).map_err(|error| Error::internal("name a part", error))
+    i32::try_from(number).map_err(|error| Error::internal("make a part number", error))
 }
 
 fn size(size: Option<i64>, action: &str) -> Result<u64> {
     size.and_then(|size| size.try_into().ok())
-        .ok_or_else(|| Error::fault(format!("{action}: the store answered without a size")))
+        .ok_or_else(|| Error::fault(format!("{action}: the response has no size")))
 }
 
 fn session_lost(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

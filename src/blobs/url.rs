@@ -1,28 +1,38 @@
-//! The text of URLs and of `Content-Disposition`.
+//! URLs and `Content-Disposition` as text.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// All but RFC 3986's unreserved characters, as both stores compute it.
+/// All characters but RFC 3986's unreserved ones, as both stores encode them to check a signature.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// As [`RESERVED`]; the slashes of a key separate the parts of a path.
+/// As [`RESERVED`], without the slash: the slashes of a key separate path segments.
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
-/// A query, or what of it was written so far.
+/// A query string under construction.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Query(String);
 
-/// The path that a key is in a URL.
+/// A key as the path of a URL.
 pub(super) fn path(key: &str) -> String {
     utf8_percent_encode(key, RESERVED_IN_PATH).to_string()
 }
 
-/// Makes a browser save an answer under that name: for the old ones in ASCII, for the others as it is.
+/// The `Content-Disposition` with which browsers save a response under `file_name`: as it is, and in ASCII for old
+/// browsers.
 /// <https://www.rfc-editor.org/rfc/rfc6266>
+///
+/// ```
+/// use upload_gateway::blobs::url::attachment;
+///
+/// assert_eq!(
+///     attachment("Füße.txt"),
+///     "attachment; filename=\"F__e.txt\"; filename*=UTF-8''F%C3%BC%C3%9Fe.txt"
+/// );
+/// ```
 pub fn attachment(file_name: &str) -> String {
     let plain = |character: char| match character {
         '"' | '\\' | '%' => '_',
@@ -37,7 +47,7 @@ pub fn attachment(file_name: &str) -> String {
 // === impl Query ===
 
 impl Query {
-    /// Adds `name=value`; the name is one that needs no encoding.
+    /// Adds `name=value` and encodes the value. The name must not need encoding.
     pub(super) fn push(&mut self, name: &str, value: &str) {
         if !self.0.is_empty() {
             self.0.push('&');
@@ -47,19 +57,19 @@ impl Query {
         self.0.extend(utf8_percent_encode(value, RESERVED));
     }
 
-    /// As it stands in a URL.
+    /// The encoded text.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As it stands in a URL.
+    /// The encoded text.
     pub(super) fn into_string(self) -> String {
         self.0
     }
 }
 
 impl From<String> for Query {
-    /// What is written already.
+    /// Takes text that is encoded already.
     fn from(written: String) -> Self {
         Self(written)
     }
@@ -80,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_name_is_given_in_ascii_and_as_it_is() {
+    fn a_file_name_is_sent_in_ascii_and_as_it_is() {
         assert_eq!(
             attachment("Grüße \"100 %\".txt"),
             "attachment; filename=\"Gr__e _100 __.txt\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe%20%22100%20%25%22.txt"
@@ -92,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_keys_slashes_stand_for_themselves() {
+    fn only_the_slashes_of_a_key_are_not_encoded() {
         assert_eq!(path("a b/c+d?é"), "a%20b/c%2Bd%3F%C3%A9");
         let query: Query = [("a", "b/c d"), ("e", "")].into_iter().collect();
         assert_eq!(query.as_str(), "a=b%2Fc%20d&e=");

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngCore, SeedableRng, rngs::StdRng};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -195,7 +195,7 @@ fn own_binary() -> Result<PathBuf, CliError> {
 
 /// Writes the file; every run another one.
 fn generate(path: &Path) -> io::Result<Content> {
-    let mut random = StdRng::from_os_rng();
+    let mut random = StdRng::from_rng(&mut rand::rng());
     let mut file = fs::File::create_new(path)?;
     let mut digest = ContentDigest::default();
     let mut block = vec![0; 1024 * 1024];

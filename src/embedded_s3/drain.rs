@@ -1,7 +1,8 @@
-//! Lets a refusal reach its sender.
+//! Reads the rest of a refused request, so that the client gets the response.
 //!
-//! A signature is refused before the body was read. Closing the connection then resets it, and a sender still writing
-//! sees a broken pipe instead of the answer. So the rest of a body is read and dropped first, within bounds.
+//! A request with a wrong signature is refused before its body is read. Closing the connection at that point resets it,
+//! and a client that is still writing sees a broken pipe instead of the response. So the rest of the body is read and
+//! dropped first, within limits.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,28 +17,29 @@ use hyper::header::EXPECT;
 use s3s::service::S3Service;
 use s3s::{HttpError, HttpResponse};
 
-/// Bytes dropped at most: more than an ordinary part, less than would be worth sending in vain.
+/// How many bytes are read and dropped at most: more than a usual part. A client that sends more may not get
+/// the response.
 const DRAIN_LIMIT: usize = 16 << 20;
-/// How long the sender may take over them.
+/// How long that may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request body that can still be read when the service has dropped its handle.
+/// A request body that can still be read after the service dropped its handle.
 #[derive(Clone)]
 struct SharedBody(Arc<Mutex<Incoming>>);
 
-/// Calls the service, and answers once the body has been read or is not worth reading.
+/// Calls the service, and returns its response once the body was read or a limit was reached.
 pub(super) async fn call(
     service: &S3Service,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, HttpError> {
-    // Such a sender waits to be asked for the body, which reading it would do.
-    let waits = request.headers().contains_key(EXPECT);
+    // Such a client sends the body only after "100 Continue", which reading the body would send.
+    let expects_continue = request.headers().contains_key(EXPECT);
     let (head, body) = request.into_parts();
     let body = SharedBody(Arc::new(Mutex::new(body)));
     let request = Request::from_parts(head, s3s::Body::http_body(body.clone()));
     let answer = service.call(request).await;
-    if !waits {
-        // In time or not, the answer is the same.
+    if !expects_continue {
+        // The response is the same after a time-out.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain(body)).await;
     }
     answer

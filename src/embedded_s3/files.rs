@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A file or directory that nobody has been told about yet: removed on drop, unless it was published.
+/// A file or directory that no response has referred to yet: removed on drop, unless it was published.
 #[derive(Debug)]
 pub(super) struct Temporary {
     path: PathBuf,
 }
 
-/// 32 hexadecimal digits nobody can guess.
+/// 32 random, unguessable hexadecimal digits.
 pub(super) fn random_name() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
@@ -23,7 +23,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Creates `directory` durably if it is missing; its parent must exist.
+/// Creates `directory` durably if it does not exist; its parent must exist.
 pub(super) fn ensure_directory(directory: &Path) -> io::Result<()> {
     match fs::create_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -31,7 +31,7 @@ pub(super) fn ensure_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file durably; `false` if there was none.
+/// Removes a file durably; returns `false` if there was none.
 pub(super) fn remove_durably(path: &Path) -> io::Result<bool> {
     let Some(()) = absent_as_none(fs::remove_file(path))? else {
         return Ok(false);
@@ -40,20 +40,28 @@ pub(super) fn remove_durably(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Writes `value` as the whole content of `path`: after a crash there is the old content or the new one.
-pub(super) fn write_json(
-    temporary: Temporary,
-    path: &Path,
-    value: &impl Serialize,
-) -> io::Result<()> {
+/// Writes `content` as the whole content of `path`: after a crash the file has the old content or the new one.
+pub(super) fn write_durably(temporary: Temporary, path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(&temporary.path)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
+    file.write_all(content)?;
     file.sync_all()?;
     temporary.publish(path)?;
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Reads what [`write_json`] wrote; `None` if there is no such file, `InvalidData` naming the file if it is damaged.
+/// As [`write_durably`], with `value` as JSON.
+pub(super) fn write_json(
+    temporary: Temporary,
+    path: &Path,
+    value: &impl Serialize,
+) -> io::Result<()> {
+    write_durably(temporary, path, &serde_json::to_vec(value)?)
+}
+
+/// Reads what [`write_json`] wrote; `None` if there is no such file.
+///
+/// # Errors
+/// `InvalidData`, with the path in the message, if the file is damaged.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let Some(content) = absent_as_none(fs::read(path))? else {
         return Ok(None);
@@ -98,21 +106,21 @@ impl Temporary {
         }
     }
 
-    /// Where it is until it is published.
+    /// Its path until it is published.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Renames it to `target`, atomically replacing a file there. Not durable before the directory is synced.
+    /// Renames it to `target`, and atomically replaces a file there. Durable only after a sync of the directory.
     pub(super) fn publish(self, target: &Path) -> io::Result<()> {
-        // The drop that follows finds nothing to remove.
+        // The drop that follows has nothing to remove.
         fs::rename(&self.path, target)
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // What cannot be removed now is removed at the next start.
+        // If this fails, the next start removes it.
         if fs::remove_file(&self.path).is_err() {
             let _ = fs::remove_dir_all(&self.path);
         }

@@ -1,24 +1,24 @@
-//! Listings: sorted, filtered, cut into pages.
+//! Listings: sorted, filtered, in pages.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use s3s::dto::*;
 use s3s::{S3Result, s3_error};
 
-use super::service::length;
-use super::storage::{Manifest, Session, hexadecimal};
+use super::storage::{Manifest, Session};
 use super::uploads::StoredPart;
+use super::values::{hexadecimal, length};
 
-/// Entries of a page at most, and if the request names no other number (S3's own limit).
+/// The largest and the default number of entries in a page (S3's own limit).
 const PAGE: i32 = 1000;
 
-/// The number of entries a page may have.
+/// How many entries a page may have, if the request asks for `asked`.
 pub(super) fn page_limit(asked: Option<i32>) -> S3Result<usize> {
     usize::try_from(asked.unwrap_or(PAGE).min(PAGE))
         .map_err(|_| s3_error!(InvalidArgument, "a page cannot have a negative size"))
 }
 
-/// The answer to `ListParts`.
+/// The response to `ListParts`.
 pub(super) fn parts(
     input: ListPartsInput,
     parts: Vec<StoredPart>,
@@ -47,7 +47,7 @@ pub(super) fn parts(
     })
 }
 
-/// The answer to `ListMultipartUploads`: by key, and by id within a key.
+/// The response to `ListMultipartUploads`: by key, then by upload id.
 pub(super) fn uploads(
     input: ListMultipartUploadsInput,
     mut uploads: Vec<(String, Session)>,
@@ -102,8 +102,8 @@ fn upload(upload_id: String, session: Session) -> MultipartUpload {
     }
 }
 
-/// The answer to `ListObjectsV2`. Keys that share what follows the prefix up to a delimiter are one common prefix. The
-/// continuation token is the last key or common prefix of the page before.
+/// The response to `ListObjectsV2`. Keys that are equal from the prefix up to the delimiter become one common prefix.
+/// The continuation token is the last key or common prefix of the previous page.
 pub(super) fn objects(
     input: ListObjectsV2Input,
     mut objects: Vec<Manifest>,
@@ -181,5 +181,5 @@ fn decode_token(token: &str) -> S3Result<String> {
         .decode(token)
         .ok()
         .and_then(|key| String::from_utf8(key).ok());
-    key.ok_or_else(|| s3_error!(InvalidArgument, "the continuation token is not one of ours"))
+    key.ok_or_else(|| s3_error!(InvalidArgument, "the continuation token is invalid"))
 }

@@ -1,4 +1,4 @@
-//! From part files to a response body, in pieces.
+//! Response bodies, read from the files of parts.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,10 +9,10 @@ use bytes::Bytes;
 use s3s::dto::StreamingBlob;
 use tokio::task::spawn_blocking;
 
-/// Bytes read at a time, which is all a download holds in memory.
+/// How many bytes are read at a time; a download holds no more in memory.
 const PIECE_SIZE: u64 = 256 << 10;
 
-/// A run of bytes in one file.
+/// A range of bytes in one file.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
@@ -25,7 +25,7 @@ struct Reader {
     open: Option<(File, u64)>,
 }
 
-/// The bytes of all segments, one after the other. A file that is missing or too short ends the stream with an error.
+/// The bytes of all segments in order. The stream ends with an error at a file that does not exist or is too short.
 pub(super) fn stream(segments: Vec<Segment>) -> StreamingBlob {
     let reader = Reader {
         segments: segments.into(),

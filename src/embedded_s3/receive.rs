@@ -1,8 +1,7 @@
-//! From a request body to a durable, digested file nobody sees yet.
+//! Receives a request body into a durable temporary file and computes its MD5.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,14 +13,15 @@ use s3s::dto::StreamingBlob;
 use s3s::s3_error;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::failure::Failure;
 use super::files::Temporary;
-use super::storage::{Failure, Storage};
 
 /// The largest part, and the largest object put in one call (S3's own limit).
 const MAXIMUM_SIZE: u64 = 5 << 30;
-/// Bytes gathered before they are written. Each request holds at most two such batches and one network buffer.
+/// How many bytes are collected before they are written. A request holds at most two such batches and one network
+/// buffer.
 const BATCH_SIZE: usize = 256 << 10;
-/// How long a sender may be silent within one body.
+/// How long a client may send nothing within a body.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A complete body on disk: its bytes, followed by their MD5.
@@ -32,9 +32,9 @@ pub(super) struct Received {
     pub(super) size: u64,
 }
 
-/// What the request says about its body.
+/// What a request declares about its body.
 #[derive(Debug)]
-pub(super) struct Announced {
+pub(super) struct Declared {
     pub(super) content_length: Option<i64>,
     /// The Content-MD5 header: base64 of 16 bytes.
     pub(super) content_md5: Option<String>,
@@ -47,25 +47,24 @@ struct Writer {
     size: u64,
 }
 
-/// Reads the whole body to disk and syncs it.
+/// Reads the whole body into `temporary` and syncs it.
 ///
 /// # Errors
 ///
 /// `InvalidDigest`, `BadDigest`, `IncompleteBody`, `EntityTooLarge`, `RequestTimeout`, or an internal error.
 pub(super) async fn receive(
-    storage: &Arc<Storage>,
+    temporary: Temporary,
     body: Option<StreamingBlob>,
-    announced: Announced,
+    declared: Declared,
 ) -> Result<Received, Failure> {
-    if announced
+    if declared
         .content_length
         .is_some_and(|length| length.unsigned_abs() > MAXIMUM_SIZE)
     {
         return Err(s3_error!(EntityTooLarge).into());
     }
-    let storage = Arc::clone(storage);
     let mut writing: JoinHandle<io::Result<Writer>> =
-        spawn_blocking(move || Writer::create(storage.temporary()));
+        spawn_blocking(move || Writer::create(temporary));
     let (mut batch, mut batched, mut total) = (Vec::new(), 0, 0);
     if let Some(mut body) = body {
         while let Some(chunk) = next_chunk(&mut body).await? {
@@ -76,14 +75,14 @@ pub(super) async fn receive(
                 return Err(s3_error!(EntityTooLarge).into());
             }
             if batched >= BATCH_SIZE {
-                // The next batch is gathered while this one is written.
+                // The next batch is collected while this one is written.
                 writing = write(writing, std::mem::take(&mut batch)).await?;
                 batched = 0;
             }
         }
     }
     let writer = write(writing, batch).await?.await??;
-    writer.check(&announced)?;
+    writer.check(&declared)?;
     Ok(spawn_blocking(move || writer.finish()).await??)
 }
 
@@ -92,7 +91,7 @@ async fn next_chunk(body: &mut StreamingBlob) -> Result<Option<Bytes>, Failure> 
         Err(_) => Err(s3_error!(RequestTimeout, "the body stopped arriving").into()),
         Ok(None) => Ok(None),
         Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        // Cut off, or not what its signature says.
+        // The body was cut off or does not match its signature.
         Ok(Some(Err(error))) => Err(s3_error!(IncompleteBody, "read the body: {error}").into()),
     }
 }
@@ -126,12 +125,12 @@ impl Writer {
         Ok(self)
     }
 
-    fn check(&self, announced: &Announced) -> Result<(), Failure> {
-        let length = announced.content_length.map(i64::unsigned_abs);
+    fn check(&self, declared: &Declared) -> Result<(), Failure> {
+        let length = declared.content_length.map(i64::unsigned_abs);
         if length.is_some_and(|length| length != self.size) {
             return Err(s3_error!(IncompleteBody).into());
         }
-        if let Some(content_md5) = &announced.content_md5 {
+        if let Some(content_md5) = &declared.content_md5 {
             let expected = BASE64_STANDARD.decode(content_md5).unwrap_or_default();
             if expected.len() != 16 {
                 return Err(

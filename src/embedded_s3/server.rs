@@ -1,4 +1,4 @@
-//! HTTP/1.1 on the listener: bounded connections, bounded waiting, bounded stopping.
+//! HTTP/1.1 on the listener, with limits for connections, idle time and shutdown.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::drain;
 
-/// Connections served at once; further ones wait in the listener's queue. Each holds less than 1 MiB.
+/// How many connections are served at once; more wait in the listener's queue. Each holds less than 1 MiB.
 const MAXIMUM_CONNECTIONS: usize = 512;
-/// How long a connection may take over a request's head, or stay idle. Longer than the 90 seconds for which hyper's
-/// clients keep an idle connection, so that they, not the server, close it.
+/// How long a connection may stay idle or take to send a request's head. Longer than the 90 seconds for which hyper's
+/// clients keep an idle connection, so that the client closes it, not the server.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long running requests may take to finish once the server stops.
+/// How long running requests may take to finish after the server was stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept (out of file descriptors), instead of spinning.
+/// Pause after a failed accept, for example without free file descriptors, instead of a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The background task that serves. It ends at once when this is dropped.
+/// The background task that serves. Dropping this aborts it.
 #[derive(Debug)]
 pub(super) struct Server {
     stopping: watch::Sender<()>,
@@ -62,7 +62,7 @@ async fn serve(listener: TcpListener, service: S3Service, mut stopping: watch::R
     if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
-            "end requests that did not finish in time"
+            "abort requests that did not finish in time"
         );
         connections.shutdown().await;
     }

@@ -1,4 +1,4 @@
-//! The S3 calls: each checks its input, asks the storage on a blocking thread, and words the answer.
+//! The S3 calls: each checks its input, calls the storage on a blocking thread, and builds the response.
 
 use std::sync::Arc;
 
@@ -9,11 +9,13 @@ use s3s::path::S3Path;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use tokio::task::spawn_blocking;
 
+use super::failure::{Failure, Outcome};
 use super::list;
 use super::read;
-use super::receive::{Announced, receive};
-use super::storage::{Attributes, Failure, Manifest, Outcome, Storage, hexadecimal};
+use super::receive::{Declared, receive};
+use super::storage::{Attributes, Manifest, Storage};
 use super::uploads::Completion;
+use super::values::{hexadecimal, length};
 
 /// The highest part number (S3's own limit).
 const MAXIMUM_PART_NUMBER: u16 = 10_000;
@@ -24,7 +26,7 @@ pub(super) struct Service {
     storage: Arc<Storage>,
 }
 
-/// Who may call: the holder of one key, on one bucket.
+/// Allows requests signed with one key, on one bucket.
 #[derive(Clone)]
 pub(super) struct Keys {
     pub(super) bucket: String,
@@ -91,11 +93,11 @@ impl S3 for Service {
         request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let input = request.input;
-        let announced = Announced {
+        let declared = Declared {
             content_length: input.content_length,
             content_md5: input.content_md5,
         };
-        let received = receive(&self.storage, input.body, announced).await?;
+        let received = receive(self.storage.temporary(), input.body, declared).await?;
         let number = part_number(input.part_number)?;
         let md5 = received.md5;
         self.blocking(move |storage| {
@@ -176,11 +178,11 @@ impl S3 for Service {
         request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let input = request.input;
-        let announced = Announced {
+        let declared = Declared {
             content_length: input.content_length,
             content_md5: input.content_md5,
         };
-        let received = receive(&self.storage, input.body, announced).await?;
+        let received = receive(self.storage.temporary(), input.body, declared).await?;
         let only_new = only_new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let attributes = Attributes {
             cache_control: input.cache_control,
@@ -215,7 +217,7 @@ impl S3 for Service {
         let range = range.unwrap_or(0..size);
         let content_length = length(range.end - range.start)?;
         let body = read::stream(self.storage.segments(&manifest, &range));
-        // The response-… overrides of the query are applied by the protocol layer.
+        // s3s applies the response-… parameters of the query.
         let attributes = manifest.attributes;
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
@@ -271,7 +273,7 @@ impl S3 for Service {
         &self,
         _: S3Request<HeadBucketInput>,
     ) -> S3Result<S3Response<HeadBucketOutput>> {
-        // That it is the right bucket was checked with the signature.
+        // `Keys::check` has compared the bucket.
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
@@ -327,7 +329,7 @@ fn named_part(part: CompletedPart) -> S3Result<(u16, String)> {
     Ok((number, etag.into_value()))
 }
 
-/// Of the conditions on writes, only "if there is no object yet" is known; the others are refused, not ignored.
+/// Whether a write must not replace an object. Other conditions are refused, not ignored.
 fn only_new(
     if_match: Option<&ETagCondition>,
     if_none_match: Option<&ETagCondition>,
@@ -353,8 +355,4 @@ fn refuse_part_number(part_number: Option<i32>) -> S3Result<()> {
 
 fn content_type(given: Option<String>) -> String {
     given.unwrap_or_else(|| "binary/octet-stream".to_owned())
-}
-
-pub(super) fn length(size: u64) -> S3Result<i64> {
-    i64::try_from(size).map_err(S3Error::internal_error)
 }

@@ -1,38 +1,46 @@
 //! Parts, uploads and objects as plain files; [`super::uploads`] holds the calls on uploads. Everything here blocks.
 //!
 //! ```text
+//! format                         the version of all these files
 //! objects/<SHA-256 of the key>   JSON manifest of an object: attributes, ETag, upload id, its parts' numbers and sizes
 //! sessions/<upload id>           JSON session of an upload that is open
 //! parts/<upload id>/<number>     a part's bytes followed by their 16-byte MD5, so that one rename replaces both
-//! temporary/<random>             whatever is not complete yet; emptied at start
+//! temporary/<random>             files that are not complete yet; emptied at start
 //! ```
 //!
-//! A file is written under `temporary/`, synced, renamed into place, and its directory is synced before the caller is
-//! answered. Each call has one deciding rename or removal: the session file for create and abort, the part for a part,
-//! the manifest for complete, put and delete. What comes after it is tidying, which the next start repeats.
+//! A file is written under `temporary/`, synced and renamed into place, and its directory is synced before the call
+//! returns. One rename or removal decides each call: that of the session file for create and abort, of the part for a
+//! part, of the manifest for complete, put and delete. The steps after it only clean up, and the next start repeats
+//! them.
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use s3s::{S3Error, s3_error};
+use s3s::s3_error;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::failure::Outcome;
 use super::files::{
     Temporary, absent_as_none, ensure_directory, names, random_name, read_json, remove_durably,
-    sync_directory, write_json,
+    sync_directory, write_durably, write_json,
 };
 use super::read::Segment;
 use super::receive::Received;
+use super::values::hexadecimal;
+use crate::unknown_format::UnknownFormat;
 
-/// Bytes of MD5 after the bytes of a part.
+/// The version of everything in the directory: its layout, the manifests, the sessions and the parts. Stored in the
+/// file `format`; a directory with another one is refused.
+const FORMAT: &str = "1";
+/// Size in bytes of the MD5 after the bytes of a part.
 pub(super) const TRAILER_SIZE: u64 = 16;
-/// Calls that change one key exclude each other; keys share this many locks.
+/// How many locks all keys share. Calls that change one key exclude each other.
 const LOCKS: usize = 64;
 
 /// The directory of one embedded S3, held exclusively.
@@ -43,11 +51,11 @@ pub(super) struct Storage {
     parts: PathBuf,
     temporary: PathBuf,
     locks: [Mutex<()>; LOCKS],
-    /// Locked while this lives, so that no second process tidies away what this one is writing.
+    /// Locked while this exists, so that no second process removes what this one is writing.
     _exclusive: File,
 }
 
-/// What a client may say about an object and gets back with it.
+/// The headers and metadata that a client stores with an object.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Attributes {
     pub(super) cache_control: Option<String>,
@@ -79,18 +87,6 @@ pub(super) struct Manifest {
     pub(super) parts: Vec<(u16, u64)>,
 }
 
-/// Why a call failed: a refusal with its S3 code, or an internal error.
-#[derive(Debug)]
-pub(super) struct Failure(S3Error);
-
-/// The result of a call on the storage.
-pub(super) type Outcome<T> = Result<T, Failure>;
-
-/// Lower-case hexadecimal, as in ETags.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 // === impl Storage ===
 
 impl Storage {
@@ -113,6 +109,7 @@ impl Storage {
             locks: [const { Mutex::new(()) }; LOCKS],
             _exclusive: exclusive,
         };
+        storage.check_format(&directory)?;
         absent_as_none(fs::remove_dir_all(&storage.temporary))?;
         for subdirectory in [
             &storage.objects,
@@ -126,7 +123,26 @@ impl Storage {
         Ok(storage)
     }
 
-    /// Finishes completed uploads, and drops parts that belong neither to an object nor to an open upload: those of
+    /// Refuses a directory in another format than [`FORMAT`] and leaves it as it is; stores the format in a new one.
+    fn check_format(&self, directory: &Path) -> io::Result<()> {
+        let path = directory.join("format");
+        let found = absent_as_none(fs::read(&path))?;
+        let found = found.as_deref().map(String::from_utf8_lossy);
+        match found.as_deref().map(str::trim) {
+            Some(FORMAT) => Ok(()),
+            None if !self.objects.try_exists()? => {
+                ensure_directory(&self.temporary)?;
+                write_durably(self.temporary(), &path, FORMAT.as_bytes())
+            }
+            found => {
+                let stored = format!("the directory {}", directory.display());
+                let unknown = UnknownFormat::new(stored, found, FORMAT);
+                Err(io::Error::new(io::ErrorKind::InvalidData, unknown))
+            }
+        }
+    }
+
+    /// Finishes completed uploads, and removes parts that belong neither to an object nor to an open upload: those of
     /// aborted uploads, of replaced and deleted objects, of calls that were never acknowledged.
     fn recover(&self) -> io::Result<()> {
         let mut owners = HashSet::new();
@@ -147,12 +163,12 @@ impl Storage {
         Ok(())
     }
 
-    /// A place for a body that is being received.
+    /// A new temporary file; it is not created yet.
     pub(super) fn temporary(&self) -> Temporary {
         Temporary::new_in(&self.temporary)
     }
 
-    /// Drops the parts that a completed upload's object does not use, then its session.
+    /// Removes the parts that a completed upload's object does not use, then its session.
     pub(super) fn finish(&self, manifest: &Manifest) -> io::Result<()> {
         let directory = self.parts_path(&manifest.upload_id);
         let used: HashSet<String> = manifest
@@ -224,7 +240,7 @@ impl Storage {
         Ok(())
     }
 
-    /// The pieces of files that hold a range of an object's bytes.
+    /// The segments of files that hold a range of an object's bytes.
     pub(super) fn segments(
         &self,
         manifest: &Manifest,
@@ -248,11 +264,12 @@ impl Storage {
         segments
     }
 
-    /// Puts a manifest in place and drops the parts of the object it replaces.
+    /// Stores a manifest and removes the parts of the object that it replaces.
     pub(super) fn publish(&self, manifest: &Manifest) -> Outcome<()> {
         let replaced = self.object(&manifest.key)?;
         if let Some(replaced) = &replaced {
-            // Its complete may have failed between manifest and session; without its manifest it must not look open.
+            // Its complete may have failed after the manifest and before the removal of the session. Without a
+            // manifest, the session would look like an open upload.
             remove_durably(&self.session_path(&replaced.upload_id))?;
         }
         write_json(self.temporary(), &self.object_path(&manifest.key), manifest)?;
@@ -262,20 +279,22 @@ impl Storage {
         Ok(())
     }
 
-    /// Drops parts nobody can reach any more. If that fails, the next start repeats it.
+    /// Removes parts that no manifest and no session refers to. If that fails, the next start repeats it.
     pub(super) fn discard_parts(&self, upload_id: &str) {
-        let grave = self.temporary();
-        if let Err(error) = fs::rename(self.parts_path(upload_id), grave.path()) {
-            tracing::warn!(upload_id, %error, "discard parts");
+        // Removed when dropped.
+        let removed = self.temporary();
+        if let Err(error) = fs::rename(self.parts_path(upload_id), removed.path()) {
+            tracing::warn!(upload_id, %error, "cannot remove the parts; the next start repeats it");
         }
     }
 
+    /// Excludes other calls that change this key, until the guard is dropped.
     pub(super) fn lock(&self, key: &str) -> MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let index =
             usize::try_from(hasher.finish() % LOCKS as u64).expect("below the number of locks");
-        // The lock guards files, not memory: a panic while it was held leaves nothing in it to distrust.
+        // The lock protects files, not memory, so a panic while it was held does not invalidate anything.
         self.locks[index]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -294,6 +313,7 @@ impl Storage {
     }
 }
 
+/// The name of a part's file.
 pub(super) fn part_name(number: u16) -> String {
     format!("{number:05}")
 }
@@ -304,31 +324,5 @@ impl Manifest {
     /// Bytes of the object.
     pub(super) fn size(&self) -> u64 {
         self.parts.iter().map(|(_, size)| size).sum()
-    }
-}
-
-// === impl Failure ===
-
-impl From<S3Error> for Failure {
-    fn from(error: S3Error) -> Self {
-        Self(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self(S3Error::internal_error(error))
-    }
-}
-
-impl From<tokio::task::JoinError> for Failure {
-    fn from(error: tokio::task::JoinError) -> Self {
-        Self(S3Error::internal_error(error))
-    }
-}
-
-impl From<Failure> for S3Error {
-    fn from(failure: Failure) -> Self {
-        failure.0
     }
 }

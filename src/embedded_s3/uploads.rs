@@ -8,19 +8,19 @@ use std::time::SystemTime;
 use md5::{Digest, Md5};
 use s3s::s3_error;
 
+use super::failure::{Failure, Outcome};
 use super::files::{
     absent_as_none, ensure_directory, names, random_name, read_json, remove_durably,
     sync_directory, write_json,
 };
 use super::receive::Received;
-use super::storage::{
-    Attributes, Failure, Manifest, Outcome, Session, Storage, TRAILER_SIZE, hexadecimal, part_name,
-};
+use super::storage::{Attributes, Manifest, Session, Storage, TRAILER_SIZE, part_name};
+use super::values::hexadecimal;
 
 /// Every part but the last must have at least this size (S3's own limit).
 const MINIMUM_PART_SIZE: u64 = 5 << 20;
 
-/// A part as it is on disk.
+/// A part on disk.
 #[derive(Debug)]
 pub(super) struct StoredPart {
     pub(super) number: u16,
@@ -29,20 +29,21 @@ pub(super) struct StoredPart {
     pub(super) modified: SystemTime,
 }
 
-/// What a complete call asks for.
+/// The parameters of a CompleteMultipartUpload call.
 #[derive(Debug)]
 pub(super) struct Completion {
     /// Part number and ETag without quotes, in the order given.
     pub(super) parts: Vec<(u16, String)>,
     /// Refuse if the key already has an object.
     pub(super) only_new: bool,
+    /// The size in bytes that the object must have.
     pub(super) size: Option<i64>,
 }
 
 // === impl Storage ===
 
 impl Storage {
-    /// Opens an upload and returns its id.
+    /// Creates an upload and returns its id.
     pub(super) fn create_upload(&self, key: String, attributes: Attributes) -> Outcome<String> {
         let upload_id = random_name();
         ensure_directory(&self.parts_path(&upload_id))?;
@@ -56,7 +57,7 @@ impl Storage {
         Ok(upload_id)
     }
 
-    /// Makes a received body a part of an open upload; an earlier part with this number is replaced.
+    /// Makes a received body a part of an open upload; it replaces an earlier part with this number.
     pub(super) fn store_part(
         &self,
         key: &str,
@@ -70,7 +71,8 @@ impl Storage {
             self.session(key, upload_id)?;
             received.file.publish(&directory.join(part_name(number)))?;
         }
-        // Outside the lock, so that parts of one upload sync side by side. An abort may have come in between.
+        // Outside of the lock, so that parts of one upload sync concurrently. The upload may have been aborted in
+        // between.
         absent_as_none(sync_directory(&directory))?.ok_or_else(no_such_upload)?;
         Ok(())
     }
@@ -98,7 +100,7 @@ impl Storage {
         Ok((parts, truncated))
     }
 
-    /// Makes an object of the parts named, without moving a byte of them.
+    /// Makes an object of the named parts, without copying them.
     pub(super) fn complete(
         &self,
         key: &str,
@@ -115,7 +117,7 @@ impl Storage {
         }
         let directory = self.parts_path(upload_id);
         let (parts, etag) = check_parts(&directory, completion)?;
-        // A part whose own call has not synced the directory yet may be among those named.
+        // The call that stored a named part may not have synced the directory yet.
         sync_directory(&directory)?;
         let manifest = Manifest {
             key: session.key,
@@ -130,6 +132,10 @@ impl Storage {
         Ok(manifest)
     }
 
+    /// The object, if this upload has already made it of the same parts.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` if this upload made it of other parts.
     fn completed_before(
         &self,
         key: &str,
@@ -149,7 +155,7 @@ impl Storage {
         Ok(Some(manifest))
     }
 
-    /// Ends an open upload and drops its parts.
+    /// Ends an open upload and removes its parts.
     pub(super) fn abort(&self, key: &str, upload_id: &str) -> Outcome<()> {
         let _guard = self.lock(key);
         self.session(key, upload_id)?;
@@ -170,7 +176,7 @@ impl Storage {
     }
 
     fn session(&self, key: &str, upload_id: &str) -> Outcome<Session> {
-        // Ids come from outside and become file names.
+        // Ids come from clients and become file names.
         let plausible =
             upload_id.len() == 32 && upload_id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let session: Option<Session> = if plausible {
@@ -201,7 +207,7 @@ fn read_part(directory: &Path, number: u16) -> io::Result<Option<StoredPart>> {
     }))
 }
 
-/// Compares the parts named with those on disk; numbers with sizes, and the object's ETag.
+/// Compares the named parts with those on disk. Returns their numbers and sizes, and the object's ETag.
 fn check_parts(directory: &Path, completion: &Completion) -> Outcome<(Vec<(u16, u64)>, String)> {
     if !completion
         .parts
@@ -234,7 +240,7 @@ fn check_parts(directory: &Path, completion: &Completion) -> Outcome<(Vec<(u16, 
     Ok((parts, etag))
 }
 
-/// The MD5 of the parts' MD5s, and their count; `None` if an ETag is not an MD5.
+/// The ETag of a multipart object: the MD5 of the parts' MD5s, and their count. `None` if a part's ETag is not an MD5.
 fn composite_etag(parts: &[(u16, String)]) -> Option<String> {
     let mut digest = Md5::new();
     for (_, etag) in parts {

@@ -1,11 +1,11 @@
 //! The embedded state store: one [redb](https://www.redb.org) file, locked by the process that has it open.
 //!
-//! Every write is one transaction that is on the disk before it is answered. What may happen to a record is decided
-//! exactly as the Redis scripts do. Records are removed
-//! [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after they expire: when the file is
-//! opened, and a few at each create.
+//! Every write is one transaction, durable before the call returns. The conditions of each write are those of the Redis
+//! scripts. Records are removed [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after they
+//! expire: all of them when the file is opened, a few at each create. The file holds the version of its format.
 
 mod due;
+mod format;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redb.rs"]
@@ -38,10 +38,10 @@ use self::{
     tables::{Snapshot, Tables, internal},
 };
 
-/// The most expired records that a create removes on the way: more than it adds, so that they cannot pile up.
+/// How many expired records a create removes at most: more than it adds, so that they cannot accumulate.
 const REMOVALS_PER_CREATE: usize = 4;
 
-/// Why the file cannot be used.
+/// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
@@ -50,7 +50,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// Its directory cannot be made.
+    /// Its directory cannot be created.
     #[error("cannot create the directory of {}", path.display())]
     Directory {
         /// The file.
@@ -58,7 +58,7 @@ pub enum OpenError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is no state file, is damaged, or cannot be read.
+    /// It is not a state file, is damaged, has a format that this build does not read, or cannot be read.
     #[error("cannot open the state file {}", path.display())]
     Unusable {
         /// The file.
@@ -68,11 +68,18 @@ pub enum OpenError {
     },
 }
 
-/// The embedded state store.
+/// The embedded state store. Clones share one file.
+///
+/// ```no_run
+/// # use upload_gateway::state::redb::{OpenError, Redb};
+/// # async fn open() -> Result<Redb, OpenError> {
+/// Redb::open("data/state.redb").await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Redb {
     database: Arc<Database>,
-    /// Taken by one write at a time, so that waiting ones hold no thread.
+    /// Held by one write at a time, so that waiting writes occupy no thread.
     turn: Arc<Mutex<()>>,
     takeovers: Takeovers,
 }
@@ -80,7 +87,7 @@ pub struct Redb {
 // === impl Redb ===
 
 impl Redb {
-    /// Opens the file at `path`; makes it, and its directory, where there is none.
+    /// Opens the file at `path`; creates it, and its directory, if it does not exist.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -106,7 +113,8 @@ impl Redb {
         Ok(store)
     }
 
-    /// Replaces a record of that version, and if `seen` is given of that `updated_at`.
+    /// Replaces a record of version `upload.version`, written by `writer` and, if `seen` is given, with that
+    /// `updated_at`.
     async fn replace(
         &self,
         upload: &Upload,
@@ -134,15 +142,15 @@ impl Redb {
                 tables.release(fingerprint, &upload.id)?;
             }
             let mut updated = Record::updated(upload, record.committed);
-            updated.expected_at = record.expected_at;
-            tables.expect(&mut updated)?;
+            updated.scheduled_at = record.scheduled_at;
+            tables.schedule(&mut updated)?;
             tables.store(&updated)?;
             Ok(Update::Updated(next))
         })
         .await
     }
 
-    /// Runs `work` in one durable transaction; nothing is stored if it fails.
+    /// Runs `work` in one durable transaction. Stores nothing if `work` fails.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<T> + Send + 'static,
@@ -150,7 +158,7 @@ impl Redb {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let database = Arc::clone(&self.database);
         spawn_blocking(move || {
-            // Held to the end even when nobody waits for the answer any more.
+            // Held until the transaction ends, even if the caller was cancelled.
             let _turn = turn;
             let transaction = database.begin_write().map_err(internal)?;
             let answer = work(&mut Tables::open(&transaction)?)?;
@@ -158,10 +166,10 @@ impl Redb {
             Ok(answer)
         })
         .await
-        .map_err(|cause| Error::internal("the work on the state file did not end", cause))?
+        .map_err(|cause| Error::internal("a task on the state file panicked", cause))?
     }
 
-    /// Runs `work` on the tables as they are now; writes do not wait for it.
+    /// Runs `work` on a snapshot of the tables; does not block writes.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
@@ -172,7 +180,7 @@ impl Redb {
             work(&Snapshot::open(&transaction)?)
         })
         .await
-        .map_err(|cause| Error::internal("the work on the state file did not end", cause))?
+        .map_err(|cause| Error::internal("a task on the state file panicked", cause))?
     }
 }
 
@@ -223,7 +231,7 @@ impl RecordStore for Redb {
                 let Some(mut record) = tables.record(&key)? else {
                     return Ok(None);
                 };
-                // Its own place is taken again when the answer was lost.
+                // A writer that is already set is accepted: its first call may have succeeded without its reply.
                 let may = match from {
                     Predecessor::Any => true,
                     Predecessor::Only(other) => {
@@ -233,7 +241,7 @@ impl RecordStore for Redb {
                 if may && record.written.phase == Phase::Open {
                     tables.remove_parts_beyond(&key, record.committed)?;
                     record.take_over(writer, times);
-                    tables.expect(&mut record)?;
+                    tables.schedule(&mut record)?;
                     tables.store(&record)?;
                 }
                 tables.whole(record).map(Some)
@@ -273,7 +281,7 @@ impl PartStore for Redb {
             let Some(mut record) = tables.record(&id)? else {
                 return Ok(PartRecord::Missing);
             };
-            // First: whoever took it over may have finished it since.
+            // Checked before the phase: the stream that took the upload over may have finished it.
             if record.writer != Some(writer) {
                 return Ok(PartRecord::TakenOver);
             }
@@ -377,18 +385,21 @@ fn open(path: &Path) -> Result<Database, OpenError> {
         path: path.to_owned(),
         source,
     })?;
-    Database::create(path).map_err(|failure| match failure {
+    let unusable = |source| OpenError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
+    let database = Database::create(path).map_err(|failure| match failure {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
             path: path.to_owned(),
         },
-        other => OpenError::Unusable {
-            path: path.to_owned(),
-            source: other.into(),
-        },
-    })
+        other => unusable(other.into()),
+    })?;
+    format::check(&database, path).map_err(|refusal| unusable(refusal.into()))?;
+    Ok(database)
 }
 
-/// A clock before the epoch counts as the epoch: then nothing is expired.
+/// The present time; the epoch if the clock is before it, so that nothing counts as expired.
 fn now() -> Timestamp {
     let elapsed = SystemTime::now()
         .duration_since(UNIX_EPOCH)

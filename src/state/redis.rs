@@ -1,10 +1,21 @@
 //! The state store in Redis 7 or newer: a single server, Sentinel or Cluster.
 //!
-//! Keys, each behind [`RedisConfig::key_prefix`]: the record `upload:{<tag>}:<upload id>` (a hash), the live uploads
-//! by fingerprint `fingerprints:{<tag>}` (a hash), an owner's listing `owner:<owner>` (a sorted set), and `secret`. The
-//! tag is [`UploadId::tag`], so that one script can change a record and its fingerprint on a Cluster too. What is due lies in
-//! `due` (a sorted set), and a lease in `lease:<name>`. Takeovers are published on the channel `takeovers`. All but the
-//! secret are removed by the server, records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after they expire.
+//! Every key starts with [`RedisConfig::key_prefix`]:
+//!
+//! | key | type | content |
+//! |---|---|---|
+//! | `upload:{<tag>}:<upload id>` | hash | a record, with the format version of its own (`record.rs`) |
+//! | `fingerprints:{<tag>}` | hash | the id of the live upload of each fingerprint |
+//! | `owner:<owner>` | sorted set | the uploads of an owner, in the order of a listing |
+//! | `due` | sorted set | uploads by the time at which the sweeper must check them |
+//! | `lease:<name>` | string | the holder of a lease |
+//! | `secret` | string | the deployment's secret |
+//! | `format` | string | the version of all keys but the records |
+//!
+//! The tag is [`UploadId::tag`]: a record and its fingerprint have one hash tag, so that one script can change both on
+//! a Cluster. Redis removes records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after
+//! they expire and indexes with their longest-lived record; `secret` and `format` stay. Takeovers are published on the
+//! channel `takeovers`.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read.
 
@@ -38,6 +49,8 @@ use upload_gateway_core::{
     },
 };
 
+use crate::unknown_format::UnknownFormat;
+
 pub use self::config::{ConnectError, RedisConfig, RedisMode};
 use self::{
     connection::Link,
@@ -45,33 +58,50 @@ use self::{
     scripts::SCRIPTS,
 };
 
-/// How often a create tries to replace the fingerprint of an upload that is over, before it gives up.
+/// The version of the keys that are not records: fingerprints, listings, `due`, leases and the secret. Stored under
+/// `format`; [`Redis::connect`] refuses another one.
+const FORMAT: &str = "1";
+
+/// How often a create tries to replace the fingerprint of an upload that is over before it fails.
 const CREATE_ATTEMPTS: usize = 5;
 
-/// How many claims one script notes: they take 1 to 2 ms, in which Redis serves nobody else. The usual report has fewer,
-/// and one signing call at most a tenth.
+/// How many claims one script records: that many take 1 to 2 ms, during which Redis serves no other client. A report
+/// usually has fewer, and a signing call has at most 100.
 const CLAIMS_AT_ONCE: usize = 1_000;
 
-/// How long the key of [`StateStore::check`] lives, in milliseconds.
+/// How long the key that [`StateStore::check`] writes exists, in milliseconds.
 const PROBE_LIFE: u64 = 60_000;
 
-/// The state store in Redis.
+/// The state store in Redis 7 or newer.
+///
+/// ```no_run
+/// # use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig};
+/// # async fn connect() -> Result<Redis, ConnectError> {
+/// Redis::connect(&RedisConfig {
+///     urls: vec!["rediss://state.example:6379/0".into()],
+///     ..RedisConfig::default()
+/// })
+/// .await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Redis {
     link: Arc<Link>,
     key_prefix: String,
     takeovers: Takeovers,
-    /// Ends with the store.
+    /// Follows the channel of takeovers; aborted when the store is dropped.
     _subscription: JoinSet<()>,
 }
 
 // === impl Redis ===
 
 impl Redis {
-    /// Connects and checks that the server keeps what it is given.
+    /// Connects, and checks that the server does not evict keys (see [`RedisConfig::allow_eviction`]) and that this
+    /// build reads the format of its keys.
     ///
     /// # Errors
-    /// See [`ConnectError`].
+    /// See [`ConnectError`]. Keys in an unknown format are [`ConnectError::Failed`], caused by an `Internal` error that
+    /// names both versions.
     pub async fn connect(config: &RedisConfig) -> Result<Self, ConnectError> {
         if config.key_prefix.contains(['{', '}']) {
             return Err(ConnectError::Invalid(
@@ -98,6 +128,7 @@ impl Redis {
         };
         store.link.command::<()>(&redis::cmd("PING")).await?;
         store.check_eviction(config.allow_eviction).await?;
+        store.check_format().await?;
         let follow = subscription::follow(
             Arc::clone(&store.link),
             store.takeovers_channel(),
@@ -123,7 +154,31 @@ impl Redis {
         format!("{}{name}", self.key_prefix)
     }
 
-    /// Replaces a record of that version, and if `seen` is given of that `updated_at`.
+    /// Refuses a server whose keys have another format than [`FORMAT`]; stores it in a server that has none yet.
+    async fn check_format(&self) -> Result<()> {
+        let key = self.key("format");
+        let found = self.first_value(&key, FORMAT.as_bytes()).await?;
+        if found == FORMAT.as_bytes() {
+            return Ok(());
+        }
+        let found = String::from_utf8_lossy(&found);
+        let stored = format!("the state in redis (key {key})");
+        Err(UnknownFormat::new(stored, Some(&found), FORMAT).into())
+    }
+
+    /// The value of `key`, set to `offered` if it had none.
+    async fn first_value(&self, key: &str, offered: &[u8]) -> Result<Vec<u8>> {
+        let get = redis::cmd("GET").arg(key).to_owned();
+        if let Some(value) = self.link.command(&get).await? {
+            return Ok(value);
+        }
+        let offer = redis::cmd("SET").arg(key).arg(offered).arg("NX").to_owned();
+        self.link.command::<Value>(&offer).await?;
+        self.link.command(&get).await
+    }
+
+    /// Replaces a record of version `upload.version`, written by `writer` and, if `seen` is given, with that
+    /// `updated_at`.
     async fn replace(
         &self,
         upload: &Upload,
@@ -145,7 +200,7 @@ impl Redis {
         }
         let (outcome, detail): (String, Value) =
             self.invoke(&SCRIPTS.update, &upload.id, &arguments).await?;
-        let unreadable = |cause| Error::internal("update.lua answers oddly", cause);
+        let unreadable = |cause| Error::internal("update.lua returned an invalid answer", cause);
         match outcome.as_str() {
             "updated" => {
                 self.index(upload).await?;
@@ -155,15 +210,15 @@ impl Redis {
             }
             "conflict" => {
                 let fields: Fields = from_redis_value(detail).map_err(unreadable)?;
-                let current = record::parse(&fields)?;
+                let current = record::parse(&self.record_key(&upload.id), &fields)?;
                 Ok(current.map_or(Update::Missing, |upload| Update::Conflict(Box::new(upload))))
             }
             "missing" => Ok(Update::Missing),
-            _ => Err(Error::fault("update.lua answers oddly")),
+            _ => Err(Error::fault("update.lua returned an invalid answer")),
         }
     }
 
-    /// Runs a script that changes a record and its fingerprints.
+    /// Runs a script that changes a record and the fingerprints of its tag.
     async fn invoke<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -199,24 +254,24 @@ impl RecordStore for Redis {
                 self.index(upload).await?;
                 return Ok(Creation::Created);
             }
-            // An upload that is over never comes back to life, so its hold on the fingerprint may be taken away.
-            let holder_id = holder
-                .parse()
-                .map_err(|cause| Error::internal("a fingerprint leads to no upload", cause))?;
+            // An upload that is over never becomes live again, so the new upload may have its fingerprint.
+            let holder_id = holder.parse().map_err(|cause| {
+                Error::internal("a fingerprint has an invalid upload id", cause)
+            })?;
             match self.get(&holder_id).await? {
                 Some(known) if known.is_live() => return Ok(Creation::Exists(Box::new(known))),
                 _ => over = holder,
             }
         }
         Err(Error::state_unavailable(
-            "the fingerprint changed hands too often",
+            "the fingerprint got a new holder at each attempt",
         ))
     }
 
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>> {
         let key = self.record_key(id);
         let fields: Fields = self.link.command(redis::cmd("HGETALL").arg(&key)).await?;
-        record::parse(&fields)
+        record::parse(&key, &fields)
     }
 
     async fn take_over(
@@ -234,7 +289,7 @@ impl RecordStore for Redis {
         });
         arguments.extend([id.to_string(), self.takeovers_channel()]);
         let fields: Fields = self.invoke(&SCRIPTS.take_over, id, &arguments).await?;
-        let upload = record::parse(&fields)?;
+        let upload = record::parse(&self.record_key(id), &fields)?;
         if let Some(upload) = &upload {
             self.index(upload).await?;
         }
@@ -275,11 +330,13 @@ impl PartStore for Redis {
             "recorded" => detail
                 .parse()
                 .map(|committed| PartRecord::Recorded { committed })
-                .map_err(|cause| Error::internal("record_parts.lua counts oddly", cause)),
+                .map_err(|cause| {
+                    Error::internal("record_parts.lua returned an invalid count", cause)
+                }),
             "taken_over" => Ok(PartRecord::TakenOver),
             "not_open" => record::parse_phase(&detail).map(PartRecord::NotOpen),
             "missing" => Ok(PartRecord::Missing),
-            _ => Err(Error::fault("record_parts.lua answers oddly")),
+            _ => Err(Error::fault("record_parts.lua returned an invalid answer")),
         }
     }
 
@@ -292,7 +349,7 @@ impl PartStore for Redis {
     ) -> Result<Option<Upload>> {
         let claims: Claims = claims.iter().copied().collect();
         let claims: Vec<Claim> = claims.iter().collect();
-        // The plan is checked against all numbers in each step, so that none is noted when one is outside.
+        // Each step checks all numbers against the plan, so that no claim is recorded if one number is outside of it.
         let lowest = claims.first().map_or(1, |claim| claim.number);
         let highest = claims.last().map_or(0, |claim| claim.number);
         let mut fields = Fields::default();
@@ -310,10 +367,10 @@ impl PartStore for Redis {
             if now.is_empty() {
                 return Ok(None);
             }
-            // The parts of the earlier steps, the header of the last.
+            // Parts of all steps, the header of the last one.
             fields.extend(now);
         }
-        record::parse_summary(&fields)
+        record::parse_summary(&self.record_key(id), &fields)
     }
 }
 
@@ -347,13 +404,7 @@ impl ScheduleStore for Redis {
 impl StateStore for Redis {
     async fn secret(&self, offered: &Secret) -> Result<Secret> {
         let key = self.key("secret");
-        let offer = redis::cmd("SET")
-            .arg(&key)
-            .arg(offered.expose())
-            .arg("NX")
-            .to_owned();
-        self.link.command::<Value>(&offer).await?;
-        let kept: Vec<u8> = self.link.command(redis::cmd("GET").arg(&key)).await?;
+        let kept = self.first_value(&key, offered.expose()).await?;
         let bytes = kept
             .try_into()
             .map_err(|_| Error::fault("redis holds a secret that is not 32 bytes long"))?;
@@ -371,7 +422,7 @@ impl StateStore for Redis {
     }
 }
 
-/// The times of a write as scripts take them.
+/// The times of a write as script arguments: `updated_at`, `expires_at`, time of removal.
 fn times_texts(times: Times) -> [String; 3] {
     [
         times.now.0.to_string(),
@@ -380,7 +431,7 @@ fn times_texts(times: Times) -> [String; 3] {
     ]
 }
 
-/// Claims in steps of one script each; also of none there is a step.
+/// Splits claims into steps of one script each; without claims there is one empty step.
 fn steps(claims: &[Claim]) -> impl Iterator<Item = &[Claim]> {
     let (first, rest) = claims.split_at(claims.len().min(CLAIMS_AT_ONCE));
     std::iter::once(first).chain(rest.chunks(CLAIMS_AT_ONCE))

@@ -25,7 +25,7 @@ mod uploads;
 use std::{env, error::Error, fs, io, process::ExitCode, time::Duration};
 
 use futures::future::join_all;
-use rand::Rng as _;
+use rand::RngExt as _;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
 

@@ -5,7 +5,7 @@
 
 use std::{fmt, ops::Range, time::Duration};
 
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::{
     proxy::Mode,

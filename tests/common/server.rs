@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use tempfile::TempDir;
 
 use super::wait::poll;

@@ -2,6 +2,7 @@
 
 mod access;
 mod crash;
+mod format;
 mod kill;
 mod objects;
 mod server;

@@ -2,6 +2,7 @@
 
 mod cases;
 mod claims;
+mod formats;
 mod listings;
 mod model;
 mod redb_only;

@@ -1,15 +1,16 @@
-//! The names of blocks.
+//! Block ids.
 //!
-//! All block ids of one blob have one length before encoding: 6 bytes. A part that a client puts with a signed URL is
-//! called by its number in ASCII digits, as PlaceOS clients expect (`base64("000001")`). A part of a stream is called
+//! All block ids of one blob must have the same length before encoding: here 6 bytes. A part that a client puts with a
+//! signed URL has its number in ASCII digits as id, as PlaceOS clients expect (`base64("000001")`). A part of a stream
+//! has the id
 //!
 //! ```text
 //! bit   47      46…31         30…0
 //!        1   part number   writer tag
 //! ```
 //!
-//! The highest bit is set in no ASCII digit, so the two kinds never meet, and streams with different writer tags never
-//! overwrite each other's blocks: a commit gets exactly those it names.
+//! No ASCII digit has the highest bit set, so the two kinds never collide, and streams with different writer tags never
+//! overwrite each other's blocks: a commit gets exactly the blocks that it names.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use upload_gateway_core::upload::WriterTag;
@@ -18,7 +19,15 @@ const LENGTH: usize = 6;
 const MARKER: u64 = 1 << 47;
 const NUMBER_SHIFT: u32 = 31;
 
-/// The name of a block, as this gateway gives it.
+/// A block id made by this gateway.
+///
+/// ```
+/// use upload_gateway::blobs::azure::BlockId;
+///
+/// let id = BlockId::Signed { number: 1 };
+/// assert_eq!(id.to_bytes(), b"000001");
+/// assert_eq!(BlockId::from_base64(&id.to_base64()), Some(id));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockId {
     /// A part of a stream.
@@ -46,7 +55,7 @@ impl BlockId {
         }
     }
 
-    /// The stream that put it; none for a signed one.
+    /// The stream that put it; `None` for a signed part.
     pub fn writer(self) -> Option<WriterTag> {
         match self {
             Self::Streamed { writer, .. } => Some(writer),
@@ -54,7 +63,7 @@ impl BlockId {
         }
     }
 
-    /// The name as the SDK takes it.
+    /// The id as the SDK takes it.
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
             Self::Streamed { number, writer } => {
@@ -65,17 +74,17 @@ impl BlockId {
         }
     }
 
-    /// The name as it stands in URLs, block lists and receipts.
+    /// The id as URLs, block lists and receipts contain it.
     pub fn to_base64(self) -> String {
         STANDARD.encode(self.to_bytes())
     }
 
-    /// The inverse of [`BlockId::to_base64`]; `None` for names that are not of this gateway's making.
+    /// The inverse of [`BlockId::to_base64`]; `None` for ids that this gateway does not make.
     pub fn from_base64(name: &str) -> Option<Self> {
         Self::from_bytes(&STANDARD.decode(name).ok()?)
     }
 
-    /// The inverse of [`BlockId::to_bytes`]; `None` for names that are not of this gateway's making.
+    /// The inverse of [`BlockId::to_bytes`]; `None` for ids that this gateway does not make.
     pub fn from_bytes(id: &[u8]) -> Option<Self> {
         let id: [u8; LENGTH] = id.try_into().ok()?;
         if id.iter().all(u8::is_ascii_digit) {
@@ -102,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn streamed_ids_say_part_and_writer(number: u16, tag in 1u32..=0x7fff_ffff) {
+        fn streamed_ids_contain_part_and_writer(number: u16, tag in 1u32..=0x7fff_ffff) {
             let id = BlockId::Streamed { number, writer: WriterTag::from_bits(tag).unwrap() };
             let bytes = id.to_bytes();
             prop_assert_eq!(bytes.len(), LENGTH);
@@ -131,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not_ours() {
+    fn other_ids_are_not_ours() {
         for id in [
             &b""[..],
             b"00001",

@@ -1,28 +1,28 @@
-//! What an answer of Azure means for the gateway.
+//! Errors of Azure, as errors of the gateway.
 
 use std::{error::Error as StdError, iter, time::Duration};
 
 use azure_core::{Error as AzureError, error::ErrorKind};
 use upload_gateway_core::error::Error;
 
-/// What the SDK reported, as text for the log. Its errors name URLs, and those carry signatures: they are cut out.
+/// An error of the SDK as text for the log. Its URLs may contain signatures, which are removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Report(String);
 
-/// The failure of `action`: unavailable where the same request may succeed later, otherwise a fault that the operator
-/// has to mend.
+/// The error of `action`: unavailable if the same request may succeed later, otherwise internal, for the operator to
+/// fix.
 pub(super) fn fault(action: &str, error: AzureError) -> Error {
     let status = status(&error);
-    let passing = match error.kind() {
+    let is_temporary = match error.kind() {
         ErrorKind::Connection | ErrorKind::Io => true,
-        // A token was not to be had: the identity service is away, or refuses.
-        ErrorKind::Credential => lies_on_the_way(&error),
+        // No token: the identity service is unavailable, or refuses the request.
+        ErrorKind::Credential => has_temporary_cause(&error),
         ErrorKind::HttpResponse { .. } => matches!(status, Some(408 | 429 | 500 | 502..)),
         ErrorKind::DataConversion | ErrorKind::Other => false,
     };
     let report = report(&error);
-    if passing {
+    if is_temporary {
         let unavailable = Error::store_unavailable(report);
         return match retry_after(&error) {
             Some(delay) => unavailable.retry_after(delay),
@@ -36,17 +36,17 @@ pub(super) fn fault(action: &str, error: AzureError) -> Error {
         ),
         (_, Some(code)) => format!("{action}: the store answers {code}"),
         (Some(status), None) => format!("{action}: the store answers status {status}"),
-        (None, None) => format!("{action}: the request could not be made"),
+        (None, None) => format!("{action}: the request could not be sent"),
     };
     Error::internal(context, report)
 }
 
-/// The status of the store's answer, if it answered.
+/// The HTTP status of the store's response, if there was one.
 pub(super) fn status(error: &AzureError) -> Option<u16> {
     error.http_status().map(u16::from)
 }
 
-/// The store's name for what is wrong.
+/// The store's error code.
 pub(super) fn code(error: &AzureError) -> Option<&str> {
     match error.kind() {
         ErrorKind::HttpResponse { error_code, .. } => error_code.as_deref(),
@@ -54,7 +54,7 @@ pub(super) fn code(error: &AzureError) -> Option<&str> {
     }
 }
 
-/// What happened, with the signatures cut out.
+/// The error and its causes, without signatures.
 pub(super) fn report(error: &AzureError) -> impl StdError + Send + Sync + 'static {
     let text: Vec<_> = causes(error).map(ToString::to_string).collect();
     Report(without_signatures(&text.join(": ")))
@@ -66,7 +66,7 @@ fn causes(error: &AzureError) -> impl Iterator<Item = &(dyn StdError + 'static)>
     })
 }
 
-fn lies_on_the_way(error: &AzureError) -> bool {
+fn has_temporary_cause(error: &AzureError) -> bool {
     causes(error)
         .filter_map(|cause| cause.downcast_ref::<AzureError>())
         .any(|cause| {
@@ -75,7 +75,7 @@ fn lies_on_the_way(error: &AzureError) -> bool {
         })
 }
 
-/// The delay the store asks for, in whole seconds.
+/// The `Retry-After` of the store's response, in whole seconds.
 fn retry_after(error: &AzureError) -> Option<Duration> {
     let ErrorKind::HttpResponse { raw_response, .. } = error.kind() else {
         return None;

@@ -1,4 +1,4 @@
-//! What is added to each request on its way through the SDK's pipeline.
+//! Policies of the SDK's pipeline that add to each request.
 
 #![allow(
     elided_lifetimes_in_paths,
@@ -23,11 +23,11 @@ use super::sas::{AccountKey, Grant};
 /// How long the signature of one request is valid: longer than the request may take.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// What the gateway does in its container, in Azure's order: read, create, write, delete, list.
+/// The permissions that the gateway needs in its container, in Azure's order: read, create, write, delete, list.
 const PERMISSIONS: &str = "rcwdl";
 
-/// Signs each request afresh with the account's key, so no signature is ever about to expire. An HMAC over 200 bytes
-/// costs a microsecond.
+/// Signs each request with the account's key, so no signature is about to expire. An HMAC over 200 bytes costs a
+/// microsecond.
 #[derive(Debug)]
 pub(super) struct Sign {
     pub(super) key: AccountKey,
@@ -35,7 +35,7 @@ pub(super) struct Sign {
     pub(super) https_only: bool,
 }
 
-/// Sends the `Content-MD5` that the call's context carries: the SDK has no option for it in Put Blob.
+/// Sends the `Content-MD5` in the call's context: the SDK's Put Blob has no option for it.
 #[derive(Debug)]
 pub(super) struct ContentMd5;
 

@@ -1,8 +1,8 @@
 //! Service shared access signatures for containers and blobs.
 //!
-//! With the account's key the string that is signed is the one of version 2020-12-06 and later
-//! (<https://learn.microsoft.com/rest/api/storageservices/create-service-sas>). With a user delegation key Microsoft's
-//! library signs, and the query and headers of the request can be bound too
+//! With the account's key, the string to sign is the one of version 2020-12-06 and later
+//! (<https://learn.microsoft.com/rest/api/storageservices/create-service-sas>). With a user delegation key, Microsoft's
+//! library signs, and the signature can also bind the query and headers of the request
 //! (<https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas>).
 
 use std::{
@@ -27,7 +27,7 @@ use crate::blobs::url::Query;
 /// The `sv` of every signature with an account key.
 pub const VERSION: &str = "2024-05-04";
 
-/// How long before now a signature begins: clocks differ, and Azure refuses what begins in its future.
+/// How long before now a signature becomes valid: clocks differ, and Azure refuses a signature that is not valid yet.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// An account and its key.
@@ -37,23 +37,23 @@ pub struct AccountKey {
     key: SecretBytes,
 }
 
-/// A key that Entra ID vouches for, in the form in which Azure hands it out. It is never printed.
+/// A key for an Entra ID identity, in the form in which Azure returns it. `Debug` does not print the key.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct DelegationKey {
-    /// The object id of the identity it was given to.
+    /// The object id of the identity that requested it.
     pub signed_oid: String,
     /// The tenant of that identity.
     pub signed_tid: String,
-    /// When it becomes valid, RFC 3339.
+    /// When it becomes valid (RFC 3339).
     pub signed_start: String,
-    /// When it ends, RFC 3339.
+    /// When it expires (RFC 3339).
     pub signed_expiry: String,
     /// The service it is for: `b`.
     pub signed_service: String,
-    /// The version of the service that made it.
+    /// The version of the service that issued it.
     pub signed_version: String,
-    /// The key itself, base64.
+    /// The key in base64.
     pub value: String,
 }
 
@@ -62,23 +62,23 @@ pub struct DelegationKey {
 pub struct Grant<'a> {
     /// The container.
     pub container: &'a str,
-    /// The only blob it is for; every blob of the container when absent.
+    /// The only blob that it is for; `None` for every blob of the container.
     pub blob: Option<&'a str>,
     /// Letters in Azure's order: `r`ead, `a`dd, `c`reate, `w`rite, `d`elete, `l`ist.
     pub permissions: &'a str,
-    /// How long from now.
+    /// How long from now it is valid.
     pub lifetime: Duration,
     /// Whether plain HTTP is refused.
     pub https_only: bool,
-    /// The `Content-Disposition` and `Content-Type` of the answer, where they are not the blob's own.
+    /// The `Content-Disposition` and `Content-Type` of the response, if they differ from the blob's.
     pub answer: Option<Answer<'a>>,
-    /// The rest of the request's query. Only a user delegation key binds it.
+    /// The other query parameters of the request. Only a user delegation key binds them.
     pub query: &'a [(&'static str, String)],
     /// The request's `Content-MD5`. Only a user delegation key binds it.
     pub md5: Option<Md5>,
 }
 
-/// What an answer says of itself.
+/// The headers of a response that a signature sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer<'a> {
     /// Its `Content-Disposition`.
@@ -93,8 +93,10 @@ struct SecretBytes(Vec<u8>);
 // === impl AccountKey ===
 
 impl AccountKey {
+    /// An account and its key, in base64.
+    ///
     /// # Errors
-    /// The key is not base64.
+    /// `Internal` if the key is not base64.
     pub fn new(account: impl Into<String>, key: &SecretKey) -> Result<Self> {
         let key = STANDARD
             .decode(key.expose().trim())
@@ -105,7 +107,7 @@ impl AccountKey {
         })
     }
 
-    /// The query of a URL that carries `grant`, from five minutes before `now`.
+    /// The query of a URL that allows `grant`, valid from [`CLOCK_SKEW`] before `now`.
     pub fn sign(&self, grant: &Grant<'_>, now: SystemTime) -> String {
         let start = timestamp(now - CLOCK_SKEW);
         let expiry = timestamp(now + grant.lifetime);
@@ -131,7 +133,7 @@ impl AccountKey {
             resource,
             "", // snapshot
             "", // encryption scope
-            "", // Cache-Control of the answer
+            "", // Cache-Control of the response
             answer.map_or("", |answer| answer.disposition),
             "", // Content-Encoding
             "", // Content-Language
@@ -165,15 +167,15 @@ impl AccountKey {
 // === impl DelegationKey ===
 
 impl DelegationKey {
-    /// The query of a URL that carries `grant`, which is for a blob of `account`, from five minutes before `now`.
+    /// The query of a URL that allows `grant` on a blob of `account`, valid from [`CLOCK_SKEW`] before `now`.
     ///
     /// # Errors
-    /// `Internal` when the key has not the form of one, or the grant is none for a blob.
+    /// `Internal` if the key is malformed, or the grant is not for a single blob.
     pub fn sign(&self, account: &str, grant: &Grant<'_>, now: SystemTime) -> Result<String> {
         let blob = grant
             .blob
-            .ok_or_else(|| Error::fault("a user delegation key signs for blobs"))?;
-        // The library takes a type that it does not export; what it reads the service's answer into.
+            .ok_or_else(|| Error::fault("a user delegation key signs only for single blobs"))?;
+        // The library takes a type that it does not export: the one that it deserializes the service's response into.
         let key = serde_json::to_value(self).and_then(serde_json::from_value);
         let key = key.map_err(|error| Error::internal("read the user delegation key", error))?;
         let expiry = OffsetDateTime::from(now + grant.lifetime);
@@ -191,7 +193,7 @@ impl DelegationKey {
                 'r' => builder.read(),
                 'c' => builder.create(),
                 'w' => builder.write(),
-                other => return Err(Error::fault(format!("no permission `{other}`"))),
+                other => return Err(Error::fault(format!("unknown permission `{other}`"))),
             };
         }
         if let Some(answer) = grant.answer {
@@ -208,10 +210,10 @@ impl DelegationKey {
         Ok(builder.build())
     }
 
-    /// When it ends.
+    /// When it expires.
     ///
     /// # Errors
-    /// `Internal` when that is no time.
+    /// `Internal` if the stored time is invalid.
     pub fn expires_at(&self) -> Result<SystemTime> {
         parse_rfc3339(&self.signed_expiry)
             .map(SystemTime::from)
@@ -237,7 +239,7 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// Whole seconds, as Azure wants them.
+/// A time in whole seconds, as Azure expects it.
 fn timestamp(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time);
     to_rfc3339(&time.replace_nanosecond(0).unwrap_or(time))

@@ -1,4 +1,4 @@
-//! Signed requests: a service SAS for one blob each.
+//! Signed requests: each has a service SAS for one blob.
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -7,50 +7,48 @@ pub mod fuzzing;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use upload_gateway_core::{
     blobs::{
         NewObject,
-        sign::{OPAQUE, SignedRequest, Signer, ToSign, system_time},
+        sign::{OPAQUE, SignedRequest, ToSign, system_time},
     },
-    clock::Clock,
     error::{Error, Result},
     upload::{Md5, Timestamp},
 };
 use url::Url;
 
 use super::{
-    AzureStore, BlockId,
+    block_id::BlockId,
     delegation::Delegation,
     sas::{AccountKey, Answer, DelegationKey, Grant},
 };
 use crate::blobs::url::{Query, attachment, path};
 
-/// Where callers reach a container, and how requests to its blobs are signed.
+/// Signs requests to the blobs of a container.
 pub(super) struct BlobSigner {
-    /// The storage account: what is signed names it, whatever host the URL names.
+    /// The storage account. Signatures contain it, whatever the host of the URL is.
     pub(super) account: String,
     pub(super) container: String,
-    /// The container's URL as callers reach it.
+    /// The container's URL for clients.
     pub(super) public_url: Url,
     pub(super) key: SigningKey,
 }
 
-/// What signatures are made with.
+/// The key that signs.
 pub(super) enum SigningKey {
     /// The account's key.
     Account(AccountKey),
-    /// A key that Entra ID vouches for.
+    /// User delegation keys, fetched with an Entra ID identity.
     Delegation(Delegation),
 }
 
-/// A key at hand.
+/// A key that is valid now.
 enum Usable<'a> {
     Account(&'a AccountKey),
     Delegation(Arc<DelegationKey>),
 }
 
-/// A request to be signed, and what the signature has to allow.
+/// A request to sign, and what the signature must allow.
 #[derive(Default)]
 struct Unsigned<'a> {
     verb: &'static str,
@@ -60,14 +58,32 @@ struct Unsigned<'a> {
     headers: BTreeMap<&'static str, String>,
     body: Option<String>,
     md5: Option<Md5>,
-    /// `Content-Disposition` and `Content-Type` of the answer.
+    /// `Content-Disposition` and `Content-Type` of the response.
     answer: Option<(String, &'a str)>,
 }
 
 // === impl BlobSigner ===
 
 impl BlobSigner {
-    /// The key, and when it ends.
+    /// See [`Signer::sign`](upload_gateway_core::blobs::sign::Signer::sign). Fetching a key takes at most `timeout`.
+    pub(super) async fn sign(
+        &self,
+        request: &ToSign<'_>,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> Result<SignedRequest> {
+        let unsigned = Unsigned::new(request);
+        if let ToSign::Begin { .. } = request {
+            return Ok(unsigned.into_request(String::new()));
+        }
+        let key = tokio::time::timeout(timeout, self.key(now));
+        let (key, expires_at) = key.await.map_err(Error::store_unavailable)??;
+        let lifetime = request.lifetime_within(now, expires_at)?;
+        let url = self.url(&unsigned, &key, now, lifetime)?;
+        Ok(unsigned.into_request(url))
+    }
+
+    /// A valid key, and when it expires.
     async fn key(&self, now: Timestamp) -> Result<(Usable<'_>, Timestamp)> {
         match &self.key {
             SigningKey::Account(key) => Ok((Usable::Account(key), Timestamp(u64::MAX))),
@@ -112,22 +128,6 @@ impl BlobSigner {
     }
 }
 
-#[async_trait]
-impl Signer for AzureStore {
-    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
-        let now = clock.now();
-        let unsigned = Unsigned::new(request);
-        if let ToSign::Begin { .. } = request {
-            return Ok(unsigned.into_request(String::new()));
-        }
-        let key = tokio::time::timeout(self.operation_timeout, self.signer.key(now));
-        let (key, expires_at) = key.await.map_err(Error::store_unavailable)??;
-        let lifetime = request.lifetime_within(now, expires_at)?;
-        let url = self.signer.url(&unsigned, &key, now, lifetime)?;
-        Ok(unsigned.into_request(url))
-    }
-}
-
 // === impl Unsigned ===
 
 impl<'a> Unsigned<'a> {
@@ -135,7 +135,7 @@ impl<'a> Unsigned<'a> {
         let opaque = || BTreeMap::from([("Content-Type", OPAQUE.to_owned())]);
         match request {
             ToSign::PutObject { object, .. } => Self::put_object(object),
-            // Blocks need no session: there is nothing to send.
+            // Blocks need no session, so there is nothing to send.
             ToSign::Begin { object } => Self {
                 verb: "PUT",
                 headers: BTreeMap::from([
@@ -179,7 +179,7 @@ impl<'a> Unsigned<'a> {
                 parts,
             } => {
                 let mut headers = opaque();
-                headers.extend(kept(object));
+                headers.extend(stored_headers(object));
                 Self {
                     verb: "PUT",
                     key: session.key,
@@ -210,7 +210,7 @@ impl<'a> Unsigned<'a> {
             ("Content-Type", object.mime.clone()),
             ("x-ms-blob-type", "BlockBlob".to_owned()),
         ]);
-        headers.extend(kept(object));
+        headers.extend(stored_headers(object));
         if let Some(md5) = object.md5 {
             headers.insert("Content-MD5", md5.to_string());
         }
@@ -234,8 +234,8 @@ impl<'a> Unsigned<'a> {
     }
 }
 
-/// The headers whose values a blob keeps.
-fn kept(object: &NewObject) -> impl Iterator<Item = (&'static str, String)> {
+/// The headers whose values are stored with a blob.
+fn stored_headers(object: &NewObject) -> impl Iterator<Item = (&'static str, String)> {
     let md5 = object.md5.map(|md5| md5.to_string());
     [
         ("x-ms-blob-content-type", Some(object.mime.clone())),
@@ -246,7 +246,7 @@ fn kept(object: &NewObject) -> impl Iterator<Item = (&'static str, String)> {
     .filter_map(|(name, value)| Some((name, value?)))
 }
 
-/// The body of a commit. Receipts are base64: nothing in them means anything to XML.
+/// The body of a commit. Receipts are base64, which needs no escaping in XML.
 fn block_list(parts: &[(u32, String)]) -> String {
     let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<BlockList>");
     for (_, receipt) in parts {
@@ -254,4 +254,188 @@ fn block_list(parts: &[(u32, String)]) -> String {
     }
     body.push_str("</BlockList>\n");
     body
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        elided_lifetimes_in_paths,
+        reason = "the traits elide them, and async_trait wants the same signature"
+    )]
+
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use azure_core::{
+        credentials::{AccessToken, TokenCredential, TokenRequestOptions},
+        http::{
+            AsyncRawResponse, Body, ClientOptions, HttpClient, Request, RetryOptions, StatusCode,
+            Transport, headers::Headers,
+        },
+        time::OffsetDateTime,
+    };
+    use upload_gateway_core::{
+        blobs::{Session, sign::Signer},
+        error::Kind,
+    };
+
+    use super::*;
+    use crate::blobs::azure::{AzureConfig, AzureStore};
+
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+
+    /// 2025-11-26, 02:05:20.
+    const NOW: Timestamp = Timestamp(1_764_122_720_000);
+
+    /// Returns a key, or 503 while `down`. Azurite accepts Entra ID tokens over TLS only, so the tests do not use it.
+    #[derive(Debug, Default)]
+    struct Azure {
+        requests: Mutex<Vec<String>>,
+        down: Mutex<bool>,
+    }
+
+    #[derive(Debug)]
+    struct Identity;
+
+    #[async_trait]
+    impl HttpClient for Azure {
+        async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+            let Body::Bytes(body) = request.body() else {
+                panic!("the request has a body");
+            };
+            let body = String::from_utf8_lossy(body);
+            let seen = format!("{} {} {body}", request.method(), request.url());
+            self.requests.lock().unwrap().push(seen);
+            let element = |name| {
+                let (_, rest) = body.split_once(&format!("<{name}>")).unwrap();
+                rest.split_once('<').unwrap().0
+            };
+            let key = format!(
+                "<?xml version=\"1.0\" encoding=\"utf-8\"?><UserDelegationKey><SignedOid>oid</SignedOid>\
+                 <SignedTid>tid</SignedTid><SignedStart>{}</SignedStart><SignedExpiry>{}</SignedExpiry>\
+                 <SignedService>b</SignedService><SignedVersion>2025-11-05</SignedVersion>\
+                 <Value>aHVzaA==</Value></UserDelegationKey>",
+                element("Start"),
+                element("Expiry")
+            );
+            let status = match *self.down.lock().unwrap() {
+                true => StatusCode::ServiceUnavailable,
+                false => StatusCode::Ok,
+            };
+            Ok(AsyncRawResponse::from_bytes(status, Headers::new(), key))
+        }
+    }
+
+    #[async_trait]
+    impl TokenCredential for Identity {
+        async fn get_token(
+            &self,
+            _scopes: &[&str],
+            _options: Option<TokenRequestOptions<'_>>,
+        ) -> azure_core::Result<AccessToken> {
+            let forever = OffsetDateTime::now_utc() + Duration::from_secs(3_600);
+            Ok(AccessToken::new("token", forever))
+        }
+    }
+
+    fn store(azure: &Arc<Azure>) -> AzureStore {
+        let config = AzureConfig {
+            account_key: Some("bm90IHVzZWQ=".into()),
+            ..AzureConfig::new("account", "media")
+        };
+        let mut store = AzureStore::connect(config).unwrap();
+        let options = ClientOptions {
+            retry: RetryOptions::none(),
+            transport: Some(Transport::new(Arc::clone(azure) as Arc<dyn HttpClient>)),
+            ..ClientOptions::default()
+        };
+        let endpoint = "https://account.blob.core.windows.net".parse().unwrap();
+        store.signer = Arc::new(BlobSigner {
+            account: "account".into(),
+            container: "media".into(),
+            public_url: "https://files.example/media".parse().unwrap(),
+            key: SigningKey::Delegation(
+                Delegation::new(endpoint, Arc::new(Identity), options).unwrap(),
+            ),
+        });
+        store
+    }
+
+    fn part() -> ToSign<'static> {
+        ToSign::PutPart {
+            session: Session {
+                key: "a b",
+                id: "any",
+            },
+            number: 1,
+            size: 5 << 20,
+            md5: Md5::of(b"part"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_signs_for_a_day_and_binds_the_part() {
+        let azure = Arc::new(Azure::default());
+        let store = store(&azure);
+        let signed = store.sign(&part(), &NOW).await.unwrap();
+        let start = "https://files.example/media/a%20b?sv=";
+        assert!(signed.url.starts_with(start), "{}", signed.url);
+        for parameter in [
+            "st=2025-11-26T02:00:20Z",
+            "se=2025-11-26T02:10:40Z",
+            "sp=cw",
+            "spr=https",
+            "skoid=oid",
+            "ske=2025-12-02T02:05:20Z",
+            "srq=blockid,comp",
+            "srh=content-md5",
+            "comp=block",
+            "blockid=MDAwMDAx",
+        ] {
+            let mut pairs = signed.url.split(['?', '&']);
+            assert!(
+                pairs.any(|pair| pair == parameter),
+                "{parameter}: {}",
+                signed.url
+            );
+        }
+        let later = Timestamp(NOW.0 + DAY - 1);
+        store.sign(&part(), &later).await.unwrap();
+        {
+            let requests = azure.requests.lock().unwrap();
+            assert_eq!(requests.len(), 1, "{requests:?}");
+            let query = "/?comp=userdelegationkey&restype=service";
+            assert!(requests[0].contains(query), "{requests:?}");
+        }
+        store.sign(&part(), &Timestamp(NOW.0 + DAY)).await.unwrap();
+        assert_eq!(azure.requests.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn azure_may_be_unavailable_while_the_key_is_valid() {
+        let azure = Arc::new(Azure::default());
+        let store = store(&azure);
+        store.sign(&part(), &NOW).await.unwrap();
+        *azure.down.lock().unwrap() = true;
+        let last = Timestamp(NOW.0 + 6 * DAY - 60_000);
+        let signed = store.sign(&part(), &last).await.unwrap();
+        let end = "&se=2025-12-02T02:05:20Z&";
+        assert!(signed.url.contains(end), "{}", signed.url);
+
+        let after = Timestamp(NOW.0 + 6 * DAY);
+        let error = store.sign(&part(), &after).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable);
+        *azure.down.lock().unwrap() = false;
+        store.sign(&part(), &after).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_key_is_not_printed() {
+        let delegation = store(&Arc::new(Azure::default()));
+        let SigningKey::Delegation(delegation) = &delegation.signer.key else {
+            panic!("the store has a user delegation key");
+        };
+        let key = delegation.key(NOW).await.unwrap();
+        assert!(!format!("{key:?}").contains("aHVzaA"), "{key:?}");
+    }
 }

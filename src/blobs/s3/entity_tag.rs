@@ -1,4 +1,4 @@
-//! What S3 calls the version of an object or part: often its MD5.
+//! Entity tags (ETags) of objects and parts. Often they are MD5s.
 
 use aws_sdk_s3::types::ServerSideEncryption;
 use upload_gateway_core::{
@@ -6,23 +6,26 @@ use upload_gateway_core::{
     upload::{CompositeMd5, Md5},
 };
 
-/// The entity tag without its quotes. An answer without one was cut off or is no answer of S3: worth another try.
+/// The entity tag without its quotes.
+///
+/// # Errors
+/// `Unavailable` if the response has none: it was cut off or did not come from S3, so the request is worth a retry.
 pub(super) fn entity_tag(tag: Option<&str>, action: &str) -> Result<String> {
     match tag.map(|tag| tag.trim_matches('"')) {
         Some(tag) if !tag.is_empty() => Ok(tag.to_owned()),
         _ => Err(Error::store_unavailable(format!(
-            "{action}: the store answered without an ETag"
+            "{action}: the response has no ETag"
         ))),
     }
 }
 
-/// The MD5 that an entity tag is, if it looks like one.
+/// The MD5 that an entity tag is, if it has the form of one.
 pub(super) fn md5_of(etag: &str) -> Option<Md5> {
-    // Of that length it can only be hexadecimal.
+    // A valid MD5 of this length is in hexadecimal, not in base64.
     etag.parse().ok().filter(|_| etag.len() == 32)
 }
 
-/// The MD5 over parts' MD5s that the entity tag of a multipart upload is, if it looks like one.
+/// The MD5 of the parts' MD5s that the entity tag of a multipart upload is, if it has the form of one.
 pub(super) fn composite_of(etag: &str) -> Option<CompositeMd5> {
     let (md5, parts) = etag.split_once('-')?;
     Some(CompositeMd5 {
@@ -31,7 +34,7 @@ pub(super) fn composite_of(etag: &str) -> Option<CompositeMd5> {
     })
 }
 
-/// Whether entity tags are of ciphertext: all encryptions but S3's own keys.
+/// Whether entity tags are not MD5s of the content: with every encryption except SSE-S3.
 pub(super) fn is_opaque(encryption: Option<&ServerSideEncryption>) -> bool {
     encryption.is_some_and(|encryption| *encryption != ServerSideEncryption::Aes256)
 }

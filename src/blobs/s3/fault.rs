@@ -1,4 +1,4 @@
-//! What an answer of S3 means for the gateway.
+//! Errors of S3, as errors of the gateway.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -9,8 +9,9 @@ use aws_sdk_s3::{
 };
 use upload_gateway_core::error::Error;
 
-/// Codes that ask for throttled; they come with any status, also 200 (Complete) and 400 (`RequestTimeout`).
-const THROTTLING: [&str; 8] = [
+/// Error codes that are worth a retry. They come with any status, also 200 (CompleteMultipartUpload) and 400
+/// (`RequestTimeout`).
+const TEMPORARY: [&str; 8] = [
     "SlowDown",
     "InternalError",
     "ServiceUnavailable",
@@ -21,23 +22,23 @@ const THROTTLING: [&str; 8] = [
     "ConditionalRequestConflict",
 ];
 
-/// The failure of `action`: unavailable where the same request may succeed later, otherwise a fault that the operator
-/// has to mend.
+/// The error of `action`: unavailable if the same request may succeed later, otherwise internal, for the operator to
+/// fix.
 pub(super) fn fault<E>(action: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
     let status = status(&error);
-    let passing = match &error {
+    let is_temporary = match &error {
         SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
         SdkError::DispatchFailure(_) => !lacks_credentials(&error),
         SdkError::ServiceError(_) => {
-            let throttled = error.code().is_some_and(|code| THROTTLING.contains(&code));
-            throttled || matches!(status, Some(408 | 429 | 500 | 502..))
+            let is_listed = error.code().is_some_and(|code| TEMPORARY.contains(&code));
+            is_listed || matches!(status, Some(408 | 429 | 500 | 502..))
         }
         _ => false,
     };
-    if passing {
+    if is_temporary {
         let delay = retry_after(&error);
         let unavailable = Error::store_unavailable(error);
         return match delay {
@@ -52,25 +53,25 @@ where
         ),
         (_, Some(code)) => format!("{action}: the store answers {code}"),
         (Some(status), None) => format!("{action}: the store answers status {status}"),
-        (None, None) => format!("{action}: the request could not be made"),
+        (None, None) => format!("{action}: the request could not be sent"),
     };
     Error::internal(context, error)
 }
 
-/// The status of the store's answer, if it answered.
+/// The HTTP status of the store's response, if there was one.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error
         .raw_response()
         .map(|response| response.status().as_u16())
 }
 
-/// The delay a store asks for, in whole seconds.
+/// The `Retry-After` of the store's response, in whole seconds.
 fn retry_after<E>(error: &SdkError<E, HttpResponse>) -> Option<Duration> {
     let delay = error.raw_response()?.headers().get("retry-after")?;
     delay.parse().ok().map(Duration::from_secs)
 }
 
-/// Whether no request was made because there are no credentials, which time alone does not mend.
+/// Whether no request was sent because there are no credentials, which a retry does not fix.
 pub(super) fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |error| (*error).source())
         .filter_map(|cause| cause.downcast_ref::<CredentialsError>())

@@ -1,4 +1,4 @@
-//! The sessions that were begun and not ended, with their age by the store's own clock.
+//! Lists the multipart uploads that are neither completed nor aborted, with their age by the store's clock.
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,9 +19,9 @@ use upload_gateway_core::{
 
 use super::{S3Store, fault::fault};
 
-/// Keeps the time that the store's answer carries, which the SDK does not pass on.
+/// Keeps the `Date` of the store's response, which the SDK does not return.
 #[derive(Debug, Clone, Default)]
-struct AnswerTime(Arc<OnceLock<Timestamp>>);
+struct ResponseTime(Arc<OnceLock<Timestamp>>);
 
 // === impl S3Store ===
 
@@ -32,26 +32,27 @@ impl S3Store {
         prefix: &str,
         after: Option<&str>,
     ) -> Result<SessionPage> {
-        let time = AnswerTime::default();
+        let time = ResponseTime::default();
         let output = self
             .client
             .list_multipart_uploads()
             .bucket(&self.bucket)
             .prefix(prefix)
-            // Without the session's name: some stores refuse that of one that has ended since.
+            // No upload id marker: some stores refuse the id of a multipart upload that has ended since.
             .set_key_marker(after.map(str::to_owned))
             .customize()
             .interceptor(time.clone())
             .send()
             .await
             .map_err(|error| fault("list the multipart uploads", error))?;
-        let now = time.0.get().copied().ok_or_else(|| {
-            Error::fault("list the multipart uploads: the store does not tell its time")
-        })?;
+        let now =
+            time.0.get().copied().ok_or_else(|| {
+                Error::fault("list the multipart uploads: the response has no Date")
+            })?;
         let next = output
             .next_key_marker
             .filter(|_| output.is_truncated == Some(true))
-            // A store that does not know the marker would be asked for ever.
+            // A store that ignores the marker would return the same page forever.
             .filter(|next| after.is_none_or(|after| *next.as_str() > *after));
         Ok(SessionPage {
             sessions: output
@@ -78,11 +79,11 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     u64::try_from(time.to_millis().ok()?).ok().map(Timestamp)
 }
 
-// === impl AnswerTime ===
+// === impl ResponseTime ===
 
-impl Intercept for AnswerTime {
+impl Intercept for ResponseTime {
     fn name(&self) -> &'static str {
-        "AnswerTime"
+        "ResponseTime"
     }
 
     fn read_before_deserialization(
@@ -94,7 +95,7 @@ impl Intercept for AnswerTime {
         let date = context.response().headers().get("date");
         let date = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
         if let Some(now) = date.as_ref().and_then(timestamp) {
-            // There is one answer: nothing is retried.
+            // The SDK does not retry, so there is only one response.
             let _ = self.0.set(now);
         }
         Ok(())

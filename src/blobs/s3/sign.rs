@@ -1,4 +1,4 @@
-//! Signed requests: AWS Signature Version 4 in the query, over all headers and not over the body.
+//! Signed requests: AWS Signature Version 4 in the query, over all headers and without the body.
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>
 
@@ -13,7 +13,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, SharedCredentialsProvider},
@@ -34,43 +33,39 @@ use aws_sigv4::{
 use upload_gateway_core::{
     blobs::{
         NewObject,
-        sign::{OPAQUE, SHORTEST_LIFETIME, SignedRequest, Signer, ToSign, system_time},
+        sign::{OPAQUE, SHORTEST_LIFETIME, SignedRequest, ToSign, system_time},
     },
-    clock::Clock,
     error::{Error, Result},
     upload::Timestamp,
 };
 
-use super::{
-    S3Store,
-    fault::{fault, lacks_credentials},
-};
+use super::fault::{fault, lacks_credentials};
 use crate::blobs::{
     renewed::{Expiring, Renewed},
     url::{Query, attachment, path},
 };
 
-/// How long before their end credentials are fetched anew. Those of an instance have a successor 5 minutes before, others
-/// at any time.
+/// How long before their end credentials are renewed. An instance profile offers new credentials 5 minutes before the
+/// old ones expire, other providers at any time.
 const RENEW_EARLY: Duration = Duration::from_secs(15 * 60);
 
-/// Where callers reach a bucket, and in whose name they are sent there.
+/// Signs requests to a bucket.
 #[derive(Debug)]
 pub(super) struct QuerySigner {
-    /// The URL of the bucket, to which an object's key is added.
+    /// The URL of the bucket for clients; the key is appended to it.
     base: String,
     region: String,
     provider: SharedCredentialsProvider,
     credentials: Renewed<Credentials>,
 }
 
-/// A request to be signed: its query and all its headers.
+/// A request to sign: its query and all its headers.
 struct Unsigned<'a> {
     verb: &'static str,
     key: &'a str,
     query: Query,
     headers: BTreeMap<&'static str, String>,
-    /// Signed as well, but no header that a client sets: browsers forbid it.
+    /// Also signed, but not one of the headers for the client: browsers do not allow scripts to set it.
     content_length: Option<u64>,
     body: Option<String>,
 }
@@ -78,16 +73,17 @@ struct Unsigned<'a> {
 // === impl QuerySigner ===
 
 impl QuerySigner {
-    /// For the bucket as a client with this configuration addresses it. Nobody is contacted, and the configuration's
-    /// credentials are not asked for.
+    /// A signer for the bucket, with the URL that a client with this configuration uses. Sends no request and does not
+    /// ask for credentials.
     pub(super) async fn new(
         bucket: &str,
         config: Builder,
         region: Region,
         provider: SharedCredentialsProvider,
     ) -> Result<Self> {
-        let nobody = Credentials::from_keys("nobody", "nothing", None);
-        let client = Client::from_conf(config.credentials_provider(nobody).build());
+        // Only the URL of the presigned request is used.
+        let unused = Credentials::from_keys("unused", "unused", None);
+        let client = Client::from_conf(config.credentials_provider(unused).build());
         let presigning = PresigningConfig::expires_in(SHORTEST_LIFETIME)
             .map_err(|error| Error::internal("find the bucket's URL", error))?;
         let request = client.get_object().bucket(bucket).key("k");
@@ -102,6 +98,29 @@ impl QuerySigner {
             region: region.to_string(),
             provider,
             credentials: Renewed::new(RENEW_EARLY),
+        })
+    }
+
+    /// See [`Signer::sign`](upload_gateway_core::blobs::sign::Signer::sign). New objects get `acl`; fetching
+    /// credentials takes at most `timeout`.
+    pub(super) async fn sign(
+        &self,
+        request: &ToSign<'_>,
+        acl: Option<&ObjectCannedAcl>,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> Result<SignedRequest> {
+        let credentials = tokio::time::timeout(timeout, self.credentials(now))
+            .await
+            .map_err(Error::store_unavailable)??;
+        let lifetime = request.lifetime_within(now, credentials.expires_at)?;
+        let unsigned = Unsigned::new(request, acl);
+        let url = self.url(&unsigned, credentials.value, now, lifetime)?;
+        Ok(SignedRequest {
+            verb: unsigned.verb,
+            url,
+            headers: unsigned.headers,
+            body: unsigned.body,
         })
     }
 
@@ -127,7 +146,7 @@ impl QuerySigner {
         self.credentials.get(now, fetch).await
     }
 
-    /// The URL with everything that goes into its query, in the order in which AWS's own libraries write it.
+    /// The signed URL, with its query in the order of AWS's own libraries.
     fn url(
         &self,
         unsigned: &Unsigned<'_>,
@@ -178,28 +197,6 @@ impl QuerySigner {
         }
         query.push("X-Amz-Signature", &signature);
         Ok(format!("{url}?{}", query.as_str()))
-    }
-}
-
-#[async_trait]
-impl Signer for S3Store {
-    async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
-        let now = clock.now();
-        let credentials = self.signer.credentials(now);
-        let credentials = tokio::time::timeout(self.operation_timeout, credentials)
-            .await
-            .map_err(Error::store_unavailable)??;
-        let lifetime = request.lifetime_within(now, credentials.expires_at)?;
-        let unsigned = Unsigned::new(request, self.acl.as_ref());
-        let url = self
-            .signer
-            .url(&unsigned, credentials.value, now, lifetime)?;
-        Ok(SignedRequest {
-            verb: unsigned.verb,
-            url,
-            headers: unsigned.headers,
-            body: unsigned.body,
-        })
     }
 }
 
@@ -280,7 +277,7 @@ impl<'a> Unsigned<'a> {
     }
 }
 
-/// What an object keeps of the request that makes it.
+/// The headers whose values are stored with an object.
 fn headers(object: &NewObject, acl: Option<&ObjectCannedAcl>) -> BTreeMap<&'static str, String> {
     let mut headers = BTreeMap::from([
         ("Content-Type", object.mime.clone()),
@@ -304,7 +301,7 @@ fn complete_multipart_upload(parts: &[(u32, String)]) -> String {
             body,
             "<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag></Part>"
         )
-        .expect("a string takes all that is written");
+        .expect("writing to a string cannot fail");
     }
     body.push_str("</CompleteMultipartUpload>\n");
     body
@@ -314,16 +311,16 @@ fn complete_multipart_upload(parts: &[(u32, String)]) -> String {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use upload_gateway_core::{blobs::sign::Signer, error::Kind};
     use url::Url;
 
     use super::*;
-    use crate::blobs::s3::S3Config;
-    use upload_gateway_core::error::Kind;
+    use crate::blobs::s3::{S3Config, S3Store};
 
     /// 2025-11-26, 02:05:20.
     const NOW: Timestamp = Timestamp(1_764_122_720_000);
 
-    /// A store whose credentials live that long, and never come again.
+    /// A store whose credentials are valid for `life` and cannot be renewed.
     async fn store(life: Duration) -> S3Store {
         let config = S3Config {
             region: Some("eu-central-1".into()),
@@ -381,7 +378,7 @@ mod tests {
         let config = store.client.config().to_builder();
         let provider = store.signer.provider.clone();
         let config = config.credentials_provider(provider);
-        // The SDK adds a parameter of its own, and the signature of that.
+        // The SDK adds a parameter of its own and signs it.
         let request = Client::from_conf(config.build())
             .get_object()
             .bucket("media")

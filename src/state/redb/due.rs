@@ -1,4 +1,4 @@
-//! What is due, and the leases.
+//! The uploads that are due, and the leases.
 
 use std::ops::Bound;
 
@@ -17,24 +17,25 @@ use super::{
 // === impl Tables ===
 
 impl Tables<'_> {
-    /// Enters when the upload is due, or that it never is any more. The record is to be stored after.
-    pub(super) fn expect(&mut self, record: &mut Record) -> Result<()> {
+    /// Sets when the upload is due, or removes an upload that is never due again. The caller stores the record
+    /// afterwards.
+    pub(super) fn schedule(&mut self, record: &mut Record) -> Result<()> {
         let due_at = record.due_at();
-        if due_at == record.expected_at {
+        if due_at == record.scheduled_at {
             return Ok(());
         }
-        self.forget_due(record)?;
+        self.remove_due(record)?;
         if let Some(at) = due_at {
             let key = (at.0, record.written.id.as_str());
             self.due.insert(key, ()).map_err(internal)?;
         }
-        record.expected_at = due_at;
+        record.scheduled_at = due_at;
         Ok(())
     }
 
     /// Removes the entry of a record.
-    pub(super) fn forget_due(&mut self, record: &Record) -> Result<()> {
-        if let Some(at) = record.expected_at {
+    pub(super) fn remove_due(&mut self, record: &Record) -> Result<()> {
+        if let Some(at) = record.scheduled_at {
             let key = (at.0, record.written.id.as_str());
             self.due.remove(key).map_err(internal)?;
         }
@@ -69,7 +70,7 @@ impl Tables<'_> {
             let mut record = match self.record(&due.id) {
                 Ok(Some(record)) => record,
                 Ok(None) => continue,
-                // Whoever reads it for himself finds out, and the others are not held up.
+                // The caller gets the same error when it reads the record, and the other uploads do not wait for it.
                 Err(error) if !error.is_retryable() => {
                     uploads.push(due.id);
                     continue;
@@ -80,13 +81,14 @@ impl Tables<'_> {
                 uploads.push(due.id);
                 continue;
             }
-            self.expect(&mut record)?;
+            self.schedule(&mut record)?;
             self.store(&record)?;
         }
         Ok(DuePage { uploads, next })
     }
 
-    /// Takes, prolongs or gives back a lease, unless somebody else has it.
+    /// Acquires, renews or (with `until` not after `now`) releases a lease; returns whether `holder` may. It may not
+    /// while another holder has the lease.
     pub(super) fn lease(
         &mut self,
         name: &str,
@@ -111,5 +113,8 @@ impl Tables<'_> {
 }
 
 fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::internal("the state file holds what cannot be read", cause)
+    Error::internal(
+        "the state file holds an unreadable lease or upload id",
+        cause,
+    )
 }

@@ -1,4 +1,4 @@
-//! An upload's record, without what has tables of its own.
+//! An upload's record without its parts and claims, which have tables of their own.
 
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
@@ -6,7 +6,7 @@ use upload_gateway_core::{
     upload::{Claims, Parts, Timestamp, Upload, WriterTag},
 };
 
-/// A record as it was last created or updated, and what has changed since.
+/// A record as it was last created or updated, and the values that changed since.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) version: u64,
@@ -14,12 +14,11 @@ pub(super) struct Record {
     pub(super) committed: u32,
     pub(super) updated_at: Timestamp,
     pub(super) expires_at: Timestamp,
-    /// Under which time it is entered among what is due, if it is.
-    #[serde(default)]
-    pub(super) expected_at: Option<Timestamp>,
-    /// The version that the last update replaced, until a stream takes over.
+    /// The time of its entry in the table of due uploads, if it has one.
+    pub(super) scheduled_at: Option<Timestamp>,
+    /// The version that the last update replaced; `None` after a takeover.
     replaced: Option<u64>,
-    /// As it was given, under the version it was given with.
+    /// The upload as the last create or update passed it, with the version it passed.
     pub(super) written: Upload,
 }
 
@@ -35,7 +34,7 @@ impl Record {
         }
     }
 
-    /// The record after an update that keeps its parts, of which so many are committed, and its claims.
+    /// The record after an update, which keeps the parts, `committed` of them contiguous, and the claims.
     pub(super) fn updated(upload: Upload, committed: u32) -> Self {
         Self {
             version: upload.version + 1,
@@ -44,17 +43,17 @@ impl Record {
             replaced: Some(upload.version),
             updated_at: upload.updated_at,
             expires_at: upload.expires_at,
-            expected_at: None,
+            scheduled_at: None,
             written: header(upload),
         }
     }
 
-    /// Whether it is what this update left.
+    /// Whether this update was the last change: then it is repeated after a lost reply.
     pub(super) fn is_echo_of(&self, update: &Upload) -> bool {
         self.replaced == Some(update.version) && self.written == header(update.clone())
     }
 
-    /// Gives it to a stream.
+    /// Makes a stream the writer.
     pub(super) fn take_over(&mut self, writer: WriterTag, times: Times) {
         self.version += 1;
         self.writer = Some(writer);
@@ -68,7 +67,7 @@ impl Record {
         self.expires_at = times.expires_at;
     }
 
-    /// When somebody has to look at the upload as it now is.
+    /// When the upload is due; see [`Upload::due_at`].
     pub(super) fn due_at(&self) -> Option<Timestamp> {
         let upload = Upload {
             expires_at: self.expires_at,
@@ -77,7 +76,7 @@ impl Record {
         upload.due_at()
     }
 
-    /// The upload as it now is, with these parts and claims.
+    /// The upload in its present state, with these parts and claims.
     pub(super) fn with(self, parts: Parts, claims: Claims) -> Upload {
         Upload {
             version: self.version,

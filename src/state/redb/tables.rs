@@ -1,4 +1,4 @@
-//! The tables of the state file, and what is read and written together.
+//! The tables of the state file, and the reads and writes of several tables.
 
 use std::ops::{Bound, RangeInclusive};
 
@@ -16,10 +16,10 @@ use upload_gateway_core::{
 
 use super::record::Record;
 
-/// The most members of a listing that one call looks at.
+/// How many members of a listing one call reads at most.
 const LIST_SCAN: usize = 1_000;
 
-/// Every id sorts before this.
+/// Sorts after every upload id.
 const LAST_ID: &str = "~";
 
 /// [`Record`]s as JSON, by upload id.
@@ -31,13 +31,14 @@ const CLAIMS: TableDefinition<'_, (&str, u32), ClaimedMd5<'static>> =
     TableDefinition::new("claims");
 /// The id of the live upload, by fingerprint.
 const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fingerprints");
-/// By tenant, subject, creation (see [`age`]) and id: the order of a listing.
+/// The uploads by tenant, subject, creation (see [`age`]) and id: the order of a listing.
 const LISTING: TableDefinition<'_, ListingKey<'static>, ()> = TableDefinition::new("listing");
-/// What is due, by time and id. A hint: the time that parts and claims win is entered when an entry is read.
+/// The uploads that are due, by time and id. A hint: parts and claims, which postpone the end of an upload, do not
+/// change its entry; reading the entry corrects it.
 const DUE: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("due");
-/// By time of removal and id. A hint: records live longer when they change.
+/// The records by time of removal and id. A hint: a record that changed since is removed later.
 const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("removals");
-/// The secret, and the time of the last check.
+/// The secret (`secret`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
 type ListingKey<'a> = (&'a str, &'a str, u64, &'a str);
@@ -55,7 +56,7 @@ pub(super) struct Tables<'a> {
     pub(super) facts: Table<'a, &'static str, &'static [u8]>,
 }
 
-/// What is read without writing, at one moment.
+/// The tables for reading, as of one moment.
 pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static str, &'static str>,
     parts: ReadOnlyTable<(&'static str, u32), &'static str>,
@@ -66,7 +67,7 @@ pub(super) struct Snapshot {
 // === impl Tables ===
 
 impl<'a> Tables<'a> {
-    /// Opens all tables; makes those that are not there yet.
+    /// Opens all tables, and creates those that do not exist yet.
     pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self> {
         Ok(Self {
             records: transaction.open_table(RECORDS).map_err(internal)?,
@@ -89,7 +90,7 @@ impl<'a> Tables<'a> {
         whole(record, &self.parts, &self.claims)
     }
 
-    /// The upload with its last committed part, if there is one, and those of `numbers` that there are; without claims.
+    /// The upload without claims, and of its parts only the last committed one and those of `numbers`.
     pub(super) fn summary(
         &self,
         record: Record,
@@ -116,7 +117,7 @@ impl<'a> Tables<'a> {
         inserted.map(drop).map_err(internal)
     }
 
-    /// Frees the fingerprint if this upload holds it.
+    /// Releases the fingerprint if this upload holds it.
     pub(super) fn release(&mut self, fingerprint: &Fingerprint, id: &UploadId) -> Result<()> {
         let holds = self
             .fingerprints
@@ -145,7 +146,7 @@ impl<'a> Tables<'a> {
             .insert((removal, upload.id.as_str()), ())
             .map_err(internal)?;
         let mut record = Record::created(upload);
-        self.expect(&mut record)?;
+        self.schedule(&mut record)?;
         self.store(&record)
     }
 
@@ -157,14 +158,14 @@ impl<'a> Tables<'a> {
         inserted.map(drop).map_err(internal)
     }
 
-    /// Adds a part, in place of one of its number.
+    /// Adds a part; replaces a part of the same number.
     pub(super) fn put_part(&mut self, id: &UploadId, part: &Part) -> Result<()> {
         let key = (id.as_str(), part.number);
         let inserted = self.parts.insert(key, to_json(part)?.as_str());
         inserted.map(drop).map_err(internal)
     }
 
-    /// Adds claims. Those without an MD5 leave the ones that were noted before.
+    /// Adds claims. A claim without an MD5 does not replace an earlier one.
     pub(super) fn record_claims(&mut self, id: &UploadId, claims: &Claims) -> Result<()> {
         for claim in claims.iter() {
             let key = (id.as_str(), claim.number);
@@ -176,7 +177,7 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// How many parts are committed, when so many were before.
+    /// How many parts the contiguous prefix has, if it had `committed` parts before.
     pub(super) fn contiguous_from(&self, id: &UploadId, mut committed: u32) -> Result<u32> {
         while self
             .parts
@@ -194,7 +195,7 @@ impl<'a> Tables<'a> {
         self.parts.retain_in(beyond, |_, _| false).map_err(internal)
     }
 
-    /// Removes records whose time has come, at most `limit`.
+    /// Removes at most `limit` records whose time of removal has passed.
     pub(super) fn remove_expired(&mut self, now: Timestamp, limit: usize) -> Result<()> {
         for _ in 0..limit {
             let Some((due, id)) = self.first_removal()?.filter(|(due, _)| *due <= now.0) else {
@@ -206,7 +207,7 @@ impl<'a> Tables<'a> {
             };
             let removal = removal_time(record.expires_at);
             if removal <= now {
-                self.forget_due(&record)?;
+                self.remove_due(&record)?;
                 self.remove(&record.written)?;
             } else {
                 self.removals
@@ -240,7 +241,7 @@ impl<'a> Tables<'a> {
             .map_err(internal)
     }
 
-    /// The secret that was offered first.
+    /// The stored secret; stores `offered` if there is none.
     pub(super) fn secret(&mut self, offered: &Secret) -> Result<Secret> {
         if let Some(kept) = self.facts.get("secret").map_err(internal)? {
             let bytes = kept.value().try_into().map_err(|cause| {
@@ -257,6 +258,7 @@ impl<'a> Tables<'a> {
         Ok(offered.clone())
     }
 
+    /// Writes the time of this check.
     pub(super) fn probe(&mut self, now: Timestamp) -> Result<()> {
         let now = now.0.to_be_bytes();
         self.facts
@@ -269,7 +271,7 @@ impl<'a> Tables<'a> {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Opens the tables, all of which exist once the file was opened.
+    /// Opens the tables, which [`Tables::open`] created when the file was opened.
     pub(super) fn open(transaction: &ReadTransaction) -> Result<Self> {
         Ok(Self {
             records: transaction.open_table(RECORDS).map_err(internal)?,
@@ -325,7 +327,7 @@ impl Snapshot {
         Ok(page)
     }
 
-    /// How many uploads of the owner's are listed.
+    /// How many uploads the listing of the owner has.
     pub(super) fn count(&self, owner: &Owner) -> Result<u64> {
         let (tenant, subject) = (owner.tenant.as_str(), owner.subject.as_str());
         let all = (tenant, subject, 0, "")..=(tenant, subject, u64::MAX, LAST_ID);
@@ -334,7 +336,7 @@ impl Snapshot {
     }
 }
 
-/// A failure of the file: passing where the disk is full or away, a fault where the content is wrong.
+/// An error of the file: unavailable if reading or writing failed (a full disk), internal if the content is invalid.
 pub(super) fn internal(cause: impl Into<::redb::Error>) -> Error {
     match cause.into() {
         cause @ (::redb::Error::Io(_) | ::redb::Error::PreviousIo) => {
@@ -407,18 +409,16 @@ fn listing_key(upload: &Upload) -> ListingKey<'_> {
     )
 }
 
-/// Grows with age, so that the newest comes first.
+/// A number that is larger for older uploads, so that the newest comes first.
 fn age(created_at: Timestamp) -> u64 {
     u64::MAX - created_at.0
 }
 
 fn to_json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|cause| Error::internal("a record cannot be written as JSON", cause))
+    serde_json::to_string(value).map_err(|cause| Error::internal("write a record as JSON", cause))
 }
 
 fn from_json<T: for<'de> Deserialize<'de>>(json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|cause| {
-        Error::internal("the state file holds a record that cannot be read", cause)
-    })
+    serde_json::from_str(json)
+        .map_err(|cause| Error::internal("the state file holds an unreadable record", cause))
 }

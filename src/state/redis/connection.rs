@@ -1,8 +1,8 @@
-//! The way to the servers: one connection that all calls share, replaced when it breaks.
+//! The connection to Redis: all calls share one, which is replaced when it breaks.
 //!
-//! A call that fails with its connection is made once more, on a fresh one; any further try is the caller's. A single
-//! server and a primary found through Sentinels get a fresh connection after any failure that leaves the old one in doubt;
-//! Sentinels are then asked again who the primary is. A Cluster connection mends itself.
+//! A call whose connection fails is repeated once on a new connection; further retries are up to the caller. A
+//! connection to a single server, or to the primary that Sentinels name, is replaced after every failure that makes it
+//! suspect; Sentinels are then asked for the primary again. A Cluster connection reconnects by itself.
 
 use std::{fmt, time::Duration};
 
@@ -19,9 +19,13 @@ use redis::{
 use tokio::{sync::Mutex, time::timeout};
 use upload_gateway_core::error::{Error, Result};
 
-use super::{RedisConfig, RedisMode, scripts::SCRIPTS};
+use super::{
+    config::{RedisConfig, RedisMode},
+    record::{UNKNOWN_FORMAT, refusal},
+    scripts::SCRIPTS,
+};
 
-/// One shared connection to wherever the records are.
+/// The shared connection, and how to make it.
 pub(super) struct Link {
     source: Source,
     options: AsyncConnectionConfig,
@@ -50,7 +54,7 @@ struct Current {
 enum Request<'a> {
     Command(&'a Cmd),
     Script(&'a ScriptInvocation<'a>),
-    /// A script whose writes are waited for.
+    /// A script whose writes must reach replicas.
     Write(&'a ScriptInvocation<'a>),
 }
 
@@ -59,7 +63,7 @@ enum Source {
     Sentinel(Box<Mutex<SentinelClient>>),
     Cluster {
         client: Box<ClusterClient>,
-        /// Any of them passes on what is published on whichever.
+        /// Each node delivers what is published on any node.
         nodes: Vec<Client>,
     },
 }
@@ -67,7 +71,7 @@ enum Source {
 // === impl Link ===
 
 impl Link {
-    /// Prepares the way that `config` describes; nothing is sent yet.
+    /// Prepares connections as `config` describes; sends nothing yet.
     pub(super) fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
         Ok(Self {
             source: Source::new(config, authority)?,
@@ -81,12 +85,18 @@ impl Link {
         })
     }
 
-    /// The answer to one command, which must be fit to be repeated.
+    /// Runs one command, which must be idempotent.
+    ///
+    /// # Errors
+    /// `StateUnavailable` if Redis is unavailable or refuses the command for now; otherwise `Internal`.
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
         read(self.answer(Request::Command(command)).await?)
     }
 
-    /// The answer to one script, which must be fit to be repeated. One round trip unless the server lost the script.
+    /// Runs one script, which must be idempotent. One round trip unless the server lost the script.
+    ///
+    /// # Errors
+    /// As [`Link::command`]; `Internal` with both versions if the script refuses the format of a record.
     pub(super) async fn script<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
@@ -94,7 +104,8 @@ impl Link {
         read(self.answer(Request::Script(script)).await?)
     }
 
-    /// As [`Link::script`], for one that records something: it counts once enough replicas have it.
+    /// As [`Link::script`], for a script that writes a record: succeeds once the configured number of replicas have the
+    /// write.
     pub(super) async fn write<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
@@ -102,18 +113,18 @@ impl Link {
         read(self.answer(Request::Write(script)).await?)
     }
 
-    /// A connection for a subscription alone.
+    /// A new connection for a subscription.
     pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
         let connected = timeout(self.call_timeout, self.source.subscription()).await;
         connected.unwrap_or_else(|late| Err(std::io::Error::other(late).into()))
     }
 
-    /// Makes `request` once more where a connection failed that may have been stale.
+    /// Makes `request`, and repeats it once if the connection failed: it may have been stale.
     async fn answer(&self, request: Request<'_>) -> Result<Value> {
         let twice = async {
             match self.attempt(request).await {
-                Err(failure) if is_passing(&failure) && is_connection_in_doubt(&failure) => {
-                    tracing::debug!(error = %failure, "repeats a redis command");
+                Err(failure) if is_temporary(&failure) && is_suspect(&failure) => {
+                    tracing::debug!(error = %failure, "repeat a redis command on a new connection");
                     self.attempt(request).await
                 }
                 answer => answer,
@@ -121,8 +132,11 @@ impl Link {
         };
         match timeout(self.call_timeout, twice).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(failure)) if is_passing(&failure) => Err(Error::state_unavailable(failure)),
-            Ok(Err(failure)) => Err(Error::internal("redis refused a command", failure)),
+            Ok(Err(failure)) if is_temporary(&failure) => Err(Error::state_unavailable(failure)),
+            Ok(Err(failure)) => Err(match (failure.code(), failure.detail()) {
+                (Some(UNKNOWN_FORMAT), Some(detail)) => refusal(detail),
+                _ => Error::internal("redis refused a command", failure),
+            }),
             Err(late) => Err(Error::state_unavailable(late)),
         }
     }
@@ -135,15 +149,16 @@ impl Link {
             Request::Write(script) => self.written(script, &mut current.connection).await,
         };
         if let Err(failure) = &answer
-            && is_connection_in_doubt(failure)
+            && is_suspect(failure)
         {
             self.discard(current.generation).await;
         }
         answer
     }
 
-    /// Runs a script and waits for the replicas. Redis waits for the writes of one connection to one server only, and lets
-    /// its other calls wait along: in one pipeline both go the same way, in a Cluster to the node of the script's keys.
+    /// Runs a script and waits for the replicas. WAIT covers only the writes of its own connection to its own server,
+    /// and blocks the connection. A pipeline sends both commands to the same server, in a Cluster to the node of the
+    /// script's keys.
     async fn written(
         &self,
         script: &ScriptInvocation<'_>,
@@ -153,7 +168,7 @@ impl Link {
             return script.invoke_async(connection).await;
         }
         let mut both = redis::pipe();
-        // 0 would be for ever.
+        // For WAIT, 0 is no limit.
         let milliseconds = self.wait_timeout.as_millis().max(1).to_string();
         both.invoke_script(script)
             .cmd("WAIT")
@@ -161,14 +176,17 @@ impl Link {
             .arg(milliseconds);
         let mut answers = connection.req_packed_commands(&both, 0, 2).await?;
         if matches!(answers.first(), Some(Value::ServerError(_))) {
-            // Alone it is loaded where it is unknown, and follows a slot that moved, which a pipeline does not. Whatever it
-            // refuses then is the answer; else it is repeated, and writes again.
+            // Outside of a pipeline the client loads a missing script and follows a slot that moved. If the script
+            // fails again, that error is the answer; otherwise the pipeline is repeated and writes again.
             script.invoke_async::<Value>(connection).await?;
             answers = connection.req_packed_commands(&both, 0, 2).await?;
         }
         let (answer, reached): (Value, u32) = from_redis_value(Value::Array(answers))?;
         if reached < self.wait_replicas {
-            let detail = format!("{reached} replicas have it, {} must", self.wait_replicas);
+            let detail = format!(
+                "{reached} replicas have the write, {} must",
+                self.wait_replicas
+            );
             return Err(make_extension_error("NOREPLICAS".into(), Some(detail)));
         }
         Ok(answer)
@@ -180,7 +198,7 @@ impl Link {
             return Ok(current.clone());
         }
         let mut connection = self.source.connect(&self.options).await?;
-        // So that a part's receipt needs no second round trip after NOSCRIPT.
+        // Otherwise the first call of each script would take a second round trip after NOSCRIPT.
         for script in SCRIPTS.iter() {
             script.load_async(&mut connection).await?;
         }
@@ -192,7 +210,7 @@ impl Link {
         Ok(current)
     }
 
-    /// Lets the next attempt connect anew, unless another one has done so already.
+    /// Makes the next attempt connect again, unless another attempt already has.
     async fn discard(&self, generation: u64) {
         let mut slot = self.current.lock().await;
         if matches!(&*slot, Some(Current { generation: known, connection: Connection::Server(_) }) if *known == generation)
@@ -248,7 +266,7 @@ impl Source {
                 let mut builder = ClusterClient::builder(nodes)
                     .connection_timeout(config.connect_timeout)
                     .response_timeout(response_timeout(config))
-                    // Not for outages, which are the caller's: these follow a slot that moved.
+                    // For slots that moved; the caller retries during outages.
                     .retries(3)
                     .min_retry_wait(10)
                     .max_retry_wait(100);
@@ -289,7 +307,7 @@ impl Source {
                 primary.get_async_pubsub().await
             }
             Self::Cluster { nodes, .. } => {
-                // The next try may find another one, if this is down.
+                // If this node is down, the next attempt may choose another one.
                 let node = &nodes[rand::random_range(0..nodes.len())];
                 node.get_async_pubsub().await
             }
@@ -297,12 +315,12 @@ impl Source {
     }
 }
 
-/// How long one answer may take: calls wait behind those that wait for replicas.
+/// How long one reply may take: calls queue behind those that wait for replicas.
 fn response_timeout(config: &RedisConfig) -> Duration {
     config.response_timeout + wait(config)
 }
 
-/// How long replicas are waited for.
+/// How long a write waits for replicas.
 fn wait(config: &RedisConfig) -> Duration {
     match config.wait_replicas {
         0 => Duration::ZERO,
@@ -317,8 +335,8 @@ fn client(node: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisR
     }
 }
 
-/// A client that asks the Sentinels for the primary. The URLs' credentials and database are the servers', their
-/// addresses the Sentinels'.
+/// A client that asks the Sentinels for the primary. The URLs hold the Sentinels' addresses, and the credentials and
+/// the database of the servers that the Sentinels watch.
 fn sentinel(
     nodes: Vec<ConnectionInfo>,
     service_name: &str,
@@ -388,13 +406,13 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// Whether a fresh connection may do better than this one: it broke, hangs, or leads to a former primary.
-fn is_connection_in_doubt(failure: &RedisError) -> bool {
+/// Whether a new connection may work when this one does not: it broke, hangs, or leads to a former primary.
+fn is_suspect(failure: &RedisError) -> bool {
     failure.is_io_error() || failure.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
-/// Whether the same command may succeed a moment later: the server restarts, loads, fails over, or is out of reach.
-fn is_passing(failure: &RedisError) -> bool {
+/// Whether the same command may succeed later: the server restarts, loads its data, fails over, or is unreachable.
+fn is_temporary(failure: &RedisError) -> bool {
     match failure.kind() {
         ErrorKind::Io => !matches!(failure.retry_method(), RetryMethod::NoRetry),
         ErrorKind::Server(
@@ -405,16 +423,17 @@ fn is_passing(failure: &RedisError) -> bool {
             | ServerErrorKind::ReadOnly
             | ServerErrorKind::Moved
             | ServerErrorKind::Ask
-            // Between loading a script and calling it the server was restarted.
+            // The server restarted between the loading of a script and its call.
             | ServerErrorKind::NoScript,
         )
         | ErrorKind::ClusterConnectionNotFound
         | ErrorKind::MasterNameNotFoundBySentinel => true,
-        // Too few replicas, a full disk, full memory, a long script: the operator's to mend, and mendable.
+        // Too few replicas, a full disk, full memory, a long script: operators can fix these without a restart.
         _ => matches!(failure.code(), Some("NOREPLICAS" | "MISCONF" | "OOM" | "BUSY")),
     }
 }
 
 fn read<T: FromRedisValue>(answer: Value) -> Result<T> {
-    from_redis_value(answer).map_err(|cause| Error::internal("redis answers oddly", cause))
+    from_redis_value(answer)
+        .map_err(|cause| Error::internal("redis returned a reply of an unexpected type", cause))
 }

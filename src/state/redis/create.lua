@@ -1,11 +1,17 @@
--- Stores a new record, unless a live upload holds its fingerprint.
+-- Stores a new record, unless another live upload holds its fingerprint.
 -- KEYS  1 record  2 fingerprints of the tag
 -- ARGV  1 upload id  2 fingerprint, or ""  3 holder of the fingerprint that is known to be over, or ""
 --       4 time the record is removed (ms)  5… field, value, field, value…
--- Returns "" when it is stored, now or before; otherwise the id of the fingerprint's holder.
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  -- Written again, for replicas are only waited for by a connection that wrote.
-  redis.call('HSET', KEYS[1], 'version', redis.call('HGET', KEYS[1], 'version'))
+-- Returns "" if the record is stored, by this call or an earlier one; otherwise the id of the upload that holds the
+-- fingerprint. Returns UNKNOWNFORMAT if the id has a record in another format.
+local format, version = unpack(redis.call('HMGET', KEYS[1], 'format', 'version'))
+local refusal = unknown_format(KEYS[1], format)
+if refusal then
+  return refusal
+end
+if format then
+  -- WAIT only waits for writes of its own connection, so the repeated call writes again.
+  redis.call('HSET', KEYS[1], 'version', version)
   return ''
 end
 if ARGV[2] ~= '' then

@@ -1,7 +1,8 @@
-//! What is due: a sorted set of uploads by the time somebody has to look at them; and the leases.
+//! The uploads that are due, and the leases.
 //!
-//! It is a hint, written after the record and in another slot: an entry is checked against its record when it is read.
-//! Parts and claims leave it as it is; the time they win is entered when the entry is read.
+//! `due` is a sorted set of uploads by the time at which the sweeper must check them. It is a hint, written after the
+//! record and in another slot: an entry is checked against its record when it is read. Parts and claims, which postpone
+//! the end of an upload, do not change its entry; reading the entry corrects it.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use upload_gateway_core::{
 
 use super::{Redis, record::removal_time, scripts::SCRIPTS};
 
-/// How many records are read side by side.
+/// How many records are read concurrently.
 const CONCURRENCY: usize = 16;
 
-/// The largest time that a score holds exactly.
+/// The largest time that a score, which is a double, holds exactly.
 const LATEST: u64 = 1 << 53;
 
 impl Redis {
@@ -25,8 +26,8 @@ impl Redis {
         self.key("due")
     }
 
-    /// Notes when the upload is due, or that it never is any more.
-    pub(super) async fn expect(&self, upload: &Upload) -> Result<()> {
+    /// Sets when the upload is due, or removes an upload that is never due again.
+    pub(super) async fn schedule(&self, upload: &Upload) -> Result<()> {
         let Some(due_at) = upload.due_at() else {
             let forget = redis::cmd("ZREM")
                 .arg(self.due_key())
@@ -75,10 +76,10 @@ impl Redis {
         Ok(DuePage { uploads, next })
     }
 
-    /// The upload of an entry, if it is due; otherwise the entry is put right.
+    /// The upload of an entry, if it is due; otherwise corrects the entry.
     async fn check_due(&self, due: Due, before: Timestamp) -> Result<Option<UploadId>> {
         let upload = match self.summary(&due.id).await {
-            // Whoever reads it for himself finds out, and the others are not held up.
+            // The caller gets the same error when it reads the record, and the other uploads do not wait for it.
             Err(error) if !error.is_retryable() => return Ok(Some(due.id)),
             upload => upload?,
         };
@@ -97,7 +98,7 @@ impl Redis {
         Ok(None)
     }
 
-    /// See [`ScheduleStore::lease`](upload_gateway_core::state::ScheduleStore::lease); one that lasts no time is given back.
+    /// See [`ScheduleStore::lease`](upload_gateway_core::state::ScheduleStore::lease); a duration of zero releases the lease.
     pub(super) async fn set_lease(
         &self,
         name: &str,
@@ -117,7 +118,7 @@ fn score(time: Timestamp) -> u64 {
 
 fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::internal(
-        "redis holds an upload id that is none among what is due",
+        "redis holds an invalid upload id among the due uploads",
         cause,
     )
 }

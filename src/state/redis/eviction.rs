@@ -1,4 +1,4 @@
-//! Whether the servers keep what they are given.
+//! Whether the servers evict keys when their memory is full.
 
 use redis::{Value, from_redis_value};
 use upload_gateway_core::error::Result;
@@ -6,7 +6,10 @@ use upload_gateway_core::error::Result;
 use super::{ConnectError, Redis};
 
 impl Redis {
-    /// Refuses servers that drop keys when their memory is full, or only warns where that is `allowed`.
+    /// Refuses servers that evict keys when their memory is full; if that is `allowed`, only logs a warning.
+    ///
+    /// # Errors
+    /// [`ConnectError::Evicts`]; [`ConnectError::Failed`] if Redis is unavailable.
     pub(super) async fn check_eviction(&self, allowed: bool) -> Result<(), ConnectError> {
         let report = self
             .link
@@ -19,7 +22,7 @@ impl Redis {
         };
         if policies.is_empty() {
             tracing::warn!(
-                "cannot tell whether redis evicts keys: make sure that maxmemory-policy is noeviction"
+                "redis does not report its maxmemory-policy: make sure that it is noeviction, or uploads may be lost"
             );
         }
         for policy in policies {
@@ -29,13 +32,13 @@ impl Redis {
             if !allowed {
                 return Err(ConnectError::Evicts { policy });
             }
-            tracing::warn!(policy, "redis drops uploads when its memory is full");
+            tracing::warn!(policy, "redis evicts uploads when its memory is full");
         }
         Ok(())
     }
 }
 
-/// The `maxmemory_policy` of each server in an answer to INFO; a Cluster's answer holds one text per node.
+/// The `maxmemory_policy` of each server in a reply to INFO; a Cluster's reply holds one text for each node.
 fn eviction_policies(report: &Value) -> Vec<String> {
     match report {
         Value::Array(items) => items.iter().flat_map(eviction_policies).collect(),

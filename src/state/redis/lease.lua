@@ -1,7 +1,7 @@
--- Takes or prolongs a lease that nobody else has, or gives it back.
+-- Acquires, renews or releases a lease, unless another holder has it.
 -- KEYS  1 lease
--- ARGV  1 holder  2 how long it lasts (ms), 0 to give it back
--- Returns whether it was free or the holder's, as 1 or 0.
+-- ARGV  1 holder  2 duration (ms), 0 to release it
+-- Returns 1 if the lease was free or the holder's, else 0.
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
   return 0

@@ -1,7 +1,7 @@
-//! An owner's uploads: a sorted set whose members are in the order of the listing.
+//! The listing of an owner's uploads: a sorted set whose members have the order of the listing.
 //!
-//! It is a hint, written after the record: a member is checked against its record when it is read, and removed when
-//! that is gone. Opening an upload or updating it notes it again.
+//! It is a hint, written after the record: a member is checked against its record when it is read, and removed if the
+//! record does not exist. Opening or updating an upload adds it again.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway_core::{
@@ -16,10 +16,10 @@ use super::{
     scripts::SCRIPTS,
 };
 
-/// The most members of a listing that one call looks at.
+/// How many members of a listing one call reads at most.
 const LIST_SCAN: usize = 1_000;
 
-/// How many records a listing reads side by side.
+/// How many records a listing reads concurrently.
 const LIST_CONCURRENCY: usize = 16;
 
 impl Redis {
@@ -76,7 +76,7 @@ impl Redis {
         self.link.command(&count).await
     }
 
-    /// Notes the upload in its owner's listing, and when it is due.
+    /// Adds the upload to its owner's listing, and sets when it is due.
     pub(super) async fn index(&self, upload: &Upload) -> Result<()> {
         let mut invocation = SCRIPTS.index.key(self.listing_key(&upload.owner));
         let member = listing_member(upload.created_at, &upload.id);
@@ -85,10 +85,10 @@ impl Redis {
             .arg(0)
             .arg(removal_time(upload.expires_at));
         let listed = self.link.script::<()>(&invocation);
-        tokio::try_join!(listed, self.expect(upload)).map(drop)
+        tokio::try_join!(listed, self.schedule(upload)).map(drop)
     }
 
-    /// One batch of a listing behind `after`, each with its record if that still exists.
+    /// One batch of a listing after `after`, each member with its record if it exists.
     async fn batch(
         &self,
         listing: &str,
@@ -125,14 +125,16 @@ impl Redis {
             .await
     }
 
+    /// The record without claims, and of its parts only the last committed one.
     pub(super) async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
-        let invocation = SCRIPTS.summary.key(self.record_key(id));
+        let key = self.record_key(id);
+        let invocation = SCRIPTS.summary.key(&key);
         let fields: Fields = self.link.script(&invocation).await?;
-        record::parse_summary(&fields)
+        record::parse_summary(&key, &fields)
     }
 }
 
-/// A member of a listing: in the order of their bytes the newest comes first, then the least id.
+/// A member of a listing. In byte order the newest upload comes first, then the lowest id.
 fn listing_member(created_at: Timestamp, id: &UploadId) -> String {
     format!("{:016x}:{id}", u64::MAX - created_at.0)
 }

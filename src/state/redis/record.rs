@@ -1,7 +1,8 @@
 //! An upload as the fields of a Redis hash.
 //!
-//! `record` is the header as JSON; the fields beside it are what scripts read and write, and win over it. Each part
-//! has a field of its own, `part:<number>`, and so has each claim: `claim:<number>` is its MD5, or empty.
+//! `record` is the header as JSON. The fields beside it are the ones that scripts read and write; they take precedence
+//! over the same values in `record`. Each part has a field `part:<number>` (JSON), each claim a field `claim:<number>`
+//! (its MD5, or empty). `format` is the version of all of this, see [`FORMAT`].
 
 use std::collections::HashMap;
 
@@ -12,19 +13,29 @@ use upload_gateway_core::{
     upload::{Claim, Claims, Owner, Part, Parts, Phase, Timestamp, Upload, WriterTag},
 };
 
+use crate::unknown_format::UnknownFormat;
+
+/// The version of a record: of its fields and of the parts and claims in them. A record with another one is refused,
+/// here when it is read and by the scripts before they write.
+pub(super) const FORMAT: &str = "1";
+
+/// The code of the error with which scripts refuse a record in another format; its detail is `<format> <key>`, with `-`
+/// for no format. See `format.lua`.
+pub(super) const UNKNOWN_FORMAT: &str = "UNKNOWNFORMAT";
+
 /// The fields of a hash, by name.
 pub(super) type Fields = HashMap<String, String>;
 
-/// What cannot be read in a stored record.
+/// Why a stored record cannot be read.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
     #[error("field {0} is missing")]
     Missing(&'static str),
-    #[error("field {0} is no number")]
+    #[error("field {0} is not a valid number")]
     Number(&'static str),
-    #[error("a claim's number or MD5 is none")]
+    #[error("a claim has an invalid number or MD5")]
     Claim,
-    #[error("the JSON does not fit")]
+    #[error("invalid JSON")]
     Json(#[from] serde_json::Error),
 }
 
@@ -52,6 +63,7 @@ pub(super) fn header_fields(upload: &Upload) -> Vec<(&'static str, String)> {
 /// All fields of a new record.
 pub(super) fn all_fields(upload: &Upload) -> Result<Vec<(String, String)>> {
     let mut fields: Vec<(String, String)> = vec![
+        ("format".into(), FORMAT.into()),
         ("record".into(), header_json(upload)?),
         ("version".into(), upload.version.to_string()),
         ("owner".into(), owner_text(&upload.owner)),
@@ -71,16 +83,17 @@ pub(super) fn all_fields(upload: &Upload) -> Result<Vec<(String, String)>> {
     Ok(fields)
 }
 
-/// The upload of all its fields, or none of no fields.
-pub(super) fn parse(fields: &Fields) -> Result<Option<Upload>> {
-    parse_with(fields, |fields| {
+/// The upload made of all fields of the hash at `key`; `None` if there are no fields.
+pub(super) fn parse(key: &str, fields: &Fields) -> Result<Option<Upload>> {
+    parse_with(key, fields, |fields| {
         Ok((Parts::from_iter(parts(fields)?), claims(fields)?))
     })
 }
 
-/// The upload of its header, its last committed part and perhaps some others, or none of no fields.
-pub(super) fn parse_summary(fields: &Fields) -> Result<Option<Upload>> {
-    parse_with(fields, |fields| {
+/// The upload made of a header, its last committed part and any other parts, all of the hash at `key`; without claims.
+/// `None` if there are no fields.
+pub(super) fn parse_summary(key: &str, fields: &Fields) -> Result<Option<Upload>> {
+    parse_with(key, fields, |fields| {
         let committed = number(fields, "committed")?;
         let committed = u32::try_from(committed).map_err(|_| Unreadable::Number("committed"))?;
         let parts = Parts::summary(committed, parts(fields)?);
@@ -88,17 +101,24 @@ pub(super) fn parse_summary(fields: &Fields) -> Result<Option<Upload>> {
     })
 }
 
-/// The phase of that name.
-pub(super) fn parse_phase(name: &str) -> Result<Phase> {
-    serde_json::from_value(Value::String(name.to_owned())).map_err(unreadable)
+/// The error that a script's refusal of a record stands for; `detail` is the one of [`UNKNOWN_FORMAT`].
+pub(super) fn refusal(detail: &str) -> Error {
+    let (format, key) = detail.split_once(' ').unwrap_or((detail, ""));
+    unknown_format(key, Some(format).filter(|format| *format != "-"))
 }
 
-/// A writer as scripts compare it; empty where there is none.
+/// The phase of that name.
+pub(super) fn parse_phase(name: &str) -> Result<Phase> {
+    serde_json::from_value(Value::String(name.to_owned()))
+        .map_err(|cause| Error::internal("redis holds a record with an invalid phase", cause))
+}
+
+/// A writer as scripts compare it; empty if there is none.
 pub(super) fn writer_text(writer: Option<WriterTag>) -> String {
     writer.map(|tag| tag.to_string()).unwrap_or_default()
 }
 
-/// The writer of that text.
+/// The inverse of [`writer_text`] for a writer; `None` for any other text.
 pub(super) fn parse_writer(text: &str) -> Option<WriterTag> {
     WriterTag::from_bits(u32::from_str_radix(text, 16).ok()?)
 }
@@ -110,23 +130,28 @@ pub(super) fn owner_text(owner: &Owner) -> String {
     format!("{}:{tenant}:{subject}", tenant.len())
 }
 
-/// A claim's MD5; empty where there is none.
+/// A claim's MD5; empty if it has none.
 pub(super) fn claim_text(claim: &Claim) -> String {
     claim.md5.map(|md5| md5.to_string()).unwrap_or_default()
 }
 
-/// When the server removes what is given up at `expires_at`, in milliseconds since the Unix epoch.
+/// When the server removes a record that expires at `expires_at`, in milliseconds since the Unix epoch.
 pub(super) fn removal_time(expires_at: Timestamp) -> u64 {
-    // The largest time Redis takes is signed.
+    // Redis takes times as signed numbers.
     state::removal_time(expires_at).0.min(i64::MAX as u64)
 }
 
 fn parse_with(
+    key: &str,
     fields: &Fields,
     parts_and_claims: impl Fn(&Fields) -> Result<(Parts, Claims), Unreadable>,
 ) -> Result<Option<Upload>> {
     if fields.is_empty() {
         return Ok(None);
+    }
+    let format = fields.get("format").map(String::as_str);
+    if format != Some(FORMAT) {
+        return Err(unknown_format(key, format));
     }
     let read = || -> Result<Upload, Unreadable> {
         let mut upload: Upload = serde_json::from_str(text(fields, "record")?)?;
@@ -141,7 +166,9 @@ fn parse_with(
         (upload.parts, upload.claims) = parts_and_claims(fields)?;
         Ok(upload)
     };
-    read().map(Some).map_err(unreadable)
+    read().map(Some).map_err(|cause| {
+        Error::internal(format!("redis holds an unreadable record at {key}"), cause)
+    })
 }
 
 fn parts(fields: &Fields) -> Result<Vec<Part>, Unreadable> {
@@ -182,10 +209,9 @@ fn number(fields: &Fields, name: &'static str) -> Result<u64, Unreadable> {
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|cause| Error::internal("a record cannot be written as JSON", cause))
+    serde_json::to_string(value).map_err(|cause| Error::internal("write a record as JSON", cause))
 }
 
-fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::internal("redis holds a record that cannot be read", cause)
+fn unknown_format(key: &str, found: Option<&str>) -> Error {
+    UnknownFormat::new(format!("the upload record {key} in redis"), found, FORMAT).into()
 }

@@ -1,6 +1,6 @@
--- Puts an entry of what is due right, unless somebody has changed it.
+-- Corrects an entry of due, unless it changed since it was read.
 -- KEYS  1 due
--- ARGV  1 member  2 time it was read with  3 its right time, or "" when it is never due  4 time the record is removed (ms)
+-- ARGV  1 member  2 time it was read with  3 its correct time, or "" to remove it  4 time the record is removed (ms)
 -- Returns nothing.
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not known or tonumber(known) ~= tonumber(ARGV[2]) then

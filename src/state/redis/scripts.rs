@@ -1,13 +1,15 @@
-//! The scripts: Lua stores, Rust decides.
+//! The Lua scripts. Lua stores and compares; Rust decides.
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
+use super::record::FORMAT;
+
 /// The scripts, each hashed once.
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(Scripts::default);
 
-/// One script per operation that must be one step.
+/// One script for each operation that must be atomic.
 pub(super) struct Scripts {
     pub(super) create: Script,
     pub(super) take_over: Script,
@@ -26,12 +28,12 @@ pub(super) struct Scripts {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            create: Script::new(include_str!("create.lua")),
-            take_over: Script::new(include_str!("take_over.lua")),
-            record_parts: Script::new(include_str!("record_parts.lua")),
-            claim: Script::new(include_str!("claim.lua")),
-            update: Script::new(include_str!("update.lua")),
-            summary: Script::new(include_str!("summary.lua")),
+            create: record_script(include_str!("create.lua")),
+            take_over: record_script(include_str!("take_over.lua")),
+            record_parts: record_script(include_str!("record_parts.lua")),
+            claim: record_script(include_str!("claim.lua")),
+            update: record_script(include_str!("update.lua")),
+            summary: record_script(include_str!("summary.lua")),
             index: Script::new(include_str!("index.lua")),
             due: Script::new(include_str!("due.lua")),
             repair_due: Script::new(include_str!("repair_due.lua")),
@@ -41,7 +43,7 @@ impl Default for Scripts {
 }
 
 impl Scripts {
-    /// All of them, to be loaded beforehand.
+    /// All scripts, to load them on a new connection.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Script> {
         [
             &self.create,
@@ -57,4 +59,10 @@ impl Scripts {
         ]
         .into_iter()
     }
+}
+
+/// A script that reads or writes a record, and refuses one in another format.
+fn record_script(body: &str) -> Script {
+    let prelude = include_str!("format.lua");
+    Script::new(&format!("local FORMAT = '{FORMAT}'\n{prelude}{body}"))
 }

@@ -1,4 +1,4 @@
-//! The subscription to takeovers: one connection of its own for the process, made again whenever it breaks.
+//! The subscription to takeovers: one dedicated connection for the process, replaced whenever it breaks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,30 +12,30 @@ use upload_gateway_core::state::Takeovers;
 
 use super::{connection::Link, record};
 
-/// The first pause before the subscription is made again.
+/// The first pause before the next attempt to subscribe; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest one.
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long the connection may be quiet before it is asked whether it still lives, and how long it has to answer.
+/// How long the connection may deliver nothing before it is tested with PING, and how long the reply may take.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Passes on to `takeovers` what is published on `channel`, for ever.
+/// Reports to `takeovers` what is published on `channel`; never returns.
 pub(super) async fn follow(link: Arc<Link>, channel: String, takeovers: Takeovers) {
     let mut pause = FIRST_PAUSE;
     loop {
         match subscribe(&link, &channel).await {
             Ok(subscription) => {
                 pause = FIRST_PAUSE;
-                // What was published meanwhile is lost.
+                // Messages published before the subscription are lost, so every watcher must read its record.
                 takeovers.notify_all();
                 let (sink, messages) = subscription.split();
-                pass_on(sink, messages, &takeovers).await;
-                tracing::debug!("the subscription to takeovers broke");
+                deliver(sink, messages, &takeovers).await;
+                tracing::debug!("the subscription to takeovers broke; subscribe again");
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot subscribe to takeovers: a stream that is taken over ends with its next part");
+                tracing::warn!(%error, "cannot subscribe to takeovers: until that works, a stream that is taken over ends only with its next part");
             }
         }
         sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -49,14 +49,14 @@ async fn subscribe(link: &Link, channel: &str) -> RedisResult<PubSub> {
     Ok(subscription)
 }
 
-/// Ends when the connection does.
-async fn pass_on(mut sink: PubSubSink, mut messages: PubSubStream, takeovers: &Takeovers) {
+/// Returns when the connection breaks.
+async fn deliver(mut sink: PubSubSink, mut messages: PubSubStream, takeovers: &Takeovers) {
     loop {
         match timeout(QUIET, messages.next()).await {
             Ok(Some(message)) => {
                 let text: String = message.get_payload().unwrap_or_default();
                 let (id, writer) = text.split_once(' ').unwrap_or_default();
-                // Anything else is nobody's notice.
+                // Other messages are not ours and are ignored.
                 if let (Ok(id), Some(writer)) = (id.parse(), record::parse_writer(writer)) {
                     takeovers.notify(&id, writer);
                 }

@@ -1,9 +1,14 @@
--- Reads what a listing shows of a record: its header and its last committed part.
+-- Reads the fields of a record that a listing shows: its header and its last committed part.
 -- KEYS  1 record
--- Returns fields and values; none when there is no record.
-local names = {'record', 'version', 'phase', 'writer', 'updated_at', 'expires_at', 'committed'}
+-- Returns fields and values; an empty list if there is no record, UNKNOWNFORMAT for a record in another format.
+local names = {'format', 'record', 'version', 'phase', 'writer', 'updated_at', 'expires_at', 'committed'}
+local header = redis.call('HMGET', KEYS[1], unpack(names))
+local refusal = unknown_format(KEYS[1], header[1])
+if refusal then
+  return refusal
+end
 local fields = {}
-for index, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
+for index, value in ipairs(header) do
   if not value then
     return {}
   end

@@ -1,22 +1,28 @@
--- Replaces everything of a record but its parts and claims, if its version, its writer, and where asked its time, are the
--- expected ones.
+-- Replaces everything of a record except its parts and claims, if its version, its writer and, if given, its updated_at
+-- are the expected ones.
 -- KEYS  1 record  2 fingerprints of the tag
 -- ARGV  1 expected version  2 upload id  3 fingerprint to release, or ""  4 time the record is removed (ms)
---       5 record as JSON  6 updated_at that it must still have, or ""  7 expected writer  8… field, value, field, value…
--- Returns {"updated", version}, {"conflict", all fields and values of the record} or {"missing", ""}.
-local version = redis.call('HGET', KEYS[1], 'version')
+--       5 record as JSON  6 expected updated_at, or ""  7 expected writer  8… field, value, field, value…
+-- Returns {"updated", version}, {"conflict", all fields and values of the record} or {"missing", ""}; UNKNOWNFORMAT for
+-- a record in another format.
+local header = redis.call('HMGET', KEYS[1], 'format', 'version', 'writer', 'updated_at', 'replaced', 'record')
+local format, version, writer, updated_at, replaced, record = unpack(header)
+local refusal = unknown_format(KEYS[1], format)
+if refusal then
+  return refusal
+end
 if not version then
   return {'missing', ''}
 end
--- "replaced" is the version the last update replaced, until a stream takes over: the same update again is an echo.
-local last = redis.call('HMGET', KEYS[1], 'replaced', 'record')
-if last[1] == ARGV[1] and last[2] == ARGV[5] then
-  -- Written again, for replicas are only waited for by a connection that wrote.
+-- "replaced" is the version that the last update replaced; a takeover removes it. A call that expects that version and
+-- passes the stored record is the last update again, whose first reply was lost.
+if replaced == ARGV[1] and record == ARGV[5] then
+  -- WAIT only waits for writes of its own connection, so the repeated call writes again.
   redis.call('HSET', KEYS[1], 'version', version)
   return {'updated', version}
 end
-local is_touched = ARGV[6] ~= '' and redis.call('HGET', KEYS[1], 'updated_at') ~= ARGV[6]
-if version ~= ARGV[1] or redis.call('HGET', KEYS[1], 'writer') ~= ARGV[7] or is_touched then
+local is_touched = ARGV[6] ~= '' and updated_at ~= ARGV[6]
+if version ~= ARGV[1] or writer ~= ARGV[7] or is_touched then
   return {'conflict', redis.call('HGETALL', KEYS[1])}
 end
 local next_version = string.format('%d', tonumber(ARGV[1]) + 1)

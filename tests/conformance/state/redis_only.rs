@@ -130,7 +130,7 @@ async fn a_server_that_lost_the_scripts_gets_them_again() {
 }
 
 #[tokio::test]
-async fn keys_end_seven_days_after_the_upload_and_the_secret_never() {
+async fn keys_end_seven_days_after_the_upload_and_the_secret_and_the_format_never() {
     let Some((store, backend)) = fresh_redis().await else {
         return;
     };
@@ -144,12 +144,12 @@ async fn keys_end_seven_days_after_the_upload_and_the_secret_never() {
         .unwrap();
     store.secret(&Secret::random()).await.unwrap();
     let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg("upload-gateway:*")).await;
-    assert_eq!(keys.len(), 5, "{keys:?}");
+    assert_eq!(keys.len(), 6, "{keys:?}");
     for key in keys {
         let end: i64 = ask(&backend.url, redis::cmd("PEXPIRETIME").arg(&key)).await;
         let grace = i64::try_from(RECORD_GRACE_SECONDS * 1_000).unwrap();
         let expected = match key.split(':').nth(1).unwrap() {
-            "secret" => -1,
+            "secret" | "format" => -1,
             // Parts leave them as they are; they are prolonged when they are read.
             "owner" | "due" => i64::try_from(upload.expires_at.0).unwrap() + grace,
             _ => i64::try_from(later.expires_at.0).unwrap() + grace,

@@ -16,6 +16,7 @@ use super::{
 for_each_store!(
     only_old_sessions_without_a_record_are_ended,
     an_upload_that_the_index_lost_is_found_by_its_session,
+    a_record_of_an_unknown_format_is_left_alone,
 );
 
 /// Every session that is there counts as old.
@@ -113,4 +114,33 @@ async fn an_upload_that_the_index_lost_is_found_by_its_session(world: World) {
         assert_eq!(world.get(&lost.id).await.phase, Phase::Aborted);
         assert!(!world.has_session(&lost).await);
     }
+}
+
+async fn a_record_of_an_unknown_format_is_left_alone(world: World) {
+    let gateway = world.gateway().await;
+    let upload = world.broken_off(&gateway, PART).await;
+    let Some(redis) = &world.config.redis_url else {
+        return;
+    };
+    let prefix = &world.config.redis.key_prefix;
+    let key = format!("{prefix}upload:{{{}}}:{}", upload.id.tag(), upload.id);
+    let client = redis::Client::open(redis.expose()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let set = |format: &str| {
+        let mut set = redis::cmd("HSET");
+        set.arg(&key).arg("format").arg(format);
+        set
+    };
+    let () = set("2").query_async(&mut connection).await.unwrap();
+    world.clock.advance(10 * DAY);
+    // Once as an upload that is due, and once, if the store has sessions, as the owner of an old session.
+    let expected = if world.has_sessions { 2 } else { 1 };
+    let mut report = sweep_as(&gateway, &any_age()).await;
+    while report.failures < expected {
+        report = sweep_as(&gateway, &any_age()).await;
+    }
+    assert_eq!((report.expired, report.aborted_sessions), (0, 0));
+    let () = set("1").query_async(&mut connection).await.unwrap();
+    assert_eq!(world.get(&upload.id).await, upload);
+    assert_eq!(world.has_session(&upload).await, world.has_sessions);
 }
