@@ -154,7 +154,7 @@ fn check(status: u16, text: String) -> Result<String, StoreRefusal> {
     })
 }
 
-/// The innermost cause, without the URL: it lets its reader write to the store.
+/// The innermost cause, without the URL: it lets its readers write to the store.
 fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
