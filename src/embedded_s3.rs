@@ -8,6 +8,7 @@
 //! the one this upload made and the parts named are the same, otherwise `NoSuchUpload`. A download that runs while its
 //! object is replaced or deleted breaks off, it never mixes two objects. There is one bucket, and no versions.
 
+mod config;
 mod drain;
 mod files;
 mod list;
@@ -18,33 +19,17 @@ mod service;
 mod storage;
 mod uploads;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
 
+pub use config::EmbeddedS3Config;
 use server::Server;
 use service::{Keys, Service};
 use storage::Storage;
-
-/// What [`EmbeddedS3::start`] needs to know.
-#[derive(Clone)]
-pub struct EmbeddedS3Config {
-    /// Holds all state; created if it is missing. One process at a time may use it.
-    pub directory: PathBuf,
-    /// A loopback address; port 0 takes a free port.
-    pub listen: SocketAddr,
-    /// The name of the only bucket, which always exists (S3's rules for names apply).
-    pub bucket: String,
-    /// The only access key id that is accepted.
-    pub access_key_id: String,
-    /// The secret that requests must be signed with.
-    pub secret_access_key: String,
-}
 
 /// A running embedded S3. Dropping it ends it at once, [`EmbeddedS3::stop`] lets running requests finish.
 #[derive(Debug)]
@@ -64,14 +49,9 @@ impl EmbeddedS3 {
     /// process uses the directory, `InvalidData` for a damaged state file (named in the message), and whatever
     /// binding or the file system reports.
     pub async fn start(config: EmbeddedS3Config) -> io::Result<Self> {
-        if !config.listen.ip().is_loopback() {
-            return Err(invalid_input(
-                "the embedded S3 listens on loopback addresses only",
-            ));
-        }
-        if !s3s::path::check_bucket_name(&config.bucket) {
-            return Err(invalid_input("not a valid bucket name"));
-        }
+        config
+            .validate()
+            .map_err(|invalid| io::Error::new(io::ErrorKind::InvalidInput, invalid))?;
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
         let directory = config.directory;
@@ -81,7 +61,7 @@ impl EmbeddedS3 {
         let keys = Keys {
             bucket: config.bucket,
             access_key_id: config.access_key_id,
-            secret_access_key: config.secret_access_key.into(),
+            secret_access_key: config.secret_access_key.expose().into(),
         };
         builder.set_auth(keys.clone());
         builder.set_access(keys);
@@ -99,24 +79,5 @@ impl EmbeddedS3 {
     /// for the next user.
     pub async fn stop(self) {
         self.server.stop().await;
-    }
-}
-
-fn invalid_input(message: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
-}
-
-// === impl EmbeddedS3Config ===
-
-impl fmt::Debug for EmbeddedS3Config {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("EmbeddedS3Config")
-            .field("directory", &self.directory)
-            .field("listen", &self.listen)
-            .field("bucket", &self.bucket)
-            .field("access_key_id", &self.access_key_id)
-            .field("secret_access_key", &"[redacted]")
-            .finish()
     }
 }

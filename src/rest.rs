@@ -17,6 +17,7 @@ mod openapi;
 mod parameters;
 mod records;
 mod request;
+mod settings;
 mod shapes;
 mod uploads;
 mod values;
@@ -25,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
     middleware::from_fn_with_state,
     routing::{get, patch},
 };
@@ -34,31 +35,17 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use upload_gateway_core::gateway::{Caller, Gateway};
 
 use self::failure::Failure;
-pub use self::{faults::with_faults, health::Health, shapes::PartDataForm};
+pub use self::{
+    faults::with_faults,
+    health::Health,
+    settings::{CorsOrigin, PartDataForm, Settings},
+};
 
 /// Where the uploads are.
 pub const BASE: &str = "/api/engine/v2/uploads";
 
 /// How long a browser may remember what it was allowed: an hour, less than any browser's own limit.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(60 * 60);
-
-/// How the API answers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// The form of `part_data`.
-    pub part_data: PartDataForm,
-    /// The origins whose pages may call from a browser; [`Origins::Listed`] none: only its own.
-    pub origins: Origins,
-}
-
-/// Origins of web pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// Every one.
-    Any,
-    /// These.
-    Listed(Vec<HeaderValue>),
-}
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -100,10 +87,10 @@ pub fn router(
         .method_not_allowed_fallback(|| async {
             Failure::Refused(StatusCode::METHOD_NOT_ALLOWED, "not a method of this path")
         });
-    match &settings.origins {
-        Origins::Listed(origins) if origins.is_empty() => router,
-        origins => router.layer(cors(origins)),
+    if settings.cors_origins.is_empty() {
+        return router;
     }
+    router.layer(cors(&settings.cors_origins))
 }
 
 /// Without authentication everybody is the same caller.
@@ -111,10 +98,11 @@ fn caller() -> Caller {
     Caller::default()
 }
 
-fn cors(origins: &Origins) -> CorsLayer {
-    let allowed = match origins {
-        Origins::Any => AllowOrigin::any(),
-        Origins::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
+fn cors(origins: &[CorsOrigin]) -> CorsLayer {
+    let allowed = if origins.iter().any(CorsOrigin::is_any) {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().map(CorsOrigin::header).cloned())
     };
     CorsLayer::new()
         .allow_origin(allowed)
@@ -134,12 +122,4 @@ fn cors(origins: &Origins) -> CorsLayer {
             header::ETAG,
         ])
         .max_age(PREFLIGHT_LIFETIME)
-}
-
-// === impl Origins ===
-
-impl Default for Origins {
-    fn default() -> Self {
-        Self::Listed(Vec::new())
-    }
 }

@@ -10,15 +10,7 @@ use upload_gateway_core::{
 };
 use utoipa::ToSchema;
 
-/// The form of `part_data`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PartDataForm {
-    /// An array of parts.
-    #[default]
-    Array,
-    /// An object of parts by their number.
-    Map,
-}
+use super::PartDataForm;
 
 /// Where a file would go.
 #[derive(Debug, Serialize, ToSchema)]

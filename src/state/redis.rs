@@ -38,7 +38,7 @@ use upload_gateway_core::{
     },
 };
 
-pub use self::config::{ConnectError, RedisConfig, RedisMode};
+pub use self::config::{ConnectError, RedisConfig, RedisMode, RedisUrl};
 use self::{
     connection::Link,
     record::{Fields, removal_time},
@@ -73,13 +73,11 @@ impl Redis {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(config: &RedisConfig) -> Result<Self, ConnectError> {
-        if config.key_prefix.contains(['{', '}']) {
-            return Err(ConnectError::Invalid(
-                "the key prefix contains a brace".into(),
-            ));
-        }
+        config
+            .validate()
+            .map_err(|invalid| ConnectError::Invalid(invalid.to_string()))?;
         let authority =
-            match &config.authority_file {
+            match &config.ca_file {
                 None => None,
                 Some(path) => Some(tokio::fs::read(path).await.map_err(|source| {
                     ConnectError::AuthorityFile {

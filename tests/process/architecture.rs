@@ -23,7 +23,21 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("crates/core/src/state", &["blobs", "faults", "gateway"]),
     ("crates/core/src/blobs", &["faults", "gateway", "state"]),
     ("crates/core/src/gateway", &["faults"]),
-    // Adapters know the ports only, edges the use cases only.
+    // Adapters know the ports only, edges the use cases only. Value types know none of the modules that use them.
+    (
+        "src/values",
+        &[
+            "blobs",
+            "cli",
+            "config",
+            "embedded_s3",
+            "grpc",
+            "rest",
+            "serve",
+            "state",
+            "status",
+        ],
+    ),
     (
         "src/state",
         &[

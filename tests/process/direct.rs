@@ -9,7 +9,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
 };
-use upload_gateway::config::{S3Profile, StorageConfig};
+use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
 use upload_gateway_client::{
     UploadOptions,
     proto::v1::{Phase, StepType},
@@ -191,7 +191,11 @@ async fn a_failing_azure_is_asked_again_with_a_fresh_signature() {
 /// A large and a small file come through `proxy` to the store, and no fault is left.
 async fn comes_through(mut storage: StorageConfig, proxy: &Proxy, path: &str) {
     let public = format!("{}{path}", proxy.endpoint);
-    storage.public_endpoint = Some(public.parse().unwrap());
+    let public_endpoint = match &mut storage.store {
+        StoreConfig::S3(s3) => &mut s3.public_endpoint,
+        StoreConfig::Azure(azure) => &mut azure.public_endpoint,
+    };
+    *public_endpoint = Some(public.parse().unwrap());
     let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
     let local = Local::new("film.mp4", 12 << 20);
     let output = run(&gateway, &["put", "--direct", local.path()]).await;
@@ -214,7 +218,9 @@ async fn what_the_store_forbids_is_an_error_soon() {
     };
     let proxy = Proxy::start(&s3.endpoint, vec![always]).await;
     let mut storage = s3.storage(S3Profile::Compatible);
-    storage.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    if let StoreConfig::S3(s3) = &mut storage.store {
+        s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    }
     let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
     let local = Local::new("film.mp4", 6 << 20);
     let output = run(&gateway, &["put", "--direct", local.path()]).await;

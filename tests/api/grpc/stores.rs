@@ -161,7 +161,7 @@ async fn azure_in_small_parts_every_size_comes_back() {
     let Some(mut stores) = azure().await else {
         return;
     };
-    stores.config.storage[0].part_size = upload_gateway::config::ByteSize(1 << 20);
+    stores.config.storage[0].options.part_size = upload_gateway::config::ByteSize(1 << 20);
     Box::pin(every_size_comes_back(stores)).await;
 }
 

@@ -283,7 +283,7 @@ async fn a_wrong_page_or_lifetime_is_refused_by_its_parameter() {
 async fn a_file_that_a_storage_does_not_take_is_told_what_it_takes() {
     let Some(azure) = azure().await else { return };
     let mut storage = azure.storage();
-    storage.ext_filter = vec!["pdf".into(), "png".into()];
+    storage.options.ext_filter = vec!["pdf".into(), "png".into()];
     let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
     let refused = Http::of(&gateway)
         .call("POST", "", file("a.exe", b"abc"))

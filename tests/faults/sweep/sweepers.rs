@@ -86,7 +86,7 @@ async fn a_pass_that_is_stopped_leaves_the_rest_to_the_next(world: World) {
 async fn a_store_that_is_away_does_not_stop_the_others(world: World) {
     let mut away = S3Config::new("away");
     away.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
-    away.profile = Profile::Compatible;
+    away.profile = Some(Profile::Compatible);
     away.access_key_id = Some("id".into());
     away.secret_access_key = Some("secret".into());
     let away = Arc::new(S3Store::connect(away).await.unwrap());
