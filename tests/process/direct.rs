@@ -201,7 +201,7 @@ async fn comes_through(mut storage: StorageConfig, proxy: &Proxy, path: &str) {
     let output = run(&gateway, &["put", "--direct", local.path()]).await;
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");
-    assert!(errors.contains("try again in"), "{errors}");
+    assert!(errors.contains("retrying in"), "{errors}");
     assert!(!errors.contains("http"), "a signed URL is shown: {errors}");
     assert!(proxy.left().is_empty(), "{:?}", proxy.left());
     let key = String::from_utf8(output.stdout).unwrap();
@@ -230,7 +230,7 @@ async fn what_the_store_forbids_is_an_error_soon() {
         errors.contains("error: the store answered 403 AccessDenied: Request has expired"),
         "{errors}"
     );
-    assert!(errors.contains("go on with the same command"), "{errors}");
+    assert!(errors.contains("run the same command again"), "{errors}");
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn a_store_that_is_away_is_waited_for() {
         .await
         .unwrap()
         .unwrap()
-        .contains("try again in")
+        .contains("retrying in")
     {}
     server.restart();
     while lines.next_line().await.unwrap().is_some() {}

@@ -99,7 +99,7 @@ async fn the_command_sweeps_once_and_first_tells_what_it_would_do() {
     assert_eq!(keys, documented);
     let nothing = sweep(&config, &[]);
     let lines = String::from_utf8(nothing.stdout).unwrap();
-    assert!(lines.contains("0  expired uploads given up\n"), "{lines}");
+    assert!(lines.contains("0  uploads expired\n"), "{lines}");
     let world = world::embedded_in(directory.path()).await;
     let over = world.get(&upload.id).await;
     assert_eq!(over.phase, Phase::Aborted);
@@ -112,13 +112,10 @@ async fn the_command_leaves_embedded_stores_to_the_gateway_that_has_them() {
     let mut shared = world.config.clone();
     shared.redis_url = Some("redis://127.0.0.1:1".parse().unwrap());
     for (config, expected) in [
-        (
-            &world.config,
-            "state.redb open: while it runs it sweeps by itself",
-        ),
+        (&world.config, "state.redb open: it sweeps while it runs"),
         (
             &shared,
-            "the gateway that has the embedded store sweeps by itself",
+            "the gateway with the embedded store sweeps it by itself",
         ),
     ] {
         let refused = sweep(config, &[]);
@@ -139,7 +136,7 @@ async fn the_command_leaves_the_work_to_a_replica_that_sweeps() {
     let refused = sweep(&world.config, &["--json"]);
     assert_eq!(refused.status.code(), Some(1));
     let told = errors(&refused);
-    assert!(told.contains("a replica sweeps at this moment"), "{told}");
+    assert!(told.contains("another replica sweeps right now"), "{told}");
     let release = world.state().release("sweep", "another replica");
     release.await.unwrap();
     assert_eq!(json(&sweep(&world.config, &["--json"]))["expired"], 1);
