@@ -1,6 +1,38 @@
-//! The adapters of the port [`BlobStore`](upload_gateway_core::blobs::BlobStore), and what they share.
+//! The adapters of the port [`BlobStore`], and what they share.
 
 pub mod azure;
 mod renewed;
 pub mod s3;
 pub mod url;
+
+use std::{fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+use upload_gateway_core::{blobs::BlobStore, error::Result};
+
+use crate::values::{Endpoint, InvalidKey};
+
+/// What the process asks of the configuration of a store, whatever its kind.
+#[async_trait]
+pub trait StoreSettings: Debug + Send + Sync {
+    /// The smallest size, in bytes, that the store accepts for a part which is not the last.
+    fn min_part_size(&self) -> u64;
+
+    /// The endpoints that are set, each with its key.
+    fn endpoints(&self) -> Vec<(&'static str, &Endpoint)>;
+
+    /// Checks what the types of the keys leave open.
+    ///
+    /// # Errors
+    /// The first key that is invalid.
+    fn validate(&self) -> Result<(), InvalidKey>;
+
+    /// Advice for an operator if [`StoreSettings::connect`] fails: the keys to check.
+    fn advice(&self) -> &'static str;
+
+    /// Prepares the adapter. The store itself is not contacted.
+    ///
+    /// # Errors
+    /// `Internal` if the adapter cannot work with the configuration.
+    async fn connect(&self) -> Result<Arc<dyn BlobStore>>;
+}

@@ -1,4 +1,4 @@
-//! The command line. Data goes to standard output, everything else to standard error.
+//! The command line. Data goes to standard output, all other output to standard error.
 
 mod demo;
 mod doctor;
@@ -22,8 +22,8 @@ use self::error::CliError;
 use crate::config::SERVER_VARIABLE;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong usage, 64 wrong configuration.
-Every flag of `serve` is also a variable, UPLOAD_GATEWAY_GRPC_LISTEN, and a key of the file, grpc_listen.";
+Exit codes: 0 done, 1 failed, 2 invalid usage, 64 invalid configuration.
+Every flag of `serve` is also an environment variable, UPLOAD_GATEWAY_GRPC_LISTEN, and a key of the file, grpc_listen.";
 
 /// Streams files over gRPC into S3 or Azure Blob, and resumes on any replica.
 #[derive(Debug, Parser)]
@@ -38,7 +38,7 @@ enum Command {
     /// Run the gateway
     #[command(after_help = AFTER_HELP)]
     Serve(serve::Arguments),
-    /// Upload a file, resuming until it is there
+    /// Upload a file, and resume until it is stored
     #[command(after_help = AFTER_HELP)]
     Put(put::Arguments),
     /// List uploads, newest first
@@ -47,36 +47,36 @@ enum Command {
     Status(status::Arguments),
     /// Print a link that downloads a finished upload
     Url(url::Arguments),
-    /// Give an open upload up
+    /// Abort an open upload
     Rm(remove::Arguments),
-    /// Check every configured store, and say how to mend what is wrong
+    /// Check every configured store, and advise how to fix what is wrong
     Doctor(doctor::Arguments),
-    /// Give up expired uploads and end what was left behind, once; `serve` does so by itself
+    /// Expire uploads and delete what is orphaned in the stores, once; `serve` does so by itself
     #[command(after_help = AFTER_HELP)]
     Sweep(sweep::Arguments),
-    /// Upload, kill the gateway in mid-stream, resume, compare digests
+    /// Upload, kill the gateway during the stream, resume, compare digests
     Demo,
 }
 
-/// Which gateway a command speaks to.
+/// The gateway that a command calls.
 #[derive(Debug, clap::Args)]
 struct Server {
-    /// The gateway
+    /// The URL of the gateway
     #[arg(long, value_name = "URL", env = SERVER_VARIABLE, default_value = "http://127.0.0.1:50051")]
     server: String,
 }
 
-/// Runs the command that the process was started with, and says how it went: 0 done, 1 failed, 2 wrong usage, 64 wrong
-/// configuration.
+/// Runs the command of the process's arguments. The exit code is 0 if it is done, 1 if it failed, 2 for invalid usage, and 64
+/// for an invalid configuration.
 pub fn main() -> ExitCode {
-    // Wrong usage ends here, with 2.
+    // Exits with 2 if the usage is invalid.
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return CliError::input_output("start the runtime", error).report(),
     };
     let result = runtime.block_on(arguments.command.run());
-    // A read of standard input that nobody waits for any more must not hold the process.
+    // A pending read of standard input must not keep the process running.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@
 //! one that this upload made and the call names the same parts, otherwise `NoSuchUpload`. A download whose object is
 //! replaced or deleted fails; it never mixes two objects. There is one bucket, without versions.
 
+mod config;
 mod drain;
 mod failure;
 mod files;
@@ -20,33 +21,17 @@ mod storage;
 mod uploads;
 mod values;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
 
+pub use config::EmbeddedS3Config;
 use server::Server;
 use service::{Keys, Service};
 use storage::Storage;
-
-/// The settings of an [`EmbeddedS3`].
-#[derive(Clone)]
-pub struct EmbeddedS3Config {
-    /// Holds all state; created if it does not exist. Only one process at a time can use it.
-    pub directory: PathBuf,
-    /// A loopback address; port 0 takes a free port.
-    pub listen: SocketAddr,
-    /// The name of the only bucket, which always exists. S3's rules for bucket names apply.
-    pub bucket: String,
-    /// The only accepted access key id.
-    pub access_key_id: String,
-    /// The secret key for the signatures of requests.
-    pub secret_access_key: String,
-}
 
 /// A running embedded S3. Dropping it stops it at once; [`EmbeddedS3::stop`] lets running requests finish.
 ///
@@ -55,10 +40,7 @@ pub struct EmbeddedS3Config {
 /// # async fn run() -> std::io::Result<()> {
 /// let server = EmbeddedS3::start(EmbeddedS3Config {
 ///     directory: "data/blobs".into(),
-///     listen: ([127, 0, 0, 1], 0).into(),
-///     bucket: "uploads".into(),
-///     access_key_id: "embedded".into(),
-///     secret_access_key: "secret".into(),
+///     ..EmbeddedS3Config::default()
 /// })
 /// .await?;
 /// println!("S3 at {}", server.endpoint());
@@ -84,14 +66,9 @@ impl EmbeddedS3 {
     /// uses the directory, `InvalidData` for a damaged file or a directory whose format this build does not read (both
     /// named in the message), and any error of binding and of the file system.
     pub async fn start(config: EmbeddedS3Config) -> io::Result<Self> {
-        if !config.listen.ip().is_loopback() {
-            return Err(invalid_input(
-                "the embedded S3 listens on loopback addresses only",
-            ));
-        }
-        if !s3s::path::check_bucket_name(&config.bucket) {
-            return Err(invalid_input("not a valid bucket name"));
-        }
+        config
+            .validate()
+            .map_err(|invalid| io::Error::new(io::ErrorKind::InvalidInput, invalid))?;
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
         let directory = config.directory;
@@ -101,7 +78,7 @@ impl EmbeddedS3 {
         let keys = Keys {
             bucket: config.bucket,
             access_key_id: config.access_key_id,
-            secret_access_key: config.secret_access_key.into(),
+            secret_access_key: config.secret_access_key.expose().into(),
         };
         builder.set_auth(keys.clone());
         builder.set_access(keys);
@@ -119,24 +96,5 @@ impl EmbeddedS3 {
     /// process can use the directory.
     pub async fn stop(self) {
         self.server.stop().await;
-    }
-}
-
-fn invalid_input(message: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
-}
-
-// === impl EmbeddedS3Config ===
-
-impl fmt::Debug for EmbeddedS3Config {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("EmbeddedS3Config")
-            .field("directory", &self.directory)
-            .field("listen", &self.listen)
-            .field("bucket", &self.bucket)
-            .field("access_key_id", &self.access_key_id)
-            .field("secret_access_key", &"[redacted]")
-            .finish()
     }
 }

@@ -16,3 +16,4 @@ pub mod state;
 pub mod status;
 pub mod telemetry;
 mod unknown_format;
+pub mod values;

@@ -19,6 +19,7 @@ mod parameters;
 mod records;
 mod request;
 mod responses;
+mod settings;
 mod shapes;
 mod uploads;
 mod values;
@@ -27,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
     middleware::from_fn_with_state,
     routing::{get, patch},
 };
@@ -36,28 +37,15 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use upload_gateway_core::gateway::Gateway;
 
 use self::{api::Api, failure::Failure};
-pub use self::{api::BASE, faults::with_faults, health::Health, shapes::PartDataForm};
+pub use self::{
+    api::BASE,
+    faults::with_faults,
+    health::Health,
+    settings::{CorsOrigin, PartDataForm, Settings},
+};
 
 /// How long a browser may cache the response to a preflight request: an hour, less than the limit of every browser.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(60 * 60);
-
-/// The settings of the API.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// The form of `part_data`.
-    pub part_data: PartDataForm,
-    /// The web pages that may call the API from a browser. An empty list allows only pages of this server.
-    pub origins: Origins,
-}
-
-/// Origins of web pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// All origins.
-    Any,
-    /// These origins.
-    Listed(Vec<HeaderValue>),
-}
 
 /// Serves the uploads of `gateway`, and its health.
 pub fn router(
@@ -95,16 +83,17 @@ pub fn router(
                 "the path does not have this method",
             )
         });
-    match &settings.origins {
-        Origins::Listed(origins) if origins.is_empty() => router,
-        origins => router.layer(cors(origins)),
+    if settings.cors_origins.is_empty() {
+        return router;
     }
+    router.layer(cors(&settings.cors_origins))
 }
 
-fn cors(origins: &Origins) -> CorsLayer {
-    let allowed = match origins {
-        Origins::Any => AllowOrigin::any(),
-        Origins::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
+fn cors(origins: &[CorsOrigin]) -> CorsLayer {
+    let allowed = if origins.iter().any(CorsOrigin::is_any) {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().map(CorsOrigin::header).cloned())
     };
     CorsLayer::new()
         .allow_origin(allowed)
@@ -124,12 +113,4 @@ fn cors(origins: &Origins) -> CorsLayer {
             header::ETAG,
         ])
         .max_age(PREFLIGHT_LIFETIME)
-}
-
-// === impl Origins ===
-
-impl Default for Origins {
-    fn default() -> Self {
-        Self::Listed(Vec::new())
-    }
 }

@@ -1,4 +1,4 @@
-//! The process: connects the stores, binds the listeners, serves until told to stop, and drains.
+//! The server process: it binds the listeners, connects the stores, serves until it is stopped, and drains.
 
 mod backends;
 mod health;
@@ -19,17 +19,13 @@ use tonic::{
     service::Routes,
     transport::{Server as GrpcServer, server::TcpIncoming},
 };
-use upload_gateway_core::{
-    clock::Clock,
-    gateway::{Gateway, Settings, TokenKey},
-    upload::Timestamp,
-};
+use upload_gateway_core::{clock::Clock, gateway::Gateway, upload::Timestamp};
 
 pub use self::backends::{Backends, connect, connect_state, connect_storage};
 pub use self::sweeper::sweep_once;
 use self::{health::Monitor, scope::scoped, sweeper::Sweeper};
 use crate::{
-    config::{self, Config, CorsOrigin, Limits, PartDataForm, Rest, ResumeTokenKey},
+    config::{self, Config, Limits},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
@@ -37,27 +33,27 @@ use crate::{
     rest,
 };
 
-/// How often an idle connection is asked whether it still lives.
+/// The interval of HTTP/2 keep-alive pings on a connection.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The largest HTTP/2 frame in bytes, for senders that use it: a preferred chunk in one or two frames costs fewer reads and
-/// wake-ups than in 16 of the usual size. Only where the window holds two of them.
-const FRAME_SIZE: u32 = 128 * 1024;
+/// The largest HTTP/2 frame in bytes that the server accepts: a chunk of the preferred size in one or two frames costs fewer
+/// reads and wake-ups than in 16 frames of the usual size. Only for windows that hold two of these frames.
+const MAX_FRAME_SIZE: u32 = 128 * 1024;
 
-/// The least that a receiver may ask for (RFC 9113, section 6.5.2), for windows that are small to save memory: tonic makes
-/// room for a whole message behind what the first frame brought of it, so that a stream takes a frame more than its message.
-const SMALLEST_FRAME_SIZE: u32 = 16 * 1024;
+/// The lowest value for that limit (RFC 9113, section 6.5.2), for windows that are small to save memory: tonic reserves room
+/// for a whole message after the part of it that the first frame contains, so a stream takes one frame more than its message.
+const MIN_FRAME_SIZE: u32 = 16 * 1024;
 
-/// How long a connection has to answer that.
+/// How long a connection has to answer a ping.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long streams have to end that were told to.
+/// How long streams have for their final responses when the drain time is over.
 const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 
-/// Why a gateway does not start, or stops.
+/// Why a gateway does not start, or stops by itself.
 pub type ServeError = Box<dyn StdError + Send + Sync>;
 
-/// A gateway that is bound to its addresses and ready to run.
+/// A gateway with bound listeners and connected stores.
 #[derive(Debug)]
 pub struct Server {
     grpc: TcpListener,
@@ -70,7 +66,7 @@ pub struct Server {
     sweeper: config::Sweeper,
 }
 
-/// The system's clock.
+/// The clock of the system.
 #[derive(Debug, Clone, Copy, Default)]
 struct SystemClock;
 
@@ -80,7 +76,7 @@ impl Server {
     /// Binds the listeners, then connects the stores.
     ///
     /// # Errors
-    /// An address that is taken, or a state store that is out of reach or unfit.
+    /// An address is in use, or the state store is unavailable or unsuitable.
     pub async fn bind(config: &Config) -> Result<Self, ServeError> {
         let bind = |key: &'static str, address: SocketAddr| async move {
             let bound = TcpListener::bind(address).await;
@@ -91,14 +87,14 @@ impl Server {
         let mut backends = connect(config).await?;
         if config.faults.enabled {
             tracing::warn!(
-                "FAULTS ARE ENABLED: every caller may have calls fail and this process end; for tests only"
+                "FAULTS ARE ENABLED: every caller can make calls fail and end this process; for tests only"
             );
             backends = backends.with_faults();
         }
         let gateway = Gateway::new(
             Arc::clone(&backends.state),
             backends.storages.clone(),
-            settings(config)?,
+            config.settings()?,
             Arc::new(SystemClock),
         );
         let gateway = Arc::new(gateway.await?);
@@ -108,24 +104,24 @@ impl Server {
             gateway,
             backends,
             limits: config.limits.clone(),
-            rest: rest_settings(&config.rest)?,
+            rest: config.rest.clone(),
             faults: config.faults.enabled,
             sweeper: config.sweeper.clone(),
         })
     }
 
-    /// Where gRPC is listened for.
+    /// The bound address for gRPC.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system cannot report it.
     pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
         self.grpc.local_addr()
     }
 
-    /// Where HTTP is listened for.
+    /// The bound address for HTTP.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system cannot report it.
     pub fn http_address(&self) -> std::io::Result<SocketAddr> {
         self.http.local_addr()
     }
@@ -133,7 +129,7 @@ impl Server {
     /// One line for each listener, and one for the embedded S3 with its development keys.
     ///
     /// # Errors
-    /// The operating system does not tell an address.
+    /// The operating system cannot report an address.
     pub fn announcement(&self) -> std::io::Result<Vec<String>> {
         let mut lines = vec![
             format!("grpc listening on http://{}", self.grpc_address()?),
@@ -143,11 +139,11 @@ impl Server {
         Ok(lines)
     }
 
-    /// Serves until `shutdown`. Then nothing new begins, and streams go on to the border of their part, for at most the
-    /// configured time, and are told to resume elsewhere.
+    /// Serves until `shutdown`, then drains: the server accepts no new calls, and each stream continues to the end of its
+    /// part, for at most the configured time, and ends with an error that makes its client resume elsewhere.
     ///
     /// # Errors
-    /// A listener that fails.
+    /// A listener fails.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
@@ -173,10 +169,10 @@ impl Server {
         let mut grpc = tokio::spawn(
             GrpcServer::builder()
                 .initial_stream_window_size(window)
-                // One stream that nobody reads must not stop the others of its connection.
+                // A stream that is not read must not stop the other streams of its connection.
                 .initial_connection_window_size(window * self.limits.max_concurrent_streams)
                 .max_concurrent_streams(self.limits.max_concurrent_streams)
-                .max_frame_size(frame_size(window))
+                .max_frame_size(max_frame_size(window))
                 .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
                 .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
                 .add_routes(services)
@@ -189,13 +185,13 @@ impl Server {
         let http = tokio::spawn(http.into_future());
         let sweeper = Sweeper::start(Arc::clone(&self.gateway), &self.sweeper);
         tokio::select! {
-            () = shutdown => tracing::info!("stop taking calls"),
+            () = shutdown => tracing::info!("draining: no new calls are accepted"),
             ended = &mut grpc => ended??,
         }
         monitor.drain().await;
         self.gateway.drain.begin();
         let swept = sweeper.drain();
-        // Every receiver may be gone already.
+        // It fails only if both servers have stopped already.
         let _ = stop.send(true);
         let drain = Duration::from_secs(self.limits.drain_seconds);
         let cut = grpc.abort_handle();
@@ -205,7 +201,7 @@ impl Server {
             }
             http.await??;
             swept.await;
-            // Parts of callers that have gone are still on their way.
+            // Parts of callers that disconnected may still be in flight.
             self.gateway.streams.ended().await;
             Ok::<(), ServeError>(())
         });
@@ -218,7 +214,7 @@ impl Server {
             Ok(result) => result?,
             Err(_) => {
                 cut.abort();
-                tracing::warn!("calls still running are cut off");
+                tracing::warn!("the drain time is over: calls that still run are cut off");
             }
         }
         self.backends.stop().await;
@@ -226,60 +222,18 @@ impl Server {
     }
 }
 
-/// The largest frame that streams of this window are sent, in bytes.
-fn frame_size(window: u32) -> u32 {
-    if window < 2 * FRAME_SIZE {
-        SMALLEST_FRAME_SIZE
+/// The largest frame that the server accepts, in bytes, for streams with a window of this size.
+fn max_frame_size(window: u32) -> u32 {
+    if window < 2 * MAX_FRAME_SIZE {
+        MIN_FRAME_SIZE
     } else {
-        FRAME_SIZE
+        MAX_FRAME_SIZE
     }
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // A sender that is gone means stop, too.
+    // If the sender was dropped, the server stops, too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-/// What the gateway itself takes from the configuration; an error for a key of resume tokens that is none.
-pub fn settings(config: &Config) -> Result<Settings, ServeError> {
-    let limits = &config.limits;
-    let token_key = |key: &ResumeTokenKey| {
-        let bytes = key.bytes().ok_or("a key of resume tokens is none")?;
-        Ok::<_, ServeError>(TokenKey::new(&key.id, &bytes))
-    };
-    let token_keys = config.resume_tokens.keys.iter().map(token_key);
-    Ok(Settings {
-        memory_budget: limits.memory_budget.0,
-        parts_in_flight: limits.parts_in_flight as usize,
-        parts_in_flight_total: limits.parts_in_flight_total as usize,
-        max_file_size: limits.max_file_size.map(|size| size.0),
-        max_message_size: limits.max_message_size.0,
-        max_streams: limits.max_streams as usize,
-        idle_timeout: Duration::from_secs(limits.idle_timeout_seconds),
-        min_rate: limits.min_rate.0,
-        min_rate_window: Duration::from_secs(limits.min_rate_seconds),
-        store_retry_timeout: Duration::from_secs(limits.store_retry_timeout_seconds),
-        commit_lease: Duration::from_secs(limits.commit_lease_seconds),
-        upload_expiry: Duration::from_secs(limits.upload_expiry_seconds),
-        upload_max_age: Duration::from_secs(limits.upload_max_age_seconds),
-        token_keys: token_keys.collect::<Result<_, _>>()?,
-    })
-}
-
-fn rest_settings(config: &Rest) -> Result<rest::Settings, ServeError> {
-    let origins = config.cors_origins.iter().map(CorsOrigin::as_str);
-    let origins = if origins.clone().any(|origin| origin == CorsOrigin::ANY) {
-        rest::Origins::Any
-    } else {
-        rest::Origins::Listed(origins.map(str::parse).collect::<Result<_, _>>()?)
-    };
-    Ok(rest::Settings {
-        part_data: match config.part_data {
-            PartDataForm::Array => rest::PartDataForm::Array,
-            PartDataForm::Map => rest::PartDataForm::Map,
-        },
-        origins,
-    })
 }
 
 // === impl SystemClock ===

@@ -71,6 +71,7 @@ use self::{
     sas::AccountKey,
     sign::{BlobSigner, SigningKey},
 };
+use crate::values::Endpoint;
 
 /// 50,000 blocks of at most 4,000 MiB: together 190.7 TiB.
 /// <https://learn.microsoft.com/rest/api/storageservices/understanding-block-blobs--append-blobs--and-page-blobs>
@@ -109,10 +110,10 @@ impl AzureStore {
     /// `Internal` if the configuration is invalid: a key that is not base64, an endpoint that is not a base URL, Entra
     /// ID over plain HTTP.
     pub fn connect(config: AzureConfig) -> Result<Self> {
-        let endpoint = config.endpoint()?;
+        let endpoint = config.endpoint_url()?;
         let url = config.container_url(endpoint.clone())?;
-        let public = config.public_endpoint.clone();
-        let public_url = config.container_url(public.unwrap_or_else(|| endpoint.clone()))?;
+        let public = config.public_endpoint.as_ref().map(Endpoint::url);
+        let public_url = config.container_url(public.unwrap_or(&endpoint).clone())?;
         let transport = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())

@@ -102,18 +102,18 @@ impl S3Store {
             .build();
         let mut builder = aws_sdk_s3::config::Builder::from(&shared)
             .region(region.clone())
-            .force_path_style(config.profile != Profile::Aws)
+            .force_path_style(config.profile() != Profile::Aws)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
         if let Some(endpoint) = &config.endpoint {
-            builder = builder.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+            builder = builder.endpoint_url(endpoint.as_str());
         }
         let mut public = builder.clone();
         if let Some(endpoint) = &config.public_endpoint {
-            public = public.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+            public = public.endpoint_url(endpoint.as_str());
         }
         Ok(Self {
             signer: QuerySigner::new(&config.bucket, public, region, provider).await?,
@@ -123,7 +123,7 @@ impl S3Store {
                 max_parts: MAX_PARTS,
                 max_part_size: MAX_PART_SIZE,
                 max_object_size: config.max_object_size,
-                equal_parts: config.profile == Profile::EqualParts,
+                equal_parts: config.profile() == Profile::EqualParts,
             },
             bucket: config.bucket,
             operation_timeout: config.operation_timeout,

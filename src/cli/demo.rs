@@ -1,6 +1,6 @@
-//! `demo`: a gateway on its embedded stores is killed in mid-stream, and the upload goes on.
+//! `demo`: a gateway on its embedded stores is killed during an upload, and the upload resumes.
 //!
-//! The gateway and `put` are processes of their own, started from this binary in a directory that is removed afterwards.
+//! The gateway and `put` are separate processes of this binary, in a directory that is removed afterwards.
 
 mod gateway;
 mod object;
@@ -29,23 +29,23 @@ use super::{CliError, output};
 /// The size in bytes of the file that is uploaded.
 const FILE_SIZE: u64 = 64 * MIB;
 
-/// How fast it is sent, so that there is a middle to kill the gateway in.
+/// How fast the file is sent: slowly enough to kill the gateway during the upload.
 const RATE: &str = "16MiB";
 
-/// The gateway is killed once so many bytes are committed: some parts, far from all.
+/// The gateway is killed when this number of bytes is committed: some parts, but not all.
 const KILL_AT: u64 = 20 * MIB;
 
 /// How long the whole demonstration may take.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often the upload is looked at before the kill.
+/// The interval between two looks at the upload before the kill.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A directory that goes away with the demonstration.
+/// A directory that is removed when it is dropped.
 #[derive(Debug)]
 struct Directory(PathBuf);
 
-/// What a file or an object holds.
+/// The content of a file or an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Content {
     size: u64,
@@ -53,7 +53,7 @@ struct Content {
     sha256: String,
 }
 
-/// Computes a [`Content`] piece by piece.
+/// Computes a [`Content`] block by block.
 #[derive(Debug, Default)]
 struct ContentDigest {
     size: u64,
@@ -100,11 +100,12 @@ async fn demonstrate() -> Result<(), CliError> {
     )?;
     let seconds = begin.elapsed().as_secs_f64();
     output::data(format_args!(
-        "\nAll of it held, in {seconds:.1} s. Next: make run"
+        "\nThe resumed object equals the file, after {seconds:.1} s. Next: make run"
     ))
 }
 
-/// Uploads the file, kills the gateway on the way and starts it again; the running gateway and what `put` printed.
+/// Uploads the file, kills the gateway during the upload and starts it again. Returns the running gateway and the output of
+/// `put`.
 async fn put_despite_a_kill(file: &Path, data_dir: &Path) -> Result<(Gateway, Value), CliError> {
     let mut gateway = Gateway::start(data_dir, "127.0.0.1:0").await?;
     step(
@@ -164,12 +165,12 @@ async fn put_despite_a_kill(file: &Path, data_dir: &Path) -> Result<(Gateway, Va
     Ok((gateway, answer))
 }
 
-/// Tells of one step that held.
+/// Prints a step that succeeded.
 fn step(done: &str, what: std::fmt::Arguments<'_>) -> Result<(), CliError> {
     output::data(format_args!("{done:11} {what}"))
 }
 
-/// Waits until the one upload there is has some parts, but not all; says how many bytes are committed.
+/// Waits until the only upload has some parts, but not all, and returns how many bytes are committed.
 async fn wait_for_parts(client: &Client) -> Result<u64, CliError> {
     loop {
         let page = client.list(ListUploadsRequest::default()).await?;
@@ -180,7 +181,7 @@ async fn wait_for_parts(client: &Client) -> Result<u64, CliError> {
         match u64::try_from(committed).unwrap_or_default() {
             FILE_SIZE.. => {
                 return Err(CliError::failed(
-                    "the upload was over before the gateway was killed",
+                    "the upload was complete before the gateway was killed",
                 ));
             }
             committed @ KILL_AT.. => return Ok(committed),
@@ -193,7 +194,7 @@ fn own_binary() -> Result<PathBuf, CliError> {
     env::current_exe().map_err(|error| CliError::input_output("find this program", error))
 }
 
-/// Writes the file; every run another one.
+/// Writes a file with random content.
 fn generate(path: &Path) -> io::Result<Content> {
     let mut random = StdRng::from_rng(&mut rand::rng());
     let mut file = fs::File::create_new(path)?;
@@ -224,7 +225,10 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            output::log(format_args!("{} stays behind: {error}", self.0.display()));
+            output::log(format_args!(
+                "{} was not removed: {error}",
+                self.0.display()
+            ));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! `doctor`: tries every configured store, and says what is wrong and how to mend it.
+//! `doctor`: checks every configured store, and prints what is wrong and how to fix it.
 //!
-//! A storage is healthy when a probe object and a session with one part can be written, read back and deleted. Nothing
-//! of it stays behind where deleting is allowed.
+//! A storage is healthy if a probe object and a session with one part can be written, read back and deleted. Nothing of them
+//! remains if the credentials permit deleting.
 
 use std::{
     path::PathBuf,
@@ -19,20 +19,20 @@ use upload_gateway_core::{
 
 use super::{CliError, error::chain, output};
 use crate::{
-    config::{self, Config, FILE_VARIABLE, Flags, StorageConfig, StoreConfig},
+    config::{self, Config, FILE_VARIABLE, Flags},
     serve::{self, ServeError},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration, in TOML
+    /// The configuration file, in TOML
     #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
 }
 
-/// Counts what is wrong while it is reported.
+/// Prints the results, and counts the failures.
 #[derive(Debug, Default)]
 struct Report {
     failures: AtomicUsize,
@@ -49,23 +49,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         let name = state_name(&config);
         match serve::connect_state(&config).await {
             Ok(state) => check_state(&name, state.as_ref(), &config, &report).await?,
-            Err(error) => report.failed(
-                &name,
-                "connect",
-                &chain(error.as_ref()),
-                mend_state(&config),
-            )?,
+            Err(error) => {
+                report.failed(&name, "connect", &chain(error.as_ref()), fix_state(&config))?
+            }
         }
         for storage in &config.storage {
-            let name = format!("storage {}", storage.id);
+            let options = &storage.options;
+            let name = format!("storage {}", options.id);
             match serve::connect_storage(storage).await {
-                Ok(store) => check_storage(&name, store.as_ref(), &storage.prefix, &report).await?,
+                Ok(store) => check_storage(&name, store.as_ref(), &options.prefix, &report).await?,
                 Err(error) => {
                     report.failed(
                         &name,
                         "connect",
                         &chain(error.as_ref()),
-                        mend_storage(storage),
+                        storage.store.settings().advice(),
                     )?;
                 }
             }
@@ -78,7 +76,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     }
 }
 
-/// Without any configured storage everything is inside the process.
+/// Checks the stores of a configuration without storages: they are embedded.
 async fn check_embedded(config: &Config, report: &Report) -> Result<(), CliError> {
     let backends = match serve::connect(config).await {
         Ok(backends) => backends,
@@ -87,7 +85,7 @@ async fn check_embedded(config: &Config, report: &Report) -> Result<(), CliError
                 "embedded stores",
                 "open",
                 &describe(&error),
-                mend_state(config),
+                fix_state(config),
             );
         }
     };
@@ -107,8 +105,8 @@ async fn check_state(
     report: &Report,
 ) -> Result<(), CliError> {
     match state.check().await {
-        Ok(()) => report.good(name, "answers and can be written to"),
-        Err(error) => report.failed(name, "write", &chain(&error), mend_state(config)),
+        Ok(()) => report.good(name, "available and writable"),
+        Err(error) => report.failed(name, "write", &chain(&error), fix_state(config)),
     }
 }
 
@@ -126,11 +124,11 @@ async fn check_storage(
         upload_id,
     };
     let failed =
-        |step, error: &Error| report.failed(name, step, &chain(error), mend_call(step, error));
+        |step, error: &Error| report.failed(name, step, &chain(error), fix_call(step, error));
     if let Err(error) = store.check().await {
         return failed("find the bucket or container", &error);
     }
-    report.good(name, "the bucket or container is there")?;
+    report.good(name, "the bucket or container exists")?;
     if let Err((step, error)) = probe_object(store, &object).await {
         failed(step, &error)?;
     } else {
@@ -138,7 +136,7 @@ async fn check_storage(
     }
     match probe_session(store, prefix, &object).await {
         Err((step, error)) => failed(step, &error),
-        Ok(()) => report.good(name, "a part was written, listed and dropped"),
+        Ok(()) => report.good(name, "a part was written, listed and aborted"),
     }
 }
 
@@ -151,14 +149,14 @@ async fn probe_object(
     if put.map_err(at("write an object"))? == Put::Exists {
         return Err((
             "write an object",
-            Error::fault("a fresh key is taken already"),
+            Error::fault("an object of a new random key exists already"),
         ));
     }
     let read = async {
         let chunks: Vec<Bytes> = store.read(&object.key, None).await?.try_collect().await?;
         if chunks.concat() != PROBE {
             return Err(Error::fault(
-                "the store answers with other bytes than were written",
+                "the store returned other bytes than were written",
             ));
         }
         Ok(())
@@ -177,7 +175,7 @@ async fn probe_session(
     let id = store
         .begin(object)
         .await
-        .map_err(at("begin a multipart upload"))?;
+        .map_err(at("create a multipart upload"))?;
     let session = Session {
         key: &object.key,
         id: &id,
@@ -206,7 +204,7 @@ async fn probe_session(
     if listed?.is_none_or(|parts| parts.len() != 1) {
         return Err((
             "list parts",
-            Error::fault("the store does not list the part it took"),
+            Error::fault("the store does not list the part that it accepted"),
         ));
     }
     aborted?;
@@ -220,36 +218,25 @@ fn state_name(config: &Config) -> String {
     }
 }
 
-fn mend_state(config: &Config) -> &'static str {
+fn fix_state(config: &Config) -> &'static str {
     match config.redis_url {
         Some(_) => {
-            "see that Redis runs at redis_url, that its password and redis.mode are right, and that it does not evict \
-             (CONFIG SET maxmemory-policy noeviction)"
+            "check that Redis runs at redis_url, that its password and redis.mode are correct, and that it does not evict \
+             keys (CONFIG SET maxmemory-policy noeviction)"
         }
         None => {
-            "see that data_dir can be written to and that no gateway runs on it: `upload-gateway ls` reaches a running one"
+            "check that data_dir is writable and that no gateway uses it: `upload-gateway ls` calls a running gateway"
         }
     }
 }
 
-fn mend_storage(storage: &StorageConfig) -> &'static str {
-    match &storage.store {
-        StoreConfig::S3(_) => {
-            "see endpoint, region, access_key_id and secret_access_key of the storage"
-        }
-        StoreConfig::Azure(_) => {
-            "see account, endpoint and account_key of the storage; the key is base64"
-        }
-    }
-}
-
-fn mend_call(step: &str, error: &Error) -> &'static str {
+fn fix_call(step: &str, error: &Error) -> &'static str {
     match (error.kind(), step) {
         (Kind::Unavailable | Kind::ResourceExhausted, _) => {
-            "the store is out of reach or asks for retry_timeout: see endpoint, name resolution, firewall and TLS"
+            "the store is unreachable or overloaded: check endpoint, name resolution, firewall and TLS"
         }
         (_, "find the bucket or container") => {
-            "see the name, the region and the credentials. S3: s3:ListBucket; Azure: role Storage Blob Data Contributor"
+            "check the name, the region and the credentials. S3: s3:ListBucket; Azure: role Storage Blob Data Contributor"
         }
         (_, "read an object") => "allow s3:GetObject (Azure: role Storage Blob Data Contributor)",
         (_, "delete an object") => {
@@ -259,13 +246,13 @@ fn mend_call(step: &str, error: &Error) -> &'static str {
             "allow s3:ListMultipartUploadParts (Azure: role Storage Blob Data Contributor)"
         }
         (_, "list multipart uploads") => {
-            "allow s3:ListBucketMultipartUploads: the sweeper needs it to find what was left behind"
+            "allow s3:ListBucketMultipartUploads: the sweeper needs it to find orphaned multipart uploads"
         }
         (_, "abort a multipart upload") => {
             "allow s3:AbortMultipartUpload (Azure: role Storage Blob Data Contributor)"
         }
         _ => {
-            "allow s3:PutObject (Azure: role Storage Blob Data Contributor); see the store's answer"
+            "allow s3:PutObject (Azure: role Storage Blob Data Contributor); check the store's answer"
         }
     }
 }
@@ -281,9 +268,9 @@ impl Report {
         output::data(format_args!("ok    {name}: {what}"))
     }
 
-    fn failed(&self, name: &str, step: &str, problem: &str, mend: &str) -> Result<(), CliError> {
+    fn failed(&self, name: &str, step: &str, problem: &str, advice: &str) -> Result<(), CliError> {
         self.failures.fetch_add(1, Ordering::Relaxed);
         output::data(format_args!("FAIL  {name}: {step}: {problem}"))?;
-        output::data(format_args!("      {mend}"))
+        output::data(format_args!("      {advice}"))
     }
 }

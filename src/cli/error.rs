@@ -1,4 +1,4 @@
-//! Why a command failed, and what the process ends with.
+//! Why a command failed, and the exit code for it.
 
 use std::{error::Error as StdError, io, process::ExitCode};
 
@@ -10,36 +10,36 @@ use crate::config::ConfigError;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CliError {
-    /// A key of the configuration is wrong.
+    /// The configuration is invalid.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
-    /// A call of the gateway failed.
+    /// A call to the gateway failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The gateway does not start, or stopped.
+    /// The gateway did not start, or stopped by itself.
     #[error(transparent)]
     Serve(Box<dyn StdError + Send + Sync>),
-    /// Reading or writing here failed.
+    /// Local input or output failed.
     #[error("{action}")]
     InputOutput {
-        /// What was tried, as a verb.
+        /// The action that failed, beginning with a verb.
         action: String,
-        /// How it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// What was to be shown did not hold.
+    /// Another failure.
     #[error("{0}")]
     Failed(String),
-    /// The arguments do not go together.
+    /// The arguments cannot be combined.
     #[error("{0}")]
     Usage(&'static str),
 }
 
-/// The command was called wrongly: what clap ends with, too.
-const WRONG_USAGE: u8 = 2;
+/// Invalid usage: the exit code of clap, too.
+const INVALID_USAGE: u8 = 2;
 
-/// The configuration is wrong: EX_USAGE of `sysexits.h`.
-const WRONG_CONFIGURATION: u8 = 64;
+/// An invalid configuration: EX_USAGE of `sysexits.h`.
+const INVALID_CONFIGURATION: u8 = 64;
 
 // === impl CliError ===
 
@@ -55,12 +55,12 @@ impl CliError {
         Self::Failed(message.into())
     }
 
-    /// Says why on standard error.
+    /// Prints the error and its causes to standard error.
     pub(super) fn report(&self) -> ExitCode {
         output::log(format_args!("error: {}", chain(self)));
         match self {
-            Self::Config(_) => ExitCode::from(WRONG_CONFIGURATION),
-            Self::Usage(_) => ExitCode::from(WRONG_USAGE),
+            Self::Config(_) => ExitCode::from(INVALID_CONFIGURATION),
+            Self::Usage(_) => ExitCode::from(INVALID_USAGE),
             _ => ExitCode::FAILURE,
         }
     }

@@ -1,4 +1,4 @@
-//! Lines on standard output and standard error, and records as people and programs read them.
+//! Lines on standard output and standard error, and records in JSON.
 
 use std::{
     fmt,
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use upload_gateway_client::proto::v1::{Phase, Upload};
 
 use super::CliError;
-use crate::config::ByteSize;
+use crate::values::ByteSize;
 
-/// One line of data, on standard output.
+/// Prints a line of data to standard output.
 pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     writeln!(output, "{line}")
@@ -19,13 +19,13 @@ pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {
         .map_err(|error| CliError::input_output("write to standard output", error))
 }
 
-/// One line for people, on standard error.
+/// Prints a line for people to standard error.
 pub(super) fn log(line: impl fmt::Display) {
-    // Nobody can be reported that nobody listens.
+    // A failure to report has nowhere to be reported.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A record as JSON, by the field names of the proto.
+/// A record as JSON, with the field names of the proto.
 pub(super) fn record(upload: &Upload) -> Value {
     let file = upload.file.clone().unwrap_or_default();
     let object = upload.object.as_ref().map(|object| {
@@ -61,7 +61,7 @@ pub(super) fn phase(upload: &Upload) -> &'static str {
     name.strip_prefix("PHASE_").unwrap_or(name)
 }
 
-/// A size of the wire for people.
+/// A size in a form for people.
 pub(super) fn size(bytes: i64) -> String {
     ByteSize(u64::try_from(bytes).unwrap_or_default()).to_string()
 }

@@ -1,4 +1,4 @@
-//! How far an upload has come: a bar on a terminal, a line now and then elsewhere.
+//! The progress of an upload: a bar on a terminal, otherwise lines.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use upload_gateway_client::{Event, proto::v1::Phase};
 
 use super::{error::chain, output};
-use crate::config::ByteSize;
+use crate::values::ByteSize;
 
-/// The least time between two lines.
+/// The maximum time between two lines. A line is also printed for each tenth of the file.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 const BAR: &str = "{wide_bar} {bytes} of {total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}";
 const SPINNER: &str = "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {msg}";
 
-/// Tells people how an upload goes on.
+/// Prints the progress of one upload to standard error.
 #[derive(Debug)]
 pub(super) struct Reporter {
     form: Form,
@@ -40,7 +40,7 @@ enum Form {
 // === impl Reporter ===
 
 impl Reporter {
-    /// Of an upload of `total` bytes.
+    /// For an upload of `total` bytes.
     pub(super) fn new(total: Option<u64>, silent: bool) -> Self {
         let now = Instant::now();
         let form = if silent {
@@ -70,11 +70,11 @@ impl Reporter {
                     Form::Bar(bar) => {
                         bar.set_message("");
                         bar.set_position(committed);
-                        // The rate and the ETA begin anew: what is committed already took no time.
+                        // The rate and the ETA start again: the committed bytes took no time.
                         bar.reset_eta();
                     }
                     Form::Lines { .. } if committed > 0 => {
-                        output::log(format_args!("go on from byte {committed}"));
+                        output::log(format_args!("resuming from byte {committed}"));
                     }
                     Form::Lines { .. } | Form::Silent => {}
                 }
@@ -88,11 +88,7 @@ impl Reporter {
                 }
             }
             Event::Retrying { cause, delay } => {
-                let text = format!(
-                    "{}; try again in {:.1} s",
-                    chain(cause),
-                    delay.as_secs_f64()
-                );
+                let text = format!("{}; retrying in {:.1} s", chain(cause), delay.as_secs_f64());
                 match &self.form {
                     Form::Silent => {}
                     Form::Bar(bar) => bar.set_message(text),
@@ -102,29 +98,31 @@ impl Reporter {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn clear(&self) {
         if let Form::Bar(bar) = &self.form {
             bar.finish_and_clear();
         }
     }
 
-    /// What is done before the first byte goes out.
+    /// Shows what happens before the first byte is sent.
     pub(super) fn prepare(&self, what: &'static str) {
         if let Form::Bar(bar) = &self.form {
             bar.set_message(what);
         }
     }
 
-    /// For an upload that was not brought to its end.
-    pub(super) fn tell_how_to_resume(&self, is_direct: bool) {
+    /// Explains how to resume an upload that did not complete.
+    pub(super) fn explain_resume(&self, is_direct: bool) {
         match &self.upload_id {
             None => {}
             Some(_) if is_direct => {
-                output::log("what is in the store is kept: go on with the same command");
+                output::log(
+                    "the parts in the store are kept: run the same command again to resume",
+                );
             }
             Some(upload_id) => output::log(format_args!(
-                "what is committed is kept: go on with --resume {upload_id}"
+                "the committed parts are kept: resume with --resume {upload_id}"
             )),
         }
     }
@@ -164,7 +162,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style)
 }
 
-/// Whole KiB a second.
+/// The rate in whole KiB per second.
 fn rate(bytes: u64, elapsed: Duration) -> String {
     let millis = u64::try_from(elapsed.as_millis())
         .unwrap_or(u64::MAX)

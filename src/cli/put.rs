@@ -10,10 +10,10 @@ use upload_gateway_client::{
 };
 
 use super::{CliError, Server, output, progress::Reporter};
-use crate::config::ByteSize;
+use crate::values::ByteSize;
 
-const DIRECT_NEEDS_A_FILE: &str = "--direct reads a file more than once, and standard input or a pipe can be read only once; \
-    leave --direct out, or give a file";
+const DIRECT_NEEDS_A_FILE: &str = "--direct reads the file more than once, but standard input or a pipe can be read only once; \
+    omit --direct, or name a file";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -21,46 +21,46 @@ pub(super) struct Arguments {
     file: PathBuf,
     #[command(flatten)]
     server: Server,
-    /// The file's name in the store [default: the name it has here]
+    /// The file's name in the store [default: its local name]
     #[arg(long)]
     name: Option<String>,
-    /// The media type the object gets
+    /// The media type of the object
     #[arg(long, value_name = "TYPE", default_value = "")]
     mime: String,
-    /// The storage it goes to [default: the gateway's default one]
+    /// The storage for the file [default: the gateway's default storage]
     #[arg(long, value_name = "ID", default_value = "")]
     storage: String,
-    /// A label to find the file by; may be given several times
+    /// A label of the file; can be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// Send the bytes straight to the store, by requests that the gateway signs; the same command again sends only what
-    /// the store lacks
+    /// Send the bytes straight to the store, in requests that the gateway signs; the same command again sends only the
+    /// missing parts
     #[arg(long, conflicts_with_all = ["resume", "no_takeover", "no_digest", "chunk_size"])]
     direct: bool,
-    /// Go on with this upload instead of creating one
+    /// Resume this upload instead of creating one
     #[arg(long, value_name = "ID", conflicts_with_all = ["name", "mime", "storage", "tags"])]
     resume: Option<String>,
-    /// Leave another sender alone that is at work on this upload, and fail [default: it is ended]
+    /// Fail if another sender is active on this upload [default: take over]
     #[arg(long, requires = "resume")]
     no_takeover: bool,
-    /// Neither keep nor compare an MD5 of the whole file
+    /// Neither compute nor compare an MD5 of the whole file
     #[arg(long)]
     no_digest: bool,
-    /// The size of the messages that are sent
+    /// The size of the messages
     #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = positive)]
     chunk_size: ByteSize,
-    /// The most bytes a second, "10MiB" [default: as fast as it goes]
+    /// The maximum rate in bytes per second, "10MiB" [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = positive)]
     limit_rate: Option<ByteSize>,
-    /// Give up when nothing more was committed for so many seconds
+    /// Stop retrying if no further byte was committed for this number of seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     retry_timeout: u64,
-    /// Print one JSON object when it is done, and no progress
+    /// Print one JSON object at the end, and no progress
     #[arg(long)]
     json: bool,
 }
 
-/// What is uploaded.
+/// The source of the bytes.
 enum Input {
     /// A file and its size.
     File(File, u64),
@@ -84,21 +84,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
                 CliError::Client(ClientError::Refused(refusal))
                     if refusal.reason == Some(ErrorReason::WriterActive) =>
                 {
-                    tell_of_writer(refusal);
+                    explain_active_writer(refusal);
                 }
-                _ => reporter.tell_how_to_resume(arguments.direct),
+                _ => reporter.explain_resume(arguments.direct),
             }
             Err(error)
         }
     }
 }
 
-/// For an upload that another sender is at work on.
-fn tell_of_writer(refusal: &Refusal) {
+/// Explains the refusal of an upload on which another sender is active.
+fn explain_active_writer(refusal: &Refusal) {
     let left = refusal.retry_delay.unwrap_or_default().as_secs_f64();
     output::log(format_args!(
-        "another sender is at work on this upload; should it be gone, that is noticed in {left:.0} s: then try again, or \
-         leave --no-takeover out to end it now"
+        "another sender is active on this upload; if it has stopped, the gateway detects that in {left:.0} s: try again then, \
+         or omit --no-takeover to take over now"
     ));
 }
 
@@ -166,7 +166,7 @@ impl Arguments {
         Ok(Input::Pipe(Source::pipe(file)))
     }
 
-    /// Uploads, and tells `reporter` how it goes on.
+    /// Uploads, and reports the progress to `reporter`.
     async fn upload(
         &self,
         client: &Client,
@@ -216,7 +216,7 @@ impl Arguments {
             None => {
                 let name = self.file.file_name().and_then(|name| name.to_str());
                 name.map(str::to_owned).ok_or_else(|| {
-                    CliError::failed("the file has no name in UTF-8; give one with --name")
+                    CliError::failed("the name of the file is not UTF-8; set one with --name")
                 })?
             }
         };

@@ -1,10 +1,10 @@
-//! `rm`: gives an open upload up.
+//! `rm`: aborts an open upload.
 
 use super::{CliError, Server, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which upload
+    /// The id of the upload
     #[arg(value_name = "ID")]
     upload_id: String,
     #[command(flatten)]

@@ -16,12 +16,12 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration, in TOML
+    /// The configuration file, in TOML
     #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
-    /// Print the effective configuration without its secrets, and stop
+    /// Print the effective configuration without its secrets, and exit
     #[arg(long)]
     print_config: bool,
 }
@@ -36,14 +36,16 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         stop_signal().map_err(|error| CliError::input_output("listen for signals", error))?;
     let server = Server::bind(&config).await.map_err(CliError::Serve)?;
     let announcement = server.announcement();
-    for line in announcement.map_err(|error| CliError::input_output("name the listeners", error))? {
+    for line in
+        announcement.map_err(|error| CliError::input_output("print the listen addresses", error))?
+    {
         output::data(line)?;
     }
     server.run(stop).await.map_err(CliError::Serve)
 }
 
-/// Ends with the first SIGINT or SIGTERM; they are listened for from now on. The second one ends the process, whatever
-/// still runs: all state is elsewhere, and what was not acknowledged is sent again.
+/// Completes at the first SIGINT or SIGTERM. A second one ends the process at once, whatever runs: all state is in the
+/// stores, and clients send again what was not acknowledged.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut signals = (
         signal(SignalKind::interrupt())?,
@@ -52,14 +54,14 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     let (first, stopped) = oneshot::channel();
     tokio::spawn(async move {
         next(&mut signals).await;
-        // A server that has stopped by itself does not listen.
+        // The receiver was dropped if the server has stopped by itself.
         let _ = first.send(());
         next(&mut signals).await;
         tracing::warn!("a second signal: the process ends at once");
         std::process::exit(1);
     });
     Ok(async {
-        // The task outlives the server.
+        // The sender is not dropped before it has sent: its task runs until the process exits.
         let _ = stopped.await;
     })
 }

@@ -6,15 +6,15 @@ use super::{CliError, Server, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which upload
+    /// The id of the upload
     #[arg(value_name = "ID")]
     upload_id: String,
     #[command(flatten)]
     server: Server,
-    /// Print a JSON object; with --watch one a line
+    /// Print a JSON object; with --watch one per line
     #[arg(long)]
     json: bool,
-    /// Follow it until it is finished
+    /// Follow the upload until it is finished
     #[arg(long)]
     watch: bool,
 }

@@ -1,4 +1,4 @@
-//! `sweep`: gives up expired uploads and ends what was left behind, once.
+//! `sweep`: expires uploads and deletes what is orphaned in the stores, once.
 
 use std::path::PathBuf;
 
@@ -14,12 +14,12 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration, in TOML
+    /// The configuration file, in TOML
     #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
-    /// Change nothing, and tell what would be done
+    /// Change nothing, and print what would be done
     #[arg(long)]
     dry_run: bool,
     /// Print a JSON object
@@ -31,14 +31,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let config = config::from_process(arguments.config.as_deref(), &arguments.flags)?;
     if config.redis_url.is_some() && config.storage.is_empty() {
         return Err(CliError::failed(
-            "no storage is configured: the gateway that has the embedded store sweeps by itself",
+            "no storage is configured: the gateway with the embedded store sweeps it by itself",
         ));
     }
     telemetry::init(&config.log).map_err(CliError::Serve)?;
     let swept = Box::pin(serve::sweep_once(&config, arguments.dry_run)).await;
-    let report = swept.map_err(explained)?.ok_or_else(|| {
-        CliError::failed("a replica sweeps at this moment; nothing was done here")
-    })?;
+    let report = swept
+        .map_err(explained)?
+        .ok_or_else(|| CliError::failed("another replica sweeps right now; nothing was done"))?;
     if arguments.json {
         output::data(serde_json::json!(report))?;
     } else {
@@ -49,7 +49,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     match report.failures {
         0 => Ok(()),
         _ => Err(CliError::failed(
-            "not all could be swept up; the log says what and why",
+            "not everything could be swept; the log names each failure and its cause",
         )),
     }
 }
@@ -57,20 +57,20 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
 fn lines(report: &SweepReport) -> [(&'static str, u64); 7] {
     [
         ("uploads and sessions examined", report.examined),
-        ("expired uploads given up", report.expired),
+        ("uploads expired", report.expired),
         ("expired uploads found complete", report.completed),
         ("commits finished", report.finished_commits),
-        ("aborted uploads cleared for good", report.cleared),
-        ("sessions without an upload ended", report.aborted_sessions),
+        ("aborted uploads deleted", report.cleared),
+        ("orphaned sessions aborted", report.aborted_sessions),
         ("failures", report.failures),
     ]
 }
 
-/// A running gateway has the embedded state to itself.
+/// Adds to the error of a locked embedded state store that its gateway sweeps.
 fn explained(error: ServeError) -> CliError {
     match error.downcast_ref() {
         Some(OpenError::Locked { .. }) => {
-            CliError::failed(format!("{error}: while it runs it sweeps by itself"))
+            CliError::failed(format!("{error}: it sweeps while it runs"))
         }
         _ => CliError::Serve(error),
     }

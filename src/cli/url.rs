@@ -4,12 +4,12 @@ use super::{CliError, Server, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which upload
+    /// The id of the upload
     #[arg(value_name = "ID")]
     upload_id: String,
     #[command(flatten)]
     server: Server,
-    /// How long the link is good, at most 1440
+    /// How long the link is valid, at most 1440
     #[arg(long, value_name = "N", default_value_t = 1440, value_parser = clap::value_parser!(i32).range(1..=1440))]
     minutes: i32,
 }

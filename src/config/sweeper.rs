@@ -1,46 +1,25 @@
-//! How uploads and sessions that were left behind are swept up.
+//! The sweeper: the table `[sweeper]`.
 
-use serde::{Deserialize, Serialize};
+use super::table::table;
+use crate::values::InvalidKey;
 
-use super::ConfigError;
-
-/// The sweeper, which gives up expired uploads and ends what was left behind. One replica sweeps at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sweeper {
-    /// Whether this replica sweeps.
-    pub enabled: bool,
-    /// How often, all replicas together, in seconds.
-    pub interval_seconds: u64,
-    /// How many uploads and sessions are worked on in a second at most.
-    pub operations_per_second: u32,
+table! {
+    /// The sweeper, which expires uploads and deletes what is orphaned in the stores. One replica sweeps at a time.
+    pub struct Sweeper {
+        /// Whether this replica sweeps.
+        pub enabled: bool = true;
+        /// The time between two sweeps of all replicas together, in seconds. What is orphaned costs money: it should not
+        /// stay for longer than a day.
+        pub interval_seconds: u64 = 5 * 60, in 1..=24 * 60 * 60;
+        /// How many uploads and sessions are processed per second at most.
+        pub operations_per_second: u32 = 20, in 1..;
+    }
 }
 
 // === impl Sweeper ===
 
-impl Default for Sweeper {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            interval_seconds: 5 * 60,
-            operations_per_second: 20,
-        }
-    }
-}
-
 impl Sweeper {
-    /// Leftovers cost money: a day is the longest they should lie unseen.
-    const LONGEST_INTERVAL_SECONDS: u64 = 24 * 60 * 60;
-
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if !(1..=Self::LONGEST_INTERVAL_SECONDS).contains(&self.interval_seconds) {
-            let problem = "must be between 1 second and a day";
-            return Err(ConfigError::new("sweeper.interval_seconds", problem));
-        }
-        if self.operations_per_second == 0 {
-            let problem = "must be at least 1";
-            return Err(ConfigError::new("sweeper.operations_per_second", problem));
-        }
-        Ok(())
+    pub(super) fn validate(&self) -> Result<(), InvalidKey> {
+        self.check_ranges()
     }
 }

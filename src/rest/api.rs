@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use upload_gateway_core::gateway::{Caller, Gateway};
 
-use super::shapes::PartDataForm;
+use super::settings::PartDataForm;
 
 /// The path of the collection of uploads.
 pub const BASE: &str = "/api/engine/v2/uploads";

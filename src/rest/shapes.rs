@@ -13,15 +13,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-/// The form of `part_data`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PartDataForm {
-    /// An array of parts.
-    #[default]
-    Array,
-    /// An object of parts by their number.
-    Map,
-}
+use super::PartDataForm;
 
 /// The kind of the store that would take a file.
 #[derive(Debug, Serialize, ToSchema)]

@@ -1,6 +1,6 @@
-//! From the configuration to the state store and the storages.
+//! Connects the stores that the configuration names.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use upload_gateway_core::{
     blobs::BlobStore,
@@ -14,32 +14,35 @@ use upload_gateway_core::{
 use super::ServeError;
 use crate::{
     blobs::{
-        azure::{AzureConfig, AzureStore},
-        s3::{Profile, S3Config, S3Store},
+        StoreSettings,
+        s3::{Profile, S3Config},
     },
-    config::{self, Config, RedisMode, S3Profile, StorageConfig, StoreConfig},
+    config::{Config, StorageConfig},
     embedded_s3::{EmbeddedS3, EmbeddedS3Config},
-    state::{redb::Redb, redis},
+    state::{
+        redb::Redb,
+        redis::{Redis, RedisConfig},
+    },
 };
 
-/// The id of the storage that exists when none is configured.
+/// The id of the storage that exists if none is configured.
 const EMBEDDED_ID: &str = "embedded";
 
-/// The stores a gateway works with.
+/// The stores of a gateway.
 #[derive(Debug)]
 pub struct Backends {
-    /// Where the records live.
+    /// The store of the records.
     pub state: Arc<dyn StateStore>,
-    /// Where the files go.
+    /// The stores for files.
     pub storages: Storages,
-    embedded: Option<(EmbeddedS3, config::Embedded)>,
+    embedded: Option<(EmbeddedS3, EmbeddedS3Config)>,
 }
 
-/// Connects everything that `config` names, and starts the embedded S3 when it names no storage.
+/// Connects all stores that `config` names, and starts the embedded S3 if it names no storage.
 ///
 /// # Errors
-/// A state store that is out of reach or unfit; an embedded store that cannot start. Storages are contacted when they are
-/// first used: their health is told by the server.
+/// The state store is unavailable or unsuitable, an embedded store cannot start, or an adapter refuses its configuration.
+/// Storages are not contacted before their first use: the readiness of the server reports their state.
 pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
     let state = connect_state(config).await?;
     let Some(default) = config.default_storage() else {
@@ -48,15 +51,15 @@ pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
     let mut storages = Vec::new();
     for storage in &config.storage {
         let store = connect_storage(storage).await?;
-        let part_size = storage.part_size.0;
+        let options = &storage.options;
         storages.push(
-            Storage::new(&storage.id, store, &storage.prefix, part_size).with_filters(
-                storage.ext_filter.iter().cloned(),
-                storage.mime_filter.iter().cloned(),
+            Storage::new(&options.id, store, &options.prefix, options.part_size.0).with_filters(
+                options.ext_filter.iter().cloned(),
+                options.mime_filter.iter().cloned(),
             ),
         );
     }
-    let storages = Storages::new(storages, &default.id)?;
+    let storages = Storages::new(storages, &default.options.id)?;
     Ok(Backends {
         state,
         storages,
@@ -64,112 +67,62 @@ pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
     })
 }
 
-/// Connects the state store alone.
+/// Connects only the state store.
 ///
 /// # Errors
-/// It is out of reach or unfit.
+/// It is unavailable or unsuitable.
 pub async fn connect_state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
     let Some(url) = &config.redis_url else {
         return Ok(Arc::new(
             Redb::open(config.data_dir.join("state.redb")).await?,
         ));
     };
-    let urls = [url]
-        .into_iter()
-        .chain(&config.redis.nodes)
-        .map(|url| url.expose().to_owned())
-        .collect();
-    let mode = match config.redis.mode {
-        RedisMode::Single => redis::RedisMode::Single,
-        RedisMode::Cluster => redis::RedisMode::Cluster,
-        RedisMode::Sentinel => redis::RedisMode::Sentinel {
-            service_name: config.redis.service_name.clone().unwrap_or_default(),
-            sentinel_password: None,
-        },
+    let config = RedisConfig {
+        url: url.clone(),
+        ..config.redis.clone()
     };
-    let settings = redis::RedisConfig {
-        urls,
-        mode,
-        key_prefix: config.redis.key_prefix.clone(),
-        authority_file: config.redis.ca_file.clone(),
-        allow_eviction: config.redis.allow_eviction,
-        wait_replicas: config.redis.wait_replicas,
-        wait_timeout: Duration::from_millis(config.redis.wait_milliseconds),
-        ..redis::RedisConfig::default()
-    };
-    Ok(Arc::new(redis::Redis::connect(&settings).await?))
+    Ok(Arc::new(Redis::connect(&config).await?))
 }
 
-/// Makes the adapter of one configured storage.
+/// Prepares the adapter of one storage. The store itself is not contacted.
 ///
 /// # Errors
-/// Settings the adapter cannot work with. The storage itself is not contacted.
+/// The adapter refuses its configuration.
 pub async fn connect_storage(storage: &StorageConfig) -> Result<Arc<dyn BlobStore>, ServeError> {
-    let public_endpoint = storage.public_endpoint.as_ref();
-    let public_endpoint = public_endpoint.map(|endpoint| endpoint.url().clone());
-    Ok(match &storage.store {
-        StoreConfig::S3(s3) => Arc::new(
-            S3Store::connect(S3Config {
-                region: s3.region.clone(),
-                endpoint: s3.endpoint.as_ref().map(|endpoint| endpoint.url().clone()),
-                public_endpoint,
-                profile: match s3.profile {
-                    S3Profile::Aws => Profile::Aws,
-                    S3Profile::Compatible => Profile::Compatible,
-                    S3Profile::EqualParts => Profile::EqualParts,
-                },
-                access_key_id: s3.access_key_id.clone(),
-                secret_access_key: s3
-                    .secret_access_key
-                    .as_ref()
-                    .map(|secret| secret.expose().into()),
-                acl: s3.acl.clone(),
-                ..S3Config::new(&s3.bucket)
-            })
-            .await?,
-        ),
-        StoreConfig::Azure(azure) => Arc::new(AzureStore::connect(AzureConfig {
-            endpoint: Some(azure.endpoint.url().clone()),
-            public_endpoint,
-            account_key: azure.account_key.as_ref().map(|key| key.expose().into()),
-            ..AzureConfig::new(&azure.account, &azure.container)
-        })?),
-    })
+    Ok(storage.store.settings().connect().await?)
 }
 
-/// The S3 adapter, pointed at the S3 inside the process.
+/// Starts the embedded S3 and connects the S3 adapter to it.
 async fn embedded(config: &Config, state: Arc<dyn StateStore>) -> Result<Backends, ServeError> {
-    let settings = &config.embedded;
-    let server = EmbeddedS3::start(EmbeddedS3Config {
+    let server_config = EmbeddedS3Config {
         directory: config.data_dir.join("blobs"),
-        listen: settings.s3_listen,
-        bucket: settings.bucket.clone(),
-        access_key_id: settings.access_key_id.clone(),
-        secret_access_key: settings.secret_access_key.expose().to_owned(),
-    })
-    .await
-    .map_err(|error| format!("start the embedded S3: {error}"))?;
-    let store = S3Store::connect(S3Config {
+        ..config.embedded.clone()
+    };
+    let server = EmbeddedS3::start(server_config.clone())
+        .await
+        .map_err(|error| format!("start the embedded S3: {error}"))?;
+    let client_config = S3Config {
         region: Some("us-east-1".into()),
         endpoint: Some(server.endpoint().parse()?),
-        profile: Profile::Compatible,
-        access_key_id: Some(settings.access_key_id.clone()),
-        secret_access_key: Some(settings.secret_access_key.expose().into()),
-        ..S3Config::new(&settings.bucket)
-    });
-    let storage = Storage::new(EMBEDDED_ID, Arc::new(store.await?), "", PART_SIZE);
+        profile: Some(Profile::Compatible),
+        access_key_id: Some(server_config.access_key_id.clone()),
+        secret_access_key: Some(server_config.secret_access_key.clone()),
+        ..S3Config::new(&server_config.bucket)
+    };
+    let store = client_config.connect().await?;
+    let storage = Storage::new(EMBEDDED_ID, store, "", PART_SIZE);
     let storages = Storages::new(vec![storage], EMBEDDED_ID)?;
     Ok(Backends {
         state,
         storages,
-        embedded: Some((server, settings.clone())),
+        embedded: Some((server, server_config)),
     })
 }
 
 // === impl Backends ===
 
 impl Backends {
-    /// The same stores, which fail as their callers ask.
+    /// The same stores, with the faults that calls ask for.
     pub(super) fn with_faults(self) -> Self {
         Self {
             state: Arc::new(Decorated::new(self.state, Faults)),
@@ -180,19 +133,19 @@ impl Backends {
         }
     }
 
-    /// Where the embedded S3 is and how it is entered, if it runs.
+    /// The address and the keys of the embedded S3, if it runs.
     pub(super) fn embedded_line(&self) -> Option<String> {
-        let (server, settings) = self.embedded.as_ref()?;
+        let (server, config) = self.embedded.as_ref()?;
         Some(format!(
             "embedded s3 at {} bucket={} access_key_id={} secret_access_key={}",
             server.endpoint(),
-            settings.bucket,
-            settings.access_key_id,
-            settings.secret_access_key.expose()
+            config.bucket,
+            config.access_key_id,
+            config.secret_access_key.expose()
         ))
     }
 
-    /// Stops what runs inside the process.
+    /// Stops the embedded S3, if it runs.
     pub async fn stop(self) {
         if let Some((server, _)) = self.embedded {
             server.stop().await;

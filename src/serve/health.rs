@@ -1,4 +1,4 @@
-//! Health that follows the real state of the state store and of every storage.
+//! The health of the server, which follows the real state of the state store and of every storage.
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     rest::Health,
 };
 
-/// How often the stores are asked.
+/// The interval between two checks of the stores.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long they have to answer.
+/// The time limit of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The services whose health is reported; the empty name is the whole server.
@@ -28,7 +28,7 @@ const SERVICES: [&str; 3] = [
     signing_service_server::SERVICE_NAME,
 ];
 
-/// Asks the stores for ever and tells who wants to know.
+/// Checks the stores until it is drained, and reports their health over gRPC and HTTP.
 #[derive(Debug)]
 pub(super) struct Monitor {
     reporter: HealthReporter,
@@ -39,7 +39,7 @@ pub(super) struct Monitor {
 // === impl Monitor ===
 
 impl Monitor {
-    /// Asks once, then begins.
+    /// Checks once, then continues in the background.
     pub(super) async fn start(
         gateway: Arc<Gateway>,
         reporter: HealthReporter,
@@ -65,8 +65,8 @@ impl Monitor {
         )
     }
 
-    /// From now on the gateway is not ready. Who watches its health is reported so, and no more: a watch that went on would
-    /// keep its connection open.
+    /// Reports that the gateway is not ready, and ends every watch of its health: an open watch would keep its connection
+    /// open.
     pub(super) async fn drain(mut self) {
         self.task.abort();
         report(&self.reporter, &self.reported, Health::NotReady("draining")).await;
@@ -80,8 +80,8 @@ async fn check(gateway: &Gateway) -> Health {
     match timeout(CHECK_TIMEOUT, gateway.check()).await {
         Ok(Ok(())) => Health::Ready,
         Ok(Err(error)) => {
-            tracing::warn!(%error, cause = error.source().map(ToString::to_string), "a store does not answer: {error}");
-            Health::NotReady("a store does not answer; the log says which")
+            tracing::warn!(%error, cause = error.source().map(ToString::to_string), "a store cannot be used: {error}");
+            Health::NotReady("a store cannot be used; the log names it")
         }
         Err(_) => {
             tracing::warn!("a store does not answer in time");

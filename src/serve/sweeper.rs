@@ -1,4 +1,4 @@
-//! The sweeper beside the server, and one pass by hand.
+//! The sweeper of a server, and a single sweep for the command line.
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use upload_gateway_core::gateway::{Gateway, Sweep, SweepReport};
 
-use super::{ServeError, SystemClock, connect, settings};
+use super::{ServeError, SystemClock, connect};
 use crate::config::{self, Config};
 
 /// Sweeps until it is dropped.
@@ -16,16 +16,16 @@ pub(super) struct Sweeper {
     task: Option<JoinHandle<()>>,
 }
 
-/// Makes one pass with the stores of `config`, whether or not its sweeper is enabled. `None` when a replica sweeps.
+/// Sweeps once with the stores of `config`, even if its sweeper is disabled. `None`: another replica sweeps right now.
 ///
 /// # Errors
-/// The stores cannot be used, or the state store is away.
+/// The stores cannot be used, or the state store is unavailable.
 pub async fn sweep_once(config: &Config, dry_run: bool) -> Result<Option<SweepReport>, ServeError> {
     let backends = connect(config).await?;
     let gateway = Gateway::new(
         Arc::clone(&backends.state),
         backends.storages.clone(),
-        settings(config)?,
+        config.settings()?,
         Arc::new(SystemClock),
     );
     let sweep = Sweep {
@@ -54,7 +54,7 @@ fn pass(config: &config::Sweeper) -> Sweep {
 // === impl Sweeper ===
 
 impl Sweeper {
-    /// Begins, if it is wanted.
+    /// Starts to sweep, if the configuration enables it.
     pub(super) fn start(gateway: Arc<Gateway>, config: &config::Sweeper) -> Self {
         let stop = CancellationToken::new();
         let sweep = pass(config);
@@ -63,7 +63,7 @@ impl Sweeper {
             let stop = stop.clone();
             tokio::spawn(async move {
                 loop {
-                    // Replicas that were started together come at different times.
+                    // So that replicas that were started together sweep at different times.
                     let pause = interval.mul_f64(rand::random_range(0.5..1.0));
                     tokio::select! {
                         () = stop.cancelled() => return,
@@ -76,7 +76,7 @@ impl Sweeper {
         Self { running, task }
     }
 
-    /// Begins nothing more; what is returned ends with what is being done.
+    /// Starts no further sweep. The returned future ends with the current one.
     pub(super) fn drain(self) -> impl Future<Output = ()> {
         let Self { running, task } = self;
         drop(running);
@@ -84,7 +84,7 @@ impl Sweeper {
             if let Some(task) = task
                 && let Err(error) = task.await
             {
-                tracing::error!(%error, "the sweeper broke off: {error}");
+                tracing::error!(%error, "the sweeper stopped: {error}");
             }
         }
     }
@@ -93,11 +93,11 @@ impl Sweeper {
 fn report(swept: upload_gateway_core::error::Result<Option<SweepReport>>) {
     match swept {
         Ok(None) => {}
-        Ok(Some(report)) if report.is_idle() => tracing::debug!(?report, "nothing to sweep up"),
-        Ok(Some(report)) => tracing::info!(?report, "swept up"),
+        Ok(Some(report)) if report.is_idle() => tracing::debug!(?report, "nothing to sweep"),
+        Ok(Some(report)) => tracing::info!(?report, "swept"),
         Err(error) => {
             let cause = error.source().map(ToString::to_string);
-            tracing::warn!(%error, cause, "the sweeper gave up for now: {error}");
+            tracing::warn!(%error, cause, "a sweep failed: {error}");
         }
     }
 }

@@ -51,7 +51,7 @@ use upload_gateway_core::{
 
 use crate::unknown_format::UnknownFormat;
 
-pub use self::config::{ConnectError, RedisConfig, RedisMode};
+pub use self::config::{ConnectError, RedisConfig, RedisMode, RedisUrl};
 use self::{
     connection::Link,
     record::{Fields, removal_time},
@@ -103,13 +103,11 @@ impl Redis {
     /// See [`ConnectError`]. Keys in an unknown format are [`ConnectError::Failed`], caused by an `Internal` error that
     /// names both versions.
     pub async fn connect(config: &RedisConfig) -> Result<Self, ConnectError> {
-        if config.key_prefix.contains(['{', '}']) {
-            return Err(ConnectError::Invalid(
-                "the key prefix contains a brace".into(),
-            ));
-        }
+        config
+            .validate()
+            .map_err(|invalid| ConnectError::Invalid(invalid.to_string()))?;
         let authority =
-            match &config.authority_file {
+            match &config.ca_file {
                 None => None,
                 Some(path) => Some(tokio::fs::read(path).await.map_err(|source| {
                     ConnectError::AuthorityFile {

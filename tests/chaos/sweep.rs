@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use upload_gateway::{
     config::{self, Flags},
-    serve::{ServeError, connect, settings},
+    serve::{ServeError, connect},
 };
 use upload_gateway_core::{
     clock::Clock,
@@ -39,7 +39,7 @@ pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError>
     let config = config::load(Some(file), [], &Flags::default())?;
     let backends = connect(&config).await?;
     let (state, storages) = (Arc::clone(&backends.state), backends.storages.clone());
-    let gateway = Gateway::new(state, storages, settings(&config)?, Arc::new(LateClock)).await?;
+    let gateway = Gateway::new(state, storages, config.settings()?, Arc::new(LateClock)).await?;
     let sweep = Sweep {
         dry_run: false,
         operations_per_second: 1_000,

@@ -13,7 +13,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 use upload_gateway::{
-    config::{AzureStorage, ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig},
+    config::{
+        AzureConfig, ByteSize, Config, S3Config, S3Profile, StorageConfig, StorageOptions,
+        StoreConfig,
+    },
     serve::{ServeError, Server},
 };
 use upload_gateway_client::proto::v1::{
@@ -275,15 +278,13 @@ impl Conversation {
 impl S3Backend {
     /// The bucket as the storage `media` of a configuration.
     pub fn storage(&self, profile: S3Profile) -> StorageConfig {
-        storage(StoreConfig::S3(S3Storage {
-            bucket: self.bucket.clone(),
+        storage(StoreConfig::S3(S3Config {
             region: Some(self.region.into()),
             endpoint: Some(self.endpoint.parse().unwrap()),
-            profile,
+            profile: Some(profile),
             access_key_id: Some(self.access_key.into()),
             secret_access_key: Some(self.secret_key.into()),
-            secret_access_key_file: None,
-            acl: None,
+            ..S3Config::new(&self.bucket)
         }))
     }
 }
@@ -291,26 +292,25 @@ impl S3Backend {
 impl AzureBackend {
     /// The container as the storage `media` of a configuration.
     pub fn storage(&self) -> StorageConfig {
-        storage(StoreConfig::Azure(AzureStorage {
-            account: self.account.into(),
-            container: self.container.clone(),
-            endpoint: self.endpoint.parse().unwrap(),
+        storage(StoreConfig::Azure(AzureConfig {
+            endpoint: Some(self.endpoint.parse().unwrap()),
             account_key: Some(self.account_key.into()),
-            account_key_file: None,
+            ..AzureConfig::new(self.account, &self.container)
         }))
     }
 }
 
 fn storage(store: StoreConfig) -> StorageConfig {
     StorageConfig {
-        id: "media".into(),
-        default: true,
-        prefix: "kept/here".into(),
-        part_size: ByteSize(PART_SIZE),
-        public_endpoint: None,
-        allow_http: true,
-        ext_filter: Vec::new(),
-        mime_filter: Vec::new(),
+        options: StorageOptions {
+            id: "media".into(),
+            default: true,
+            prefix: "kept/here".into(),
+            part_size: ByteSize(PART_SIZE),
+            allow_http: true,
+            ext_filter: Vec::new(),
+            mime_filter: Vec::new(),
+        },
         store,
     }
 }

@@ -111,7 +111,7 @@ pub(crate) async fn read(gateway: &TestGateway, upload: &Upload) -> Vec<u8> {
 /// The key of an upload's object.
 pub(crate) fn key(gateway: &TestGateway, id: &str, name: &str) -> String {
     match gateway.config.storage.first() {
-        Some(storage) => format!("{}/{id}/{name}", storage.prefix),
+        Some(storage) => format!("{}/{id}/{name}", storage.options.prefix),
         None => format!("{id}/{name}"),
     }
 }

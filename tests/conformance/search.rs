@@ -53,7 +53,7 @@ impl Subject {
     async fn on_redis() -> Option<Self> {
         let redis = common::redis().await?;
         let config = RedisConfig {
-            urls: vec![redis.url.clone()],
+            url: redis.url.parse().unwrap(),
             ..RedisConfig::default()
         };
         let state = Redis::connect(&config).await.unwrap();
@@ -295,7 +295,7 @@ async fn a_short_outage_of_the_state_store_is_waited_out() {
         return;
     };
     let config = RedisConfig {
-        urls: vec![url],
+        url: url.parse().unwrap(),
         call_timeout: Duration::from_millis(200),
         ..RedisConfig::default()
     };

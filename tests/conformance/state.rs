@@ -169,8 +169,11 @@ async fn fresh_cluster() -> Option<(Redis, Arc<common::RedisCluster>)> {
 
 /// With time-outs that suffice for many thousand parts in a debug build.
 fn config(urls: impl Into<Vec<String>>) -> RedisConfig {
+    let urls: Vec<String> = urls.into();
+    let mut urls = urls.iter().map(|url| url.parse().unwrap());
     RedisConfig {
-        urls: urls.into(),
+        url: urls.next().unwrap(),
+        nodes: urls.collect(),
         response_timeout: Duration::from_secs(5),
         call_timeout: Duration::from_secs(10),
         ..RedisConfig::default()

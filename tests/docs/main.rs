@@ -102,7 +102,7 @@ fn every_configuration_is_accepted() {
     }
     let page = Page::read("docs/configuration.md");
     let storages = load(&fences(page.section("Storages"))[0].text);
-    assert_eq!(storages.default_storage().unwrap().id, "media");
+    assert_eq!(storages.default_storage().unwrap().options.id, "media");
 }
 
 #[test]

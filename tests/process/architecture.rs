@@ -23,6 +23,21 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("crates/core/src/state", &["blobs", "faults", "gateway"]),
     ("crates/core/src/blobs", &["faults", "gateway", "state"]),
     ("crates/core/src/gateway", &["faults"]),
+    // Value types import none of the modules that use them.
+    (
+        "src/values",
+        &[
+            "blobs",
+            "cli",
+            "config",
+            "embedded_s3",
+            "grpc",
+            "rest",
+            "serve",
+            "state",
+            "status",
+        ],
+    ),
     // Adapters import the ports only, edges the use cases only.
     (
         "src/state",

@@ -199,7 +199,7 @@ fn a_put_without_takeover_does_not_end_another_one() {
     let resume = ["put", path, "--resume", &id, "--no-takeover"];
     let newer = run(&gateway, &resume);
     assert_eq!(newer.status.code(), Some(1));
-    for text in ["[WRITER_ACTIVE]", "leave --no-takeover out"] {
+    for text in ["[WRITER_ACTIVE]", "omit --no-takeover"] {
         assert!(errors(&newer).contains(text), "{}", errors(&newer));
     }
     let older = json(&older.wait_with_output().unwrap());
@@ -255,7 +255,7 @@ fn a_direct_put_resumes_after_its_gateway_was_killed() {
     assert!(moved.is_some());
     // Its embedded store is killed with it, and restarts on another port.
     gateway.restart(directory.path());
-    let retried = lines.filter(|line| line.as_ref().unwrap().contains("try again in"));
+    let retried = lines.filter(|line| line.as_ref().unwrap().contains("retrying in"));
     assert!(retried.count() > 0);
     let put = put.wait_with_output().unwrap();
     assert!(put.status.success(), "{put:?}");
@@ -281,7 +281,7 @@ fn exit_codes_are_as_documented() {
     assert!(
         String::from_utf8(help.stdout)
             .unwrap()
-            .contains("64 wrong configuration")
+            .contains("64 invalid configuration")
     );
     for (arguments, code) in [
         (&["put"] as &[&str], 2),

@@ -9,7 +9,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
 };
-use upload_gateway::config::{S3Profile, StorageConfig};
+use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
 use upload_gateway_client::{
     UploadOptions,
     proto::v1::{Phase, StepType},
@@ -191,13 +191,17 @@ async fn a_failing_azure_is_retried_with_a_fresh_signature() {
 /// Checks that a large and a small file are put through `proxy`, and that all faults occur.
 async fn is_put_through(mut storage: StorageConfig, proxy: &Proxy, path: &str) {
     let public = format!("{}{path}", proxy.endpoint);
-    storage.public_endpoint = Some(public.parse().unwrap());
+    let public_endpoint = match &mut storage.store {
+        StoreConfig::S3(s3) => &mut s3.public_endpoint,
+        StoreConfig::Azure(azure) => &mut azure.public_endpoint,
+    };
+    *public_endpoint = Some(public.parse().unwrap());
     let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
     let local = Local::new("film.mp4", 12 << 20);
     let output = run(&gateway, &["put", "--direct", local.path()]).await;
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");
-    assert!(errors.contains("try again in"), "{errors}");
+    assert!(errors.contains("retrying in"), "{errors}");
     assert!(!errors.contains("http"), "a signed URL is shown: {errors}");
     assert!(proxy.left().is_empty(), "{:?}", proxy.left());
     let key = String::from_utf8(output.stdout).unwrap();
@@ -214,7 +218,9 @@ async fn a_request_that_the_store_always_refuses_is_an_error() {
     };
     let proxy = Proxy::start(&s3.endpoint, vec![always]).await;
     let mut storage = s3.storage(S3Profile::Compatible);
-    storage.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    if let StoreConfig::S3(s3) = &mut storage.store {
+        s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    }
     let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
     let local = Local::new("film.mp4", 6 << 20);
     let output = run(&gateway, &["put", "--direct", local.path()]).await;
@@ -224,7 +230,7 @@ async fn a_request_that_the_store_always_refuses_is_an_error() {
         errors.contains("error: the store answered 403 AccessDenied: Request has expired"),
         "{errors}"
     );
-    assert!(errors.contains("go on with the same command"), "{errors}");
+    assert!(errors.contains("run the same command again"), "{errors}");
 }
 
 #[tokio::test]
@@ -245,7 +251,7 @@ async fn an_unreachable_store_is_waited_for() {
         .await
         .unwrap()
         .unwrap()
-        .contains("try again in")
+        .contains("retrying in")
     {}
     server.restart();
     while lines.next_line().await.unwrap().is_some() {}

@@ -9,16 +9,11 @@
 
 pub mod sign;
 
-use std::{
-    fmt::{self, Debug},
-    ops::Range,
-    time::Duration,
-};
+use std::{fmt::Debug, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use serde::Deserialize;
 
 use self::sign::Signer;
 pub use crate::upload::{Capabilities, StoredObject, StoredPart};
@@ -201,11 +196,6 @@ pub enum Put {
     Exists,
 }
 
-/// A secret key of a store. `Debug` redacts it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct SecretKey(String);
-
 /// How long to wait for a connection to a store. A store that is reachable accepts within a second.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -230,31 +220,4 @@ pub fn object_not_found(key: &str) -> Error {
         Reason::UploadNotFound,
         format!("no object {key} in the store"),
     )
-}
-
-// === impl SecretKey ===
-
-impl SecretKey {
-    /// The key in clear text, for the code that signs with it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for SecretKey {
-    fn from(key: String) -> Self {
-        Self(key)
-    }
-}
-
-impl From<&str> for SecretKey {
-    fn from(key: &str) -> Self {
-        Self(key.to_owned())
-    }
-}
-
-impl Debug for SecretKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("[redacted]")
-    }
 }

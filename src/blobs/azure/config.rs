@@ -1,7 +1,8 @@
-//! Where a container is, and who opens it.
+//! The configuration of the Azure adapter: the keys of a `[[storage]]` table with `kind = "azure"`.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use azure_core::{
     credentials::TokenCredential,
     http::{ClientOptions, RetryOptions},
@@ -10,51 +11,64 @@ use azure_identity::{
     DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
-    blobs::{OPERATION_TIMEOUT, SecretKey},
+    blobs::{BlobStore, OPERATION_TIMEOUT},
     error::{Error, Result},
+    upload::MIB,
 };
 use url::Url;
 
-use super::fault::fault;
+use super::{AzureStore, fault::fault};
+use crate::{
+    blobs::StoreSettings,
+    values::{Endpoint, InvalidKey, Secret},
+};
 
-/// Where a container is, and how to open it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A container, and how to access it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AzureConfig {
     /// The storage account.
     pub account: String,
     /// The container, which must exist.
     pub container: String,
-    /// The address of the account's blobs; `https://ACCOUNT.blob.core.windows.net` when absent.
-    pub endpoint: Option<Url>,
-    /// That address as callers reach it, used in signed URLs only; `endpoint` when absent.
-    pub public_endpoint: Option<Url>,
-    /// The account's key, base64; Entra ID when absent.
-    pub account_key: Option<SecretKey>,
-    /// Who the gateway is to Entra ID. When absent the workload identity where the environment (a Kubernetes pod's)
-    /// describes one, otherwise the managed identity.
+    /// The address of the account's blobs. Not set: `https://ACCOUNT.blob.core.windows.net`.
+    pub endpoint: Option<Endpoint>,
+    /// The address under which clients reach the account's blobs. It is used in signed URLs only. Not set: `endpoint`.
+    pub public_endpoint: Option<Endpoint>,
+    /// The account's key, in base64. Not set: Entra ID.
+    pub account_key: Option<Secret>,
+    /// A file that contains `account_key`.
+    pub account_key_file: Option<PathBuf>,
+    /// The identity for Entra ID. Not set: the workload identity if the environment (of a Kubernetes pod) describes one,
+    /// otherwise the managed identity.
+    #[serde(skip)]
     pub identity: Option<Identity>,
-    /// How long one request may take.
+    /// The time limit of one request.
+    #[serde(skip, default = "operation_timeout")]
     pub operation_timeout: Duration,
 }
 
-/// Who the gateway is to Entra ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// An identity that Entra ID knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {
     /// A Kubernetes service account.
     Workload,
-    /// The machine or app service it runs on.
+    /// That of the machine or app service.
     Managed,
-    /// Whoever is logged in with `az` or `azd`.
+    /// The account that is logged in with `az` or `azd`.
     DeveloperTools,
+}
+
+const fn operation_timeout() -> Duration {
+    OPERATION_TIMEOUT
 }
 
 // === impl AzureConfig ===
 
 impl AzureConfig {
-    /// That container in Azure's public cloud, opened with Entra ID.
+    /// The container of that name in Azure's public cloud, accessed with Entra ID.
     pub fn new(account: impl Into<String>, container: impl Into<String>) -> Self {
         Self {
             account: account.into(),
@@ -62,24 +76,26 @@ impl AzureConfig {
             endpoint: None,
             public_endpoint: None,
             account_key: None,
+            account_key_file: None,
             identity: None,
             operation_timeout: OPERATION_TIMEOUT,
         }
     }
 
-    pub(super) fn endpoint(&self) -> Result<Url> {
+    /// The address of the account's blobs.
+    pub(super) fn endpoint_url(&self) -> Result<Url> {
         match &self.endpoint {
-            Some(endpoint) => Ok(endpoint.clone()),
+            Some(endpoint) => Ok(endpoint.url().clone()),
             None => Url::parse(&format!("https://{}.blob.core.windows.net", self.account))
-                .map_err(|error| Error::internal("account is no host name", error)),
+                .map_err(|error| Error::internal("account is not a host name", error)),
         }
     }
 
-    /// The container's URL, where the account's is `endpoint`.
+    /// The container's URL below `endpoint`, the URL of the account.
     pub(super) fn container_url(&self, mut endpoint: Url) -> Result<Url> {
         endpoint
             .path_segments_mut()
-            .map_err(|()| Error::fault("endpoint is no base of URLs"))?
+            .map_err(|()| Error::fault("endpoint cannot be a base URL"))?
             .pop_if_empty()
             .push(&self.container);
         Ok(endpoint)
@@ -98,14 +114,54 @@ impl AzureConfig {
     }
 }
 
+#[async_trait]
+impl StoreSettings for AzureConfig {
+    fn min_part_size(&self) -> u64 {
+        MIB
+    }
+
+    fn endpoints(&self) -> Vec<(&'static str, &Endpoint)> {
+        let endpoint = self.endpoint.as_ref();
+        let public_endpoint = self.public_endpoint.as_ref();
+        let endpoints = [
+            endpoint.map(|endpoint| ("endpoint", endpoint)),
+            public_endpoint.map(|endpoint| ("public_endpoint", endpoint)),
+        ];
+        endpoints.into_iter().flatten().collect()
+    }
+
+    fn validate(&self) -> Result<(), InvalidKey> {
+        for (key, name) in [("account", &self.account), ("container", &self.container)] {
+            if name.is_empty() {
+                return Err(InvalidKey::new(key, "must not be empty"));
+            }
+        }
+        match self.endpoint_url() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(InvalidKey::new(
+                "account",
+                "must be the name of a storage account",
+            )),
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        "check account, endpoint and account_key of the storage; the key is base64"
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
+        Ok(Arc::new(AzureStore::connect(self.clone())?))
+    }
+}
+
 fn workload() -> azure_core::Result<Arc<dyn TokenCredential>> {
     let mut options = WorkloadIdentityCredentialOptions::default();
     options.credential_options.client_options = once();
     WorkloadIdentityCredential::new(Some(options)).map(|found| found as _)
 }
 
-/// On a virtual machine the SDK insists on tries of its own, as Microsoft asks for there; the time-out of the request that
-/// needs the token bounds them.
+/// On a virtual machine the SDK retries by itself, as Microsoft recommends there. The time limit of the request that needs
+/// the token bounds these retries.
 fn managed() -> azure_core::Result<Arc<dyn TokenCredential>> {
     let options = ManagedIdentityCredentialOptions {
         client_options: once(),
@@ -114,7 +170,7 @@ fn managed() -> azure_core::Result<Arc<dyn TokenCredential>> {
     ManagedIdentityCredential::new(Some(options)).map(|found| found as _)
 }
 
-/// One try: the gateway owns retries.
+/// Without retries: the gateway retries.
 fn once() -> ClientOptions {
     ClientOptions {
         retry: RetryOptions::none(),

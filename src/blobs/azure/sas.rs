@@ -14,15 +14,15 @@ use azure_core::time::{OffsetDateTime, parse_rfc3339, to_rfc3339};
 use azure_storage_sas::{SasBuilder, SasProtocol};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use upload_gateway_core::{
-    blobs::SecretKey,
     error::{Error, Result},
     upload::Md5,
 };
 
-use crate::blobs::url::Query;
+use crate::{blobs::url::Query, values::Secret};
 
 /// The `sv` of every signature with an account key.
 pub const VERSION: &str = "2024-05-04";
@@ -34,7 +34,7 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone)]
 pub struct AccountKey {
     account: String,
-    key: SecretBytes,
+    key: SecretSlice<u8>,
 }
 
 /// A key for an Entra ID identity, in the form in which Azure returns it. `Debug` does not print the key.
@@ -87,9 +87,6 @@ pub struct Answer<'a> {
     pub mime: &'a str,
 }
 
-#[derive(Clone)]
-struct SecretBytes(Vec<u8>);
-
 // === impl AccountKey ===
 
 impl AccountKey {
@@ -97,13 +94,13 @@ impl AccountKey {
     ///
     /// # Errors
     /// `Internal` if the key is not base64.
-    pub fn new(account: impl Into<String>, key: &SecretKey) -> Result<Self> {
+    pub fn new(account: impl Into<String>, key: &Secret) -> Result<Self> {
         let key = STANDARD
             .decode(key.expose().trim())
             .map_err(|_| Error::fault("account_key is not base64"))?;
         Ok(Self {
             account: account.into(),
-            key: SecretBytes(key),
+            key: key.into(),
         })
     }
 
@@ -140,8 +137,8 @@ impl AccountKey {
             answer.map_or("", |answer| answer.mime),
         ]
         .join("\n");
-        let mut code =
-            Hmac::<Sha256>::new_from_slice(&self.key.0).expect("HMAC takes keys of every length");
+        let mut code = Hmac::<Sha256>::new_from_slice(self.key.expose_secret())
+            .expect("HMAC takes keys of every length");
         code.update(signed.as_bytes());
         let signature = STANDARD.encode(code.finalize().into_bytes());
 
@@ -228,14 +225,6 @@ impl fmt::Debug for DelegationKey {
             .field("signed_oid", &self.signed_oid)
             .field("signed_expiry", &self.signed_expiry)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl SecretBytes ===
-
-impl fmt::Debug for SecretBytes {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("[redacted]")
     }
 }
 

@@ -1,78 +1,118 @@
-//! What the adapter is told.
+//! The configuration of the S3 adapter: the keys of a `[[storage]]` table with `kind = "s3"`.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
-    blobs::{OPERATION_TIMEOUT, SecretKey},
+    blobs::{BlobStore, OPERATION_TIMEOUT},
     error::{Error, Result},
-    upload::MIB,
+    upload::{MIB, PART_SIZE},
 };
-use url::Url;
 
-/// What every store of this kind takes; AWS takes more, which is for the configuration to say.
+use super::S3Store;
+use crate::{
+    blobs::StoreSettings,
+    values::{Endpoint, InvalidKey, Secret},
+};
+
+/// The largest object, in bytes, that every store of this kind accepts. AWS accepts larger ones.
 const MAX_OBJECT_SIZE: u64 = 5 * 1024 * 1024 * MIB;
 
-/// Where a bucket is, and how to speak to its store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The names of the canned ACLs.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/acl-overview.html#canned-acl>
+const CANNED_ACLS: [&str; 7] = [
+    "private",
+    "public-read",
+    "public-read-write",
+    "aws-exec-read",
+    "authenticated-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+];
+
+/// A bucket, and how to access it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct S3Config {
     /// The bucket, which must exist.
     pub bucket: String,
-    /// Its region.
+    /// Its region. Not set: the one that the SDK finds, otherwise `us-east-1`.
     pub region: Option<String>,
-    /// The store's address; AWS when absent.
-    pub endpoint: Option<Url>,
-    /// The store's address as callers reach it, used in signed URLs only; `endpoint` when absent.
-    pub public_endpoint: Option<Url>,
-    /// The kind of store.
-    pub profile: Profile,
-    /// Without keys the SDK's default chain finds credentials: environment, profile, web identity, container, instance.
+    /// The address of the store. Not set: AWS.
+    pub endpoint: Option<Endpoint>,
+    /// The address under which clients reach the store. It is used in signed URLs only. Not set: `endpoint`.
+    pub public_endpoint: Option<Endpoint>,
+    /// What the store supports. Not set: `aws` if no endpoint is set, otherwise `compatible`.
+    pub profile: Option<Profile>,
+    /// The access key id. Not set: the SDK's default chain finds credentials (environment, profile, web identity,
+    /// container, instance).
     pub access_key_id: Option<String>,
-    /// Given together with `access_key_id`.
-    pub secret_access_key: Option<SecretKey>,
-    /// The canned ACL that objects get; none when absent, which buckets without ACLs want.
+    /// The secret of `access_key_id`.
+    pub secret_access_key: Option<Secret>,
+    /// A file that contains `secret_access_key`.
+    pub secret_access_key_file: Option<PathBuf>,
+    /// The canned ACL of new objects. Not set: none, which is right for buckets without ACLs.
     pub acl: Option<String>,
-    /// The largest object in bytes.
+    /// The largest object, in bytes.
+    #[serde(skip, default = "max_object_size")]
     pub max_object_size: u64,
-    /// How long one request may take.
+    /// The time limit of one request.
+    #[serde(skip, default = "operation_timeout")]
     pub operation_timeout: Duration,
 }
 
-/// In what the stores that speak S3's protocol differ.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// What a store that speaks S3's protocol supports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// AWS: the bucket is in the host name.
-    #[default]
     Aws,
     /// MinIO, Ceph and others: the bucket is in the path.
     Compatible,
-    /// Like `Compatible`, and all parts but the last must have one size (Cloudflare R2).
+    /// Like `Compatible`, but all parts except the last must have one size (Cloudflare R2).
     EqualParts,
+}
+
+const fn max_object_size() -> u64 {
+    MAX_OBJECT_SIZE
+}
+
+const fn operation_timeout() -> Duration {
+    OPERATION_TIMEOUT
 }
 
 // === impl S3Config ===
 
 impl S3Config {
-    /// That bucket on AWS, with the SDK's default credentials.
+    /// The bucket of that name on AWS, with the SDK's default credentials.
     pub fn new(bucket: impl Into<String>) -> Self {
         Self {
             bucket: bucket.into(),
             region: None,
             endpoint: None,
             public_endpoint: None,
-            profile: Profile::default(),
+            profile: None,
             access_key_id: None,
             secret_access_key: None,
+            secret_access_key_file: None,
             acl: None,
             max_object_size: MAX_OBJECT_SIZE,
             operation_timeout: OPERATION_TIMEOUT,
         }
     }
 
-    /// Credentials and region: the configured ones alone, or what the SDK's chain finds.
+    /// What the store supports: as configured, otherwise as its endpoint suggests.
+    pub fn profile(&self) -> Profile {
+        self.profile.unwrap_or(match self.endpoint {
+            Some(_) => Profile::Compatible,
+            None => Profile::Aws,
+        })
+    }
+
+    /// Credentials and region: only the configured ones, or those that the SDK's chain finds.
     pub(super) async fn load(&self) -> Result<SdkConfig> {
         let region = self.region.clone().map(Region::new);
         match (&self.access_key_id, &self.secret_access_key) {
@@ -92,8 +132,54 @@ impl S3Config {
                 Ok(loader.load().await)
             }
             _ => Err(Error::fault(
-                "access_key_id and secret_access_key are given together or not at all",
+                "access_key_id and secret_access_key must be set together",
             )),
         }
+    }
+}
+
+#[async_trait]
+impl StoreSettings for S3Config {
+    fn min_part_size(&self) -> u64 {
+        PART_SIZE
+    }
+
+    fn endpoints(&self) -> Vec<(&'static str, &Endpoint)> {
+        let endpoint = self.endpoint.as_ref();
+        let public_endpoint = self.public_endpoint.as_ref();
+        let endpoints = [
+            endpoint.map(|endpoint| ("endpoint", endpoint)),
+            public_endpoint.map(|endpoint| ("public_endpoint", endpoint)),
+        ];
+        endpoints.into_iter().flatten().collect()
+    }
+
+    fn validate(&self) -> Result<(), InvalidKey> {
+        if self.bucket.is_empty() {
+            return Err(InvalidKey::new("bucket", "must not be empty"));
+        }
+        if !self.acl.iter().all(|acl| CANNED_ACLS.contains(&&**acl)) {
+            let problem = format!("must be one of {}", CANNED_ACLS.join(", "));
+            return Err(InvalidKey::new("acl", problem));
+        }
+        match (&self.access_key_id, &self.secret_access_key) {
+            (Some(_), None) => Err(InvalidKey::new(
+                "secret_access_key",
+                "is required with access_key_id; set neither to use the SDK's default chain",
+            )),
+            (None, Some(_)) => Err(InvalidKey::new(
+                "access_key_id",
+                "is required with secret_access_key; set neither to use the SDK's default chain",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        "check endpoint, region, access_key_id and secret_access_key of the storage"
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
+        Ok(Arc::new(S3Store::connect(self.clone()).await?))
     }
 }

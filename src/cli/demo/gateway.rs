@@ -1,4 +1,4 @@
-//! A gateway in a process of its own.
+//! A gateway in a separate process.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -10,22 +10,22 @@ use tokio::{
 
 use super::{CliError, own_binary};
 
-/// How long a gateway may take to name its listeners.
+/// How long a gateway may take to print its listen addresses.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running gateway; killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Gateway {
     child: Child,
-    // Kept open: a gateway whose output nobody can read would fail to write.
+    // Kept open: the gateway fails to write its output after the pipe is closed.
     _output: BufReader<ChildStdout>,
-    /// Where it listens for gRPC, `127.0.0.1:50051`.
+    /// Its listen address for gRPC, `127.0.0.1:50051`.
     pub(super) address: String,
-    /// The S3 inside it.
+    /// Its embedded S3.
     pub(super) s3: EmbeddedS3,
 }
 
-/// The embedded S3, as the gateway names it.
+/// The embedded S3, as the gateway prints it.
 #[derive(Debug, Default)]
 pub(super) struct EmbeddedS3 {
     pub(super) endpoint: String,
@@ -37,10 +37,10 @@ pub(super) struct EmbeddedS3 {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Starts one on `data_dir`, listening for gRPC at `address`, and waits until it has named its listeners.
+    /// Starts one on `data_dir` that listens for gRPC at `address`, and waits until it has printed its listen addresses.
     pub(super) async fn start(data_dir: &Path, address: &str) -> Result<Self, CliError> {
         let mut child = Command::new(own_binary()?)
-            // Settings of the caller's environment are not the demonstration's.
+            // The caller's environment may contain settings of another gateway.
             .env_clear()
             .env("UPLOAD_GATEWAY_LOG__FILTER", "error")
             .args([
@@ -63,8 +63,9 @@ impl Gateway {
         };
         let mut output = BufReader::new(output);
         let named = timeout(START_LIMIT, listeners(&mut output)).await;
-        let (address, s3) =
-            named.map_err(|_| CliError::failed("the gateway does not name its listeners"))??;
+        let (address, s3) = named.map_err(|_| {
+            CliError::failed("the gateway did not print its listen addresses in time")
+        })??;
         Ok(Self {
             child,
             _output: output,
@@ -73,12 +74,12 @@ impl Gateway {
         })
     }
 
-    /// Where clients find it.
+    /// Its URL for clients.
     pub(super) fn server(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The number of its process.
+    /// Its process id.
     pub(super) fn process(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
@@ -90,14 +91,14 @@ impl Gateway {
     }
 }
 
-/// Reads the lines a gateway starts with.
+/// Reads the lines that a gateway prints when it starts.
 async fn listeners(output: &mut BufReader<ChildStdout>) -> Result<(String, EmbeddedS3), CliError> {
     let mut address = None;
     loop {
         let mut line = String::new();
         let read = output.read_line(&mut line).await;
         if read.map_err(|error| CliError::input_output("read the gateway's output", error))? == 0 {
-            return Err(CliError::failed("the gateway ended before it served"));
+            return Err(CliError::failed("the gateway stopped before it served"));
         }
         if let Some(found) = line.trim().strip_prefix("grpc listening on http://") {
             address = Some(found.to_owned());

@@ -1,4 +1,4 @@
-//! Reads an object with the official S3 SDK, as anybody else would.
+//! Reads an object with the official S3 SDK, independently of the gateway.
 
 use aws_sdk_s3::{
     Client,

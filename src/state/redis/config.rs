@@ -1,59 +1,80 @@
-//! Where Redis is, how it is spoken to, and why it may be refused.
+//! The configuration of the Redis adapter: the table `[redis]`, and the URL of the first server.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use upload_gateway_core::error::Error;
+use url::Url;
 
-/// Where Redis is and how it is spoken to.
-#[derive(Clone)]
+use crate::values::{self, InvalidKey, REDACTED};
+
+/// Which Redis to use, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host:port[/database]`, or `rediss://` for TLS. Single: the server. Cluster: some of the
-    /// nodes. Sentinel: the Sentinels; user, password and database of the first are those of the servers behind them.
-    pub urls: Vec<String>,
-    /// What the URLs lead to.
+    /// The server (single), a node (cluster), or a Sentinel. Behind Sentinels its user, password and database are those of
+    /// the servers. Not a key of the table: it is the top-level key `redis_url`.
+    #[serde(skip)]
+    pub url: RedisUrl,
+    /// What the URL is the address of.
     pub mode: RedisMode,
-    /// Begins every key. No braces: they would change where a Cluster puts the key.
+    /// More Sentinels, or more nodes of the cluster.
+    #[serde(deserialize_with = "values::list")]
+    pub nodes: Vec<RedisUrl>,
+    /// The name under which the Sentinels monitor the primary. Required if `mode` is `sentinel`.
+    pub service_name: Option<String>,
+    /// The beginning of every key, so that several deployments can share a Redis. Without braces: they would choose the
+    /// slot in a cluster.
     pub key_prefix: String,
-    /// A PEM file with the authorities that `rediss://` trusts, instead of the system's.
-    pub authority_file: Option<PathBuf>,
-    /// Only warn when the server is configured to evict keys, which loses uploads.
+    /// A PEM file with the certificate authorities that are trusted for `rediss://`. Not set: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Start although the server may evict keys (`maxmemory-policy` is not `noeviction`), which loses uploads.
     pub allow_eviction: bool,
-    /// How many replicas, in a Cluster of the record's node, must have what a script has written to a record before it
-    /// counts; with fewer it is `Unavailable`, though written. 0: none, as Redis itself does.
+    /// How many replicas must have a write before it counts. In a cluster these are replicas of the record's node. With
+    /// fewer the call fails as `Unavailable`, although the write is stored. 0: no replica.
     pub wait_replicas: u32,
-    /// How long they have for it.
-    pub wait_timeout: Duration,
-    /// How long one connection attempt may take.
+    /// How long a write waits for these replicas, in milliseconds.
+    pub wait_milliseconds: u64,
+    /// The time limit of one connection attempt.
+    #[serde(skip)]
     pub connect_timeout: Duration,
-    /// How long one command may take.
+    /// The time limit of one command.
+    #[serde(skip)]
     pub response_timeout: Duration,
-    /// How long a call may take altogether, with the connections it needs, before it is given up as unavailable.
+    /// The time limit of a call with the connections that it needs. After it the call fails as `Unavailable`.
+    #[serde(skip)]
     pub call_timeout: Duration,
 }
 
-/// What the URLs of a [`RedisConfig`] lead to.
-#[derive(Clone, PartialEq, Eq)]
+/// What a Redis URL is the address of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RedisMode {
     /// One server.
+    #[default]
     Single,
-    /// Sentinels, which know the present primary.
-    Sentinel {
-        /// The name they know it by.
-        service_name: String,
-        /// The Sentinels' own password.
-        sentinel_password: Option<String>,
-    },
-    /// Nodes of a Cluster.
+    /// A Sentinel, which knows the current primary.
+    Sentinel,
+    /// A node of a cluster.
     Cluster,
+}
+
+/// The URL of a server: `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS. The password is redacted
+/// in logs and in a printed configuration.
+#[derive(Clone)]
+pub struct RedisUrl {
+    url: SecretString,
+    redacted: String,
 }
 
 /// Why the state store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The configuration is refused.
+    /// The configuration is invalid.
     #[error("the redis configuration is invalid: {0}")]
     Invalid(String),
-    /// The file of trusted authorities cannot be read.
+    /// The file of trusted certificate authorities cannot be read.
     #[error("cannot read the authority file {}", path.display())]
     AuthorityFile {
         /// The file.
@@ -61,7 +82,7 @@ pub enum ConnectError {
         /// Why.
         source: std::io::Error,
     },
-    /// The server would forget uploads when its memory is full.
+    /// The server would evict uploads when its memory is full.
     #[error(
         "redis has maxmemory-policy {policy}, which drops uploads when memory is full: set it to noeviction, or allow eviction"
     )]
@@ -69,7 +90,7 @@ pub enum ConnectError {
         /// The server's setting.
         policy: String,
     },
-    /// Redis does not answer, or not as it should.
+    /// Redis does not answer, or returns an unexpected answer.
     #[error("cannot use redis")]
     Failed(#[from] Error),
 }
@@ -77,16 +98,18 @@ pub enum ConnectError {
 // === impl RedisConfig ===
 
 impl Default for RedisConfig {
-    /// A server on this machine; 500 ms for an answer, 1 s to connect, 2 s of call_timeout.
+    /// A single server on this machine.
     fn default() -> Self {
         Self {
-            urls: vec!["redis://127.0.0.1:6379".into()],
+            url: RedisUrl::default(),
             mode: RedisMode::Single,
+            nodes: Vec::new(),
+            service_name: None,
             key_prefix: "upload-gateway:".into(),
-            authority_file: None,
+            ca_file: None,
             allow_eviction: false,
             wait_replicas: 0,
-            wait_timeout: Duration::from_millis(500),
+            wait_milliseconds: 500,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_millis(500),
             call_timeout: Duration::from_secs(2),
@@ -94,27 +117,147 @@ impl Default for RedisConfig {
     }
 }
 
-/// Without the URLs, which may hold a password.
-impl fmt::Debug for RedisConfig {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("RedisConfig")
-            .field("mode", &self.mode)
-            .field("key_prefix", &self.key_prefix)
-            .field("authority_file", &self.authority_file)
-            .field("allow_eviction", &self.allow_eviction)
-            .field("wait_replicas", &self.wait_replicas)
-            .finish_non_exhaustive()
+impl RedisConfig {
+    /// `WAIT` with 0 would wait for ever, and a call must end within its own time limit.
+    const WAIT_MILLISECONDS: RangeInclusive<u64> = 1..=1_000;
+
+    /// Checks what the types of the keys leave open.
+    ///
+    /// # Errors
+    /// The first key that is invalid.
+    pub fn validate(&self) -> Result<(), InvalidKey> {
+        if self.mode == RedisMode::Sentinel && self.service_name.is_none() {
+            return Err(InvalidKey::new(
+                "service_name",
+                "is required if mode is \"sentinel\": the name under which the sentinels monitor the primary",
+            ));
+        }
+        if self.mode == RedisMode::Single && !self.nodes.is_empty() {
+            return Err(InvalidKey::new(
+                "nodes",
+                "must be empty if mode is \"single\"",
+            ));
+        }
+        if self.key_prefix.contains(['{', '}']) {
+            return Err(InvalidKey::new(
+                "key_prefix",
+                "must not contain braces, which choose the slot in a cluster",
+            ));
+        }
+        if !Self::WAIT_MILLISECONDS.contains(&self.wait_milliseconds) {
+            return Err(InvalidKey::new(
+                "wait_milliseconds",
+                "must be between 1 and 1000",
+            ));
+        }
+        Ok(())
+    }
+
+    /// How long a write waits for replicas.
+    pub(super) fn wait(&self) -> Duration {
+        match self.wait_replicas {
+            0 => Duration::ZERO,
+            _ => Duration::from_millis(self.wait_milliseconds),
+        }
     }
 }
 
-/// Without the password.
-impl fmt::Debug for RedisMode {
+// === impl RedisUrl ===
+
+impl RedisUrl {
+    /// The whole URL with its password.
+    pub fn expose(&self) -> &str {
+        self.url.expose_secret()
+    }
+}
+
+impl Default for RedisUrl {
+    /// A server on this machine at the usual port.
+    fn default() -> Self {
+        let url = "redis://127.0.0.1:6379";
+        Self {
+            url: url.into(),
+            redacted: url.into(),
+        }
+    }
+}
+
+impl FromStr for RedisUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = Url::parse(text).map_err(|_| "expected a URL such as redis://127.0.0.1:6379")?;
+        if !matches!(url.scheme(), "redis" | "rediss" | "redis+unix" | "unix") {
+            return Err("expected a URL that begins with redis:// or rediss://");
+        }
+        // Replaced in the text: `Url::set_password` would percent-encode the brackets.
+        let redacted = match url.password() {
+            Some(password) => {
+                let secret = format!(":{password}@");
+                url.as_str().replacen(&secret, &format!(":{REDACTED}@"), 1)
+            }
+            None => url.to_string(),
+        };
+        Ok(Self {
+            url: String::from(url).into(),
+            redacted,
+        })
+    }
+}
+
+impl PartialEq for RedisUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for RedisUrl {}
+
+impl fmt::Display for RedisUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Single => formatter.write_str("Single"),
-            Self::Sentinel { service_name, .. } => write!(formatter, "Sentinel({service_name})"),
-            Self::Cluster => formatter.write_str("Cluster"),
+        formatter.write_str(&self.redacted)
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")
+    }
+}
+
+impl Serialize for RedisUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RedisUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The errors do not repeat the text, which may contain a password.
+        String::deserialize(deserializer)
+            .map_err(|_| de::Error::custom("expected a URL in quotes"))?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_redacted() {
+        let url: RedisUrl = "rediss://user:p%40ss@cache.example:6380/2".parse().unwrap();
+        assert_eq!(url.expose(), "rediss://user:p%40ss@cache.example:6380/2");
+        for shown in [
+            format!("{url}"),
+            format!("{url:?}"),
+            serde_json::to_string(&url).unwrap(),
+        ] {
+            assert!(
+                shown.contains("rediss://user:[redacted]@cache.example:6380/2"),
+                "{shown}"
+            );
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Link {
     options: AsyncConnectionConfig,
     call_timeout: Duration,
     wait_replicas: u32,
-    wait_timeout: Duration,
+    wait_milliseconds: u64,
     current: Mutex<Option<Current>>,
 }
 
@@ -78,9 +78,9 @@ impl Link {
             options: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(config.connect_timeout))
                 .set_response_timeout(Some(response_timeout(config))),
-            call_timeout: config.call_timeout + wait(config),
+            call_timeout: config.call_timeout + config.wait(),
             wait_replicas: config.wait_replicas,
-            wait_timeout: config.wait_timeout,
+            wait_milliseconds: config.wait_milliseconds,
             current: Mutex::new(None),
         })
     }
@@ -168,12 +168,10 @@ impl Link {
             return script.invoke_async(connection).await;
         }
         let mut both = redis::pipe();
-        // For WAIT, 0 is no limit.
-        let milliseconds = self.wait_timeout.as_millis().max(1).to_string();
         both.invoke_script(script)
             .cmd("WAIT")
             .arg(self.wait_replicas)
-            .arg(milliseconds);
+            .arg(self.wait_milliseconds);
         let mut answers = connection.req_packed_commands(&both, 0, 2).await?;
         if matches!(answers.first(), Some(Value::ServerError(_))) {
             // Outside of a pipeline the client loads a missing script and follows a slot that moved. If the script
@@ -234,32 +232,25 @@ impl fmt::Debug for Link {
 
 impl Source {
     fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
-        let nodes: Vec<ConnectionInfo> = config
-            .urls
-            .iter()
-            .map(|url| url.as_str().into_connection_info())
+        let nodes: Vec<ConnectionInfo> = [&config.url]
+            .into_iter()
+            .chain(&config.nodes)
+            .map(|url| url.expose().into_connection_info())
             .collect::<RedisResult<_>>()?;
-        let Some(first) = nodes.first().cloned() else {
-            return Err((ErrorKind::InvalidClientConfig, "no redis url is given").into());
-        };
         let certificates = authority.map(|root_cert| TlsCertificates {
             client_tls: None,
             root_cert: Some(root_cert),
         });
-        match &config.mode {
+        match config.mode {
             RedisMode::Single => {
-                client(first, certificates).map(|client| Self::Single(Box::new(client)))
+                let node = config.url.expose().into_connection_info()?;
+                client(node, certificates).map(|client| Self::Single(Box::new(client)))
             }
-            RedisMode::Sentinel {
-                service_name,
-                sentinel_password,
-            } => sentinel(
-                nodes,
-                service_name,
-                sentinel_password.as_deref(),
-                certificates,
-            )
-            .map(|client| Self::Sentinel(Box::new(Mutex::new(client)))),
+            RedisMode::Sentinel => {
+                let service_name = config.service_name.as_deref().unwrap_or_default();
+                sentinel(nodes, service_name, certificates)
+                    .map(|client| Self::Sentinel(Box::new(Mutex::new(client))))
+            }
             RedisMode::Cluster => {
                 let open = |node: &ConnectionInfo| client(node.clone(), certificates.clone());
                 let clients = nodes.iter().map(open).collect::<RedisResult<_>>()?;
@@ -317,15 +308,7 @@ impl Source {
 
 /// How long one reply may take: calls queue behind those that wait for replicas.
 fn response_timeout(config: &RedisConfig) -> Duration {
-    config.response_timeout + wait(config)
-}
-
-/// How long a write waits for replicas.
-fn wait(config: &RedisConfig) -> Duration {
-    match config.wait_replicas {
-        0 => Duration::ZERO,
-        _ => config.wait_timeout,
-    }
+    config.response_timeout + config.wait()
 }
 
 fn client(node: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisResult<Client> {
@@ -340,7 +323,6 @@ fn client(node: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisR
 fn sentinel(
     nodes: Vec<ConnectionInfo>,
     service_name: &str,
-    sentinel_password: Option<&str>,
     certificates: Option<TlsCertificates>,
 ) -> RedisResult<SentinelClient> {
     let settings = nodes
@@ -359,9 +341,6 @@ fn sentinel(
     }
     if let Some(password) = settings.password() {
         builder = builder.set_client_to_redis_password(password);
-    }
-    if let Some(password) = sentinel_password {
-        builder = builder.set_client_to_sentinel_password(password);
     }
     if encrypted {
         builder = builder

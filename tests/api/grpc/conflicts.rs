@@ -1,7 +1,9 @@
 //! Conflicts between streams, gateways and their configuration: nothing is left in the stores, nothing hangs.
 
 use tonic::Code;
-use upload_gateway::config::{ByteSize, Config, S3Profile, S3Storage, StorageConfig, StoreConfig};
+use upload_gateway::config::{
+    ByteSize, Config, S3Config, S3Profile, StorageConfig, StorageOptions, StoreConfig,
+};
 use upload_gateway_client::proto::v1::{DeleteUploadRequest, Phase};
 use upload_gateway_core::upload::PART_SIZE;
 
@@ -130,23 +132,21 @@ async fn an_upload_whose_storage_is_not_configured_is_not_changed() {
 /// A storage that no test uses.
 fn elsewhere() -> StorageConfig {
     StorageConfig {
-        id: "elsewhere".into(),
-        default: true,
-        prefix: String::new(),
-        part_size: ByteSize(PART_SIZE),
-        public_endpoint: None,
-        allow_http: true,
-        ext_filter: Vec::new(),
-        mime_filter: Vec::new(),
-        store: StoreConfig::S3(S3Storage {
-            bucket: "nowhere".into(),
-            region: None,
+        options: StorageOptions {
+            id: "elsewhere".into(),
+            default: true,
+            prefix: String::new(),
+            part_size: ByteSize(PART_SIZE),
+            allow_http: true,
+            ext_filter: Vec::new(),
+            mime_filter: Vec::new(),
+        },
+        store: StoreConfig::S3(S3Config {
             endpoint: Some("http://127.0.0.1:9".parse().unwrap()),
-            profile: S3Profile::Compatible,
+            profile: Some(S3Profile::Compatible),
             access_key_id: Some("key".into()),
             secret_access_key: Some("secret".into()),
-            secret_access_key_file: None,
-            acl: None,
+            ..S3Config::new("nowhere")
         }),
     }
 }
@@ -161,15 +161,13 @@ async fn of_racing_streams_on_one_upload_one_finishes_it() {
         return;
     };
     let mut storage = elsewhere();
-    storage.store = StoreConfig::S3(S3Storage {
-        bucket: s3.bucket.clone(),
+    storage.store = StoreConfig::S3(S3Config {
         region: Some(s3.region.into()),
         endpoint: Some(s3.endpoint.parse().unwrap()),
-        profile: S3Profile::Compatible,
+        profile: Some(S3Profile::Compatible),
         access_key_id: Some(s3.access_key.into()),
         secret_access_key: Some(s3.secret_key.into()),
-        secret_access_key_file: None,
-        acl: None,
+        ..S3Config::new(&s3.bucket)
     });
     let config = Config {
         redis_url: Some(redis.url.parse().unwrap()),

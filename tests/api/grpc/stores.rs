@@ -161,7 +161,7 @@ async fn azure_stores_files_of_every_size_in_small_parts() {
     let Some(mut stores) = azure().await else {
         return;
     };
-    stores.config.storage[0].part_size = upload_gateway::config::ByteSize(1 << 20);
+    stores.config.storage[0].options.part_size = upload_gateway::config::ByteSize(1 << 20);
     Box::pin(stores_files_of_every_size(stores)).await;
 }
 

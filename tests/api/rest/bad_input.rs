@@ -283,7 +283,7 @@ async fn an_invalid_page_or_expiry_is_refused_and_its_parameter_named() {
 async fn a_refused_file_type_gets_the_list_of_accepted_ones() {
     let Some(azure) = azure().await else { return };
     let mut storage = azure.storage();
-    storage.ext_filter = vec!["pdf".into(), "png".into()];
+    storage.options.ext_filter = vec!["pdf".into(), "png".into()];
     let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
     let refused = Http::of(&gateway)
         .call("POST", "", file("a.exe", b"abc"))

@@ -233,8 +233,8 @@ async fn only_complete_uploads_are_downloaded() {
 async fn a_storage_accepts_only_what_its_filters_allow() {
     let Some(s3) = common::s3().await else { return };
     let mut storage = s3.storage(S3Profile::Compatible);
-    storage.ext_filter = vec!["mp4".into(), "pdf".into()];
-    storage.mime_filter = vec!["video/mp4".into()];
+    storage.options.ext_filter = vec!["mp4".into(), "pdf".into()];
+    storage.options.mime_filter = vec!["video/mp4".into()];
     let stores = stores::embedded();
     let gateway = TestGateway::over(Config {
         storage: vec![storage],

@@ -15,7 +15,6 @@ use upload_gateway_core::{
     blobs::{BlobStore, Commit, NewObject, NewPart, Session},
     upload::{Md5, Part, UploadId, WriterTag},
 };
-use url::Url;
 
 use crate::common;
 
@@ -89,7 +88,7 @@ pub(crate) async fn versitygw() -> Option<Subject> {
 pub(crate) async fn azurite() -> Option<Subject> {
     let server = common::azure().await?;
     let mut config = AzureConfig::new(server.account, &server.container);
-    config.endpoint = Some(Url::parse(&server.endpoint).unwrap());
+    config.endpoint = Some(server.endpoint.parse().unwrap());
     config.account_key = Some(server.account_key.into());
     Some(Subject {
         store: open(&Config::Azure(config.clone())).await,
@@ -102,9 +101,9 @@ pub(crate) async fn azurite() -> Option<Subject> {
 
 fn s3_config(endpoint: &str, bucket: &str, [id, secret]: [&str; 2]) -> S3Config {
     let mut config = S3Config::new(bucket);
-    config.endpoint = Some(Url::parse(endpoint).unwrap());
+    config.endpoint = Some(endpoint.parse().unwrap());
     config.region = Some("us-east-1".into());
-    config.profile = Profile::Compatible;
+    config.profile = Some(Profile::Compatible);
     config.access_key_id = Some(id.into());
     config.secret_access_key = Some(secret.into());
     config
@@ -248,7 +247,7 @@ impl Subject {
 impl Config {
     fn redirect(&mut self, listener: &TcpListener) {
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let address = Some(Url::parse(&address).unwrap());
+        let address = Some(address.parse().unwrap());
         match self {
             Self::S3(config) => config.endpoint = address,
             Self::Azure(config) => config.endpoint = address,

@@ -273,7 +273,7 @@ pub(crate) fn config(directory: &Path) -> EmbeddedS3Config {
         listen: ([127, 0, 0, 1], 0).into(),
         bucket: BUCKET.to_owned(),
         access_key_id: "embedded".to_owned(),
-        secret_access_key: "secret".to_owned(),
+        secret_access_key: "secret".into(),
     }
 }
 

@@ -99,7 +99,7 @@ fn s3_config(endpoint: &str, bucket: &str) -> S3Config {
     S3Config {
         region: Some("us-east-1".into()),
         endpoint: Some(endpoint.parse().unwrap()),
-        profile: Profile::Compatible,
+        profile: Some(Profile::Compatible),
         ..S3Config::new(bucket)
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use redis::FromRedisValue;
 use tokio::time::Instant;
-use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig, RedisMode};
+use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig, RedisMode, RedisUrl};
 use upload_gateway_core::{
     error::Kind,
     state::{
@@ -308,7 +308,7 @@ async fn tls_trusts_only_the_authority_of_the_file() {
         ConnectError::Failed(_)
     ));
     let missing = RedisConfig {
-        authority_file: Some(PathBuf::from("/nowhere.pem")),
+        ca_file: Some(PathBuf::from("/nowhere.pem")),
         ..unknown.clone()
     };
     assert!(matches!(
@@ -316,7 +316,7 @@ async fn tls_trusts_only_the_authority_of_the_file() {
         ConnectError::AuthorityFile { .. }
     ));
     let known = RedisConfig {
-        authority_file: Some(server.authority_file.clone()),
+        ca_file: Some(server.authority_file.clone()),
         ..config([server.url.clone()])
     };
     let store = Redis::connect(&known).await.unwrap();
@@ -333,11 +333,11 @@ async fn an_invalid_configuration_is_refused() {
         key_prefix: key_prefix.into(),
         ..config([url.to_owned()])
     };
+    assert!("http://127.0.0.1:1".parse::<RedisUrl>().is_err());
     for config in [
         config("redis://127.0.0.1:1", "{x}"),
-        config("http://127.0.0.1:1", ""),
         RedisConfig {
-            urls: Vec::new(),
+            mode: RedisMode::Sentinel,
             ..RedisConfig::default()
         },
     ] {

@@ -98,10 +98,8 @@ async fn a_fail_over_of_the_primary_is_followed() {
         return;
     };
     let config = RedisConfig {
-        mode: RedisMode::Sentinel {
-            service_name: sentinels.name.into(),
-            sentinel_password: None,
-        },
+        mode: RedisMode::Sentinel,
+        service_name: Some(sentinels.name.into()),
         ..config(sentinels.urls.clone())
     };
     let store = Redis::connect(&config).await.unwrap();
@@ -122,10 +120,8 @@ async fn the_adapter_leaves_a_primary_that_became_a_replica() {
         return;
     };
     let config = RedisConfig {
-        mode: RedisMode::Sentinel {
-            service_name: sentinels.name.into(),
-            sentinel_password: None,
-        },
+        mode: RedisMode::Sentinel,
+        service_name: Some(sentinels.name.into()),
         call_timeout: Duration::from_secs(20),
         ..config(sentinels.urls.clone())
     };

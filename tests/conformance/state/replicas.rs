@@ -17,10 +17,12 @@ async fn waiting(url: &str) -> Redis {
 }
 
 async fn waiting_as(mode: RedisMode, urls: Vec<String>) -> Redis {
+    let is_sentinel = mode == RedisMode::Sentinel;
     Redis::connect(&RedisConfig {
         mode,
+        service_name: is_sentinel.then(|| common::SENTINEL_SERVICE.to_owned()),
         wait_replicas: 1,
-        wait_timeout: Duration::from_millis(100),
+        wait_milliseconds: 100,
         call_timeout: Duration::from_millis(500),
         ..config(urls)
     })
@@ -91,11 +93,7 @@ async fn a_write_through_sentinels_waits_for_the_replica() {
     let Some(mut sentinels) = common::redis_sentinels() else {
         return;
     };
-    let mode = RedisMode::Sentinel {
-        service_name: sentinels.name.into(),
-        sentinel_password: None,
-    };
-    let store = waiting_as(mode, sentinels.urls.clone()).await;
+    let store = waiting_as(RedisMode::Sentinel, sentinels.urls.clone()).await;
     let upload = upload(&owner());
     let created = retry(|| store.create(&upload)).await;
     assert_eq!(created, Creation::Created);

@@ -147,7 +147,7 @@ async fn a_small_file_succeeds_despite_any_lost_answer(stores: Stores) {
 
 async fn a_direct_upload_succeeds_despite_any_lost_answer(stores: Stores) {
     with_each(SIGNED, "fail-after", &stores, async |fault, mut stores| {
-        stores.config.storage[0].part_size = ByteSize(client::PART as u64);
+        stores.config.storage[0].options.part_size = ByteSize(client::PART as u64);
         let gateway = stores.gateway().await;
         let mut client = Client::asking_for(&gateway, &fault).await;
         let data = bytes(client::PART + 1000);

@@ -48,7 +48,7 @@ pub(crate) async fn s3() -> Option<Stores> {
 pub(crate) async fn azure() -> Option<Stores> {
     let (redis, azure) = (common::redis().await?, common::azure().await?);
     let mut storage = azure.storage();
-    storage.part_size = ByteSize(1 << 20);
+    storage.options.part_size = ByteSize(1 << 20);
     Some(Stores {
         config: config(&redis.url, storage),
         part: 1 << 20,

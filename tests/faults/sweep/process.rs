@@ -99,7 +99,7 @@ async fn the_command_sweeps_once_and_a_dry_run_reports_what_it_would_do() {
     assert_eq!(keys, documented);
     let nothing = sweep(&config, &[]);
     let lines = String::from_utf8(nothing.stdout).unwrap();
-    assert!(lines.contains("0  expired uploads given up\n"), "{lines}");
+    assert!(lines.contains("0  uploads expired\n"), "{lines}");
     let world = world::embedded_in(directory.path()).await;
     let over = world.get(&upload.id).await;
     assert_eq!(over.phase, Phase::Aborted);
@@ -112,13 +112,10 @@ async fn the_command_does_not_sweep_embedded_stores_of_a_running_gateway() {
     let mut shared = world.config.clone();
     shared.redis_url = Some("redis://127.0.0.1:1".parse().unwrap());
     for (config, expected) in [
-        (
-            &world.config,
-            "state.redb open: while it runs it sweeps by itself",
-        ),
+        (&world.config, "state.redb open: it sweeps while it runs"),
         (
             &shared,
-            "the gateway that has the embedded store sweeps by itself",
+            "the gateway with the embedded store sweeps it by itself",
         ),
     ] {
         let refused = sweep(config, &[]);
@@ -140,7 +137,7 @@ async fn the_command_does_nothing_while_a_replica_sweeps() {
     assert_eq!(refused.status.code(), Some(1));
     let message = errors(&refused);
     assert!(
-        message.contains("a replica sweeps at this moment"),
+        message.contains("another replica sweeps right now"),
         "{message}"
     );
     let release = world.state().release("sweep", "another replica");

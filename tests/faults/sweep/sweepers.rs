@@ -93,7 +93,7 @@ async fn a_pass_that_is_stopped_leaves_the_rest_to_the_next(world: World) {
 async fn an_unreachable_store_does_not_stop_the_others(world: World) {
     let mut down = S3Config::new("down");
     down.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
-    down.profile = Profile::Compatible;
+    down.profile = Some(Profile::Compatible);
     down.access_key_id = Some("id".into());
     down.secret_access_key = Some("secret".into());
     let down = Arc::new(S3Store::connect(down).await.unwrap());

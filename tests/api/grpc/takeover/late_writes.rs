@@ -74,7 +74,7 @@ async fn on_azure_a_late_write_changes_nothing() {
     let mut behind = azure.storage();
     if let StoreConfig::Azure(azure) = &mut behind.store {
         let endpoint = format!("http://{}/{}", store.address, azure.account);
-        azure.endpoint = endpoint.parse().unwrap();
+        azure.endpoint = Some(endpoint.parse().unwrap());
     }
     let (ended, bytes, gateway) = write_late(&redis, &store, behind, direct).await;
     let upload_id = ended.unwrap().upload_id;

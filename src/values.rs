@@ -1,7 +1,8 @@
-//! Values that a configuration is made of: sizes and secrets.
+//! Value types that the configuration shares with the adapters: sizes, secrets, endpoints.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, IntoDeserializer, value::SeqAccessDeserializer},
@@ -12,27 +13,29 @@ use url::{Host, Url};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// Text that is never shown: neither in logs nor in a printed configuration.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+/// A secret text. It is redacted in logs and in a printed configuration, and erased from memory when it is dropped.
+#[derive(Clone, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub struct Secret(SecretString);
 
-/// A URL whose password is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretUrl(Url);
-
-/// Where a store answers: an `http` or `https` URL.
+/// The address of a store: an `http` or `https` URL without credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint(Url);
 
-/// An origin of web pages, `https://app.example`, or `*` for all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CorsOrigin(String);
+/// A key of a table that has an invalid value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct InvalidKey {
+    /// The key, without the path of its table.
+    pub key: &'static str,
+    /// Why the value is invalid.
+    pub problem: String,
+}
 
-/// What stands where a secret would.
-const REDACTED: &str = "[redacted]";
+/// What is printed instead of a secret.
+pub const REDACTED: &str = "[redacted]";
 
-/// Units by their names; powers of 1,024 first, so that a size is shown in those.
+/// Units by name. The powers of 1,024 come first: sizes are printed in them.
 const UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -44,6 +47,38 @@ const UNITS: [(&str, u64); 9] = [
     ("kB", 1_000),
     ("B", 1),
 ];
+
+/// Reads a list, or text with commas, which is the form of a list in an environment variable.
+///
+/// # Errors
+/// The value is neither, or an item is invalid.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list, or text with commas")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            let items = text.split(',').map(str::trim);
+            items
+                .filter(|item| !item.is_empty())
+                .map(|item| T::deserialize(item.to_owned().into_deserializer()))
+                .collect()
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, items: A) -> Result<Vec<T>, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(items))
+        }
+    }
+
+    deserializer.deserialize_any(List(PhantomData))
+}
 
 // === impl ByteSize ===
 
@@ -112,17 +147,31 @@ impl Serialize for ByteSize {
 // === impl Secret ===
 
 impl Secret {
-    /// The text itself.
+    /// The secret itself.
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text.into())
     }
 }
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,60 +185,15 @@ impl Serialize for Secret {
     }
 }
 
-// === impl SecretUrl ===
+// === impl InvalidKey ===
 
-impl SecretUrl {
-    /// The whole URL, password included.
-    pub fn expose(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl FromStr for SecretUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let url = Url::parse(text).map_err(|_| "expected a URL such as redis://127.0.0.1:6379")?;
-        match url.scheme() {
-            "redis" | "rediss" | "redis+unix" | "unix" => Ok(Self(url)),
-            _ => Err("expected a URL that begins with redis:// or rediss://"),
+impl InvalidKey {
+    /// The value of `key` is invalid because of `problem`.
+    pub fn new(key: &'static str, problem: impl Into<String>) -> Self {
+        Self {
+            key,
+            problem: problem.into(),
         }
-    }
-}
-
-impl fmt::Display for SecretUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.as_str();
-        match self.0.password() {
-            // Rebuilt from its text: `Url::set_password` would percent-encode the brackets.
-            Some(password) => {
-                let secret = format!(":{password}@");
-                formatter.write_str(&shown.replacen(&secret, &format!(":{REDACTED}@"), 1))
-            }
-            None => formatter.write_str(shown),
-        }
-    }
-}
-
-impl fmt::Debug for SecretUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self}")
-    }
-}
-
-impl Serialize for SecretUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The text is kept out of the error: it may hold a password.
-        String::deserialize(deserializer)
-            .map_err(|_| de::Error::custom("expected a URL in quotes"))?
-            .parse()
-            .map_err(de::Error::custom)
     }
 }
 
@@ -201,12 +205,17 @@ impl Endpoint {
         &self.0
     }
 
-    /// Whether it is not encrypted.
+    /// The URL as text, without a slash at the end.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str().trim_end_matches('/')
+    }
+
+    /// Whether connections to it are not encrypted.
     pub fn is_plain(&self) -> bool {
         self.0.scheme() == "http"
     }
 
-    /// Whether it is on this machine.
+    /// Whether it is a loopback address.
     pub fn is_loopback(&self) -> bool {
         match self.0.host() {
             Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -225,14 +234,15 @@ impl FromStr for Endpoint {
         url.filter(|url| matches!(url.scheme(), "http" | "https"))
             .filter(|url| url.username().is_empty() && url.password().is_none())
             .map(Self)
-            .ok_or("expected a URL that begins with https:// or http:// and holds no credentials")
+            .ok_or(
+                "expected a URL that begins with https:// or http:// and contains no credentials",
+            )
     }
 }
 
 impl fmt::Display for Endpoint {
-    /// Without a slash at the end.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.0.as_str().trim_end_matches('/'))
+        formatter.write_str(self.as_str())
     }
 }
 
@@ -247,75 +257,6 @@ impl<'de> Deserialize<'de> for Endpoint {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
     }
-}
-
-// === impl CorsOrigin ===
-
-impl CorsOrigin {
-    /// What stands for all origins.
-    pub const ANY: &'static str = "*";
-
-    /// As browsers send it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for CorsOrigin {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Browsers send scheme, host and port, and neither a path nor a slash.
-        let is_origin = |url: Url| {
-            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
-        };
-        if text == Self::ANY || Url::parse(text).is_ok_and(is_origin) {
-            return Ok(Self(text.to_owned()));
-        }
-        Err("expected an origin such as https://app.example, without a path, or *")
-    }
-}
-
-impl Serialize for CorsOrigin {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for CorsOrigin {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
-
-/// Reads a list, or, as variables of the environment have it, a text with commas.
-pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    struct List<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for List<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a list, or a text with commas")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-            let items = text.split(',').map(str::trim);
-            items
-                .filter(|item| !item.is_empty())
-                .map(|item| T::deserialize(item.to_owned().into_deserializer()))
-                .collect()
-        }
-
-        fn visit_seq<A: de::SeqAccess<'de>>(self, items: A) -> Result<Vec<T>, A::Error> {
-            Vec::deserialize(SeqAccessDeserializer::new(items))
-        }
-    }
-
-    deserializer.deserialize_any(List(PhantomData))
 }
 
 #[cfg(test)]
@@ -354,19 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_shown_nowhere() {
-        let url: SecretUrl = "rediss://user:p%40ss@cache.example:6380/2".parse().unwrap();
-        assert_eq!(url.expose(), "rediss://user:p%40ss@cache.example:6380/2");
-        for shown in [
-            format!("{url}"),
-            format!("{url:?}"),
-            serde_json::to_string(&url).unwrap(),
-        ] {
-            assert!(
-                shown.contains("rediss://user:[redacted]@cache.example:6380/2"),
-                "{shown}"
-            );
-        }
+    fn secrets_are_redacted() {
         let secret = Secret::from("s3cr3t");
         assert_eq!(format!("{secret:?}"), "[redacted]");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[redacted]\"");

@@ -1,0 +1,118 @@
+//! What the process uses and accepts at most: the table `[limits]`.
+
+use std::{
+    ops::{RangeFrom, RangeInclusive},
+    time::Duration,
+};
+
+use upload_gateway_core::{
+    gateway::{Settings, TokenKey},
+    upload::{MIB, PART_SIZE},
+};
+
+use super::table::table;
+use crate::values::{ByteSize, InvalidKey};
+
+/// At least one.
+const POSITIVE: RangeFrom<u32> = 1..;
+
+/// Up to a year. A longer time is a typing error, and would overflow timestamps.
+const SECONDS: RangeInclusive<u64> = 1..=365 * 24 * 60 * 60;
+
+/// Azure deletes uncommitted blocks after a week, R2 aborts multipart uploads, and no signature is valid for longer.
+const STORE_RETENTION_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+/// The largest window of HTTP/2, in bytes (RFC 9113, section 6.9.1).
+const MAX_WINDOW: u64 = (1 << 31) - 1;
+
+table! {
+    /// What the process uses and accepts at most.
+    pub struct Limits {
+        /// The memory for file bytes of all streams together. Every store accepts parts of 5 MiB, and a part is at most a
+        /// quarter of this budget.
+        pub memory_budget: ByteSize = ByteSize(256 * MIB), in ByteSize(4 * PART_SIZE)..;
+        /// The largest gRPC message. It needs room for a chunk of the preferred size, 256 KiB, and its frame.
+        pub max_message_size: ByteSize = ByteSize(4 * MIB), in ByteSize(512 * 1024)..=ByteSize(64 * MIB);
+        /// The largest file. Not set: what the store and the memory budget allow.
+        pub max_file_size: Option<ByteSize> = None;
+        /// How many parts of one upload are in flight to the store at a time.
+        pub parts_in_flight: u32 = 8, in POSITIVE;
+        /// How many parts of all uploads are in flight to one store at a time.
+        pub parts_in_flight_total: u32 = 16, in POSITIVE;
+        /// How many streams run at a time, over all connections.
+        pub max_streams: u32 = 1024, in POSITIVE;
+        /// How many streams run at a time on one connection.
+        pub max_concurrent_streams: u32 = 1024, in POSITIVE;
+        /// The HTTP/2 window of one stream; the window of a connection is `max_concurrent_streams` times as large. The
+        /// smallest value is HTTP/2's initial window (RFC 9113, section 6.9.2).
+        pub stream_window: ByteSize = ByteSize(256 * 1024), in ByteSize(65_535)..=ByteSize(64 * MIB);
+        /// How long a stream may send nothing, in seconds.
+        pub idle_timeout_seconds: u64 = 60, in SECONDS;
+        /// The lowest average rate of a sender while the gateway waits for it, in bytes per second. 0: any rate.
+        pub min_rate: ByteSize = ByteSize(1024);
+        /// The waiting time over which `min_rate` is averaged, in seconds.
+        pub min_rate_seconds: u64 = 300, in SECONDS;
+        /// How long calls to an unavailable store or Redis are retried, in seconds.
+        pub store_retry_timeout_seconds: u64 = 30, in SECONDS;
+        /// How long a commit lease is valid, in seconds: after it another gateway may commit.
+        pub commit_lease_seconds: u64 = 90, in SECONDS;
+        /// How long an open upload is kept after its last change, in seconds.
+        pub upload_expiry_seconds: u64 = 24 * 60 * 60, in SECONDS;
+        /// The maximum age of an open upload, in seconds, even if it changes. It must be less than 7 days.
+        pub upload_max_age_seconds: u64 = 6 * 24 * 60 * 60, in SECONDS;
+        /// How long running streams may continue to the end of a part after a shutdown begins, in seconds. The final
+        /// responses have 5 seconds more.
+        pub drain_seconds: u64 = 20, in SECONDS;
+    }
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// What the use cases need of the limits.
+    pub(super) fn settings(&self, token_keys: Vec<TokenKey>) -> Settings {
+        Settings {
+            memory_budget: self.memory_budget.0,
+            parts_in_flight: self.parts_in_flight as usize,
+            parts_in_flight_total: self.parts_in_flight_total as usize,
+            max_file_size: self.max_file_size.map(|size| size.0),
+            max_message_size: self.max_message_size.0,
+            max_streams: self.max_streams as usize,
+            idle_timeout: Duration::from_secs(self.idle_timeout_seconds),
+            min_rate: self.min_rate.0,
+            min_rate_window: Duration::from_secs(self.min_rate_seconds),
+            store_retry_timeout: Duration::from_secs(self.store_retry_timeout_seconds),
+            commit_lease: Duration::from_secs(self.commit_lease_seconds),
+            upload_expiry: Duration::from_secs(self.upload_expiry_seconds),
+            upload_max_age: Duration::from_secs(self.upload_max_age_seconds),
+            token_keys,
+        }
+    }
+
+    /// Checks each key, and the keys that depend on each other.
+    pub(super) fn validate(&self) -> Result<(), InvalidKey> {
+        self.check_ranges()?;
+        if self.commit_lease_seconds <= self.store_retry_timeout_seconds {
+            return Err(InvalidKey::new(
+                "commit_lease_seconds",
+                "must be longer than store_retry_timeout_seconds: a commit retries for that time",
+            ));
+        }
+        if self.upload_max_age_seconds >= STORE_RETENTION_SECONDS {
+            return Err(InvalidKey::new(
+                "upload_max_age_seconds",
+                "must be less than 7 days: then stores delete parts and signatures expire",
+            ));
+        }
+        if self.stream_window.0 * u64::from(self.max_concurrent_streams) > MAX_WINDOW {
+            return Err(InvalidKey::new(
+                "stream_window",
+                "times max_concurrent_streams must be less than 2GiB, the largest window of a connection",
+            ));
+        }
+        if self.max_file_size == Some(ByteSize(0)) {
+            return Err(InvalidKey::new("max_file_size", "must be at least 1"));
+        }
+        Ok(())
+    }
+}
