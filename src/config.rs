@@ -95,6 +95,8 @@ pub struct Limits {
     pub parts_in_flight: u32,
     /// How many parts of all uploads are on their way to one store at once.
     pub parts_in_flight_total: u32,
+    /// Whether the MD5s of several parts are computed at the same time with SIMD. Otherwise `md-5` hashes each part.
+    pub simd_md5: bool,
     /// How many streams run at once, over all connections.
     pub max_streams: u32,
     /// How many streams one connection carries.
@@ -286,6 +288,7 @@ impl Default for Limits {
             max_file_size: None,
             parts_in_flight: 8,
             parts_in_flight_total: 16,
+            simd_md5: true,
             max_streams: 1024,
             max_concurrent_streams: 1024,
             stream_window: ByteSize(256 * 1024),

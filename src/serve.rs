@@ -252,6 +252,7 @@ pub fn settings(config: &Config) -> Result<Settings, ServeError> {
         memory_budget: limits.memory_budget.0,
         parts_in_flight: limits.parts_in_flight as usize,
         parts_in_flight_total: limits.parts_in_flight_total as usize,
+        simd_md5: limits.simd_md5,
         max_file_size: limits.max_file_size.map(|size| size.0),
         max_message_size: limits.max_message_size.0,
         max_streams: limits.max_streams as usize,
