@@ -214,8 +214,8 @@ impl ObjectStore for S3Store {
         let answer = self.client.head_object().bucket(&self.bucket).key(key);
         let output = match answer.send().await {
             Ok(output) => output,
-            // The response to HEAD has no body, so a missing key and a missing bucket look the same; `check` tells them
-            // apart.
+            // The response to HEAD has no body, so a missing key and a missing bucket look the same; `check` distinguishes
+            // them.
             Err(error) if fault::status(&error) == Some(404) => return Ok(None),
             Err(error) => return Err(fault("describe an object", error)),
         };

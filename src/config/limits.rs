@@ -39,6 +39,8 @@ table! {
         pub parts_in_flight: u32 = 8, in POSITIVE;
         /// How many parts of all uploads are in flight to one store at a time.
         pub parts_in_flight_total: u32 = 16, in POSITIVE;
+        /// Whether the MD5s of several parts are computed at the same time with SIMD. Otherwise `md-5` hashes each part.
+        pub simd_md5: bool = true;
         /// How many streams run at a time, over all connections.
         pub max_streams: u32 = 1024, in POSITIVE;
         /// How many streams run at a time on one connection.
@@ -75,6 +77,7 @@ impl Limits {
             memory_budget: self.memory_budget.0,
             parts_in_flight: self.parts_in_flight as usize,
             parts_in_flight_total: self.parts_in_flight_total as usize,
+            simd_md5: self.simd_md5,
             max_file_size: self.max_file_size.map(|size| size.0),
             max_message_size: self.max_message_size.0,
             max_streams: self.max_streams as usize,

@@ -108,6 +108,7 @@ pub(crate) fn settings() -> Settings {
         memory_budget: 64 * MIB,
         parts_in_flight: 4,
         parts_in_flight_total: 4,
+        simd_md5: true,
         max_file_size: None,
         max_message_size: 16 * MIB,
         max_streams: 100,

@@ -72,6 +72,7 @@ impl Shared {
             memory_budget: 64 * MIB,
             parts_in_flight: 2,
             parts_in_flight_total: 4,
+            simd_md5: true,
             max_file_size: None,
             max_message_size: 4 * MIB,
             max_streams: 100,

@@ -70,7 +70,7 @@ pub(super) struct Base {
 // === impl Streams ===
 
 impl Streams {
-    /// Starts the hashing thread.
+    /// Starts the hashing thread, and tests the hashing of batches.
     ///
     /// # Errors
     /// `Internal` if the system cannot start a thread.
@@ -85,7 +85,7 @@ impl Streams {
             commits,
             drain,
         } = base;
-        let hasher = Hasher::start(settings.parts_in_flight)
+        let hasher = Hasher::start(settings.parts_in_flight, settings.simd_md5)
             .map_err(|error| Error::internal("start the hashing thread", error))?;
         let budget = Budget::new(
             settings.memory_budget,

@@ -1,9 +1,12 @@
-//! MD5 off the async workers.
+//! Computes MD5 digests outside the async workers.
 //!
-//! Parts of all streams are hashed side by side in SIMD lanes: one thread takes every part that waits and hashes them as
-//! one batch. Four parts side by side cost two thirds of what they cost one by one, eight a third, so a part waits a moment
-//! for others, unless its sender waits for it. Whole-file digests are chains, each step of which needs the one
-//! before, and run one by one.
+//! Parts of all streams are hashed together in SIMD lanes: one thread takes all parts that wait and hashes them as one
+//! batch. Four parts in a batch cost two thirds of what they cost one by one, eight cost a third. So a part waits a moment
+//! for others, unless its sender waits for it. The digest of a whole file is a chain: each step needs the previous one, so
+//! the steps run one by one.
+//!
+//! `md5-simd` is a young crate, so its digests are compared with those of `md-5` at start. If they differ, or if SIMD is
+//! disabled in the configuration, `md-5` hashes each part on its own.
 
 use std::{
     sync::mpsc::{Receiver, Sender, channel},
@@ -20,21 +23,29 @@ use crate::{
     upload::{FileDigest, Md5},
 };
 
-/// The most parts hashed in one batch: as many as AVX-512 has lanes of 32 bits.
+/// The largest number of parts in one batch: AVX-512 has this many lanes of 32 bits.
 const LANES: usize = 16;
 
-/// So many parts are waited for: the least that lanes are used for.
+/// The number of parts to wait for: the smallest batch for which lanes are used.
 const MIN_BATCH: usize = 4;
 
-/// How long the next one is waited for. Parts of 5 MiB that come more slowly, below 100 MB/s, do not keep a core busy
-/// either way.
+/// How long to wait for the next part of a batch. Parts of 5 MiB that arrive more slowly, below 100 MB/s, do not keep a
+/// core busy in any case.
 const LINGER: Duration = Duration::from_millis(50);
+
+/// The lengths in bytes that the self-test hashes: around 64, the size of an MD5 block, and 56, from which on the padding
+/// takes another block; empty and short input; and several blocks.
+const TESTED_LENGTHS: [usize; 8] = [0, 1, 55, 56, 63, 64, 65, 1000];
+
+/// Computes the MD5 of each input, in order.
+type HashBatch = fn(&[&[u8]]) -> Vec<Md5>;
 
 /// Hashes parts and files.
 #[derive(Debug, Clone)]
 pub(super) struct Hasher {
-    /// As long as parts are on their way, which is bounded.
-    parts: Sender<Job>,
+    /// The parts for the hashing thread; their number is bounded by the parts in flight. `None`: `md-5` hashes each part on
+    /// its own.
+    batches: Option<Sender<Job>>,
 }
 
 #[derive(Debug)]
@@ -47,72 +58,121 @@ struct Job {
 // === impl Hasher ===
 
 impl Hasher {
-    /// Starts the hashing thread, which ends with the last clone of the hasher. Where so few parts of an upload may be in
-    /// flight that waiting would hold the others up, none waits.
+    /// Starts the hashing thread, which ends with the last clone of the hasher. No thread is started if `simd` is false, or
+    /// if the self-test of `md5-simd` fails, which is logged as an error.
+    ///
+    /// If so few parts of an upload may be in flight that waiting would delay the others, no part waits for a batch.
     ///
     /// # Errors
-    /// The operating system gives no thread.
-    pub(super) fn start(parts_in_flight: usize) -> std::io::Result<Self> {
+    /// The operating system cannot start a thread.
+    pub(super) fn start(parts_in_flight: usize, simd: bool) -> std::io::Result<Self> {
+        if simd {
+            Self::with_engine(hash_simd, parts_in_flight)
+        } else {
+            Ok(Self { batches: None })
+        }
+    }
+
+    /// As [`Hasher::start`], with this engine instead of `md5-simd`.
+    fn with_engine(engine: HashBatch, parts_in_flight: usize) -> std::io::Result<Self> {
+        if !is_correct(engine) {
+            tracing::error!("md5-simd computes wrong digests on this machine; only md-5 is used");
+            return Ok(Self { batches: None });
+        }
         let linger = if parts_in_flight < 2 * MIN_BATCH {
             Duration::ZERO
         } else {
             LINGER
         };
-        let (parts, jobs) = channel();
+        let (batches, jobs) = channel();
         thread::Builder::new()
             .name("part-digests".into())
-            .spawn(move || hash_batches(&jobs, linger))?;
-        Ok(Self { parts })
+            .spawn(move || hash_batches(&jobs, linger, engine))?;
+        Ok(Self {
+            batches: Some(batches),
+        })
     }
 
-    /// The MD5 of one part. An urgent one is not kept waiting for others, nor are those that came before it.
+    /// The MD5 of one part. An urgent part does not wait for others, and neither do the parts that are in its batch.
     ///
     /// # Errors
-    /// `Internal` when the hashing thread is gone.
+    /// `Internal` if the hashing thread has ended, or the runtime is shutting down.
     pub(super) async fn part(&self, bytes: Bytes, urgent: bool) -> Result<Md5> {
+        let Some(batches) = &self.batches else {
+            return blocking(move || Md5::of(&bytes)).await;
+        };
         let (digest, hashed) = oneshot::channel();
-        let gone = || Error::fault("hash a part: the hashing thread is gone");
+        let ended = || Error::fault("hash a part: the hashing thread has ended");
         let job = Job {
             bytes,
             urgent,
             digest,
         };
-        self.parts.send(job).map_err(|_| gone())?;
-        hashed.await.map_err(|_| gone())
+        batches.send(job).map_err(|_| ended())?;
+        hashed.await.map_err(|_| ended())
     }
 
-    /// Adds the file's next part to its digest.
+    /// Adds the next part of the file to its digest.
     ///
     /// # Errors
-    /// `Internal` when the runtime is shutting down.
+    /// `Internal` if the runtime is shutting down.
     pub(super) async fn file(&self, mut digest: FileDigest, bytes: Bytes) -> Result<FileDigest> {
-        tokio::task::spawn_blocking(move || {
+        blocking(move || {
             digest.update(&bytes);
             digest
         })
         .await
-        .map_err(|error| Error::internal("hash a file", error))
     }
 }
 
-fn hash_batches(jobs: &Receiver<Job>, linger: Duration) {
-    let engine = Md5Engine::new();
+async fn blocking<T: Send + 'static>(hash: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let hashed = tokio::task::spawn_blocking(hash).await;
+    hashed.map_err(|error| Error::internal("hash bytes", error))
+}
+
+fn hash_simd(inputs: &[&[u8]]) -> Vec<Md5> {
+    let mut digests = vec![[0; 16]; inputs.len()];
+    Md5Engine::new().hash_many(inputs, &mut digests);
+    digests.into_iter().map(Md5).collect()
+}
+
+/// Whether the engine agrees with `md-5` about batches of every size, with parts of equal and of different lengths.
+fn is_correct(engine: HashBatch) -> bool {
+    // Parts start at different bytes, so that swapped lanes are noticed.
+    let bytes: [u8; 1000 + LANES] = std::array::from_fn(|at| (at * at / 7).to_le_bytes()[0]);
+    let is_batch_correct = |lengths: &[usize]| {
+        let parts = lengths.iter().enumerate();
+        let inputs: Vec<&[u8]> = parts
+            .map(|(lane, length)| &bytes[lane..lane + length])
+            .collect();
+        let expected: Vec<Md5> = inputs.iter().map(|input| Md5::of(input)).collect();
+        engine(&inputs) == expected
+    };
+    (1..=LANES).all(|size| {
+        let mixed: Vec<usize> = (0..size)
+            .map(|lane| TESTED_LENGTHS[lane * TESTED_LENGTHS.len() / size])
+            .collect();
+        let mut equal = TESTED_LENGTHS.map(|length| vec![length; size]).into_iter();
+        is_batch_correct(&mixed) && equal.all(|lengths| is_batch_correct(&lengths))
+    })
+}
+
+fn hash_batches(jobs: &Receiver<Job>, linger: Duration, engine: HashBatch) {
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
         fill(&mut batch, jobs, linger);
-        // Lanes want neighbours of one length; last parts are the odd ones.
+        // Lanes need neighbours of equal length. Last parts are shorter.
         batch.sort_by_key(|job| job.bytes.len());
         let inputs: Vec<&[u8]> = batch.iter().map(|job| job.bytes.as_ref()).collect();
-        let mut digests = vec![[0; 16]; inputs.len()];
-        engine.hash_many(&inputs, &mut digests);
+        let digests = engine(&inputs);
         for (job, digest) in batch.into_iter().zip(digests) {
-            // Nobody waits any more where the stream has ended.
-            let _ = job.digest.send(Md5(digest));
+            // Fails if the stream has ended.
+            let _ = job.digest.send(digest);
         }
     }
 }
 
-/// Takes along whoever waits already, and waits for a few more.
+/// Adds the parts that wait already, and waits for a few more.
 fn fill(batch: &mut Vec<Job>, jobs: &Receiver<Job>, linger: Duration) {
     while batch.len() < LANES {
         let hurry = batch.len() >= MIN_BATCH || batch.iter().any(|job| job.urgent);
@@ -130,19 +190,75 @@ fn fill(batch: &mut Vec<Job>, jobs: &Receiver<Job>, linger: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
-    #[tokio::test]
-    async fn parts_hashed_side_by_side_have_their_own_digests() {
-        let hasher = Hasher::start(8).unwrap();
-        let parts: Vec<Bytes> = (0..40_usize)
-            .map(|n| vec![u8::try_from(n).unwrap(); 1000 * (n % 3)].into())
-            .collect();
-        let digests =
-            futures::future::join_all(parts.iter().map(|part| hasher.part(part.clone(), false)))
-                .await;
+    fn parts() -> Vec<Bytes> {
+        (0..40_u8)
+            .map(|n| vec![n; 1000 * usize::from(n % 3)].into())
+            .collect()
+    }
+
+    async fn assert_digests(hasher: &Hasher) {
+        let parts = parts();
+        let hashed = parts.iter().map(|part| hasher.part(part.clone(), false));
+        let digests = futures::future::join_all(hashed).await;
         for (part, digest) in parts.iter().zip(digests) {
             assert_eq!(digest.unwrap(), Md5::of(part));
         }
+    }
+
+    #[tokio::test]
+    async fn each_part_of_a_batch_has_its_own_digest() {
+        let hasher = Hasher::start(8, true).unwrap();
+        assert!(hasher.batches.is_some());
+        assert_digests(&hasher).await;
+    }
+
+    #[tokio::test]
+    async fn without_simd_each_part_is_hashed_on_its_own() {
+        let hasher = Hasher::start(8, false).unwrap();
+        assert!(hasher.batches.is_none());
+        assert_digests(&hasher).await;
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_fails_the_self_test_is_not_used() {
+        let broken: [HashBatch; 3] = [
+            // Wrong in the last lane of full batches only.
+            |inputs| {
+                let mut digests = hash_simd(inputs);
+                if digests.len() == LANES {
+                    digests[LANES - 1] = Md5([0; 16]);
+                }
+                digests
+            },
+            // Wrong for one length only.
+            |inputs| {
+                let wrong =
+                    |input: &&[u8]| Md5::of(&input[..input.len() - usize::from(input.len() == 56)]);
+                inputs.iter().map(wrong).collect()
+            },
+            // In the wrong order.
+            |inputs| inputs.iter().rev().map(|input| Md5::of(input)).collect(),
+        ];
+        for engine in broken {
+            let hasher = Hasher::with_engine(engine, 8).unwrap();
+            assert!(hasher.batches.is_none());
+            assert_digests(&hasher).await;
+        }
+    }
+
+    #[test]
+    fn the_self_test_hashes_batches_of_every_size() {
+        static SIZES: AtomicUsize = AtomicUsize::new(0);
+        let engine: HashBatch = |inputs| {
+            SIZES.fetch_or(1 << inputs.len(), Ordering::Relaxed);
+            hash_simd(inputs)
+        };
+        assert!(is_correct(engine));
+        let all_sizes: usize = (1..=LANES).map(|size| 1 << size).sum();
+        assert_eq!(SIZES.load(Ordering::Relaxed), all_sizes);
     }
 }
