@@ -9,6 +9,7 @@ mod progress;
 mod put;
 mod remove;
 mod serve;
+mod server;
 mod status;
 mod sweep;
 mod url;
@@ -16,10 +17,8 @@ mod url;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use upload_gateway_client::Client;
 
-use self::error::CliError;
-use crate::config::SERVER_VARIABLE;
+use self::error::{CliError, chain};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 invalid usage, 64 invalid configuration.
@@ -58,14 +57,6 @@ enum Command {
     Demo,
 }
 
-/// The gateway that a command calls.
-#[derive(Debug, clap::Args)]
-struct Server {
-    /// The URL of the gateway
-    #[arg(long, value_name = "URL", env = SERVER_VARIABLE, default_value = "http://127.0.0.1:50051")]
-    server: String,
-}
-
 /// Runs the command of the process's arguments. The exit code is 0 if it is done, 1 if it failed, 2 for invalid usage, and 64
 /// for an invalid configuration.
 pub fn main() -> ExitCode {
@@ -73,15 +64,21 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return CliError::input_output("start the runtime", error).report(),
+        Err(error) => return report(&CliError::input_output("start the runtime", error)),
     };
     let result = runtime.block_on(arguments.command.run());
     // A pending read of standard input must not keep the process running.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
+        Err(error) => report(&error),
     }
+}
+
+/// Prints the error and its causes to standard error.
+fn report(error: &CliError) -> ExitCode {
+    output::log(format_args!("error: {}", chain(error)));
+    error.exit_code()
 }
 
 // === impl Command ===
@@ -99,13 +96,5 @@ impl Command {
             Self::Sweep(arguments) => Box::pin(sweep::run(arguments)).await,
             Self::Demo => Box::pin(demo::run()).await,
         }
-    }
-}
-
-// === impl Server ===
-
-impl Server {
-    fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::connect(&self.server)?)
     }
 }

@@ -14,6 +14,7 @@ mod delegation;
 mod fault;
 mod policy;
 pub mod sas;
+mod settings;
 mod sign;
 
 use std::{

@@ -14,6 +14,7 @@ mod config;
 mod entity_tag;
 mod fault;
 mod sessions;
+mod settings;
 mod sign;
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};

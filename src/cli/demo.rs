@@ -2,6 +2,7 @@
 //!
 //! The gateway and `put` are separate processes of this binary, in a directory that is removed afterwards.
 
+mod content;
 mod gateway;
 mod object;
 
@@ -14,17 +15,19 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokio::{
     process::Command,
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
 use upload_gateway_client::{Client, proto::v1::ListUploadsRequest};
-use upload_gateway_core::upload::{FileDigest, MIB, Md5};
+use upload_gateway_core::upload::MIB;
 
-use self::gateway::Gateway;
-use super::{CliError, output};
+use self::{
+    content::{Content, ContentDigest},
+    gateway::{Gateway, own_binary},
+};
+use super::{error::CliError, output};
 
 /// The size in bytes of the file that is uploaded.
 const FILE_SIZE: u64 = 64 * MIB;
@@ -44,22 +47,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A directory that is removed when it is dropped.
 #[derive(Debug)]
 struct Directory(PathBuf);
-
-/// The content of a file or an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Content {
-    size: u64,
-    md5: Md5,
-    sha256: String,
-}
-
-/// Computes a [`Content`] block by block.
-#[derive(Debug, Default)]
-struct ContentDigest {
-    size: u64,
-    md5: FileDigest,
-    sha256: Sha256,
-}
 
 pub(super) async fn run() -> Result<(), CliError> {
     let demonstration = timeout(TIME_LIMIT, demonstrate());
@@ -190,10 +177,6 @@ async fn wait_for_parts(client: &Client) -> Result<u64, CliError> {
     }
 }
 
-fn own_binary() -> Result<PathBuf, CliError> {
-    env::current_exe().map_err(|error| CliError::input_output("find this program", error))
-}
-
 /// Writes a file with random content.
 fn generate(path: &Path) -> io::Result<Content> {
     let mut random = StdRng::from_rng(&mut rand::rng());
@@ -229,25 +212,6 @@ impl Drop for Directory {
                 "{} was not removed: {error}",
                 self.0.display()
             ));
-        }
-    }
-}
-
-// === impl ContentDigest ===
-
-impl ContentDigest {
-    fn update(&mut self, bytes: &[u8]) {
-        self.size += bytes.len() as u64;
-        self.md5.update(bytes);
-        self.sha256.update(bytes);
-    }
-
-    fn finish(self) -> Content {
-        let sha256 = self.sha256.finalize();
-        Content {
-            size: self.size,
-            md5: self.md5.finish(),
-            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }

@@ -17,7 +17,10 @@ use upload_gateway_core::{
     upload::{Md5, UploadId, WriterTag, policy},
 };
 
-use super::{CliError, error::chain, output};
+use super::{
+    error::{CliError, chain},
+    output,
+};
 use crate::{
     config::{self, Config, FILE_VARIABLE, Flags},
     serve::{self, ServeError},

@@ -4,7 +4,6 @@ use std::{error::Error as StdError, io, process::ExitCode};
 
 use upload_gateway_client::ClientError;
 
-use super::output;
 use crate::config::ConfigError;
 
 /// Why a command failed.
@@ -55,9 +54,8 @@ impl CliError {
         Self::Failed(message.into())
     }
 
-    /// Prints the error and its causes to standard error.
-    pub(super) fn report(&self) -> ExitCode {
-        output::log(format_args!("error: {}", chain(self)));
+    /// The exit code of a command that failed with it.
+    pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(INVALID_CONFIGURATION),
             Self::Usage(_) => ExitCode::from(INVALID_USAGE),

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 use upload_gateway_client::proto::v1::{ListUploadsRequest, Phase};
 
-use super::{CliError, Server, output};
+use super::{error::CliError, output, server::Server};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

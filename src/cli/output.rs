@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use upload_gateway_client::proto::v1::{Phase, Upload};
 
-use super::CliError;
+use super::error::CliError;
 use crate::values::ByteSize;
 
 /// Prints a line of data to standard output.

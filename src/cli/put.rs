@@ -9,7 +9,7 @@ use upload_gateway_client::{
     proto::v1::{ErrorReason, FileMetadata, Takeover},
 };
 
-use super::{CliError, Server, output, progress::Reporter};
+use super::{error::CliError, output, progress::Reporter, server::Server};
 use crate::values::ByteSize;
 
 const DIRECT_NEEDS_A_FILE: &str = "--direct reads the file more than once, but standard input or a pipe can be read only once; \

@@ -1,6 +1,6 @@
 //! `rm`: aborts an open upload.
 
-use super::{CliError, Server, output};
+use super::{error::CliError, output, server::Server};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -7,7 +7,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{CliError, output};
+use super::{error::CliError, output};
 use crate::{
     config::{self, FILE_VARIABLE, Flags},
     serve::Server,

@@ -2,7 +2,7 @@
 
 use upload_gateway_client::{ClientError, proto::v1::Upload};
 
-use super::{CliError, Server, output};
+use super::{error::CliError, output, server::Server};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use upload_gateway_core::gateway::SweepReport;
 
-use super::{CliError, output};
+use super::{error::CliError, output};
 use crate::{
     config::{self, FILE_VARIABLE, Flags},
     serve::{self, ServeError},

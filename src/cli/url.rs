@@ -1,6 +1,6 @@
 //! `url`: prints a link that downloads a finished upload.
 
-use super::{CliError, Server, output};
+use super::{error::CliError, output, server::Server};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -8,7 +8,13 @@ use std::{
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, FILE_VARIABLE, SERVER_VARIABLE, StorageConfig, reader::read};
+use super::{error::ConfigError, process::Config, reader::read, storage::StorageConfig};
+
+/// The variable that names the server for the client commands.
+pub const SERVER_VARIABLE: &str = "UPLOAD_GATEWAY_SERVER";
+
+/// The variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "UPLOAD_GATEWAY_CONFIG";
 
 /// The beginning of every variable.
 const PREFIX: &str = "UPLOAD_GATEWAY_";

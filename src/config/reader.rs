@@ -16,7 +16,7 @@ use serde::{
 };
 use toml::{Table, Value, map};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 /// The suffix of a key that names a file with the value of another key.
 const FILE_SUFFIX: &str = "_file";

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::gateway::TokenKey;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use crate::values::Secret;
 
 /// How resume tokens are sealed.

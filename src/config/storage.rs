@@ -10,7 +10,7 @@ use toml::Table;
 use upload_gateway_core::upload::{MIB, PART_SIZE};
 
 use super::{
-    ConfigError,
+    error::ConfigError,
     reader::{keys_of, read},
 };
 use crate::{

@@ -11,7 +11,7 @@ use upload_gateway_core::{
     upload::PART_SIZE,
 };
 
-use super::ServeError;
+use super::error::ServeError;
 use crate::{
     blobs::{
         StoreSettings,

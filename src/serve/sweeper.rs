@@ -6,7 +6,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use upload_gateway_core::gateway::{Gateway, Sweep, SweepReport};
 
-use super::{ServeError, SystemClock, connect};
+use super::{backends::connect, clock::SystemClock, error::ServeError};
 use crate::config::{self, Config};
 
 /// Sweeps until it is dropped.

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use azure_core::{
     credentials::TokenCredential,
     http::{ClientOptions, RetryOptions},
@@ -13,17 +12,13 @@ use azure_identity::{
 };
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
-    blobs::{BlobStore, OPERATION_TIMEOUT},
+    blobs::OPERATION_TIMEOUT,
     error::{Error, Result},
-    upload::MIB,
 };
 use url::Url;
 
-use super::{AzureStore, fault::fault};
-use crate::{
-    blobs::StoreSettings,
-    values::{Endpoint, InvalidKey, Secret},
-};
+use super::fault::fault;
+use crate::values::{Endpoint, Secret};
 
 /// A container, and how to access it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,46 +106,6 @@ impl AzureConfig {
             None => workload().or_else(|_| managed()),
         };
         credential.map_err(|error| fault("find an Entra ID identity", error))
-    }
-}
-
-#[async_trait]
-impl StoreSettings for AzureConfig {
-    fn min_part_size(&self) -> u64 {
-        MIB
-    }
-
-    fn endpoints(&self) -> Vec<(&'static str, &Endpoint)> {
-        let endpoint = self.endpoint.as_ref();
-        let public_endpoint = self.public_endpoint.as_ref();
-        let endpoints = [
-            endpoint.map(|endpoint| ("endpoint", endpoint)),
-            public_endpoint.map(|endpoint| ("public_endpoint", endpoint)),
-        ];
-        endpoints.into_iter().flatten().collect()
-    }
-
-    fn validate(&self) -> Result<(), InvalidKey> {
-        for (key, name) in [("account", &self.account), ("container", &self.container)] {
-            if name.is_empty() {
-                return Err(InvalidKey::new(key, "must not be empty"));
-            }
-        }
-        match self.endpoint_url() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(InvalidKey::new(
-                "account",
-                "must be the name of a storage account",
-            )),
-        }
-    }
-
-    fn advice(&self) -> &'static str {
-        "check account, endpoint and account_key of the storage; the key is base64"
-    }
-
-    async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
-        Ok(Arc::new(AzureStore::connect(self.clone())?))
     }
 }
 

@@ -1,37 +1,20 @@
 //! The configuration of the S3 adapter: the keys of a `[[storage]]` table with `kind = "s3"`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
-    blobs::{BlobStore, OPERATION_TIMEOUT},
+    blobs::OPERATION_TIMEOUT,
     error::{Error, Result},
-    upload::{MIB, PART_SIZE},
+    upload::MIB,
 };
 
-use super::S3Store;
-use crate::{
-    blobs::StoreSettings,
-    values::{Endpoint, InvalidKey, Secret},
-};
+use crate::values::{Endpoint, Secret};
 
 /// The largest object, in bytes, that every store of this kind accepts. AWS accepts larger ones.
 const MAX_OBJECT_SIZE: u64 = 5 * 1024 * 1024 * MIB;
-
-/// The names of the canned ACLs.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/acl-overview.html#canned-acl>
-const CANNED_ACLS: [&str; 7] = [
-    "private",
-    "public-read",
-    "public-read-write",
-    "aws-exec-read",
-    "authenticated-read",
-    "bucket-owner-read",
-    "bucket-owner-full-control",
-];
 
 /// A bucket, and how to access it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,51 +118,5 @@ impl S3Config {
                 "access_key_id and secret_access_key must be set together",
             )),
         }
-    }
-}
-
-#[async_trait]
-impl StoreSettings for S3Config {
-    fn min_part_size(&self) -> u64 {
-        PART_SIZE
-    }
-
-    fn endpoints(&self) -> Vec<(&'static str, &Endpoint)> {
-        let endpoint = self.endpoint.as_ref();
-        let public_endpoint = self.public_endpoint.as_ref();
-        let endpoints = [
-            endpoint.map(|endpoint| ("endpoint", endpoint)),
-            public_endpoint.map(|endpoint| ("public_endpoint", endpoint)),
-        ];
-        endpoints.into_iter().flatten().collect()
-    }
-
-    fn validate(&self) -> Result<(), InvalidKey> {
-        if self.bucket.is_empty() {
-            return Err(InvalidKey::new("bucket", "must not be empty"));
-        }
-        if !self.acl.iter().all(|acl| CANNED_ACLS.contains(&&**acl)) {
-            let problem = format!("must be one of {}", CANNED_ACLS.join(", "));
-            return Err(InvalidKey::new("acl", problem));
-        }
-        match (&self.access_key_id, &self.secret_access_key) {
-            (Some(_), None) => Err(InvalidKey::new(
-                "secret_access_key",
-                "is required with access_key_id; set neither to use the SDK's default chain",
-            )),
-            (None, Some(_)) => Err(InvalidKey::new(
-                "access_key_id",
-                "is required with secret_access_key; set neither to use the SDK's default chain",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn advice(&self) -> &'static str {
-        "check endpoint, region, access_key_id and secret_access_key of the storage"
-    }
-
-    async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
-        Ok(Arc::new(S3Store::connect(self.clone()).await?))
     }
 }

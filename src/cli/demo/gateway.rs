@@ -1,6 +1,11 @@
 //! A gateway in a separate process.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -8,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{CliError, own_binary};
+use crate::cli::error::CliError;
 
 /// How long a gateway may take to print its listen addresses.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -89,6 +94,11 @@ impl Gateway {
         let killed = self.child.kill().await;
         killed.map_err(|error| CliError::input_output("kill the gateway", error))
     }
+}
+
+/// The program that runs right now.
+pub(super) fn own_binary() -> Result<PathBuf, CliError> {
+    env::current_exe().map_err(|error| CliError::input_output("find this program", error))
 }
 
 /// Reads the lines that a gateway prints when it starts.

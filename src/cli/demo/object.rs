@@ -5,8 +5,11 @@ use aws_sdk_s3::{
     config::{BehaviorVersion, Config, Credentials, Region},
 };
 
-use super::{CliError, Content, ContentDigest, gateway::EmbeddedS3};
-use crate::cli::error::chain;
+use super::{
+    content::{Content, ContentDigest},
+    gateway::EmbeddedS3,
+};
+use crate::cli::error::{CliError, chain};
 
 pub(super) async fn read(s3: &EmbeddedS3, key: &str) -> Result<Content, CliError> {
     let credentials =

@@ -1,0 +1,70 @@
+//! What the process asks of the configuration of a bucket.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use upload_gateway_core::{blobs::BlobStore, error::Result, upload::PART_SIZE};
+
+use super::{S3Store, config::S3Config};
+use crate::{
+    blobs::StoreSettings,
+    values::{Endpoint, InvalidKey},
+};
+
+/// The names of the canned ACLs.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/acl-overview.html#canned-acl>
+const CANNED_ACLS: [&str; 7] = [
+    "private",
+    "public-read",
+    "public-read-write",
+    "aws-exec-read",
+    "authenticated-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+];
+
+#[async_trait]
+impl StoreSettings for S3Config {
+    fn min_part_size(&self) -> u64 {
+        PART_SIZE
+    }
+
+    fn endpoints(&self) -> Vec<(&'static str, &Endpoint)> {
+        let endpoint = self.endpoint.as_ref();
+        let public_endpoint = self.public_endpoint.as_ref();
+        let endpoints = [
+            endpoint.map(|endpoint| ("endpoint", endpoint)),
+            public_endpoint.map(|endpoint| ("public_endpoint", endpoint)),
+        ];
+        endpoints.into_iter().flatten().collect()
+    }
+
+    fn validate(&self) -> Result<(), InvalidKey> {
+        if self.bucket.is_empty() {
+            return Err(InvalidKey::new("bucket", "must not be empty"));
+        }
+        if !self.acl.iter().all(|acl| CANNED_ACLS.contains(&&**acl)) {
+            let problem = format!("must be one of {}", CANNED_ACLS.join(", "));
+            return Err(InvalidKey::new("acl", problem));
+        }
+        match (&self.access_key_id, &self.secret_access_key) {
+            (Some(_), None) => Err(InvalidKey::new(
+                "secret_access_key",
+                "is required with access_key_id; set neither to use the SDK's default chain",
+            )),
+            (None, Some(_)) => Err(InvalidKey::new(
+                "access_key_id",
+                "is required with secret_access_key; set neither to use the SDK's default chain",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        "check endpoint, region, access_key_id and secret_access_key of the storage"
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
+        Ok(Arc::new(S3Store::connect(self.clone()).await?))
+    }
+}

@@ -1,0 +1,39 @@
+//! The content of a file or an object, as far as it is compared.
+
+use sha2::{Digest, Sha256};
+use upload_gateway_core::upload::{FileDigest, Md5};
+
+/// The content of a file or an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) size: u64,
+    pub(super) md5: Md5,
+    pub(super) sha256: String,
+}
+
+/// Computes a [`Content`] block by block.
+#[derive(Debug, Default)]
+pub(super) struct ContentDigest {
+    size: u64,
+    md5: FileDigest,
+    sha256: Sha256,
+}
+
+// === impl ContentDigest ===
+
+impl ContentDigest {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.md5.update(bytes);
+        self.sha256.update(bytes);
+    }
+
+    pub(super) fn finish(self) -> Content {
+        let sha256 = self.sha256.finalize();
+        Content {
+            size: self.size,
+            md5: self.md5.finish(),
+            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}

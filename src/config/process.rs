@@ -1,0 +1,218 @@
+//! The configuration of the whole process.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use upload_gateway_core::gateway::Settings;
+
+use super::{
+    error::ConfigError,
+    limits::Limits,
+    resume_tokens::ResumeTokens,
+    storage::{self, StorageConfig},
+    sweeper::Sweeper,
+};
+use crate::{
+    embedded_s3::EmbeddedS3Config,
+    rest,
+    state::redis::{RedisConfig, RedisUrl},
+    values::InvalidKey,
+};
+
+/// The effective configuration of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The listen address for gRPC. Port 0 selects a free port.
+    pub grpc_listen: SocketAddr,
+    /// The listen address for HTTP/1.1: health, readiness and the HTTP API. Port 0 selects a free port.
+    pub http_listen: SocketAddr,
+    /// The directory of the embedded state and blob stores.
+    pub data_dir: PathBuf,
+    /// The Redis that stores the state of uploads. Not set: an embedded database in `data_dir`.
+    pub redis_url: Option<RedisUrl>,
+    /// A file that contains `redis_url`.
+    pub redis_url_file: Option<PathBuf>,
+    /// How callers are authenticated.
+    pub auth: Auth,
+    /// What the process uses and accepts at most.
+    pub limits: Limits,
+    /// The clean-up of expired uploads and orphaned sessions.
+    pub sweeper: Sweeper,
+    /// How the HTTP API answers.
+    pub rest: rest::Settings,
+    /// How resume tokens are sealed.
+    pub resume_tokens: ResumeTokens,
+    /// What is logged.
+    pub log: Log,
+    /// How Redis is used. It has no effect without `redis_url`.
+    pub redis: RedisConfig,
+    /// The S3 server in the process, which is used if no storage is configured.
+    pub embedded: EmbeddedS3Config,
+    /// Injected faults, for tests.
+    pub faults: Faults,
+    /// The stores for files. Empty: the embedded S3.
+    pub storage: Vec<StorageConfig>,
+}
+
+/// How callers are authenticated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// They are not: credentials are ignored, and listen addresses must be loopback addresses.
+    #[default]
+    None,
+}
+
+/// What is logged, to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The format of a line.
+    pub format: LogFormat,
+    /// What is logged, as directives of `tracing-subscriber`'s `EnvFilter`: `info,upload_gateway=debug`.
+    pub filter: String,
+}
+
+/// The format of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Injected faults, for tests: every caller can make calls fail, and can end the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// Inject the faults that calls ask for in the header `x-upload-gateway-fault`.
+    pub enabled: bool,
+    /// Confirms that no file matters in this environment. `enabled` requires it.
+    pub allow_in_this_environment: bool,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            grpc_listen: loopback(50051),
+            http_listen: loopback(8080),
+            data_dir: "./data".into(),
+            redis_url: None,
+            redis_url_file: None,
+            auth: Auth::None,
+            limits: Limits::default(),
+            sweeper: Sweeper::default(),
+            rest: rest::Settings::default(),
+            resume_tokens: ResumeTokens::default(),
+            log: Log::default(),
+            redis: RedisConfig::default(),
+            embedded: EmbeddedS3Config::default(),
+            faults: Faults::default(),
+            storage: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration as TOML, with its secrets redacted.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("tables and lists of plain values have a TOML form")
+    }
+
+    /// The storage of uploads that ask for none. `None`: the embedded one.
+    pub fn default_storage(&self) -> Option<&StorageConfig> {
+        match self.storage.as_slice() {
+            [only] => Some(only),
+            several => several.iter().find(|storage| storage.options.default),
+        }
+    }
+
+    /// The settings of the use cases.
+    ///
+    /// # Errors
+    /// A key of resume tokens is invalid.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        Ok(self.limits.settings(self.resume_tokens.token_keys()?))
+    }
+
+    /// Refuses what cannot work or would not be safe.
+    ///
+    /// # Errors
+    /// The first key that is invalid.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let listeners = [
+            ("grpc_listen", self.grpc_listen),
+            ("http_listen", self.http_listen),
+        ];
+        for (key, address) in listeners {
+            if self.auth == Auth::None && !address.ip().is_loopback() {
+                return Err(ConfigError::new(
+                    key,
+                    format!(
+                        "{address} is not a loopback address, and auth = \"none\" accepts every caller"
+                    ),
+                ));
+            }
+        }
+        let tables = [
+            ("limits", self.limits.validate()),
+            ("sweeper", self.sweeper.validate()),
+            ("log", self.log.validate()),
+            ("redis", self.redis.validate()),
+            ("embedded", self.embedded.validate()),
+            ("faults", self.faults.validate()),
+        ];
+        for (table, checked) in tables {
+            checked.map_err(|invalid| ConfigError::from(invalid).within(table))?;
+        }
+        self.resume_tokens.token_keys()?;
+        storage::validate(&self.storage, self.limits.memory_budget)
+    }
+}
+
+// === impl Log ===
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
+    }
+}
+
+impl Log {
+    fn validate(&self) -> Result<(), InvalidKey> {
+        EnvFilter::try_new(&self.filter)
+            .map(drop)
+            .map_err(|error| InvalidKey::new("filter", error.to_string()))
+    }
+}
+
+// === impl Faults ===
+
+impl Faults {
+    fn validate(self) -> Result<(), InvalidKey> {
+        if self.enabled && !self.allow_in_this_environment {
+            return Err(InvalidKey::new(
+                "enabled",
+                "lets every caller end this process, and therefore requires faults.allow_in_this_environment = true",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
