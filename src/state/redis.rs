@@ -75,13 +75,13 @@ const PROBE_LIFE: u64 = 60_000;
 /// The state store in Redis 7 or newer.
 ///
 /// ```no_run
-/// # use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig};
-/// # async fn connect() -> Result<Redis, ConnectError> {
-/// Redis::connect(&RedisConfig {
-///     urls: vec!["rediss://state.example:6379/0".into()],
+/// # use upload_gateway::state::redis::{Redis, RedisConfig};
+/// # async fn connect() -> Result<Redis, Box<dyn std::error::Error>> {
+/// let config = RedisConfig {
+///     url: "rediss://state.example:6379/0".parse()?,
 ///     ..RedisConfig::default()
-/// })
-/// .await
+/// };
+/// Ok(Redis::connect(&config).await?)
 /// # }
 /// ```
 #[derive(Debug)]
