@@ -9,6 +9,7 @@
 //! Storage Blob Delegator on the account.
 
 mod block_id;
+mod block_list;
 mod config;
 mod delegation;
 mod fault;
@@ -35,7 +36,7 @@ use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions,
     models::{
         BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders,
-        BlobContainerClientListBlobsOptions, Block, BlockBlobClientCommitBlockListOptions,
+        BlobContainerClientListBlobsOptions, BlockBlobClientCommitBlockListOptions,
         BlockBlobClientStageBlockOptions, BlockBlobClientStageBlockResultHeaders,
         BlockBlobClientUploadOptions, BlockListType, BlockLookupList,
     },
@@ -66,6 +67,7 @@ pub use self::{
     config::{AzureConfig, Identity},
 };
 use self::{
+    block_list::stored_part,
     delegation::Delegation,
     fault::{code, fault, report, status},
     policy::{ContentMd5, Sign, with_content_md5},
@@ -465,19 +467,6 @@ impl std::fmt::Debug for AzureStore {
             .field("container", &self.client.url().as_str())
             .finish_non_exhaustive()
     }
-}
-
-/// A block of the store's list; `None` if it has no name or size.
-fn stored_part(block: Block) -> Option<StoredPart> {
-    let (name, size) = (block.name?, block.size?);
-    let id = BlockId::from_bytes(&name);
-    Some(StoredPart {
-        receipt: STANDARD.encode(&name),
-        number: id.map(BlockId::number),
-        writer: id.and_then(BlockId::writer),
-        md5: None,
-        size: size.unsigned_abs(),
-    })
 }
 
 fn metadata(object: &NewObject) -> HashMap<String, String> {

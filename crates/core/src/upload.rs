@@ -10,6 +10,7 @@ mod part;
 mod plan;
 pub mod policy;
 mod stored;
+mod timestamp;
 mod token;
 
 use std::{fmt, time::Duration};
@@ -22,6 +23,7 @@ pub use self::{
     part::{Claim, Claims, Part, Parts, WriterTag},
     plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
     stored::{Capabilities, StoredObject, StoredPart},
+    timestamp::Timestamp,
     token::{Listed, Snapshot, Trail},
 };
 
@@ -178,12 +180,6 @@ pub struct Object {
     /// The MD5 of the whole object, only if it is proven.
     pub md5: Option<Md5>,
 }
-
-/// Milliseconds since the Unix epoch.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Timestamp(pub u64);
 
 /// An event in the life of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -474,32 +470,5 @@ impl fmt::Display for Phase {
             Self::Complete => "complete",
             Self::Aborted => "aborted",
         })
-    }
-}
-
-// === impl Timestamp ===
-
-impl Timestamp {
-    /// A time that is never reached.
-    pub fn never() -> Self {
-        Self(u64::MAX)
-    }
-
-    /// This time minus `duration`, but not before the epoch.
-    #[must_use]
-    pub fn minus(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
-        )
-    }
-
-    /// This time plus `duration`.
-    #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
-        )
     }
 }

@@ -1,0 +1,20 @@
+//! Entries of a block list.
+
+use azure_storage_blob::models::Block;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use upload_gateway_core::blobs::StoredPart;
+
+use super::block_id::BlockId;
+
+/// A block of the store's list; `None` if it has no name or size.
+pub(super) fn stored_part(block: Block) -> Option<StoredPart> {
+    let (name, size) = (block.name?, block.size?);
+    let id = BlockId::from_bytes(&name);
+    Some(StoredPart {
+        receipt: STANDARD.encode(&name),
+        number: id.map(BlockId::number),
+        writer: id.and_then(BlockId::writer),
+        md5: None,
+        size: size.unsigned_abs(),
+    })
+}
