@@ -5,16 +5,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 4] = [
-    "proto/uploadgateway/v1/errors.proto",
-    "proto/uploadgateway/v1/types.proto",
-    "proto/uploadgateway/v1/upload.proto",
-    "proto/uploadgateway/v1/signing.proto",
-];
-
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let mut protos = fs::read_dir("proto/uploadgateway/v1")?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>, std::io::Error>>()?;
+    protos.sort();
+    let descriptors = protox::compile(protos, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(
         out.join("uploadgateway.v1.bin"),

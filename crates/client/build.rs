@@ -1,17 +1,14 @@
 //! Generates the API from the protos, with protox so that no `protoc` is needed.
 
-use std::error::Error;
-
-const PROTOS: [&str; 4] = [
-    "proto/uploadgateway/v1/errors.proto",
-    "proto/uploadgateway/v1/types.proto",
-    "proto/uploadgateway/v1/upload.proto",
-    "proto/uploadgateway/v1/signing.proto",
-];
+use std::{error::Error, fs};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let mut protos = fs::read_dir("proto/uploadgateway/v1")?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>, std::io::Error>>()?;
+    protos.sort();
+    let descriptors = protox::compile(protos, ["proto"])?;
     tonic_prost_build::configure()
         .build_server(false)
         // Bytes fields as `bytes::Bytes`: prost then decodes them without a copy.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use upload_gateway_core::gateway::Settings;
 
 use super::{
@@ -74,7 +74,7 @@ pub enum Auth {
 pub struct Log {
     /// The format of a line.
     pub format: LogFormat,
-    /// What is logged, as directives of `tracing-subscriber`'s `EnvFilter`: `info,upload_gateway=debug`.
+    /// What is logged, a level, and levels of single modules: `info,upload_gateway=debug`.
     pub filter: String,
 }
 
@@ -193,7 +193,8 @@ impl Default for Log {
 
 impl Log {
     fn validate(&self) -> Result<(), InvalidKey> {
-        EnvFilter::try_new(&self.filter)
+        self.filter
+            .parse::<Targets>()
             .map(drop)
             .map_err(|error| InvalidKey::new("filter", error.to_string()))
     }

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
     error::{Error, Kind, Reason, Result},
-    gateway::{Chunk, Counts, Finish, Limits, Message, Open, Takeover, Target},
+    gateway::{Chunk, Counts, Finish, Limits, Message, Open, Settings, Takeover, Target},
     state::Cursor,
     upload::{
         self, FileMetadata, Md5, Object, Permissions, Phase, StoreKind, Timestamp, Upload, UploadId,
@@ -193,8 +193,8 @@ pub(super) fn progress(
     }
 }
 
-/// The limits of a storage.
-pub(super) fn limits(limits: Limits) -> v1::Limits {
+/// What clients must respect for a storage: the limits of the storage and of the gateway.
+pub(super) fn limits(limits: Limits, settings: &Settings) -> v1::Limits {
     v1::Limits {
         storage_id: limits.storage_id,
         residence: residence(limits.store_kind).into(),
@@ -202,12 +202,12 @@ pub(super) fn limits(limits: Limits) -> v1::Limits {
         max_unknown_file_size: bytes(limits.max_unknown_file_size),
         part_size: bytes(limits.part_size),
         max_single_put_size: bytes(limits.max_single_put_size),
-        max_message_size: bytes(limits.max_message_size),
+        max_message_size: bytes(settings.max_message_size),
         preferred_chunk_size: bytes(limits.preferred_chunk_size),
-        idle_timeout_seconds: bytes(limits.idle_timeout.as_secs()),
-        expiry_seconds: bytes(limits.expiry.as_secs()),
-        min_rate: bytes(limits.min_rate),
-        min_rate_seconds: bytes(limits.min_rate_window.as_secs()),
+        idle_timeout_seconds: bytes(settings.idle_timeout.as_secs()),
+        expiry_seconds: bytes(settings.upload_expiry.as_secs()),
+        min_rate: bytes(settings.min_rate),
+        min_rate_seconds: bytes(settings.min_rate_window.as_secs()),
     }
 }
 

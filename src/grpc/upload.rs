@@ -36,7 +36,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct UploadApi {
     gateway: Arc<Gateway>,
-    max_message_size: u64,
 }
 
 /// A stream that its own task receives.
@@ -58,19 +57,16 @@ enum Progress {
 // === impl UploadApi ===
 
 impl UploadApi {
-    /// Serves `gateway`. `max_message_size` is the limit in bytes that the server has set.
-    pub fn new(gateway: Arc<Gateway>, max_message_size: u64) -> Self {
-        Self {
-            gateway,
-            max_message_size,
-        }
+    /// Serves `gateway`.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway }
     }
 
     /// Receives in a task of its own: if the client disconnects, complete parts are still committed.
     fn receive(&self, request: Request<Streaming<UploadRequest>>) -> Receiving {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
-        let max_message_size = self.max_message_size;
+        let max_message_size = gateway.settings.max_message_size;
         let deadline = deadline(request.metadata());
         let (opened, opened_by) = oneshot::channel();
         let (counts, counted) = watch::channel(Counts::default());
@@ -226,11 +222,8 @@ impl UploadService for UploadApi {
         &self,
         request: Request<GetLimitsRequest>,
     ) -> Result<Response<Limits>, Status> {
-        respond(
-            self.gateway
-                .limits(&request.get_ref().storage_id)
-                .map(convert::limits),
-        )
+        let limits = self.gateway.limits(&request.get_ref().storage_id);
+        respond(limits.map(|limits| convert::limits(limits, &self.gateway.settings)))
     }
 
     type WatchUploadStream = BoxStream<'static, Result<UploadProgress, Status>>;

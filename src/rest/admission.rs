@@ -22,12 +22,12 @@ const WITHOUT_BODY: usize = 64 * 1024;
 /// When a refused request may be retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The permits of one server: one for each byte of memory.
+/// The memory of one server: a semaphore with one permit for each byte.
 pub(super) fn permits() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(MEMORY))
 }
 
-/// Handles a request if there are permits for it. It has them until its response starts.
+/// Handles a request if there are permits for it, which it holds until the response starts.
 pub(super) async fn admit(
     State(permits): State<Arc<Semaphore>>,
     request: Request,

@@ -184,8 +184,8 @@ impl Server {
 
     fn grpc_routes(&self) -> Result<GrpcRouter, ServeError> {
         let window = u32::try_from(self.limits.stream_window.0)?;
-        let message_size = self.limits.max_message_size.0;
-        let uploads = UploadApi::new(Arc::clone(&self.gateway), message_size);
+        let message_size = self.gateway.settings.max_message_size;
+        let uploads = UploadApi::new(Arc::clone(&self.gateway));
         let uploads = UploadServiceServer::new(uploads)
             .max_decoding_message_size(usize::try_from(message_size)?);
         let signing = SigningApi::new(Arc::clone(&self.gateway));

@@ -6,32 +6,7 @@ mod flow;
 mod mixed;
 mod requests;
 
-use crate::common::{self, signing_client as client, stores};
-
-/// Makes one test of each case for each store.
-macro_rules! for_each_store {
-    ($($case:ident),* $(,)?) => {
-        mod embedded { $(
-            #[tokio::test]
-            async fn $case() {
-                super::$case(crate::common::stores::embedded()).await;
-            }
-        )* }
-        mod s3 { $(
-            #[tokio::test]
-            async fn $case() {
-                let Some(stores) = crate::common::stores::s3().await else { return };
-                super::$case(stores).await;
-            }
-        )* }
-        mod azure { $(
-            #[tokio::test]
-            async fn $case() {
-                let Some(stores) = crate::common::stores::azure().await else { return };
-                super::$case(stores).await;
-            }
-        )* }
-    };
-}
-
-pub(crate) use for_each_store;
+use crate::common::{
+    self, signing_client as client,
+    stores::{self, for_each_store},
+};

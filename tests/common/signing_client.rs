@@ -154,6 +154,16 @@ impl Client {
         self.deliver(&step, bytes.to_vec()).await;
     }
 
+    /// Creates an upload and puts every part of `bytes`. Returns the id.
+    pub(crate) async fn put_parts(&mut self, name: &str, bytes: &[u8]) -> String {
+        let step = self.create(file(name, bytes)).await.unwrap();
+        self.begin(&step).await;
+        for part in (1..).take(bytes.len().div_ceil(PART)) {
+            self.put_part(&step.upload_id, part, bytes).await;
+        }
+        step.upload_id
+    }
+
     pub(crate) async fn sign_finish(&mut self, upload_id: &str) -> Result<SignedStep, Status> {
         let request = SignFinishRequest {
             upload_id: upload_id.into(),

@@ -11,6 +11,34 @@ use upload_gateway_core::blobs::{BlobStore, NewPart, Session};
 
 use super::{self as common, TestGateway};
 
+/// Makes one test of each case for each store, with Redis as the state store of the last two.
+macro_rules! for_each_store {
+    ($($case:ident),* $(,)?) => {
+        mod embedded { $(
+            #[tokio::test]
+            async fn $case() {
+                super::$case(crate::common::stores::embedded()).await;
+            }
+        )* }
+        mod s3 { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::common::stores::s3().await else { return };
+                super::$case(stores).await;
+            }
+        )* }
+        mod azure { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::common::stores::azure().await else { return };
+                super::$case(stores).await;
+            }
+        )* }
+    };
+}
+
+pub(crate) use for_each_store;
+
 /// A state store and a storage, until it is dropped.
 pub(crate) struct Stores {
     pub(crate) config: Config,

@@ -35,6 +35,34 @@ use upload_gateway_core::{
 
 use super::common;
 
+/// Makes one test of each case for each store.
+macro_rules! for_each_store {
+    ($($case:ident),* $(,)?) => {
+        mod embedded { $(
+            #[tokio::test]
+            async fn $case() {
+                crate::world::in_time(super::$case(crate::world::embedded().await)).await;
+            }
+        )* }
+        mod s3 { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(world) = crate::world::s3().await else { return };
+                crate::world::in_time(super::$case(world)).await;
+            }
+        )* }
+        mod azure { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(world) = crate::world::azure().await else { return };
+                crate::world::in_time(super::$case(world)).await;
+            }
+        )* }
+    };
+}
+
+pub(crate) use for_each_store;
+
 /// The size in bytes of a part.
 pub(crate) const PART: usize = 5 * 1024 * 1024;
 

@@ -20,34 +20,8 @@ use crate::common::{
     self, TestGateway, bytes,
     proxy::{Fault, Proxy},
     signing_client::{Client, PART, file},
-    stores::{self, Stores, read},
+    stores::{self, Stores, for_each_store, read},
 };
-
-/// Makes one test of each case for each store, with Redis as the state store of the last two.
-macro_rules! for_each_store {
-    ($($case:ident),* $(,)?) => {
-        mod embedded { $(
-            #[tokio::test]
-            async fn $case() {
-                super::$case(crate::common::stores::embedded()).await;
-            }
-        )* }
-        mod s3 { $(
-            #[tokio::test]
-            async fn $case() {
-                let Some(stores) = crate::common::stores::s3().await else { return };
-                super::$case(stores).await;
-            }
-        )* }
-        mod azure { $(
-            #[tokio::test]
-            async fn $case() {
-                let Some(stores) = crate::common::stores::azure().await else { return };
-                super::$case(stores).await;
-            }
-        )* }
-    };
-}
 
 for_each_store!(
     a_file_is_put_directly_into_the_store_and_downloaded_by_a_link,

@@ -73,7 +73,8 @@ pub struct Gateway {
     pub drain: Arc<Drain>,
     /// The configured storages.
     pub storages: Storages,
-    settings: Arc<Settings>,
+    /// The settings it was created with.
+    pub settings: Arc<Settings>,
     sessions: Arc<Sessions>,
 }
 
@@ -170,7 +171,7 @@ impl Gateway {
         Ok(upload)
     }
 
-    /// The limits that clients must respect for a storage. An empty `storage_id` means the default storage.
+    /// The limits that clients must respect for a storage, beside those in `settings`. An empty `storage_id` means the default storage.
     ///
     /// # Errors
     /// `NotFound` if there is no such storage.

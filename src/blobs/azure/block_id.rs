@@ -1,8 +1,8 @@
 //! Block ids.
 //!
 //! All block ids of one blob must have the same length before encoding: here 6 bytes. A part that a client puts with a
-//! signed URL has its number in ASCII digits as id, as PlaceOS clients expect (`base64("000001")`). A part of a stream
-//! has the id
+//! signed URL gets its number in six ASCII digits, as PlaceOS clients expect (`base64("000001")`). A part that the gateway
+//! puts for a gRPC stream gets
 //!
 //! ```text
 //! bit   47      46…31         30…0
@@ -32,7 +32,7 @@ const NUMBER_SHIFT: u32 = 31;
 pub enum BlockId {
     /// A part of a stream.
     Streamed {
-        /// The part's number; Azure takes 50,000.
+        /// The part's number, at most 50,000: the largest number of blocks of a blob.
         number: u16,
         /// The stream that wrote it.
         writer: WriterTag,
@@ -63,7 +63,7 @@ impl BlockId {
         }
     }
 
-    /// The id as the SDK takes it.
+    /// The id in bytes. The SDK encodes it.
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
             Self::Streamed { number, writer } => {

@@ -1,7 +1,8 @@
-//! The listing of an owner's uploads: a sorted set whose members have the order of the listing.
+//! The listing of an owner's uploads: a sorted set with equal scores. Redis orders its members by their bytes, which gives
+//! the order of the listing.
 //!
-//! It is a hint, written after the record: a member is checked against its record when it is read, and removed if the
-//! record does not exist. Opening or updating an upload adds it again.
+//! It is written after the record, so it can be out of date. Reading the listing also reads each record, and removes
+//! members without one. Opening or updating an upload adds its member again.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway_core::{
@@ -37,11 +38,11 @@ impl Redis {
         let mut page = ListPage::default();
         let mut scanned = 0;
         while scanned < LIST_SCAN {
-            let missing = query.limit.max(1) - page.uploads.len();
+            let remaining = query.limit.max(1) - page.uploads.len();
             let size = if query.phase.is_some() {
-                missing.max(100)
+                remaining.max(100)
             } else {
-                missing
+                remaining
             }
             .min(LIST_SCAN - scanned);
             let batch = self.batch(&listing, &after, size).await?;
@@ -76,7 +77,7 @@ impl Redis {
         self.link.command(&count).await
     }
 
-    /// Adds the upload to its owner's listing, and sets when it is due.
+    /// Adds the upload to its owner's listing, and sets when the sweeper looks at it next.
     pub(super) async fn index(&self, upload: &Upload) -> Result<()> {
         let mut invocation = SCRIPTS.index.key(self.listing_key(&upload.owner));
         let member = listing_member(upload.created_at, &upload.id);
@@ -140,9 +141,9 @@ fn listing_member(created_at: Timestamp, id: &UploadId) -> String {
 }
 
 fn listing_cursor(member: &str) -> Option<Cursor> {
-    let (age, id) = member.split_once(':')?;
+    let (inverted, id) = member.split_once(':')?;
     Some(Cursor {
-        created_at: Timestamp(u64::MAX - u64::from_str_radix(age, 16).ok()?),
+        created_at: Timestamp(u64::MAX - u64::from_str_radix(inverted, 16).ok()?),
         id: id.parse().ok()?,
     })
 }

@@ -119,11 +119,7 @@ async fn false_digests_are_detected(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(PART + 5);
-    let step = client.create(file("film.mp4", &sent)).await.unwrap();
-    let id = step.upload_id.clone();
-    client.begin(&step).await;
-    client.put_part(&id, 1, &sent).await;
-    client.put_part(&id, 2, &sent).await;
+    let id = client.put_parts("film.mp4", &sent).await;
     let lie = [(1, Md5::of(b"what it says it sent"))];
     client.report(&id, "", &lie, None).await.unwrap();
     client.commit(&id).await;
@@ -137,11 +133,7 @@ async fn false_digests_are_detected_when_a_stream_finishes(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(PART + 5);
-    let step = client.create(file("film.mp4", &sent)).await.unwrap();
-    let id = step.upload_id.clone();
-    client.begin(&step).await;
-    client.put_part(&id, 1, &sent).await;
-    client.put_part(&id, 2, &sent).await;
+    let id = client.put_parts("film.mp4", &sent).await;
     let lie = [(1, Md5::of(b"what it says it sent"))];
     client.report(&id, "", &lie, None).await.unwrap();
     let refused = gateway.upload(vec![open_known(&id), finish()]).await;
@@ -160,11 +152,7 @@ async fn an_object_of_other_parts_is_not_completed(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(2 * PART);
-    let step = client.create(file("film.mp4", &sent)).await.unwrap();
-    let id = step.upload_id.clone();
-    client.begin(&step).await;
-    client.put_part(&id, 1, &sent).await;
-    client.put_part(&id, 2, &sent).await;
+    let id = client.put_parts("film.mp4", &sent).await;
     let finish = client.sign_finish(&id).await.unwrap();
     let swapped = "<BlockList><Latest>MDAwMDAy</Latest><Latest>MDAwMDAx</Latest></BlockList>";
     client.deliver(&finish, swapped.into()).await;

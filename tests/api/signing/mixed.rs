@@ -132,11 +132,7 @@ async fn a_stream_finds_what_a_client_committed(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(PART + 9);
-    let step = client.create(file("film.mp4", &sent)).await.unwrap();
-    let id = step.upload_id.clone();
-    client.begin(&step).await;
-    client.put_part(&id, 1, &sent).await;
-    client.put_part(&id, 2, &sent).await;
+    let id = client.put_parts("film.mp4", &sent).await;
     client.commit(&id).await;
     let upload = gateway.upload(vec![open_known(&id)]).await.unwrap();
     assert_eq!(upload.phase(), Phase::Complete);
@@ -147,11 +143,7 @@ async fn a_stream_without_bytes_commits_signed_parts(stores: Stores) {
     let gateway = stores.gateway().await;
     let mut client = Client::of(&gateway).await;
     let sent = bytes(PART + 9);
-    let step = client.create(file("film.mp4", &sent)).await.unwrap();
-    let id = step.upload_id.clone();
-    client.begin(&step).await;
-    client.put_part(&id, 1, &sent).await;
-    client.put_part(&id, 2, &sent).await;
+    let id = client.put_parts("film.mp4", &sent).await;
     let upload = gateway
         .upload(vec![open_known(&id), finish()])
         .await

@@ -47,12 +47,13 @@ pub struct Records {
     drain: Arc<Drain>,
 }
 
-/// Whether a change of a record fails after a takeover.
+/// Whether a change of a record requires the writer that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fence {
-    /// It fails if another writer has replaced the writer that was read.
+    /// Fails with `TakenOver` if the record has another writer, and with `StateLost` if it is missing or older than the
+    /// record that was read.
     Writer,
-    /// It is made whatever the writer is.
+    /// Applies whichever writer the record has.
     None,
 }
 
@@ -132,15 +133,16 @@ impl Records {
         }
     }
 
-    /// Checks that the state store answers. If the state store was flushed, it gets the secret of the deployment again,
-    /// so that all gateways keep using the same one.
+    /// Checks that the state store answers. After a flush the state store has no secret of the deployment. This call
+    /// then stores this gateway's secret; if another gateway has stored a different one first, this gateway uses that
+    /// one.
     pub(super) async fn check(&self) -> Result<()> {
         self.single_try.check().await?;
         let own = self.secret();
         let kept = self.single_try.secret(&own).await?;
         if kept != own {
             tracing::warn!(
-                "the secret in the state store has changed; resume tokens with keys derived from it are invalid"
+                "the secret in the state store has changed; resume tokens with keys derived from the previous one are invalid"
             );
             *self.secret.write().unwrap_or_else(PoisonError::into_inner) = kept;
         }
@@ -234,8 +236,8 @@ impl Records {
         }
     }
 
-    /// Applies an event that ends an OPEN upload. Returns `false`, and changes nothing, if the record was changed after
-    /// `seen`.
+    /// Applies an event that ends an OPEN upload. Returns `false`, and changes nothing, if the record is missing, if
+    /// its `updated_at` is not `seen` any more, or if its phase does not allow the event.
     pub(super) async fn end_untouched(
         &self,
         upload: &mut Upload,
@@ -266,8 +268,8 @@ impl Records {
         self.single_try.update(upload, upload.writer).await
     }
 
-    /// Records acknowledged parts, for a stream that took over the upload under `version`. Returns how many parts are
-    /// committed afterwards.
+    /// Records acknowledged parts for the stream `writer`. `version` is the latest version of the record that the stream
+    /// knows. Returns how many parts are committed afterwards.
     pub(super) async fn record_parts(
         &self,
         id: &UploadId,
@@ -286,8 +288,8 @@ impl Records {
         }
     }
 
-    /// The error of a stream that took over the record under `version` and finds another writer in it: a newer stream
-    /// took it over, or the state store was rolled back.
+    /// The error of a stream that finds another writer in the record: `TakenOver`, or `StateLost` if the record is missing
+    /// or older than `version`, the latest version that the stream knows.
     async fn fenced_out(&self, id: &UploadId, version: u64) -> Error {
         match self.find(id).await {
             Ok(Some(current)) if current.version >= version => taken_over(),
@@ -296,13 +298,13 @@ impl Records {
         }
     }
 
-    /// Short enough that no sweeper expires the upload of an active stream.
+    /// The interval between heartbeats. It is so short that the sweeper does not expire the upload of an active stream.
     pub(super) fn heartbeat_interval(&self) -> Duration {
         self.settings.upload_expiry.min(ACTIVE_WINDOW) / 3
     }
 
-    /// Sets the times of a record that changes. An ABORTED record is kept until no client can send anything for it any
-    /// more: until the last signature has expired, and then as long again for requests that started just before.
+    /// Sets the times of a record that changes. An ABORTED record is kept for at least twice the lifetime of a signed
+    /// URL: once until the last URL expires, and once more for requests that started just before that.
     pub(super) fn stamp(&self, upload: &mut Upload) {
         let Times { now, expires_at } = self.times();
         (upload.updated_at, upload.expires_at) = (now, expires_at);

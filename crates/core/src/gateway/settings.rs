@@ -54,7 +54,7 @@ pub struct Caller {
     pub owner: Owner,
 }
 
-/// The limits that clients must respect, for one storage.
+/// The limits that clients must respect for one storage, beside those in [`Settings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The id of the storage.
@@ -69,18 +69,8 @@ pub struct Limits {
     pub part_size: u64,
     /// The largest file that is stored with a single put, in bytes.
     pub max_single_put_size: u64,
-    /// The largest gRPC message, in bytes.
-    pub max_message_size: u64,
     /// The recommended size of a chunk, in bytes.
     pub preferred_chunk_size: u64,
-    /// As [`Settings::idle_timeout`].
-    pub idle_timeout: Duration,
-    /// As [`Settings::upload_expiry`].
-    pub expiry: Duration,
-    /// As [`Settings::min_rate`].
-    pub min_rate: u64,
-    /// As [`Settings::min_rate_window`].
-    pub min_rate_window: Duration,
 }
 
 // === impl Settings ===
@@ -96,12 +86,7 @@ impl Settings {
             max_unknown_file_size: self.bounded(unknown.capacity()),
             part_size: storage.part_size,
             max_single_put_size: SINGLE_PUT_MAX,
-            max_message_size: self.max_message_size,
             preferred_chunk_size: PREFERRED_CHUNK_SIZE,
-            idle_timeout: self.idle_timeout,
-            expiry: self.upload_expiry,
-            min_rate: self.min_rate,
-            min_rate_window: self.min_rate_window,
         }
     }
 

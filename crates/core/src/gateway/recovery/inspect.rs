@@ -1,8 +1,8 @@
-//! What the store has of an upload. What clients report about parts that they put into the store themselves is a claim;
-//! the store's own list decides.
+//! Finds which parts of an upload, and which object, the store has. What a client reports about parts that it put itself
+//! is a claim: a claimed part is used only if the store lists it.
 //!
-//! The store is asked when a stream opens such an upload, when an identical create finds it, at `finish` and at
-//! completion.
+//! The gateway lists the stored parts when a stream opens an upload that has claims, when a create returns an existing
+//! upload, when it signs the commit, and when it completes a signed upload.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// How often an object is verified while other callers change its upload.
+/// How many times an object is verified at most while other callers change its upload.
 const MAX_CHECKS: usize = 5;
 
 /// When a caller should retry if the upload changed during each check.
@@ -54,9 +54,10 @@ impl Inspector {
         }
     }
 
-    /// The planned parts that the store has with the planned size, by number. `None` if the store does not know the
-    /// session. If a part is recorded, only the stored part with its receipt counts. Otherwise only a part that a
-    /// client put and claimed counts: a stream may have left other parts under the same number.
+    /// The parts of which the object can be made, by number. `None` if the store does not know the session. A recorded
+    /// part must be in the store with the recorded receipt (S3: ETag, Azure: block id) and size. A part that is not
+    /// recorded must have the planned size, and a client must have put and claimed it: a stream may have put other parts
+    /// under the same number that it did not record.
     pub(in crate::gateway) async fn stored_parts(
         &self,
         storage: &Storage,
@@ -66,9 +67,11 @@ impl Inspector {
         let Some(stored) = storage.store.list_parts(&session).await? else {
             return Ok(None);
         };
-        let own = stored.iter().filter(|part| part.writer.is_none());
-        let own: BTreeMap<u32, &StoredPart> =
-            own.filter_map(|part| Some((part.number?, part))).collect();
+        let from_clients: BTreeMap<u32, &StoredPart> = stored
+            .iter()
+            .filter(|part| part.writer.is_none())
+            .filter_map(|part| Some((part.number?, part)))
+            .collect();
         let sizes: HashMap<&str, u64> = stored
             .iter()
             .map(|part| (part.receipt.as_str(), part.size))
@@ -81,7 +84,7 @@ impl Inspector {
             if !upload.claims.contains(number) {
                 return None;
             }
-            let (span, found) = (upload.span(number)?, own.get(&number)?);
+            let (span, found) = (upload.span(number)?, from_clients.get(&number)?);
             let part = Part {
                 number,
                 offset: span.offset,
@@ -109,7 +112,8 @@ impl Inspector {
             if storage.capabilities().creates_sessions {
                 return Ok(());
             }
-            // An upload without a session would count as a single put.
+            // No request creates the store's session. The record gets one nevertheless: without a session the upload
+            // would be treated as a single put.
             let session = storage.store.begin(&new_object(upload, None)).await?;
             let started = Event::SessionStarted { session };
             self.records
@@ -117,8 +121,10 @@ impl Inspector {
                 .await?;
         }
         let stored = self.stored_parts(&storage, upload).await?;
-        let is_whole = |parts: &BTreeMap<_, _>| Some(parts.len()) == object_part_count(upload);
-        if stored.as_ref().is_none_or(is_whole) && self.find_committed(&storage, upload).await? {
+        let has_all_parts = |parts: &BTreeMap<_, _>| Some(parts.len()) == object_part_count(upload);
+        if stored.as_ref().is_none_or(has_all_parts)
+            && self.find_committed(&storage, upload).await?
+        {
             return Ok(());
         }
         let Some(mut stored) = stored else {
@@ -138,10 +144,10 @@ impl Inspector {
         Ok(())
     }
 
-    /// Looks for the object, which a client may have made. If it is the upload's, the upload becomes COMPLETE.
+    /// Looks for the object, which a client may have made. If this upload made it, the upload becomes COMPLETE.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `DataLoss` if the object is not the upload's: the object is deleted and the upload is
+    /// `FailedPrecondition` or `DataLoss` if this upload did not make the object: the object is deleted and the upload is
     /// ABORTED. `Unavailable` if other callers changed the upload during each check.
     pub(in crate::gateway) async fn find_committed(
         &self,
@@ -153,8 +159,8 @@ impl Inspector {
             let Some(found) = storage.store.head(&key).await? else {
                 return Ok(false);
             };
-            // Read after HEAD, because other callers may have written since `upload` was read: parts are recorded and
-            // claimed before the object is made of them.
+            // Parts are recorded or claimed before an object is made of them. A record that is read after HEAD therefore
+            // has the parts of the object; `upload` may be older.
             let current = self.records.find(&id).await?;
             *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
             let error = match self.verify(storage, upload, found).await {
@@ -167,7 +173,7 @@ impl Inspector {
                 }
                 Err(error) => error,
             };
-            // While the upload is being committed, only its committer rejects it.
+            // The committer decides about a COMMITTING upload.
             if upload.phase != Phase::Open
                 || !matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss)
             {
@@ -181,7 +187,7 @@ impl Inspector {
                 .await?
             {
                 if let Err(error) = self.sessions.discard(upload).await {
-                    tracing::warn!(upload_id = %upload.id, %error, "the object of a rejected upload was not deleted");
+                    tracing::warn!(upload_id = %upload.id, %error, "an aborted upload is left to the sweeper");
                 }
                 return Err(error);
             }
@@ -193,7 +199,7 @@ impl Inspector {
     /// Verifies the object that HEAD found against every digest and block that the store reports.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `DataLoss` if the object is not the upload's.
+    /// `FailedPrecondition` or `DataLoss` if this upload did not make the object.
     pub(in crate::gateway) async fn verify(
         &self,
         storage: &Storage,
@@ -217,7 +223,7 @@ impl Inspector {
                 return Err(not_own(Difference::Size(found.size)));
             }
         }
-        let is_whole = is_put_whole(&found, blocks.as_deref());
+        let is_single_put = is_put_whole(&found, blocks.as_deref());
         Ok(Object {
             bucket: storage.store.bucket().to_owned(),
             key,
@@ -225,7 +231,7 @@ impl Inspector {
             size: found.size,
             md5: found
                 .md5
-                .filter(|_| is_whole && capabilities.computes_object_md5),
+                .filter(|_| is_single_put && capabilities.computes_object_md5),
         })
     }
 
@@ -239,13 +245,13 @@ impl Inspector {
             return error;
         }
         if let Err(error) = self.sessions.discard(upload).await {
-            tracing::warn!(upload_id = %upload.id, %error, "a rejected upload is left to the sweeper");
+            tracing::warn!(upload_id = %upload.id, %error, "an aborted upload is left to the sweeper");
         }
         why
     }
 
-    /// Removes a session that the store does not know any more from the record. If a stream has put parts into it, they
-    /// are lost, and the upload is ABORTED.
+    /// Clears the session in the record, because the store does not know it any more. If a stream has put parts into it,
+    /// they are lost, and the upload is ABORTED.
     pub(in crate::gateway) async fn forget_session(&self, upload: &mut Upload) -> Result<()> {
         if upload.parts.is_empty() {
             let forgotten = Event::SessionReplaced { session: None };
@@ -258,8 +264,12 @@ impl Inspector {
         Err(self.refuse(upload, lost).await)
     }
 
-    /// Handles a stream whose session the store does not know. A client may have replaced the session, or committed it:
-    /// then the upload is COMPLETE. Otherwise the upload is aborted because of `why`.
+    /// Handles a stream whose session the store does not know. If a client has committed the session, the upload becomes
+    /// COMPLETE.
+    ///
+    /// # Errors
+    /// `TakenOver` if the record has another session or writer, `StateLost` if it is missing or older. Otherwise the
+    /// upload is ABORTED, and the error is `why`.
     pub(in crate::gateway) async fn session_lost(
         &self,
         upload: &mut Upload,
