@@ -1,6 +1,7 @@
 //! The adapters of the port [`BlobStore`], and what they share.
 
 pub mod azure;
+mod failed;
 mod renewed;
 pub mod s3;
 pub mod url;

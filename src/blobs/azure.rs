@@ -50,8 +50,8 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
-        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, object_not_found,
-        part_damaged,
+        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, contradiction,
+        object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -69,7 +69,7 @@ pub use self::{
 use self::{
     block_list::stored_part,
     delegation::Delegation,
-    fault::{code, fault, report, status},
+    fault::{code, fault, is_refusal, report, status},
     policy::{ContentMd5, Sign, with_content_md5},
     sas::AccountKey,
     sign::{BlobSigner, SigningKey},
@@ -87,6 +87,9 @@ const LIMITS: StoreLimits = StoreLimits {
 
 /// Larger than any blob, so that the SDK reads with one request and does not collect ranges in memory.
 const WHOLE: NonZero<usize> = NonZero::new(isize::MAX.unsigned_abs()).expect("it is not zero");
+
+/// The error code for a blob that does not exist.
+const NOT_FOUND: &str = "BlobNotFound";
 
 /// A container in a storage account.
 ///
@@ -178,6 +181,57 @@ impl AzureStore {
         let answer = tokio::time::timeout(self.operation_timeout, request).await;
         answer.unwrap_or_else(|elapsed| Err(azure_core::Error::new(ErrorKind::Io, elapsed)))
     }
+
+    /// One request for the properties. `None` only if Azure's error code says that there is no blob.
+    async fn describe(&self, key: &str) -> Result<Option<StoredObject>> {
+        let action = "describe a blob";
+        let answer = self.answer(self.blob(key).get_properties(None)).await;
+        let output = match answer {
+            Ok(output) => output,
+            Err(error) if code(&error) == Some(NOT_FOUND) => return Ok(None),
+            Err(error) => return Err(fault(action, error)),
+        };
+        let read = || -> azure_core::Result<_> {
+            Ok((
+                output.etag()?,
+                output.content_length()?,
+                output.content_md5()?,
+                output.metadata()?,
+            ))
+        };
+        let (etag, size, md5, metadata) = read().map_err(|error| fault(action, error))?;
+        Ok(Some(StoredObject {
+            etag: entity_tag(etag),
+            size: size.ok_or_else(|| {
+                Error::store_unavailable("describe a blob: the response has no size")
+            })?,
+            md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
+            composite: None,
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| (key.to_ascii_lowercase(), value))
+                .collect(),
+        }))
+    }
+
+    /// Whether there is a blob, by a GET request of one byte. The block list does not tell: it also exists if there are
+    /// only uncommitted blocks.
+    async fn has_blob(&self, key: &str) -> Result<bool> {
+        let options = BlobClientDownloadOptions {
+            partition_size: Some(WHOLE),
+            range: Some((0_u64..1).into()),
+            ..BlobClientDownloadOptions::default()
+        };
+        match self.answer(self.blob(key).download(Some(options))).await {
+            Ok(_) => Ok(true),
+            Err(error) => match code(&error) {
+                Some(NOT_FOUND) => Ok(false),
+                // It is empty.
+                Some("InvalidRange") => Ok(true),
+                _ => Err(fault("look for a blob", error)),
+            },
+        }
+    }
 }
 
 #[async_trait]
@@ -263,40 +317,20 @@ impl ObjectStore for AzureStore {
                 let blocks = list.committed_blocks.into_iter().flatten();
                 Ok(Some(blocks.filter_map(stored_part).collect()))
             }
-            Err(error) if code(&error) == Some("BlobNotFound") => Ok(None),
+            Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
             Err(error) => Err(fault("list the blocks", error)),
         }
     }
 
     async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
-        let action = "describe a blob";
-        let answer = self.answer(self.blob(key).get_properties(None)).await;
-        let output = match answer {
-            Ok(output) => output,
-            Err(error) if status(&error) == Some(404) && !is_container_missing(&error) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(fault(action, error)),
-        };
-        let read = || -> azure_core::Result<_> {
-            Ok((
-                output.etag()?,
-                output.content_length()?,
-                output.content_md5()?,
-                output.metadata()?,
-            ))
-        };
-        let (etag, size, md5, metadata) = read().map_err(|error| fault(action, error))?;
-        Ok(Some(StoredObject {
-            etag: entity_tag(etag),
-            size: size.ok_or_else(|| Error::fault("describe a blob: the response has no size"))?,
-            md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
-            composite: None,
-            metadata: metadata
-                .into_iter()
-                .map(|(key, value)| (key.to_ascii_lowercase(), value))
-                .collect(),
-        }))
+        if let Some(found) = self.describe(key).await? {
+            return Ok(Some(found));
+        }
+        if !self.has_blob(key).await? {
+            return Ok(None);
+        }
+        let found = self.describe(key).await?;
+        found.map(Some).ok_or_else(contradiction)
     }
 
     async fn read(
@@ -314,7 +348,7 @@ impl ObjectStore for AzureStore {
         };
         let answer = self.answer(self.blob(key).download(Some(options))).await;
         let output = answer.map_err(|error| match code(&error) {
-            Some("BlobNotFound") => object_not_found(key),
+            Some(NOT_FOUND) => object_not_found(key),
             _ => fault("read a blob", error),
         })?;
         let limit = self.operation_timeout;
@@ -330,9 +364,7 @@ impl ObjectStore for AzureStore {
 
     async fn delete(&self, key: &str) -> Result<()> {
         match self.answer(self.blob(key).delete(None)).await {
-            Err(error) if code(&error) != Some("BlobNotFound") => {
-                Err(fault("delete a blob", error))
-            }
+            Err(error) if code(&error) != Some(NOT_FOUND) => Err(fault("delete a blob", error)),
             _ => Ok(()),
         }
     }
@@ -384,7 +416,7 @@ impl MultipartStore for AzureStore {
         });
         let list = match answer.await {
             Ok(list) => list,
-            Err(error) if code(&error) == Some("BlobNotFound") => return Ok(Some(Vec::new())),
+            Err(error) if code(&error) == Some(NOT_FOUND) => return Ok(Some(Vec::new())),
             Err(error) => return Err(fault("list the blocks", error)),
         };
         let committed = list.committed_blocks.into_iter().flatten();
@@ -433,6 +465,7 @@ impl MultipartStore for AzureStore {
         {
             Ok(_) => Ok(Commit::Done),
             Err(error) if code(&error) == Some("InvalidBlockList") => Ok(Commit::PartReplaced),
+            Err(error) if is_refusal(code(&error)) => Ok(Commit::Refused),
             Err(error) => Err(fault("commit", error)),
         }
     }
@@ -478,10 +511,6 @@ fn entity_tag(etag: Option<Etag>) -> String {
         .unwrap_or_default()
         .trim_matches('"')
         .to_owned()
-}
-
-fn is_container_missing(error: &azure_core::Error) -> bool {
-    code(error) == Some("ContainerNotFound")
 }
 
 /// Whether the bytes did not match the MD5 sent with them. Azurite has no error code of its own for that.

@@ -39,8 +39,8 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
-        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, object_not_found,
-        part_damaged,
+        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, contradiction,
+        object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -54,7 +54,7 @@ pub use self::config::{Profile, S3Config};
 pub use self::sign::fuzzing;
 use self::{
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
-    fault::fault,
+    fault::{fault, is_refusal},
     sign::QuerySigner,
 };
 
@@ -129,6 +129,46 @@ impl S3Store {
             bucket: config.bucket,
             operation_timeout: config.operation_timeout,
         })
+    }
+
+    /// One HEAD request. `None` for every refusal: the answer to HEAD has no body, and so no error code that tells why.
+    async fn describe(&self, key: &str) -> Result<Option<StoredObject>> {
+        let request = self.client.head_object().bucket(&self.bucket).key(key);
+        let output = match request.send().await {
+            Ok(output) => output,
+            Err(error) if matches!(fault::status(&error), Some(400 | 401 | 403 | 404)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(fault("describe an object", error)),
+        };
+        let etag = entity_tag(output.e_tag(), "describe an object")?;
+        let opaque = is_opaque(output.server_side_encryption.as_ref())
+            || output.sse_customer_algorithm.is_some();
+        let metadata = output.metadata.unwrap_or_default();
+        Ok(Some(StoredObject {
+            md5: md5_of(&etag).filter(|_| !opaque),
+            composite: composite_of(&etag).filter(|_| !opaque),
+            etag,
+            size: size(output.content_length, "describe an object")?,
+            metadata: metadata
+                .into_iter()
+                .map(|(key, value)| (key.to_ascii_lowercase(), value))
+                .collect::<BTreeMap<_, _>>(),
+        }))
+    }
+
+    /// Whether there is an object, by a GET request of one byte: its answer has an error code.
+    async fn has_object(&self, key: &str) -> Result<bool> {
+        let request = self.client.get_object().bucket(&self.bucket).key(key);
+        match request.range("bytes=0-0").send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.code() {
+                Some("NoSuchKey") => Ok(false),
+                // It is empty.
+                Some("InvalidRange") => Ok(true),
+                _ => Err(fault("look for an object", error)),
+            },
+        }
     }
 }
 
@@ -212,28 +252,14 @@ impl ObjectStore for S3Store {
     }
 
     async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
-        let answer = self.client.head_object().bucket(&self.bucket).key(key);
-        let output = match answer.send().await {
-            Ok(output) => output,
-            // The response to HEAD has no body, so a missing key and a missing bucket look the same; `check` distinguishes
-            // them.
-            Err(error) if fault::status(&error) == Some(404) => return Ok(None),
-            Err(error) => return Err(fault("describe an object", error)),
-        };
-        let etag = entity_tag(output.e_tag(), "describe an object")?;
-        let opaque = is_opaque(output.server_side_encryption.as_ref())
-            || output.sse_customer_algorithm.is_some();
-        let metadata = output.metadata.unwrap_or_default();
-        Ok(Some(StoredObject {
-            md5: md5_of(&etag).filter(|_| !opaque),
-            composite: composite_of(&etag).filter(|_| !opaque),
-            etag,
-            size: size(output.content_length, "describe an object")?,
-            metadata: metadata
-                .into_iter()
-                .map(|(key, value)| (key.to_ascii_lowercase(), value))
-                .collect::<BTreeMap<_, _>>(),
-        }))
+        if let Some(found) = self.describe(key).await? {
+            return Ok(Some(found));
+        }
+        if !self.has_object(key).await? {
+            return Ok(None);
+        }
+        let found = self.describe(key).await?;
+        found.map(Some).ok_or_else(contradiction)
     }
 
     async fn read(
@@ -294,7 +320,9 @@ impl MultipartStore for S3Store {
             .await
             .map_err(|error| fault("begin a multipart upload", error))?;
         let id = output.upload_id.filter(|id| !id.is_empty());
-        id.ok_or_else(|| Error::fault("begin a multipart upload: the response has no upload id"))
+        id.ok_or_else(|| {
+            Error::store_unavailable("begin a multipart upload: the response has no upload id")
+        })
     }
 
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
@@ -395,6 +423,7 @@ impl MultipartStore for S3Store {
             Err(error) => match error.code() {
                 Some("NoSuchUpload") => Ok(Commit::SessionGone),
                 Some("InvalidPart") => Ok(Commit::PartReplaced),
+                code if is_refusal(code) => Ok(Commit::Refused),
                 _ => Err(fault("commit", error)),
             },
         }
@@ -438,7 +467,7 @@ fn part_number(number: u32) -> Result<i32> {
 
 fn size(size: Option<i64>, action: &str) -> Result<u64> {
     size.and_then(|size| size.try_into().ok())
-        .ok_or_else(|| Error::fault(format!("{action}: the response has no size")))
+        .ok_or_else(|| Error::store_unavailable(format!("{action}: the response has no size")))
 }
 
 fn session_lost(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

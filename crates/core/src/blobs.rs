@@ -1,9 +1,10 @@
 //! The ports to the blob stores. The stores keep objects that are made of parts, and sign requests for clients
 //! ([`sign::Signer`]).
 //!
-//! An adapter sends each request once, with a time-out, and does not retry: the gateway retries. Throttling and
-//! unreachable stores are `Unavailable`. Rejected credentials, missing buckets and responses that cannot be parsed are
-//! `Internal`, with the store's response as source.
+//! An adapter sends each request once, with a time-out, and does not retry: the gateway retries. Only the store's own
+//! error code is a negative answer. Every other failure is `Unavailable`, with the store's response as source. One that
+//! only an operator can fix, such as rejected credentials or a missing bucket, is [for an
+//! operator](Error::for_operator).
 //!
 //! Adapters implement [`BlobStore`], the whole port. Each use case takes only the narrow port that it needs.
 
@@ -56,7 +57,7 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// does not, or if there is no object. Empty for an object that was put whole.
     async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>>;
 
-    /// The object under a key, or `None` if there is none.
+    /// The object under a key. `None` only if two different requests agree that there is none.
     async fn head(&self, key: &str) -> Result<Option<StoredObject>>;
 
     /// Reads an object, or the given range of its bytes.
@@ -185,6 +186,8 @@ pub enum Commit {
     SessionGone,
     /// The store has no part with a given number, or another one than the given one.
     PartReplaced,
+    /// The store does not accept these parts, for example because one is too small.
+    Refused,
 }
 
 /// The result of a put of a whole object.
@@ -211,6 +214,11 @@ pub fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>)
         "the store received other bytes than were sent",
     )
     .caused_by(source)
+}
+
+/// The error for two answers of a store of which one cannot be true.
+pub fn contradiction() -> Error {
+    Error::store_unavailable("two answers of the store contradict each other")
 }
 
 /// The error for a key under which there is no object.

@@ -6,6 +6,9 @@
 
 use std::{borrow::Cow, collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
+/// When to retry after an error that only an operator can fix.
+const OPERATOR_DELAY: Duration = Duration::from_secs(30);
+
 /// The result of an operation that can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -135,6 +138,7 @@ struct Inner {
     metadata: BTreeMap<&'static str, String>,
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
+    operator_code: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -150,6 +154,7 @@ impl Error {
             metadata: BTreeMap::new(),
             violations: Vec::new(),
             retry_after: None,
+            operator_code: None,
             source: None,
         }))
     }
@@ -217,6 +222,17 @@ impl Error {
         .caused_by(source)
     }
 
+    /// The blob store refuses requests for a reason that only an operator can fix: credentials, permissions, the bucket.
+    /// `code` is the store's error code, for the operator. The caller can resume later: nothing is lost.
+    pub fn for_operator(
+        code: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let mut error = Self::store_unavailable(source).retry_after(OPERATOR_DELAY);
+        error.0.operator_code = Some(code.into());
+        error
+    }
+
     /// A fault of the server. `context` is for the log.
     pub fn internal(
         context: impl Into<String>,
@@ -281,6 +297,11 @@ impl Error {
     /// The delay after which the caller should retry, if it is known.
     pub fn retry_delay(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// The store's error code, if only an operator can fix the cause.
+    pub fn operator_code(&self) -> Option<&str> {
+        self.0.operator_code.as_deref()
     }
 
     /// Whether the same call may succeed if it is repeated later.

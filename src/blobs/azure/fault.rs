@@ -1,44 +1,84 @@
-//! Errors of Azure, as errors of the gateway.
+//! Errors of Azure, as errors of the gateway. This file has the only table of Azure's error codes.
+//!
+//! Only an error code proves something: an answer without one may come from a proxy. Every failure that is in neither
+//! list below is temporary.
+//! <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>
 
 use std::{error::Error as StdError, iter, time::Duration};
 
 use azure_core::{Error as AzureError, error::ErrorKind};
 use upload_gateway_core::error::Error;
 
+use crate::blobs::failed::Failed;
+
 /// An error of the SDK as text for the log. Its URLs may contain signatures, which are removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Report(String);
 
-/// The error of `action`: unavailable if the same request may succeed later, otherwise internal, for the operator to
-/// fix.
+/// Codes that only an operator can fix: credentials, permissions, or the container.
+const OPERATOR: [&str; 13] = [
+    "AccountIsDisabled",
+    "AuthenticationFailed",
+    "AuthorizationFailure",
+    "AuthorizationPermissionMismatch",
+    "AuthorizationProtocolMismatch",
+    "AuthorizationResourceTypeMismatch",
+    "AuthorizationServiceMismatch",
+    "AuthorizationSourceIPMismatch",
+    "ContainerDisabled",
+    "ContainerNotFound",
+    "InsufficientAccountPermissions",
+    "InvalidAuthenticationInfo",
+    "NoAuthenticationInformation",
+];
+
+/// Codes with which the store refuses a Put Block List for good: the same request never succeeds. `InvalidBlockList` has
+/// a result of its own.
+const REFUSED: [&str; 5] = [
+    "BlockCountExceedsLimit",
+    "BlockListTooLong",
+    "InvalidBlobOrBlock",
+    "InvalidBlockId",
+    "InvalidXmlDocument",
+];
+
+/// Codes of the key management service start like this.
+const KEY_VAULT: &str = "KeyVault";
+
+/// Stands for a code if the identity service refuses the request for a token.
+const NO_TOKEN: &str = "no token";
+
+/// The error of `action`. It is retryable, and [for an operator](Error::for_operator) if only an operator can fix it.
 pub(super) fn fault(action: &str, error: AzureError) -> Error {
-    let status = status(&error);
-    let is_temporary = match error.kind() {
-        ErrorKind::Connection | ErrorKind::Io => true,
-        // No token: the identity service is unavailable, or refuses the request.
-        ErrorKind::Credential => has_temporary_cause(&error),
-        ErrorKind::HttpResponse { .. } => matches!(status, Some(408 | 429 | 500 | 502..)),
-        ErrorKind::DataConversion | ErrorKind::Other => false,
+    let code = match error.kind() {
+        ErrorKind::Credential if !has_temporary_cause(&error) => Some(NO_TOKEN.to_owned()),
+        _ => code(&error).map(str::to_owned),
     };
-    let report = report(&error);
-    if is_temporary {
-        let unavailable = Error::store_unavailable(report);
-        return match retry_after(&error) {
-            Some(delay) => unavailable.retry_after(delay),
-            None => unavailable,
-        };
+    let answer = match (&code, status(&error)) {
+        (Some(code), _) => format!("{action}: the store answers {code}"),
+        (None, Some(status)) => format!("{action}: an answer with status {status} and no code"),
+        (None, None) => action.to_owned(),
+    };
+    let delay = retry_after(&error);
+    let source = Failed::new(answer, header(&error, "date"), report(&error));
+    if let Some(code) = code.filter(|code| is_operators(code)) {
+        return Error::for_operator(code, source);
     }
-    let context = match (status, code(&error)) {
-        (Some(401 | 403), code) => format!(
-            "{action}: the store refuses the credentials ({})",
-            code.unwrap_or("no code")
-        ),
-        (_, Some(code)) => format!("{action}: the store answers {code}"),
-        (Some(status), None) => format!("{action}: the store answers status {status}"),
-        (None, None) => format!("{action}: the request could not be sent"),
-    };
-    Error::internal(context, report)
+    let unavailable = Error::store_unavailable(source);
+    match delay {
+        Some(delay) => unavailable.retry_after(delay),
+        None => unavailable,
+    }
+}
+
+/// Whether the store refuses a commit with this code for good.
+pub(super) fn is_refusal(code: Option<&str>) -> bool {
+    code.is_some_and(|code| REFUSED.contains(&code))
+}
+
+fn is_operators(code: &str) -> bool {
+    code == NO_TOKEN || code.starts_with(KEY_VAULT) || OPERATOR.contains(&code)
 }
 
 /// The HTTP status of the store's response, if there was one.
@@ -75,13 +115,17 @@ fn has_temporary_cause(error: &AzureError) -> bool {
         })
 }
 
-/// The `Retry-After` of the store's response, in whole seconds.
-fn retry_after(error: &AzureError) -> Option<Duration> {
+fn header<'a>(error: &'a AzureError, name: &'static str) -> Option<&'a str> {
     let ErrorKind::HttpResponse { raw_response, .. } = error.kind() else {
         return None;
     };
     let headers = raw_response.as_ref()?.headers();
-    let delay = headers.get_optional_str(&"retry-after".into())?;
+    headers.get_optional_str(&name.into())
+}
+
+/// The `Retry-After` of the store's response, in whole seconds.
+fn retry_after(error: &AzureError) -> Option<Duration> {
+    let delay = header(error, "retry-after")?;
     delay.parse().ok().map(Duration::from_secs)
 }
 

@@ -1,4 +1,8 @@
-//! Errors of S3, as errors of the gateway.
+//! Errors of S3, as errors of the gateway. This file has the only table of S3's error codes.
+//!
+//! Only an error code proves something: an answer without one may come from a proxy. Every failure that is in neither
+//! list below is temporary.
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -9,53 +13,79 @@ use aws_sdk_s3::{
 };
 use upload_gateway_core::error::Error;
 
-/// Error codes that are worth a retry. They come with any status, also 200 (CompleteMultipartUpload) and 400
-/// (`RequestTimeout`).
-const TEMPORARY: [&str; 8] = [
-    "SlowDown",
-    "InternalError",
-    "ServiceUnavailable",
-    "RequestTimeout",
-    "Throttling",
-    "TooManyRequests",
-    "OperationAborted",
-    "ConditionalRequestConflict",
+use crate::blobs::failed::Failed;
+
+/// Codes with which a store refuses a CompleteMultipartUpload for good: the same request never succeeds.
+/// `NoSuchUpload` and `InvalidPart` have results of their own.
+const REFUSED: [&str; 6] = [
+    "EntityTooLarge",
+    "EntityTooSmall",
+    "InvalidArgument",
+    "InvalidPartOrder",
+    "InvalidRequest",
+    "MalformedXML",
 ];
 
-/// The error of `action`: unavailable if the same request may succeed later, otherwise internal, for the operator to
-/// fix.
+/// Codes that only an operator can fix: credentials, permissions, or the bucket.
+const OPERATOR: [&str; 16] = [
+    "AccessDenied",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidBucketName",
+    "InvalidSecurity",
+    "InvalidToken",
+    "NoSuchBucket",
+    "NotSignedUp",
+    "PermanentRedirect",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+    "UnauthorizedAccess",
+    "UserSuspended",
+];
+
+/// Stands for a code if the SDK found no credentials, so that no request was sent.
+pub(super) const NO_CREDENTIALS: &str = "no credentials";
+
+/// Codes of the key management service start like this.
+const KMS: &str = "KMS.";
+
+/// The error of `action`. It is retryable, and [for an operator](Error::for_operator) if only an operator can fix it.
 pub(super) fn fault<E>(action: &str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
-    let status = status(&error);
-    let is_temporary = match &error {
-        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
-        SdkError::DispatchFailure(_) => !lacks_credentials(&error),
-        SdkError::ServiceError(_) => {
-            let is_listed = error.code().is_some_and(|code| TEMPORARY.contains(&code));
-            is_listed || matches!(status, Some(408 | 429 | 500 | 502..))
-        }
-        _ => false,
-    };
-    if is_temporary {
-        let delay = retry_after(&error);
-        let unavailable = Error::store_unavailable(error);
-        return match delay {
-            Some(delay) => unavailable.retry_after(delay),
-            None => unavailable,
-        };
+    if let SdkError::ConstructionFailure(_) = error {
+        return Error::internal(format!("{action}: the request could not be made"), error);
     }
-    let context = match (status, error.code()) {
-        (Some(401 | 403), code) => format!(
-            "{action}: the store refuses the credentials ({})",
-            code.unwrap_or("no code")
-        ),
-        (_, Some(code)) => format!("{action}: the store answers {code}"),
-        (Some(status), None) => format!("{action}: the store answers status {status}"),
-        (None, None) => format!("{action}: the request could not be sent"),
+    let code = match error.code() {
+        None if lacks_credentials(&error) => Some(NO_CREDENTIALS.to_owned()),
+        code => code.map(str::to_owned),
     };
-    Error::internal(context, error)
+    let is_operators = code.as_deref().is_some_and(is_operators);
+    let delay = retry_after(&error);
+    let answer = match (&code, status(&error)) {
+        (Some(code), _) => format!("{action}: the store answers {code}"),
+        (None, Some(status)) => format!("{action}: an answer with status {status} and no code"),
+        (None, None) => action.to_owned(),
+    };
+    let date = header(&error, "date").map(str::to_owned);
+    let source = Failed::new(answer, date.as_deref(), error);
+    if let Some(code) = code.filter(|_| is_operators) {
+        return Error::for_operator(code, source);
+    }
+    let unavailable = Error::store_unavailable(source);
+    match delay {
+        Some(delay) => unavailable.retry_after(delay),
+        None => unavailable,
+    }
+}
+
+/// Whether the store refuses a commit with this code for good.
+pub(super) fn is_refusal(code: Option<&str>) -> bool {
+    code.is_some_and(|code| REFUSED.contains(&code))
 }
 
 /// The HTTP status of the store's response, if there was one.
@@ -65,13 +95,21 @@ pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
         .map(|response| response.status().as_u16())
 }
 
+fn is_operators(code: &str) -> bool {
+    code == NO_CREDENTIALS || code.starts_with(KMS) || OPERATOR.contains(&code)
+}
+
+fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &str) -> Option<&'a str> {
+    error.raw_response()?.headers().get(name)
+}
+
 /// The `Retry-After` of the store's response, in whole seconds.
 fn retry_after<E>(error: &SdkError<E, HttpResponse>) -> Option<Duration> {
-    let delay = error.raw_response()?.headers().get("retry-after")?;
+    let delay = header(error, "retry-after")?;
     delay.parse().ok().map(Duration::from_secs)
 }
 
-/// Whether no request was sent because there are no credentials, which a retry does not fix.
+/// Whether no request was sent because there are no credentials.
 pub(super) fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |error| (*error).source())
         .filter_map(|cause| cause.downcast_ref::<CredentialsError>())

@@ -45,10 +45,9 @@ impl S3Store {
             .send()
             .await
             .map_err(|error| fault("list the multipart uploads", error))?;
-        let now =
-            time.0.get().copied().ok_or_else(|| {
-                Error::fault("list the multipart uploads: the response has no Date")
-            })?;
+        let now = time.0.get().copied().ok_or_else(|| {
+            Error::store_unavailable("list the multipart uploads: the response has no Date")
+        })?;
         let next = output
             .next_key_marker
             .filter(|_| output.is_truncated == Some(true))

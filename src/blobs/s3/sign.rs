@@ -39,7 +39,7 @@ use upload_gateway_core::{
     upload::Timestamp,
 };
 
-use super::fault::{fault, lacks_credentials};
+use super::fault::{NO_CREDENTIALS, fault, lacks_credentials};
 use crate::blobs::{
     renewed::{Expiring, Renewed},
     url::{Query, attachment, path},
@@ -129,7 +129,7 @@ impl QuerySigner {
             let found = self.provider.provide_credentials().await;
             let credentials = found.map_err(|error| {
                 if lacks_credentials(&error) {
-                    Error::internal("find credentials", error)
+                    Error::for_operator(NO_CREDENTIALS, error)
                 } else {
                     Error::store_unavailable(error)
                 }

@@ -257,7 +257,9 @@ impl Commits {
                 .head_own_object(storage, upload)
                 .await?
                 .ok_or_else(|| session_lost("the store knows neither session nor object")),
-            Commit::PartReplaced => Err(replaced("the store does not accept a recorded part")),
+            Commit::PartReplaced | Commit::Refused => {
+                Err(replaced("the store does not accept a recorded part"))
+            }
         }
     }
 
