@@ -149,6 +149,7 @@ impl Wanted {
         Some(Self {
             kind,
             object: NewObject {
+                size: None,
                 key: policy::object_key(&prefix, &upload_id, &file.file_name),
                 mime: policy::effective_mime(&file),
                 md5: (kind & 8 == 0).then_some(md5),

@@ -207,6 +207,7 @@ impl AzureStore {
             })?,
             md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
             composite: None,
+            has_digests: true,
             metadata: metadata
                 .into_iter()
                 .map(|(key, value)| (key.to_ascii_lowercase(), value))
@@ -214,7 +215,7 @@ impl AzureStore {
         }))
     }
 
-    /// Whether there is a blob, by a GET request of one byte. The block list does not tell: it also exists if there are
+    /// Whether there is a blob, by a GET request of one byte. The block list is no proof: it also exists if there are
     /// only uncommitted blocks.
     async fn has_blob(&self, key: &str) -> Result<bool> {
         let options = BlobClientDownloadOptions {
@@ -503,7 +504,8 @@ impl std::fmt::Debug for AzureStore {
 }
 
 fn metadata(object: &NewObject) -> HashMap<String, String> {
-    HashMap::from([("upload_id".to_owned(), object.upload_id.to_string())])
+    let pairs = object.metadata();
+    pairs.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn entity_tag(etag: Option<Etag>) -> String {

@@ -17,7 +17,11 @@ mod sessions;
 mod settings;
 mod sign;
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use aws_config::{
@@ -48,7 +52,7 @@ use upload_gateway_core::{
     upload::{MIB, Part, StoreKind, StoreLimits, WriterTag},
 };
 
-pub use self::config::{Profile, S3Config};
+pub use self::config::{Etags, Profile, S3Config};
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use self::sign::fuzzing;
@@ -79,6 +83,7 @@ pub struct S3Store {
     signer: QuerySigner,
     bucket: String,
     acl: Option<ObjectCannedAcl>,
+    etags: Etags,
     limits: StoreLimits,
     operation_timeout: Duration,
 }
@@ -119,6 +124,7 @@ impl S3Store {
         Ok(Self {
             signer: QuerySigner::new(&config.bucket, public, region, provider).await?,
             acl: config.acl.as_deref().map(ObjectCannedAcl::from),
+            etags: config.etags,
             client: Client::from_conf(builder.build()),
             limits: StoreLimits {
                 max_parts: MAX_PARTS,
@@ -131,7 +137,7 @@ impl S3Store {
         })
     }
 
-    /// One HEAD request. `None` for every refusal: the answer to HEAD has no body, and so no error code that tells why.
+    /// One HEAD request. `None` for every refusal: the answer to HEAD has no body, and so no error code.
     async fn describe(&self, key: &str) -> Result<Option<StoredObject>> {
         let request = self.client.head_object().bucket(&self.bucket).key(key);
         let output = match request.send().await {
@@ -142,12 +148,13 @@ impl S3Store {
             Err(error) => return Err(fault("describe an object", error)),
         };
         let etag = entity_tag(output.e_tag(), "describe an object")?;
-        let opaque = is_opaque(output.server_side_encryption.as_ref())
+        let is_encrypted = is_opaque(output.server_side_encryption.as_ref())
             || output.sse_customer_algorithm.is_some();
         let metadata = output.metadata.unwrap_or_default();
         Ok(Some(StoredObject {
-            md5: md5_of(&etag).filter(|_| !opaque),
-            composite: composite_of(&etag).filter(|_| !opaque),
+            md5: md5_of(&etag),
+            composite: composite_of(&etag),
+            has_digests: self.etags == Etags::Md5 && !is_encrypted,
             etag,
             size: size(output.content_length, "describe an object")?,
             metadata: metadata
@@ -220,7 +227,7 @@ impl ObjectStore for S3Store {
             .bucket(&self.bucket)
             .key(&object.key)
             .content_type(&object.mime)
-            .metadata("upload_id", object.upload_id.as_str())
+            .set_metadata(metadata(object))
             .set_acl(self.acl.clone())
             .if_none_match("*")
             .set_content_md5(object.md5.map(|md5| md5.to_string()))
@@ -314,7 +321,7 @@ impl MultipartStore for S3Store {
             .bucket(&self.bucket)
             .key(&object.key)
             .content_type(&object.mime)
-            .metadata("upload_id", object.upload_id.as_str())
+            .set_metadata(metadata(object))
             .set_acl(self.acl.clone())
             .send()
             .await
@@ -345,10 +352,11 @@ impl MultipartStore for S3Store {
                 _ => fault("put a part", error),
             })?;
         let etag = entity_tag(output.e_tag.as_deref(), "put a part")?;
-        let opaque = is_opaque(output.server_side_encryption.as_ref())
-            || output.sse_customer_algorithm.is_some();
+        let has_digests = self.etags == Etags::Md5
+            && !is_opaque(output.server_side_encryption.as_ref())
+            && output.sse_customer_algorithm.is_none();
         match md5_of(&etag) {
-            Some(md5) if md5 != part.md5 && !opaque => Err(part_damaged(format!(
+            Some(md5) if md5 != part.md5 && has_digests => Err(part_damaged(format!(
                 "part {} has ETag {etag} in the store, and MD5 {} here",
                 part.number,
                 part.md5.to_hex()
@@ -459,6 +467,11 @@ impl Signer for S3Store {
         let (acl, timeout) = (self.acl.as_ref(), self.operation_timeout);
         self.signer.sign(request, acl, clock.now(), timeout).await
     }
+}
+
+fn metadata(object: &NewObject) -> Option<HashMap<String, String>> {
+    let pairs = object.metadata();
+    Some(pairs.map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn part_number(number: u32) -> Result<i32> {

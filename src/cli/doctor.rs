@@ -121,6 +121,7 @@ async fn check_storage(
 ) -> Result<(), CliError> {
     let upload_id = UploadId::generate(None);
     let object = NewObject {
+        size: u64::try_from(PROBE.len()).ok(),
         key: policy::object_key(prefix, &upload_id, "doctor-probe.txt"),
         mime: "text/plain".into(),
         md5: Some(Md5::of(PROBE)),

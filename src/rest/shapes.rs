@@ -1,6 +1,6 @@
 //! The responses of the calls.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize, Serializer};
 use upload_gateway_core::{
@@ -102,7 +102,7 @@ pub(super) struct Signature {
     url: String,
     /// The headers to send.
     #[schema(value_type = BTreeMap<String, String>)]
-    headers: BTreeMap<&'static str, String>,
+    headers: BTreeMap<Cow<'static, str>, String>,
 }
 
 /// Parts and their MD5s: an array, or an object by part number, as configured.

@@ -302,6 +302,7 @@ impl World {
     /// The object that an upload will be.
     pub(crate) fn object_of(&self, upload: &Upload) -> NewObject {
         NewObject {
+            size: None,
             upload_id: upload.id.clone(),
             ..self.object(&upload.object_key)
         }
@@ -309,6 +310,7 @@ impl World {
 
     fn object(&self, key: &str) -> NewObject {
         NewObject {
+            size: None,
             key: key.into(),
             mime: "video/mp4".into(),
             upload_id: UploadId::generate(None),

@@ -20,7 +20,7 @@ use self::sign::Signer;
 pub use crate::upload::{Capabilities, StoredObject, StoredPart};
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{Md5, Part, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag},
+    upload::{Md5, Part, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag, metadata_keys},
 };
 
 /// The whole port to one bucket or container.
@@ -127,9 +127,11 @@ pub struct NewObject {
     pub key: String,
     /// The media type.
     pub mime: String,
-    /// The upload that makes the object. Stored in the object's metadata as `upload_id`.
+    /// The upload that makes the object.
     pub upload_id: UploadId,
-    /// The MD5 of the whole object, if it is proven. Stored with the object if the store has a field for it.
+    /// The size in bytes, if it is known.
+    pub size: Option<u64>,
+    /// The MD5 of the whole object, if it is proven or promised. Stored with the object if the store has a field for it.
     pub md5: Option<Md5>,
 }
 
@@ -205,6 +207,20 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time-out of one request to a store: as long as a stream waits for an unavailable store by default. A part of 5
 /// MiB takes this long at 1.4 Mbit/s.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+// === impl NewObject ===
+
+impl NewObject {
+    /// The metadata to store with the object, by which it is recognised.
+    pub fn metadata(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let size = self
+            .size
+            .map(|size| (metadata_keys::SIZE, size.to_string()));
+        let md5 = self.md5.map(|md5| (metadata_keys::MD5, md5.to_hex()));
+        let id = (metadata_keys::UPLOAD_ID, self.upload_id.to_string());
+        [Some(id), size, md5].into_iter().flatten()
+    }
+}
 
 /// The error for a part of which the store received other bytes than were sent.
 pub fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -22,7 +22,7 @@ pub use self::{
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
     part::{Claim, Claims, Part, Parts, WriterTag},
     plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
-    stored::{Capabilities, StoredObject, StoredPart},
+    stored::{Capabilities, StoredObject, StoredPart, metadata_keys},
     timestamp::Timestamp,
     token::{Listed, Snapshot, Trail},
 };

@@ -5,7 +5,7 @@
 #[path = "../../../fuzz/checks/azure_signature.rs"]
 pub mod fuzzing;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use upload_gateway_core::{
     blobs::{
@@ -55,7 +55,7 @@ struct Unsigned<'a> {
     key: &'a str,
     permissions: &'static str,
     query: Vec<(&'static str, String)>,
-    headers: BTreeMap<&'static str, String>,
+    headers: BTreeMap<Cow<'static, str>, String>,
     body: Option<String>,
     md5: Option<Md5>,
     /// `Content-Disposition` and `Content-Type` of the response.
@@ -132,15 +132,15 @@ impl BlobSigner {
 
 impl<'a> Unsigned<'a> {
     fn new(request: &ToSign<'a>) -> Self {
-        let opaque = || BTreeMap::from([("Content-Type", OPAQUE.to_owned())]);
+        let opaque = || BTreeMap::from([("Content-Type".into(), OPAQUE.to_owned())]);
         match request {
             ToSign::PutObject { object, .. } => Self::put_object(object),
             // Blocks need no session, so there is nothing to send.
             ToSign::Begin { object } => Self {
                 verb: "PUT",
                 headers: BTreeMap::from([
-                    ("Content-Type", object.mime.clone()),
-                    ("x-ms-blob-content-type", object.mime.clone()),
+                    ("Content-Type".into(), object.mime.clone()),
+                    ("x-ms-blob-content-type".into(), object.mime.clone()),
                 ]),
                 ..Self::default()
             },
@@ -152,7 +152,7 @@ impl<'a> Unsigned<'a> {
             } => {
                 let block = BlockId::Signed { number: *number };
                 let mut headers = opaque();
-                headers.insert("Content-MD5", md5.to_string());
+                headers.insert("Content-MD5".into(), md5.to_string());
                 Self {
                     verb: "PUT",
                     key: session.key,
@@ -207,12 +207,12 @@ impl<'a> Unsigned<'a> {
 
     fn put_object(object: &'a NewObject) -> Self {
         let mut headers = BTreeMap::from([
-            ("Content-Type", object.mime.clone()),
-            ("x-ms-blob-type", "BlockBlob".to_owned()),
+            ("Content-Type".into(), object.mime.clone()),
+            ("x-ms-blob-type".into(), "BlockBlob".to_owned()),
         ]);
         headers.extend(stored_headers(object));
         if let Some(md5) = object.md5 {
-            headers.insert("Content-MD5", md5.to_string());
+            headers.insert("Content-MD5".into(), md5.to_string());
         }
         Self {
             verb: "PUT",
@@ -235,15 +235,14 @@ impl<'a> Unsigned<'a> {
 }
 
 /// The headers whose values are stored with a blob.
-fn stored_headers(object: &NewObject) -> impl Iterator<Item = (&'static str, String)> {
-    let md5 = object.md5.map(|md5| md5.to_string());
-    [
-        ("x-ms-blob-content-type", Some(object.mime.clone())),
-        ("x-ms-blob-content-md5", md5),
-        ("x-ms-meta-upload_id", Some(object.upload_id.to_string())),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
+fn stored_headers(object: &NewObject) -> impl Iterator<Item = (Cow<'static, str>, String)> {
+    let mime = ("x-ms-blob-content-type".into(), object.mime.clone());
+    let md5 = object
+        .md5
+        .map(|md5| ("x-ms-blob-content-md5".into(), md5.to_string()));
+    let metadata = object.metadata();
+    let metadata = metadata.map(|(key, value)| (format!("x-ms-meta-{key}").into(), value));
+    [Some(mime), md5].into_iter().flatten().chain(metadata)
 }
 
 /// The body of a commit. Receipts are base64, which needs no escaping in XML.

@@ -39,6 +39,9 @@ pub struct S3Config {
     pub secret_access_key_file: Option<PathBuf>,
     /// The canned ACL of new objects. Not set: none, which is right for buckets without ACLs.
     pub acl: Option<String>,
+    /// What the store's entity tags (ETags) are.
+    #[serde(default)]
+    pub etags: Etags,
     /// The largest object, in bytes.
     #[serde(skip, default = "max_object_size")]
     pub max_object_size: u64,
@@ -57,6 +60,17 @@ pub enum Profile {
     Compatible,
     /// Like `Compatible`, but all parts except the last must have one size (Cloudflare R2).
     EqualParts,
+}
+
+/// What the entity tags (ETags) of a store are. A tag that equals the expected MD5 is proof in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Etags {
+    /// MD5s of the bytes, unless the answer names encryption with KMS or a customer's key: a different one means damage.
+    #[default]
+    Md5,
+    /// Anything: a different one means nothing.
+    Opaque,
 }
 
 const fn max_object_size() -> u64 {
@@ -82,6 +96,7 @@ impl S3Config {
             secret_access_key: None,
             secret_access_key_file: None,
             acl: None,
+            etags: Etags::default(),
             max_object_size: MAX_OBJECT_SIZE,
             operation_timeout: OPERATION_TIMEOUT,
         }

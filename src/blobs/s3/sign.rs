@@ -8,6 +8,7 @@
 pub mod fuzzing;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Write as _,
     time::{Duration, SystemTime},
@@ -64,7 +65,7 @@ struct Unsigned<'a> {
     verb: &'static str,
     key: &'a str,
     query: Query,
-    headers: BTreeMap<&'static str, String>,
+    headers: BTreeMap<Cow<'static, str>, String>,
     /// Also signed, but not one of the headers for the client: browsers do not allow scripts to set it.
     content_length: Option<u64>,
     body: Option<String>,
@@ -172,11 +173,13 @@ impl QuerySigner {
 
         let content_length = unsigned.content_length.map(|length| length.to_string());
         let headers = unsigned.headers.iter();
-        let headers = headers.map(|(name, value)| (*name, value.as_str())).chain(
-            content_length
-                .iter()
-                .map(|length| ("Content-Length", &**length)),
-        );
+        let headers = headers
+            .map(|(name, value)| (name.as_ref(), value.as_str()))
+            .chain(
+                content_length
+                    .iter()
+                    .map(|length| ("Content-Length", &**length)),
+            );
         let url = format!("{}{}", self.base, path(unsigned.key));
         let signable = SignableRequest::new(
             unsigned.verb,
@@ -208,8 +211,8 @@ impl<'a> Unsigned<'a> {
             ToSign::PutObject { object, size } => {
                 let mut headers = headers(object, acl);
                 match object.md5 {
-                    Some(md5) => headers.insert("Content-MD5", md5.to_string()),
-                    None => headers.insert("If-None-Match", "*".to_owned()),
+                    Some(md5) => headers.insert("Content-MD5".into(), md5.to_string()),
+                    None => headers.insert("If-None-Match".into(), "*".to_owned()),
                 };
                 Self {
                     headers,
@@ -231,8 +234,8 @@ impl<'a> Unsigned<'a> {
                 let query = [("partNumber", number.as_str()), ("uploadId", session.id)];
                 Self {
                     headers: BTreeMap::from([
-                        ("Content-MD5", md5.to_string()),
-                        ("Content-Type", OPAQUE.to_owned()),
+                        ("Content-MD5".into(), md5.to_string()),
+                        ("Content-Type".into(), OPAQUE.to_owned()),
                     ]),
                     content_length: Some(*size),
                     ..Self::plain("PUT", session.key, query)
@@ -243,7 +246,7 @@ impl<'a> Unsigned<'a> {
             }
             ToSign::Commit { session, parts, .. } => Self {
                 headers: BTreeMap::from([(
-                    "Content-Type",
+                    "Content-Type".into(),
                     "application/xml; charset=UTF-8".to_owned(),
                 )]),
                 body: Some(complete_multipart_upload(parts)),
@@ -278,13 +281,15 @@ impl<'a> Unsigned<'a> {
 }
 
 /// The headers whose values are stored with an object.
-fn headers(object: &NewObject, acl: Option<&ObjectCannedAcl>) -> BTreeMap<&'static str, String> {
-    let mut headers = BTreeMap::from([
-        ("Content-Type", object.mime.clone()),
-        ("x-amz-meta-upload_id", object.upload_id.to_string()),
-    ]);
+fn headers(
+    object: &NewObject,
+    acl: Option<&ObjectCannedAcl>,
+) -> BTreeMap<Cow<'static, str>, String> {
+    let mut headers = BTreeMap::from([("Content-Type".into(), object.mime.clone())]);
+    let metadata = object.metadata();
+    headers.extend(metadata.map(|(key, value)| (format!("x-amz-meta-{key}").into(), value)));
     if let Some(acl) = acl {
-        headers.insert("x-amz-acl", acl.to_string());
+        headers.insert("x-amz-acl".into(), acl.to_string());
     }
     headers
 }

@@ -121,7 +121,7 @@ pub(in crate::grpc) fn signature(request: SignedRequest) -> v1::Signature {
         verb: request.verb.to_owned(),
         url: request.url,
         headers: headers
-            .map(|(name, value)| (name.to_owned(), value))
+            .map(|(name, value)| (name.into_owned(), value))
             .collect::<HashMap<_, _>>(),
     }
 }

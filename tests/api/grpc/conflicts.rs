@@ -68,7 +68,7 @@ async fn deleting_an_upload_deletes_the_object_of_its_single_put() {
     let upload_id = stream.next().await.unwrap().upload_id;
     let (s3, key) = (gateway.s3(), format!("{upload_id}/a.bin"));
     let object = s3.put_object().bucket("uploads").key(&key);
-    let object = object.metadata("upload_id", &upload_id);
+    let object = object.metadata("uploadid", &upload_id);
     object.body(b"abc".to_vec().into()).send().await.unwrap();
     delete(&gateway, &upload_id).await;
     let left = s3.list_objects_v2().bucket("uploads").send().await.unwrap();

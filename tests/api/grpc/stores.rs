@@ -52,7 +52,7 @@ async fn read(config: &Config, upload: &Upload) -> Vec<u8> {
     let key = &upload.object.as_ref().unwrap().key;
     assert!(key.starts_with("kept/here/uploads-"), "{key}");
     let stored = store.head(key).await.unwrap().unwrap();
-    assert_eq!(stored.metadata["upload_id"], upload.upload_id);
+    assert_eq!(stored.metadata["uploadid"], upload.upload_id);
     let pieces: Vec<bytes::Bytes> = store
         .read(key, None)
         .await

@@ -1,7 +1,7 @@
 //! Whole objects.
 
 use upload_gateway_core::{
-    blobs::{Commit, Put, Session},
+    blobs::{Commit, NewObject, Put, Session},
     error::Kind,
     upload::Md5,
 };
@@ -64,7 +64,11 @@ pub(crate) async fn an_empty_object_is_an_object(subject: &Subject) {
 }
 
 pub(crate) async fn owner_and_media_type_are_returned(subject: &Subject) {
-    let whole = subject.object();
+    let whole = NewObject {
+        size: Some(5),
+        md5: Some(Md5::of(b"whole")),
+        ..subject.object()
+    };
     let put = subject
         .store
         .put_object(&whole, (&b"whole"[..]).into())
@@ -82,8 +86,9 @@ pub(crate) async fn owner_and_media_type_are_returned(subject: &Subject) {
 
     for object in [whole, parted] {
         let head = subject.store.head(&object.key).await.unwrap().unwrap();
-        let owner = head.metadata.get("upload_id").map(String::as_str);
-        assert_eq!(owner, Some(object.upload_id.as_str()));
+        assert!(head.is_of(&object.upload_id), "{head:?}");
+        assert_eq!(head.written_size(), object.size);
+        assert_eq!(head.written_md5(), object.md5);
         let media_type = subject.media_type(&object.key).await;
         assert_eq!(media_type.as_deref(), Some("video/mp4"));
     }

@@ -34,6 +34,7 @@ async fn listed(subject: &Subject, prefix: &str) -> Vec<OpenSession> {
 
 async fn begin(subject: &Subject, key: String) -> (String, String) {
     let object = NewObject {
+        size: None,
         key,
         ..subject.object()
     };
@@ -70,6 +71,7 @@ pub(crate) async fn open_sessions_are_listed_until_they_end(subject: &Subject) {
     let session = Session { key: &key, id: &id };
     let part = subject.put(&session, 1, b"part").await;
     let object = NewObject {
+        size: None,
         key: key.clone(),
         ..subject.object()
     };

@@ -156,6 +156,7 @@ impl Subject {
     pub(crate) fn object(&self) -> NewObject {
         let upload_id = UploadId::generate(None);
         NewObject {
+            size: None,
             key: format!("{upload_id}/file.bin"),
             mime: "video/mp4".into(),
             upload_id,

@@ -45,7 +45,7 @@ async fn try_send(request: &SignedRequest, body: Vec<u8>) -> reqwest::Result<Ans
     let method = Method::from_bytes(request.verb.as_bytes()).unwrap();
     let mut builder = reqwest::Client::new().request(method, &request.url);
     for (name, value) in &request.headers {
-        builder = builder.header(*name, value);
+        builder = builder.header(name.as_ref(), value);
     }
     if request.verb == "PUT" && body.is_empty() {
         // Browsers and curl send this header; reqwest does not by itself.

@@ -54,13 +54,13 @@ pub(crate) async fn a_signed_part_cannot_be_put_elsewhere(subject: &Subject) {
 pub(crate) async fn the_headers_of_a_part_are_bound(subject: &Subject) {
     begin!(subject, object, session);
     let signed = subject.sign_part(session, 1, b"part").await;
-    let names: Vec<_> = signed.headers.keys().copied().collect();
+    let names: Vec<_> = signed.headers.keys().map(AsRef::as_ref).collect();
     assert_eq!(names, ["Content-MD5", "Content-Type"]);
 
     // Other bytes with their MD5.
     let mut changed = signed.clone();
     let md5 = Md5::of(b"trap").to_string();
-    changed.headers.insert("Content-MD5", md5);
+    changed.headers.insert("Content-MD5".into(), md5);
     expect_refusal(&changed, b"trap").await;
     refuse_without_each_header(&signed, b"part").await;
     // The MD5 of other bytes of another length.
@@ -94,15 +94,16 @@ pub(crate) async fn the_headers_of_an_object_are_bound(subject: &Subject) {
             size: 5,
         };
         let signed = subject.sign(request).await;
-        assert_eq!(signed.headers.len(), 3, "{signed:?}");
+        let count = 3 + usize::from(md5.is_some());
+        assert_eq!(signed.headers.len(), count, "{signed:?}");
         refuse_without_each_header(&signed, b"whole").await;
         let foreign = "uploads-of-another-client".to_owned();
         for (name, value) in [
             ("Content-Type", "text/html".to_owned()),
-            ("x-amz-meta-upload_id", foreign),
+            ("x-amz-meta-uploadid", foreign),
         ] {
             let mut changed = signed.clone();
-            changed.headers.insert(name, value);
+            changed.headers.insert(name.into(), value);
             expect_refusal(&changed, b"whole").await;
         }
     }

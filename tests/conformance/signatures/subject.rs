@@ -194,6 +194,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) fn object(body: &[u8]) -> NewObject {
     let upload_id = UploadId::generate(None);
     NewObject {
+        size: None,
         key: format!("{upload_id}/später & mehr+.bin"),
         mime: "video/mp4".into(),
         upload_id,

@@ -5,6 +5,7 @@
 //! protocol. On Azure with a user delegation key: also the query and the headers of a part.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Debug,
     time::{Duration, SystemTime},
@@ -106,7 +107,7 @@ pub struct SignedRequest {
     /// The URL, with the signature in its query. Empty if there is nothing to send.
     pub url: String,
     /// The headers to send. `Host` and `Content-Length` are not among them: every client sends those anyway.
-    pub headers: BTreeMap<&'static str, String>,
+    pub headers: BTreeMap<Cow<'static, str>, String>,
     /// The body to send, or `None` if the client sends its own bytes.
     pub body: Option<String>,
 }

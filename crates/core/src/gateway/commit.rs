@@ -31,7 +31,7 @@ use crate::{
     retry::Retry,
     upload::{
         Applied, Capabilities, Event, Lease, Md5, Object, Phase, Timestamp, Upload, WriterTag,
-        object::{Expected, Strictness, Verdict, verify},
+        object::{Expected, Verdict, verify},
     },
 };
 
@@ -275,7 +275,6 @@ impl Commits {
             &storage.capabilities(),
             found.as_ref(),
             None,
-            Strictness::Commit,
         );
         match verdict {
             Verdict::Same | Verdict::Absent => Ok(found),

@@ -14,6 +14,8 @@ pub struct Expected<'a> {
     size: ExpectedSize,
     /// The MD5 of the whole object: promised by the sender, or computed from the bytes that were put.
     md5: Option<Md5>,
+    /// Whether the object is [`Verdict::Unknown`] unless its MD5 is proven.
+    needs_proof: bool,
     /// The record with the parts that the object is made of.
     parts: &'a Upload,
 }
@@ -24,22 +26,6 @@ enum ExpectedSize {
     Exactly(u64),
     /// The size of the file is not known yet, but this many bytes were recorded.
     AtLeast(u64),
-}
-
-/// How much evidence a caller requires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strictness {
-    /// The committer has just compared every part with the store's list. The composite MD5 is compared only if a part
-    /// has no known MD5. The block list is not read. The MD5 of an object that was put whole is not compared: it was
-    /// computed on receipt.
-    Commit,
-    /// Another process or a client may have made the object. Everything that the store reports must match.
-    Inspection,
-    /// The parts of a lost record are unknown. Upload id, size and a promised MD5 decide, whatever the object is made
-    /// of.
-    Rebuild,
-    /// The object existed before a single put. Only its bytes decide, and the store must report their MD5.
-    SinglePut,
 }
 
 /// How an object relates to an upload.
@@ -86,6 +72,7 @@ impl<'a> Expected<'a> {
                 ExpectedSize::Exactly,
             ),
             md5: upload.promised_md5(),
+            needs_proof: false,
             parts: upload,
         }
     }
@@ -102,11 +89,13 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// The object that a single put of `size` bytes with this MD5 makes.
+    /// The object that a single put of `size` bytes with this MD5 makes. An object that existed before the put has the
+    /// same bytes only if its MD5 proves it.
     pub fn of_single_put(upload: &'a Upload, size: u64, md5: Md5) -> Self {
         Self {
             size: ExpectedSize::Exactly(size),
             md5: Some(md5),
+            needs_proof: true,
             ..Self::of_record(upload)
         }
     }
@@ -114,20 +103,21 @@ impl<'a> Expected<'a> {
 
 /// Compares the object that HEAD found under an upload's key, and the blocks that it is made of, with what the upload
 /// must have made. `blocks` is `None` if the store has no block list, or if the caller did not request it.
+///
+/// The metadata that the gateway wrote decides first: the upload id, then the size and the MD5 that were known when it
+/// was written. A client that commits on Azure can leave the metadata out; then size, blocks and digests decide. An
+/// entity tag that equals the expected digest is proof; a different one means damage only if the store computes entity
+/// tags from the bytes ([`StoredObject::has_digests`]).
 pub fn verify(
     expected: &Expected<'_>,
     capabilities: &Capabilities,
     found: Option<&StoredObject>,
     blocks: Option<&[StoredPart]>,
-    strictness: Strictness,
 ) -> Verdict {
     let Some(found) = found else {
         return Verdict::Absent;
     };
-    if strictness != Strictness::SinglePut
-        && found.upload_id().is_some()
-        && !found.is_of(expected.upload_id)
-    {
+    if found.upload_id().is_some() && !found.is_of(expected.upload_id) {
         return Verdict::Different(Difference::Upload);
     }
     match expected.size {
@@ -140,58 +130,65 @@ pub fn verify(
         }
         ExpectedSize::Exactly(_) | ExpectedSize::AtLeast(_) => {}
     }
-    match strictness {
-        Strictness::Commit => verify_unproven_parts(expected.parts, found),
-        Strictness::Inspection => verify_content(expected, capabilities, found, blocks),
-        Strictness::Rebuild => verify_md5(expected.md5, found.md5, Verdict::Same),
-        Strictness::SinglePut => verify_md5(expected.md5, found.md5, Verdict::Unknown),
+    if found.written_size().is_some_and(|size| size != found.size) {
+        return Verdict::Different(Difference::Size(found.size));
+    }
+    if is_put_whole(expected.parts, found, blocks) {
+        verify_md5(expected, found)
+    } else {
+        verify_parts(expected, capabilities, found, blocks)
     }
 }
 
 /// Whether an object was put whole, as far as the store reports it.
-pub fn is_put_whole(found: &StoredObject, blocks: Option<&[StoredPart]>) -> bool {
-    found.size <= SINGLE_PUT_MAX
-        && found.composite.is_none()
-        && blocks.is_none_or(<[StoredPart]>::is_empty)
+pub fn is_put_whole(upload: &Upload, found: &StoredObject, blocks: Option<&[StoredPart]>) -> bool {
+    let has_no_parts = match blocks {
+        Some(blocks) => blocks.is_empty(),
+        None => upload.session.is_none() && found.composite.is_none(),
+    };
+    has_no_parts && found.size <= SINGLE_PUT_MAX
 }
 
-fn verify_content(
+/// Compares the MD5 of an object that was put whole: the one in the metadata, and the one that the store reports.
+fn verify_md5(expected: &Expected<'_>, found: &StoredObject) -> Verdict {
+    let Some(md5) = expected.md5 else {
+        return Verdict::Same;
+    };
+    let reported = found
+        .md5
+        .filter(|reported| found.has_digests || *reported == md5);
+    for known in [found.written_md5(), reported].into_iter().flatten() {
+        if known != md5 {
+            let (expected, found) = (md5, known);
+            return Verdict::Different(Difference::Md5 { expected, found });
+        }
+    }
+    let is_proven = found.written_md5().or(reported).is_some();
+    if expected.needs_proof && !is_proven {
+        return Verdict::Unknown;
+    }
+    Verdict::Same
+}
+
+/// Compares the parts of an object, as far as the store reports them.
+fn verify_parts(
     expected: &Expected<'_>,
     capabilities: &Capabilities,
     found: &StoredObject,
     blocks: Option<&[StoredPart]>,
 ) -> Verdict {
-    if is_put_whole(found, blocks) {
-        return verify_md5(expected.md5, found.md5, Verdict::Same);
+    if let (Some(expected), Some(found)) = (expected.md5, found.written_md5())
+        && expected != found
+    {
+        return Verdict::Different(Difference::Md5 { expected, found });
     }
     let upload = expected.parts;
-    let fits = composite_fits(upload, found.composite)
+    let fits = (!found.has_digests || composite_fits(upload, found.composite))
         && blocks.is_none_or(|blocks| blocks_fit(upload, blocks, capabilities));
-    same_if(fits)
-}
-
-/// Only a part without an MD5, which a client put, needs the composite MD5 as proof.
-fn verify_unproven_parts(upload: &Upload, found: &StoredObject) -> Verdict {
-    let is_proven = upload.parts.iter_committed().all(|part| part.md5.is_some());
-    same_if(is_proven || composite_fits(upload, found.composite))
-}
-
-fn same_if(fits: bool) -> Verdict {
     if fits {
         Verdict::Same
     } else {
         Verdict::Different(Difference::Parts)
-    }
-}
-
-/// Compares two MD5s. The result is `unproven` if one of them is unknown.
-fn verify_md5(expected: Option<Md5>, found: Option<Md5>, unproven: Verdict) -> Verdict {
-    match (expected, found) {
-        (Some(expected), Some(found)) if expected != found => {
-            Verdict::Different(Difference::Md5 { expected, found })
-        }
-        (Some(_), Some(_)) => Verdict::Same,
-        (None, _) | (_, None) => unproven,
     }
 }
 

@@ -47,12 +47,26 @@ pub struct StoredObject {
     pub etag: String,
     /// The size in bytes.
     pub size: u64,
-    /// The MD5, if the store computed it (S3 single puts without KMS) or received it with the object.
+    /// The MD5: of an entity tag that has the form of one (S3), or as it was declared with the object (Azure).
     pub md5: Option<Md5>,
-    /// The MD5 of the MD5s of its parts, if the store computed it (S3 multipart uploads without KMS).
+    /// The MD5 of the MD5s of its parts, of an entity tag that has the form of one (S3).
     pub composite: Option<CompositeMd5>,
-    /// The metadata, with keys in lower case. The gateway sets `upload_id`.
+    /// Whether the store computes entity tags from the bytes, so that a different digest means different bytes. False
+    /// with KMS encryption, and on a storage with `etags = "opaque"`. An equal digest is proof in any case.
+    pub has_digests: bool,
+    /// The metadata, with keys in lower case. The gateway writes [`NewObject::metadata`](crate::blobs::NewObject::metadata).
     pub metadata: BTreeMap<String, String>,
+}
+
+/// The metadata keys that the gateway writes. Letters only: proxies drop names with underscores, and Azure takes no
+/// hyphens.
+pub mod metadata_keys {
+    /// The id of the upload that makes the object.
+    pub const UPLOAD_ID: &str = "uploadid";
+    /// The size of the object in bytes, if it was known.
+    pub const SIZE: &str = "uploadsize";
+    /// The MD5 of the whole object in hexadecimal, if it was known.
+    pub const MD5: &str = "uploadmd5";
 }
 
 // === impl StoredObject ===
@@ -60,7 +74,19 @@ pub struct StoredObject {
 impl StoredObject {
     /// The id of the upload that made the object, according to its metadata.
     pub fn upload_id(&self) -> Option<&str> {
-        self.metadata.get("upload_id").map(String::as_str)
+        self.metadata
+            .get(metadata_keys::UPLOAD_ID)
+            .map(String::as_str)
+    }
+
+    /// The size in bytes that the gateway wrote into the metadata.
+    pub fn written_size(&self) -> Option<u64> {
+        self.metadata.get(metadata_keys::SIZE)?.parse().ok()
+    }
+
+    /// The MD5 that the gateway wrote into the metadata.
+    pub fn written_md5(&self) -> Option<Md5> {
+        self.metadata.get(metadata_keys::MD5)?.parse().ok()
     }
 
     /// Whether the metadata names this upload.

@@ -21,7 +21,7 @@ use crate::{
     },
     upload::{
         Event, Object, Part, Phase, Upload, WriterTag,
-        object::{Difference, Expected, Strictness, Verdict, is_put_whole, verify},
+        object::{Difference, Expected, Verdict, is_put_whole, verify},
     },
 };
 
@@ -214,7 +214,6 @@ impl Inspector {
             &capabilities,
             Some(&found),
             blocks.as_deref(),
-            Strictness::Inspection,
         );
         match verdict {
             Verdict::Same => {}
@@ -223,7 +222,7 @@ impl Inspector {
                 return Err(not_own(Difference::Size(found.size)));
             }
         }
-        let is_single_put = is_put_whole(&found, blocks.as_deref());
+        let is_single_put = is_put_whole(upload, &found, blocks.as_deref());
         Ok(Object {
             bucket: storage.store.bucket().to_owned(),
             key,
@@ -231,7 +230,7 @@ impl Inspector {
             size: found.size,
             md5: found
                 .md5
-                .filter(|_| is_single_put && capabilities.computes_object_md5),
+                .filter(|_| is_single_put && capabilities.computes_object_md5 && found.has_digests),
         })
     }
 

@@ -15,7 +15,7 @@ use crate::{
     state::Creation,
     upload::{
         Event, FileDigest, Listed, Md5, Object, Part, Snapshot, Upload, WriterTag,
-        object::{Expected, Strictness, Verdict, verify},
+        object::{Expected, Verdict, verify},
     },
 };
 
@@ -164,7 +164,6 @@ impl Rebuilder {
             &storage.capabilities(),
             Some(&found),
             None,
-            Strictness::Rebuild,
         );
         if verdict != Verdict::Same {
             return Ok(None);

@@ -37,7 +37,10 @@ impl Sessions {
         let (sessions, storage) = (Arc::clone(self), Arc::clone(storage));
         let mut upload = upload.clone();
         let begun = tokio::spawn(call::propagate(async move {
-            let session = storage.store.begin(&new_object(&upload, None)).await?;
+            let session = storage
+                .store
+                .begin(&new_object(&upload, upload.promised_md5()))
+                .await?;
             let event = Event::SessionStarted {
                 session: session.clone(),
             };
@@ -109,6 +112,7 @@ pub(in crate::gateway) fn new_object(upload: &Upload, md5: Option<Md5>) -> NewOb
         key: upload.object_key.clone(),
         mime: upload.file.file_mime.clone(),
         upload_id: upload.id.clone(),
+        size: upload.file.file_size,
         md5,
     }
 }

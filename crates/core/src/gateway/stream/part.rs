@@ -17,7 +17,7 @@ use crate::{
     },
     upload::{
         DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
-        object::{Expected, Strictness, Verdict, verify},
+        object::{Expected, Verdict, verify},
     },
 };
 
@@ -216,7 +216,6 @@ impl PartWriter {
             &storage.capabilities(),
             found.as_ref(),
             None,
-            Strictness::SinglePut,
         );
         found
             .filter(|_| verdict == Verdict::Same)

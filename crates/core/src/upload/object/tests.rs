@@ -10,13 +10,6 @@ use crate::upload::{
     StoreLimits, Timestamp, WriterTag, policy,
 };
 
-const ALL: [Strictness; 4] = [
-    Strictness::Commit,
-    Strictness::Inspection,
-    Strictness::Rebuild,
-    Strictness::SinglePut,
-];
-
 /// A file, and how it was stored.
 #[derive(Debug, Clone)]
 struct Case {
@@ -27,14 +20,16 @@ struct Case {
     is_claimed: bool,
     is_azure: bool,
     has_metadata: bool,
+    /// The store encrypts with KMS, or its entity tags are something else than digests.
+    is_opaque: bool,
 }
 
 prop_compose! {
     fn any_case()(
         size in prop_oneof![1..PART_SIZE, PART_SIZE..5 * PART_SIZE],
-        flags in any::<[bool; 5]>(),
+        flags in any::<[bool; 6]>(),
     ) -> Case {
-        let [is_size_declared, is_promised, is_claimed, is_azure, has_metadata] = flags;
+        let [is_size_declared, is_promised, is_claimed, is_azure, has_metadata, is_opaque] = flags;
         Case {
             size,
             // Signed uploads always declare the size, and nothing else identifies an object without metadata.
@@ -43,6 +38,7 @@ prop_compose! {
             is_claimed,
             is_azure,
             has_metadata,
+            is_opaque: is_opaque && !is_azure,
         }
     }
 }
@@ -90,7 +86,7 @@ impl Case {
             object_key: policy::object_key("", &id, "film.mp4"),
             plan,
             fingerprint: None,
-            session: Some("session".into()),
+            session: (!self.is_whole()).then(|| "session".into()),
             writer: None,
             lease: None,
             parts: Parts::default(),
@@ -136,16 +132,34 @@ impl Case {
 
     /// The object that the upload makes.
     fn object(&self, upload: &Upload) -> StoredObject {
-        let id = upload.id.to_string();
-        let metadata = self.has_metadata.then(|| ("upload_id".to_owned(), id));
+        let mut metadata = BTreeMap::new();
+        if self.has_metadata {
+            metadata.insert("uploadid".to_owned(), upload.id.to_string());
+            metadata.insert("uploadsize".to_owned(), self.size.to_string());
+            if self.is_promised {
+                metadata.insert("uploadmd5".to_owned(), self.md5().to_hex());
+            }
+        }
         let md5s = self.parts(upload).filter_map(|part| part.md5);
         let has_composite = !self.is_whole() && !self.is_azure;
+        let reported = |md5| {
+            if self.is_opaque {
+                Md5::of(b"opaque")
+            } else {
+                md5
+            }
+        };
+        let composite = CompositeMd5::of(md5s);
         StoredObject {
             etag: "etag".into(),
             size: self.size,
-            md5: self.is_whole().then(|| self.md5()),
-            composite: has_composite.then(|| CompositeMd5::of(md5s)),
-            metadata: metadata.into_iter().collect(),
+            md5: self.is_whole().then(|| reported(self.md5())),
+            composite: has_composite.then(|| CompositeMd5 {
+                md5: reported(composite.md5),
+                ..composite
+            }),
+            has_digests: !self.is_opaque,
+            metadata,
         }
     }
 
@@ -161,26 +175,16 @@ impl Case {
         (self.is_azure && !self.is_whole()).then(|| blocks.collect())
     }
 
-    fn verdict(
-        &self,
-        upload: &Upload,
-        found: Option<&StoredObject>,
-        blocks: Option<&[StoredPart]>,
-        strictness: Strictness,
-    ) -> Verdict {
-        let expected = match strictness {
-            Strictness::SinglePut => Expected::of_single_put(upload, self.size, self.md5()),
-            Strictness::Commit | Strictness::Inspection | Strictness::Rebuild => {
-                Expected::of_record(upload)
-            }
-        };
-        verify(&expected, &self.capabilities(), found, blocks, strictness)
+    fn verdict(&self, upload: &Upload, found: Option<&StoredObject>) -> Verdict {
+        let blocks = self.blocks(upload);
+        let expected = Expected::of_record(upload);
+        verify(&expected, &self.capabilities(), found, blocks.as_deref())
     }
 
-    fn strictnesses(&self) -> impl Iterator<Item = Strictness> {
-        let is_whole = self.is_whole();
-        ALL.into_iter()
-            .filter(move |one| is_whole || *one != Strictness::SinglePut)
+    /// The verdict about an object that existed before a single put.
+    fn verdict_of_put(&self, upload: &Upload, found: &StoredObject) -> Verdict {
+        let expected = Expected::of_single_put(upload, self.size, self.md5());
+        verify(&expected, &self.capabilities(), Some(found), None)
     }
 }
 
@@ -195,19 +199,13 @@ proptest! {
     #[test]
     fn the_object_that_the_upload_made_is_the_same(case in any_case()) {
         let upload = case.upload();
-        let (object, blocks) = (case.object(&upload), case.blocks(&upload));
-        for strictness in case.strictnesses() {
-            let verdict = case.verdict(&upload, Some(&object), blocks.as_deref(), strictness);
-            prop_assert_eq!(verdict, Verdict::Same, "{:?}", strictness);
-        }
+        let object = case.object(&upload);
+        prop_assert_eq!(case.verdict(&upload, Some(&object)), Verdict::Same);
     }
 
     #[test]
     fn a_missing_object_is_absent(case in any_case()) {
-        let upload = case.upload();
-        for strictness in ALL {
-            prop_assert_eq!(case.verdict(&upload, None, None, strictness), Verdict::Absent);
-        }
+        prop_assert_eq!(case.verdict(&case.upload(), None), Verdict::Absent);
     }
 
     #[test]
@@ -217,38 +215,57 @@ proptest! {
         // If the size is unknown, only a smaller object is different.
         prop_assume!(upload.settled_size().is_some() || size < case.size);
         let object = StoredObject { size, ..case.object(&upload) };
-        for strictness in case.strictnesses() {
-            let verdict = case.verdict(&upload, Some(&object), None, strictness);
-            prop_assert_eq!(verdict, Verdict::Different(Difference::Size(size)));
-        }
+        let different = Verdict::Different(Difference::Size(size));
+        prop_assert_eq!(case.verdict(&upload, Some(&object)), different);
+    }
+
+    #[test]
+    fn an_object_that_was_cut_off_after_its_metadata_was_written_is_different(case in any_case()) {
+        prop_assume!(case.has_metadata);
+        let upload = case.upload();
+        let mut object = case.object(&upload);
+        object.metadata.insert("uploadsize".to_owned(), (case.size + 1).to_string());
+        let different = Verdict::Different(Difference::Size(case.size));
+        prop_assert_eq!(case.verdict(&upload, Some(&object)), different);
     }
 
     #[test]
     fn the_object_of_another_upload_is_different(case in any_case()) {
         let upload = case.upload();
-        let metadata = BTreeMap::from([("upload_id".to_owned(), UploadId::generate(None).to_string())]);
-        let object = StoredObject { metadata, ..case.object(&upload) };
-        for strictness in [Strictness::Commit, Strictness::Inspection, Strictness::Rebuild] {
-            let verdict = case.verdict(&upload, Some(&object), None, strictness);
-            prop_assert_eq!(verdict, Verdict::Different(Difference::Upload));
-        }
+        let mut object = case.object(&upload);
+        object.metadata.insert("uploadid".to_owned(), UploadId::generate(None).to_string());
+        let different = Verdict::Different(Difference::Upload);
+        prop_assert_eq!(case.verdict(&upload, Some(&object)), different);
     }
 
     #[test]
-    fn a_small_object_with_another_md5_is_different(case in any_case()) {
+    fn a_small_object_with_another_md5_is_different_only_if_entity_tags_are_digests(case in any_case()) {
         prop_assume!(case.is_whole() && case.is_promised);
         let upload = case.upload();
         let (expected, found) = (case.md5(), Md5::of(b"other"));
         let object = StoredObject { md5: Some(found), ..case.object(&upload) };
-        for strictness in [Strictness::Inspection, Strictness::Rebuild, Strictness::SinglePut] {
-            let verdict = case.verdict(&upload, Some(&object), None, strictness);
-            let different = Verdict::Different(Difference::Md5 { expected, found });
-            prop_assert_eq!(verdict, different);
-        }
+        let verdict = if case.is_opaque {
+            Verdict::Same
+        } else {
+            Verdict::Different(Difference::Md5 { expected, found })
+        };
+        prop_assert_eq!(case.verdict(&upload, Some(&object)), verdict);
     }
 
     #[test]
-    fn an_object_of_other_parts_fails_an_inspection(case in any_case(), which in any::<prop::sample::Index>()) {
+    fn an_object_whose_metadata_has_another_md5_is_different(case in any_case()) {
+        prop_assume!(case.is_promised);
+        let upload = case.upload();
+        let (expected, found) = (case.md5(), Md5::of(b"other"));
+        let mut object = StoredObject { md5: None, ..case.object(&upload) };
+        object.metadata.insert("uploadid".to_owned(), upload.id.to_string());
+        object.metadata.insert("uploadmd5".to_owned(), found.to_hex());
+        let different = Verdict::Different(Difference::Md5 { expected, found });
+        prop_assert_eq!(case.verdict(&upload, Some(&object)), different);
+    }
+
+    #[test]
+    fn an_object_of_other_parts_is_different(case in any_case(), which in any::<prop::sample::Index>()) {
         prop_assume!(!case.is_whole());
         let upload = case.upload();
         let mut object = case.object(&upload);
@@ -257,29 +274,23 @@ proptest! {
             let at = which.index(blocks.len());
             blocks[at].size += 1;
         } else {
-            prop_assume!(upload.part_count().is_some());
+            prop_assume!(upload.part_count().is_some() && !case.is_opaque);
             object.composite = Some(CompositeMd5::of([Md5::of(b"other")]));
         }
-        let verdict = case.verdict(&upload, Some(&object), blocks.as_deref(), Strictness::Inspection);
+        let expected = Expected::of_record(&upload);
+        let verdict = verify(&expected, &case.capabilities(), Some(&object), blocks.as_deref());
         prop_assert_eq!(verdict, Verdict::Different(Difference::Parts));
     }
-}
 
-#[test]
-fn an_object_that_existed_before_a_single_put_is_unknown_without_its_md5() {
-    let case = Case {
-        size: 5,
-        is_size_declared: true,
-        is_promised: false,
-        is_claimed: false,
-        is_azure: false,
-        has_metadata: true,
-    };
-    let upload = case.upload();
-    let object = StoredObject {
-        md5: None,
-        ..case.object(&upload)
-    };
-    let verdict = case.verdict(&upload, Some(&object), None, Strictness::SinglePut);
-    assert_eq!(verdict, Verdict::Unknown);
+    #[test]
+    fn an_object_that_existed_before_a_put_is_the_same_if_its_md5_proves_it(case in any_case()) {
+        prop_assume!(case.is_whole());
+        let upload = case.upload();
+        let mut object = case.object(&upload);
+        let is_proven = !case.is_opaque || case.has_metadata && case.is_promised;
+        let verdict = if is_proven { Verdict::Same } else { Verdict::Unknown };
+        prop_assert_eq!(case.verdict_of_put(&upload, &object), verdict);
+        object.md5 = Some(case.md5());
+        prop_assert_eq!(case.verdict_of_put(&upload, &object), Verdict::Same);
+    }
 }
