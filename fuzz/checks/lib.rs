@@ -11,8 +11,8 @@ mod resume_token;
 use upload_gateway_core::{
     blobs::{NewObject, Session, sign::ToSign},
     upload::{
-        Claims, FileMetadata, MIB, Md5, Owner, PART_SIZE, Parts, Phase, Plan, StoreKind,
-        StoreLimits, Timestamp, Upload, UploadId, policy,
+        Claims, Cleanup, Evidence, FileMetadata, MIB, Md5, Owner, PART_SIZE, Parts, Phase, Plan,
+        StoreKind, StoreLimits, Timestamp, Upload, UploadId, policy,
     },
 };
 
@@ -86,7 +86,10 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         claims: Claims::default(),
         opaque_file_id: false,
         object: None,
-        swept: false,
+        evidence: Evidence::default(),
+        is_superseded: false,
+        abort_reason: None,
+        cleanup: Cleanup::default(),
         created_at: Timestamp(1_700_000_000_000),
         updated_at: Timestamp(1_700_000_000_001),
         expires_at: Timestamp(1_700_086_400_000),

@@ -58,6 +58,9 @@ table! {
         pub store_retry_timeout_seconds: u64 = 30, in SECONDS;
         /// How long a commit lease is valid, in seconds: after it another gateway may commit.
         pub commit_lease_seconds: u64 = 90, in SECONDS;
+        /// How long after a negative answer of a store a second one is believed, in seconds: nothing is deleted, aborted or
+        /// rejected before.
+        pub store_settle_seconds: u64 = 30, in SECONDS;
         /// How long an open upload is kept after its last change, in seconds.
         pub upload_expiry_seconds: u64 = 24 * 60 * 60, in SECONDS;
         /// The maximum age of an open upload, in seconds, even if it changes. It must be less than 7 days.
@@ -86,6 +89,7 @@ impl Limits {
             min_rate_window: Duration::from_secs(self.min_rate_seconds),
             store_retry_timeout: Duration::from_secs(self.store_retry_timeout_seconds),
             commit_lease: Duration::from_secs(self.commit_lease_seconds),
+            store_settle: Duration::from_secs(self.store_settle_seconds),
             upload_expiry: Duration::from_secs(self.upload_expiry_seconds),
             upload_max_age: Duration::from_secs(self.upload_max_age_seconds),
             token_keys,

@@ -137,7 +137,7 @@ impl Redb {
                 return Ok(Update::Conflict(Box::new(current)));
             }
             if let Some(fingerprint) = &upload.fingerprint
-                && !upload.is_live()
+                && !upload.is_indexed()
             {
                 tables.release(fingerprint, &upload.id)?;
             }
@@ -201,7 +201,7 @@ impl RecordStore for Redb {
             }
             if let Some(fingerprint) = &upload.fingerprint {
                 if let Some(known) = tables.holder(fingerprint)?
-                    && known.is_live()
+                    && known.is_indexed()
                 {
                     return Ok(Creation::Exists(Box::new(known)));
                 }

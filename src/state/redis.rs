@@ -183,7 +183,7 @@ impl Redis {
         writer: Option<WriterTag>,
         seen: Option<Timestamp>,
     ) -> Result<Update> {
-        let released = upload.fingerprint.as_ref().filter(|_| !upload.is_live());
+        let released = upload.fingerprint.as_ref().filter(|_| !upload.is_indexed());
         let mut arguments = vec![
             upload.version.to_string(),
             upload.id.to_string(),
@@ -257,7 +257,7 @@ impl RecordStore for Redis {
                 Error::internal("a fingerprint has an invalid upload id", cause)
             })?;
             match self.get(&holder_id).await? {
-                Some(known) if known.is_live() => return Ok(Creation::Exists(Box::new(known))),
+                Some(known) if known.is_indexed() => return Ok(Creation::Exists(Box::new(known))),
                 _ => over = holder,
             }
         }

@@ -2,9 +2,9 @@
 
 use proptest::{collection::vec, prelude::*};
 use upload_gateway_core::upload::{
-    ACTIVE_WINDOW, Applied, Claims, Event, FileMetadata, Lease, MIB, Object, Owner, PART_SIZE,
-    Part, Parts, Phase, Plan, Rejected, StoreKind, StoreLimits, Timestamp, Upload, UploadId,
-    WriterTag,
+    ACTIVE_WINDOW, AbortReason, Applied, Claims, Cleanup, Denial, Denied, Event, Evidence,
+    FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part, Parts, Phase, Plan, Rejected,
+    StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
 };
 
 const PHASES: [Phase; 4] = [
@@ -25,11 +25,17 @@ fn row(event: &Event) -> Row {
             [Some(Open), None, None, None]
         }
         Event::CommitStarted { .. } => [Some(Committing), Some(Committing), None, None],
-        Event::CommitSuspended { .. } => [None, Some(Committing), None, None],
+        Event::CommitSuspended { .. } | Event::LeaseRenewed { .. } => {
+            [None, Some(Committing), None, None]
+        }
+        Event::CommitSigned | Event::Superseded => [Some(Open), None, None, None],
+        Event::Denied(_) | Event::Undenied => [Some(Open), Some(Committing), None, None],
         Event::CommitReopened => [Some(Open), Some(Open), None, None],
         Event::Committed { .. } => [Some(Complete), Some(Complete), Some(Complete), None],
-        Event::Refused => [Some(Aborted), Some(Aborted), None, Some(Aborted)],
-        Event::Abandoned => [Some(Aborted), None, None, Some(Aborted)],
+        // While a committer has the lease, the upload cannot be abandoned.
+        Event::Refused(_) | Event::Abandoned { .. } => {
+            [Some(Aborted), Some(Aborted), None, Some(Aborted)]
+        }
     }
 }
 
@@ -63,7 +69,10 @@ fn upload(phase: Phase) -> Upload {
         parts: Parts::default(),
         claims: Claims::default(),
         opaque_file_id: false,
-        swept: false,
+        evidence: Evidence::default(),
+        is_superseded: false,
+        abort_reason: None,
+        cleanup: Cleanup::default(),
         object: None,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),
@@ -77,7 +86,7 @@ fn upload(phase: Phase) -> Upload {
             upload.apply(commit(10)).unwrap();
             upload.apply(Event::Committed { object: object() }).unwrap();
         }
-        Phase::Aborted => drop(upload.apply(Event::Abandoned).unwrap()),
+        Phase::Aborted => drop(upload.apply(abandoned(0)).unwrap()),
     }
     assert_eq!(upload.phase, phase);
     upload
@@ -89,7 +98,33 @@ fn commit(now: u64) -> Event {
         lease: lease_until(now + 10),
         now: Timestamp(now),
         file_size: 7,
+        runs_until: Timestamp(now + 20),
     }
+}
+
+/// The committer stops, and its lease becomes this one.
+fn suspended(lease: Lease) -> Event {
+    Event::CommitSuspended {
+        lease,
+        runs_until: None,
+        is_acknowledged: false,
+    }
+}
+
+/// The owner deletes the upload at `now` milliseconds.
+fn abandoned(now: u64) -> Event {
+    Event::Abandoned {
+        reason: AbortReason::Deleted,
+        now: Timestamp(now),
+    }
+}
+
+/// The store denies the session.
+fn denied() -> Event {
+    Event::Denied(Denial {
+        denied: Denied::Session,
+        settles_at: Timestamp(30),
+    })
 }
 
 fn lease_until(until: u64) -> Lease {
@@ -121,13 +156,15 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         Event::WriterLeft,
         // By then the lease of the running commit has expired.
         commit(100),
-        Event::CommitSuspended {
-            lease: lease_until(100),
-        },
+        suspended(lease_until(100)),
+        Event::CommitSigned,
+        denied(),
+        Event::Undenied,
+        Event::Superseded,
         Event::CommitReopened,
         Event::Committed { object: object() },
-        Event::Refused,
-        Event::Abandoned,
+        Event::Refused(AbortReason::SessionLost),
+        abandoned(100),
     ];
     for event in events {
         for (phase, expected) in PHASES.into_iter().zip(row(&event)) {
@@ -178,7 +215,6 @@ fn one_committer_at_a_time_holds_the_lease() {
 fn a_committer_that_stops_shortens_only_its_own_lease() {
     let mut upload = upload(Phase::Open);
     upload.apply(commit(10)).unwrap();
-    let suspended = |lease| Event::CommitSuspended { lease };
     let held = upload.lease.unwrap();
     for lease in [
         lease_until(12),
@@ -241,11 +277,16 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         session().prop_map(|session| Event::SessionStarted { session }),
         prop::option::of(session()).prop_map(|session| Event::SessionReplaced { session }),
-        (holder.clone(), 0u64..40).prop_map(|(holder, until)| Event::CommitSuspended {
+        (holder.clone(), 0u64..40).prop_map(|(holder, until)| suspended(Lease {
+            holder,
+            until: Timestamp(until),
+        })),
+        (holder.clone(), 0u64..40).prop_map(|(holder, until)| Event::LeaseRenewed {
             lease: Lease {
                 holder,
                 until: Timestamp(until),
             },
+            runs_until: Timestamp(until),
         }),
         (holder, 0u64..30).prop_map(|(holder, now)| Event::CommitStarted {
             lease: Lease {
@@ -254,6 +295,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             },
             now: Timestamp(now),
             file_size: 7,
+            runs_until: Timestamp(now + 20),
         }),
         Just(Event::WriterLeft),
         Just(Event::CommitReopened),
@@ -263,8 +305,12 @@ fn any_event() -> impl Strategy<Value = Event> {
                 ..object()
             },
         }),
-        Just(Event::Refused),
-        Just(Event::Abandoned),
+        Just(Event::CommitSigned),
+        Just(denied()),
+        Just(Event::Undenied),
+        Just(Event::Superseded),
+        Just(Event::Refused(AbortReason::PartReplaced)),
+        (0u64..40).prop_map(abandoned),
     ]
 }
 
@@ -317,8 +363,45 @@ fn an_upload_is_due_when_it_expires_or_its_lease_ends() {
     assert_eq!(upload(Phase::Complete).due_at(), None);
     let mut aborted = upload(Phase::Aborted);
     assert_eq!(aborted.due_at(), Some(aborted.expires_at));
-    aborted.swept = true;
+    aborted.cleanup = Cleanup::Done;
     assert_eq!(aborted.due_at(), None);
+}
+
+#[test]
+fn a_denial_makes_an_upload_due_when_it_settles() {
+    let mut open = upload(Phase::Open);
+    (open.expires_at, open.ends_at) = (Timestamp(50), Timestamp(90));
+    open.apply(denied()).unwrap();
+    assert_eq!(open.due_at(), Some(Timestamp(30)));
+    open.apply(Event::Undenied).unwrap();
+    assert_eq!(open.due_at(), Some(Timestamp(50)));
+    open.apply(Event::Refused(AbortReason::SessionLost))
+        .unwrap();
+    assert_eq!(open.abort_reason, Some(AbortReason::SessionLost));
+    assert_eq!(open.due_at(), Some(Timestamp(0)), "the sweeper cleans up");
+}
+
+#[test]
+fn a_denial_keeps_the_time_of_the_first_observation() {
+    let mut upload = upload(Phase::Open);
+    upload.apply(denied()).unwrap();
+    let later = Denial {
+        denied: Denied::Session,
+        settles_at: Timestamp(60),
+    };
+    assert_eq!(upload.apply(Event::Denied(later)), Ok(Applied::Same));
+    assert_eq!(upload.due_at(), Some(Timestamp(30)));
+}
+
+#[test]
+fn an_upload_is_abandoned_only_when_no_committer_has_the_lease() {
+    let mut upload = upload(Phase::Open);
+    upload.apply(commit(10)).unwrap();
+    assert_eq!(
+        upload.apply(abandoned(19)),
+        Err(Rejected(Phase::Committing))
+    );
+    assert_eq!(upload.apply(abandoned(20)), Ok(Applied::Changed));
 }
 
 #[test]

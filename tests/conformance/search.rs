@@ -130,6 +130,7 @@ fn settings() -> Settings {
         store_retry_timeout: Duration::from_secs(30),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
+        store_settle: Duration::ZERO,
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(6 * 86_400),
     }

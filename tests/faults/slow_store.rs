@@ -220,6 +220,7 @@ fn settings() -> Settings {
         idle_timeout: Duration::from_secs(10),
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
+        store_settle: Duration::ZERO,
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(3600),
         token_keys: Vec::new(),

@@ -208,6 +208,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// MiB takes this long at 1.4 Mbit/s.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The time-out of a commit. AWS documents that CompleteMultipartUpload can take several minutes.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
 // === impl NewObject ===
 
 impl NewObject {

@@ -22,8 +22,7 @@ use std::sync::Arc;
 
 use self::{
     commit::Commits,
-    records::Fence,
-    recovery::{inspect::Inspector, session::Sessions},
+    recovery::{denials::Denials, inspect::Inspector, session::Sessions},
     stream::Base,
 };
 pub use self::{
@@ -51,7 +50,7 @@ use crate::{
     error::Result,
     retry::Retry,
     state::StateStore,
-    upload::{Event, MIB, Upload, UploadId},
+    upload::{AbortReason, MIB, Upload, UploadId},
 };
 
 /// All use cases, for one state store and the configured storages.
@@ -102,7 +101,7 @@ impl Gateway {
         let inspector = Inspector::new(
             Arc::clone(&records),
             storages.clone(),
-            Arc::clone(&sessions),
+            Denials::new(Arc::clone(&records), settings.store_settle),
         );
         let inspector = Arc::new(inspector);
         let commits = Arc::new(Commits {
@@ -156,16 +155,16 @@ impl Gateway {
         })
     }
 
-    /// Aborts an OPEN upload and removes everything that the store has of it. A repeated call removes it again.
+    /// Aborts an upload and removes everything that the store has of it. A repeated call removes it again.
     ///
     /// # Errors
-    /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if the upload is COMMITTING or
+    /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if a commit is running or the upload is
     /// COMPLETE.
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let mut upload = self.records.get_upload(caller, id).await?;
         self.storages.get(&upload.storage_id)?;
         self.records
-            .transition(&mut upload, &Event::Abandoned, Fence::None)
+            .abandon(&mut upload, AbortReason::Deleted)
             .await?;
         self.sessions.discard(&upload).await?;
         Ok(upload)

@@ -4,6 +4,8 @@
 //! from one [`Phase`] to another.
 
 mod digest;
+mod event;
+mod evidence;
 mod id;
 pub mod object;
 mod part;
@@ -19,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     digest::{CompositeMd5, DigestState, FileDigest, InvalidDigest, Md5},
+    event::{AbortReason, Applied, Event, Rejected},
+    evidence::{Denial, Denied, Evidence},
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
     part::{Claim, Claims, Part, Parts, WriterTag},
     plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
@@ -80,9 +84,32 @@ pub struct Upload {
     /// When the upload expires even if it changes, as soon as it is not active any more.
     #[serde(default = "Timestamp::never")]
     pub ends_at: Timestamp,
-    /// Whether the store was cleared once more after all signatures of an ABORTED upload had expired.
+    /// What is known of the store beside the recorded parts.
     #[serde(default)]
-    pub swept: bool,
+    pub evidence: Evidence,
+    /// Whether an identical create has made another upload, because the store denied the session of this one. The other
+    /// one holds the index entry.
+    #[serde(default)]
+    pub is_superseded: bool,
+    /// Why the upload is ABORTED.
+    #[serde(default)]
+    pub abort_reason: Option<AbortReason>,
+    /// What the sweeper still has to do for an ABORTED upload.
+    #[serde(default)]
+    pub cleanup: Cleanup,
+}
+
+/// What the sweeper still has to do for an ABORTED upload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cleanup {
+    /// End the session and delete the object, now and once more at `expires_at`.
+    Now,
+    /// Do so at `expires_at`, when no signed request and no late commit can reach the store any more.
+    #[default]
+    AtExpiry,
+    /// Nothing.
+    Done,
 }
 
 /// An upload that changed within this time is active: the heartbeats of a running stream are more frequent.
@@ -181,63 +208,6 @@ pub struct Object {
     pub md5: Option<Md5>,
 }
 
-/// An event in the life of an upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The store has created a session for its parts.
-    SessionStarted {
-        /// The store's id of the session.
-        session: String,
-    },
-    /// A client has created another session in place of one without parts, or the store lost the session.
-    SessionReplaced {
-        /// The store's id of the new session, if there is one.
-        session: Option<String>,
-    },
-    /// The writing stream has ended.
-    WriterLeft,
-    /// All parts are recorded, and a committer starts.
-    CommitStarted {
-        /// The committer's lease.
-        lease: Lease,
-        /// The current time. The lease of any other committer must have ended.
-        now: Timestamp,
-        /// The size of the whole file in bytes, which is known by now.
-        file_size: u64,
-    },
-    /// The committer stops for now. Another committer may continue when this lease ends, which shortens the committer's
-    /// own.
-    CommitSuspended {
-        /// The shortened lease.
-        lease: Lease,
-    },
-    /// The committer found that parts are missing, before it sent a request to the store.
-    CommitReopened,
-    /// The object was verified in the store, no matter which gateway or client committed it.
-    Committed {
-        /// The object that was found.
-        object: Object,
-    },
-    /// The store rejected the upload permanently, or its digest does not match.
-    Refused,
-    /// The owner deleted the upload, or the sweeper expired it.
-    Abandoned,
-}
-
-/// The effect of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// The record has changed and must be stored.
-    Changed,
-    /// The event had happened before. The record is unchanged.
-    Same,
-}
-
-/// The phase of the upload does not allow the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the upload is {0}")]
-pub struct Rejected(pub Phase);
-
 // === impl StoreKind ===
 
 impl StoreKind {
@@ -256,100 +226,6 @@ impl StoreKind {
 // === impl Upload ===
 
 impl Upload {
-    /// Applies one event. An allowed event changes the phase or the record, a repeated one changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// The phase does not allow the event; the record is unchanged.
-    pub fn apply(&mut self, event: Event) -> Result<Applied, Rejected> {
-        let next = match (self.phase, event) {
-            (Phase::Open, Event::SessionStarted { session }) => match &self.session {
-                Some(known) if *known == session => return Ok(Applied::Same),
-                Some(_) => return Err(Rejected(self.phase)),
-                None => {
-                    self.session = Some(session);
-                    Phase::Open
-                }
-            },
-            (Phase::Open, Event::SessionReplaced { session }) => {
-                if self.session == session {
-                    return Ok(Applied::Same);
-                }
-                if !self.parts.is_empty() {
-                    return Err(Rejected(self.phase));
-                }
-                self.session = session;
-                Phase::Open
-            }
-            (Phase::Open, Event::WriterLeft) => match self.writer.take() {
-                Some(_) => Phase::Open,
-                None => return Ok(Applied::Same),
-            },
-            (
-                Phase::Open | Phase::Committing,
-                Event::CommitStarted {
-                    lease,
-                    now,
-                    file_size,
-                },
-            ) => {
-                match self.lease {
-                    Some(held) if held == lease => return Ok(Applied::Same),
-                    Some(held) if held.blocks(&lease, now) => return Err(Rejected(self.phase)),
-                    Some(_) | None => {}
-                }
-                self.lease = Some(lease);
-                self.file.file_size = Some(file_size);
-                Phase::Committing
-            }
-            (Phase::Committing, Event::CommitSuspended { lease }) => {
-                if !self.lease.is_some_and(|held| held.can_shorten_to(&lease)) {
-                    return Ok(Applied::Same);
-                }
-                self.lease = Some(lease);
-                Phase::Committing
-            }
-            (Phase::Committing, Event::CommitReopened) => {
-                self.lease = None;
-                Phase::Open
-            }
-            (Phase::Open, Event::CommitReopened) => return Ok(Applied::Same),
-            (Phase::Open | Phase::Committing, Event::Committed { object }) => {
-                self.lease = None;
-                self.object = Some(object);
-                Phase::Complete
-            }
-            // An inspection may know less about the object than the committer does.
-            (Phase::Complete, Event::Committed { object }) if self.is_made(&object) => {
-                return Ok(Applied::Same);
-            }
-            (Phase::Open | Phase::Committing, Event::Refused) | (Phase::Open, Event::Abandoned) => {
-                self.lease = None;
-                Phase::Aborted
-            }
-            (Phase::Aborted, Event::Refused | Event::Abandoned) => return Ok(Applied::Same),
-            (
-                Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted,
-                Event::SessionStarted { .. }
-                | Event::SessionReplaced { .. }
-                | Event::WriterLeft
-                | Event::CommitStarted { .. }
-                | Event::CommitSuspended { .. }
-                | Event::CommitReopened
-                | Event::Committed { .. }
-                | Event::Refused
-                | Event::Abandoned,
-            ) => return Err(Rejected(self.phase)),
-        };
-        self.phase = next;
-        Ok(Applied::Changed)
-    }
-
-    fn is_made(&self, object: &Object) -> bool {
-        let known = self.object.as_ref();
-        known.is_some_and(|known| known.is_same(object))
-    }
-
     /// The end of the contiguous prefix of committed parts, in bytes.
     pub fn committed_size(&self) -> u64 {
         match self.phase {
@@ -414,18 +290,37 @@ impl Upload {
         matches!(self.phase, Phase::Open | Phase::Committing)
     }
 
+    /// Whether an object may exist: a commit was sent or signed, or, without a session, a put of the whole object.
+    pub fn may_have_object(&self) -> bool {
+        self.evidence.is_commit_sent || self.session.is_none()
+    }
+
     /// When the upload expires unless it changes before: after a time without a change, and at its maximum age.
     pub fn expiry(&self) -> Timestamp {
         self.expires_at.min(self.ends_at)
     }
 
-    /// When the sweeper must handle the upload: when it expires, when its commit lease ends, or when an ABORTED upload
-    /// must be cleared from the store for the last time. `None` if there is nothing left to do.
+    /// Whether the create index leads to this upload, if it has a fingerprint.
+    pub fn is_indexed(&self) -> bool {
+        self.is_live() && !self.is_superseded
+    }
+
+    /// When the sweeper must handle the upload: when it expires, when its commit lease ends, when the second observation
+    /// of what the store denied counts, or when an ABORTED upload must be removed from the store. `None` if there is
+    /// nothing left to do.
     pub fn due_at(&self) -> Option<Timestamp> {
+        let settles_at = self.evidence.denial.map(|denial| denial.settles_at);
         match self.phase {
-            Phase::Open => Some(self.expiry()),
-            Phase::Committing => Some(self.lease.map_or(Timestamp(0), |lease| lease.until)),
-            Phase::Aborted => (!self.swept).then_some(self.expires_at),
+            Phase::Open => settles_at.into_iter().chain([self.expiry()]).min(),
+            Phase::Committing => {
+                let lease = self.lease.map_or(Timestamp(0), |lease| lease.until);
+                settles_at.into_iter().chain([lease]).max()
+            }
+            Phase::Aborted => match self.cleanup {
+                Cleanup::Now => Some(Timestamp(0)),
+                Cleanup::AtExpiry => Some(self.expires_at),
+                Cleanup::Done => None,
+            },
             Phase::Complete => None,
         }
     }
@@ -435,28 +330,6 @@ impl Upload {
     pub fn has_expired(&self, now: Timestamp) -> bool {
         let is_active = self.updated_at.plus(ACTIVE_WINDOW) > now;
         self.phase == Phase::Open && (self.expires_at <= now || (self.ends_at <= now && !is_active))
-    }
-}
-
-// === impl Lease ===
-
-impl Lease {
-    /// Whether this lease prevents the holder of `other` from committing at the time `now`.
-    fn blocks(&self, other: &Self, now: Timestamp) -> bool {
-        self.holder != other.holder && self.until > now
-    }
-
-    /// Whether `other` is a shorter lease of the same holder.
-    fn can_shorten_to(&self, other: &Self) -> bool {
-        self.holder == other.holder && self.until > other.until
-    }
-}
-
-// === impl Object ===
-
-impl Object {
-    fn is_same(&self, other: &Self) -> bool {
-        (&self.key, &self.etag, self.size) == (&other.key, &other.etag, other.size)
     }
 }
 

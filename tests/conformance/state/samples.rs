@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use upload_gateway_core::{
     state::{Creation, StateStore, Times},
     upload::{
-        Claim, Claims, FileDigest, FileMetadata, Fingerprint, Identity, Md5, Owner, PART_SIZE,
-        Part, Parts, Phase, Plan, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId,
-        WriterTag,
+        Claim, Claims, Cleanup, Evidence, FileDigest, FileMetadata, Fingerprint, Identity, Md5,
+        Owner, PART_SIZE, Part, Parts, Phase, Plan, Secret, StoreKind, StoreLimits, Timestamp,
+        Upload, UploadId, WriterTag,
     },
 };
 
@@ -70,7 +70,10 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         parts: Parts::default(),
         claims: Claims::default(),
         opaque_file_id: false,
-        swept: false,
+        evidence: Evidence::default(),
+        is_superseded: false,
+        abort_reason: None,
+        cleanup: Cleanup::default(),
         object: None,
         created_at: times.now,
         updated_at: times.now,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use upload_gateway_core::{
     state::{Due, PartRecord, Predecessor, StateStore, Times, Update},
-    upload::{Lease, Phase, Timestamp, Upload, UploadId},
+    upload::{Cleanup, Lease, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::{common, samples::*};
@@ -148,7 +148,7 @@ pub(crate) async fn an_upload_that_has_ended_is_never_due(store: &dyn StateStore
     for phase in [Phase::Complete, Phase::Aborted] {
         let mut upload = upload(&owner());
         create(store, &upload).await;
-        (upload.phase, upload.swept) = (phase, phase == Phase::Aborted);
+        (upload.phase, upload.cleanup) = (phase, Cleanup::Done);
         store.update(&upload, upload.writer).await.unwrap();
     }
     assert!(due(store, Timestamp::never(), 9).await.is_empty());
@@ -166,7 +166,7 @@ pub(crate) async fn an_aborted_upload_is_due_once_more(store: &dyn StateStore) {
             .is_empty()
     );
     assert_eq!(due(store, upload.expires_at, 9).await, [upload.id.clone()]);
-    (upload.version, upload.swept) = (upload.version + 1, true);
+    (upload.version, upload.cleanup) = (upload.version + 1, Cleanup::Done);
     store.update(&upload, upload.writer).await.unwrap();
     assert!(due(store, Timestamp::never(), 9).await.is_empty());
 }

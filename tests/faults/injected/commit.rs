@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use upload_gateway::config::StoreConfig;
 use upload_gateway_client::proto::v1::{Phase, Upload};
 
 use super::{
-    common::{TestGateway, bytes, finish, reason},
+    common::{TestGateway, bytes, finish, reason, until},
     for_each_store,
     proxy::{Fault, Proxy},
     stores::{self, Stores, assert_whole, begin, resume},
@@ -17,12 +18,13 @@ use super::{
 for_each_store!(
     a_commit_that_was_not_sent_stops_without_its_lease,
     a_commit_that_stopped_but_succeeded_is_found_at_once,
-    a_commit_that_hangs_stops_before_its_lease_ends,
+    a_commit_may_take_longer_than_its_lease,
 );
 
 const INTERNAL_ERROR: &str =
     "<Error><Code>InternalError</Code><Message>try again</Message></Error>";
 const NO_SUCH_UPLOAD: &str = "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>";
+const INVALID_PART: &str = "<Error><Code>InvalidPart</Code><Message>which?</Message></Error>";
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>slow down</Message></Error>";
 
 /// Half of a commit's default lease: what is done by then has not waited for the lease to expire.
@@ -41,6 +43,7 @@ impl Proxied {
         let mut stores = stores::s3().await?;
         stores.config.limits.store_retry_timeout_seconds = 2;
         stores.config.limits.commit_lease_seconds = 3;
+        stores.config.limits.store_settle_seconds = 1;
         let proxy = Proxy::start(&stores.s3.as_ref().unwrap().endpoint, faults).await;
         let mut config = stores.config.clone();
         let StoreConfig::S3(s3) = &mut config.storage[0].store else {
@@ -132,28 +135,52 @@ async fn a_store_that_asks_to_slow_down_is_retried() {
 }
 
 #[tokio::test]
-async fn no_such_upload_without_an_object_is_session_lost() {
-    let faults = vec![to_commit(404, NO_SUCH_UPLOAD, false)];
-    let Some(proxied) = Proxied::by(faults).await else {
+async fn one_false_answer_to_a_commit_is_contradicted_by_the_list_of_parts() {
+    for body in [NO_SUCH_UPLOAD, INVALID_PART] {
+        if let Some(proxied) = Proxied::by(vec![to_commit(400, body, false)]).await {
+            proxied.assert_completes().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_the_store_denies_twice_is_lost() {
+    let Some(proxied) = Proxied::by(denied_session()).await else {
         return;
     };
     let (id, refused) = proxied.send().await;
-    let refused = reason(&refused.unwrap_err());
-    assert_eq!(refused, (Code::FailedPrecondition, "SESSION_LOST".into()));
+    let refused = refused.unwrap_err();
+    assert_eq!(
+        reason(&refused),
+        (Code::Unavailable, "STORE_UNAVAILABLE".into())
+    );
+    assert!(refused.get_details_retry_info().is_some(), "{refused:?}");
+    let left = proxied.gateway.get(&id).await.unwrap();
+    assert_eq!(left.phase(), Phase::Committing);
+    // The second observation counts after the settle time.
+    let mut lost = None;
+    let is_lost = async || {
+        let resumed = resume(&proxied.gateway.grpc, "", &id, &proxied.data).await;
+        let refused = reason(&resumed.unwrap_err());
+        lost = (refused.0 != Code::Unavailable).then_some(refused);
+        lost.is_some()
+    };
+    until("the session is lost", is_lost).await;
+    let lost = lost.unwrap();
+    assert_eq!(lost, (Code::FailedPrecondition, "SESSION_LOST".into()));
     let left = proxied.gateway.get(&id).await.unwrap();
     assert_eq!(left.phase(), Phase::Aborted);
-    assert_eq!(proxied.stores.open_sessions().await, []);
+    assert_eq!(
+        proxied.stores.open_sessions().await.len(),
+        1,
+        "the sweeper ends it"
+    );
 }
 
 #[tokio::test]
 async fn no_such_upload_while_an_earlier_commit_may_be_running_is_unavailable() {
-    let gone = Fault {
-        method: "GET",
-        times: usize::MAX,
-        ..to_commit(404, NO_SUCH_UPLOAD, false)
-    };
     let unanswered = Fault {
-        then: vec![gone],
+        then: denied_session(),
         ..to_commit(500, INTERNAL_ERROR, false)
     };
     let Some(proxied) = Proxied::by(vec![unanswered]).await else {
@@ -166,6 +193,19 @@ async fn no_such_upload_while_an_earlier_commit_may_be_running_is_unavailable() 
     assert_eq!(left.phase(), Phase::Committing);
     let upload = resume(&straight.grpc, "", &id, &proxied.data).await;
     assert_whole(&proxied.stores, &straight, &upload.unwrap(), &proxied.data).await;
+}
+
+/// The store denies the session to ListParts and CompleteMultipartUpload.
+fn denied_session() -> Vec<Fault> {
+    let commit = Fault {
+        times: usize::MAX,
+        ..to_commit(404, NO_SUCH_UPLOAD, false)
+    };
+    let list = Fault {
+        method: "GET",
+        ..commit.clone()
+    };
+    vec![commit, list]
 }
 
 async fn a_commit_that_was_not_sent_stops_without_its_lease(stores: Stores) {
@@ -192,18 +232,14 @@ async fn stopped_and_resumed(fault: &str, mut stores: Stores) {
     assert_whole(&stores, &gateway, &upload, &data).await;
 }
 
-/// The clock of another replica may be ahead. The first committer stops before that, so that there are never two.
-async fn a_commit_that_hangs_stops_before_its_lease_ends(mut stores: Stores) {
-    let lease = Duration::from_secs(15);
-    stores.config.limits.commit_lease_seconds = lease.as_secs();
-    stores.config.limits.store_retry_timeout_seconds = 12;
+/// The gateway renews the lease while the store works.
+async fn a_commit_may_take_longer_than_its_lease(mut stores: Stores) {
+    stores.config.limits.commit_lease_seconds = 2;
+    stores.config.limits.store_retry_timeout_seconds = 1;
     let gateway = TestGateway::over(stores.config.clone()).await;
     let data = bytes(stores.part + 1000);
     let begun = Instant::now();
-    let (upload_id, ended) = send(&gateway, "store.commit:delay=60s", &data).await;
-    assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
-    // A third of the lease is for differences between clocks.
-    assert!(begun.elapsed() < lease, "{:?}", begun.elapsed());
-    let upload = gateway.get(&upload_id).await.unwrap();
-    assert_eq!(upload.phase(), Phase::Committing);
+    let (_, upload) = send(&gateway, "store.commit:delay=5s", &data).await;
+    assert!(begun.elapsed() > Duration::from_secs(4));
+    assert_whole(&stores, &gateway, &upload.unwrap(), &data).await;
 }

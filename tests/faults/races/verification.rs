@@ -97,6 +97,7 @@ async fn a_commit_that_begins_while_an_object_is_verified_is_not_refused(world: 
             lease,
             now,
             file_size,
+            runs_until: now,
         };
         upload.apply(started).unwrap();
     };

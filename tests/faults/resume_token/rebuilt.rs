@@ -229,9 +229,16 @@ async fn an_aborted_upload_stays_aborted(deployment: Deployment) {
     if !deployment.is_azure() {
         deployment.flush();
         let refused = kept.open(&gateway).await.err().unwrap();
+        assert_eq!(refused.code(), Code::Unavailable, "one observation");
+        let mut last = refused;
+        let is_refused = async || {
+            last = kept.open(&gateway).await.err().unwrap();
+            last.code() != Code::Unavailable
+        };
+        crate::common::until("the second observation", is_refused).await;
         assert_eq!(
-            reason(&refused),
-            (Code::NotFound, "UPLOAD_NOT_FOUND".into())
+            reason(&last),
+            (Code::FailedPrecondition, "SESSION_LOST".into())
         );
     }
 }

@@ -118,6 +118,7 @@ impl Deployment {
             ..config
         };
         config.resume_tokens.keys = vec![key("first", 1)];
+        config.limits.store_settle_seconds = 1;
         Self {
             config,
             redis_url,

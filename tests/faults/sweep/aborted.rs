@@ -6,7 +6,7 @@ use upload_gateway_core::{
     blobs::Put,
     clock::Clock,
     gateway::{Caller, Gateway, Settings, Sweep, SweepReport},
-    upload::{Phase, Upload},
+    upload::{Cleanup, Phase, Upload},
 };
 
 use super::{
@@ -62,7 +62,7 @@ async fn an_object_that_is_put_after_the_abort_is_deleted(world: World) {
     assert_eq!(sweep(&gateway).await, expected);
     assert!(!has_object(&world, &upload).await);
     let left = world.get(&upload.id).await;
-    assert_eq!((left.phase, left.swept), (Phase::Aborted, true));
+    assert_eq!((left.phase, left.cleanup), (Phase::Aborted, Cleanup::Done));
     assert!(sweep(&gateway).await.is_idle(), "once is enough");
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use upload_gateway_core::{
-    blobs::Session,
+    blobs::{COMMIT_TIMEOUT, Session},
     clock::Clock,
     error::{Error, Reason},
     gateway::{
@@ -177,6 +177,7 @@ async fn committing(world: &World, gateway: &Arc<Gateway>, until: Timestamp) -> 
         },
         now: world.clock.now(),
         file_size: 2 * PART as u64 + 1,
+        runs_until: until.plus(COMMIT_TIMEOUT),
     };
     upload.apply(started).unwrap();
     let updated = world.state().update(&upload, upload.writer).await.unwrap();
@@ -200,8 +201,8 @@ async fn a_lease_expires_by_the_faster_clock_but_a_missing_object_is_not_lost_ye
     let early = open(&ahead, &upload.id, "").await.unwrap_err();
     assert_eq!(early.reason(), Reason::StoreUnavailable);
     assert_eq!(world.get(&upload.id).await.phase, Phase::Committing);
-    // The gateway that found no object keeps the lease for as long as the store's answer and the clocks may take.
-    world.clock.advance(2 * APART + APART + SECOND);
+    // Until then the commit of the first committer can run in the store.
+    world.clock.advance(COMMIT_TIMEOUT + 2 * APART + SECOND);
     let late = open(&ahead, &upload.id, "").await.unwrap_err();
     assert_eq!(late.reason(), Reason::SessionLost);
     assert_eq!(world.get(&upload.id).await.phase, Phase::Aborted);

@@ -36,6 +36,7 @@ async fn abandoned(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload {
         },
         now,
         file_size: 2 * PART as u64 + 1,
+        runs_until: now.plus(LEASE),
     };
     upload.apply(started).unwrap();
     let updated = world.state().update(&upload, upload.writer).await.unwrap();

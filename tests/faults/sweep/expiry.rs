@@ -11,7 +11,7 @@ use upload_gateway_core::{
     clock::Clock,
     gateway::{Caller, Report, Settings, Sweep, SweepReport},
     state::Update,
-    upload::{ACTIVE_WINDOW, Claim, Event, Phase, Upload},
+    upload::{ACTIVE_WINDOW, AbortReason, Claim, Event, Phase, Upload},
 };
 
 use super::{
@@ -213,7 +213,11 @@ async fn an_upload_that_is_resumed_in_time_is_not_aborted(world: World) {
         .unwrap();
     // Like a sweeper that has read the record before.
     let mut aborted = upload.clone();
-    aborted.apply(Event::Abandoned).unwrap();
+    let abandoned = Event::Abandoned {
+        reason: AbortReason::Expired,
+        now: world.clock.now(),
+    };
+    aborted.apply(abandoned).unwrap();
     let update = world.state().update_untouched(&aborted, upload.updated_at);
     assert!(matches!(update.await.unwrap(), Update::Conflict(_)));
     assert_eq!(sweep(&gateway).await.expired, 0);

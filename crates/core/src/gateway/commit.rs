@@ -1,42 +1,43 @@
 //! The commit: all parts are recorded, and the store makes the object.
 //!
-//! The commit lease in the record allows one committer at a time. Whatever the store answers, the object decides: its
-//! metadata contains the upload id, so HEAD shows whether a commit succeeded whose response was lost.
+//! The commit lease in the record allows one committer at a time, which renews it while the store works. Whatever the
+//! store answers, the object decides: its metadata contains the upload id, so HEAD shows whether a commit succeeded whose
+//! response was lost.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+mod attempt;
+mod lease;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, interval_at};
+
+use self::{
+    attempt::{Attempt, Outcome},
+    lease::Suspension,
 };
-
-use tokio::time::timeout;
-
 use super::{
     digest::received_md5,
     drain::Drain,
     records::{Fence, Records},
-    recovery::{
-        inspect::Inspector,
-        session::{new_object, store_session},
-    },
-    refusal::{missing_parts, not_own, replaced, session_lost, state_lost},
+    recovery::inspect::Inspector,
+    refusal::{aborted, missing_parts, not_own, nothing_left, replaced, state_lost, wrong_phase},
     storage::{Storage, Storages},
 };
 use crate::{
-    blobs::{Commit, OPERATION_TIMEOUT, StoredObject, StoredPart},
+    blobs::{COMMIT_TIMEOUT, StoredObject, contradiction},
+    call,
     error::{Error, Kind, Reason, Result},
     retry::Retry,
     upload::{
-        Applied, Capabilities, Event, Lease, Md5, Object, Phase, Timestamp, Upload, WriterTag,
-        object::{Expected, Verdict, verify},
+        AbortReason, Denied, Event, Md5, Object, Phase, Upload, WriterTag, object::Difference,
     },
 };
 
 /// How often the record is read while another committer commits.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often the store is asked for the object meanwhile: a committer that died may have made it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The largest difference between the clocks of two replicas. A committer stops this long before its lease ends by its
 /// own clock.
@@ -58,29 +59,42 @@ pub(super) struct Commits {
 // === impl Commits ===
 
 impl Commits {
-    /// Makes the object of an upload with all parts recorded, `file_size` bytes in total, and verifies it.
+    /// Makes the object of an upload with all parts recorded, `file_size` bytes in total, and verifies it. Continues if
+    /// its caller is cancelled.
     ///
     /// # Errors
     /// `FailedPrecondition` with `Incomplete` if parts are missing: the upload is OPEN again. `FailedPrecondition` with
-    /// `PartReplaced` or `SessionLost` if the store has other parts than were recorded: the upload is ABORTED. After
-    /// `Unavailable` it stays COMMITTING, and the next stream that opens it joins the commit.
-    pub(super) async fn commit(&self, upload: &mut Upload, file_size: u64) -> Result<()> {
+    /// `PartReplaced` or `SessionLost` if two observations agree that the store has other parts than were recorded: the
+    /// upload is ABORTED. After `Unavailable` it stays COMMITTING, and the next stream that opens it joins the commit.
+    pub(super) async fn commit(
+        self: &Arc<Self>,
+        upload: &mut Upload,
+        file_size: u64,
+    ) -> Result<()> {
+        let (commits, mut own) = (Arc::clone(self), upload.clone());
+        let running = tokio::spawn(call::propagate(async move {
+            let committed = Box::pin(commits.run(&mut own, file_size)).await;
+            (own, committed)
+        }));
+        let (after, committed) = running
+            .await
+            .map_err(|error| Error::internal("commit an upload", error))?;
+        *upload = after;
+        committed
+    }
+
+    async fn run(&self, upload: &mut Upload, file_size: u64) -> Result<()> {
         let now = self.records.now();
-        // The request of an earlier attempt whose response was lost can still run in the store. Until it is over, a
-        // missing session does not mean a lost one. The same holds for an earlier committer whose lease may not have
-        // ended yet by its own clock.
-        let earlier = upload.lease.filter(|_| upload.phase == Phase::Committing);
-        let unanswered = AtomicBool::new(
-            earlier.is_some_and(|earlier| earlier.until.plus(self.clock_margin()) > now),
-        );
-        let lease = Lease {
-            holder: WriterTag::random(),
-            until: now.plus(self.lease),
-        };
+        // A request of an earlier attempt whose response was lost can still run in the store. Until it is over, a missing
+        // session does not mean a lost one.
+        let earlier = upload.evidence.commit_runs_until;
+        let earlier = earlier.filter(|until| *until > now);
+        let lease = self.new_lease(WriterTag::random());
         let start = Event::CommitStarted {
             lease,
             now,
             file_size,
+            runs_until: self.runs_until(&lease),
         };
         match self.records.transition(upload, &start, Fence::Writer).await {
             // Another caller found the object first, and it is made of the parts that this writer has recorded.
@@ -104,73 +118,81 @@ impl Commits {
             }
             Err(error) => return Err(error),
         };
-        let attempt = || async {
-            let made = self.make_object(&storage, upload, md5, &unanswered).await;
-            made.map_err(|error| match error.reason() {
-                Reason::SessionLost if unanswered.load(Ordering::Relaxed) => {
-                    Error::store_unavailable(error)
-                }
-                _ => error,
-            })
+        let attempt = Attempt::new(&storage, upload, md5);
+        let outcome = tokio::select! {
+            outcome = self.retry.run(|| attempt.make_object()) => outcome,
+            error = self.hold_lease(upload.clone(), lease.holder) => Err(error),
+            error = self.drain.streams_end() => Err(error),
         };
-        let limit = self.lease - self.clock_margin();
-        let made = timeout(limit, self.retry.run(attempt)).await;
-        match made.unwrap_or_else(|late| Err(Error::store_unavailable(late))) {
-            Ok(stored) => {
-                let object = Object {
-                    bucket: storage.store.bucket().to_owned(),
-                    key: upload.object_key.clone(),
-                    etag: stored.etag,
-                    size: stored.size,
-                    md5,
-                };
-                self.records
+        let (is_unanswered, is_acknowledged) = (attempt.is_unanswered(), attempt.is_acknowledged());
+        let suspension = Suspension {
+            holder: lease.holder,
+            runs_until: self.runs_until_now(is_unanswered).max(earlier),
+            is_acknowledged,
+        };
+        let error = match outcome {
+            Ok(Outcome::Made(stored)) => {
+                let object = self.object(&storage, upload, stored, md5);
+                return self
+                    .records
                     .transition(upload, &Event::Committed { object }, Fence::Writer)
-                    .await
+                    .await;
             }
-            Err(error) if error.kind() == Kind::FailedPrecondition => {
-                Err(self.inspector.refuse(upload, error).await)
+            Ok(Outcome::Different(difference)) => {
+                self.deny(upload, Denied::Object, not_own(difference)).await
             }
-            Err(error) => {
-                let may_run = unanswered.load(Ordering::Relaxed);
-                self.suspend(upload, lease.holder, may_run).await;
-                Err(error)
+            Ok(Outcome::Denied(_)) if suspension.runs_until.is_some() || is_acknowledged => {
+                contradiction()
             }
-        }
-    }
-
-    /// Shortens the lease of a failed commit, so that another committer can continue: at once, or when the request that
-    /// `may_run` in the store must be over. Best effort: otherwise the lease expires.
-    async fn suspend(&self, upload: &Upload, holder: WriterTag, may_run: bool) {
-        let mut suspended = upload.clone();
-        let times = self.records.times();
-        let until = if may_run {
-            times.now.plus(OPERATION_TIMEOUT + self.clock_margin())
-        } else {
-            // Has ended by every clock.
-            Timestamp(0)
+            Ok(Outcome::Denied(denied)) if upload.evidence.is_acknowledged => {
+                tracing::warn!(upload_id = %upload.id, ?denied, "the store acknowledged the commit and denies the object");
+                contradiction()
+            }
+            Ok(Outcome::Denied(Denied::Parts)) => {
+                let why = replaced("the store does not accept the recorded parts");
+                self.deny(upload, Denied::Parts, why).await
+            }
+            Ok(Outcome::Denied(denied)) => self.deny(upload, denied, nothing_left()).await,
+            Err(error) => error,
         };
-        let lease = Lease { holder, until };
-        if suspended.apply(Event::CommitSuspended { lease }) != Ok(Applied::Changed) {
-            return;
+        if upload.phase == Phase::Committing {
+            self.suspend(upload, suspension).await;
         }
-        (suspended.updated_at, suspended.expires_at) = (times.now, times.expires_at);
-        // A single try: the sender is waiting for its response.
-        if let Err(error) = self.records.update_once(&suspended).await {
-            tracing::debug!(upload_id = %upload.id, %error, "the lease of a failed commit is left to expire");
-        }
+        Err(error)
     }
 
-    /// At most a third of a lease, for short leases in tests or configurations.
-    fn clock_margin(&self) -> Duration {
-        CLOCK_MARGIN.min(self.lease / 3)
+    async fn deny(&self, upload: &mut Upload, denied: Denied, why: Error) -> Error {
+        // The lease may have been renewed since the record was read.
+        match self.records.find(&upload.id).await {
+            Ok(Some(current)) if current.writer == upload.writer => *upload = current,
+            Ok(_) => return state_lost(),
+            Err(error) => return error,
+        }
+        self.inspector.refuse_denied(upload, denied, why).await
+    }
+
+    fn object(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        stored: StoredObject,
+        md5: Option<Md5>,
+    ) -> Object {
+        Object {
+            bucket: storage.store.bucket().to_owned(),
+            key: upload.object_key.clone(),
+            etag: stored.etag,
+            size: stored.size,
+            md5,
+        }
     }
 
     /// Waits for the commit of another committer, and commits if its lease ends.
-    pub(super) async fn join(&self, mut upload: Upload) -> Result<Upload> {
+    pub(super) async fn join(self: &Arc<Self>, mut upload: Upload) -> Result<Upload> {
         if upload.phase == Phase::Committing && self.find_made(&mut upload).await? {
             return Ok(upload);
         }
+        let mut looks = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         loop {
             match (upload.phase, upload.lease) {
                 (Phase::Complete, _) => return Ok(upload),
@@ -185,15 +207,14 @@ impl Commits {
                         Err(error) => return Err(error),
                     }
                 }
-                (phase @ (Phase::Open | Phase::Aborted), _) => {
-                    return Err(Error::precondition(
-                        Reason::WrongPhase,
-                        format!("the commit failed: the upload is {phase}"),
-                    )
-                    .with("phase", phase));
-                }
+                (Phase::Open | Phase::Aborted, _) => return Err(commit_failed(&upload)),
             }
             tokio::select! {
+                _ = looks.tick() => {
+                    if upload.phase == Phase::Committing && self.find_made(&mut upload).await? {
+                        return Ok(upload);
+                    }
+                }
                 () = tokio::time::sleep(JOIN_INTERVAL) => {}
                 error = self.drain.begun() => return Err(error),
             }
@@ -203,15 +224,51 @@ impl Commits {
         }
     }
 
-    /// Records the object of a committer that may have made it without recording it. If the object is not the upload's,
-    /// the committer rejects it.
+    /// Ends an upload that has been COMMITTING for too long: COMPLETE if its object is in the store, ABORTED if two
+    /// observations agree that it is not.
+    ///
+    /// # Errors
+    /// `Unavailable` after the first observation, and while a commit can still run in the store.
+    pub(super) async fn end(&self, upload: &mut Upload) -> Result<()> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        let error = match storage.store.head(&upload.object_key).await? {
+            Some(found) => match self.inspector.verify(&storage, upload, found).await? {
+                Ok(object) => {
+                    let committed = Event::Committed { object };
+                    return self
+                        .records
+                        .transition(upload, &committed, Fence::None)
+                        .await;
+                }
+                Err(difference) => self.deny(upload, Denied::Object, not_own(difference)).await,
+            },
+            None => {
+                let runs_until = upload.evidence.commit_runs_until;
+                if runs_until.is_some_and(|until| until > self.records.now()) {
+                    return Err(contradiction());
+                }
+                self.inspector
+                    .end_denied(upload, Denied::NoObject, AbortReason::CommitFailed)
+                    .await?;
+                return Ok(());
+            }
+        };
+        if upload.phase == Phase::Aborted {
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// Records the object of a committer that may have made it without recording it. If the object is different, the
+    /// committer rejects it.
     async fn find_made(&self, upload: &mut Upload) -> Result<bool> {
         let storage = self.storages.get(&upload.storage_id)?;
         let key = upload.object_key.clone();
         let Some(found) = storage.store.head(&key).await? else {
             return Ok(false);
         };
-        let verified = self.inspector.verify(&storage, upload, found).await;
+        let verified: Result<Object, Difference> =
+            self.inspector.verify(&storage, upload, found).await?;
         let (Ok(mut object), Ok(md5)) = (verified, received_md5(upload)) else {
             return Ok(false);
         };
@@ -221,91 +278,12 @@ impl Commits {
             .await?;
         Ok(true)
     }
-
-    /// One attempt: compares the parts, commits them, and verifies the object.
-    async fn make_object(
-        &self,
-        storage: &Storage,
-        upload: &Upload,
-        md5: Option<Md5>,
-        unanswered: &AtomicBool,
-    ) -> Result<StoredObject> {
-        if upload.session.is_none() {
-            return self
-                .head_own_object(storage, upload)
-                .await?
-                .ok_or_else(|| session_lost("the object of a single put is missing"));
-        }
-        let session = store_session(upload);
-        let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
-        let Some(stored) = storage.single_try.list_parts(&session).await? else {
-            return self
-                .head_own_object(storage, upload)
-                .await?
-                .ok_or_else(|| session_lost("the store knows neither session nor object"));
-        };
-        // A store with implicit sessions (Azure) also lists the parts of a finished object. Another commit changes nothing.
-        compare(upload, &stored, &storage.capabilities())?;
-        let before = unanswered.swap(true, Ordering::Relaxed);
-        let object = new_object(upload, md5);
-        let committed = storage.single_try.commit(&session, &object, &parts).await;
-        if !committed.as_ref().is_err_and(Error::is_retryable) {
-            unanswered.store(before, Ordering::Relaxed);
-        }
-        match committed? {
-            Commit::Done | Commit::SessionGone => self
-                .head_own_object(storage, upload)
-                .await?
-                .ok_or_else(|| session_lost("the store knows neither session nor object")),
-            Commit::PartReplaced | Commit::Refused => {
-                Err(replaced("the store does not accept a recorded part"))
-            }
-        }
-    }
-
-    /// The upload's own object, if it exists.
-    async fn head_own_object(
-        &self,
-        storage: &Storage,
-        upload: &Upload,
-    ) -> Result<Option<StoredObject>> {
-        let found = storage.single_try.head(&upload.object_key).await?;
-        let verdict = verify(
-            &Expected::of_record(upload),
-            &storage.capabilities(),
-            found.as_ref(),
-            None,
-        );
-        match verdict {
-            Verdict::Same | Verdict::Absent => Ok(found),
-            Verdict::Different(difference) => Err(not_own(difference)),
-            Verdict::Unknown => Err(Error::fault("commit: the size of the file is not recorded")),
-        }
-    }
 }
 
-/// Checks that the store has every recorded part.
-fn compare(upload: &Upload, stored: &[StoredPart], capabilities: &Capabilities) -> Result<()> {
-    let receipts: HashMap<&str, u64> = stored
-        .iter()
-        .map(|part| (part.receipt.as_str(), part.size))
-        .collect();
-    let numbers: HashMap<u32, &StoredPart> = stored
-        .iter()
-        .filter_map(|part| part.number.map(|number| (number, part)))
-        .collect();
-    for part in upload.parts.iter_committed() {
-        let same_size = receipts
-            .get(part.receipt.as_str())
-            .is_some_and(|size| *size == part.size);
-        // If the store keeps one part per number, it must be the recorded part.
-        let replaced_by = numbers
-            .get(&part.number)
-            .filter(|stored| stored.receipt != part.receipt);
-        if !same_size || (capabilities.one_part_per_number && replaced_by.is_some()) {
-            return Err(replaced("the store has another part than the recorded one")
-                .with("part", part.number));
-        }
+/// The error of a caller that joined a commit which failed.
+fn commit_failed(upload: &Upload) -> Error {
+    match upload.phase {
+        Phase::Aborted => aborted(upload.abort_reason),
+        phase => wrong_phase(phase),
     }
-    Ok(())
 }

@@ -24,8 +24,8 @@ use crate::{
         RecordStore, StateStore, TakeoverWatch, Times, Update,
     },
     upload::{
-        ACTIVE_WINDOW, Applied, Claim, Event, Owner, Part, Phase, Rejected, SINGLE_PUT_MAX, Secret,
-        Timestamp, Upload, UploadId, WriterTag,
+        ACTIVE_WINDOW, AbortReason, Applied, Claim, Event, Owner, Part, Phase, Rejected,
+        SINGLE_PUT_MAX, Secret, Timestamp, Upload, UploadId, WriterTag,
     },
 };
 
@@ -214,7 +214,9 @@ impl Records {
             if applied == Applied::Same {
                 return Ok(());
             }
-            self.stamp(&mut changed);
+            if !event.is_observation() {
+                self.stamp(&mut changed);
+            }
             match self.records.update(&changed, upload.writer).await? {
                 Update::Updated(version) => {
                     changed.version = version;
@@ -234,6 +236,16 @@ impl Records {
                 Update::Missing => return Err(Error::upload_not_found(&upload.id)),
             }
         }
+    }
+
+    /// Aborts an upload for `reason`, because the caller asks for it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while a committer has the commit lease, or if the upload is COMPLETE.
+    pub(super) async fn abandon(&self, upload: &mut Upload, reason: AbortReason) -> Result<()> {
+        let now = self.now();
+        let abandoned = Event::Abandoned { reason, now };
+        self.transition(upload, &abandoned, Fence::None).await
     }
 
     /// Applies an event that ends an OPEN upload. Returns `false`, and changes nothing, if the record is missing, if
@@ -304,14 +316,16 @@ impl Records {
     }
 
     /// Sets the times of a record that changes. An ABORTED record is kept for at least twice the lifetime of a signed
-    /// URL: once until the last URL expires, and once more for requests that started just before that.
+    /// URL: once until the last URL expires, and once more for requests that started just before that. It is also kept
+    /// until no commit can run in the store.
     pub(super) fn stamp(&self, upload: &mut Upload) {
         let Times { now, expires_at } = self.times();
         (upload.updated_at, upload.expires_at) = (now, expires_at);
         if upload.phase == Phase::Aborted {
             let part_size = upload.plan.part_size().unwrap_or(0);
             let signed = sending_lifetime(part_size.max(SINGLE_PUT_MAX));
-            upload.expires_at = expires_at.max(now.plus(2 * signed));
+            let commit_ended = upload.evidence.commit_runs_until.unwrap_or(now);
+            upload.expires_at = expires_at.max(now.plus(2 * signed)).max(commit_ended);
         }
     }
 

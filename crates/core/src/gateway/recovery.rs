@@ -1,5 +1,6 @@
 //! Reconciles records and stores: sessions, inspections of the store, rebuilt records, and the sweeper.
 
+pub(super) mod denials;
 pub(super) mod inspect;
 pub(super) mod rebuild;
 pub(super) mod session;

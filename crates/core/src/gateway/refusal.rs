@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     error::{Error, Kind, Reason},
-    upload::{Md5, Phase, Upload, object::Difference},
+    upload::{AbortReason, Md5, Phase, Upload, object::Difference},
 };
 
 /// The largest number of missing parts in one error. The client learns of the others with its next call.
@@ -61,8 +61,42 @@ pub(super) fn replaced(message: &str) -> Error {
 }
 
 /// The store knows neither the session nor an object.
-pub(super) fn session_lost(message: &str) -> Error {
+fn session_lost(message: &str) -> Error {
     Error::precondition(Reason::SessionLost, message)
+}
+
+/// The upload was aborted for this reason.
+pub(super) fn aborted(reason: Option<AbortReason>) -> Error {
+    let error = match reason {
+        Some(AbortReason::SessionLost) => nothing_left(),
+        Some(AbortReason::PartReplaced) => replaced("the store has other bytes than were recorded"),
+        Some(AbortReason::DigestMismatch) => Error::new(
+            Kind::DataLoss,
+            Reason::DigestMismatch,
+            "the MD5 of the file does not match file_id",
+        ),
+        Some(
+            AbortReason::Deleted
+            | AbortReason::Restarted
+            | AbortReason::Expired
+            | AbortReason::CommitFailed,
+        )
+        | None => Error::precondition(
+            Reason::WrongPhase,
+            "the upload is aborted; create a new one",
+        ),
+    };
+    error.with("phase", Phase::Aborted)
+}
+
+/// The store knows neither the session nor an object of the upload.
+pub(super) fn nothing_left() -> Error {
+    session_lost("the store knows neither session nor object")
+}
+
+/// The store reports too little about an object to decide whether the upload made it.
+pub(super) fn too_little() -> Error {
+    Error::store_unavailable("the store reports too little about the object")
 }
 
 /// The object under the upload's key was not made by the upload.

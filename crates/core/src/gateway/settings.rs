@@ -38,6 +38,8 @@ pub struct Settings {
     /// shorter, so that two replicas whose clocks differ by less than that never commit at the same time. Must be
     /// longer than the slowest response of the store, including retries.
     pub commit_lease: Duration,
+    /// How long after a negative answer of the store a second observation counts.
+    pub store_settle: Duration,
     /// How long an OPEN upload is kept after its last change.
     pub upload_expiry: Duration,
     /// The greatest age of an OPEN upload, however often it changes.

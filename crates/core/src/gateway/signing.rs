@@ -15,12 +15,12 @@ use self::{
 };
 use super::{
     commit::Commits,
-    records::Records,
+    records::{Fence, Records},
     recovery::{
         inspect::Inspector,
         session::{Sessions, new_object, store_session},
     },
-    refusal::{session_lost, wrong_phase},
+    refusal::{nothing_left, wrong_phase},
     settings::Caller,
     storage::{Storage, Storages},
 };
@@ -28,7 +28,9 @@ use crate::{
     blobs::sign::{SignedRequest, ToSign},
     error::{Error, Reason, Result},
     state::Creation,
-    upload::{Claim, FileMetadata, Md5, Phase, SINGLE_PUT_MAX, Span, StoreKind, Upload, UploadId},
+    upload::{
+        Claim, Event, FileMetadata, Md5, Phase, SINGLE_PUT_MAX, Span, StoreKind, Upload, UploadId,
+    },
 };
 
 /// The largest number of parts that one call signs.
@@ -214,19 +216,17 @@ impl Signing {
         let storage = self.storages.get(&upload.storage_id)?;
         check_session(&storage, &upload)?;
         let Some(stored) = self.inspector.stored_parts(&storage, &upload).await? else {
-            return Err(
-                if self.inspector.find_committed(&storage, &mut upload).await? {
-                    wrong_phase(upload.phase)
-                } else {
-                    session_lost(
-                        "the store does not know the session any more; create the upload again to start another session",
-                    )
-                },
-            );
+            self.inspector
+                .session_lost(&mut upload, nothing_left())
+                .await?;
+            return Err(wrong_phase(upload.phase));
         };
         if stored.len() < count as usize {
             return Err(incomplete(&upload, &stored));
         }
+        self.records
+            .transition(&mut upload, &Event::CommitSigned, Fence::None)
+            .await?;
         let parts: Vec<(u32, String)> = stored
             .into_values()
             .map(|part| (part.number, part.receipt))
@@ -335,14 +335,10 @@ impl Signing {
             None if self.is_over(&storage, &mut upload).await? => Ok(None),
             None => {
                 // A stream that still writes to the lost session must not record parts.
-                let Some(mut upload) = self.records.fence(&upload).await? else {
-                    return Ok(None);
-                };
-                match self.inspector.forget_session(&mut upload).await {
-                    Ok(()) => self.first_step(&storage, &upload).await.map(Some),
-                    Err(error) if error.reason() == Reason::SessionLost => Ok(None),
-                    Err(error) => Err(error),
+                if let Some(mut upload) = self.records.fence(&upload).await? {
+                    self.inspector.supersede(&mut upload).await?;
                 }
+                Ok(None)
             }
         }
     }

@@ -102,7 +102,7 @@ impl Streams {
         };
         let admission = Admission::new(settings.max_streams);
         let shared = Arc::new(Shared {
-            parts: PartWriter::new(Arc::clone(&records), hasher.clone()),
+            parts: PartWriter::new(Arc::clone(&records), hasher.clone(), Arc::clone(&inspector)),
             settings,
             records,
             tokens,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::trail::Trail;
 use super::{
-    Claims, DigestState, FileMetadata, Fingerprint, Md5, Owner, Part, Parts, Phase, Plan,
-    StoreKind, Timestamp, Upload, UploadId, WriterTag,
+    Claims, Cleanup, DigestState, Evidence, FileMetadata, Fingerprint, Md5, Owner, Part, Parts,
+    Phase, Plan, StoreKind, Timestamp, Upload, UploadId, WriterTag,
 };
 
 /// The committed prefix of a record at one moment. The fields are those of [`Upload`]; their names in JSON are single
@@ -124,7 +124,14 @@ impl Snapshot {
             updated_at: now,
             expires_at,
             ends_at: self.ends_at,
-            swept: false,
+            // The lost record may have been COMMITTING.
+            evidence: Evidence {
+                is_commit_sent: true,
+                ..Evidence::default()
+            },
+            is_superseded: false,
+            abort_reason: None,
+            cleanup: Cleanup::default(),
         }
     }
 
@@ -238,7 +245,10 @@ mod tests {
             updated_at: Timestamp(1_700_000_000_000),
             expires_at: Timestamp(1_700_086_400_000),
             ends_at: Timestamp(9),
-            swept: false,
+            evidence: Evidence::default(),
+            is_superseded: false,
+            abort_reason: None,
+            cleanup: Cleanup::default(),
             id,
         }
     }
@@ -296,7 +306,9 @@ mod tests {
             let digest = |part: Option<&Part>| part.and_then(|part| part.digest.clone());
             prop_assert_eq!(digest(parts.last()), digest(upload.parts.last_committed()));
             let record = snapshot.record(upload.updated_at, upload.expires_at);
-            prop_assert_eq!(Upload { parts: upload.parts.clone(), ..record }, upload);
+            prop_assert!(record.evidence.is_commit_sent, "it may have been lost in a commit");
+            let (parts, evidence) = (upload.parts.clone(), upload.evidence);
+            prop_assert_eq!(Upload { parts, evidence, ..record }, upload);
         }
 
         #[test]

@@ -5,8 +5,8 @@ use crate::{
     error::Result,
     gateway::{refusal::too_large, settings::Caller, storage::Storage},
     upload::{
-        Claims, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge, Upload, UploadId,
-        WriterTag, policy,
+        Claims, Cleanup, Evidence, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge,
+        Upload, UploadId, WriterTag, policy,
     },
 };
 
@@ -63,7 +63,10 @@ impl Records {
             updated_at: times.now,
             expires_at: times.expires_at,
             ends_at: times.now.plus(self.settings.upload_max_age),
-            swept: false,
+            evidence: Evidence::default(),
+            is_superseded: false,
+            abort_reason: None,
+            cleanup: Cleanup::default(),
             id,
             file,
         })

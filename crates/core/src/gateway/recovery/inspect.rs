@@ -10,17 +10,20 @@ use std::{
     time::Duration,
 };
 
-use super::session::{Sessions, new_object, store_session};
+use super::{
+    denials::{Denials, abort_reason},
+    session::{new_object, store_session},
+};
 use crate::{
     blobs::{StoredObject, StoredPart},
     error::{Error, Kind, Reason, Result},
     gateway::{
         records::{Fence, Records},
-        refusal::{not_own, session_lost, state_lost, taken_over},
+        refusal::{not_own, nothing_left, replaced, state_lost, taken_over, too_little},
         storage::{Storage, Storages},
     },
     upload::{
-        Event, Object, Part, Phase, Upload, WriterTag,
+        AbortReason, Denied, Event, Object, Part, Phase, Upload, WriterTag,
         object::{Difference, Expected, Verdict, is_put_whole, verify},
     },
 };
@@ -36,7 +39,7 @@ const CHECK_AGAIN: Duration = Duration::from_secs(1);
 pub(in crate::gateway) struct Inspector {
     records: Arc<Records>,
     storages: Storages,
-    sessions: Arc<Sessions>,
+    denials: Denials,
 }
 
 // === impl Inspector ===
@@ -45,12 +48,12 @@ impl Inspector {
     pub(in crate::gateway) fn new(
         records: Arc<Records>,
         storages: Storages,
-        sessions: Arc<Sessions>,
+        denials: Denials,
     ) -> Self {
         Self {
             records,
             storages,
-            sessions,
+            denials,
         }
     }
 
@@ -147,8 +150,9 @@ impl Inspector {
     /// Looks for the object, which a client may have made. If this upload made it, the upload becomes COMPLETE.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `DataLoss` if this upload did not make the object: the object is deleted and the upload is
-    /// ABORTED. `Unavailable` if other callers changed the upload during each check.
+    /// `Unavailable` after the first observation of an object that this upload did not make, and if other callers changed
+    /// the upload during each check. `FailedPrecondition` or `DataLoss` after the second observation: the upload is
+    /// ABORTED.
     pub(in crate::gateway) async fn find_committed(
         &self,
         storage: &Storage,
@@ -163,7 +167,7 @@ impl Inspector {
             // has the parts of the object; `upload` may be older.
             let current = self.records.find(&id).await?;
             *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
-            let error = match self.verify(storage, upload, found).await {
+            let error = match self.verify(storage, upload, found).await? {
                 Ok(object) => {
                     let committed = Event::Committed { object };
                     self.records
@@ -171,24 +175,19 @@ impl Inspector {
                         .await?;
                     return Ok(true);
                 }
-                Err(error) => error,
+                Err(difference) => not_own(difference),
             };
             // The committer decides about a COMMITTING upload.
-            if upload.phase != Phase::Open
-                || !matches!(error.kind(), Kind::FailedPrecondition | Kind::DataLoss)
-            {
+            if upload.phase != Phase::Open {
                 return Err(error);
             }
-            // If the record has changed since, the verdict may be wrong.
-            let seen = upload.updated_at;
-            if self
-                .records
-                .end_untouched(upload, Event::Refused, seen)
-                .await?
-            {
-                if let Err(error) = self.sessions.discard(upload).await {
-                    tracing::warn!(upload_id = %upload.id, %error, "an aborted upload is left to the sweeper");
-                }
+            // If the record has changed since it was read, the verdict may be wrong.
+            match self.denials.confirm(upload, Denied::Object).await {
+                Err(changed) if changed.reason() == Reason::WriterActive => continue,
+                confirmed => confirmed?,
+            }
+            let (seen, refused) = (upload.updated_at, Event::Refused(abort_reason(&error)));
+            if self.records.end_untouched(upload, refused, seen).await? {
                 return Err(error);
             }
         }
@@ -196,34 +195,27 @@ impl Inspector {
         Err(Error::new(Kind::Unavailable, Reason::WriterActive, message).retry_after(CHECK_AGAIN))
     }
 
-    /// Verifies the object that HEAD found against every digest and block that the store reports.
+    /// Verifies the object that HEAD found against every digest and block that the store reports. Returns the object, or
+    /// how it differs from the one that this upload makes.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `DataLoss` if this upload did not make the object.
+    /// `Unavailable`, also if the store reports too little to decide.
     pub(in crate::gateway) async fn verify(
         &self,
         storage: &Storage,
         upload: &Upload,
         found: StoredObject,
-    ) -> Result<Object> {
+    ) -> Result<Result<Object, Difference>> {
         let key = upload.object_key.clone();
         let blocks = storage.store.composition(&key).await?;
-        let capabilities = storage.capabilities();
-        let verdict = verify(
-            &Expected::of_record(upload),
-            &capabilities,
-            Some(&found),
-            blocks.as_deref(),
-        );
-        match verdict {
+        let (expected, capabilities) = (Expected::of_record(upload), storage.capabilities());
+        match verify(&expected, &capabilities, Some(&found), blocks.as_deref()) {
             Verdict::Same => {}
-            Verdict::Different(difference) => return Err(not_own(difference)),
-            Verdict::Absent | Verdict::Unknown => {
-                return Err(not_own(Difference::Size(found.size)));
-            }
+            Verdict::Different(difference) => return Ok(Err(difference)),
+            Verdict::Absent | Verdict::Unknown => return Err(too_little()),
         }
         let is_single_put = is_put_whole(upload, &found, blocks.as_deref());
-        Ok(Object {
+        Ok(Ok(Object {
             bucket: storage.store.bucket().to_owned(),
             key,
             etag: found.etag,
@@ -231,27 +223,64 @@ impl Inspector {
             md5: found
                 .md5
                 .filter(|_| is_single_put && capabilities.computes_object_md5 && found.has_digests),
-        })
+        }))
     }
 
-    /// Aborts an upload that can never become the expected object. Returns `why`, or the error that prevented the
-    /// abort.
+    /// Aborts an upload that can never become the expected object. The sweeper removes what the store has of it. Returns
+    /// `why`, or the error that prevented the abort.
     pub(in crate::gateway) async fn refuse(&self, upload: &mut Upload, why: Error) -> Error {
-        let refused = self
-            .records
-            .transition(upload, &Event::Refused, Fence::Writer);
-        if let Err(error) = refused.await {
-            return error;
-        }
-        if let Err(error) = self.sessions.discard(upload).await {
-            tracing::warn!(upload_id = %upload.id, %error, "an aborted upload is left to the sweeper");
-        }
-        why
+        let refused = Event::Refused(abort_reason(&why));
+        let refused = self.records.transition(upload, &refused, Fence::Writer);
+        refused.await.err().unwrap_or(why)
     }
 
-    /// Clears the session in the record, because the store does not know it any more. If a stream has put parts into it,
-    /// they are lost, and the upload is ABORTED.
+    /// Notes that the store denies something, and aborts the upload because of `why` if an earlier observation agrees.
+    /// Returns the error for the caller.
+    pub(in crate::gateway) async fn refuse_denied(
+        &self,
+        upload: &mut Upload,
+        denied: Denied,
+        why: Error,
+    ) -> Error {
+        match self.denials.confirm(upload, denied).await {
+            Ok(()) => self.refuse(upload, why).await,
+            Err(error) => error,
+        }
+    }
+
+    /// As [`Denials::confirm`].
+    pub(in crate::gateway) async fn confirm(
+        &self,
+        upload: &mut Upload,
+        denied: Denied,
+    ) -> Result<()> {
+        self.denials.confirm(upload, denied).await
+    }
+
+    /// Notes that the store denies something, and aborts the upload for `reason` if an earlier observation agrees.
+    ///
+    /// # Errors
+    /// `Unavailable` after the first observation.
+    pub(in crate::gateway) async fn end_denied(
+        &self,
+        upload: &mut Upload,
+        denied: Denied,
+        reason: AbortReason,
+    ) -> Result<()> {
+        self.denials.confirm(upload, denied).await?;
+        let refused = Event::Refused(reason);
+        self.records
+            .transition(upload, &refused, Fence::Writer)
+            .await
+    }
+
+    /// Clears the session in the record, because the store has twice denied that it knows it. If a stream has put parts
+    /// into it, they are lost, and the upload is ABORTED.
+    ///
+    /// # Errors
+    /// `Unavailable` after the first observation, `FailedPrecondition` with `SessionLost` if the upload is ABORTED.
     pub(in crate::gateway) async fn forget_session(&self, upload: &mut Upload) -> Result<()> {
+        self.denials.confirm(upload, Denied::Session).await?;
         if upload.parts.is_empty() {
             let forgotten = Event::SessionReplaced { session: None };
             return self
@@ -259,16 +288,53 @@ impl Inspector {
                 .transition(upload, &forgotten, Fence::Writer)
                 .await;
         }
-        let lost = session_lost("the store knows neither session nor object");
-        Err(self.refuse(upload, lost).await)
+        Err(self.refuse(upload, nothing_left()).await)
+    }
+
+    /// Makes room in the create index for another upload, if the store denies the session of this one. Returns whether it
+    /// does. This upload stays, by id, until it expires or a second observation ends it.
+    pub(in crate::gateway) async fn supersede(&self, upload: &mut Upload) -> Result<bool> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        if self.find_committed(&storage, upload).await?
+            || self.denials.denied(&storage, upload).await? != Some(Denied::Session)
+        {
+            return Ok(false);
+        }
+        let superseded = self
+            .records
+            .transition(upload, &Event::Superseded, Fence::None);
+        superseded.await?;
+        match self.forget_session(upload).await {
+            Err(error) if error.is_retryable() || error.reason() == Reason::SessionLost => Ok(true),
+            forgotten => forgotten.map(|()| true),
+        }
+    }
+
+    /// Observes again what the store denied before. If the store has it again, the upload continues.
+    ///
+    /// # Errors
+    /// As for the first observation; after the second one the upload is ABORTED.
+    pub(in crate::gateway) async fn reconsider(&self, upload: &mut Upload) -> Result<()> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        if self.find_committed(&storage, upload).await? {
+            return Ok(());
+        }
+        match self.denials.denied(&storage, upload).await? {
+            None => self.denials.undeny(upload).await,
+            Some(Denied::Session) => self.forget_session(upload).await,
+            Some(denied) => {
+                let why = replaced("the store no longer has a recorded part");
+                Err(self.refuse_denied(upload, denied, why).await)
+            }
+        }
     }
 
     /// Handles a stream whose session the store does not know. If a client has committed the session, the upload becomes
     /// COMPLETE.
     ///
     /// # Errors
-    /// `TakenOver` if the record has another session or writer, `StateLost` if it is missing or older. Otherwise the
-    /// upload is ABORTED, and the error is `why`.
+    /// `TakenOver` if the record has another session or writer, `StateLost` if it is missing or older. Otherwise
+    /// `Unavailable` after the first observation, and after the second one `why`: the upload is ABORTED.
     pub(in crate::gateway) async fn session_lost(
         &self,
         upload: &mut Upload,
@@ -285,7 +351,7 @@ impl Inspector {
         if self.find_committed(&storage, upload).await? {
             return Ok(());
         }
-        Err(self.refuse(upload, why).await)
+        Err(self.refuse_denied(upload, Denied::Session, why).await)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     gateway::{
         records::{Fence, Records},
+        refusal::too_little,
         storage::{Storage, Storages},
         token::invalid_token,
     },
@@ -41,8 +42,8 @@ impl Rebuilder {
     /// record is kept.
     ///
     /// # Errors
-    /// `NotFound` if the store has neither the object nor parts, or if the storage is not configured; `InvalidArgument`
-    /// if the storage is of another kind now, or if the upload has expired.
+    /// `NotFound` if the storage is not configured; `InvalidArgument` if the storage is of another kind now, or if the
+    /// upload has expired.
     pub(in crate::gateway) async fn rebuild(&self, snapshot: &Snapshot) -> Result<()> {
         let storage = self.storages.get(&snapshot.storage_id)?;
         if storage.store.kind() != snapshot.store_kind {
@@ -53,8 +54,6 @@ impl Rebuilder {
         if upload.expiry() <= times.now {
             return Err(invalid_token("its upload has expired"));
         }
-        // The parts are listed before HEAD, so that a commit in between is noticed.
-        let listed = self.listed_parts(&storage, &upload).await?;
         if let Some(object) = self
             .own_finished_object(&storage, &upload, snapshot)
             .await?
@@ -65,10 +64,6 @@ impl Rebuilder {
             upload
                 .apply(Event::Committed { object })
                 .map_err(|error| Error::internal("rebuild a finished upload", error))?;
-        } else if snapshot.size() > 0
-            && snapshot_parts(snapshot, &listed.unwrap_or_default()).is_empty()
-        {
-            return Err(Error::upload_not_found(&snapshot.id));
         }
         tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilding a record that the state store lost");
         if let Creation::Exists(_) = self.records.create(&upload).await? {
@@ -165,8 +160,11 @@ impl Rebuilder {
             Some(&found),
             None,
         );
-        if verdict != Verdict::Same {
-            return Ok(None);
+        match verdict {
+            Verdict::Same => {}
+            // The commit decides about it.
+            Verdict::Different(_) => return Ok(None),
+            Verdict::Absent | Verdict::Unknown => return Err(too_little()),
         }
         let md5 = whole_digest(snapshot, found.size)?;
         Ok(Some(Object {

@@ -5,23 +5,28 @@
 //! in between, a later pass finds the session. Two passes at the same time do no harm. The age of sessions is measured
 //! only by the clock of the store. Azure discards uncommitted blocks itself.
 
+mod settle;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{inspect::Inspector, session::Sessions};
 use crate::{
     blobs::{OpenSession, Session},
-    error::{Error, Reason, Result},
+    error::{Reason, Result},
     gateway::{
         commit::Commits,
         records::Records,
         storage::{Storage, Storages},
     },
     state::ScheduleStore,
-    upload::{Event, Phase, Upload, UploadId, policy},
+    upload::{Phase, Timestamp, Upload, UploadId, policy},
 };
 
 /// The largest difference between the clocks of two replicas. An upload expires only after it has expired by all
@@ -36,6 +41,15 @@ const LEASE: Duration = Duration::from_secs(60);
 
 /// How many uploads are read from the index in one page.
 const PAGE: usize = 100;
+
+/// How many commits run beside a pass.
+const MAX_COMMITS: usize = 4;
+
+/// How many second observations a pass makes. A later pass makes the others.
+const MAX_OBSERVED: usize = 10_000;
+
+/// An upload whose commit has ended, and the result.
+type Ended = (Upload, Result<()>);
 
 /// The options of a pass.
 #[derive(Debug, Clone)]
@@ -92,6 +106,12 @@ struct Pass<'a> {
     holder: String,
     renewed: Instant,
     pace: Interval,
+    /// When the pass started.
+    started: Timestamp,
+    /// The uploads of which this pass made the first observation, and when the second one counts.
+    observed: Vec<(UploadId, Timestamp)>,
+    /// The commits that run beside the pass.
+    commits: JoinSet<Ended>,
     /// The storages that are unavailable. A later pass handles the rest of their uploads and sessions.
     unavailable: HashSet<String>,
     report: SweepReport,
@@ -150,6 +170,9 @@ impl<'a> Pass<'a> {
             holder: format!("{:016x}", rand::random::<u64>()),
             renewed: Instant::now(),
             pace,
+            started: sweeper.records.now(),
+            observed: Vec::new(),
+            commits: JoinSet::new(),
             unavailable: HashSet::new(),
             report: SweepReport::default(),
         }
@@ -180,7 +203,7 @@ impl<'a> Pass<'a> {
         self.due_uploads().await?;
         for storage in self.sweeper.storages.iter() {
             let swept = self.sessions(storage).await;
-            self.log(swept, &storage.id)?;
+            self.log(swept, &storage.id).await?;
         }
         Ok(())
     }
@@ -191,6 +214,11 @@ impl<'a> Pass<'a> {
             _ = self.pace.tick() => {}
             () = self.stop.cancelled() => {}
         }
+        self.may_continue().await
+    }
+
+    /// Whether the pass may continue: it has the lease, and is not to stop.
+    async fn may_continue(&mut self) -> Result<bool> {
         if self.stop.is_cancelled() {
             return Ok(false);
         }
@@ -200,6 +228,7 @@ impl<'a> Pass<'a> {
         self.renew_lease().await
     }
 
+    /// Handles all due uploads, and then once more those whose first observation was made in this pass.
     async fn due_uploads(&mut self) -> Result<()> {
         let sweeper = self.sweeper;
         let before = sweeper.records.now().minus(CLOCK_MARGIN);
@@ -211,17 +240,57 @@ impl<'a> Pass<'a> {
                     return Ok(());
                 }
                 self.report.examined += 1;
-                match sweeper.records.find(id).await {
-                    Ok(Some(upload)) => self.settle(upload).await?,
-                    Ok(None) => {}
-                    Err(error) => self.log(Err(error), "")?,
-                }
+                self.settle_known(id).await?;
             }
             after = page.next;
             if after.is_none() || !self.next_permit().await? {
-                return Ok(());
+                break;
             }
         }
+        self.second_observations().await
+    }
+
+    async fn settle_known(&mut self, id: &UploadId) -> Result<()> {
+        match self.sweeper.records.find(id).await {
+            Ok(Some(upload)) => self.settle(upload).await,
+            Ok(None) => Ok(()),
+            Err(error) => self.log(Err(error), "").await,
+        }
+    }
+
+    async fn second_observations(&mut self) -> Result<()> {
+        self.finish_commits().await?;
+        for (id, settles_at) in std::mem::take(&mut self.observed) {
+            while self.sweeper.records.now() < settles_at {
+                if !self.wait(settles_at).await? {
+                    return Ok(());
+                }
+            }
+            if !self.next_permit().await? {
+                return Ok(());
+            }
+            self.settle_known(&id).await?;
+        }
+        self.finish_commits().await
+    }
+
+    /// Waits for the commits that run beside the pass.
+    async fn finish_commits(&mut self) -> Result<()> {
+        while !self.commits.is_empty() && self.wait(Timestamp::never()).await? {}
+        Ok(())
+    }
+
+    /// Waits until a commit has ended, until `settles_at`, or until the lease must be renewed. Returns `false` if the pass
+    /// must end.
+    async fn wait(&mut self, settles_at: Timestamp) -> Result<bool> {
+        let left = settles_at.0.saturating_sub(self.sweeper.records.now().0);
+        let left = Duration::from_millis(left.max(1)).min(LEASE / 3);
+        tokio::select! {
+            Some(ended) = self.commits.join_next() => self.commit_ended(ended).await?,
+            () = sleep(left) => {}
+            () = self.stop.cancelled() => {}
+        }
+        self.may_continue().await
     }
 
     /// Ends an upload if it is due.
@@ -230,94 +299,42 @@ impl<'a> Pass<'a> {
         if self.unavailable.contains(&storage_id) {
             return Ok(());
         }
-        let now = self.sweeper.records.now().minus(CLOCK_MARGIN);
-        let lease_ended = upload.lease.is_none_or(|lease| lease.until <= now);
+        let id = upload.id.clone();
+        let now = self.sweeper.records.now();
+        let surely = now.minus(CLOCK_MARGIN);
+        let lease_ended = upload.lease.is_none_or(|lease| lease.until <= surely);
+        let denial = upload.evidence.denial;
         let settled = match upload.phase {
-            Phase::Open if upload.has_expired(now) => self.expire(upload).await,
+            Phase::Open if upload.has_expired(surely) => self.expire(upload).await,
+            Phase::Open if denial.is_some_and(|denial| denial.settles_at <= now) => {
+                self.reconsider(upload).await
+            }
+            Phase::Committing if lease_ended && upload.ends_at <= surely => {
+                self.end_commit(upload).await
+            }
             Phase::Committing if lease_ended => self.finish_commit(upload).await,
-            Phase::Aborted if !upload.swept && upload.expires_at <= now => self.clear(upload).await,
+            Phase::Aborted if upload.due_at().is_some_and(|due| due <= surely) => {
+                self.clear(upload).await
+            }
             _ => Ok(()),
         };
-        self.log(settled, &storage_id)
+        self.note(&id, settled, &storage_id).await
     }
 
-    async fn expire(&mut self, mut upload: Upload) -> Result<()> {
-        let sweeper = self.sweeper;
-        let storage = sweeper.storages.get(&upload.storage_id)?;
-        let seen = upload.updated_at;
-        if self.sweep.dry_run {
-            let count = match storage.store.head(&upload.object_key).await? {
-                Some(_) => &mut self.report.completed,
-                None => &mut self.report.expired,
-            };
-            *count += 1;
-            tracing::info!(upload_id = %upload.id, "an expired upload would be aborted");
-            return Ok(());
-        }
-        match sweeper
-            .inspector
-            .find_committed(&storage, &mut upload)
-            .await
+    /// Notes an upload of which this pass made the first observation. Other failures are logged.
+    async fn note(&mut self, id: &UploadId, settled: Result<()>, storage_id: &str) -> Result<()> {
+        let Err(error) = &settled else { return Ok(()) };
+        if error.operator_code().is_none()
+            && error.is_retryable()
+            && let Ok(Some(upload)) = self.sweeper.records.find(id).await
+            && let Some(denial) = upload.evidence.denial
         {
-            Ok(true) => {
-                self.report.completed += 1;
-                return Ok(());
+            if self.observed.len() < MAX_OBSERVED && denial.settles_at > self.started {
+                self.observed.push((id.clone(), denial.settles_at));
             }
-            Ok(false) => {}
-            // The object was not the upload's. Both are removed.
-            Err(_) if upload.phase == Phase::Aborted => {
-                self.report.expired += 1;
-                return Ok(());
-            }
-            Err(error) if matches!(error.reason(), Reason::WrongPhase | Reason::WriterActive) => {
-                return Ok(());
-            }
-            Err(_) if upload.phase == Phase::Committing => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        let ended = sweeper
-            .records
-            .end_untouched(&mut upload, Event::Abandoned, seen);
-        if !ended.await? {
-            // A caller changed the upload at the same time.
             return Ok(());
         }
-        self.report.expired += 1;
-        tracing::info!(upload_id = %upload.id, "an expired upload was aborted");
-        sweeper.sessions.discard(&upload).await
-    }
-
-    /// Finishes a commit whose committer died.
-    async fn finish_commit(&mut self, mut upload: Upload) -> Result<()> {
-        if !self.sweep.dry_run {
-            let committed_size = upload.parts.committed_size();
-            let file_size = upload.file.file_size.unwrap_or(committed_size);
-            if let Err(error) = self.sweeper.commits.commit(&mut upload, file_size).await {
-                match error.reason() {
-                    // Another committer was faster, or the upload is OPEN again.
-                    Reason::WrongPhase | Reason::TakenOver | Reason::Incomplete => return Ok(()),
-                    _ if upload.is_live() => return Err(error),
-                    _ => tracing::info!(upload_id = %upload.id, %error, "a commit was rejected"),
-                }
-            }
-        }
-        self.report.finished_commits += 1;
-        tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "finished the commit of a dead committer");
-        Ok(())
-    }
-
-    /// Removes again what clients may have sent after the upload was aborted, while their signatures were still valid.
-    async fn clear(&mut self, mut upload: Upload) -> Result<()> {
-        let sweeper = self.sweeper;
-        if !self.sweep.dry_run {
-            sweeper.sessions.discard(&upload).await?;
-            upload.swept = true;
-            // No other caller changes it, except a sweeper that has done the same.
-            sweeper.records.update(&upload).await?;
-        }
-        self.report.cleared += 1;
-        tracing::debug!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "cleared an aborted upload for the last time");
-        Ok(())
+        self.log(settled, storage_id).await
     }
 
     async fn sessions(&mut self, storage: &Storage) -> Result<()> {
@@ -349,7 +366,7 @@ impl<'a> Pass<'a> {
                     return Ok(());
                 }
                 let ended = self.end_session(storage, &id, session).await;
-                self.log(ended, &storage.id)?;
+                self.log(ended, &storage.id).await?;
             }
             after = page.next;
             if after.is_none() {
@@ -382,9 +399,9 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Logs and counts a failure, so that the pass continues with the next item. An unavailable state store ends the
-    /// pass.
-    fn log(&mut self, outcome: Result<()>, storage_id: &str) -> Result<()> {
+    /// Logs and counts a failure, so that the pass continues with the next item. If the whole storage is unavailable, its
+    /// other items wait for a later pass. An unavailable state store ends the pass.
+    async fn log(&mut self, outcome: Result<()>, storage_id: &str) -> Result<()> {
         let Err(error) = outcome else { return Ok(()) };
         if error.reason() == Reason::StateUnavailable {
             return Err(error);
@@ -392,17 +409,14 @@ impl<'a> Pass<'a> {
         self.report.failures += 1;
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!(storage_id, %error, cause, "an operation of the sweeper failed: {error}");
-        if is_unavailable(&error) {
+        // The failure of one item says nothing about the others.
+        let is_unavailable = match self.sweeper.storages.get(storage_id) {
+            Ok(storage) => error.is_retryable() && storage.single_try.check().await.is_err(),
+            Err(_) => true,
+        };
+        if is_unavailable {
             self.unavailable.insert(storage_id.to_owned());
         }
         Ok(())
     }
-}
-
-/// Whether further requests to the store would fail, too.
-fn is_unavailable(error: &Error) -> bool {
-    matches!(
-        error.reason(),
-        Reason::StoreUnavailable | Reason::StorageNotFound
-    )
 }

@@ -4,17 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use super::heartbeat::{predecessor, writer_active};
 use crate::{
-    error::{Error, Kind, Reason, Result},
+    error::{Error, Kind, Result},
     gateway::{
         message::{Open, Takeover, Target},
-        records::{Fence, Records},
+        records::Records,
         recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
-        refusal::state_lost,
+        refusal::{aborted, nothing_left, state_lost},
         settings::Caller,
         storage::Storages,
     },
     state::{Creation, Predecessor, TakeoverWatch},
-    upload::{Event, FileMetadata, Md5, Phase, Snapshot, Upload, UploadId, WriterTag},
+    upload::{
+        AbortReason, Denied, FileMetadata, Md5, Phase, Snapshot, Upload, UploadId, WriterTag,
+    },
 };
 
 /// How often a create is repeated if the upload that it finds ends before it can be opened.
@@ -100,6 +102,13 @@ impl Opener {
                 self.rebuilder
                     .restore_parts(&mut upload, writer, snapshot)
                     .await?;
+                if upload.phase == Phase::Open && lacks_everything(&upload, snapshot) {
+                    let (denied, why) = (Denied::Session, nothing_left());
+                    return Err(self.inspector.refuse_denied(&mut upload, denied, why).await);
+                }
+            }
+            if upload.phase == Phase::Open && upload.evidence.denial.is_some() {
+                self.inspector.reconsider(&mut upload).await?;
             }
             if upload.phase == Phase::Open && !upload.claims.is_empty() {
                 self.inspector.adopt(&mut upload, writer).await?;
@@ -114,11 +123,7 @@ impl Opener {
         match upload.phase {
             Phase::Complete => Ok(Opened::Finished(upload)),
             Phase::Open | Phase::Committing => Ok(Opened::Committing(upload)),
-            Phase::Aborted => Err(Error::precondition(
-                Reason::WrongPhase,
-                "the upload is aborted; create a new one",
-            )
-            .with("phase", upload.phase)),
+            Phase::Aborted => Err(aborted(upload.abort_reason)),
         }
     }
 
@@ -148,14 +153,19 @@ impl Opener {
             if restart {
                 self.predecessor(&found, takeover)?;
                 self.records
-                    .transition(&mut found, &Event::Abandoned, Fence::None)
+                    .abandon(&mut found, AbortReason::Restarted)
                     .await?;
                 self.sessions.discard(&found).await?;
                 continue;
             }
+            let denial = found.evidence.denial.map(|denial| denial.denied);
+            if denial == Some(Denied::Session) && self.inspector.supersede(&mut found).await? {
+                continue;
+            }
             match self.open_known(caller, &found.id, takeover, None).await {
                 // It was aborted at the same time. The next create does not find it.
-                Err(error) if error.reason() == Reason::WrongPhase => {}
+                Err(error)
+                    if error.metadata().get("phase").map(String::as_str) == Some("aborted") => {}
                 opened => return opened,
             }
         }
@@ -167,4 +177,10 @@ impl Opener {
     fn predecessor(&self, upload: &Upload, takeover: Takeover) -> Result<Predecessor> {
         predecessor(upload, takeover, self.records.now(), self.idle_timeout)
     }
+}
+
+/// Whether the store has no part of the session that a resume token names.
+fn lacks_everything(upload: &Upload, snapshot: &Snapshot) -> bool {
+    let is_same_session = upload.session.is_some() && upload.session == snapshot.session;
+    is_same_session && upload.parts.is_empty() && snapshot.size() > 0
 }

@@ -7,19 +7,22 @@ use tokio::sync::oneshot;
 
 use super::hash::Hasher;
 use crate::{
-    blobs::{NewPart, Put, Session},
+    blobs::{NewObject, NewPart, Put, Session, contradiction},
     error::{Error, Kind, Reason, Result},
     gateway::{
         records::Records,
-        recovery::session::new_object,
-        refusal::{replaced, state_lost},
+        recovery::{inspect::Inspector, session::new_object},
+        refusal::{replaced, state_lost, too_little},
         storage::Storage,
     },
     upload::{
-        DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
+        Denied, DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
         object::{Expected, Verdict, verify},
     },
 };
+
+/// How often a part is put that was damaged in flight, or for which the store denied a session that it lists.
+const MAX_PUTS: usize = 3;
 
 /// Where the parts of one stream are stored.
 #[derive(Debug)]
@@ -63,6 +66,7 @@ pub(super) struct DigestChain(oneshot::Receiver<FileDigest>);
 pub(super) struct PartWriter {
     records: Arc<Records>,
     hasher: Hasher,
+    inspector: Arc<Inspector>,
 }
 
 // === impl DigestChain ===
@@ -89,8 +93,12 @@ impl DigestChain {
 // === impl PartWriter ===
 
 impl PartWriter {
-    pub(super) fn new(records: Arc<Records>, hasher: Hasher) -> Self {
-        Self { records, hasher }
+    pub(super) fn new(records: Arc<Records>, hasher: Hasher, inspector: Arc<Inspector>) -> Self {
+        Self {
+            records,
+            hasher,
+            inspector,
+        }
     }
 
     /// Puts a part into its session and records it.
@@ -107,7 +115,7 @@ impl PartWriter {
                 md5,
                 body: part.bytes.clone(),
             };
-            let receipt = to.storage.store.put_part(&session, part).await?;
+            let receipt = put_part(&to.storage, &session, part).await?;
             Ok((md5, receipt))
         };
         // Both run to completion even if the put fails, because the next part waits for this link.
@@ -146,9 +154,9 @@ impl PartWriter {
     ) -> Result<Result<Part, ReceivedPart>> {
         let md5 = self.hasher.part(part.bytes.clone(), true).await?;
         let object = new_object(upload, Some(md5));
-        let put = storage.store.put_object(&object, part.bytes.clone());
         let size = part.bytes.len() as u64;
-        let receipt = match put.await {
+        let put = put_object(storage, &object, &part.bytes).await;
+        let receipt = match put {
             Ok(Put::Stored(etag)) => etag,
             Ok(Put::Exists) => self.own_object(storage, upload, size, md5).await?,
             Err(error) if error.kind() == Kind::Unimplemented => return Ok(Err(part)),
@@ -211,15 +219,56 @@ impl PartWriter {
         md5: Md5,
     ) -> Result<String> {
         let found = storage.store.head(&upload.object_key).await?;
-        let verdict = verify(
-            &Expected::of_single_put(upload, size, md5),
-            &storage.capabilities(),
-            found.as_ref(),
-            None,
-        );
-        found
-            .filter(|_| verdict == Verdict::Same)
-            .map(|object| object.etag)
-            .ok_or_else(|| replaced("the store has an object with other bytes for this upload"))
+        let expected = Expected::of_single_put(upload, size, md5);
+        let verdict = verify(&expected, &storage.capabilities(), found.as_ref(), None);
+        match (verdict, found) {
+            (Verdict::Same, Some(object)) => Ok(object.etag),
+            (Verdict::Different(_), _) => {
+                let mut upload = upload.clone();
+                self.inspector.confirm(&mut upload, Denied::Object).await?;
+                Err(replaced(
+                    "the store has an object with other bytes for this upload",
+                ))
+            }
+            (Verdict::Unknown, _) => Err(too_little()),
+            (Verdict::Absent | Verdict::Same, _) => Err(contradiction()),
+        }
+    }
+}
+
+/// Puts a whole object, again if it was damaged in flight.
+async fn put_object(storage: &Storage, object: &NewObject, bytes: &Bytes) -> Result<Put> {
+    for _ in 1..MAX_PUTS {
+        match storage.store.put_object(object, bytes.clone()).await {
+            Err(error) if error.reason() == Reason::ChecksumMismatch => {
+                tracing::warn!(%error, "the store received other bytes than were sent; the object is put again");
+            }
+            put => return put,
+        }
+    }
+    storage.store.put_object(object, bytes.clone()).await
+}
+
+/// Puts a part. A part that was damaged in flight is put again, because its bytes are still in memory. If the store
+/// does not know the session, its list of parts must agree.
+async fn put_part(storage: &Storage, session: &Session<'_>, part: NewPart) -> Result<String> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let error = match storage.store.put_part(session, part.clone()).await {
+            Err(error) => error,
+            put => return put,
+        };
+        match error.reason() {
+            Reason::ChecksumMismatch if tries < MAX_PUTS => {
+                tracing::warn!(%error, part = part.number, "the store received other bytes than were sent; the part is put again");
+            }
+            Reason::SessionLost if storage.store.list_parts(session).await?.is_none() => {
+                return Err(error);
+            }
+            Reason::SessionLost if tries < MAX_PUTS => {}
+            Reason::SessionLost => return Err(contradiction()),
+            _ => return Err(error),
+        }
     }
 }

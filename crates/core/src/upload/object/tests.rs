@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::upload::{
-    Claim, Claims, FileMetadata, MIB, Owner, PART_SIZE, Part, Parts, Phase, Plan, StoreKind,
-    StoreLimits, Timestamp, WriterTag, policy,
+    Claim, Claims, Cleanup, Evidence, FileMetadata, MIB, Owner, PART_SIZE, Part, Parts, Phase,
+    Plan, StoreKind, StoreLimits, Timestamp, WriterTag, policy,
 };
 
 /// A file, and how it was stored.
@@ -97,7 +97,10 @@ impl Case {
             updated_at: Timestamp(1),
             expires_at: Timestamp(2),
             ends_at: Timestamp::never(),
-            swept: false,
+            evidence: Evidence::default(),
+            is_superseded: false,
+            abort_reason: None,
+            cleanup: Cleanup::default(),
             id,
         };
         let parts: Vec<Part> = self.parts(&upload).collect();

@@ -1,0 +1,171 @@
+//! One commit: the parts are compared, committed, and the object is verified.
+//!
+//! A negative answer counts only if a call that could contradict it agrees: a missing session or part is confirmed by the
+//! commit itself, which names the parts, and by HEAD.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::{
+    blobs::{Commit, NewObject, Session, StoredObject, StoredPart, contradiction},
+    error::Result,
+    gateway::{
+        recovery::{
+            denials::has_parts,
+            session::{new_object, store_session},
+        },
+        refusal::too_little,
+        storage::Storage,
+    },
+    upload::{
+        Denied, Md5, Part, Upload,
+        object::{Difference, Expected, Verdict, verify},
+    },
+};
+
+/// How often a commit is tried whose answer another answer contradicts.
+const MAX_TRIES: usize = 2;
+
+/// The commit of one upload. Its tries share what is known of earlier requests.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    storage: &'a Storage,
+    upload: &'a Upload,
+    session: Session<'a>,
+    object: NewObject,
+    parts: Vec<Part>,
+    is_unanswered: AtomicBool,
+    is_acknowledged: AtomicBool,
+}
+
+/// The result of a commit.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The object exists, and the upload made it.
+    Made(StoredObject),
+    /// There is no object, and the store denies the session or the parts.
+    Denied(Denied),
+    /// There is an object that the upload did not make.
+    Different(Difference),
+}
+
+// === impl Attempt ===
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(storage: &'a Storage, upload: &'a Upload, md5: Option<Md5>) -> Self {
+        Self {
+            storage,
+            upload,
+            session: store_session(upload),
+            object: new_object(upload, md5),
+            parts: upload.parts.iter_committed().cloned().collect(),
+            is_unanswered: AtomicBool::new(false),
+            is_acknowledged: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a commit was sent whose response was lost.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.is_unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store acknowledged a commit.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Lists the parts, commits them and looks for the object.
+    ///
+    /// # Errors
+    /// `Unavailable` also if the answers of the store contradict each other, or if it denies what it acknowledged.
+    pub(super) async fn make_object(&self) -> Result<Outcome> {
+        if self.upload.session.is_none() {
+            return self.find_single_put().await;
+        }
+        for _ in 0..MAX_TRIES {
+            let listed = self.storage.single_try.list_parts(&self.session).await?;
+            let denied = match &listed {
+                None => Some(Denied::Session),
+                Some(listed) => self.lacks_parts(listed).then_some(Denied::Parts),
+            };
+            // Sent only if something is missing.
+            if denied.is_some()
+                && let Some(outcome) = self.find().await?
+            {
+                return Ok(outcome);
+            }
+            let answer = self.send().await?;
+            if answer == Commit::Done {
+                self.is_acknowledged.store(true, Ordering::Relaxed);
+            }
+            if let Some(outcome) = self.find().await? {
+                return Ok(outcome);
+            }
+            match (answer, denied) {
+                (Commit::Done, _) => return Err(contradiction()),
+                (Commit::SessionGone, Some(Denied::Session)) => {
+                    return Ok(Outcome::Denied(Denied::Session));
+                }
+                (Commit::PartReplaced, Some(Denied::Parts)) | (Commit::Refused, _) => {
+                    return Ok(Outcome::Denied(Denied::Parts));
+                }
+                // The two answers contradict each other.
+                (Commit::SessionGone | Commit::PartReplaced, _) => {}
+            }
+        }
+        Err(contradiction())
+    }
+
+    fn lacks_parts(&self, listed: &[StoredPart]) -> bool {
+        !has_parts(&self.storage.capabilities(), self.upload, listed)
+    }
+
+    /// Sends the commit.
+    async fn send(&self) -> Result<Commit> {
+        let before = self.is_unanswered.swap(true, Ordering::Relaxed);
+        let store = &self.storage.single_try;
+        let answer = store.commit(&self.session, &self.object, &self.parts).await;
+        let is_answered = match &answer {
+            Ok(_) => true,
+            Err(error) => error.operator_code().is_some() || !error.is_retryable(),
+        };
+        if is_answered {
+            self.is_unanswered.store(before, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// The object of a single put, which the store acknowledged when the part was recorded. If the receipt is the MD5 of
+    /// the bytes, that answer has proven everything.
+    async fn find_single_put(&self) -> Result<Outcome> {
+        if let [part] = &self.parts[..]
+            && part.md5.is_some_and(|md5| md5.to_hex() == part.receipt)
+        {
+            return Ok(Outcome::Made(StoredObject {
+                etag: part.receipt.clone(),
+                size: part.size,
+                ..StoredObject::default()
+            }));
+        }
+        self.find().await?.ok_or_else(contradiction)
+    }
+
+    /// The object under the upload's key; `None` if there is none.
+    async fn find(&self) -> Result<Option<Outcome>> {
+        let found = self
+            .storage
+            .single_try
+            .head(&self.upload.object_key)
+            .await?;
+        let expected = Expected::of_record(self.upload);
+        let capabilities = self.storage.capabilities();
+        match (
+            verify(&expected, &capabilities, found.as_ref(), None),
+            found,
+        ) {
+            (Verdict::Same, Some(found)) => Ok(Some(Outcome::Made(found))),
+            (Verdict::Different(difference), _) => Ok(Some(Outcome::Different(difference))),
+            (Verdict::Unknown, _) => Err(too_little()),
+            (Verdict::Absent | Verdict::Same, _) => Ok(None),
+        }
+    }
+}

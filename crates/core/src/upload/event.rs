@@ -1,0 +1,319 @@
+//! The events in the life of an upload, and what they do to its record.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cleanup, Denial, Lease, Object, Phase, Timestamp, Upload};
+
+/// An event in the life of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The store has created a session for its parts.
+    SessionStarted {
+        /// The store's id of the session.
+        session: String,
+    },
+    /// A client has created another session in place of one without parts, or the store lost the session.
+    SessionReplaced {
+        /// The store's id of the new session, if there is one.
+        session: Option<String>,
+    },
+    /// The writing stream has ended.
+    WriterLeft,
+    /// The gateway signs a request that makes the object.
+    CommitSigned,
+    /// All parts are recorded, and a committer starts.
+    CommitStarted {
+        /// The committer's lease.
+        lease: Lease,
+        /// The current time. The lease of any other committer must have ended.
+        now: Timestamp,
+        /// The size of the whole file in bytes, which is known by now.
+        file_size: u64,
+        /// Until when a commit that is sent under this lease can run in the store.
+        runs_until: Timestamp,
+    },
+    /// The committer still waits for the store.
+    LeaseRenewed {
+        /// The committer's lease, with a later end.
+        lease: Lease,
+        /// Until when a commit that is sent under this lease can run in the store.
+        runs_until: Timestamp,
+    },
+    /// The committer stops for now. Another committer may continue when this lease ends, which shortens the committer's
+    /// own.
+    CommitSuspended {
+        /// The shortened lease.
+        lease: Lease,
+        /// Until when a commit without a response can run in the store. `None` if all were answered.
+        runs_until: Option<Timestamp>,
+        /// Whether the store acknowledged a commit.
+        is_acknowledged: bool,
+    },
+    /// The committer found that parts are missing, before it sent a request to the store.
+    CommitReopened,
+    /// The object was verified in the store, no matter which gateway or client committed it.
+    Committed {
+        /// The object that was found.
+        object: Object,
+    },
+    /// The store denied the session, the parts or the object for the first time.
+    Denied(Denial),
+    /// The store has again what it denied before.
+    Undenied,
+    /// An identical create makes another upload, because the store denied the session.
+    Superseded,
+    /// The store rejected the upload permanently, or its digest does not match.
+    Refused(AbortReason),
+    /// The owner deleted the upload or started it again, or the sweeper expired it.
+    Abandoned {
+        /// Which of them.
+        reason: AbortReason,
+        /// The current time. The commit lease must have ended.
+        now: Timestamp,
+    },
+}
+
+/// Why an upload was aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AbortReason {
+    /// The owner deleted it.
+    Deleted,
+    /// The owner started it again.
+    Restarted,
+    /// It expired.
+    Expired,
+    /// The store no longer has the session, and so not the parts.
+    SessionLost,
+    /// The store has other parts or another object than were recorded, or does not accept the parts.
+    PartReplaced,
+    /// The MD5 of the file is not the promised one.
+    DigestMismatch,
+    /// The store did not make the object before the maximum age of the upload.
+    CommitFailed,
+}
+
+/// The effect of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The record has changed and must be stored.
+    Changed,
+    /// The event had happened before. The record is unchanged.
+    Same,
+}
+
+/// The phase of the upload does not allow the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the upload is {0}")]
+pub struct Rejected(pub Phase);
+
+// === impl Event ===
+
+impl Event {
+    /// Whether the event says something about the store only. Such an event does not prolong the life of the upload.
+    pub fn is_observation(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Undenied | Self::Superseded)
+    }
+}
+
+// === impl Upload ===
+
+impl Upload {
+    /// Applies one event. An allowed event changes the phase or the record, a repeated one changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The phase does not allow the event; the record is unchanged.
+    pub fn apply(&mut self, event: Event) -> Result<Applied, Rejected> {
+        match self.phase {
+            Phase::Open => self.apply_open(event),
+            Phase::Committing => self.apply_committing(event),
+            Phase::Complete | Phase::Aborted => self.apply_ended(&event),
+        }
+    }
+
+    fn apply_open(&mut self, event: Event) -> Result<Applied, Rejected> {
+        match event {
+            Event::SessionStarted { session } => match &self.session {
+                Some(known) if *known == session => return Ok(Applied::Same),
+                Some(_) => return Err(Rejected(self.phase)),
+                None => self.session = Some(session),
+            },
+            Event::SessionReplaced { session } => {
+                if self.session == session {
+                    return Ok(Applied::Same);
+                }
+                if !self.parts.is_empty() {
+                    return Err(Rejected(self.phase));
+                }
+                self.session = session;
+                self.evidence.denial = None;
+            }
+            Event::WriterLeft if self.writer.is_none() => return Ok(Applied::Same),
+            Event::WriterLeft => self.writer = None,
+            Event::CommitSigned if self.evidence.is_commit_sent => return Ok(Applied::Same),
+            Event::CommitSigned => self.evidence.is_commit_sent = true,
+            Event::CommitStarted { .. } => return self.start_commit(event),
+            Event::CommitReopened => return Ok(Applied::Same),
+            Event::Committed { object } => self.complete(object),
+            Event::Denied(_) | Event::Undenied => return Ok(self.observe(&event)),
+            Event::Superseded if self.is_superseded => return Ok(Applied::Same),
+            Event::Superseded => self.is_superseded = true,
+            Event::Refused(reason) => self.abort(reason, Cleanup::Now),
+            Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
+            Event::LeaseRenewed { .. } | Event::CommitSuspended { .. } => {
+                return Err(Rejected(self.phase));
+            }
+        }
+        Ok(Applied::Changed)
+    }
+
+    fn apply_committing(&mut self, event: Event) -> Result<Applied, Rejected> {
+        match event {
+            Event::CommitStarted { .. } => return self.start_commit(event),
+            Event::LeaseRenewed { lease, runs_until } => {
+                if self.lease.is_none_or(|held| held.holder != lease.holder) {
+                    return Err(Rejected(self.phase));
+                }
+                let runs_until = self.evidence.commit_runs_until.max(Some(runs_until));
+                let known = (self.lease, self.evidence.commit_runs_until);
+                if known == (Some(lease), runs_until) {
+                    return Ok(Applied::Same);
+                }
+                (self.lease, self.evidence.commit_runs_until) = (Some(lease), runs_until);
+            }
+            Event::CommitSuspended {
+                lease,
+                runs_until,
+                is_acknowledged,
+            } => {
+                if !self.lease.is_some_and(|held| held.can_shorten_to(&lease)) {
+                    return Ok(Applied::Same);
+                }
+                self.lease = Some(lease);
+                self.evidence.commit_runs_until = runs_until;
+                self.evidence.is_acknowledged |= is_acknowledged;
+            }
+            Event::CommitReopened => {
+                self.lease = None;
+                self.phase = Phase::Open;
+            }
+            Event::Committed { object } => self.complete(object),
+            Event::Denied(_) | Event::Undenied => return Ok(self.observe(&event)),
+            Event::Refused(reason) => self.abort(reason, Cleanup::Now),
+            Event::Abandoned { now, .. } if self.lease.is_some_and(|held| held.until > now) => {
+                return Err(Rejected(self.phase));
+            }
+            Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
+            Event::SessionStarted { .. }
+            | Event::SessionReplaced { .. }
+            | Event::WriterLeft
+            | Event::CommitSigned
+            | Event::Superseded => return Err(Rejected(self.phase)),
+        }
+        Ok(Applied::Changed)
+    }
+
+    /// A COMPLETE or ABORTED record never changes; the event that ended it may be repeated.
+    fn apply_ended(&self, event: &Event) -> Result<Applied, Rejected> {
+        let is_repeated = match event {
+            // An inspection may know less about the object than the committer does.
+            Event::Committed { object } => self
+                .object
+                .as_ref()
+                .is_some_and(|known| known.is_same(object)),
+            Event::Refused(_) | Event::Abandoned { .. } => self.phase == Phase::Aborted,
+            Event::SessionStarted { .. }
+            | Event::SessionReplaced { .. }
+            | Event::WriterLeft
+            | Event::CommitSigned
+            | Event::CommitStarted { .. }
+            | Event::LeaseRenewed { .. }
+            | Event::CommitSuspended { .. }
+            | Event::CommitReopened
+            | Event::Denied(_)
+            | Event::Undenied
+            | Event::Superseded => false,
+        };
+        if is_repeated {
+            Ok(Applied::Same)
+        } else {
+            Err(Rejected(self.phase))
+        }
+    }
+
+    fn start_commit(&mut self, event: Event) -> Result<Applied, Rejected> {
+        let Event::CommitStarted {
+            lease,
+            now,
+            file_size,
+            runs_until,
+        } = event
+        else {
+            return Err(Rejected(self.phase));
+        };
+        match self.lease {
+            Some(held) if held == lease => return Ok(Applied::Same),
+            Some(held) if held.blocks(&lease, now) => return Err(Rejected(self.phase)),
+            Some(_) | None => {}
+        }
+        self.lease = Some(lease);
+        self.file.file_size = Some(file_size);
+        self.evidence.is_commit_sent = true;
+        self.evidence.commit_runs_until = self.evidence.commit_runs_until.max(Some(runs_until));
+        self.phase = Phase::Committing;
+        Ok(Applied::Changed)
+    }
+
+    fn observe(&mut self, event: &Event) -> Applied {
+        let denial = match event {
+            Event::Denied(denial) => Some(*denial),
+            _ => None,
+        };
+        let what = |denial: Option<Denial>| denial.map(|denial| denial.denied);
+        if what(self.evidence.denial) == what(denial) {
+            return Applied::Same;
+        }
+        self.evidence.denial = denial;
+        Applied::Changed
+    }
+
+    fn complete(&mut self, object: Object) {
+        self.end(Phase::Complete);
+        self.object = Some(object);
+    }
+
+    fn abort(&mut self, reason: AbortReason, cleanup: Cleanup) {
+        self.end(Phase::Aborted);
+        self.abort_reason = Some(reason);
+        self.cleanup = cleanup;
+    }
+
+    fn end(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.lease = None;
+        self.evidence.denial = None;
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Whether this lease prevents the holder of `other` from committing at the time `now`.
+    fn blocks(&self, other: &Self, now: Timestamp) -> bool {
+        self.holder != other.holder && self.until > now
+    }
+
+    /// Whether `other` is a shorter lease of the same holder.
+    fn can_shorten_to(&self, other: &Self) -> bool {
+        self.holder == other.holder && self.until > other.until
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.key, &self.etag, self.size) == (&other.key, &other.etag, other.size)
+    }
+}
