@@ -46,4 +46,4 @@ pub use redis_server::{RedisBackend, private_redis, redis, try_query};
 pub use redis_tls::{RedisTls, redis_tls};
 pub use server::{Server, free_port};
 pub use versitygw::{S3Backend, private_s3, s3};
-pub use wait::{WAIT_TIMEOUT, poll, until};
+pub use wait::{WAIT_TIMEOUT, poll, refused_for_good, until};

@@ -50,10 +50,10 @@ pub(crate) struct Stores {
 pub(crate) fn embedded() -> Stores {
     let directory = TempDir::new().unwrap();
     Stores {
-        config: Config {
+        config: quick(Config {
             data_dir: directory.path().join("data"),
             ..Config::default()
-        },
+        }),
         has_sessions: true,
         _backends: Box::new(directory),
     }
@@ -78,11 +78,18 @@ pub(crate) async fn azure() -> Option<Stores> {
 }
 
 fn config(redis_url: &str, storage: StorageConfig) -> Config {
-    Config {
+    quick(Config {
         redis_url: Some(redis_url.parse().unwrap()),
         storage: vec![storage],
         ..Config::default()
-    }
+    })
+}
+
+/// With a second observation and a sweeper that a test can wait for.
+fn quick(mut config: Config) -> Config {
+    config.limits.store_settle_seconds = 1;
+    config.sweeper.interval_seconds = 1;
+    config
 }
 
 // === impl Stores ===

@@ -20,6 +20,22 @@ pub async fn until(what: &str, mut is_done: impl AsyncFnMut() -> bool) {
     done.await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
+/// Repeats a call while it is refused with UNAVAILABLE, as it is between the two observations of a store. Returns the last
+/// refusal.
+pub async fn refused_for_good<T: std::fmt::Debug>(
+    mut call: impl AsyncFnMut() -> Result<T, tonic::Status>,
+) -> tonic::Status {
+    let mut last = None;
+    until("the second observation", async || {
+        let refused = call().await.unwrap_err();
+        let is_final = refused.code() != tonic::Code::Unavailable;
+        last = Some(refused);
+        is_final
+    })
+    .await;
+    last.unwrap()
+}
+
 /// Calls `ask` until it returns an answer; `None` after [`WAIT_TIMEOUT`]. It blocks the thread, and also works in tests
 /// that pause tokio's clock.
 #[expect(

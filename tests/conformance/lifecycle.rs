@@ -390,7 +390,8 @@ fn a_denial_keeps_the_time_of_the_first_observation() {
         settles_at: Timestamp(60),
     };
     assert_eq!(upload.apply(Event::Denied(later)), Ok(Applied::Same));
-    assert_eq!(upload.due_at(), Some(Timestamp(30)));
+    let denial = upload.evidence.denial.unwrap();
+    assert_eq!(denial.settles_at, Timestamp(30));
 }
 
 #[test]

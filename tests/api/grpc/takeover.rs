@@ -55,11 +55,13 @@ impl Pair {
 }
 
 fn config(redis: &RedisBackend, storage: StorageConfig) -> Config {
-    Config {
+    let mut config = Config {
         redis_url: Some(redis.url.parse().unwrap()),
         storage: vec![storage],
         ..Config::default()
-    }
+    };
+    config.limits.store_settle_seconds = 1;
+    config
 }
 
 /// A message that opens an existing upload, and decides about another active stream.

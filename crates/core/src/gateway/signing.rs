@@ -20,7 +20,7 @@ use super::{
         inspect::Inspector,
         session::{Sessions, new_object, store_session},
     },
-    refusal::{nothing_left, wrong_phase},
+    refusal::{aborted, nothing_left, wrong_phase},
     settings::Caller,
     storage::{Storage, Storages},
 };
@@ -251,7 +251,7 @@ impl Signing {
         match upload.phase {
             Phase::Complete => return Ok(upload),
             Phase::Committing => return self.commits.join(upload).await,
-            Phase::Aborted => return Err(wrong_phase(upload.phase)),
+            Phase::Aborted => return Err(aborted(upload.abort_reason)),
             Phase::Open => {}
         }
         part_count(&upload)?;

@@ -1,11 +1,14 @@
 //! A write of the older stream reaches the store only after the newer stream has written.
 
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
 use upload_gateway_client::proto::v1::Upload;
 
 use super::{PART, assert_taken_over, begin, config, forwarded, take_over, through};
-use crate::common::{self, Forwarder, RedisBackend, TestGateway, chunk, finish, reason};
+use crate::common::{
+    self, Forwarder, RedisBackend, TestGateway, chunk, finish, open_known, reason,
+};
 
 /// The network holds the second part of an older stream back until the newer one has sent and recorded its own second
 /// part, with other bytes; then the late write reaches the store. Returns how the newer stream ends, its bytes, and a
@@ -52,8 +55,13 @@ async fn on_s3_a_late_write_is_refused_at_the_commit() {
     };
     let store = through(&s3).await;
     let direct = s3.storage(S3Profile::Compatible);
-    let (ended, ..) = write_late(&redis, &store, forwarded(&s3, &store), direct).await;
-    let status = ended.unwrap_err();
+    let (ended, _, gateway) = write_late(&redis, &store, forwarded(&s3, &store), direct).await;
+    let first = ended.unwrap_err();
+    assert_eq!(first.code(), Code::Unavailable, "one observation");
+    let info = first.get_details_error_info().unwrap();
+    let upload_id = info.metadata["upload_id"].clone();
+    let again = async || gateway.upload(vec![open_known(&upload_id)]).await;
+    let status = common::refused_for_good(again).await;
     assert_eq!(
         reason(&status),
         (Code::FailedPrecondition, "PART_REPLACED".into())
