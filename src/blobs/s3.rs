@@ -13,6 +13,7 @@
 mod config;
 mod entity_tag;
 mod fault;
+mod parts;
 mod sessions;
 mod settings;
 mod sign;
@@ -366,34 +367,7 @@ impl MultipartStore for S3Store {
     }
 
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
-        let mut pages = self
-            .client
-            .list_parts()
-            .bucket(&self.bucket)
-            .key(session.key)
-            .upload_id(session.id)
-            .into_paginator()
-            .send();
-        let mut parts = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = match page {
-                Ok(page) => page,
-                Err(error) if error.code() == Some("NoSuchUpload") => return Ok(None),
-                Err(error) => return Err(fault("list the parts", error)),
-            };
-            for part in page.parts() {
-                let etag = entity_tag(part.e_tag(), "list the parts")?;
-                parts.push(StoredPart {
-                    md5: md5_of(&etag),
-                    receipt: etag,
-                    writer: None,
-                    number: part.part_number().and_then(|number| number.try_into().ok()),
-                    size: size(part.size(), "list the parts")?,
-                });
-            }
-        }
-        parts.sort_by_key(|part| part.number);
-        Ok(Some(parts))
+        self.parts_in(session).await
     }
 
     fn writer(&self, _receipt: &str) -> Option<WriterTag> {

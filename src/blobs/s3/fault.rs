@@ -88,6 +88,14 @@ pub(super) fn is_refusal(code: Option<&str>) -> bool {
     code.is_some_and(|code| REFUSED.contains(&code))
 }
 
+/// The error of `action` for a page of a list that says that more pages follow, and not where the next one starts after
+/// it. Temporary: the next attempt starts with the first page.
+pub(super) fn page_without_progress(action: &str) -> Error {
+    Error::store_unavailable(format!(
+        "{action}: a page of the list does not say where the next one starts"
+    ))
+}
+
 /// The HTTP status of the store's response, if there was one.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error
