@@ -80,6 +80,7 @@ for_both_sdks! {
     a_part_times_out_when_its_bytes_stop
     a_part_times_out_when_its_answer_does_not_come
     a_part_times_out_when_its_answer_stops
+    a_throttled_part_is_congestion
     a_download_may_take_any_time_while_its_bytes_move
     a_download_times_out_when_its_bytes_stop
     a_commit_may_take_longer_than_other_requests
@@ -122,7 +123,8 @@ async fn a_part_times_out_when_its_bytes_stop(kind: Sdk) {
         ..Behaviour::quick(kind.stored())
     };
     let (store, _received) = kind.store(behaviour).await;
-    assert_times_out(put_part(&*store, 8 * MIB)).await;
+    let error = assert_times_out(put_part(&*store, 8 * MIB)).await;
+    assert!(error.is_congestion(), "{error:?}");
 }
 
 async fn a_part_times_out_when_its_answer_does_not_come(kind: Sdk) {
@@ -131,7 +133,8 @@ async fn a_part_times_out_when_its_answer_does_not_come(kind: Sdk) {
         ..Behaviour::quick(kind.stored())
     };
     let (store, _received) = kind.store(behaviour).await;
-    assert_times_out(put_part(&*store, MIB)).await;
+    let error = assert_times_out(put_part(&*store, MIB)).await;
+    assert!(error.is_congestion(), "{error:?}");
 }
 
 async fn a_part_times_out_when_its_answer_stops(kind: Sdk) {
@@ -141,6 +144,12 @@ async fn a_part_times_out_when_its_answer_stops(kind: Sdk) {
     };
     let (store, _received) = kind.store(behaviour).await;
     assert_times_out(put_part(&*store, MIB)).await;
+}
+
+async fn a_throttled_part_is_congestion(kind: Sdk) {
+    let (store, _received) = kind.store(Behaviour::quick(kind.refused())).await;
+    let error = put_part(&*store, MIB).await.unwrap_err();
+    assert!(error.is_retryable() && error.is_congestion(), "{error:?}");
 }
 
 async fn a_download_may_take_any_time_while_its_bytes_move(kind: Sdk) {
@@ -193,12 +202,13 @@ async fn a_request_without_a_body_has_a_time_limit(kind: Sdk) {
 }
 
 /// The request fails with an error that is worth a retry, after [`SILENCE`], and soon.
-async fn assert_times_out(request: impl Future<Output = Result<(), Error>>) {
+async fn assert_times_out(request: impl Future<Output = Result<(), Error>>) -> Error {
     let begun = Instant::now();
     let result = timeout(10 * SILENCE, request).await;
     let error = result.expect("the request times out").unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
     assert!(begun.elapsed() >= SILENCE, "{:?}", begun.elapsed());
+    error
 }
 
 /// Presigned and compatible stores do not understand aws-chunked bodies, and a chunked one has no length.

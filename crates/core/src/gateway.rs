@@ -93,7 +93,11 @@ impl Gateway {
     ) -> Result<Self> {
         let retry = Arc::new(Retry::new(settings.store_retry_timeout));
         let largest_part = settings.memory_budget / 4 / MIB * MIB;
-        let storages = storages.prepared(&retry, largest_part, settings.parts_in_flight_total);
+        let storages = storages.prepared(
+            settings.store_retry_timeout,
+            largest_part,
+            settings.parts_in_flight_total,
+        );
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
         let records = Records::open(Arc::clone(&state), &retry, &settings, clock, &drain).await?;
         let records = Arc::new(records);

@@ -66,6 +66,7 @@ where
     };
     let is_operators = code.as_deref().is_some_and(is_operators);
     let delay = retry_after(&error);
+    let is_congestion = is_congestion(&error);
     let answer = match (&code, status(&error)) {
         (Some(code), _) => format!("{action}: the store answers {code}"),
         (None, Some(status)) => format!("{action}: an answer with status {status} and no code"),
@@ -76,10 +77,25 @@ where
     if let Some(code) = code.filter(|_| is_operators) {
         return Error::for_operator(code, source);
     }
-    let unavailable = Error::store_unavailable(source);
+    let mut unavailable = Error::store_unavailable(source);
+    if is_congestion {
+        unavailable = unavailable.congested();
+    }
     match delay {
         Some(delay) => unavailable.retry_after(delay),
         None => unavailable,
+    }
+}
+
+/// Whether the store throttled the request or did not keep up with it.
+fn is_congestion<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    match error {
+        SdkError::TimeoutError(_) => true,
+        SdkError::DispatchFailure(failure) => failure.is_timeout(),
+        _ => error.code() == Some("SlowDown") || matches!(status(error), Some(429 | 503)),
     }
 }
 
