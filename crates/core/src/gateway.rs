@@ -113,7 +113,6 @@ impl Gateway {
             storages: storages.clone(),
             inspector: Arc::clone(&inspector),
             drain: Arc::clone(&drain),
-            retry: Arc::clone(&retry),
             lease: settings.commit_lease,
         });
         let keys = settings.token_keys.clone();

@@ -128,9 +128,24 @@ impl Retry {
         }
     }
 
-    /// As [`Retry::run`], for requests that have a time-out by progress: an attempt is never cut while its bytes move. So
-    /// `total` counts from the end of the first failed attempt, and no attempt begins after it. `attempt` also returns for
-    /// how long it has waited for its turn, which does not count.
+    /// As [`Retry::run`], for requests that may take longer than `total` and have time-outs of their own: an attempt is
+    /// never cut. So `total` counts from the end of the first failed attempt, and no attempt begins after it.
+    ///
+    /// # Errors
+    /// As [`Retry::run`].
+    pub async fn run_whole<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.run_in_turns(|| {
+            let attempt = attempt();
+            async { (Duration::ZERO, attempt.await) }
+        })
+        .await
+    }
+
+    /// As [`Retry::run_whole`], for requests that wait for turns. `attempt` also returns for how long it has waited for its
+    /// turn, which does not count.
     ///
     /// # Errors
     /// As [`Retry::run`].
@@ -171,8 +186,7 @@ impl Around for Arc<Retry> {
         F: Future<Output = Result<T>> + Send,
     {
         if MOVES_BYTES.contains(&name) {
-            self.run_in_turns(|| async { (Duration::ZERO, call().await) })
-                .await
+            self.run_whole(call).await
         } else {
             self.run(call).await
         }
