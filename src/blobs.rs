@@ -4,6 +4,7 @@ pub mod azure;
 mod failed;
 mod renewed;
 pub mod s3;
+mod transport;
 pub mod url;
 
 use std::{fmt::Debug, sync::Arc};

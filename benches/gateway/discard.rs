@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use super::Result;
 
 /// The metadata by which the gateway recognises its object.
-const UPLOAD_ID: &str = "x-amz-meta-upload_id";
+const UPLOAD_ID: &str = "x-amz-meta-uploadid";
 
 /// The header with the MD5 of a part.
 const CONTENT_MD5: &str = "content-md5";

@@ -13,6 +13,7 @@ mod block_list;
 mod config;
 mod delegation;
 mod fault;
+mod http;
 mod policy;
 pub mod sas;
 mod settings;
@@ -28,10 +29,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use azure_core::{
-    error::ErrorKind,
-    http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport},
-};
+use azure_core::http::{ClientOptions, Etag, RequestContent, RetryOptions};
 use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions,
     models::{
@@ -49,8 +47,8 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
-        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, contradiction,
+        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectStore,
+        PUT_TIMEOUT, Put, Session, SessionPage, StoredObject, StoredPart, contradiction,
         object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
@@ -70,10 +68,12 @@ use self::{
     block_list::stored_part,
     delegation::Delegation,
     fault::{code, fault, is_refusal, report, status},
-    policy::{ContentMd5, Sign, with_content_md5},
+    http::{transport, within},
+    policy::{ContentMd5, Sign, call_options},
     sas::AccountKey,
     sign::{BlobSigner, SigningKey},
 };
+use super::transport::Timeouts;
 use crate::values::Endpoint;
 
 /// 50,000 blocks of at most 4,000 MiB: together 190.7 TiB.
@@ -105,6 +105,7 @@ pub struct AzureStore {
     signer: Arc<BlobSigner>,
     container: String,
     operation_timeout: Duration,
+    commit_timeout: Duration,
 }
 
 // === impl AzureStore ===
@@ -120,15 +121,10 @@ impl AzureStore {
         let url = config.container_url(endpoint.clone())?;
         let public = config.public_endpoint.as_ref().map(Endpoint::url);
         let public_url = config.container_url(public.unwrap_or(&endpoint).clone())?;
-        let transport = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| Error::internal("prepare an HTTP client", error))?;
         let mut client_options = ClientOptions {
             per_try_policies: vec![Arc::new(ContentMd5)],
             retry: RetryOptions::none(),
-            transport: Some(Transport::new(Arc::new(transport))),
+            transport: Some(transport()),
             ..ClientOptions::default()
         };
         let (key, credential) = match &config.account_key {
@@ -165,6 +161,7 @@ impl AzureStore {
             signer: Arc::new(signer),
             container: config.container,
             operation_timeout: config.operation_timeout,
+            commit_timeout: config.commit_timeout,
         })
     }
 
@@ -178,8 +175,7 @@ impl AzureStore {
         &self,
         request: impl Future<Output = azure_core::Result<T>> + Send,
     ) -> azure_core::Result<T> {
-        let answer = tokio::time::timeout(self.operation_timeout, request).await;
-        answer.unwrap_or_else(|elapsed| Err(azure_core::Error::new(ErrorKind::Io, elapsed)))
+        within(self.operation_timeout, request).await
     }
 
     /// One request for the properties. `None` only if Azure's error code says that there is no blob.
@@ -289,13 +285,13 @@ impl ObjectStore for AzureStore {
             blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
             metadata: Some(metadata(object)),
             if_none_match: Some(Etag::from("*")),
-            method_options: with_content_md5(object.md5),
+            method_options: call_options(Timeouts::silence(self.operation_timeout), object.md5),
             // One request for every size.
             partition_size: Some(NonZero::<u64>::MAX),
             ..BlockBlobClientUploadOptions::default()
         };
         let blob = self.blob(&object.key).block_blob_client();
-        let answer = self.answer(blob.upload(body.into(), Some(options)));
+        let answer = within(PUT_TIMEOUT, blob.upload(body.into(), Some(options)));
         match answer.await {
             Ok(output) => Ok(Put::Stored(entity_tag(output.etag))),
             Err(error) => match code(&error) {
@@ -345,6 +341,7 @@ impl ObjectStore for AzureStore {
         let options = BlobClientDownloadOptions {
             partition_size: Some(WHOLE),
             range: range.map(Into::into),
+            method_options: call_options(Timeouts::silence(self.operation_timeout), None),
             ..BlobClientDownloadOptions::default()
         };
         let answer = self.answer(self.blob(key).download(Some(options))).await;
@@ -352,14 +349,7 @@ impl ObjectStore for AzureStore {
             Some(NOT_FOUND) => object_not_found(key),
             _ => fault("read a blob", error),
         })?;
-        let limit = self.operation_timeout;
-        let chunks = stream::try_unfold(output.body, move |mut body| async move {
-            let chunk = tokio::time::timeout(limit, body.try_next()).await;
-            let chunk = chunk
-                .map_err(Error::store_unavailable)?
-                .map_err(|error| fault("read a blob", error))?;
-            Ok(chunk.map(|chunk| (chunk, body)))
-        });
+        let chunks = output.body.map_err(|error| fault("read a blob", error));
         Ok(chunks.boxed())
     }
 
@@ -385,12 +375,13 @@ impl MultipartStore for AzureStore {
         };
         let options = BlockBlobClientStageBlockOptions {
             transactional_content_md5: Some(part.md5.0.to_vec()),
+            method_options: call_options(Timeouts::silence(self.operation_timeout), None),
             ..BlockBlobClientStageBlockOptions::default()
         };
         let (name, size) = (id.to_bytes(), part.body.len() as u64);
         let blob = self.blob(session.key).block_blob_client();
         let stage = blob.stage_block(&name, size, part.body.into(), Some(options));
-        let output = self.answer(stage).await.map_err(|error| {
+        let output = within(PUT_TIMEOUT, stage).await.map_err(|error| {
             if is_damage(&error) {
                 part_damaged(report(&error))
             } else {
@@ -457,13 +448,12 @@ impl MultipartStore for AzureStore {
             blob_content_type: Some(object.mime.clone()),
             blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
             metadata: Some(metadata(object)),
+            method_options: call_options(Timeouts::silence(self.commit_timeout), None),
             ..BlockBlobClientCommitBlockListOptions::default()
         };
         let blob = self.blob(session.key).block_blob_client();
-        match self
-            .answer(blob.commit_block_list(list, Some(options)))
-            .await
-        {
+        let committing = blob.commit_block_list(list, Some(options));
+        match within(self.commit_timeout, committing).await {
             Ok(_) => Ok(Commit::Done),
             Err(error) if code(&error) == Some("InvalidBlockList") => Ok(Commit::PartReplaced),
             Err(error) if is_refusal(code(&error)) => Ok(Commit::Refused),

@@ -13,6 +13,8 @@
 mod config;
 mod entity_tag;
 mod fault;
+mod http;
+mod parts;
 mod sessions;
 mod settings;
 mod sign;
@@ -26,7 +28,6 @@ use std::{
 use async_trait::async_trait;
 use aws_config::{
     Region, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
-    timeout::TimeoutConfig,
 };
 use aws_sdk_s3::{
     Client,
@@ -42,8 +43,8 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, CONNECT_TIMEOUT, Capabilities, Commit, MultipartStore, NewObject, NewPart,
-        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart, contradiction,
+        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectStore,
+        PUT_TIMEOUT, Put, Session, SessionPage, StoredObject, StoredPart, contradiction,
         object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
@@ -59,6 +60,7 @@ pub use self::sign::fuzzing;
 use self::{
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::{fault, is_refusal},
+    http::{SdkClient, config_with, timeouts},
     sign::QuerySigner,
 };
 
@@ -86,6 +88,7 @@ pub struct S3Store {
     etags: Etags,
     limits: StoreLimits,
     operation_timeout: Duration,
+    commit_timeout: Duration,
 }
 
 // === impl S3Store ===
@@ -96,16 +99,13 @@ impl S3Store {
     /// # Errors
     /// `Internal` if only one of `access_key_id` and `secret_access_key` is set.
     pub async fn connect(config: S3Config) -> Result<Self> {
-        let shared = config.load().await?;
+        let http_client = SdkClient::new();
+        let shared = config.load(http_client.clone()).await?;
         let provider = shared
             .credentials_provider()
             .ok_or_else(|| Error::fault("the SDK has no provider of credentials"))?;
         let region = shared.region().cloned();
         let region = region.unwrap_or_else(|| Region::new(DEFAULT_REGION));
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_timeout(config.operation_timeout)
-            .build();
         let mut builder = aws_sdk_s3::config::Builder::from(&shared)
             .region(region.clone())
             .force_path_style(config.profile() != Profile::Aws)
@@ -113,7 +113,8 @@ impl S3Store {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts);
+            .timeout_config(timeouts(config.operation_timeout, config.operation_timeout))
+            .http_client(http_client);
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint.as_str());
         }
@@ -134,6 +135,7 @@ impl S3Store {
             },
             bucket: config.bucket,
             operation_timeout: config.operation_timeout,
+            commit_timeout: config.commit_timeout,
         })
     }
 
@@ -176,6 +178,11 @@ impl S3Store {
                 _ => Err(fault("look for an object", error)),
             },
         }
+    }
+
+    /// For requests with the bytes of a part: without a limit for the whole request while its bytes move.
+    fn for_puts(&self) -> aws_sdk_s3::config::Builder {
+        config_with(self.operation_timeout, PUT_TIMEOUT)
     }
 }
 
@@ -232,7 +239,8 @@ impl ObjectStore for S3Store {
             .if_none_match("*")
             .set_content_md5(object.md5.map(|md5| md5.to_string()))
             .body(ByteStream::from(body))
-            .customize();
+            .customize()
+            .config_override(self.for_puts());
         // Without an MD5 the SHA-256 in the signature protects the payload.
         let answer = match object.md5 {
             Some(_) => request.disable_payload_signing().send().await,
@@ -290,12 +298,8 @@ impl ObjectStore for S3Store {
                 Some("NoSuchKey") => object_not_found(key),
                 _ => fault("read an object", error),
             })?;
-        let limit = self.operation_timeout;
-        let chunks = stream::try_unfold(output.body, move |mut body| async move {
-            let chunk = tokio::time::timeout(limit, body.try_next()).await;
-            let chunk = chunk
-                .map_err(Error::store_unavailable)?
-                .map_err(Error::store_unavailable)?;
+        let chunks = stream::try_unfold(output.body, |mut body| async move {
+            let chunk = body.try_next().await.map_err(Error::store_unavailable)?;
             Ok(chunk.map(|chunk| (chunk, body)))
         });
         Ok(chunks.boxed())
@@ -343,6 +347,7 @@ impl MultipartStore for S3Store {
             .content_md5(part.md5.to_string())
             .body(ByteStream::from(part.body))
             .customize()
+            .config_override(self.for_puts())
             .disable_payload_signing()
             .send()
             .await
@@ -366,34 +371,7 @@ impl MultipartStore for S3Store {
     }
 
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {
-        let mut pages = self
-            .client
-            .list_parts()
-            .bucket(&self.bucket)
-            .key(session.key)
-            .upload_id(session.id)
-            .into_paginator()
-            .send();
-        let mut parts = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = match page {
-                Ok(page) => page,
-                Err(error) if error.code() == Some("NoSuchUpload") => return Ok(None),
-                Err(error) => return Err(fault("list the parts", error)),
-            };
-            for part in page.parts() {
-                let etag = entity_tag(part.e_tag(), "list the parts")?;
-                parts.push(StoredPart {
-                    md5: md5_of(&etag),
-                    receipt: etag,
-                    writer: None,
-                    number: part.part_number().and_then(|number| number.try_into().ok()),
-                    size: size(part.size(), "list the parts")?,
-                });
-            }
-        }
-        parts.sort_by_key(|part| part.number);
-        Ok(Some(parts))
+        self.parts_in(session).await
     }
 
     fn writer(&self, _receipt: &str) -> Option<WriterTag> {
@@ -423,6 +401,8 @@ impl MultipartStore for S3Store {
             .key(session.key)
             .upload_id(session.id)
             .multipart_upload(named)
+            .customize()
+            .config_override(config_with(self.commit_timeout, self.commit_timeout))
             .send()
             .await;
         // The SDK returns an error with status 200 as an `Err`.

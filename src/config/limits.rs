@@ -37,7 +37,8 @@ table! {
         pub max_file_size: Option<ByteSize> = None;
         /// How many parts of one upload are in flight to the store at a time.
         pub parts_in_flight: u32 = 8, in POSITIVE;
-        /// How many parts of all uploads are in flight to one store at a time.
+        /// How many parts of all uploads are in flight to one store at a time, at most: fewer while the store is slow or
+        /// throttles.
         pub parts_in_flight_total: u32 = 16, in POSITIVE;
         /// Whether the MD5s of several parts are computed at the same time with SIMD. Otherwise `md-5` hashes each part.
         pub simd_md5: bool = true;

@@ -8,6 +8,7 @@ mod common;
 mod blob;
 mod embedded_s3;
 mod lifecycle;
+mod requests;
 mod search;
 mod signatures;
 mod state;

@@ -204,13 +204,16 @@ pub enum Put {
 /// How long to wait for a connection to a store. A store that is reachable accepts within a second.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time-out of one request to a store: as long as a stream waits for an unavailable store by default. A part of 5
-/// MiB takes this long at 1.4 Mbit/s.
+/// The time-out of one request to a store: as long as a stream waits for an unavailable store by default. A request or a
+/// response with the bytes of a file times out when no byte has moved for this time.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time-out of a commit. AWS documents that CompleteMultipartUpload can take several minutes.
+/// The time-out of the request that makes an object of its parts. AWS documents that it can take several minutes.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// The time-out of a request with the bytes of a part or an object, even if its bytes move: a part of 5 MiB at 12 kbit/s.
+pub const PUT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 // === impl NewObject ===
 

@@ -139,6 +139,7 @@ struct Inner {
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
     operator_code: Option<String>,
+    is_congestion: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -155,6 +156,7 @@ impl Error {
             violations: Vec::new(),
             retry_after: None,
             operator_code: None,
+            is_congestion: false,
             source: None,
         }))
     }
@@ -272,6 +274,18 @@ impl Error {
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Says that the store throttled the request or did not keep up with it: fewer requests at a time may succeed.
+    #[must_use]
+    pub fn congested(mut self) -> Self {
+        self.0.is_congestion = true;
+        self
+    }
+
+    /// Whether the store throttled the request or did not keep up with it.
+    pub fn is_congestion(&self) -> bool {
+        self.0.is_congestion
     }
 
     /// What the caller can do next.

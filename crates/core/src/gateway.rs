@@ -93,7 +93,11 @@ impl Gateway {
     ) -> Result<Self> {
         let retry = Arc::new(Retry::new(settings.store_retry_timeout));
         let largest_part = settings.memory_budget / 4 / MIB * MIB;
-        let storages = storages.prepared(&retry, largest_part, settings.parts_in_flight_total);
+        let storages = storages.prepared(
+            settings.store_retry_timeout,
+            largest_part,
+            settings.parts_in_flight_total,
+        );
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
         let records = Records::open(Arc::clone(&state), &retry, &settings, clock, &drain).await?;
         let records = Arc::new(records);
@@ -109,7 +113,6 @@ impl Gateway {
             storages: storages.clone(),
             inspector: Arc::clone(&inspector),
             drain: Arc::clone(&drain),
-            retry: Arc::clone(&retry),
             lease: settings.commit_lease,
         });
         let keys = settings.token_keys.clone();

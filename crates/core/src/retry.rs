@@ -12,7 +12,11 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{call, decorate::Around, error::Result};
+use crate::{
+    call,
+    decorate::Around,
+    error::{Error, Result},
+};
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -33,7 +37,10 @@ const RETRIES_PER_SUCCESS: f64 = 2.0;
 /// The largest number of retries in the budget.
 const MOST_RETRIES: f64 = 100.0;
 
-/// Retries requests for a limited time, within the retry budget of the process.
+/// The calls that send the bytes of a file.
+const MOVES_BYTES: [&str; 2] = ["store.put_object", "store.put_part"];
+
+/// Retries requests for a limited time, within its retry budget.
 #[derive(Debug)]
 pub struct Retry {
     /// The time from the start of the first failed attempt until the failure is returned.
@@ -56,11 +63,20 @@ struct Waited {
     before: Duration,
 }
 
+/// The attempts of one request after the first one, which has failed.
+struct Attempts<'a> {
+    retry: &'a Retry,
+    pause: Duration,
+    /// No attempt begins later.
+    deadline: Instant,
+    waiting: WaitGuard,
+}
+
 /// One request of a call, while it is retried.
 struct WaitGuard(Option<Arc<CallWait>>);
 
-/// The retry budget: how many retries the process may make. It keeps the callers that wait during an outage from making
-/// the outage worse.
+/// The retry budget of one store: how many retries the process may make. It keeps the callers that wait during an outage
+/// from making the outage worse.
 #[derive(Debug)]
 struct RetryBudget(Mutex<Allowance>);
 
@@ -94,34 +110,66 @@ impl Retry {
     {
         let begun = Instant::now();
         self.budget.allow(RETRIES_PER_CALL);
-        let mut pause = FIRST_PAUSE;
         let mut failed = match operation().await {
             Err(error) if error.is_retryable() => error,
             done => return done,
         };
-        let (_waiting, deadline) = WaitGuard::new(begun, self.total);
+        let mut attempts = Attempts::new(self, begun);
         loop {
-            let asked = failed.retry_delay();
-            let mut wait = asked.unwrap_or_default().max(jittered(pause));
-            loop {
-                if wait >= deadline.saturating_duration_since(Instant::now()) {
-                    return Err(failed.retry_after(asked.unwrap_or(LONGEST_PAUSE)));
-                }
-                sleep(wait).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                if self.budget.take() {
-                    break;
-                }
-                wait = jittered(pause);
-            }
-            tracing::debug!(error = %failed, cause = ?std::error::Error::source(&failed), "retry");
-            failed = match timeout_at(deadline, operation()).await {
+            failed = attempts.pause(failed).await?;
+            failed = match timeout_at(attempts.deadline, operation()).await {
                 Ok(Err(error)) if error.is_retryable() => error,
                 Ok(done) => {
                     self.budget.allow(RETRIES_PER_SUCCESS);
                     return done;
                 }
-                Err(_) => return Err(failed.retry_after(asked.unwrap_or(LONGEST_PAUSE))),
+                Err(_) => return Err(stopped(failed)),
+            };
+        }
+    }
+
+    /// As [`Retry::run`], for requests that may take longer than `total` and have time-outs of their own: an attempt is
+    /// never cut. So `total` counts from the end of the first failed attempt, and no attempt begins after it.
+    ///
+    /// # Errors
+    /// As [`Retry::run`].
+    pub async fn run_whole<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.run_in_turns(|| {
+            let attempt = attempt();
+            async { (Duration::ZERO, attempt.await) }
+        })
+        .await
+    }
+
+    /// As [`Retry::run_whole`], for requests that wait for turns. `attempt` also returns for how long it has waited for its
+    /// turn, which does not count.
+    ///
+    /// # Errors
+    /// As [`Retry::run`].
+    pub async fn run_in_turns<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = (Duration, Result<T>)>,
+    {
+        self.budget.allow(RETRIES_PER_CALL);
+        let (_, first) = attempt().await;
+        let mut failed = match first {
+            Err(error) if error.is_retryable() => error,
+            done => return done,
+        };
+        let mut attempts = Attempts::new(self, Instant::now());
+        loop {
+            attempts.pause(failed).await?;
+            let (waited, result) = attempt().await;
+            attempts.exclude(waited);
+            failed = match result {
+                Err(error) if error.is_retryable() => error,
+                done => {
+                    self.budget.allow(RETRIES_PER_SUCCESS);
+                    return done;
+                }
             };
         }
     }
@@ -130,15 +178,67 @@ impl Retry {
 impl Around for Arc<Retry> {
     async fn around<T, F>(
         &self,
-        _name: &'static str,
+        name: &'static str,
         call: impl Fn() -> F + Send + Sync,
     ) -> Result<T>
     where
         T: Send,
         F: Future<Output = Result<T>> + Send,
     {
-        self.run(call).await
+        if MOVES_BYTES.contains(&name) {
+            self.run_whole(call).await
+        } else {
+            self.run(call).await
+        }
     }
+}
+
+// === impl Attempts ===
+
+impl<'a> Attempts<'a> {
+    /// The clock starts at `since`.
+    fn new(retry: &'a Retry, since: Instant) -> Self {
+        let (waiting, deadline) = WaitGuard::new(since, retry.total);
+        Self {
+            retry,
+            pause: FIRST_PAUSE,
+            deadline,
+            waiting,
+        }
+    }
+
+    /// Waits until the next attempt may begin, and returns the failure of the last one again.
+    ///
+    /// # Errors
+    /// That failure, if the next attempt would begin after the deadline.
+    async fn pause(&mut self, failed: Error) -> Result<Error> {
+        let asked = failed.retry_delay().unwrap_or_default();
+        let mut wait = asked.max(jittered(self.pause));
+        loop {
+            if wait >= self.deadline.saturating_duration_since(Instant::now()) {
+                return Err(stopped(failed));
+            }
+            sleep(wait).await;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            if self.retry.budget.take() {
+                tracing::debug!(error = %failed, cause = ?std::error::Error::source(&failed), "retry");
+                return Ok(failed);
+            }
+            wait = jittered(self.pause);
+        }
+    }
+
+    /// Does not count a time that has just passed.
+    fn exclude(&mut self, time: Duration) {
+        self.deadline += time;
+        self.waiting.exclude(time);
+    }
+}
+
+/// The last failure of a request that is not tried again.
+fn stopped(failed: Error) -> Error {
+    let delay = failed.retry_delay().unwrap_or(LONGEST_PAUSE);
+    failed.retry_after(delay)
 }
 
 /// A random fraction of `pause`, so that requests that failed at the same time are not retried at the same time.
@@ -180,6 +280,13 @@ impl WaitGuard {
             since + total.saturating_sub(waited.before)
         };
         (Self(Some(wait)), deadline)
+    }
+
+    /// Does not count a time that has just passed.
+    fn exclude(&self, time: Duration) {
+        let Some(wait) = &self.0 else { return };
+        let mut waited = wait.lock();
+        waited.since = waited.since.map(|since| Instant::now().min(since + time));
     }
 }
 
@@ -235,7 +342,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::error::{Error, Kind};
+    use crate::error::Kind;
 
     #[tokio::test(start_paused = true)]
     async fn a_short_outage_causes_no_error() {
@@ -390,6 +497,66 @@ mod tests {
         };
         let (first, second) = call::scope(Arc::new(CallWait::default()), call).await;
         assert!(first.is_ok() && second.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_whose_bytes_move_is_not_cut() {
+        let retry = Retry::new(Duration::from_secs(30));
+        let attempts = Cell::new(0);
+        let put = retry.run_in_turns(|| async {
+            attempts.set(attempts.get() + 1);
+            sleep(Duration::from_secs(300)).await;
+            let result = match attempts.get() {
+                1 => Err(Error::store_unavailable("slow down")),
+                _ => Ok(()),
+            };
+            (Duration::ZERO, result)
+        });
+        put.await.unwrap();
+        assert_eq!(attempts.get(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_turn_does_not_count() {
+        let retry = Retry::new(Duration::from_secs(30));
+        let hour = Duration::from_secs(3600);
+        let attempts = Cell::new(0);
+        let put = retry.run_in_turns(|| async {
+            attempts.set(attempts.get() + 1);
+            sleep(hour).await;
+            let result = match attempts.get() {
+                ..4 => Err(Error::store_unavailable("slow down")),
+                _ => Ok(()),
+            };
+            (hour, result)
+        });
+        let call = async {
+            put.await.unwrap();
+            outage_of_20_seconds(&retry).await
+        };
+        let after = call::scope(Arc::new(CallWait::default()), call).await;
+        assert!(after.is_ok());
+        assert_eq!(attempts.get(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn puts_that_fail_are_retried_for_the_retry_time_out() {
+        let begun = Instant::now();
+        let retry = Retry::new(Duration::from_secs(30));
+        let put = retry.run_in_turns(|| async {
+            sleep(Duration::from_secs(20)).await;
+            (
+                Duration::ZERO,
+                Err::<(), _>(Error::store_unavailable("timed out")),
+            )
+        });
+        assert!(put.await.is_err());
+        // One attempt before the time-out begins, and one that begins shortly before it ends.
+        assert!(
+            begun.elapsed() <= Duration::from_secs(70),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,12 +12,12 @@ use azure_identity::{
 };
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
-    blobs::OPERATION_TIMEOUT,
+    blobs::{COMMIT_TIMEOUT, OPERATION_TIMEOUT},
     error::{Error, Result},
 };
 use url::Url;
 
-use super::fault::fault;
+use super::{fault::fault, http::transport};
 use crate::values::{Endpoint, Secret};
 
 /// A container, and how to access it.
@@ -40,9 +40,13 @@ pub struct AzureConfig {
     /// otherwise the managed identity.
     #[serde(skip)]
     pub identity: Option<Identity>,
-    /// The time limit of one request.
+    /// The time limit of one request; for a request or a response with the bytes of a file, the longest time in which
+    /// no byte moves.
     #[serde(skip, default = "operation_timeout")]
     pub operation_timeout: Duration,
+    /// The time limit of the request that makes an object of its blocks.
+    #[serde(skip, default = "commit_timeout")]
+    pub commit_timeout: Duration,
 }
 
 /// An identity that Entra ID knows.
@@ -60,6 +64,10 @@ const fn operation_timeout() -> Duration {
     OPERATION_TIMEOUT
 }
 
+const fn commit_timeout() -> Duration {
+    COMMIT_TIMEOUT
+}
+
 // === impl AzureConfig ===
 
 impl AzureConfig {
@@ -74,6 +82,7 @@ impl AzureConfig {
             account_key_file: None,
             identity: None,
             operation_timeout: OPERATION_TIMEOUT,
+            commit_timeout: COMMIT_TIMEOUT,
         }
     }
 
@@ -129,6 +138,7 @@ fn managed() -> azure_core::Result<Arc<dyn TokenCredential>> {
 fn once() -> ClientOptions {
     ClientOptions {
         retry: RetryOptions::none(),
+        transport: Some(transport()),
         ..ClientOptions::default()
     }
 }

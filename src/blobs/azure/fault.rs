@@ -7,9 +7,10 @@
 use std::{error::Error as StdError, iter, time::Duration};
 
 use azure_core::{Error as AzureError, error::ErrorKind};
+use tokio::time::error::Elapsed;
 use upload_gateway_core::error::Error;
 
-use crate::blobs::failed::Failed;
+use crate::blobs::{failed::Failed, transport::SendError};
 
 /// An error of the SDK as text for the log. Its URLs may contain signatures, which are removed.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,7 @@ pub(super) fn fault(action: &str, error: AzureError) -> Error {
         ErrorKind::Credential if !has_temporary_cause(&error) => Some(NO_TOKEN.to_owned()),
         _ => code(&error).map(str::to_owned),
     };
+    let is_congestion = is_congestion(&error);
     let answer = match (&code, status(&error)) {
         (Some(code), _) => format!("{action}: the store answers {code}"),
         (None, Some(status)) => format!("{action}: an answer with status {status} and no code"),
@@ -65,11 +67,25 @@ pub(super) fn fault(action: &str, error: AzureError) -> Error {
     if let Some(code) = code.filter(|code| is_operators(code)) {
         return Error::for_operator(code, source);
     }
-    let unavailable = Error::store_unavailable(source);
+    let mut unavailable = Error::store_unavailable(source);
+    if is_congestion {
+        unavailable = unavailable.congested();
+    }
     match delay {
         Some(delay) => unavailable.retry_after(delay),
         None => unavailable,
     }
+}
+
+/// Whether the store throttled the request or did not keep up with it.
+fn is_congestion(error: &AzureError) -> bool {
+    let timed_out = |cause: &(dyn StdError + 'static)| {
+        cause.is::<Elapsed>()
+            || cause
+                .downcast_ref::<SendError>()
+                .is_some_and(SendError::is_timeout)
+    };
+    matches!(status(error), Some(429 | 503)) || causes(error).any(timed_out)
 }
 
 /// Whether the store refuses a commit with this code for good.

@@ -19,6 +19,7 @@ use azure_core::http::{
 use upload_gateway_core::upload::Md5;
 
 use super::sas::{AccountKey, Grant};
+use crate::blobs::transport::Timeouts;
 
 /// How long the signature of one request is valid: longer than the request may take.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -39,9 +40,9 @@ pub(super) struct Sign {
 #[derive(Debug)]
 pub(super) struct ContentMd5;
 
-/// Options that make [`ContentMd5`] send `md5`.
-pub(super) fn with_content_md5(md5: Option<Md5>) -> ClientMethodOptions<'static> {
-    let context = Context::new();
+/// Options for a call with these time-outs. [`ContentMd5`] sends `md5`.
+pub(super) fn call_options(timeouts: Timeouts, md5: Option<Md5>) -> ClientMethodOptions<'static> {
+    let context = Context::new().with_value(timeouts);
     ClientMethodOptions {
         context: match md5 {
             Some(md5) => context.with_value(md5),

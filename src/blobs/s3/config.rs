@@ -6,11 +6,12 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
-    blobs::OPERATION_TIMEOUT,
+    blobs::{COMMIT_TIMEOUT, OPERATION_TIMEOUT},
     error::{Error, Result},
     upload::MIB,
 };
 
+use super::http::SdkClient;
 use crate::values::{Endpoint, Secret};
 
 /// The largest object, in bytes, that every store of this kind accepts. AWS accepts larger ones.
@@ -45,9 +46,13 @@ pub struct S3Config {
     /// The largest object, in bytes.
     #[serde(skip, default = "max_object_size")]
     pub max_object_size: u64,
-    /// The time limit of one request.
+    /// The time limit of one request; for a request or a response with the bytes of a file, the longest time in which
+    /// no byte moves.
     #[serde(skip, default = "operation_timeout")]
     pub operation_timeout: Duration,
+    /// The time limit of the request that makes an object of its parts.
+    #[serde(skip, default = "commit_timeout")]
+    pub commit_timeout: Duration,
 }
 
 /// What a store that speaks S3's protocol supports.
@@ -81,6 +86,10 @@ const fn operation_timeout() -> Duration {
     OPERATION_TIMEOUT
 }
 
+const fn commit_timeout() -> Duration {
+    COMMIT_TIMEOUT
+}
+
 // === impl S3Config ===
 
 impl S3Config {
@@ -99,6 +108,7 @@ impl S3Config {
             etags: Etags::default(),
             max_object_size: MAX_OBJECT_SIZE,
             operation_timeout: OPERATION_TIMEOUT,
+            commit_timeout: COMMIT_TIMEOUT,
         }
     }
 
@@ -111,7 +121,7 @@ impl S3Config {
     }
 
     /// Credentials and region: only the configured ones, or those that the SDK's chain finds.
-    pub(super) async fn load(&self) -> Result<SdkConfig> {
+    pub(super) async fn load(&self, http_client: SdkClient) -> Result<SdkConfig> {
         let region = self.region.clone().map(Region::new);
         match (&self.access_key_id, &self.secret_access_key) {
             (Some(id), Some(secret)) => {
@@ -123,7 +133,8 @@ impl S3Config {
                     .build())
             }
             (None, None) => {
-                let mut loader = aws_config::defaults(BehaviorVersion::latest());
+                let mut loader =
+                    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client);
                 if let Some(region) = region {
                     loader = loader.region(region);
                 }

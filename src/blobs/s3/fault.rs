@@ -66,6 +66,7 @@ where
     };
     let is_operators = code.as_deref().is_some_and(is_operators);
     let delay = retry_after(&error);
+    let is_congestion = is_congestion(&error);
     let answer = match (&code, status(&error)) {
         (Some(code), _) => format!("{action}: the store answers {code}"),
         (None, Some(status)) => format!("{action}: an answer with status {status} and no code"),
@@ -76,16 +77,39 @@ where
     if let Some(code) = code.filter(|_| is_operators) {
         return Error::for_operator(code, source);
     }
-    let unavailable = Error::store_unavailable(source);
+    let mut unavailable = Error::store_unavailable(source);
+    if is_congestion {
+        unavailable = unavailable.congested();
+    }
     match delay {
         Some(delay) => unavailable.retry_after(delay),
         None => unavailable,
     }
 }
 
+/// Whether the store throttled the request or did not keep up with it.
+fn is_congestion<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    match error {
+        SdkError::TimeoutError(_) => true,
+        SdkError::DispatchFailure(failure) => failure.is_timeout(),
+        _ => error.code() == Some("SlowDown") || matches!(status(error), Some(429 | 503)),
+    }
+}
+
 /// Whether the store refuses a commit with this code for good.
 pub(super) fn is_refusal(code: Option<&str>) -> bool {
     code.is_some_and(|code| REFUSED.contains(&code))
+}
+
+/// The error of `action` for a page of a list that says that more pages follow, and not where the next one starts after
+/// it. Temporary: the next attempt starts with the first page.
+pub(super) fn page_without_progress(action: &str) -> Error {
+    Error::store_unavailable(format!(
+        "{action}: a page of the list does not say where the next one starts"
+    ))
 }
 
 /// The HTTP status of the store's response, if there was one.

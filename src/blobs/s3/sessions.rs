@@ -17,7 +17,12 @@ use upload_gateway_core::{
     upload::Timestamp,
 };
 
-use super::{S3Store, fault::fault};
+use super::{
+    S3Store,
+    fault::{fault, page_without_progress},
+};
+
+const ACTION: &str = "list the multipart uploads";
 
 /// Keeps the `Date` of the store's response, which the SDK does not return.
 #[derive(Debug, Clone, Default)]
@@ -44,15 +49,12 @@ impl S3Store {
             .interceptor(time.clone())
             .send()
             .await
-            .map_err(|error| fault("list the multipart uploads", error))?;
+            .map_err(|error| fault(ACTION, error))?;
         let now = time.0.get().copied().ok_or_else(|| {
-            Error::store_unavailable("list the multipart uploads: the response has no Date")
+            Error::store_unavailable(format!("{ACTION}: the response has no Date"))
         })?;
-        let next = output
-            .next_key_marker
-            .filter(|_| output.is_truncated == Some(true))
-            // A store that ignores the marker would return the same page forever.
-            .filter(|next| after.is_none_or(|after| *next.as_str() > *after));
+        let is_truncated = output.is_truncated == Some(true);
+        let next = next_key(is_truncated, output.next_key_marker, after)?;
         Ok(SessionPage {
             sessions: output
                 .uploads
@@ -64,6 +66,25 @@ impl S3Store {
             next,
         })
     }
+}
+
+/// The key after which the page after this one starts, which was asked for with `after`. `None` if it is the last page.
+///
+/// # Errors
+/// `Unavailable` if the next page would not continue: a store that ignores the marker would return the same page
+/// forever.
+fn next_key(
+    is_truncated: bool,
+    marker: Option<String>,
+    after: Option<&str>,
+) -> Result<Option<String>> {
+    if !is_truncated {
+        return Ok(None);
+    }
+    marker
+        .filter(|next| next.as_str() > after.unwrap_or_default())
+        .map(Some)
+        .ok_or_else(|| page_without_progress(ACTION))
 }
 
 fn open_session(listed: MultipartUpload) -> Option<OpenSession> {
@@ -98,5 +119,33 @@ impl Intercept for ResponseTime {
             let _ = self.0.set(now);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use upload_gateway_core::error::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_page_of_multipart_uploads_continues_after_its_marker() {
+        let next = |truncated, marker: &str, after| next_key(truncated, Some(marker.into()), after);
+        assert_eq!(next(true, "b", None).unwrap().as_deref(), Some("b"));
+        assert_eq!(next(true, "b", Some("a")).unwrap().as_deref(), Some("b"));
+        assert_eq!(next(false, "b", Some("a")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_page_of_multipart_uploads_without_progress_is_a_temporary_error() {
+        for (marker, after) in [
+            (None, None),
+            (Some(""), None),
+            (Some("b"), Some("b")),
+            (Some("a"), Some("b")),
+        ] {
+            let error = next_key(true, marker.map(str::to_owned), after).unwrap_err();
+            assert_eq!(error.kind(), Kind::Unavailable, "{marker:?} {after:?}");
+        }
     }
 }

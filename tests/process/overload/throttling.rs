@@ -20,6 +20,7 @@ use axum::{
 use futures::future::join_all;
 use tokio::{
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use upload_gateway_client::{
@@ -196,4 +197,49 @@ async fn retries_to_a_busy_store_stay_within_the_budget() {
     // The retry budget: 100 saved up, 10 a second, and a tenth of the calls, of which each upload makes a few.
     let budget = 100.0 + 10.0 * (seconds + 1.0) + UPLOADS as f64 / 2.0;
     assert!(retries as f64 <= budget, "{retries} retries in {seconds} s");
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_takes_no_retries_from_another() {
+    const UPLOADS: usize = 300;
+    let Some(redis) = common::redis().await else {
+        return;
+    };
+    let (down, _throttle, mut refusals) = busy(None).await;
+    let (healthy, throttle, mut refused) = busy(None).await;
+    let gateway = gateway(&redis, &[healthy, down], "store_retry_timeout_seconds = 20");
+    let client = Client::connect(&format!("http://{}", gateway.address())).unwrap();
+    let upload = |storage_id: &'static str| {
+        let client = client.clone();
+        async move {
+            let file = FileMetadata {
+                file_name: "a.bin".into(),
+                file_size: Some(1),
+                storage_id: storage_id.into(),
+                ..FileMetadata::default()
+            };
+            let source = Source::seekable(Cursor::new(b"x"));
+            let options = UploadOptions::default();
+            client
+                .upload(source, Target::File(file), &options, |_| {})
+                .await
+        }
+    };
+    let mut stuck = JoinSet::new();
+    for _ in 0..UPLOADS {
+        stuck.spawn(upload("1"));
+    }
+    // More requests than the uploads and the saved retries: the budget is empty.
+    for _ in 0..UPLOADS + 100 {
+        refusals.recv().await.unwrap();
+    }
+    let begun = Instant::now();
+    let released = async {
+        refused.recv().await.unwrap();
+        throttle.is_busy.store(false, Ordering::SeqCst);
+    };
+    let (stored, ()) = tokio::join!(upload("0"), released);
+    assert_eq!(stored.unwrap().size, 1);
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
 }

@@ -27,7 +27,6 @@ use crate::{
     blobs::{COMMIT_TIMEOUT, StoredObject, contradiction},
     call,
     error::{Error, Kind, Reason, Result},
-    retry::Retry,
     upload::{
         AbortReason, Denied, Event, Md5, Object, Phase, Upload, WriterTag, object::Difference,
     },
@@ -50,8 +49,6 @@ pub(super) struct Commits {
     pub(super) storages: Storages,
     pub(super) inspector: Arc<Inspector>,
     pub(super) drain: Arc<Drain>,
-    /// Retries list, commit and HEAD as one operation, because each step depends on the one before.
-    pub(super) retry: Arc<Retry>,
     /// How long a commit lease lasts.
     pub(super) lease: Duration,
 }
@@ -119,8 +116,10 @@ impl Commits {
             Err(error) => return Err(error),
         };
         let attempt = Attempt::new(&storage, upload, md5);
+        // List, commit and HEAD are retried as one operation, because each step depends on the one before.
+        let making = storage.retry.run_whole(|| attempt.make_object());
         let outcome = tokio::select! {
-            outcome = self.retry.run(|| attempt.make_object()) => outcome,
+            outcome = making => outcome,
             error = self.hold_lease(upload.clone(), lease.holder) => Err(error),
             error = self.drain.streams_end() => Err(error),
         };

@@ -1,15 +1,21 @@
 //! The configured storages.
 
-use std::sync::Arc;
+mod limit;
+mod turns;
 
-use tokio::sync::Semaphore;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+pub(super) use self::turns::Turn;
+use self::turns::Turns;
 
 use crate::{
-    blobs::{BlobStore, Capabilities},
+    blobs::{BlobStore, Capabilities, NewPart, Session},
     decorate::Decorated,
     error::{Error, Kind, Reason, Result},
     retry::Retry,
-    upload::StoreLimits,
+    upload::{StoreLimits, UploadId},
 };
 
 /// A configured storage.
@@ -32,9 +38,11 @@ pub struct Storage {
     pub extensions: Vec<String>,
     /// The media types that are accepted, in lower case. Empty: all.
     pub mimes: Vec<String>,
-    /// One permit per part in flight. Each storage has its own, so that a slow or unavailable storage delays only its
-    /// own senders.
-    pub(super) in_flight: Arc<Semaphore>,
+    /// One turn per part in flight. Each storage has its own, so that a slow or unavailable storage delays only its own
+    /// senders.
+    pub(super) turns: Arc<Turns>,
+    /// The retry budget is that of the storage, so that a storage that is unavailable takes none from the others.
+    pub(super) retry: Arc<Retry>,
 }
 
 /// All configured storages, one of them the default.
@@ -65,7 +73,8 @@ impl Storage {
             limits,
             extensions: Vec::new(),
             mimes: Vec::new(),
-            in_flight: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            turns: Turns::new(usize::MAX),
+            retry: Arc::new(Retry::new(Duration::ZERO)),
         }
     }
 
@@ -81,6 +90,38 @@ impl Storage {
             mimes: mimes.into_iter().collect(),
             ..self
         }
+    }
+
+    /// Puts a part of `upload`, which may have a turn, and returns its receipt. Each further attempt waits for a turn of its
+    /// own, so that a store that does not keep up gets fewer of them.
+    ///
+    /// # Errors
+    /// As [`MultipartStore::put_part`](crate::blobs::MultipartStore::put_part), after the retry time-out.
+    pub(super) async fn put_part(
+        &self,
+        upload: &UploadId,
+        mut turn: Option<Turn>,
+        session: &Session<'_>,
+        part: &NewPart,
+    ) -> Result<String> {
+        let attempt = || {
+            let turn = turn.take();
+            async {
+                let waiting = Instant::now();
+                let turn = match turn {
+                    Some(turn) => turn,
+                    None => match self.turns.take(upload).await {
+                        Ok(turn) => turn,
+                        Err(error) => return (Duration::ZERO, Err(error)),
+                    },
+                };
+                let begun = Instant::now();
+                let put = self.single_try.put_part(session, part.clone()).await;
+                turn.report(begun, &put);
+                (begun - waiting, put)
+            }
+        };
+        self.retry.run_in_turns(attempt).await
     }
 
     /// How the store differs from others.
@@ -138,15 +179,21 @@ impl Storages {
         self.all.iter()
     }
 
-    /// The storages as a gateway uses them: requests are retried, parts have at most `part_size` bytes, and at most
-    /// `in_flight` parts are in flight to each store.
-    pub(super) fn prepared(mut self, retry: &Arc<Retry>, part_size: u64, in_flight: usize) -> Self {
+    /// The storages as a gateway uses them: requests are retried for `retry_timeout`, parts have at most `part_size` bytes,
+    /// and at most `in_flight` parts are in flight to each store.
+    pub(super) fn prepared(
+        mut self,
+        retry_timeout: Duration,
+        part_size: u64,
+        in_flight: usize,
+    ) -> Self {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
             let single_try = Arc::clone(&storage.single_try);
-            storage.store = Arc::new(Decorated::new(single_try, Arc::clone(retry)));
+            storage.retry = Arc::new(Retry::new(retry_timeout));
+            storage.store = Arc::new(Decorated::new(single_try, Arc::clone(&storage.retry)));
             storage.limits.max_part_size = storage.limits.max_part_size.min(part_size);
-            storage.in_flight = Arc::new(Semaphore::new(in_flight));
+            storage.turns = Turns::new(in_flight);
         }
         self
     }

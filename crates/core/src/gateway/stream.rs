@@ -85,7 +85,7 @@ impl Streams {
             commits,
             drain,
         } = base;
-        let hasher = Hasher::start(settings.parts_in_flight, settings.simd_md5)
+        let hasher = Hasher::start(settings.simd_md5)
             .map_err(|error| Error::internal("start the hashing thread", error))?;
         let budget = Budget::new(
             settings.memory_budget,

@@ -29,6 +29,9 @@ const LANES: usize = 16;
 /// The number of parts to wait for: the smallest batch for which lanes are used.
 const MIN_BATCH: usize = 4;
 
+/// If fewer parts of an upload may be in flight, a part that waits for a batch delays the others, and must be urgent.
+pub(super) const MIN_IN_FLIGHT: usize = 2 * MIN_BATCH;
+
 /// How long to wait for the next part of a batch. Parts of 5 MiB that arrive more slowly, below 100 MB/s, do not keep a
 /// core busy in any case.
 const LINGER: Duration = Duration::from_millis(50);
@@ -61,33 +64,26 @@ impl Hasher {
     /// Starts the hashing thread, which ends with the last clone of the hasher. No thread is started if `simd` is false, or
     /// if the self-test of `md5-simd` fails, which is logged as an error.
     ///
-    /// If so few parts of an upload may be in flight that waiting would delay the others, no part waits for a batch.
-    ///
     /// # Errors
     /// The operating system cannot start a thread.
-    pub(super) fn start(parts_in_flight: usize, simd: bool) -> std::io::Result<Self> {
+    pub(super) fn start(simd: bool) -> std::io::Result<Self> {
         if simd {
-            Self::with_engine(hash_simd, parts_in_flight)
+            Self::with_engine(hash_simd)
         } else {
             Ok(Self { batches: None })
         }
     }
 
     /// As [`Hasher::start`], with this engine instead of `md5-simd`.
-    fn with_engine(engine: HashBatch, parts_in_flight: usize) -> std::io::Result<Self> {
+    fn with_engine(engine: HashBatch) -> std::io::Result<Self> {
         if !is_correct(engine) {
             tracing::error!("md5-simd computes wrong digests on this machine; only md-5 is used");
             return Ok(Self { batches: None });
         }
-        let linger = if parts_in_flight < 2 * MIN_BATCH {
-            Duration::ZERO
-        } else {
-            LINGER
-        };
         let (batches, jobs) = channel();
         thread::Builder::new()
             .name("part-digests".into())
-            .spawn(move || hash_batches(&jobs, linger, engine))?;
+            .spawn(move || hash_batches(&jobs, engine))?;
         Ok(Self {
             batches: Some(batches),
         })
@@ -157,10 +153,10 @@ fn is_correct(engine: HashBatch) -> bool {
     })
 }
 
-fn hash_batches(jobs: &Receiver<Job>, linger: Duration, engine: HashBatch) {
+fn hash_batches(jobs: &Receiver<Job>, engine: HashBatch) {
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
-        fill(&mut batch, jobs, linger);
+        fill(&mut batch, jobs);
         // Lanes need neighbours of equal length. Last parts are shorter.
         batch.sort_by_key(|job| job.bytes.len());
         let inputs: Vec<&[u8]> = batch.iter().map(|job| job.bytes.as_ref()).collect();
@@ -173,13 +169,13 @@ fn hash_batches(jobs: &Receiver<Job>, linger: Duration, engine: HashBatch) {
 }
 
 /// Adds the parts that wait already, and waits for a few more.
-fn fill(batch: &mut Vec<Job>, jobs: &Receiver<Job>, linger: Duration) {
+fn fill(batch: &mut Vec<Job>, jobs: &Receiver<Job>) {
     while batch.len() < LANES {
         let hurry = batch.len() >= MIN_BATCH || batch.iter().any(|job| job.urgent);
         let next = if hurry {
             jobs.try_recv().ok()
         } else {
-            jobs.recv_timeout(linger).ok()
+            jobs.recv_timeout(LINGER).ok()
         };
         match next {
             Some(job) => batch.push(job),
@@ -211,14 +207,14 @@ mod tests {
 
     #[tokio::test]
     async fn each_part_of_a_batch_has_its_own_digest() {
-        let hasher = Hasher::start(8, true).unwrap();
+        let hasher = Hasher::start(true).unwrap();
         assert!(hasher.batches.is_some());
         assert_digests(&hasher).await;
     }
 
     #[tokio::test]
     async fn without_simd_each_part_is_hashed_on_its_own() {
-        let hasher = Hasher::start(8, false).unwrap();
+        let hasher = Hasher::start(false).unwrap();
         assert!(hasher.batches.is_none());
         assert_digests(&hasher).await;
     }
@@ -244,7 +240,7 @@ mod tests {
             |inputs| inputs.iter().rev().map(|input| Md5::of(input)).collect(),
         ];
         for engine in broken {
-            let hasher = Hasher::with_engine(engine, 8).unwrap();
+            let hasher = Hasher::with_engine(engine).unwrap();
             assert!(hasher.batches.is_none());
             assert_digests(&hasher).await;
         }

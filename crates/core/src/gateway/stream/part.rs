@@ -13,7 +13,7 @@ use crate::{
         records::Records,
         recovery::{inspect::Inspector, session::new_object},
         refusal::{replaced, state_lost, too_little},
-        storage::Storage,
+        storage::{Storage, Turn},
     },
     upload::{
         Denied, DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
@@ -42,8 +42,8 @@ pub(super) struct ReceivedPart {
     pub(super) number: u32,
     pub(super) offset: u64,
     pub(super) bytes: Bytes,
-    /// Whether the sender waits for this part.
-    pub(super) is_last: bool,
+    /// Whether the part is hashed at once, and does not wait for a batch.
+    pub(super) is_urgent: bool,
     /// The number of committed parts when this part was dispatched.
     pub(super) committed: u32,
     pub(super) link: Option<DigestLink>,
@@ -101,21 +101,26 @@ impl PartWriter {
         }
     }
 
-    /// Puts a part into its session and records it.
-    pub(super) async fn store_part(&self, to: &Destination, part: ReceivedPart) -> Result<Part> {
+    /// Puts a part, which has a turn, into its session and records it.
+    pub(super) async fn store_part(
+        &self,
+        to: &Destination,
+        turn: Turn,
+        part: ReceivedPart,
+    ) -> Result<Part> {
         let session = Session {
             key: &to.key,
             id: &to.session,
         };
         let put = async {
-            let md5 = self.hasher.part(part.bytes.clone(), part.is_last).await?;
+            let md5 = self.hasher.part(part.bytes.clone(), part.is_urgent).await?;
             let part = NewPart {
                 number: part.number,
                 writer: to.writer,
                 md5,
                 body: part.bytes.clone(),
             };
-            let receipt = put_part(&to.storage, &session, part).await?;
+            let receipt = put_part(to, turn, &session, part).await?;
             Ok((md5, receipt))
         };
         // Both run to completion even if the put fails, because the next part waits for this link.
@@ -251,11 +256,19 @@ async fn put_object(storage: &Storage, object: &NewObject, bytes: &Bytes) -> Res
 
 /// Puts a part. A part that was damaged in flight is put again, because its bytes are still in memory. If the store
 /// does not know the session, its list of parts must agree.
-async fn put_part(storage: &Storage, session: &Session<'_>, part: NewPart) -> Result<String> {
+async fn put_part(
+    to: &Destination,
+    turn: Turn,
+    session: &Session<'_>,
+    part: NewPart,
+) -> Result<String> {
+    let storage = &to.storage;
+    let mut turn = Some(turn);
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match storage.store.put_part(session, part.clone()).await {
+        let put = storage.put_part(&to.upload_id, turn.take(), session, &part);
+        let error = match put.await {
             Err(error) => error,
             put => return put,
         };

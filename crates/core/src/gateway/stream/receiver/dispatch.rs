@@ -7,8 +7,11 @@ use std::sync::Arc;
 use super::{CurrentPart, Receiver, to_usize};
 use crate::{
     call,
-    error::{Error, Result},
-    gateway::stream::part::{Destination, DigestChain, ReceivedPart},
+    error::{Error, Reason, Result},
+    gateway::stream::{
+        hash::MIN_IN_FLIGHT,
+        part::{Destination, DigestChain, ReceivedPart},
+    },
     retry::CallWait,
     upload::Part,
 };
@@ -41,24 +44,26 @@ impl Receiver {
                 self.settle(stored)?;
             }
         }
-        let permit = Arc::clone(&self.storage.in_flight).acquire_owned().await;
-        let permit = permit.map_err(|error| Error::internal("send a part", error))?;
+        let turn = self.storage.turns.take(&self.upload.id).await?;
         let end = span.offset + bytes.len() as u64;
         let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
+        let allowed = self
+            .storage
+            .turns
+            .limit()
+            .min(self.shared.settings.parts_in_flight);
         let link = self.chain.as_mut().map(DigestChain::link);
         let part = ReceivedPart {
             number,
             offset: span.offset,
             bytes,
-            is_last,
+            is_urgent: is_last || allowed < MIN_IN_FLIGHT,
             committed: self.upload.parts.committed(),
             link,
         };
         let shared = Arc::clone(&self.shared);
         self.in_flight.spawn(call::propagate(async move {
-            let stored = shared.parts.store_part(&destination, part).await;
-            drop(permit);
-            stored
+            shared.parts.store_part(&destination, turn, part).await
         }));
         Ok(())
     }
@@ -119,13 +124,17 @@ impl Receiver {
         }
     }
 
-    /// Waits for the parts in flight, but no longer than the drain allows.
+    /// Waits for the parts in flight, but no longer than the drain allows. If the store is unavailable for one of them, the
+    /// others are cancelled: they would fail one after the other.
     pub(super) async fn settle_rest(&mut self) {
         let shared = Arc::clone(&self.shared);
         let settle = async {
             while let Some(stored) = self.in_flight.join_next().await {
                 if let Err(late) = self.settle(stored) {
                     tracing::debug!(upload_id = %self.upload.id, error = %late, "a part of a failed stream was not stored");
+                    if late.reason() == Reason::StoreUnavailable {
+                        self.in_flight.shutdown().await;
+                    }
                 }
             }
         };

@@ -115,7 +115,7 @@ impl Receiver {
             number,
             offset: span.offset,
             bytes,
-            is_last: true,
+            is_urgent: true,
             committed: 0,
             link,
         };
@@ -127,7 +127,9 @@ impl Receiver {
             Ok(stored) => stored,
             Err(part) => {
                 let destination = self.destination().await?;
-                self.shared.parts.store_part(&destination, part).await?
+                let turn = self.storage.turns.take(&self.upload.id).await?;
+                let parts = &self.shared.parts;
+                parts.store_part(&destination, turn, part).await?
             }
         };
         self.count_part(stored);
