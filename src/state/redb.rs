@@ -5,11 +5,13 @@
 //! expire: all of them when the file is opened, a few at each create. The file holds the version of its format.
 
 mod due;
+mod failure;
 mod format;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redb.rs"]
 pub mod fuzzing;
+mod parts;
 mod record;
 mod tables;
 
@@ -34,8 +36,9 @@ use upload_gateway_core::{
 };
 
 use self::{
+    failure::internal,
     record::Record,
-    tables::{Snapshot, Tables, internal},
+    tables::{Snapshot, Tables},
 };
 
 /// How many expired records a create removes at most: more than it adds, so that they cannot accumulate.
@@ -141,7 +144,7 @@ impl Redb {
             {
                 tables.release(fingerprint, &upload.id)?;
             }
-            let mut updated = Record::updated(upload, record.committed);
+            let mut updated = Record::updated(upload, &record.counts());
             updated.scheduled_at = record.scheduled_at;
             tables.schedule(&mut updated)?;
             tables.store(&updated)?;
@@ -239,7 +242,7 @@ impl RecordStore for Redb {
                     }
                 };
                 if may && record.written.phase == Phase::Open {
-                    tables.remove_parts_beyond(&key, record.committed)?;
+                    tables.parts.remove_beyond(&key, record.committed)?;
                     record.take_over(writer, times);
                     tables.schedule(&mut record)?;
                     tables.store(&record)?;
@@ -292,9 +295,13 @@ impl PartStore for Redb {
                 return Ok(PartRecord::NotOpen(record.written.phase));
             }
             for part in &parts {
-                tables.put_part(&id, part)?;
+                let is_other = tables.parts.put(&id, part)?;
+                if is_other && part.number <= record.committed {
+                    record.rewritten += 1;
+                }
+                record.committed = tables.parts.contiguous_from(&id, record.committed)?;
             }
-            record.committed = tables.contiguous_from(&id, record.committed)?;
+            tables.parts.drop_digests(&id, record.committed)?;
             record.set(times);
             tables.store(&record)?;
             Ok(PartRecord::Recorded {

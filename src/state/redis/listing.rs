@@ -13,7 +13,7 @@ use upload_gateway_core::{
 
 use super::{
     Redis,
-    record::{self, Fields, removal_time},
+    record::{self, Summary, removal_time},
     scripts::SCRIPTS,
 };
 
@@ -129,9 +129,9 @@ impl Redis {
     /// The record without claims, and of its parts only the last committed one.
     pub(super) async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
         let key = self.record_key(id);
-        let invocation = SCRIPTS.summary.key(&key);
-        let fields: Fields = self.link.script(&invocation).await?;
-        record::parse_summary(&key, &fields)
+        let invocation = self.keyed(&SCRIPTS.summary, id);
+        let summary: Summary = self.link.script(&invocation).await?;
+        record::read_summary(&key, &summary, [])
     }
 }
 
