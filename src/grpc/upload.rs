@@ -9,8 +9,9 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
-    ListUploadsResponse, Upload, UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
+    DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
+    ListPartsResponse, ListUploadsRequest, ListUploadsResponse, Upload, UploadProgress,
+    UploadRequest, UploadResponse, WatchUploadRequest,
 };
 use upload_gateway_core::{
     call,
@@ -178,11 +179,11 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let found = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.records.get_upload(&caller, &id).await
+            let upload = self.gateway.records.get_summary(&caller, &id).await?;
+            let token = self.gateway.tokens.resume_token(&upload).await?;
+            Ok(convert::upload_with_token(&upload, &token))
         };
-        respond(found.await.map(|upload| {
-            convert::upload_with_token(&upload, &self.gateway.tokens.resume_token(&upload))
-        }))
+        respond(found.await)
     }
 
     async fn list_uploads(
@@ -201,9 +202,29 @@ impl UploadService for UploadApi {
                 .await
         };
         respond(page.await.map(|page| ListUploadsResponse {
-            uploads: page.uploads.iter().map(convert::summary).collect(),
+            uploads: page.uploads.iter().map(convert::upload).collect(),
             next_page_token: convert::page_token(page.next.as_ref()),
         }))
+    }
+
+    async fn list_parts(
+        &self,
+        request: Request<ListPartsRequest>,
+    ) -> Result<Response<ListPartsResponse>, Status> {
+        let caller = caller(&request);
+        let page = async {
+            let request = request.get_ref();
+            let id = convert::upload_id(&request.upload_id)?;
+            let limit = convert::page_size(request.page_size)?;
+            let after = convert::part_cursor(&request.page_token)?;
+            // One more part shows whether there is a next page.
+            let parts = self
+                .gateway
+                .records
+                .list_parts(&caller, &id, after, limit + 1);
+            Ok(convert::part_page(&parts.await?, limit))
+        };
+        respond(page.await)
     }
 
     async fn delete_upload(
@@ -236,7 +257,7 @@ impl UploadService for UploadApi {
         let gateway = Arc::clone(&self.gateway);
         let first = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            gateway.records.get_upload(&caller, &id).await
+            gateway.records.get_summary(&caller, &id).await
         };
         let first = first.await.map_err(|error| grpc_status(&error))?;
         Ok(Response::new(watch(gateway, caller, first).boxed()))
@@ -249,28 +270,41 @@ fn watch(
     caller: Caller,
     first: upload::Upload,
 ) -> impl Stream<Item = Result<UploadProgress, Status>> {
-    let watched = |gateway: &Gateway, upload: &upload::Upload| {
-        let token = gateway.tokens.resume_token(upload);
-        convert::progress_with_upload(upload, upload.committed_size(), &token)
+    let head = {
+        let (gateway, first) = (Arc::clone(&gateway), first.clone());
+        stream::once(async move { watched(&gateway, &first).await })
     };
-    let head = watched(&gateway, &first);
     let changes = stream::unfold(Some(first), move |seen| {
         let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
         async move {
             let seen = seen.filter(upload::Upload::is_live)?;
-            match gateway.records.next_change(&caller, &seen).await {
-                Ok(upload) => {
-                    let mut progress = watched(&gateway, &upload);
-                    if upload.is_live() {
-                        progress.upload = None;
-                    }
-                    Some((Ok(progress), Some(upload)))
+            let next = async {
+                let upload = gateway.records.next_change(&caller, &seen).await?;
+                let mut progress = watched(&gateway, &upload).await?;
+                if upload.is_live() {
+                    progress.upload = None;
                 }
-                Err(error) => Some((Err(grpc_status(&error)), None)),
-            }
+                Ok((progress, upload))
+            };
+            Some(match next.await {
+                Ok((progress, upload)) => (Ok(progress), Some(upload)),
+                Err(error) => (Err(error), None),
+            })
         }
     });
-    stream::iter([Ok(head)]).chain(changes)
+    let messages = head.chain(changes);
+    messages.map(|message| message.map_err(|error| grpc_status(&error)))
+}
+
+/// A progress message with the record.
+async fn watched(gateway: &Gateway, upload: &upload::Upload) -> Result<UploadProgress> {
+    let token = gateway.tokens.resume_token(upload).await?;
+    let committed_size = upload.committed_size();
+    Ok(convert::progress_with_upload(
+        upload,
+        committed_size,
+        &token,
+    ))
 }
 
 // === impl Receiving ===

@@ -221,6 +221,11 @@ impl RecordStore for Redb {
         self.read(move |snapshot| snapshot.upload(&id)).await
     }
 
+    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let id = id.clone();
+        self.read(move |snapshot| snapshot.summary(&id)).await
+    }
+
     async fn take_over(
         &self,
         id: &UploadId,
@@ -309,6 +314,17 @@ impl PartStore for Redb {
             })
         })
         .await
+    }
+
+    async fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>> {
+        let id = id.clone();
+        self.read(move |snapshot| snapshot.committed_parts(&id, after, limit))
+            .await
     }
 
     async fn claim(

@@ -297,6 +297,10 @@ impl RecordStore for Redis {
         self.whole(id).await
     }
 
+    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.read_summary(id).await
+    }
+
     async fn take_over(
         &self,
         id: &UploadId,
@@ -364,6 +368,15 @@ impl PartStore for Redis {
             "missing" => Ok(PartRecord::Missing),
             _ => Err(Error::fault("record_parts.lua returned an invalid answer")),
         }
+    }
+
+    async fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>> {
+        self.read_committed(id, after, limit).await
     }
 
     async fn claim(

@@ -92,6 +92,8 @@ adapters! {
         pages_lose_and_repeat_nothing_across_equal_times,
         a_listing_can_be_limited_to_one_phase,
         a_listing_summarises_parts,
+        a_summary_has_the_counts_and_the_last_committed_part,
+        committed_parts_are_listed_in_pages,
         a_count_is_of_the_owners_uploads,
     ]
     claims [

@@ -82,6 +82,7 @@ decorated! {
     "state", RECORD_CALLS: RecordStore for dyn StateStore;
     async fn create(upload: &Upload) -> Creation;
     async fn get(id: &UploadId) -> Option<Upload>;
+    async fn summary(id: &UploadId) -> Option<Upload>;
     async fn take_over(id: &UploadId, writer: WriterTag, from: Predecessor, times: Times) -> Option<Upload>;
     async fn update(upload: &Upload, writer: Option<WriterTag>) -> Update;
     async fn update_untouched(upload: &Upload, seen: Timestamp) -> Update;
@@ -95,6 +96,7 @@ decorated! {
 decorated! {
     "state", PART_CALLS: PartStore for dyn StateStore;
     async fn record_parts(id: &UploadId, writer: WriterTag, version: u64, parts: &[Part], times: Times) -> PartRecord;
+    async fn committed_parts(id: &UploadId, after: u32, limit: u32) -> Option<Vec<Part>>;
     async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
 }
 

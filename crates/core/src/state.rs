@@ -41,8 +41,13 @@ pub trait RecordStore: Send + Sync + Debug {
     /// If a record with the same id exists, an earlier response was lost, and the result is [`Creation::Created`].
     async fn create(&self, upload: &Upload) -> Result<Creation>;
 
-    /// Reads a record with all its parts and claims.
+    /// Reads a record with all its parts and claims. A large record takes several round trips, and as long as its pages
+    /// arrive. Use [`summary`](Self::summary) if the parts are not needed.
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// Reads a record without claims, with a [summary](crate::upload::Parts::summary) of its parts: their counts, and the
+    /// last committed part. Takes one short round trip, whatever the number of parts.
+    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>>;
 
     /// Makes `writer` the writer of the upload, if the upload is OPEN and `from` allows its current writer to be
     /// replaced. In one step: later calls of [`record_parts`](PartStore::record_parts) by any other writer fail, parts
@@ -89,6 +94,14 @@ pub trait PartStore: Send + Sync + Debug {
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord>;
+
+    /// Reads up to `limit` committed parts by number, starting after number `after`. `None` if there is no such record.
+    async fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>>;
 
     /// Records claims of a client, if the upload belongs to `owner`, is OPEN, and its plan contains every claimed
     /// number ([`Upload::part_count`]), whatever is claimed or recorded at the same time. A claim that

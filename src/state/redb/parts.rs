@@ -52,6 +52,18 @@ where
         Ok(parts.into_iter().collect())
     }
 
+    /// Up to `limit` committed parts of a record, starting after number `after`.
+    pub(super) fn committed(&self, record: &Record, after: u32, limit: u32) -> Result<Vec<Part>> {
+        let last = record.committed.min(after.saturating_add(limit));
+        let numbers = after.saturating_add(1)..=last;
+        let parts = numbers.map(|number| self.part(record, number));
+        Ok(parts
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
     /// One part of a record.
     pub(super) fn part(&self, record: &Record, number: u32) -> Result<Option<Part>> {
         match self.slot(record.written.id.as_str(), number)? {

@@ -280,6 +280,27 @@ impl Snapshot {
             .transpose()
     }
 
+    /// See [`RecordStore::summary`](upload_gateway_core::state::RecordStore::summary).
+    pub(super) fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let record = record(&self.records, id.as_str())?;
+        record
+            .map(|record| summary(record, &self.parts, []))
+            .transpose()
+    }
+
+    /// See [`PartStore::committed_parts`](upload_gateway_core::state::PartStore::committed_parts).
+    pub(super) fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>> {
+        let record = record(&self.records, id.as_str())?;
+        record
+            .map(|record| self.parts.committed(&record, after, limit))
+            .transpose()
+    }
+
     pub(super) fn page(&self, query: &ListQuery) -> Result<ListPage> {
         let (tenant, subject) = (query.owner.tenant.as_str(), query.owner.subject.as_str());
         let start = query

@@ -110,7 +110,7 @@ impl Redis {
         let summaries = members.into_iter().map(|member| async move {
             let id = member.split_once(':').and_then(|(_, id)| id.parse().ok());
             let upload = match id {
-                Some(id) => self.summary(&id).await?,
+                Some(id) => self.read_summary(&id).await?,
                 None => None,
             };
             if upload.is_none() {
@@ -126,8 +126,8 @@ impl Redis {
             .await
     }
 
-    /// The record without claims, and of its parts only the last committed one.
-    pub(super) async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+    /// See [`RecordStore::summary`](upload_gateway_core::state::RecordStore::summary).
+    pub(super) async fn read_summary(&self, id: &UploadId) -> Result<Option<Upload>> {
         let key = self.record_key(id);
         let invocation = self.keyed(&SCRIPTS.summary, id);
         let summary: Summary = self.link.script(&invocation).await?;

@@ -7,16 +7,16 @@
 use std::time::Duration;
 
 use redis::Script;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use upload_gateway_core::{
     error::{Error, Kind, Reason, Result},
-    upload::{Upload, UploadId},
+    upload::{Part, Upload, UploadId},
 };
 
 use super::{
     Redis,
     connection::Link,
-    record::{Fields, Receipts, Stored},
+    record::{self, Fields, Receipts, Stored},
     scripts::SCRIPTS,
 };
 use crate::state::slot::{CLAIM_SLOT, PART_SLOT};
@@ -52,6 +52,11 @@ impl Pages {
             turns: Semaphore::new(READS_AT_ONCE),
         }
     }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        let turn = self.turns.acquire().await;
+        turn.map_err(|closed| Error::internal("read a large record", closed))
+    }
 }
 
 // === impl Redis ===
@@ -70,8 +75,7 @@ impl Redis {
         if slots <= PAGE {
             return stored.read(&key);
         }
-        let turn = self.pages.turns.acquire().await;
-        let _turn = turn.map_err(|closed| Error::internal("read a large record", closed))?;
+        let _turn = self.pages.turn().await?;
         for _ in 0..ATTEMPTS {
             match self.add_pages(id, &mut stored, slots).await? {
                 None => return stored.read(&key),
@@ -80,6 +84,34 @@ impl Redis {
         }
         let message = "the upload changed while its parts were read; retry";
         Err(Error::new(Kind::Unavailable, Reason::WriterActive, message))
+    }
+
+    /// See [`PartStore::committed_parts`](upload_gateway_core::state::PartStore::committed_parts).
+    pub(super) async fn read_committed(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>> {
+        let _turn = self.pages.turn().await?;
+        let mut parts = Vec::new();
+        while (parts.len() as u64) < u64::from(limit) {
+            let first = after.saturating_add(1).saturating_add(count(&parts));
+            let wanted = PAGE.min(limit - count(&parts));
+            let (fields, slots, receipts, ..) =
+                self.read_page(&self.pages.link, id, first, wanted).await?;
+            let page =
+                record::read_committed(&self.record_key(id), &fields, first, &slots, &receipts)?;
+            let Some(page) = page else {
+                return Ok(None);
+            };
+            let is_last = count(&page) < wanted;
+            parts.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        Ok(Some(parts))
     }
 
     /// Adds the pages after the first one. If another caller has updated the record since `stored` was read, parts of
@@ -127,6 +159,10 @@ impl Redis {
         invocation.key(self.fingerprints_key(id));
         invocation
     }
+}
+
+fn count(parts: &[Part]) -> u32 {
+    u32::try_from(parts.len()).unwrap_or(u32::MAX)
 }
 
 /// The first page, and the number of slots of the whole record.

@@ -181,6 +181,28 @@ pub(super) fn read_summary(
     Ok(Some(Upload { parts, ..header }))
 }
 
+/// The committed parts in slots from number `first`. `None` if the hash at `key` has no fields.
+///
+/// # Errors
+/// `Internal` if the record cannot be read or has another format.
+pub(super) fn read_committed(
+    key: &str,
+    fields: &Fields,
+    first: u32,
+    slots: &[u8],
+    receipts: &Receipts,
+) -> Result<Option<Vec<Part>>> {
+    let Some(header) = read_header(key, fields)? else {
+        return Ok(None);
+    };
+    let read = || {
+        let numbers = first..=committed(fields)?;
+        let slots = numbers.zip(slots.chunks(PART_SLOT));
+        read_parts(&header.plan, fields, receipts, slots)
+    };
+    read().map(Some).map_err(|cause| unreadable(key, cause))
+}
+
 /// The parts in slots, each with its number.
 fn read_parts<'a>(
     plan: &Plan,
