@@ -255,12 +255,13 @@ impl UploadService for UploadApi {
     ) -> Result<Response<Self::WatchUploadStream>, Status> {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
-        let first = async {
+        let id = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            gateway.records.get_summary(&caller, &id).await
+            gateway.records.get_summary(&caller, &id).await?;
+            Ok(id)
         };
-        let first = first.await.map_err(|error| grpc_status(&error))?;
-        Ok(Response::new(watch(gateway, caller, first).boxed()))
+        let id = id.await.map_err(|error| grpc_status(&error))?;
+        Ok(Response::new(watch(gateway, caller, id).boxed()))
     }
 }
 
@@ -268,32 +269,39 @@ impl UploadService for UploadApi {
 fn watch(
     gateway: Arc<Gateway>,
     caller: Caller,
-    first: upload::Upload,
+    id: upload::UploadId,
 ) -> impl Stream<Item = Result<UploadProgress, Status>> {
-    let head = {
-        let (gateway, first) = (Arc::clone(&gateway), first.clone());
-        stream::once(async move { watched(&gateway, &first).await })
-    };
-    let changes = stream::unfold(Some(first), move |seen| {
-        let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
+    let records = gateway.records.watch(&id);
+    let begin = Some((records, None::<Arc<upload::Upload>>));
+    stream::unfold(begin, move |watching| {
+        let (gateway, caller, id) = (Arc::clone(&gateway), caller.clone(), id.clone());
         async move {
-            let seen = seen.filter(upload::Upload::is_live)?;
+            let (mut records, seen) = watching?;
             let next = async {
-                let upload = gateway.records.next_change(&caller, &seen).await?;
-                let mut progress = watched(&gateway, &upload).await?;
-                if upload.is_live() {
-                    progress.upload = None;
+                loop {
+                    let found = records.next().await?;
+                    let upload = found
+                        .filter(|upload| upload.owner == caller.owner)
+                        .ok_or_else(|| Error::upload_not_found(&id))?;
+                    if seen.as_ref() == Some(&upload) {
+                        continue;
+                    }
+                    let mut progress = watched(&gateway, &upload).await?;
+                    if seen.is_some() && upload.is_live() {
+                        progress.upload = None;
+                    }
+                    return Ok((progress, upload));
                 }
-                Ok((progress, upload))
             };
             Some(match next.await {
-                Ok((progress, upload)) => (Ok(progress), Some(upload)),
-                Err(error) => (Err(error), None),
+                Ok((progress, upload)) if upload.is_live() => {
+                    (Ok(progress), Some((records, Some(upload))))
+                }
+                Ok((progress, _)) => (Ok(progress), None),
+                Err(error) => (Err(grpc_status(&error)), None),
             })
         }
-    });
-    let messages = head.chain(changes);
-    messages.map(|message| message.map_err(|error| grpc_status(&error)))
+    })
 }
 
 /// A progress message with the record.

@@ -28,9 +28,9 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
-        Update,
+        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, ListingStore,
+        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
+        Takeovers, Times, Update,
     },
     upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
@@ -85,6 +85,7 @@ pub struct Redb {
     /// Held by one write at a time, so that waiting writes occupy no thread.
     turn: Arc<Mutex<()>>,
     takeovers: Takeovers,
+    changes: Changes,
 }
 
 // === impl Redb ===
@@ -107,7 +108,10 @@ impl Redb {
             database: Arc::new(database),
             turn: Arc::default(),
             takeovers: Takeovers::default(),
+            changes: Changes::default(),
         };
+        // Every change is made by this process.
+        store.changes.set_connected(true);
         let now = now();
         store
             .write(move |tables| tables.remove_expired(now, usize::MAX))
@@ -124,8 +128,8 @@ impl Redb {
         writer: Option<WriterTag>,
         seen: Option<Timestamp>,
     ) -> Result<Update> {
-        let upload = upload.clone();
-        self.write(move |tables| {
+        let (id, upload) = (upload.id.clone(), upload.clone());
+        let replaced = self.write(move |tables| {
             let Some(record) = tables.record(&upload.id)? else {
                 return Ok(Update::Missing);
             };
@@ -149,8 +153,10 @@ impl Redb {
             tables.schedule(&mut updated)?;
             tables.store(&updated)?;
             Ok(Update::Updated(next))
-        })
-        .await
+        });
+        let replaced = replaced.await?;
+        self.changes.notify(&id);
+        Ok(replaced)
     }
 
     /// Runs `work` in one durable transaction. Stores nothing if `work` fails.
@@ -226,6 +232,14 @@ impl RecordStore for Redb {
         self.read(move |snapshot| snapshot.summary(&id)).await
     }
 
+    async fn observe(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.summary(id).await
+    }
+
+    fn watch_changes(&self, id: &UploadId) -> ChangeWatch {
+        self.changes.watch(id)
+    }
+
     async fn take_over(
         &self,
         id: &UploadId,
@@ -257,6 +271,7 @@ impl RecordStore for Redb {
             .await?;
         if taken.as_ref().and_then(|upload| upload.writer) == Some(writer) {
             self.takeovers.notify(id, writer);
+            self.changes.notify(id);
         }
         Ok(taken)
     }
@@ -284,8 +299,9 @@ impl PartStore for Redb {
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
-        let (id, parts) = (id.clone(), parts.to_vec());
-        self.write(move |tables| {
+        let (key, parts) = (id.clone(), parts.to_vec());
+        let recorded = self.write(move |tables| {
+            let id = key;
             let Some(mut record) = tables.record(&id)? else {
                 return Ok(PartRecord::Missing);
             };
@@ -312,8 +328,10 @@ impl PartStore for Redb {
             Ok(PartRecord::Recorded {
                 committed: record.committed,
             })
-        })
-        .await
+        });
+        let recorded = recorded.await?;
+        self.changes.notify(id);
+        Ok(recorded)
     }
 
     async fn committed_parts(

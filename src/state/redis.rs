@@ -18,7 +18,9 @@
 //! The tag is [`UploadId::tag`]: all keys of a record and its fingerprint have one hash tag, so that one script can
 //! change them on a Cluster. Redis removes records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after
 //! they expire and indexes with their longest-lived record; `secret` and `format` stay. Takeovers are published on the
-//! channel `takeovers`.
+//! channel `takeovers`. Changes of a record are published on the channel `changes` while a process watches the record:
+//! each read for a watcher renews the field `watched` of the record. A record that is not watched publishes nothing, so
+//! that one channel is enough in a Cluster, too, whose nodes forward every message to each other.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read.
 
@@ -44,9 +46,9 @@ use tokio::task::JoinSet;
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
-        Update,
+        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, ListingStore,
+        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
+        Takeovers, Times, Update,
     },
     upload::{
         Claim, Claims, Fingerprint, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId,
@@ -62,6 +64,7 @@ use self::{
     pages::{PAGE, PAGE_TIMEOUT, Page, Pages},
     record::{Stored, Summary, removal_time},
     scripts::SCRIPTS,
+    subscription::Channel,
 };
 
 /// The version of the keys that are not records: fingerprints, listings, `due`, leases and the secret. Stored under
@@ -96,7 +99,8 @@ pub struct Redis {
     pages: Pages,
     key_prefix: String,
     takeovers: Takeovers,
-    /// Follows the channel of takeovers; aborted when the store is dropped.
+    changes: Changes,
+    /// Follows the channels; aborted when the store is dropped.
     _subscription: JoinSet<()>,
 }
 
@@ -137,6 +141,7 @@ impl Redis {
             pages: Pages::new(link(&for_pages)?),
             key_prefix: config.key_prefix.clone(),
             takeovers: Takeovers::default(),
+            changes: Changes::default(),
             _subscription: JoinSet::new(),
         };
         store.link.command::<()>(&redis::cmd("PING")).await?;
@@ -144,8 +149,14 @@ impl Redis {
         store.check_format().await?;
         let follow = subscription::follow(
             Arc::clone(&store.link),
-            store.takeovers_channel(),
-            store.takeovers.clone(),
+            Channel {
+                name: store.takeovers_channel(),
+                listeners: store.takeovers.clone(),
+            },
+            Channel {
+                name: store.key("changes"),
+                listeners: store.changes.clone(),
+            },
         );
         store._subscription.spawn(follow);
         Ok(store)
@@ -299,6 +310,14 @@ impl RecordStore for Redis {
 
     async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
         self.read_summary(id).await
+    }
+
+    async fn observe(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.read_observed(id).await
+    }
+
+    fn watch_changes(&self, id: &UploadId) -> ChangeWatch {
+        self.changes.watch(id)
     }
 
     async fn take_over(

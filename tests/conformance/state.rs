@@ -2,6 +2,7 @@
 //! it.
 
 mod cases;
+mod changes;
 mod claims;
 mod formats;
 mod listings;
@@ -125,6 +126,9 @@ adapters! {
         an_untouched_upload_is_updated_also_after_a_lost_reply,
         a_lease_has_one_holder,
         a_lease_expires,
+    ]
+    changes [
+        watchers_are_notified_of_every_change,
     ]
     takeovers [
         watchers_are_notified_of_every_take_over,

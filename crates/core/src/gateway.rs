@@ -32,6 +32,7 @@ pub use self::{
     records::{
         Records,
         search::{Found, SEARCHED_UPLOADS, Search},
+        watch::RecordWatch,
     },
     recovery::sweep::{Sweep, SweepReport, Sweeper},
     settings::{Caller, Limits, Settings},

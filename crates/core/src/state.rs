@@ -6,13 +6,17 @@
 //!
 //! Adapters implement [`StateStore`], the whole port. Each use case takes only the narrow port that it needs.
 
+mod changes;
 mod takeovers;
 
 use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
-pub use self::takeovers::{TakeoverWatch, Takeovers};
+pub use self::{
+    changes::{ChangeWatch, Changes},
+    takeovers::{TakeoverWatch, Takeovers},
+};
 use crate::{
     error::Result,
     upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
@@ -48,6 +52,14 @@ pub trait RecordStore: Send + Sync + Debug {
     /// Reads a record without claims, with a [summary](crate::upload::Parts::summary) of its parts: their counts, and the
     /// last committed part. Takes one short round trip, whatever the number of parts.
     async fn summary(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// As [`summary`](Self::summary), and announces that this process watches the record: for at least 10 seconds,
+    /// changes of the record are reported to [`watch_changes`](Self::watch_changes).
+    async fn observe(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// Watches for changes of a record on any replica, after [`observe`](Self::observe). Notifications are hints and can
+    /// be missed. Claims and heartbeats are not reported.
+    fn watch_changes(&self, id: &UploadId) -> ChangeWatch;
 
     /// Makes `writer` the writer of the upload, if the upload is OPEN and `from` allows its current writer to be
     /// replaced. In one step: later calls of [`record_parts`](PartStore::record_parts) by any other writer fail, parts

@@ -20,6 +20,9 @@ use super::{
 /// How many members of a listing one call reads at most.
 const LIST_SCAN: usize = 1_000;
 
+/// How long changes of a record are published after it was read for a watcher: longer than the time to the next read.
+const WATCHED_SECONDS: u32 = 15;
+
 /// How many records a listing reads concurrently.
 const LIST_CONCURRENCY: usize = 16;
 
@@ -128,8 +131,18 @@ impl Redis {
 
     /// See [`RecordStore::summary`](upload_gateway_core::state::RecordStore::summary).
     pub(super) async fn read_summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.summary_watched_for(id, 0).await
+    }
+
+    /// See [`RecordStore::observe`](upload_gateway_core::state::RecordStore::observe).
+    pub(super) async fn read_observed(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.summary_watched_for(id, WATCHED_SECONDS).await
+    }
+
+    async fn summary_watched_for(&self, id: &UploadId, seconds: u32) -> Result<Option<Upload>> {
         let key = self.record_key(id);
-        let invocation = self.keyed(&SCRIPTS.summary, id);
+        let mut invocation = self.keyed(&SCRIPTS.summary, id);
+        invocation.arg(seconds);
         let summary: Summary = self.link.script(&invocation).await?;
         record::read_summary(&key, &summary, [])
     }

@@ -63,3 +63,13 @@ local function digest_numbers()
   end
   return numbers
 end
+
+-- Reports a change of the record to the processes that watch it. The message is only a hint, so a Redis user without the
+-- right to publish is accepted.
+local function publish_change()
+  local watched = redis.call('HGET', KEYS[1], 'watched')
+  if watched and tonumber(watched) >= tonumber(redis.call('TIME')[1]) then
+    local prefix, id = string.match(KEYS[1], '^(.*)upload:{.*}:(.*)$')
+    redis.pcall('PUBLISH', prefix .. 'changes', id)
+  end
+end

@@ -51,4 +51,7 @@ for _, number in ipairs(digest_numbers()) do
 end
 redis.call('HSET', KEYS[1], 'committed', committed, 'updated_at', ARGV[3], 'expires_at', ARGV[4])
 expire_at(ARGV[5])
+if #ARGV > 5 then
+  publish_change()
+end
 return {'recorded', tostring(committed)}

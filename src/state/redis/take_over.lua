@@ -29,5 +29,6 @@ if phase == 'open' and (ARGV[5] == '*' or writer == ARGV[5] or writer == ARGV[1]
   expire_at(ARGV[4])
   -- The message is only a hint, so a Redis user without the right to publish is accepted.
   redis.pcall('PUBLISH', ARGV[7], ARGV[6] .. ' ' .. ARGV[1])
+  publish_change()
 end
 return page(1, tonumber(ARGV[8]))

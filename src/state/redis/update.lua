@@ -33,4 +33,5 @@ if ARGV[3] ~= '' and redis.call('HGET', KEYS[5], ARGV[3]) == ARGV[2] then
   redis.call('HDEL', KEYS[5], ARGV[3])
 end
 expire_at(ARGV[4])
+publish_change()
 return {'updated', next_version}

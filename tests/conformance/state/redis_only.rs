@@ -75,6 +75,7 @@ async fn a_part_takes_one_round_trip() {
     let of_the_script = [
         "getrange",
         "hdel",
+        "hget",
         "hkeys",
         "hmget",
         "hset",
@@ -82,7 +83,13 @@ async fn a_part_takes_one_round_trip() {
         "pexpiretime",
         "setrange",
     ];
+    // In particular, no PUBLISH: nothing watches the record.
     assert_eq!(commands, of_the_script);
+    store.observe(&upload.id).await.unwrap();
+    let before = calls(&url).await;
+    record(&store, &upload.id, [21]).await;
+    let (_, commands) = ran_since(&url, &before).await;
+    assert!(commands.contains(&"publish".to_owned()), "{commands:?}");
 }
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 
 mod create;
 pub(super) mod search;
+pub(super) mod watch;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use self::watch::{RecordWatch, Watches};
 use super::{
     drain::Drain,
     refusal::{state_lost, taken_over, wrong_phase},
@@ -29,9 +31,6 @@ use crate::{
     },
 };
 
-/// How often the record of a watched upload is read.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-
 /// The records of all uploads, and the secret of the deployment, which is stored with them.
 #[derive(Debug)]
 pub struct Records {
@@ -44,7 +43,7 @@ pub struct Records {
     secret: RwLock<Secret>,
     clock: Arc<dyn Clock>,
     settings: Arc<Settings>,
-    drain: Arc<Drain>,
+    watches: Arc<Watches>,
 }
 
 /// Whether a change of a record requires the writer that was read.
@@ -73,6 +72,7 @@ impl Records {
     ) -> Result<Self> {
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
         let secret = retried.secret(&Secret::random()).await?;
+        let watches = Watches::new(Arc::clone(&retried) as _, Arc::clone(drain));
         Ok(Self {
             records: Arc::clone(&retried) as _,
             parts: Arc::clone(&retried) as _,
@@ -81,7 +81,7 @@ impl Records {
             secret: RwLock::new(secret),
             clock,
             settings: Arc::clone(settings),
-            drain: Arc::clone(drain),
+            watches,
         })
     }
 
@@ -137,21 +137,9 @@ impl Records {
         self.listing.list(&query).await
     }
 
-    /// Waits until the summary of the upload differs from `seen`, and returns it.
-    ///
-    /// # Errors
-    /// `NotFound`; `Unavailable` when the gateway starts to drain.
-    pub async fn next_change(&self, caller: &Caller, seen: &Upload) -> Result<Upload> {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(WATCH_INTERVAL) => {}
-                error = self.drain.begun() => return Err(error),
-            }
-            let upload = self.get_summary(caller, &seen.id).await?;
-            if upload != *seen {
-                return Ok(upload);
-            }
-        }
+    /// Watches a record. All watchers in this process share its reads.
+    pub fn watch(&self, id: &UploadId) -> RecordWatch {
+        self.watches.watch(id)
     }
 
     /// Checks that the state store answers. After a flush the state store has no secret of the deployment. This call
