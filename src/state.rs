@@ -2,3 +2,4 @@
 
 pub mod redb;
 pub mod redis;
+mod slot;

@@ -215,7 +215,10 @@ async fn measure(
     let cpu = gateway.cpu()? - cpu;
     let round_trips = redis.end().await?;
     let peak_memory = gateway.peak_memory()?;
-    let parts = uploads.iter().map(|upload| upload.parts.len() as u64).sum();
+    let parts = uploads
+        .iter()
+        .map(|upload| u64::from(upload.part_count.unsigned_abs()))
+        .sum();
     drop(gateway);
     store.delete(keys(uploads)).await?;
 

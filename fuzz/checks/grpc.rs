@@ -45,7 +45,7 @@ pub fn stream_message(bytes: &[u8]) {
 pub fn unary_request(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (choice, bytes) = (input.byte(), input.0);
-    match choice % 7 {
+    match choice % 8 {
         0 => {
             let accepted = read(bytes, signing::file_to_check);
             accepted.iter().for_each(converts_back);
@@ -80,7 +80,7 @@ pub fn unary_request(bytes: &[u8]) {
             });
             accepted.iter().for_each(is_canonical);
         }
-        _ => {
+        6 => {
             let accepted = read(bytes, |request: v1::ListUploadsRequest| {
                 convert::phase_filter(request.phase)?;
                 let size = convert::page_size(request.page_size)?;
@@ -91,6 +91,13 @@ pub fn unary_request(bytes: &[u8]) {
                 let token = convert::page_token(cursor.as_ref());
                 assert_eq!(convert::cursor(&token).ok(), Some(cursor));
             }
+        }
+        _ => {
+            let accepted = read(bytes, |request: v1::ListPartsRequest| {
+                convert::upload_id(&request.upload_id)?;
+                convert::part_cursor(&request.page_token)
+            });
+            let _: Option<u32> = accepted;
         }
     }
 }
@@ -128,7 +135,7 @@ fn is_canonical(id: &UploadId) {
 }
 
 fn converts_back((file, storage_id): &(FileMetadata, String)) {
-    let shown = convert::summary(&upload_of(file.clone(), storage_id.clone()));
+    let shown = convert::upload(&upload_of(file.clone(), storage_id.clone()));
     let again = signing::file_to_create(v1::CreateUploadRequest { file: shown.file });
     let expected = (file.clone(), storage_id.clone());
     assert_eq!(again.ok(), Some(expected));

@@ -8,12 +8,12 @@ use crate::{
     state::{redb, redis},
 };
 
-/// A Redis hash, as a JSON object, is refused, or is the same after it is read and written again.
+/// The keys of a record in Redis, as a JSON object, are refused, or are the same after they are read and written again.
 pub fn redis_record(bytes: &[u8]) {
     redis::fuzzing::records(bytes).iter().for_each(look_at);
 }
 
-/// A redb record and its parts, as a JSON array, are refused, or are the same after they are read and written again.
+/// A redb record and the slots of its parts, as a JSON array, are refused, or are the same after they are read and written again.
 pub fn redb_record(bytes: &[u8]) {
     redb::fuzzing::record(bytes).iter().for_each(look_at);
 }

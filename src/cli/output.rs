@@ -47,7 +47,7 @@ pub(super) fn record(upload: &Upload) -> Value {
         "storage_id": upload.storage_id,
         "part_size": upload.part_size,
         "committed_size": upload.committed_size,
-        "parts": upload.parts.len(),
+        "parts": upload.part_count,
         "created_at": upload.created_at.map(|time| time.to_string()),
         "updated_at": upload.updated_at.map(|time| time.to_string()),
         "expires_at": upload.expires_at.map(|time| time.to_string()),

@@ -13,7 +13,8 @@ use upload_gateway_core::{
     gateway::{Chunk, Counts, Finish, Limits, Message, Open, Settings, Takeover, Target},
     state::Cursor,
     upload::{
-        self, FileMetadata, Md5, Object, Permissions, Phase, StoreKind, Timestamp, Upload, UploadId,
+        self, FileMetadata, Md5, Object, Part, Permissions, Phase, StoreKind, Timestamp, Upload,
+        UploadId,
     },
 };
 
@@ -121,22 +122,44 @@ pub(super) fn upload_with_token(record: &Upload, resume_token: &str) -> v1::Uplo
     }
 }
 
-/// The record of an upload.
-pub(super) fn upload(upload: &Upload) -> v1::Upload {
-    let parts = upload.parts.iter_committed().map(|part| v1::Part {
+/// A committed part.
+pub(super) fn part(part: &Part) -> v1::Part {
+    v1::Part {
         part: number(part.number),
         md5: part.md5.map(|md5| md5.to_string()).unwrap_or_default(),
         size: bytes(part.size),
         offset: bytes(part.offset),
-    });
-    v1::Upload {
-        parts: parts.collect(),
-        ..summary(upload)
     }
 }
 
-/// The record of an upload without its parts.
-pub(super) fn summary(upload: &Upload) -> v1::Upload {
+/// The number of the part after which a listing of parts continues. 0: at the first part.
+pub(super) fn part_cursor(token: &str) -> Result<u32> {
+    if token.is_empty() {
+        return Ok(0);
+    }
+    let parse = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+        text.parse()
+            .ok()
+            .filter(|number: &u32| number.to_string() == text)
+    };
+    parse().ok_or_else(|| Error::invalid("page_token", "not a token of ListParts"))
+}
+
+/// A page of parts, the first `limit` of `parts`. If there are more, it has the token of the next page.
+pub(super) fn part_page(parts: &[Part], limit: usize) -> v1::ListPartsResponse {
+    let shown = &parts[..parts.len().min(limit)];
+    let next = shown.last().filter(|_| parts.len() > limit);
+    v1::ListPartsResponse {
+        parts: shown.iter().map(part).collect(),
+        next_page_token: next
+            .map(|part| URL_SAFE_NO_PAD.encode(part.number.to_string()))
+            .unwrap_or_default(),
+    }
+}
+
+/// The record of an upload.
+pub(super) fn upload(upload: &Upload) -> v1::Upload {
     v1::Upload {
         upload_id: upload.id.to_string(),
         file: Some(file(upload)),
@@ -145,7 +168,7 @@ pub(super) fn summary(upload: &Upload) -> v1::Upload {
         storage_id: upload.storage_id.clone(),
         part_size: upload.plan.part_size().map_or(0, bytes),
         committed_size: bytes(upload.committed_size()),
-        parts: Vec::new(),
+        part_count: number(upload.parts.committed()),
         resumable_id: upload.session.clone().unwrap_or_default(),
         resume_token: String::new(),
         owner: upload.owner.subject.clone(),

@@ -9,8 +9,9 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
-    ListUploadsResponse, Upload, UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
+    DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
+    ListPartsResponse, ListUploadsRequest, ListUploadsResponse, Upload, UploadProgress,
+    UploadRequest, UploadResponse, WatchUploadRequest,
 };
 use upload_gateway_core::{
     call,
@@ -178,11 +179,11 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let found = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            self.gateway.records.get_upload(&caller, &id).await
+            let upload = self.gateway.records.get_summary(&caller, &id).await?;
+            let token = self.gateway.tokens.resume_token(&upload).await?;
+            Ok(convert::upload_with_token(&upload, &token))
         };
-        respond(found.await.map(|upload| {
-            convert::upload_with_token(&upload, &self.gateway.tokens.resume_token(&upload))
-        }))
+        respond(found.await)
     }
 
     async fn list_uploads(
@@ -201,9 +202,29 @@ impl UploadService for UploadApi {
                 .await
         };
         respond(page.await.map(|page| ListUploadsResponse {
-            uploads: page.uploads.iter().map(convert::summary).collect(),
+            uploads: page.uploads.iter().map(convert::upload).collect(),
             next_page_token: convert::page_token(page.next.as_ref()),
         }))
+    }
+
+    async fn list_parts(
+        &self,
+        request: Request<ListPartsRequest>,
+    ) -> Result<Response<ListPartsResponse>, Status> {
+        let caller = caller(&request);
+        let page = async {
+            let request = request.get_ref();
+            let id = convert::upload_id(&request.upload_id)?;
+            let limit = convert::page_size(request.page_size)?;
+            let after = convert::part_cursor(&request.page_token)?;
+            // One more part shows whether there is a next page.
+            let parts = self
+                .gateway
+                .records
+                .list_parts(&caller, &id, after, limit + 1);
+            Ok(convert::part_page(&parts.await?, limit))
+        };
+        respond(page.await)
     }
 
     async fn delete_upload(
@@ -234,12 +255,13 @@ impl UploadService for UploadApi {
     ) -> Result<Response<Self::WatchUploadStream>, Status> {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
-        let first = async {
+        let id = async {
             let id = convert::upload_id(&request.get_ref().upload_id)?;
-            gateway.records.get_upload(&caller, &id).await
+            gateway.records.get_summary(&caller, &id).await?;
+            Ok(id)
         };
-        let first = first.await.map_err(|error| grpc_status(&error))?;
-        Ok(Response::new(watch(gateway, caller, first).boxed()))
+        let id = id.await.map_err(|error| grpc_status(&error))?;
+        Ok(Response::new(watch(gateway, caller, id).boxed()))
     }
 }
 
@@ -247,30 +269,50 @@ impl UploadService for UploadApi {
 fn watch(
     gateway: Arc<Gateway>,
     caller: Caller,
-    first: upload::Upload,
+    id: upload::UploadId,
 ) -> impl Stream<Item = Result<UploadProgress, Status>> {
-    let watched = |gateway: &Gateway, upload: &upload::Upload| {
-        let token = gateway.tokens.resume_token(upload);
-        convert::progress_with_upload(upload, upload.committed_size(), &token)
-    };
-    let head = watched(&gateway, &first);
-    let changes = stream::unfold(Some(first), move |seen| {
-        let (gateway, caller) = (Arc::clone(&gateway), caller.clone());
+    let records = gateway.records.watch(&id);
+    let begin = Some((records, None::<Arc<upload::Upload>>));
+    stream::unfold(begin, move |watching| {
+        let (gateway, caller, id) = (Arc::clone(&gateway), caller.clone(), id.clone());
         async move {
-            let seen = seen.filter(upload::Upload::is_live)?;
-            match gateway.records.next_change(&caller, &seen).await {
-                Ok(upload) => {
-                    let mut progress = watched(&gateway, &upload);
-                    if upload.is_live() {
+            let (mut records, seen) = watching?;
+            let next = async {
+                loop {
+                    let found = records.next().await?;
+                    let upload = found
+                        .filter(|upload| upload.owner == caller.owner)
+                        .ok_or_else(|| Error::upload_not_found(&id))?;
+                    if seen.as_ref() == Some(&upload) {
+                        continue;
+                    }
+                    let mut progress = watched(&gateway, &upload).await?;
+                    if seen.is_some() && upload.is_live() {
                         progress.upload = None;
                     }
-                    Some((Ok(progress), Some(upload)))
+                    return Ok((progress, upload));
                 }
-                Err(error) => Some((Err(grpc_status(&error)), None)),
-            }
+            };
+            Some(match next.await {
+                Ok((progress, upload)) if upload.is_live() => {
+                    (Ok(progress), Some((records, Some(upload))))
+                }
+                Ok((progress, _)) => (Ok(progress), None),
+                Err(error) => (Err(grpc_status(&error)), None),
+            })
         }
-    });
-    stream::iter([Ok(head)]).chain(changes)
+    })
+}
+
+/// A progress message with the record.
+async fn watched(gateway: &Gateway, upload: &upload::Upload) -> Result<UploadProgress> {
+    let token = gateway.tokens.resume_token(upload).await?;
+    let committed_size = upload.committed_size();
+    Ok(convert::progress_with_upload(
+        upload,
+        committed_size,
+        &token,
+    ))
 }
 
 // === impl Receiving ===

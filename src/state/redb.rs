@@ -5,11 +5,13 @@
 //! expire: all of them when the file is opened, a few at each create. The file holds the version of its format.
 
 mod due;
+mod failure;
 mod format;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redb.rs"]
 pub mod fuzzing;
+mod parts;
 mod record;
 mod tables;
 
@@ -26,16 +28,17 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
-        Update,
+        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, ListingStore,
+        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
+        Takeovers, Times, Update,
     },
     upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
 use self::{
+    failure::internal,
     record::Record,
-    tables::{Snapshot, Tables, internal},
+    tables::{Snapshot, Tables},
 };
 
 /// How many expired records a create removes at most: more than it adds, so that they cannot accumulate.
@@ -82,6 +85,7 @@ pub struct Redb {
     /// Held by one write at a time, so that waiting writes occupy no thread.
     turn: Arc<Mutex<()>>,
     takeovers: Takeovers,
+    changes: Changes,
 }
 
 // === impl Redb ===
@@ -104,7 +108,10 @@ impl Redb {
             database: Arc::new(database),
             turn: Arc::default(),
             takeovers: Takeovers::default(),
+            changes: Changes::default(),
         };
+        // Every change is made by this process.
+        store.changes.set_connected(true);
         let now = now();
         store
             .write(move |tables| tables.remove_expired(now, usize::MAX))
@@ -121,8 +128,8 @@ impl Redb {
         writer: Option<WriterTag>,
         seen: Option<Timestamp>,
     ) -> Result<Update> {
-        let upload = upload.clone();
-        self.write(move |tables| {
+        let (id, upload) = (upload.id.clone(), upload.clone());
+        let replaced = self.write(move |tables| {
             let Some(record) = tables.record(&upload.id)? else {
                 return Ok(Update::Missing);
             };
@@ -141,13 +148,15 @@ impl Redb {
             {
                 tables.release(fingerprint, &upload.id)?;
             }
-            let mut updated = Record::updated(upload, record.committed);
+            let mut updated = Record::updated(upload, &record.counts());
             updated.scheduled_at = record.scheduled_at;
             tables.schedule(&mut updated)?;
             tables.store(&updated)?;
             Ok(Update::Updated(next))
-        })
-        .await
+        });
+        let replaced = replaced.await?;
+        self.changes.notify(&id);
+        Ok(replaced)
     }
 
     /// Runs `work` in one durable transaction. Stores nothing if `work` fails.
@@ -218,6 +227,19 @@ impl RecordStore for Redb {
         self.read(move |snapshot| snapshot.upload(&id)).await
     }
 
+    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let id = id.clone();
+        self.read(move |snapshot| snapshot.summary(&id)).await
+    }
+
+    async fn observe(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.summary(id).await
+    }
+
+    fn watch_changes(&self, id: &UploadId) -> ChangeWatch {
+        self.changes.watch(id)
+    }
+
     async fn take_over(
         &self,
         id: &UploadId,
@@ -239,7 +261,7 @@ impl RecordStore for Redb {
                     }
                 };
                 if may && record.written.phase == Phase::Open {
-                    tables.remove_parts_beyond(&key, record.committed)?;
+                    tables.parts.remove_beyond(&key, record.committed)?;
                     record.take_over(writer, times);
                     tables.schedule(&mut record)?;
                     tables.store(&record)?;
@@ -249,6 +271,7 @@ impl RecordStore for Redb {
             .await?;
         if taken.as_ref().and_then(|upload| upload.writer) == Some(writer) {
             self.takeovers.notify(id, writer);
+            self.changes.notify(id);
         }
         Ok(taken)
     }
@@ -276,8 +299,9 @@ impl PartStore for Redb {
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
-        let (id, parts) = (id.clone(), parts.to_vec());
-        self.write(move |tables| {
+        let (key, parts) = (id.clone(), parts.to_vec());
+        let recorded = self.write(move |tables| {
+            let id = key;
             let Some(mut record) = tables.record(&id)? else {
                 return Ok(PartRecord::Missing);
             };
@@ -292,16 +316,33 @@ impl PartStore for Redb {
                 return Ok(PartRecord::NotOpen(record.written.phase));
             }
             for part in &parts {
-                tables.put_part(&id, part)?;
+                let is_other = tables.parts.put(&id, part)?;
+                if is_other && part.number <= record.committed {
+                    record.rewritten += 1;
+                }
+                record.committed = tables.parts.contiguous_from(&id, record.committed)?;
             }
-            record.committed = tables.contiguous_from(&id, record.committed)?;
+            tables.parts.drop_digests(&id, record.committed)?;
             record.set(times);
             tables.store(&record)?;
             Ok(PartRecord::Recorded {
                 committed: record.committed,
             })
-        })
-        .await
+        });
+        let recorded = recorded.await?;
+        self.changes.notify(id);
+        Ok(recorded)
+    }
+
+    async fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>> {
+        let id = id.clone();
+        self.read(move |snapshot| snapshot.committed_parts(&id, after, limit))
+            .await
     }
 
     async fn claim(

@@ -4,18 +4,23 @@
 //!
 //! | key | type | content |
 //! |---|---|---|
-//! | `upload:{<tag>}:<upload id>` | hash | a record, with the format version of its own (`record.rs`) |
+//! | `upload:{<tag>}:<upload id>` | hash | the header of a record, with the format version of the record (`record.rs`) |
+//! | `parts:{<tag>}:<upload id>` | string | its parts, as slots of fixed width (`slot.rs`) |
+//! | `claims:{<tag>}:<upload id>` | string | the claims of clients, as slots of fixed width |
+//! | `receipts:{<tag>}:<upload id>` | hash | the receipts that a slot has no room for, by part number |
 //! | `fingerprints:{<tag>}` | hash | the id of the live upload of each fingerprint |
 //! | `owner:<owner>` | sorted set | the uploads of an owner, in the order of a listing |
 //! | `due` | sorted set | uploads by the time at which the sweeper must check them |
 //! | `lease:<name>` | string | the holder of a lease |
 //! | `secret` | string | the deployment's secret |
-//! | `format` | string | the version of all keys but the records |
+//! | `format` | string | the version of all keys but those of the records |
 //!
-//! The tag is [`UploadId::tag`]: a record and its fingerprint have one hash tag, so that one script can change both on
-//! a Cluster. Redis removes records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after
+//! The tag is [`UploadId::tag`]: all keys of a record and its fingerprint have one hash tag, so that one script can
+//! change them on a Cluster. Redis removes records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after
 //! they expire and indexes with their longest-lived record; `secret` and `format` stay. Takeovers are published on the
-//! channel `takeovers`.
+//! channel `takeovers`. Changes of a record are published on the channel `changes` while a process watches the record:
+//! each read for a watcher renews the field `watched` of the record. A record that is not watched publishes nothing, so
+//! that one channel is enough in a Cluster, too, whose nodes forward every message to each other.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read.
 
@@ -28,6 +33,7 @@ mod eviction;
 #[path = "../../fuzz/checks/redis.rs"]
 pub mod fuzzing;
 mod listing;
+mod pages;
 mod record;
 mod scripts;
 mod subscription;
@@ -35,37 +41,40 @@ mod subscription;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redis::{FromRedisValue, Script, Value, from_redis_value};
+use redis::{FromRedisValue, Script, ToRedisArgs, Value};
 use tokio::task::JoinSet;
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
-        Update,
+        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, ListingStore,
+        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
+        Takeovers, Times, Update,
     },
     upload::{
-        Claim, Claims, Fingerprint, Owner, Part, Secret, Timestamp, Upload, UploadId, WriterTag,
+        Claim, Claims, Fingerprint, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId,
+        WriterTag,
     },
 };
 
-use crate::unknown_format::UnknownFormat;
+use crate::{state::slot, unknown_format::UnknownFormat};
 
 pub use self::config::{ConnectError, RedisConfig, RedisMode, RedisUrl};
 use self::{
     connection::Link,
-    record::{Fields, removal_time},
+    pages::{PAGE, PAGE_TIMEOUT, Page, Pages},
+    record::{Stored, Summary, removal_time},
     scripts::SCRIPTS,
+    subscription::Channel,
 };
 
 /// The version of the keys that are not records: fingerprints, listings, `due`, leases and the secret. Stored under
 /// `format`; [`Redis::connect`] refuses another one.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// How often a create tries to replace the fingerprint of an upload that is over before it fails.
 const CREATE_ATTEMPTS: usize = 5;
 
-/// How many claims one script records: that many take 1 to 2 ms, during which Redis serves no other client. A report
+/// How many claims one script records: they take 1 to 2 ms, during which Redis serves no other client. A report
 /// usually has fewer, and a signing call has at most 100.
 const CLAIMS_AT_ONCE: usize = 1_000;
 
@@ -87,9 +96,11 @@ const PROBE_LIFE: u64 = 60_000;
 #[derive(Debug)]
 pub struct Redis {
     link: Arc<Link>,
+    pages: Pages,
     key_prefix: String,
     takeovers: Takeovers,
-    /// Follows the channel of takeovers; aborted when the store is dropped.
+    changes: Changes,
+    /// Follows the channels; aborted when the store is dropped.
     _subscription: JoinSet<()>,
 }
 
@@ -116,12 +127,21 @@ impl Redis {
                     }
                 })?),
             };
-        let link = Link::new(config, authority)
-            .map_err(|error| ConnectError::Invalid(error.to_string()))?;
+        let link = |config: &RedisConfig| {
+            Link::new(config, authority.clone())
+                .map_err(|error| ConnectError::Invalid(error.to_string()))
+        };
+        let for_pages = RedisConfig {
+            response_timeout: PAGE_TIMEOUT,
+            call_timeout: PAGE_TIMEOUT,
+            ..config.clone()
+        };
         let mut store = Self {
-            link: Arc::new(link),
+            link: Arc::new(link(config)?),
+            pages: Pages::new(link(&for_pages)?),
             key_prefix: config.key_prefix.clone(),
             takeovers: Takeovers::default(),
+            changes: Changes::default(),
             _subscription: JoinSet::new(),
         };
         store.link.command::<()>(&redis::cmd("PING")).await?;
@@ -129,15 +149,26 @@ impl Redis {
         store.check_format().await?;
         let follow = subscription::follow(
             Arc::clone(&store.link),
-            store.takeovers_channel(),
-            store.takeovers.clone(),
+            Channel {
+                name: store.takeovers_channel(),
+                listeners: store.takeovers.clone(),
+            },
+            Channel {
+                name: store.key("changes"),
+                listeners: store.changes.clone(),
+            },
         );
         store._subscription.spawn(follow);
         Ok(store)
     }
 
     fn record_key(&self, id: &UploadId) -> String {
-        format!("{}upload:{{{}}}:{id}", self.key_prefix, id.tag())
+        self.tagged_key("upload", id)
+    }
+
+    /// A key of a record.
+    fn tagged_key(&self, name: &str, id: &UploadId) -> String {
+        format!("{}{name}:{{{}}}:{id}", self.key_prefix, id.tag())
     }
 
     fn fingerprints_key(&self, id: &UploadId) -> String {
@@ -196,19 +227,17 @@ impl Redis {
         for (name, value) in record::header_fields(upload) {
             arguments.extend([name.to_owned(), value]);
         }
-        let (outcome, detail): (String, Value) =
+        let (outcome, detail): (String, String) =
             self.invoke(&SCRIPTS.update, &upload.id, &arguments).await?;
-        let unreadable = |cause| Error::internal("update.lua returned an invalid answer", cause);
         match outcome.as_str() {
             "updated" => {
                 self.index(upload).await?;
-                from_redis_value(detail)
-                    .map(Update::Updated)
-                    .map_err(unreadable)
+                detail.parse().map(Update::Updated).map_err(|cause| {
+                    Error::internal("update.lua returned an invalid version", cause)
+                })
             }
             "conflict" => {
-                let fields: Fields = from_redis_value(detail).map_err(unreadable)?;
-                let current = record::parse(&self.record_key(&upload.id), &fields)?;
+                let current = self.whole(&upload.id).await?;
                 Ok(current.map_or(Update::Missing, |upload| Update::Conflict(Box::new(upload))))
             }
             "missing" => Ok(Update::Missing),
@@ -221,10 +250,10 @@ impl Redis {
         &self,
         script: &Script,
         id: &UploadId,
-        arguments: &[String],
+        arguments: &[impl ToRedisArgs + Sync],
     ) -> Result<T> {
-        let mut invocation = script.key(self.record_key(id));
-        invocation.key(self.fingerprints_key(id)).arg(arguments);
+        let mut invocation = self.keyed(script, id);
+        invocation.arg(arguments);
         self.link.write(&invocation).await
     }
 }
@@ -233,20 +262,29 @@ impl Redis {
 impl RecordStore for Redis {
     async fn create(&self, upload: &Upload) -> Result<Creation> {
         let fingerprint = upload.fingerprint.as_ref().map_or("", Fingerprint::as_str);
-        let fields = record::all_fields(upload)?;
+        let Stored {
+            fields,
+            parts,
+            receipts,
+            claims,
+        } = Stored::new(upload)?;
         let mut over = String::new();
         for _ in 0..CREATE_ATTEMPTS {
-            let mut arguments = vec![
-                upload.id.to_string(),
-                fingerprint.to_owned(),
-                over,
-                removal_time(upload.expires_at).to_string(),
+            let mut arguments: Vec<Vec<u8>> = vec![
+                upload.id.to_string().into(),
+                fingerprint.into(),
+                over.into(),
+                removal_time(upload.expires_at).to_string().into(),
+                parts.clone(),
+                claims.clone(),
+                fields.len().to_string().into(),
             ];
-            arguments.extend(
-                fields
-                    .iter()
-                    .flat_map(|(name, value)| [name.clone(), value.clone()]),
-            );
+            for (name, value) in &fields {
+                arguments.extend([name.clone().into(), value.clone().into()]);
+            }
+            for (number, receipt) in &receipts {
+                arguments.extend([number.to_string().into(), receipt.clone().into()]);
+            }
             let holder: String = self.invoke(&SCRIPTS.create, &upload.id, &arguments).await?;
             if holder.is_empty() {
                 self.index(upload).await?;
@@ -256,7 +294,7 @@ impl RecordStore for Redis {
             let holder_id = holder.parse().map_err(|cause| {
                 Error::internal("a fingerprint has an invalid upload id", cause)
             })?;
-            match self.get(&holder_id).await? {
+            match self.whole(&holder_id).await? {
                 Some(known) if known.is_indexed() => return Ok(Creation::Exists(Box::new(known))),
                 _ => over = holder,
             }
@@ -267,9 +305,19 @@ impl RecordStore for Redis {
     }
 
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>> {
-        let key = self.record_key(id);
-        let fields: Fields = self.link.command(redis::cmd("HGETALL").arg(&key)).await?;
-        record::parse(&key, &fields)
+        self.whole(id).await
+    }
+
+    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.read_summary(id).await
+    }
+
+    async fn observe(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.read_observed(id).await
+    }
+
+    fn watch_changes(&self, id: &UploadId) -> ChangeWatch {
+        self.changes.watch(id)
     }
 
     async fn take_over(
@@ -285,9 +333,9 @@ impl RecordStore for Redis {
             Predecessor::Any => "*".into(),
             Predecessor::Only(other) => record::writer_text(other),
         });
-        arguments.extend([id.to_string(), self.takeovers_channel()]);
-        let fields: Fields = self.invoke(&SCRIPTS.take_over, id, &arguments).await?;
-        let upload = record::parse(&self.record_key(id), &fields)?;
+        arguments.extend([id.to_string(), self.takeovers_channel(), PAGE.to_string()]);
+        let first: Page = self.invoke(&SCRIPTS.take_over, id, &arguments).await?;
+        let upload = self.whole_from(id, first).await?;
         if let Some(upload) = &upload {
             self.index(upload).await?;
         }
@@ -317,10 +365,13 @@ impl PartStore for Redis {
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord> {
-        let mut arguments = vec![record::writer_text(Some(writer)), version.to_string()];
-        arguments.extend(times_texts(times));
+        let mut arguments: Vec<Vec<u8>> = vec![
+            record::writer_text(Some(writer)).into(),
+            version.to_string().into(),
+        ];
+        arguments.extend(times_texts(times).map(Vec::from));
         for part in parts {
-            arguments.extend([part.number.to_string(), record::part_json(part)?]);
+            arguments.extend(record::part_arguments(part)?);
         }
         let (outcome, detail): (String, String) =
             self.invoke(&SCRIPTS.record_parts, id, &arguments).await?;
@@ -338,6 +389,15 @@ impl PartStore for Redis {
         }
     }
 
+    async fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>> {
+        self.read_committed(id, after, limit).await
+    }
+
     async fn claim(
         &self,
         id: &UploadId,
@@ -350,25 +410,31 @@ impl PartStore for Redis {
         // Each step checks all numbers against the plan, so that no claim is recorded if one number is outside of it.
         let lowest = claims.first().map_or(1, |claim| claim.number);
         let highest = claims.last().map_or(0, |claim| claim.number);
-        let mut fields = Fields::default();
+        let key = self.record_key(id);
+        let mut summary: Option<Upload> = None;
         for step in steps(&claims) {
-            let mut arguments = vec![
-                record::owner_text(owner),
-                lowest.to_string(),
-                highest.to_string(),
+            let mut arguments: Vec<Vec<u8>> = vec![
+                record::owner_text(owner).into(),
+                lowest.to_string().into(),
+                highest.to_string().into(),
             ];
-            arguments.extend(times_texts(times));
+            arguments.extend(times_texts(times).map(Vec::from));
             for claim in step {
-                arguments.extend([claim.number.to_string(), record::claim_text(claim)]);
+                arguments.push(claim.number.to_string().into());
+                arguments.push(slot::write_claim(claim).into());
             }
-            let now: Fields = self.invoke(&SCRIPTS.claim, id, &arguments).await?;
-            if now.is_empty() {
+            let now: Summary = self.invoke(&SCRIPTS.claim, id, &arguments).await?;
+            let numbers = step.iter().map(|claim| claim.number);
+            let Some(now) = record::read_summary(&key, &now, numbers)? else {
                 return Ok(None);
-            }
+            };
             // Parts of all steps, the header of the last one.
-            fields.extend(now);
+            summary = Some(match summary {
+                Some(before) => joined(before, now),
+                None => now,
+            });
         }
-        record::parse_summary(&self.record_key(id), &fields)
+        Ok(summary)
     }
 }
 
@@ -427,6 +493,16 @@ fn times_texts(times: Times) -> [String; 3] {
         times.expires_at.0.to_string(),
         removal_time(times.expires_at).to_string(),
     ]
+}
+
+/// The later one of two summaries, with the parts of both.
+fn joined(before: Upload, now: Upload) -> Upload {
+    let (committed, rewritten) = (now.parts.committed(), now.parts.rewritten());
+    let parts = before.parts.iter().chain(now.parts.iter()).cloned();
+    Upload {
+        parts: Parts::summary(committed, parts).with_rewritten(rewritten),
+        ..now
+    }
 }
 
 /// Splits claims into steps of one script each; without claims there is one empty step.

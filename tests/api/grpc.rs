@@ -5,3 +5,4 @@ mod conflicts;
 mod stores;
 mod takeover;
 mod upload;
+mod watching;

@@ -2,6 +2,7 @@
 //! it.
 
 mod cases;
+mod changes;
 mod claims;
 mod formats;
 mod listings;
@@ -64,6 +65,10 @@ adapters! {
         another_writer_records_nothing,
         only_the_contiguous_prefix_is_committed,
         a_part_replaces_another_one_of_its_number,
+        a_receipt_of_any_shape_reads_back_equal,
+        a_receipt_longer_than_1024_bytes_is_an_error_of_the_store,
+        only_digest_states_that_a_resume_can_need_are_kept,
+        another_part_in_the_committed_prefix_is_counted,
         several_parts_are_recorded_at_once,
         several_parts_of_another_writer_are_not_recorded,
         ten_thousand_parts_are_recorded_at_once,
@@ -88,6 +93,8 @@ adapters! {
         pages_lose_and_repeat_nothing_across_equal_times,
         a_listing_can_be_limited_to_one_phase,
         a_listing_summarises_parts,
+        a_summary_has_the_counts_and_the_last_committed_part,
+        committed_parts_are_listed_in_pages,
         a_count_is_of_the_owners_uploads,
     ]
     claims [
@@ -119,6 +126,9 @@ adapters! {
         an_untouched_upload_is_updated_also_after_a_lost_reply,
         a_lease_has_one_holder,
         a_lease_expires,
+    ]
+    changes [
+        watchers_are_notified_of_every_change,
     ]
     takeovers [
         watchers_are_notified_of_every_take_over,

@@ -10,9 +10,9 @@ use tonic::{
 use crate::{
     error::ClientError,
     proto::v1::{
-        DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest,
-        ListUploadsResponse, SignDownloadRequest, Signature, Upload, UploadProgress,
-        WatchUploadRequest, signing_service_client::SigningServiceClient,
+        DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
+        ListPartsResponse, ListUploadsRequest, ListUploadsResponse, SignDownloadRequest, Signature,
+        Upload, UploadProgress, WatchUploadRequest, signing_service_client::SigningServiceClient,
         upload_service_client::UploadServiceClient,
     },
 };
@@ -114,6 +114,18 @@ impl Client {
         request: ListUploadsRequest,
     ) -> Result<ListUploadsResponse, ClientError> {
         let response = self.uploads.clone().list_uploads(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Reads one page of the committed parts of an upload, by number.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn list_parts(
+        &self,
+        request: ListPartsRequest,
+    ) -> Result<ListPartsResponse, ClientError> {
+        let response = self.uploads.clone().list_parts(request).await?;
         Ok(response.into_inner())
     }
 

@@ -18,8 +18,9 @@ use crate::{
     clock::Clock,
     error::Result,
     state::{
-        Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord, PartStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Times, Update,
+        ChangeWatch, Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord,
+        PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Times,
+        Update,
     },
     upload::{
         Claim, Owner, Part, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
@@ -82,6 +83,8 @@ decorated! {
     "state", RECORD_CALLS: RecordStore for dyn StateStore;
     async fn create(upload: &Upload) -> Creation;
     async fn get(id: &UploadId) -> Option<Upload>;
+    async fn summary(id: &UploadId) -> Option<Upload>;
+    async fn observe(id: &UploadId) -> Option<Upload>;
     async fn take_over(id: &UploadId, writer: WriterTag, from: Predecessor, times: Times) -> Option<Upload>;
     async fn update(upload: &Upload, writer: Option<WriterTag>) -> Update;
     async fn update_untouched(upload: &Upload, seen: Timestamp) -> Update;
@@ -89,12 +92,17 @@ decorated! {
         fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
             self.inner.watch_takeovers(id)
         }
+
+        fn watch_changes(&self, id: &UploadId) -> ChangeWatch {
+            self.inner.watch_changes(id)
+        }
     }
 }
 
 decorated! {
     "state", PART_CALLS: PartStore for dyn StateStore;
     async fn record_parts(id: &UploadId, writer: WriterTag, version: u64, parts: &[Part], times: Times) -> PartRecord;
+    async fn committed_parts(id: &UploadId, after: u32, limit: u32) -> Option<Vec<Part>>;
     async fn claim(id: &UploadId, owner: &Owner, claims: &[Claim], times: Times) -> Option<Upload>;
 }
 

@@ -32,6 +32,7 @@ pub use self::{
     records::{
         Records,
         search::{Found, SEARCHED_UPLOADS, Search},
+        watch::RecordWatch,
     },
     recovery::sweep::{Sweep, SweepReport, Sweeper},
     settings::{Caller, Limits, Settings},
@@ -164,7 +165,7 @@ impl Gateway {
     /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if a commit is running or the upload is
     /// COMPLETE.
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let mut upload = self.records.get_upload(caller, id).await?;
+        let mut upload = self.records.get_summary(caller, id).await?;
         self.storages.get(&upload.storage_id)?;
         self.records
             .abandon(&mut upload, AbortReason::Deleted)

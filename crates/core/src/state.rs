@@ -6,13 +6,17 @@
 //!
 //! Adapters implement [`StateStore`], the whole port. Each use case takes only the narrow port that it needs.
 
+mod changes;
 mod takeovers;
 
 use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
-pub use self::takeovers::{TakeoverWatch, Takeovers};
+pub use self::{
+    changes::{ChangeWatch, Changes},
+    takeovers::{TakeoverWatch, Takeovers},
+};
 use crate::{
     error::Result,
     upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
@@ -41,8 +45,21 @@ pub trait RecordStore: Send + Sync + Debug {
     /// If a record with the same id exists, an earlier response was lost, and the result is [`Creation::Created`].
     async fn create(&self, upload: &Upload) -> Result<Creation>;
 
-    /// Reads a record with all its parts and claims.
+    /// Reads a record with all its parts and claims. A large record takes several round trips, and as long as its pages
+    /// arrive. Use [`summary`](Self::summary) if the parts are not needed.
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// Reads a record without claims, with a [summary](crate::upload::Parts::summary) of its parts: their counts, and the
+    /// last committed part. Takes one short round trip, whatever the number of parts.
+    async fn summary(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// As [`summary`](Self::summary), and announces that this process watches the record: for at least 10 seconds,
+    /// changes of the record are reported to [`watch_changes`](Self::watch_changes).
+    async fn observe(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// Watches for changes of a record on any replica, after [`observe`](Self::observe). Notifications are hints and can
+    /// be missed. Claims and heartbeats are not reported.
+    fn watch_changes(&self, id: &UploadId) -> ChangeWatch;
 
     /// Makes `writer` the writer of the upload, if the upload is OPEN and `from` allows its current writer to be
     /// replaced. In one step: later calls of [`record_parts`](PartStore::record_parts) by any other writer fail, parts
@@ -89,6 +106,14 @@ pub trait PartStore: Send + Sync + Debug {
         parts: &[Part],
         times: Times,
     ) -> Result<PartRecord>;
+
+    /// Reads up to `limit` committed parts by number, starting after number `after`. `None` if there is no such record.
+    async fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>>;
 
     /// Records claims of a client, if the upload belongs to `owner`, is OPEN, and its plan contains every claimed
     /// number ([`Upload::part_count`]), whatever is claimed or recorded at the same time. A claim that

@@ -25,7 +25,7 @@ pub use self::{
     evidence::{Denial, Denied, Evidence},
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
     part::{Claim, Claims, Part, Parts, WriterTag},
-    plan::{MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
+    plan::{MAX_PART_NUMBER, MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
     stored::{Capabilities, StoredObject, StoredPart, metadata_keys},
     timestamp::Timestamp,
     token::{Listed, Snapshot, Trail},

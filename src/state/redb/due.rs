@@ -9,10 +9,7 @@ use upload_gateway_core::{
     upload::{Timestamp, UploadId},
 };
 
-use super::{
-    record::Record,
-    tables::{Tables, internal},
-};
+use super::{failure::internal, record::Record, tables::Tables};
 
 // === impl Tables ===
 

@@ -5,11 +5,11 @@ use std::path::Path;
 use ::redb::{Database, ReadableDatabase, TableDefinition, TableError};
 use upload_gateway_core::error::Result;
 
-use super::tables::internal;
+use super::failure::internal;
 use crate::unknown_format::UnknownFormat;
 
 /// The version of all tables and of their rows. [`check`] refuses a file with another one.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// The version of the file. Its name and types stay the same in all versions, so that every release can read it.
 const TABLE: TableDefinition<'_, (), &str> = TableDefinition::new("format");

@@ -12,6 +12,8 @@ pub(super) struct Record {
     pub(super) version: u64,
     pub(super) writer: Option<WriterTag>,
     pub(super) committed: u32,
+    /// See [`Parts::rewritten`].
+    pub(super) rewritten: u64,
     pub(super) updated_at: Timestamp,
     pub(super) expires_at: Timestamp,
     /// The time of its entry in the table of due uploads, if it has one.
@@ -30,16 +32,17 @@ impl Record {
         Self {
             version: upload.version,
             replaced: None,
-            ..Self::updated(upload.clone(), upload.parts.committed())
+            ..Self::updated(upload.clone(), &upload.parts)
         }
     }
 
-    /// The record after an update, which keeps the parts, `committed` of them contiguous, and the claims.
-    pub(super) fn updated(upload: Upload, committed: u32) -> Self {
+    /// The record after an update, which keeps the parts and the claims. Of `parts` it needs only the counts.
+    pub(super) fn updated(upload: Upload, parts: &Parts) -> Self {
         Self {
             version: upload.version + 1,
             writer: upload.writer,
-            committed,
+            committed: parts.committed(),
+            rewritten: parts.rewritten(),
             replaced: Some(upload.version),
             updated_at: upload.updated_at,
             expires_at: upload.expires_at,
@@ -59,6 +62,11 @@ impl Record {
         self.writer = Some(writer);
         self.replaced = None;
         self.set(times);
+    }
+
+    /// The counts of the parts, without parts.
+    pub(super) fn counts(&self) -> Parts {
+        Parts::summary(self.committed, []).with_rewritten(self.rewritten)
     }
 
     /// Sets the times.
@@ -83,7 +91,7 @@ impl Record {
             writer: self.writer,
             updated_at: self.updated_at,
             expires_at: self.expires_at,
-            parts,
+            parts: parts.with_rewritten(self.rewritten),
             claims,
             ..self.written
         }

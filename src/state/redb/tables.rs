@@ -1,6 +1,6 @@
 //! The tables of the state file, and the reads and writes of several tables.
 
-use std::ops::{Bound, RangeInclusive};
+use std::ops::Bound;
 
 use ::redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
@@ -14,7 +14,12 @@ use upload_gateway_core::{
     },
 };
 
-use super::record::Record;
+use super::{
+    failure::internal,
+    parts::{NumberKey, PartTables, Slots, SlotsRead, Texts, TextsRead, all_numbers},
+    record::Record,
+};
+use crate::state::slot::PartSlot;
 
 /// How many members of a listing one call reads at most.
 const LIST_SCAN: usize = 1_000;
@@ -24,10 +29,14 @@ const LAST_ID: &str = "~";
 
 /// [`Record`]s as JSON, by upload id.
 const RECORDS: TableDefinition<'_, &str, &str> = TableDefinition::new("records");
-/// [`Part`]s as JSON, by upload id and number.
-const PARTS: TableDefinition<'_, (&str, u32), &str> = TableDefinition::new("parts");
+/// The slots of parts (`slot.rs`), by upload id and number.
+const PARTS: TableDefinition<'_, NumberKey<'static>, &PartSlot> = TableDefinition::new("parts");
+/// The receipts that a slot has no room for, by upload id and part number.
+const RECEIPTS: TableDefinition<'_, NumberKey<'static>, &str> = TableDefinition::new("receipts");
+/// The states of the file's digest at the end of parts, by upload id and part number.
+const DIGESTS: TableDefinition<'_, NumberKey<'static>, &str> = TableDefinition::new("digests");
 /// The MD5s of [`Claim`]s, by upload id and number.
-const CLAIMS: TableDefinition<'_, (&str, u32), ClaimedMd5<'static>> =
+const CLAIMS: TableDefinition<'_, NumberKey<'static>, ClaimedMd5<'static>> =
     TableDefinition::new("claims");
 /// The id of the live upload, by fingerprint.
 const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fingerprints");
@@ -47,8 +56,8 @@ type ClaimedMd5<'a> = Option<&'a [u8; 16]>;
 /// All tables in one write transaction.
 pub(super) struct Tables<'a> {
     records: Table<'a, &'static str, &'static str>,
-    parts: Table<'a, (&'static str, u32), &'static str>,
-    claims: Table<'a, (&'static str, u32), ClaimedMd5<'static>>,
+    pub(super) parts: PartTables<Slots<'a>, Texts<'a>>,
+    claims: Table<'a, NumberKey<'static>, ClaimedMd5<'static>>,
     fingerprints: Table<'a, &'static str, &'static str>,
     listing: Table<'a, ListingKey<'static>, ()>,
     pub(super) due: Table<'a, (u64, &'static str), ()>,
@@ -59,8 +68,8 @@ pub(super) struct Tables<'a> {
 /// The tables for reading, as of one moment.
 pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static str, &'static str>,
-    parts: ReadOnlyTable<(&'static str, u32), &'static str>,
-    claims: ReadOnlyTable<(&'static str, u32), ClaimedMd5<'static>>,
+    parts: PartTables<SlotsRead, TextsRead>,
+    claims: ReadOnlyTable<NumberKey<'static>, ClaimedMd5<'static>>,
     listing: ReadOnlyTable<ListingKey<'static>, ()>,
 }
 
@@ -71,7 +80,11 @@ impl<'a> Tables<'a> {
     pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self> {
         Ok(Self {
             records: transaction.open_table(RECORDS).map_err(internal)?,
-            parts: transaction.open_table(PARTS).map_err(internal)?,
+            parts: PartTables {
+                slots: transaction.open_table(PARTS).map_err(internal)?,
+                receipts: transaction.open_table(RECEIPTS).map_err(internal)?,
+                digests: transaction.open_table(DIGESTS).map_err(internal)?,
+            },
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
             fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
             listing: transaction.open_table(LISTING).map_err(internal)?,
@@ -135,7 +148,7 @@ impl<'a> Tables<'a> {
     /// Adds a new record with its parts and claims.
     pub(super) fn insert(&mut self, upload: Upload) -> Result<()> {
         for part in upload.parts.iter() {
-            self.put_part(&upload.id, part)?;
+            self.parts.put(&upload.id, part)?;
         }
         self.record_claims(&upload.id, &upload.claims)?;
         self.listing
@@ -158,13 +171,6 @@ impl<'a> Tables<'a> {
         inserted.map(drop).map_err(internal)
     }
 
-    /// Adds a part; replaces a part of the same number.
-    pub(super) fn put_part(&mut self, id: &UploadId, part: &Part) -> Result<()> {
-        let key = (id.as_str(), part.number);
-        let inserted = self.parts.insert(key, to_json(part)?.as_str());
-        inserted.map(drop).map_err(internal)
-    }
-
     /// Adds claims. A claim without an MD5 does not replace an earlier one.
     pub(super) fn record_claims(&mut self, id: &UploadId, claims: &Claims) -> Result<()> {
         for claim in claims.iter() {
@@ -175,24 +181,6 @@ impl<'a> Tables<'a> {
             }
         }
         Ok(())
-    }
-
-    /// How many parts the contiguous prefix has, if it had `committed` parts before.
-    pub(super) fn contiguous_from(&self, id: &UploadId, mut committed: u32) -> Result<u32> {
-        while self
-            .parts
-            .get((id.as_str(), committed + 1))
-            .map_err(internal)?
-            .is_some()
-        {
-            committed += 1;
-        }
-        Ok(committed)
-    }
-
-    pub(super) fn remove_parts_beyond(&mut self, id: &UploadId, committed: u32) -> Result<()> {
-        let beyond = (id.as_str(), committed + 1)..=(id.as_str(), u32::MAX);
-        self.parts.retain_in(beyond, |_, _| false).map_err(internal)
     }
 
     /// Removes at most `limit` records whose time of removal has passed.
@@ -230,7 +218,7 @@ impl<'a> Tables<'a> {
         if let Some(fingerprint) = &upload.fingerprint {
             self.release(fingerprint, &upload.id)?;
         }
-        self.remove_parts_beyond(&upload.id, 0)?;
+        self.parts.remove_beyond(&upload.id, 0)?;
         self.claims
             .retain_in(all_numbers(upload.id.as_str()), |_, _| false)
             .map_err(internal)?;
@@ -275,7 +263,11 @@ impl Snapshot {
     pub(super) fn open(transaction: &ReadTransaction) -> Result<Self> {
         Ok(Self {
             records: transaction.open_table(RECORDS).map_err(internal)?,
-            parts: transaction.open_table(PARTS).map_err(internal)?,
+            parts: PartTables {
+                slots: transaction.open_table(PARTS).map_err(internal)?,
+                receipts: transaction.open_table(RECEIPTS).map_err(internal)?,
+                digests: transaction.open_table(DIGESTS).map_err(internal)?,
+            },
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
             listing: transaction.open_table(LISTING).map_err(internal)?,
         })
@@ -285,6 +277,27 @@ impl Snapshot {
         let record = record(&self.records, id.as_str())?;
         record
             .map(|record| whole(record, &self.parts, &self.claims))
+            .transpose()
+    }
+
+    /// See [`RecordStore::summary`](upload_gateway_core::state::RecordStore::summary).
+    pub(super) fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let record = record(&self.records, id.as_str())?;
+        record
+            .map(|record| summary(record, &self.parts, []))
+            .transpose()
+    }
+
+    /// See [`PartStore::committed_parts`](upload_gateway_core::state::PartStore::committed_parts).
+    pub(super) fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Option<Vec<Part>>> {
+        let record = record(&self.records, id.as_str())?;
+        record
+            .map(|record| self.parts.committed(&record, after, limit))
             .transpose()
     }
 
@@ -336,16 +349,6 @@ impl Snapshot {
     }
 }
 
-/// An error of the file: unavailable if reading or writing failed (a full disk), internal if the content is invalid.
-pub(super) fn internal(cause: impl Into<::redb::Error>) -> Error {
-    match cause.into() {
-        cause @ (::redb::Error::Io(_) | ::redb::Error::PreviousIo) => {
-            Error::state_unavailable(cause)
-        }
-        cause => Error::internal("the state file cannot be used", cause),
-    }
-}
-
 fn record(
     records: &impl ReadableTable<&'static str, &'static str>,
     id: &str,
@@ -356,15 +359,14 @@ fn record(
 
 fn whole(
     record: Record,
-    parts: &impl ReadableTable<(&'static str, u32), &'static str>,
-    claims: &impl ReadableTable<(&'static str, u32), ClaimedMd5<'static>>,
+    parts: &PartTables<
+        impl ReadableTable<NumberKey<'static>, &'static PartSlot>,
+        impl ReadableTable<NumberKey<'static>, &'static str>,
+    >,
+    claims: &impl ReadableTable<NumberKey<'static>, ClaimedMd5<'static>>,
 ) -> Result<Upload> {
     let id = record.written.id.as_str();
-    let parts = parts
-        .range(all_numbers(id))
-        .map_err(internal)?
-        .map(|entry| from_json(entry.map_err(internal)?.1.value()))
-        .collect::<Result<Parts>>()?;
+    let parts = parts.all(&record)?;
     let claims = claims
         .range(all_numbers(id))
         .map_err(internal)?
@@ -381,22 +383,18 @@ fn whole(
 
 fn summary(
     record: Record,
-    parts: &impl ReadableTable<(&'static str, u32), &'static str>,
+    parts: &PartTables<
+        impl ReadableTable<NumberKey<'static>, &'static PartSlot>,
+        impl ReadableTable<NumberKey<'static>, &'static str>,
+    >,
     numbers: impl IntoIterator<Item = u32>,
 ) -> Result<Upload> {
     let mut known: Vec<Part> = Vec::new();
     for number in numbers.into_iter().chain([record.committed]) {
-        let part = parts
-            .get((record.written.id.as_str(), number))
-            .map_err(internal)?;
-        known.extend(part.map(|json| from_json(json.value())).transpose()?);
+        known.extend(parts.part(&record, number)?);
     }
     let parts = Parts::summary(record.committed, known);
     Ok(record.with(parts, Claims::default()))
-}
-
-fn all_numbers(id: &str) -> RangeInclusive<(&str, u32)> {
-    (id, 0)..=(id, u32::MAX)
 }
 
 fn listing_key(upload: &Upload) -> ListingKey<'_> {

@@ -78,7 +78,7 @@ impl Redis {
 
     /// The upload of an entry, if it is due; otherwise corrects the entry.
     async fn check_due(&self, due: Due, before: Timestamp) -> Result<Option<UploadId>> {
-        let upload = match self.summary(&due.id).await {
+        let upload = match self.read_summary(&due.id).await {
             // The caller gets the same error when it reads the record, and the other uploads do not wait for it.
             Err(error) if !error.is_retryable() => return Ok(Some(due.id)),
             upload => upload?,

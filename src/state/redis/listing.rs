@@ -13,12 +13,15 @@ use upload_gateway_core::{
 
 use super::{
     Redis,
-    record::{self, Fields, removal_time},
+    record::{self, Summary, removal_time},
     scripts::SCRIPTS,
 };
 
 /// How many members of a listing one call reads at most.
 const LIST_SCAN: usize = 1_000;
+
+/// How long changes of a record are published after it was read for a watcher: longer than the time to the next read.
+const WATCHED_SECONDS: u32 = 15;
 
 /// How many records a listing reads concurrently.
 const LIST_CONCURRENCY: usize = 16;
@@ -110,7 +113,7 @@ impl Redis {
         let summaries = members.into_iter().map(|member| async move {
             let id = member.split_once(':').and_then(|(_, id)| id.parse().ok());
             let upload = match id {
-                Some(id) => self.summary(&id).await?,
+                Some(id) => self.read_summary(&id).await?,
                 None => None,
             };
             if upload.is_none() {
@@ -126,12 +129,22 @@ impl Redis {
             .await
     }
 
-    /// The record without claims, and of its parts only the last committed one.
-    pub(super) async fn summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+    /// See [`RecordStore::summary`](upload_gateway_core::state::RecordStore::summary).
+    pub(super) async fn read_summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.summary_watched_for(id, 0).await
+    }
+
+    /// See [`RecordStore::observe`](upload_gateway_core::state::RecordStore::observe).
+    pub(super) async fn read_observed(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.summary_watched_for(id, WATCHED_SECONDS).await
+    }
+
+    async fn summary_watched_for(&self, id: &UploadId, seconds: u32) -> Result<Option<Upload>> {
         let key = self.record_key(id);
-        let invocation = SCRIPTS.summary.key(&key);
-        let fields: Fields = self.link.script(&invocation).await?;
-        record::parse_summary(&key, &fields)
+        let mut invocation = self.keyed(&SCRIPTS.summary, id);
+        invocation.arg(seconds);
+        let summary: Summary = self.link.script(&invocation).await?;
+        record::read_summary(&key, &summary, [])
     }
 }
 

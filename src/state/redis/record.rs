@@ -1,8 +1,9 @@
-//! An upload as the fields of a Redis hash.
+//! An upload as the values of its keys in Redis.
 //!
-//! `record` is the header as JSON. The fields beside it are the ones that scripts read and write; they take precedence
-//! over the same values in `record`. Each part has a field `part:<number>` (JSON), each claim a field `claim:<number>`
-//! (its MD5, or empty). `format` is the version of all of this, see [`FORMAT`].
+//! The hash has the header: `record` is the header as JSON, and the fields beside it are the ones that scripts read and
+//! write; they take precedence over the same values in `record`. A field `digest:<number>` has the state of the file's
+//! digest at the end of a part. Parts and claims are strings of slots (`slot.rs`), in the order of their numbers. A hash
+//! has the receipts that a slot has no room for. `format` is the version of all of this, see [`FORMAT`].
 
 use std::collections::HashMap;
 
@@ -10,21 +11,40 @@ use serde_json::Value;
 use upload_gateway_core::{
     error::{Error, Result},
     state,
-    upload::{Claim, Claims, Owner, Part, Parts, Phase, Timestamp, Upload, WriterTag},
+    upload::{Claims, DigestState, Owner, Part, Parts, Phase, Plan, Timestamp, Upload, WriterTag},
 };
 
-use crate::unknown_format::UnknownFormat;
+use crate::{
+    state::slot::{self, CLAIM_SLOT, InvalidSlot, PART_SLOT},
+    unknown_format::UnknownFormat,
+};
 
 /// The version of a record: of its fields and of the parts and claims in them. A record with another one is refused,
 /// here when it is read and by the scripts before they write.
-pub(super) const FORMAT: &str = "1";
+pub(super) const FORMAT: &str = "2";
 
 /// The code of the error with which scripts refuse a record in another format; its detail is `<format> <key>`, with `-`
-/// for no format. See `format.lua`.
+/// for no format. See `prelude.lua`.
 pub(super) const UNKNOWN_FORMAT: &str = "UNKNOWNFORMAT";
 
 /// The fields of a hash, by name.
 pub(super) type Fields = HashMap<String, String>;
+
+/// The receipts that are kept beside the slots of their parts, by part number.
+pub(super) type Receipts = HashMap<u32, String>;
+
+/// The values of the keys of a record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) fields: Fields,
+    /// The slots of parts and claims, from number 1.
+    pub(super) parts: Vec<u8>,
+    pub(super) receipts: Receipts,
+    pub(super) claims: Vec<u8>,
+}
+
+/// A header, and the slots of some parts with their receipts.
+pub(super) type Summary = (Fields, Vec<u8>, Receipts);
 
 /// Why a stored record cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -33,20 +53,17 @@ enum Unreadable {
     Missing(&'static str),
     #[error("field {0} is not a valid number")]
     Number(&'static str),
-    #[error("a claim has an invalid number or MD5")]
-    Claim,
+    #[error("a digest state is invalid")]
+    Digest,
     #[error("invalid JSON")]
     Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Slot(#[from] InvalidSlot),
 }
 
 /// The header as JSON.
 pub(super) fn header_json(upload: &Upload) -> Result<String> {
     to_json(upload)
-}
-
-/// One part as JSON.
-pub(super) fn part_json(part: &Part) -> Result<String> {
-    to_json(part)
 }
 
 /// The header's fields that an update replaces, besides `record` and `version`.
@@ -60,45 +77,157 @@ pub(super) fn header_fields(upload: &Upload) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// All fields of a new record.
-pub(super) fn all_fields(upload: &Upload) -> Result<Vec<(String, String)>> {
-    let mut fields: Vec<(String, String)> = vec![
-        ("format".into(), FORMAT.into()),
-        ("record".into(), header_json(upload)?),
-        ("version".into(), upload.version.to_string()),
-        ("owner".into(), owner_text(&upload.owner)),
-        ("committed".into(), upload.parts.committed().to_string()),
-    ];
-    fields.extend(
-        header_fields(upload)
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value)),
-    );
-    for part in upload.parts.iter() {
-        fields.push((format!("part:{}", part.number), part_json(part)?));
-    }
-    for claim in upload.claims.iter() {
-        fields.push((format!("claim:{}", claim.number), claim_text(&claim)));
-    }
-    Ok(fields)
+/// The arguments of the script for one part: its number, slot, receipt if it is kept beside the slot, and digest state.
+///
+/// # Errors
+/// See [`slot::write_part`].
+pub(super) fn part_arguments(part: &Part) -> Result<[Vec<u8>; 4]> {
+    let (slot, receipt) = slot::write_part(part)?;
+    let digest = part.digest.clone().map(String::from).unwrap_or_default();
+    Ok([
+        part.number.to_string().into(),
+        slot.into(),
+        receipt.unwrap_or_default().into(),
+        digest.into(),
+    ])
 }
 
-/// The upload made of all fields of the hash at `key`; `None` if there are no fields.
-pub(super) fn parse(key: &str, fields: &Fields) -> Result<Option<Upload>> {
-    parse_with(key, fields, |fields| {
-        Ok((Parts::from_iter(parts(fields)?), claims(fields)?))
-    })
+// === impl Stored ===
+
+impl Stored {
+    /// A new record.
+    ///
+    /// # Errors
+    /// See [`slot::write_part`].
+    pub(super) fn new(upload: &Upload) -> Result<Self> {
+        let mut stored = Self::default();
+        let fields = [
+            ("format", FORMAT.into()),
+            ("record", header_json(upload)?),
+            ("version", upload.version.to_string()),
+            ("owner", owner_text(&upload.owner)),
+            ("committed", upload.parts.committed().to_string()),
+            ("rewritten", upload.parts.rewritten().to_string()),
+        ];
+        for (name, value) in fields.into_iter().chain(header_fields(upload)) {
+            stored.fields.insert(name.to_owned(), value);
+        }
+        for part in upload.parts.iter() {
+            let (slot, receipt) = slot::write_part(part)?;
+            put(&mut stored.parts, part.number, &slot);
+            if let Some(receipt) = receipt {
+                stored.receipts.insert(part.number, receipt.to_owned());
+            }
+            if let Some(digest) = &part.digest {
+                let field = format!("digest:{}", part.number);
+                stored.fields.insert(field, digest.clone().into());
+            }
+        }
+        for claim in upload.claims.iter() {
+            put(&mut stored.claims, claim.number, &slot::write_claim(&claim));
+        }
+        Ok(stored)
+    }
+
+    /// The upload, if the hash at `key` has fields.
+    ///
+    /// # Errors
+    /// `Internal` if the record cannot be read or has another format.
+    pub(super) fn read(&self, key: &str) -> Result<Option<Upload>> {
+        let Some(header) = read_header(key, &self.fields)? else {
+            return Ok(None);
+        };
+        let read = || {
+            let slots = (1..).zip(self.parts.chunks(PART_SLOT));
+            let parts = read_parts(&header.plan, &self.fields, &self.receipts, slots)?;
+            let claims = (1..).zip(self.claims.chunks(CLAIM_SLOT));
+            let claims = claims
+                .filter_map(|(number, slot)| slot::read_claim(number, slot).transpose())
+                .collect::<Result<Claims, InvalidSlot>>()?;
+            let rewritten = number(&self.fields, "rewritten")?;
+            Ok((Parts::from_iter(parts).with_rewritten(rewritten), claims))
+        };
+        let (parts, claims) = read().map_err(|cause| unreadable(key, cause))?;
+        Ok(Some(Upload {
+            parts,
+            claims,
+            ..header
+        }))
+    }
 }
 
-/// The upload made of a header, its last committed part and any other parts, all of the hash at `key`; without claims.
-/// `None` if there are no fields.
-pub(super) fn parse_summary(key: &str, fields: &Fields) -> Result<Option<Upload>> {
-    parse_with(key, fields, |fields| {
-        let committed = number(fields, "committed")?;
-        let committed = u32::try_from(committed).map_err(|_| Unreadable::Number("committed"))?;
-        let parts = Parts::summary(committed, parts(fields)?);
-        Ok((parts, Claims::default()))
-    })
+/// The upload made of a header, and of the parts with these numbers: the numbers of the slots, in their order. Without
+/// claims. `None` if the hash at `key` has no fields.
+///
+/// # Errors
+/// `Internal` if the record cannot be read or has another format.
+pub(super) fn read_summary(
+    key: &str,
+    (fields, slots, receipts): &Summary,
+    numbers: impl IntoIterator<Item = u32>,
+) -> Result<Option<Upload>> {
+    let Some(header) = read_header(key, fields)? else {
+        return Ok(None);
+    };
+    let read = || {
+        let committed = committed(fields)?;
+        let numbers = numbers.into_iter().chain([committed]);
+        let slots = numbers.zip(slots.chunks(PART_SLOT));
+        let parts = read_parts(&header.plan, fields, receipts, slots)?;
+        let rewritten = number(fields, "rewritten")?;
+        Ok(Parts::summary(committed, parts).with_rewritten(rewritten))
+    };
+    let parts = read().map_err(|cause| unreadable(key, cause))?;
+    Ok(Some(Upload { parts, ..header }))
+}
+
+/// The committed parts in slots from number `first`. `None` if the hash at `key` has no fields.
+///
+/// # Errors
+/// `Internal` if the record cannot be read or has another format.
+pub(super) fn read_committed(
+    key: &str,
+    fields: &Fields,
+    first: u32,
+    slots: &[u8],
+    receipts: &Receipts,
+) -> Result<Option<Vec<Part>>> {
+    let Some(header) = read_header(key, fields)? else {
+        return Ok(None);
+    };
+    let read = || {
+        let numbers = first..=committed(fields)?;
+        let slots = numbers.zip(slots.chunks(PART_SLOT));
+        read_parts(&header.plan, fields, receipts, slots)
+    };
+    read().map(Some).map_err(|cause| unreadable(key, cause))
+}
+
+/// The parts in slots, each with its number.
+fn read_parts<'a>(
+    plan: &Plan,
+    fields: &Fields,
+    receipts: &Receipts,
+    slots: impl Iterator<Item = (u32, &'a [u8])>,
+) -> Result<Vec<Part>, Unreadable> {
+    let mut parts = Vec::new();
+    for (number, slot) in slots {
+        let digest = fields.get(&format!("digest:{number}")).cloned();
+        let digest = digest
+            .map(DigestState::try_from)
+            .transpose()
+            .map_err(|_| Unreadable::Digest)?;
+        let receipt = || receipts.get(&number).cloned();
+        parts.extend(slot::read_part(plan, number, slot, receipt, digest)?);
+    }
+    Ok(parts)
+}
+
+/// Puts the slot of a number into a list of slots.
+fn put(slots: &mut Vec<u8>, number: u32, slot: &[u8]) {
+    let begin = (number as usize).saturating_sub(1) * slot.len();
+    slots.resize(slots.len().max(begin + slot.len()), 0);
+    slots[begin..begin + slot.len()].copy_from_slice(slot);
 }
 
 /// The error that a script's refusal of a record stands for; `detail` is the one of [`UNKNOWN_FORMAT`].
@@ -130,22 +259,14 @@ pub(super) fn owner_text(owner: &Owner) -> String {
     format!("{}:{tenant}:{subject}", tenant.len())
 }
 
-/// A claim's MD5; empty if it has none.
-pub(super) fn claim_text(claim: &Claim) -> String {
-    claim.md5.map(|md5| md5.to_string()).unwrap_or_default()
-}
-
 /// When the server removes a record that expires at `expires_at`, in milliseconds since the Unix epoch.
 pub(super) fn removal_time(expires_at: Timestamp) -> u64 {
     // Redis takes times as signed numbers.
     state::removal_time(expires_at).0.min(i64::MAX as u64)
 }
 
-fn parse_with(
-    key: &str,
-    fields: &Fields,
-    parts_and_claims: impl Fn(&Fields) -> Result<(Parts, Claims), Unreadable>,
-) -> Result<Option<Upload>> {
+/// The upload without parts and claims; `None` if there are no fields.
+fn read_header(key: &str, fields: &Fields) -> Result<Option<Upload>> {
     if fields.is_empty() {
         return Ok(None);
     }
@@ -163,36 +284,18 @@ fn parse_with(
         };
         upload.updated_at = Timestamp(number(fields, "updated_at")?);
         upload.expires_at = Timestamp(number(fields, "expires_at")?);
-        (upload.parts, upload.claims) = parts_and_claims(fields)?;
         Ok(upload)
     };
-    read().map(Some).map_err(|cause| {
-        Error::internal(format!("redis holds an unreadable record at {key}"), cause)
-    })
+    read().map(Some).map_err(|cause| unreadable(key, cause))
 }
 
-fn parts(fields: &Fields) -> Result<Vec<Part>, Unreadable> {
-    let parts = fields.iter().filter(|(name, _)| name.starts_with("part:"));
-    parts
-        .map(|(_, json)| Ok(serde_json::from_str(json)?))
-        .collect()
+fn unreadable(key: &str, cause: Unreadable) -> Error {
+    Error::internal(format!("redis holds an unreadable record at {key}"), cause)
 }
 
-fn claims(fields: &Fields) -> Result<Claims, Unreadable> {
-    let mut claims = Claims::default();
-    for (name, md5) in fields {
-        if let Some(number) = name.strip_prefix("claim:") {
-            let md5 = Some(md5).filter(|md5| !md5.is_empty());
-            claims.insert(Claim {
-                number: number.parse().map_err(|_| Unreadable::Claim)?,
-                md5: md5
-                    .map(|md5| md5.parse())
-                    .transpose()
-                    .map_err(|_| Unreadable::Claim)?,
-            });
-        }
-    }
-    Ok(claims)
+/// The number of committed parts.
+fn committed(fields: &Fields) -> Result<u32, Unreadable> {
+    u32::try_from(number(fields, "committed")?).map_err(|_| Unreadable::Number("committed"))
 }
 
 fn text<'a>(fields: &'a Fields, name: &'static str) -> Result<&'a str, Unreadable> {

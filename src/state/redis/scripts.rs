@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use super::record::FORMAT;
+use crate::state::slot::{BARE_CLAIM, CLAIM_SLOT, HAS_LONG_RECEIPT, HAS_MD5, PART_SLOT};
 
 /// The scripts, each hashed once.
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(Scripts::default);
@@ -16,6 +17,7 @@ pub(super) struct Scripts {
     pub(super) record_parts: Script,
     pub(super) claim: Script,
     pub(super) update: Script,
+    pub(super) read: Script,
     pub(super) summary: Script,
     pub(super) index: Script,
     pub(super) due: Script,
@@ -33,6 +35,7 @@ impl Default for Scripts {
             record_parts: record_script(include_str!("record_parts.lua")),
             claim: record_script(include_str!("claim.lua")),
             update: record_script(include_str!("update.lua")),
+            read: record_script(include_str!("read.lua")),
             summary: record_script(include_str!("summary.lua")),
             index: Script::new(include_str!("index.lua")),
             due: Script::new(include_str!("due.lua")),
@@ -51,6 +54,7 @@ impl Scripts {
             &self.record_parts,
             &self.claim,
             &self.update,
+            &self.read,
             &self.summary,
             &self.index,
             &self.due,
@@ -63,6 +67,10 @@ impl Scripts {
 
 /// A script that reads or writes a record, and refuses one in another format.
 fn record_script(body: &str) -> Script {
-    let prelude = include_str!("format.lua");
-    Script::new(&format!("local FORMAT = '{FORMAT}'\n{prelude}{body}"))
+    let prelude = include_str!("prelude.lua");
+    Script::new(&format!(
+        "local FORMAT, PART, CLAIM = '{FORMAT}', {PART_SLOT}, {CLAIM_SLOT}\n\
+         local HAS_MD5, HAS_LONG_RECEIPT, BARE_CLAIM = {HAS_MD5}, {HAS_LONG_RECEIPT}, {BARE_CLAIM}\n\
+         {prelude}{body}"
+    ))
 }

@@ -1,14 +1,14 @@
-//! The subscription to takeovers: one dedicated connection for the process, replaced whenever it breaks.
+//! The subscription to takeovers and changes: one dedicated connection for the process, replaced whenever it breaks.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use redis::{
-    RedisResult,
+    Msg, RedisResult,
     aio::{PubSub, PubSubSink, PubSubStream},
 };
 use tokio::time::{sleep, timeout};
-use upload_gateway_core::state::Takeovers;
+use upload_gateway_core::state::{Changes, Takeovers};
 
 use super::{connection::Link, record};
 
@@ -21,17 +21,34 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long the connection may deliver nothing before it is tested with PING, and how long the reply may take.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Reports to `takeovers` what is published on `channel`; never returns.
-pub(super) async fn follow(link: Arc<Link>, channel: String, takeovers: Takeovers) {
+/// A channel, and who is notified of its messages.
+pub(super) struct Channel<T> {
+    pub(super) name: String,
+    pub(super) listeners: T,
+}
+
+/// Reports what is published on the channels; never returns.
+pub(super) async fn follow(
+    link: Arc<Link>,
+    takeovers: Channel<Takeovers>,
+    changes: Channel<Changes>,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
-        match subscribe(&link, &channel).await {
-            Ok(subscription) => {
+        match subscribe(&link, &takeovers.name).await {
+            Ok(mut subscription) => {
                 pause = FIRST_PAUSE;
                 // Messages published before the subscription are lost, so every watcher must read its record.
-                takeovers.notify_all();
+                takeovers.listeners.notify_all();
+                match subscription.subscribe(&changes.name).await {
+                    Ok(()) => changes.listeners.set_connected(true),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot subscribe to changes: watched uploads are read every second");
+                    }
+                }
                 let (sink, messages) = subscription.split();
-                deliver(sink, messages, &takeovers).await;
+                deliver(sink, messages, &takeovers.listeners, &changes).await;
+                changes.listeners.set_connected(false);
                 tracing::debug!("the subscription to takeovers broke; subscribe again");
             }
             Err(error) => {
@@ -50,22 +67,35 @@ async fn subscribe(link: &Link, channel: &str) -> RedisResult<PubSub> {
 }
 
 /// Returns when the connection breaks.
-async fn deliver(mut sink: PubSubSink, mut messages: PubSubStream, takeovers: &Takeovers) {
+async fn deliver(
+    mut sink: PubSubSink,
+    mut messages: PubSubStream,
+    takeovers: &Takeovers,
+    changes: &Channel<Changes>,
+) {
     loop {
         match timeout(QUIET, messages.next()).await {
-            Ok(Some(message)) => {
-                let text: String = message.get_payload().unwrap_or_default();
-                let (id, writer) = text.split_once(' ').unwrap_or_default();
-                // Other messages are not ours and are ignored.
-                if let (Ok(id), Some(writer)) = (id.parse(), record::parse_writer(writer)) {
-                    takeovers.notify(&id, writer);
-                }
-            }
+            Ok(Some(message)) => report(&message, takeovers, changes),
             Ok(None) => return,
             Err(_) => match timeout(QUIET, sink.ping::<redis::Value>()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => return,
             },
         }
+    }
+}
+
+/// Notifies the listeners of a message. Other messages are not ours and are ignored.
+fn report(message: &Msg, takeovers: &Takeovers, changes: &Channel<Changes>) {
+    let text: String = message.get_payload().unwrap_or_default();
+    if message.get_channel_name() == changes.name {
+        if let Ok(id) = text.parse() {
+            changes.listeners.notify(&id);
+        }
+        return;
+    }
+    let (id, writer) = text.split_once(' ').unwrap_or_default();
+    if let (Ok(id), Some(writer)) = (id.parse(), record::parse_writer(writer)) {
+        takeovers.notify(&id, writer);
     }
 }

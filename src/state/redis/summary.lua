@@ -1,24 +1,19 @@
--- Reads the fields of a record that a listing shows: its header and its last committed part.
--- KEYS  1 record
--- Returns fields and values; an empty list if there is no record, UNKNOWNFORMAT for a record in another format.
-local names = {'format', 'record', 'version', 'phase', 'writer', 'updated_at', 'expires_at', 'committed'}
-local header = redis.call('HMGET', KEYS[1], unpack(names))
-local refusal = unknown_format(KEYS[1], header[1])
+-- Reads the header of a record and its last committed part.
+-- ARGV  1 for how many seconds a process watches the record from now on, or 0
+-- Returns {fields and values of the record, slot of the part, its receipt if that is kept beside the slot}, without
+-- fields if there is no record; UNKNOWNFORMAT for a record in another format.
+local format, committed = unpack(redis.call('HMGET', KEYS[1], 'format', 'committed'))
+local refusal = unknown_format(format)
 if refusal then
   return refusal
 end
-local fields = {}
-for index, value in ipairs(header) do
-  if not value then
-    return {}
-  end
-  fields[#fields + 1] = names[index]
-  fields[#fields + 1] = value
+local last, slots, receipts = tonumber(committed or 0), '', {}
+if last > 0 then
+  slots = part_slots(last, last)
+  add_receipts(receipts, last, slots)
 end
-local last = 'part:' .. fields[#fields]
-local part = redis.call('HGET', KEYS[1], last)
-if part then
-  fields[#fields + 1] = last
-  fields[#fields + 1] = part
+if format and ARGV[1] ~= '0' then
+  -- Only a hint: a server with full memory refuses it.
+  redis.pcall('HSET', KEYS[1], 'watched', redis.call('TIME')[1] + ARGV[1])
 end
-return fields
+return {redis.call('HGETALL', KEYS[1]), slots, receipts}

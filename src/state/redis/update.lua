@@ -1,13 +1,12 @@
 -- Replaces everything of a record except its parts and claims, if its version, its writer and, if given, its updated_at
 -- are the expected ones.
--- KEYS  1 record  2 fingerprints of the tag
 -- ARGV  1 expected version  2 upload id  3 fingerprint to release, or ""  4 time the record is removed (ms)
 --       5 record as JSON  6 expected updated_at, or ""  7 expected writer  8… field, value, field, value…
--- Returns {"updated", version}, {"conflict", all fields and values of the record} or {"missing", ""}; UNKNOWNFORMAT for
+-- Returns {"updated", version}, {"conflict", ""} or {"missing", ""}; UNKNOWNFORMAT for
 -- a record in another format.
 local header = redis.call('HMGET', KEYS[1], 'format', 'version', 'writer', 'updated_at', 'replaced', 'record')
 local format, version, writer, updated_at, replaced, record = unpack(header)
-local refusal = unknown_format(KEYS[1], format)
+local refusal = unknown_format(format)
 if refusal then
   return refusal
 end
@@ -23,18 +22,16 @@ if replaced == ARGV[1] and record == ARGV[5] then
 end
 local is_touched = ARGV[6] ~= '' and updated_at ~= ARGV[6]
 if version ~= ARGV[1] or writer ~= ARGV[7] or is_touched then
-  return {'conflict', redis.call('HGETALL', KEYS[1])}
+  return {'conflict', ''}
 end
 local next_version = string.format('%d', tonumber(ARGV[1]) + 1)
 redis.call('HSET', KEYS[1], 'version', next_version, 'record', ARGV[5], 'replaced', ARGV[1])
 for index = 8, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
 end
-redis.call('PEXPIREAT', KEYS[1], ARGV[4])
-if ARGV[3] ~= '' and redis.call('HGET', KEYS[2], ARGV[3]) == ARGV[2] then
-  redis.call('HDEL', KEYS[2], ARGV[3])
+if ARGV[3] ~= '' and redis.call('HGET', KEYS[5], ARGV[3]) == ARGV[2] then
+  redis.call('HDEL', KEYS[5], ARGV[3])
 end
-if redis.call('PEXPIRETIME', KEYS[2]) < tonumber(ARGV[4]) then
-  redis.call('PEXPIREAT', KEYS[2], ARGV[4])
-end
+expire_at(ARGV[4])
+publish_change()
 return {'updated', next_version}

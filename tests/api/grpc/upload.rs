@@ -5,8 +5,8 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, FileMetadata, Finish, GetLimitsRequest, ListUploadsRequest, Phase,
-    UploadRequest, WatchUploadRequest, upload_request::Message,
+    DeleteUploadRequest, FileMetadata, Finish, GetLimitsRequest, ListPartsRequest,
+    ListUploadsRequest, Phase, UploadRequest, WatchUploadRequest, upload_request::Message,
 };
 
 use crate::common::{TestGateway, bytes, chunk, finish, message, open, open_file, open_known};
@@ -103,15 +103,59 @@ async fn parts_do_not_depend_on_the_chunks() {
         messages.insert(1, chunk(0, &[]));
         messages.insert(3, chunk(7, &[]));
         let upload = gateway.upload(messages).await.unwrap();
-        let parts: Vec<_> = upload
-            .parts
+        assert_eq!(upload.part_count, 2);
+        let request = ListPartsRequest {
+            upload_id: upload.upload_id,
+            ..ListPartsRequest::default()
+        };
+        let listed = gateway.client().await.list_parts(request).await.unwrap();
+        let listed = listed.into_inner().parts;
+        let parts: Vec<_> = listed
             .iter()
             .map(|part| (part.part, part.offset, part.size))
             .collect();
         let part = i64::try_from(PART).unwrap();
         assert_eq!(parts, [(1, 0, part), (2, part, 4096)]);
-        assert_eq!(upload.parts[0].md5, md5(&data[..PART]));
-        assert_eq!(upload.parts[1].md5, md5(&data[PART..]));
+        assert_eq!(listed[0].md5, md5(&data[..PART]));
+        assert_eq!(listed[1].md5, md5(&data[PART..]));
+    }
+}
+
+#[tokio::test]
+async fn parts_are_listed_in_pages() {
+    let gateway = TestGateway::start().await;
+    let data = bytes(4 * PART + 1);
+    let upload = gateway
+        .upload(whole("a.bin", &data, 1 << 20))
+        .await
+        .unwrap();
+    assert_eq!(upload.part_count, 5);
+    let mut client = gateway.client().await;
+    for (page_size, pages) in [(1, 5), (2, 3), (5, 1), (0, 1)] {
+        let mut request = ListPartsRequest {
+            upload_id: upload.upload_id.clone(),
+            page_size,
+            ..ListPartsRequest::default()
+        };
+        let (mut numbers, mut count) = (Vec::new(), 0);
+        loop {
+            let page = client
+                .list_parts(request.clone())
+                .await
+                .unwrap()
+                .into_inner();
+            numbers.extend(page.parts.iter().map(|part| part.part));
+            count += 1;
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(
+            (numbers, count),
+            (vec![1, 2, 3, 4, 5], pages),
+            "in pages of {page_size}"
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use upload_gateway_core::{
     state::{Cursor, ListQuery, StateStore},
-    upload::{Owner, PART_SIZE, Phase, Timestamp, Upload},
+    upload::{Claims, Owner, PART_SIZE, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::samples::*;
@@ -93,6 +93,56 @@ pub(crate) async fn a_listing_summarises_parts(store: &dyn StateStore) {
     let mut whole = get(store, &upload.id).await;
     whole.parts = summary.parts.clone();
     assert_eq!(*summary, whole);
+}
+
+pub(crate) async fn a_summary_has_the_counts_and_the_last_committed_part(store: &dyn StateStore) {
+    let upload = sized(upload(&owner()), 9);
+    create(store, &upload).await;
+    assert_eq!(
+        store.summary(&upload.id).await.unwrap(),
+        Some(upload.clone())
+    );
+    record(store, &upload.id, [1, 2, 3, 7]).await;
+    let claims = [claim(5)];
+    let claimed = store.claim(&upload.id, &upload.owner, &claims, times());
+    claimed.await.unwrap();
+    let expected = Upload {
+        parts: shown(&[1, 2, 3, 7], &[3]),
+        claims: Claims::default(),
+        ..get(store, &upload.id).await
+    };
+    assert_eq!(store.summary(&upload.id).await.unwrap(), Some(expected));
+    let unknown = UploadId::generate(None);
+    assert_eq!(store.summary(&unknown).await.unwrap(), None);
+}
+
+pub(crate) async fn committed_parts_are_listed_in_pages(store: &dyn StateStore) {
+    let upload = sized(upload(&owner()), 3_000);
+    create(store, &upload).await;
+    let parts: Vec<_> = (1..=2_100).chain([2_102]).map(part).collect();
+    let recorded = store.record_parts(&upload.id, writer(1), 0, &parts, times());
+    recorded.await.unwrap();
+    for (after, limit, first, count) in [
+        (0, 3, 1, 3),
+        (7, 1_000, 8, 1_000),
+        (0, 2_000, 1, 2_000),
+        (2_000, 500, 2_001, 100),
+        (2_099, 1, 2_100, 1),
+        (2_100, 9, 0, 0),
+        (u32::MAX, u32::MAX, 0, 0),
+    ] {
+        let page = store.committed_parts(&upload.id, after, limit).await;
+        let numbers: Vec<_> = page
+            .unwrap()
+            .unwrap()
+            .iter()
+            .map(|part| part.number)
+            .collect();
+        let expected: Vec<_> = (first..first + count).collect();
+        assert_eq!(numbers, expected, "{limit} after {after}");
+    }
+    let unknown = UploadId::generate(None);
+    assert_eq!(store.committed_parts(&unknown, 0, 9).await.unwrap(), None);
 }
 
 pub(crate) async fn a_count_is_of_the_owners_uploads(store: &dyn StateStore) {

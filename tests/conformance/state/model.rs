@@ -128,7 +128,8 @@ impl Model {
             part.number == committed || claims.iter().any(|claim| claim.number == part.number)
         };
         Some(Upload {
-            parts: Parts::summary(committed, record.parts.iter().filter(asked).cloned()),
+            parts: Parts::summary(committed, record.parts.iter().filter(asked).cloned())
+                .with_rewritten(record.parts.rewritten()),
             claims: Claims::default(),
             ..record.clone()
         })
@@ -337,8 +338,12 @@ fn any_phase() -> impl Strategy<Value = Phase> {
 }
 
 fn any_part() -> impl Strategy<Value = Part> {
-    (1..6u32, 0..9u32).prop_map(|(number, receipt)| Part {
-        receipt: receipt.to_string(),
+    (1..6u32, 0..9u32, proptest::bool::weighted(0.9)).prop_map(|(number, receipt, has_md5)| Part {
+        receipt: match receipt {
+            0 => part(number).receipt,
+            _ => receipt.to_string(),
+        },
+        md5: part(number).md5.filter(|_| has_md5),
         ..part(number)
     })
 }

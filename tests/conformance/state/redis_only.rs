@@ -11,7 +11,7 @@ use upload_gateway_core::{
         Creation, ListQuery, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore,
         ScheduleStore, StateStore,
     },
-    upload::{Phase, Secret},
+    upload::{Part, Phase, Secret},
 };
 
 use super::{common, config, fresh_redis, samples::*};
@@ -72,8 +72,24 @@ async fn a_part_takes_one_round_trip() {
     record(&store, &upload.id, 1..=20).await;
     let (scripts, commands) = ran_since(&url, &before).await;
     assert_eq!(scripts, 20);
-    let of_the_script = ["hexists", "hmget", "hset", "pexpireat", "pexpiretime"];
+    let of_the_script = [
+        "getrange",
+        "hdel",
+        "hget",
+        "hkeys",
+        "hmget",
+        "hset",
+        "pexpireat",
+        "pexpiretime",
+        "setrange",
+    ];
+    // In particular, no PUBLISH: nothing watches the record.
     assert_eq!(commands, of_the_script);
+    store.observe(&upload.id).await.unwrap();
+    let before = calls(&url).await;
+    record(&store, &upload.id, [21]).await;
+    let (_, commands) = ran_since(&url, &before).await;
+    assert!(commands.contains(&"publish".to_owned()), "{commands:?}");
 }
 
 #[tokio::test]
@@ -94,7 +110,16 @@ async fn a_claim_takes_one_round_trip_and_never_reads_all_parts() {
     }
     let (scripts, commands) = ran_since(&url, &before).await;
     assert_eq!(scripts, 20);
-    assert_eq!(commands, ["hmget", "hset", "pexpireat", "pexpiretime"]);
+    let of_the_script = [
+        "getrange",
+        "hgetall",
+        "hmget",
+        "hset",
+        "pexpireat",
+        "pexpiretime",
+        "setrange",
+    ];
+    assert_eq!(commands, of_the_script);
 }
 
 /// One script for all of them would delay every other call.
@@ -134,17 +159,24 @@ async fn keys_expire_seven_days_after_the_upload_but_the_secret_and_the_format_n
     let Some((store, backend)) = fresh_redis().await else {
         return;
     };
-    let upload = findable(&owner(), "a");
+    let upload = sized(findable(&owner(), "a"), 3);
     create(&store, &upload).await;
+    let claims = [claim(3)];
+    let claimed = store.claim(&upload.id, &upload.owner, &claims, times());
+    claimed.await.unwrap();
     let mut later = times();
     later.expires_at = later.expires_at.plus(Duration::from_secs(1_000));
+    let long = Part {
+        receipt: "\"long\"".into(),
+        ..part(2)
+    };
     store
-        .record_parts(&upload.id, writer(1), 0, &[part(1)], later)
+        .record_parts(&upload.id, writer(1), 0, &[part(1), long], later)
         .await
         .unwrap();
     store.secret(&Secret::random()).await.unwrap();
     let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg("upload-gateway:*")).await;
-    assert_eq!(keys.len(), 6, "{keys:?}");
+    assert_eq!(keys.len(), 9, "{keys:?}");
     for key in keys {
         let end: i64 = ask(&backend.url, redis::cmd("PEXPIRETIME").arg(&key)).await;
         let grace = i64::try_from(RECORD_GRACE_SECONDS * 1_000).unwrap();
@@ -171,7 +203,7 @@ async fn claims_prolong_the_keys() {
         .claim(&upload.id, &upload.owner, &[claim(1)], later)
         .await
         .unwrap();
-    for name in ["upload", "fingerprints"] {
+    for name in ["upload", "claims", "fingerprints"] {
         let pattern = format!("upload-gateway:{name}:*");
         let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg(pattern)).await;
         let end: u64 = ask(&backend.url, redis::cmd("PEXPIRETIME").arg(&keys)).await;

@@ -116,7 +116,7 @@ fn fingerprint(owner: &Owner, file_name: &str) -> Fingerprint {
     identity.fingerprint(&Secret::new([1; 32]))
 }
 
-/// Part `number` of 5 MiB, with a digest state as a real one has.
+/// Part `number` of a plan with parts of 5 MiB, with a digest state as a real one has.
 pub(crate) fn part(number: u32) -> Part {
     let mut digest = FileDigest::default();
     digest.update(&[7; 64]);
@@ -151,6 +151,13 @@ pub(crate) async fn create(store: &dyn StateStore, upload: &Upload) {
 /// The stored record.
 pub(crate) async fn get(store: &dyn StateStore, id: &UploadId) -> Upload {
     store.get(id).await.unwrap().expect("the record exists")
+}
+
+/// Of the parts `recorded`, which were recorded in this order, the ones with the numbers `shown`.
+pub(crate) fn shown(recorded: &[u32], shown: &[u32]) -> Parts {
+    let parts: Parts = recorded.iter().map(|&number| part(number)).collect();
+    let of_numbers = parts.iter().filter(|part| shown.contains(&part.number));
+    Parts::summary(parts.committed(), of_numbers.cloned())
 }
 
 /// Records parts for writer 1.

@@ -11,7 +11,7 @@ use upload_gateway_core::{
 use super::samples::*;
 
 /// How long a notice may take on a busy machine.
-const NOTICE: Duration = Duration::from_secs(10);
+pub(crate) const NOTICE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn take_over(store: &dyn StateStore, id: &UploadId, writer: WriterTag) {
     let taken = store.take_over(id, writer, Predecessor::Any, times());

@@ -26,7 +26,7 @@ for_each_store!(
 /// The calls of one upload by two streams, and how often the longer of them makes each.
 const STREAMED: &[(&str, u32)] = &[
     ("state.create", 1),
-    ("state.get", 1),
+    ("state.summary", 1),
     ("state.take_over", 1),
     ("state.record_parts", 1),
     ("state.update", 2),

@@ -189,9 +189,8 @@ async fn every_key_opens_and_the_first_one_seals() {
         reopen(gateway, &caller, &id, token).await.reason()
     };
     assert_eq!(reason(&both, &token).await, Reason::Incomplete);
-    let newer = both
-        .tokens
-        .resume_token(&both.records.get_upload(&caller, &id).await.unwrap());
+    let summary = both.records.get_summary(&caller, &id).await.unwrap();
+    let newer = both.tokens.resume_token(&summary).await.unwrap();
     let new = shared.gateway(&[("new", 2)]).await;
     assert_eq!(reason(&new, &newer).await, Reason::Incomplete);
     assert_eq!(reason(&new, &token).await, Reason::InvalidToken);

@@ -157,24 +157,38 @@ impl Deployment {
         self.ask::<()>(&redis::cmd("FLUSHDB"));
     }
 
-    /// The current content of the only record.
-    pub(crate) fn dump(&self) -> (String, Vec<u8>) {
-        let keys: Vec<String> = self.ask(redis::cmd("KEYS").arg("*upload:*"));
-        let [key] = keys.as_slice() else {
-            panic!("one record, not {keys:?}");
+    /// The current content of the only record, by key.
+    pub(crate) fn dump(&self) -> Vec<(String, Vec<u8>)> {
+        let records: Vec<String> = self.ask(redis::cmd("KEYS").arg("*upload:*"));
+        assert_eq!(records.len(), 1, "one record, not {records:?}");
+        let dump = |key: String| {
+            let value = self.ask(redis::cmd("DUMP").arg(&key));
+            (key, value)
         };
-        (key.clone(), self.ask(redis::cmd("DUMP").arg(key)))
+        self.record_keys().into_iter().map(dump).collect()
     }
 
     /// Restores an earlier content of the record.
-    pub(crate) fn restore(&self, (key, dump): &(String, Vec<u8>)) {
-        let restore = redis::cmd("RESTORE")
-            .arg(key)
-            .arg(0)
-            .arg(dump.as_slice())
-            .arg("REPLACE")
-            .to_owned();
-        self.ask::<()>(&restore);
+    pub(crate) fn restore(&self, older: &[(String, Vec<u8>)]) {
+        for key in self.record_keys() {
+            self.ask::<()>(redis::cmd("DEL").arg(key));
+        }
+        for (key, dump) in older {
+            let restore = redis::cmd("RESTORE")
+                .arg(key)
+                .arg(0)
+                .arg(dump.as_slice())
+                .to_owned();
+            self.ask::<()>(&restore);
+        }
+    }
+
+    /// All keys of all records.
+    fn record_keys(&self) -> Vec<String> {
+        let names = ["upload", "parts", "claims", "receipts"];
+        let keys = names
+            .map(|name| self.ask::<Vec<String>>(redis::cmd("KEYS").arg(format!("*:{name}:*"))));
+        keys.concat()
     }
 }
 

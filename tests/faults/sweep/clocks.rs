@@ -112,7 +112,7 @@ async fn activity_on_either_replica_keeps_an_upload(world: World) {
 async fn a_token_is_valid_until_its_upload_expires_by_either_clock(world: World) {
     let [behind, ahead] = pair(&world, settings()).await;
     let upload = world.interrupted(&behind, PART + 1).await;
-    let token = behind.tokens.resume_token(&upload);
+    let token = behind.tokens.resume_token(&upload).await.unwrap();
     let reason = async |gateway: &Arc<Gateway>| {
         let opened = open(gateway, &upload.id, &token).await;
         opened.unwrap_err().reason()

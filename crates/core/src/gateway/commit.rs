@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// How often the record is read while another committer commits.
+/// How often it is checked whether the lease of another committer has ended.
 const JOIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often the store is asked for the object meanwhile: a committer that died may have made it.
@@ -191,12 +191,16 @@ impl Commits {
         if upload.phase == Phase::Committing && self.find_made(&mut upload).await? {
             return Ok(upload);
         }
+        let id = upload.id.clone();
+        let mut watch = self.records.watch(&id);
         let mut looks = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         loop {
             match (upload.phase, upload.lease) {
                 (Phase::Complete, _) => return Ok(upload),
                 (Phase::Committing, Some(lease)) if lease.until > self.records.now() => {}
                 (Phase::Committing, _) => {
+                    // What is watched is only the summary; the commit needs the parts.
+                    upload = self.records.find(&id).await?.ok_or_else(state_lost)?;
                     let committed_size = upload.parts.committed_size();
                     let file_size = upload.file.file_size.unwrap_or(committed_size);
                     match self.commit(&mut upload, file_size).await {
@@ -210,16 +214,19 @@ impl Commits {
             }
             tokio::select! {
                 _ = looks.tick() => {
+                    // What is watched is only the summary; the object is compared with the parts.
+                    upload = self.records.find(&id).await?.ok_or_else(state_lost)?;
                     if upload.phase == Phase::Committing && self.find_made(&mut upload).await? {
                         return Ok(upload);
                     }
                 }
                 () = tokio::time::sleep(JOIN_INTERVAL) => {}
+                found = watch.next() => {
+                    let found = found?.ok_or_else(state_lost)?;
+                    upload = Upload::clone(&found);
+                }
                 error = self.drain.begun() => return Err(error),
             }
-            let id = upload.id.clone();
-            let found = self.records.find(&id).await?;
-            upload = found.ok_or_else(state_lost)?;
         }
     }
 

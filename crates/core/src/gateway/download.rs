@@ -49,7 +49,7 @@ impl Downloads {
         id: &UploadId,
         lifetime: Duration,
     ) -> Result<SignedRequest> {
-        let upload = self.records.get_upload(caller, id).await?;
+        let upload = self.records.get_summary(caller, id).await?;
         object(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
         let read = ToSign::Read {
@@ -71,7 +71,7 @@ impl Downloads {
         id: &UploadId,
         range: impl FnOnce(&Object) -> Result<Range<u64>> + Send,
     ) -> Result<Download> {
-        let upload = self.records.get_upload(caller, id).await?;
+        let upload = self.records.get_summary(caller, id).await?;
         let range = range(object(&upload)?)?;
         let storage = self.storages.get(&upload.storage_id)?;
         let read = storage.store.read(&upload.object_key, Some(range.clone()));

@@ -2,12 +2,14 @@
 
 mod create;
 pub(super) mod search;
+pub(super) mod watch;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use self::watch::{RecordWatch, Watches};
 use super::{
     drain::Drain,
     refusal::{state_lost, taken_over, wrong_phase},
@@ -29,9 +31,6 @@ use crate::{
     },
 };
 
-/// How often the record of a watched upload is read.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-
 /// The records of all uploads, and the secret of the deployment, which is stored with them.
 #[derive(Debug)]
 pub struct Records {
@@ -44,7 +43,7 @@ pub struct Records {
     secret: RwLock<Secret>,
     clock: Arc<dyn Clock>,
     settings: Arc<Settings>,
-    drain: Arc<Drain>,
+    watches: Arc<Watches>,
 }
 
 /// Whether a change of a record requires the writer that was read.
@@ -73,6 +72,7 @@ impl Records {
     ) -> Result<Self> {
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
         let secret = retried.secret(&Secret::random()).await?;
+        let watches = Watches::new(Arc::clone(&retried) as _, Arc::clone(drain));
         Ok(Self {
             records: Arc::clone(&retried) as _,
             parts: Arc::clone(&retried) as _,
@@ -81,19 +81,40 @@ impl Records {
             secret: RwLock::new(secret),
             clock,
             settings: Arc::clone(settings),
-            drain: Arc::clone(drain),
+            watches,
         })
     }
 
-    /// Reads an upload of the caller.
+    /// Reads an upload of the caller with all its parts and claims.
     ///
     /// # Errors
     /// `NotFound`, also for an upload of another owner.
     pub async fn get_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let found = self.find(id).await?;
-        found
-            .filter(|upload| upload.owner == caller.owner)
-            .ok_or_else(|| Error::upload_not_found(id))
+        owned(caller, id, self.find(id).await?)
+    }
+
+    /// Reads a summary of an upload of the caller: see [`RecordStore::summary`].
+    ///
+    /// # Errors
+    /// `NotFound`, also for an upload of another owner.
+    pub async fn get_summary(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        owned(caller, id, self.find_summary(id).await?)
+    }
+
+    /// Reads up to `limit` committed parts of an upload of the caller, starting after number `after`.
+    ///
+    /// # Errors
+    /// `NotFound`, also for an upload of another owner.
+    pub async fn list_parts(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        after: u32,
+        limit: usize,
+    ) -> Result<Vec<Part>> {
+        self.get_summary(caller, id).await?;
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        self.committed_parts(id, after, limit).await
     }
 
     /// Lists the caller's uploads, newest first.
@@ -116,21 +137,9 @@ impl Records {
         self.listing.list(&query).await
     }
 
-    /// Waits until the upload differs from `seen`, and returns it.
-    ///
-    /// # Errors
-    /// `NotFound`; `Unavailable` when the gateway starts to drain.
-    pub async fn next_change(&self, caller: &Caller, seen: &Upload) -> Result<Upload> {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(WATCH_INTERVAL) => {}
-                error = self.drain.begun() => return Err(error),
-            }
-            let upload = self.get_upload(caller, &seen.id).await?;
-            if upload != *seen {
-                return Ok(upload);
-            }
-        }
+    /// Watches a record. All watchers in this process share its reads.
+    pub fn watch(&self, id: &UploadId) -> RecordWatch {
+        self.watches.watch(id)
     }
 
     /// Checks that the state store answers. After a flush the state store has no secret of the deployment. This call
@@ -158,9 +167,27 @@ impl Records {
         self.records.get(id).await
     }
 
-    /// As [`Records::find`], with a single try: for best-effort clean-up, which must not delay a response.
-    pub(super) async fn find_once(&self, id: &UploadId) -> Result<Option<Upload>> {
-        self.single_try.get(id).await
+    pub(super) async fn find_summary(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.records.summary(id).await
+    }
+
+    /// See [`PartStore::committed_parts`].
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such record.
+    pub(super) async fn committed_parts(
+        &self,
+        id: &UploadId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Vec<Part>> {
+        let parts = self.parts.committed_parts(id, after, limit).await?;
+        parts.ok_or_else(|| Error::upload_not_found(id))
+    }
+
+    /// As [`Records::find_summary`], with a single try: for best-effort clean-up, which must not delay a response.
+    pub(super) async fn find_summary_once(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.single_try.summary(id).await
     }
 
     /// Stores a new record. See [`RecordStore::create`].
@@ -303,7 +330,7 @@ impl Records {
     /// The error of a stream that finds another writer in the record: `TakenOver`, or `StateLost` if the record is missing
     /// or older than `version`, the latest version that the stream knows.
     async fn fenced_out(&self, id: &UploadId, version: u64) -> Error {
-        match self.find(id).await {
+        match self.find_summary(id).await {
             Ok(Some(current)) if current.version >= version => taken_over(),
             Ok(_) => state_lost(),
             Err(error) => error,
@@ -348,4 +375,11 @@ impl Records {
     async fn count(&self, owner: &Owner) -> Result<u64> {
         self.listing.count(owner).await
     }
+}
+
+/// The upload, if it exists and belongs to the caller.
+fn owned(caller: &Caller, id: &UploadId, found: Option<Upload>) -> Result<Upload> {
+    found
+        .filter(|upload| upload.owner == caller.owner)
+        .ok_or_else(|| Error::upload_not_found(id))
 }

@@ -4,10 +4,13 @@
 //! It contains no claims and does not record an abort: if the state store lost the abort as well, the owner can resume
 //! the upload.
 
+mod trails;
+
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use self::trails::Trails;
 use super::{
     message::{Open, Target},
     records::Records,
@@ -17,8 +20,11 @@ use super::{
 };
 use crate::{
     error::{Error, Reason, Result},
-    upload::{FileMetadata, Md5, Snapshot, Trail, Upload},
+    upload::{FileMetadata, Md5, Parts, Snapshot, Trail, Upload},
 };
+
+/// How many parts one read returns.
+const PARTS_PER_READ: u32 = 1_000;
 
 /// Seals and opens the resume tokens of uploads.
 #[derive(Debug)]
@@ -27,6 +33,7 @@ pub struct Tokens {
     keys: Vec<TokenKey>,
     records: Arc<Records>,
     storages: Storages,
+    trails: Trails,
 }
 
 // === impl Tokens ===
@@ -37,13 +44,46 @@ impl Tokens {
             keys,
             records,
             storages,
+            trails: Trails::default(),
         }
     }
 
-    /// The resume token of an upload's committed prefix. Empty if the upload is finished, or if its storage is not
+    /// The resume token of an upload's committed prefix, of which a summary is enough. Reads only the parts that this
+    /// process has not read yet for an earlier token. Empty if the upload is finished, or if its storage is not
     /// configured.
-    pub fn resume_token(&self, upload: &Upload) -> String {
-        self.next_token(upload, &mut self.new_trail(upload))
+    ///
+    /// # Errors
+    /// Those of the state store.
+    pub async fn resume_token(&self, summary: &Upload) -> Result<String> {
+        let storage = match self.storages.get(&summary.storage_id) {
+            Ok(storage) if summary.is_live() => storage,
+            _ => return Ok(String::new()),
+        };
+        let known = self.trails.of(&summary.id);
+        // Callers that ask for the same token wait for the first one.
+        let mut known = known.lock().await;
+        let committed = summary.parts.committed();
+        let mut trail = match known.get(summary.writer, &summary.parts) {
+            Some(trail) => trail.clone(),
+            None => Trail::new(&storage.capabilities()),
+        };
+        loop {
+            let before = trail.parts();
+            let limit = PARTS_PER_READ.min(committed.saturating_sub(before));
+            if limit == 0 {
+                break;
+            }
+            let parts = self.records.committed_parts(&summary.id, before, limit);
+            let parts = Parts::summary(committed, parts.await?);
+            trail.follow(&parts, |receipt| storage.store.writer(receipt));
+            if trail.parts() == before {
+                // The trail is full, or the parts have been dropped since.
+                break;
+            }
+        }
+        let token = self.seal(&Snapshot::of(summary, &trail));
+        known.set(summary.writer, &summary.parts, trail);
+        Ok(token)
     }
 
     /// The trail of an empty prefix, for the upload's storage. If the storage is not configured there are no tokens, so
@@ -55,7 +95,8 @@ impl Tokens {
         })
     }
 
-    /// As [`Tokens::resume_token`], in constant time for each part that is not in `trail` yet.
+    /// The resume token of an upload with all its parts, in constant time for each part that is not in `trail` yet.
+    /// Empty as that of [`Tokens::resume_token`].
     pub(super) fn next_token(&self, upload: &Upload, trail: &mut Trail) -> String {
         match self.storages.get(&upload.storage_id) {
             Ok(storage) if upload.is_live() => {

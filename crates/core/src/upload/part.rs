@@ -25,7 +25,8 @@ pub struct Part {
     pub md5: Option<Md5>,
     /// The name of the part in a commit: the ETag on S3 (without quotes), the block id on Azure.
     pub receipt: String,
-    /// The digest of the whole file up to the end of this part, if the upload has one.
+    /// The digest of the whole file up to the end of this part, if the upload has one and a resume can need it (see
+    /// [`Parts::insert`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<DigestState>,
 }
@@ -47,6 +48,7 @@ pub struct Claims(BTreeMap<u32, Option<Md5>>);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parts {
     committed: u32,
+    rewritten: u64,
     by_number: BTreeMap<u32, Part>,
 }
 
@@ -94,6 +96,11 @@ impl Part {
         // A state store can contain anything, so an overflow must not panic.
         self.offset.saturating_add(self.size)
     }
+
+    /// Whether the store has the same part, whatever is known about the whole file.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.size, self.md5, &self.receipt) == (other.size, other.md5, &other.receipt)
+    }
 }
 
 // === impl Parts ===
@@ -103,15 +110,49 @@ impl Parts {
     pub fn summary(committed: u32, known: impl IntoIterator<Item = Part>) -> Self {
         Self {
             committed,
+            rewritten: 0,
             by_number: known.into_iter().map(|part| (part.number, part)).collect(),
         }
     }
 
+    /// The same parts, with the stored [`rewritten`](Self::rewritten).
+    #[must_use]
+    pub fn with_rewritten(self, rewritten: u64) -> Self {
+        Self { rewritten, ..self }
+    }
+
     /// Adds a part. It replaces a part with the same number.
+    ///
+    /// Digest states that no resume can need are dropped: a stream continues from the last committed part or, after the
+    /// parts that are missing now have arrived, from a later one. Bytes that are sent again are compared with the MD5s
+    /// of their parts. A part without an MD5 is compared by the digests of the whole file at its start and at its end,
+    /// so these stay.
     pub fn insert(&mut self, part: Part) {
-        self.by_number.insert(part.number, part);
+        let (number, before) = (part.number, self.committed);
+        let replaced = self.by_number.get(&number);
+        if number <= before && replaced.is_some_and(|known| !known.is_same(&part)) {
+            self.rewritten += 1;
+        }
+        self.by_number.insert(number, part);
         while self.by_number.contains_key(&(self.committed + 1)) {
             self.committed += 1;
+        }
+        for number in [number.saturating_sub(1), number]
+            .into_iter()
+            .chain(before..self.committed)
+        {
+            self.drop_digest_of(number);
+        }
+    }
+
+    fn drop_digest_of(&mut self, number: u32) {
+        let has_md5 = |number| self.get(number).is_some_and(|part| part.md5.is_some());
+        if number < self.committed
+            && has_md5(number)
+            && has_md5(number + 1)
+            && let Some(part) = self.by_number.get_mut(&number)
+        {
+            part.digest = None;
         }
     }
 
@@ -128,6 +169,12 @@ impl Parts {
     /// The number of committed parts, which is also the number of the last one.
     pub fn committed(&self) -> u32 {
         self.committed
+    }
+
+    /// How often a committed part was replaced by another one. Whatever was derived from the committed parts is valid as
+    /// long as the writer and this number stay the same.
+    pub fn rewritten(&self) -> u64 {
+        self.rewritten
     }
 
     /// The last committed part.
@@ -216,5 +263,78 @@ impl FromIterator<Part> for Parts {
             all.insert(part);
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upload::FileDigest;
+
+    fn part(number: u32, md5: Option<Md5>) -> Part {
+        Part {
+            number,
+            offset: u64::from(number - 1),
+            size: 1,
+            md5,
+            receipt: number.to_string(),
+            digest: Some(FileDigest::default().state()),
+        }
+    }
+
+    /// The numbers of the parts with a digest state.
+    fn digests(parts: &Parts) -> Vec<u32> {
+        let kept = parts.iter().filter(|part| part.digest.is_some());
+        kept.map(|part| part.number).collect()
+    }
+
+    #[test]
+    fn digest_states_stay_at_the_last_committed_part_and_after_a_gap() {
+        let md5 = Some(Md5::of(b""));
+        let mut parts = Parts::default();
+        for (number, kept) in [
+            (1, &[1][..]),
+            (4, &[1, 4]),
+            (3, &[1, 3, 4]),
+            (2, &[4]),
+            (2, &[4]),
+        ] {
+            parts.insert(part(number, md5));
+            assert_eq!(digests(&parts), kept, "after part {number}");
+        }
+    }
+
+    #[test]
+    fn digest_states_around_a_part_without_an_md5_stay() {
+        let md5 = Some(Md5::of(b""));
+        let mut parts: Parts = [(1, md5), (2, md5), (3, None), (4, md5), (5, md5)]
+            .map(|(number, md5)| part(number, md5))
+            .into_iter()
+            .collect();
+        assert_eq!(digests(&parts), [2, 3, 5]);
+        parts.insert(part(3, md5));
+        assert_eq!(digests(&parts), [5]);
+    }
+
+    #[test]
+    fn only_another_part_in_the_committed_prefix_counts_as_rewritten() {
+        let md5 = Some(Md5::of(b""));
+        let mut parts: Parts = [1, 2, 4]
+            .map(|number| part(number, md5))
+            .into_iter()
+            .collect();
+        let other = |number| Part {
+            receipt: "other".into(),
+            ..part(number, md5)
+        };
+        for (part, rewritten) in [
+            (part(2, md5), 0),
+            (other(4), 0),
+            (other(2), 1),
+            (other(2), 1),
+        ] {
+            parts.insert(part);
+            assert_eq!(parts.rewritten(), rewritten);
+        }
     }
 }

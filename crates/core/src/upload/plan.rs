@@ -12,6 +12,10 @@ pub const PART_SIZE: u64 = 5 * MIB;
 /// The largest file, in bytes, that is stored by a single put: "5MB or lower" in PlaceOS.
 pub const SINGLE_PUT_MAX: u64 = 5_000_000;
 
+/// The largest part number of any store: Azure accepts 50,000 blocks.
+/// <https://learn.microsoft.com/en-us/azure/storage/blobs/scalability-targets>
+pub const MAX_PART_NUMBER: u32 = 50_000;
+
 /// Larger part sizes for files of unknown size, with the number of the first part that has them. Small files have small
 /// parts, and the 10,000 parts of S3 hold 473 GiB.
 const GROWTH: [Tier; 2] = [

@@ -2,8 +2,8 @@
 
 use tonic::{Code, codegen::http::uri::PathAndQuery};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, FileMetadata, GetLimitsRequest, GetUploadRequest, ListUploadsRequest,
-    UploadResponse, upload_service_client::UploadServiceClient,
+    DeleteUploadRequest, FileMetadata, GetLimitsRequest, GetUploadRequest, ListPartsRequest,
+    ListUploadsRequest, UploadResponse, upload_service_client::UploadServiceClient,
 };
 
 use super::{PART, fields, file, refused, with_one_part};
@@ -222,6 +222,30 @@ async fn listings_refuse_invalid_page_sizes_tokens_and_phases() {
     ] {
         let status = client.list_uploads(request).await.unwrap_err();
         assert_eq!(fields(&status), [field]);
+    }
+}
+
+#[tokio::test]
+async fn listings_of_parts_refuse_invalid_page_sizes_tokens_and_unknown_uploads() {
+    let gateway = TestGateway::start().await;
+    let mut client = gateway.client().await;
+    let request = |upload_id: String, page_size, page_token: &str| ListPartsRequest {
+        upload_id,
+        page_size,
+        page_token: page_token.into(),
+    };
+    let unknown = || format!("uploads-{:016x}-{:032x}", 1, 1);
+    for (request, field) in [
+        (request(unknown(), -1, ""), "page_size"),
+        (request(unknown(), 1001, ""), "page_size"),
+        (request(unknown(), 1, "x"), "page_token"),
+    ] {
+        let status = client.list_parts(request).await.unwrap_err();
+        assert_eq!(fields(&status), [field]);
+    }
+    for upload_id in [unknown(), "x".into()] {
+        let status = client.list_parts(request(upload_id, 0, "")).await;
+        assert_eq!(status.unwrap_err().code(), Code::NotFound);
     }
 }
 

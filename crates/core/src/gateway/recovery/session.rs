@@ -82,7 +82,7 @@ impl Sessions {
         if why.is_retryable() && why.reason() != Reason::StateLost {
             return;
         }
-        let Ok(found) = self.records.find_once(&upload.id).await else {
+        let Ok(found) = self.records.find_summary_once(&upload.id).await else {
             return;
         };
         if found.is_some_and(|found| found.session.as_deref() == Some(session)) {

@@ -77,10 +77,10 @@ impl Opener {
         takeover: Takeover,
         snapshot: Option<&Snapshot>,
     ) -> Result<Opened> {
-        let upload = match (self.records.get_upload(caller, id).await, snapshot) {
+        let upload = match (self.records.get_summary(caller, id).await, snapshot) {
             (Err(error), Some(snapshot)) if error.kind() == Kind::NotFound => {
                 self.rebuilder.rebuild(snapshot).await?;
-                self.records.get_upload(caller, id).await?
+                self.records.get_summary(caller, id).await?
             }
             (found, _) => found?,
         };
@@ -117,6 +117,9 @@ impl Opener {
                 return Ok(Opened::Writing(upload, writer, takeovers));
             }
             upload
+        } else if upload.phase == Phase::Committing {
+            // The commit needs the parts.
+            self.records.get_upload(caller, id).await?
         } else {
             upload
         };

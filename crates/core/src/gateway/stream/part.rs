@@ -193,7 +193,7 @@ impl PartWriter {
 
     /// Whether another caller found the object with this receipt in the store, and completed the upload with it.
     async fn is_complete_with(&self, id: &UploadId, receipt: &str) -> Result<bool> {
-        let found = self.records.find(id).await?;
+        let found = self.records.find_summary(id).await?;
         let object = found
             .filter(|upload| upload.phase == Phase::Complete)
             .and_then(|upload| upload.object);
