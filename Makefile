@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help demo run dev test check generate bench chaos fuzz
+.PHONY: help demo run dev test check generate bench chaos lies fuzz
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -37,6 +37,10 @@ generate: ## Generate code for Go, Python, TypeScript and Java from proto/, into
 chaos: ## Kill, pause, cut and flush everything under 400 uploads, and check each (some minutes; SEED=N replays a run)
 	@tests/backends/install
 	cargo test --locked --test chaos -- --full $(if $(SEED),--seed $(SEED))
+
+lies: ## Answer every call to a store wrongly, in every way, on every way in which a file gets in (half an hour)
+	@tests/backends/install
+	TMPDIR=$${TMPDIR:-/dev/shm} cargo test --locked --test lies -- --full $(if $(ONLY),--only "$(ONLY)")
 
 fuzz: ## Fuzz all parsers of external input, and the signatures: SECONDS_EACH seconds (30) for each target (needs c++)
 	@fuzz/run $(or $(SECONDS_EACH),30)

@@ -15,6 +15,7 @@ use sha2::Sha256;
 use url::Url;
 
 use super::{
+    memory_azure::{self, MemoryAzure, MemoryAzureServer},
     programs,
     server::{self, Server, Shared, unique_name},
 };
@@ -54,6 +55,20 @@ pub async fn private_azure() -> Option<(Server, AzureBackend)> {
     let server = start()?;
     let backend = AzureBackend::create(endpoint(&server), None).await;
     Some((server, backend))
+}
+
+/// A server in this process, with a container.
+pub async fn memory_azure() -> (MemoryAzureServer, AzureBackend) {
+    let container = unique_name();
+    let server = MemoryAzure::new(&container).serve().await;
+    let backend = AzureBackend {
+        endpoint: server.endpoint.clone(),
+        account: memory_azure::ACCOUNT,
+        account_key: memory_azure::ACCOUNT_KEY,
+        container,
+        server: None,
+    };
+    (server, backend)
 }
 
 impl AzureBackend {

@@ -20,6 +20,7 @@ mod azurite;
 mod forwarder;
 mod gateway;
 mod gateway_process;
+pub mod memory_azure;
 mod programs;
 pub mod proxy;
 mod redis_cluster;
@@ -32,7 +33,7 @@ pub mod stores;
 mod versitygw;
 mod wait;
 
-pub use azurite::{AzureBackend, azure, private_azure};
+pub use azurite::{AzureBackend, azure, memory_azure, private_azure};
 pub use forwarder::Forwarder;
 pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,

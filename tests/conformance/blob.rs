@@ -11,6 +11,7 @@ macro_rules! conformance {
         conformance!(store embedded: $($($area $case)*)*);
         conformance!(store versitygw: $($($area $case)*)*);
         conformance!(store azurite: $($($area $case)*)*);
+        conformance!(store memory_azure: $($($area $case)*)*);
     };
     (store $store:ident: $($area:ident $case:ident)*) => {
         mod $store {

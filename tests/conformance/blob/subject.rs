@@ -29,6 +29,8 @@ pub(crate) struct Subject {
     pub(crate) sessions: bool,
     /// Its answer to a commit that has already succeeded.
     pub(crate) repeated_commit: Commit,
+    /// The container, if it is on Azure.
+    azure: Option<common::AzureBackend>,
     config: Config,
     /// Stops when the subject is dropped.
     _server: Box<dyn Any + Send + Sync>,
@@ -67,6 +69,7 @@ pub(crate) async fn embedded() -> Option<Subject> {
         store: open(&Config::S3(config.clone())).await,
         sessions: true,
         repeated_commit: Commit::Done,
+        azure: None,
         config: Config::S3(config),
         _server: Box::new((server, directory)),
     })
@@ -80,23 +83,34 @@ pub(crate) async fn versitygw() -> Option<Subject> {
         store: open(&Config::S3(config.clone())).await,
         sessions: true,
         repeated_commit: Commit::Done,
+        azure: None,
         config: Config::S3(config),
         _server: Box::new(server),
     })
 }
 
 pub(crate) async fn azurite() -> Option<Subject> {
-    let server = common::azure().await?;
+    Some(azure(common::azure().await?, Box::new(())).await)
+}
+
+/// The store in memory that other tests use is one more Azure.
+pub(crate) async fn memory_azure() -> Option<Subject> {
+    let (running, server) = common::memory_azure().await;
+    Some(azure(server, Box::new(running)).await)
+}
+
+async fn azure(server: common::AzureBackend, running: Box<dyn Any + Send + Sync>) -> Subject {
     let mut config = AzureConfig::new(server.account, &server.container);
     config.endpoint = Some(server.endpoint.parse().unwrap());
     config.account_key = Some(server.account_key.into());
-    Some(Subject {
+    Subject {
         store: open(&Config::Azure(config.clone())).await,
         sessions: false,
         repeated_commit: Commit::Done,
+        azure: Some(server),
         config: Config::Azure(config),
-        _server: Box::new(server),
-    })
+        _server: running,
+    }
 }
 
 fn s3_config(endpoint: &str, bucket: &str, [id, secret]: [&str; 2]) -> S3Config {
@@ -212,7 +226,7 @@ impl Subject {
             }
             Config::Azure(_) => {
                 use azure_storage_blob::models::BlobClientGetPropertiesResultHeaders;
-                let blob = self.azure_client().blob_client(key);
+                let blob = self.azure.as_ref().unwrap().client().blob_client(key);
                 blob.get_properties(None)
                     .await
                     .unwrap()
@@ -232,16 +246,17 @@ impl Subject {
                 keys.filter_map(|object| object.key.clone()).collect()
             }
             Config::Azure(_) => {
-                let blobs = self.azure_client().list_blobs(None).unwrap();
+                let blobs = self
+                    .azure
+                    .as_ref()
+                    .unwrap()
+                    .client()
+                    .list_blobs(None)
+                    .unwrap();
                 let blobs: Vec<_> = blobs.try_collect().await.unwrap();
                 blobs.into_iter().filter_map(|blob| blob.name).collect()
             }
         }
-    }
-
-    fn azure_client(&self) -> azure_storage_blob::BlobContainerClient {
-        let server = self._server.downcast_ref::<common::AzureBackend>();
-        server.unwrap().client()
     }
 }
 

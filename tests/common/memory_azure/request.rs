@@ -1,0 +1,100 @@
+//! What a request to Azure says.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use axum::http::request::Parts as Head;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use upload_gateway_core::upload::Md5;
+
+use super::{ACCOUNT, ACCOUNT_KEY, Refused};
+
+/// The decoded query of a request.
+pub(super) struct Query(BTreeMap<String, String>);
+
+// === impl Query ===
+
+impl Query {
+    pub(super) fn of(head: &Head) -> Self {
+        let query = head.uri.query().unwrap_or_default();
+        Self(
+            url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    pub(super) fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", |value| value)
+    }
+
+    /// The signature that this query must have.
+    /// <https://learn.microsoft.com/rest/api/storageservices/create-service-sas#version-2020-12-06-and-later>
+    pub(super) fn signature(&self, container: &str, key: &str) -> String {
+        let resource = match self.get("sr") {
+            "b" => format!("/blob/{ACCOUNT}/{container}/{key}"),
+            _ => format!("/blob/{ACCOUNT}/{container}"),
+        };
+        let signed = ["sp", "st", "se", "", "si", "sip", "spr", "sv", "sr"]
+            .into_iter()
+            .chain(["snapshot", "ses", "rscc", "rscd", "rsce", "rscl", "rsct"]);
+        let signed: Vec<&str> = signed
+            .map(|name| match name {
+                "" => resource.as_str(),
+                name => self.get(name),
+            })
+            .collect();
+        let secret = BASE64_STANDARD.decode(ACCOUNT_KEY).unwrap();
+        let code = Hmac::<Sha256>::new_from_slice(&secret).unwrap();
+        let code = code.chain_update(signed.join("\n")).finalize();
+        BASE64_STANDARD.encode(code.into_bytes())
+    }
+}
+
+/// The lists and ids in the body of Put Block List.
+pub(super) fn named_blocks(xml: &str) -> impl Iterator<Item = (String, String)> {
+    xml.split('<').filter_map(|element| {
+        let (list, id) = element.split_once('>')?;
+        matches!(list, "Latest" | "Committed" | "Uncommitted")
+            .then(|| (list.to_owned(), id.trim().to_owned()))
+    })
+}
+
+pub(super) fn check_md5(head: &Head, body: &Bytes) -> Result<(), Refused> {
+    match header(head, "content-md5") {
+        "" => Ok(()),
+        given if given == Md5::of(body).to_string() => Ok(()),
+        _ => Err(Refused(400, "Md5Mismatch")),
+    }
+}
+
+/// The bytes that the request asks for; `None` for all.
+pub(super) fn range(head: &Head, size: usize) -> Result<Option<Range<usize>>, Refused> {
+    let names = ["x-ms-range", "range"].map(|name| header(head, name));
+    let Some(range) = names
+        .into_iter()
+        .find_map(|range| range.strip_prefix("bytes="))
+    else {
+        return Ok(None);
+    };
+    let (start, last) = range
+        .split_once('-')
+        .ok_or(Refused(400, "InvalidHeaderValue"))?;
+    let start = start.parse().unwrap_or(0);
+    let end = last
+        .parse::<usize>()
+        .map_or(size, |last| last.saturating_add(1).min(size));
+    if start >= end {
+        return Err(Refused(416, "InvalidRange"));
+    }
+    Ok(Some(start..end))
+}
+
+pub(super) fn header<'a>(head: &'a Head, name: &str) -> &'a str {
+    let value = head.headers.get(name);
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}

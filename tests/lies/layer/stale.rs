@@ -1,0 +1,57 @@
+//! The state before the last change, made of the present one.
+
+use axum::http::{Response, header};
+use bytes::Bytes;
+
+/// What a replica that has missed the last change lists; `None` if there is nothing that it can have missed.
+pub(super) fn before(name: &str, truth: &Response<Bytes>) -> Option<Response<Bytes>> {
+    if truth.status() != 200 {
+        return None;
+    }
+    let list = String::from_utf8_lossy(truth.body());
+    let older = match name {
+        "ListParts" => without_last(&list, "Part"),
+        "ListObjectsV2" => without_all(&list, "Contents").map(|list| {
+            let count = list.find("<KeyCount>").zip(list.find("</KeyCount>"));
+            count.map_or(list.clone(), |(from, to)| {
+                format!("{}<KeyCount>0{}", &list[..from], &list[to..])
+            })
+        }),
+        "ListMultipartUploads" => without_all(&list, "Upload"),
+        "GetBlockList" => before_block(&list),
+        _ => None,
+    }?;
+    let mut stale = Response::new(Bytes::from(older));
+    *stale.headers_mut() = truth.headers().clone();
+    stale.headers_mut().remove(header::CONTENT_LENGTH);
+    stale.headers_mut().remove("x-ms-blob-content-length");
+    Some(stale)
+}
+
+/// Before the commit, all blocks were uncommitted; before the last block, it was missing.
+fn before_block(list: &str) -> Option<String> {
+    let committed = list.split_once("<CommittedBlocks>");
+    let committed = committed.and_then(|(_, rest)| rest.split_once("</CommittedBlocks>"));
+    match committed {
+        Some((blocks, _)) if !blocks.is_empty() => Some(format!(
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList><CommittedBlocks></CommittedBlocks>\
+             <UncommittedBlocks>{blocks}</UncommittedBlocks></BlockList>"
+        )),
+        _ => without_last(list, "Block"),
+    }
+}
+
+fn without_last(list: &str, element: &str) -> Option<String> {
+    let end = format!("</{element}>");
+    let from = list.rfind(&format!("<{element}>"))?;
+    let to = from + list[from..].find(&end)? + end.len();
+    Some(format!("{}{}", &list[..from], &list[to..]))
+}
+
+fn without_all(list: &str, element: &str) -> Option<String> {
+    let mut list = without_last(list, element)?;
+    while let Some(shorter) = without_last(&list, element) {
+        list = shorter;
+    }
+    Some(list)
+}
