@@ -25,6 +25,8 @@ const INTERNAL_ERROR: &str =
     "<Error><Code>InternalError</Code><Message>try again</Message></Error>";
 const NO_SUCH_UPLOAD: &str = "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>";
 const INVALID_PART: &str = "<Error><Code>InvalidPart</Code><Message>which?</Message></Error>";
+const ENTITY_TOO_SMALL: &str =
+    "<Error><Code>EntityTooSmall</Code><Message>is it?</Message></Error>";
 const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>slow down</Message></Error>";
 
 /// Half of a commit's default lease: what is done by then has not waited for the lease to expire.
@@ -136,7 +138,7 @@ async fn a_store_that_asks_to_slow_down_is_retried() {
 
 #[tokio::test]
 async fn one_false_answer_to_a_commit_is_contradicted_by_the_list_of_parts() {
-    for body in [NO_SUCH_UPLOAD, INVALID_PART] {
+    for body in [NO_SUCH_UPLOAD, INVALID_PART, ENTITY_TOO_SMALL] {
         if let Some(proxied) = Proxied::by(vec![to_commit(400, body, false)]).await {
             proxied.assert_completes().await;
         }

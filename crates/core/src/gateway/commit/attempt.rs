@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// How often a commit is tried whose answer another answer contradicts.
+/// How often a commit is tried that the store refuses, or whose answer another answer contradicts.
 const MAX_TRIES: usize = 2;
 
 /// The commit of one upload. Its tries share what is known of earlier requests.
@@ -81,7 +81,7 @@ impl<'a> Attempt<'a> {
         if self.upload.session.is_none() {
             return self.find_single_put().await;
         }
-        for _ in 0..MAX_TRIES {
+        for tries in 1..=MAX_TRIES {
             let listed = self.storage.single_try.list_parts(&self.session).await?;
             let denied = match &listed {
                 None => Some(Denied::Session),
@@ -105,11 +105,15 @@ impl<'a> Attempt<'a> {
                 (Commit::SessionGone, Some(Denied::Session)) => {
                     return Ok(Outcome::Denied(Denied::Session));
                 }
-                (Commit::PartReplaced, Some(Denied::Parts)) | (Commit::Refused, _) => {
+                (Commit::PartReplaced, Some(Denied::Parts)) => {
                     return Ok(Outcome::Denied(Denied::Parts));
                 }
-                // The two answers contradict each other.
-                (Commit::SessionGone | Commit::PartReplaced, _) => {}
+                // Only the same request could contradict a refusal.
+                (Commit::Refused, _) if tries == MAX_TRIES => {
+                    return Ok(Outcome::Denied(Denied::Parts));
+                }
+                // The two answers contradict each other, or the commit is repeated.
+                (Commit::SessionGone | Commit::PartReplaced | Commit::Refused, _) => {}
             }
         }
         Err(contradiction())
