@@ -9,11 +9,8 @@ use sha2::{Digest, Sha256};
 use upload_gateway_core::upload::Timestamp;
 use url::Url;
 
-use super::{QuerySigner, RENEW_EARLY, Unsigned};
-use crate::{
-    blobs::renewed::Renewed,
-    fuzzing::{Input, Wanted},
-};
+use super::{CachedCredentials, QuerySigner, Unsigned};
+use crate::fuzzing::{Input, Wanted};
 
 /// The base URLs of buckets: with a path, and with a host of their own.
 const BASES: [&str; 3] = [
@@ -37,8 +34,7 @@ pub fn s3_signature(bytes: &[u8]) {
     let signer = QuerySigner {
         base: base.to_owned(),
         region: "eu-central-1".into(),
-        provider: SharedCredentialsProvider::new(credentials.clone()),
-        credentials: Renewed::new(RENEW_EARLY),
+        credentials: CachedCredentials::new(SharedCredentialsProvider::new(credentials.clone())),
     };
     let request = wanted.request();
     let unsigned = Unsigned::new(&request, None);

@@ -141,7 +141,10 @@ impl AzureStore {
                 let credential = config.credential()?;
                 let options = client_options.clone();
                 let delegation = Delegation::new(endpoint, Arc::clone(&credential), options)?;
-                (SigningKey::Delegation(delegation), Some(credential))
+                (
+                    SigningKey::Delegation(Box::new(delegation)),
+                    Some(credential),
+                )
             }
         };
         let signer = BlobSigner {
@@ -253,6 +256,10 @@ impl BlobStore for AzureStore {
             names_writers: true,
             computes_object_md5: false,
         }
+    }
+
+    fn renew_credentials(&self) {
+        self.signer.forget_key();
     }
 
     /// Lists one blob: a SAS of this kind cannot read the properties of the container.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use upload_gateway_core::{
     error::{Error, Result},
     upload::Timestamp,
@@ -26,6 +26,7 @@ pub(super) struct Renewed<T> {
     /// How long before its end the value is renewed.
     early: Duration,
     held: Mutex<Option<Held<T>>>,
+    forgotten_at: Mutex<Option<Instant>>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -50,6 +51,7 @@ impl<T: Clone + Debug + Send> Renewed<T> {
         Self {
             early,
             held: Mutex::default(),
+            forgotten_at: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -93,6 +95,20 @@ impl<T: Clone + Debug + Send> Renewed<T> {
         };
         self.hold(expiring.clone(), now);
         Ok(expiring)
+    }
+
+    /// Forgets the value, so that the next caller fetches a new one. Does nothing if that happened just before: many
+    /// requests can fail at the same time.
+    pub(super) fn forget(&self) {
+        let mut at = self
+            .forgotten_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if at.is_some_and(|at| at.elapsed() < RETRY_DELAY) {
+            return;
+        }
+        *at = Some(Instant::now());
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn held(&self) -> Option<Held<T>> {
@@ -143,6 +159,22 @@ mod tests {
         let second = renewed.get(at(4), found(2, 9 * MINUTE)).await.unwrap();
         assert_eq!(second.value, 2);
         assert_eq!(renewed.get(at(5), never()).await.unwrap().value, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forgotten_value_is_fetched_again_but_not_for_each_failed_request() {
+        let renewed = renewed();
+        let now = Timestamp(0);
+        renewed.get(now, found(1, 5 * MINUTE)).await.unwrap();
+        renewed.forget();
+        let second = renewed.get(now, found(2, 5 * MINUTE)).await.unwrap();
+        assert_eq!(second.value, 2);
+        renewed.forget();
+        assert_eq!(renewed.get(now, never()).await.unwrap().value, 2);
+        tokio::time::advance(RETRY_DELAY).await;
+        renewed.forget();
+        let third = renewed.get(now, found(3, 5 * MINUTE)).await.unwrap();
+        assert_eq!(third.value, 3);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@
 //! MinIO does not list multipart uploads by key prefix: it removes incomplete ones itself, by default after 24 hours.
 
 mod config;
+mod credentials;
 mod entity_tag;
 mod fault;
 mod http;
@@ -31,7 +32,7 @@ use aws_config::{
 };
 use aws_sdk_s3::{
     Client,
-    config::{RequestChecksumCalculation, ResponseChecksumValidation},
+    config::{IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation},
     error::ProvideErrorMetadata,
     primitives::ByteStream,
     types::{CompletedMultipartUpload, CompletedPart, ObjectCannedAcl},
@@ -58,6 +59,7 @@ pub use self::config::{Etags, Profile, S3Config};
 #[doc(hidden)]
 pub use self::sign::fuzzing;
 use self::{
+    credentials::CachedCredentials,
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::{fault, is_refusal},
     http::{SdkClient, config_with, timeouts},
@@ -83,6 +85,7 @@ const MAX_PART_SIZE: u64 = 5 * 1024 * MIB;
 pub struct S3Store {
     client: Client,
     signer: QuerySigner,
+    credentials: CachedCredentials,
     bucket: String,
     acl: Option<ObjectCannedAcl>,
     etags: Etags,
@@ -104,6 +107,7 @@ impl S3Store {
         let provider = shared
             .credentials_provider()
             .ok_or_else(|| Error::fault("the SDK has no provider of credentials"))?;
+        let credentials = CachedCredentials::new(provider);
         let region = shared.region().cloned();
         let region = region.unwrap_or_else(|| Region::new(DEFAULT_REGION));
         let mut builder = aws_sdk_s3::config::Builder::from(&shared)
@@ -114,7 +118,9 @@ impl S3Store {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts(config.operation_timeout, config.operation_timeout))
-            .http_client(http_client);
+            .http_client(http_client)
+            .credentials_provider(credentials.clone())
+            .identity_cache(IdentityCache::no_cache());
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint.as_str());
         }
@@ -123,7 +129,8 @@ impl S3Store {
             public = public.endpoint_url(endpoint.as_str());
         }
         Ok(Self {
-            signer: QuerySigner::new(&config.bucket, public, region, provider).await?,
+            signer: QuerySigner::new(&config.bucket, public, region, credentials.clone()).await?,
+            credentials,
             acl: config.acl.as_deref().map(ObjectCannedAcl::from),
             etags: config.etags,
             client: Client::from_conf(builder.build()),
@@ -208,6 +215,10 @@ impl BlobStore for S3Store {
             names_writers: false,
             computes_object_md5: true,
         }
+    }
+
+    fn renew_credentials(&self) {
+        self.credentials.forget();
     }
 
     async fn check(&self) -> Result<()> {

@@ -96,6 +96,10 @@ impl BlobStore for Slow {
         self.store.limits()
     }
 
+    fn renew_credentials(&self) {
+        self.store.renew_credentials();
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
     }

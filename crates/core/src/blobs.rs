@@ -38,6 +38,9 @@ pub trait BlobStore: ObjectStore + MultipartStore + Signer {
     /// The properties in which this store differs from others.
     fn capabilities(&self) -> Capabilities;
 
+    /// Forgets the credentials that the adapter has cached, so that the next request fetches them again.
+    fn renew_credentials(&self);
+
     /// Checks that the store answers and that the bucket or container exists. The error message says what is wrong, for
     /// operators.
     async fn check(&self) -> Result<()>;

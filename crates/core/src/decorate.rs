@@ -170,6 +170,10 @@ decorated! {
             self.inner.limits()
         }
 
+        fn renew_credentials(&self) {
+            self.inner.renew_credentials();
+        }
+
         fn capabilities(&self) -> Capabilities {
             self.inner.capabilities()
         }

@@ -4,6 +4,8 @@
 //! [`Retry`] decorates the ports. If a call has a [`CallWait`] in its [scope](crate::call), the configured time-out
 //! applies to the whole call, however many requests it makes.
 
+mod refusals;
+
 use std::{
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,7 +14,9 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::refusals::Refusals;
 use crate::{
+    blobs::BlobStore,
     call,
     decorate::Around,
     error::{Error, Result},
@@ -46,6 +50,9 @@ pub struct Retry {
     /// The time from the start of the first failed attempt until the failure is returned.
     total: Duration,
     budget: RetryBudget,
+    /// The blob store whose requests are retried, and the id of its storage.
+    store: Option<(Arc<dyn BlobStore>, String)>,
+    refusals: Refusals,
 }
 
 /// How long one call has waited for unavailable stores in total. Without it each request of a call, in a row or at the
@@ -70,6 +77,8 @@ struct Attempts<'a> {
     /// No attempt begins later.
     deadline: Instant,
     waiting: WaitGuard,
+    /// Whether an attempt was refused for a reason that only an operator can fix.
+    is_refused: bool,
 }
 
 /// One request of a call, while it is retried.
@@ -94,6 +103,17 @@ impl Retry {
         Self {
             total,
             budget: RetryBudget::new(),
+            store: None,
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// As [`Retry::new`], for requests to the blob store of the storage `id`. If it refuses one for a reason that only an
+    /// operator can fix, its credentials are renewed and the request is sent once more.
+    pub fn of_store(store: Arc<dyn BlobStore>, id: String, total: Duration) -> Self {
+        Self {
+            store: Some((store, id)),
+            ..Self::new(total)
         }
     }
 
@@ -104,7 +124,16 @@ impl Retry {
     ///
     /// # Errors
     /// The last failure. If it is retryable, it contains the delay after which to retry.
-    pub async fn run<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T>
+    pub async fn run<T, F>(&self, operation: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let answer = self.attempt(operation).await;
+        self.note(&answer);
+        answer
+    }
+
+    async fn attempt<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -149,7 +178,16 @@ impl Retry {
     ///
     /// # Errors
     /// As [`Retry::run`].
-    pub async fn run_in_turns<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub async fn run_in_turns<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = (Duration, Result<T>)>,
+    {
+        let answer = self.attempt_in_turns(attempt).await;
+        self.note(&answer);
+        answer
+    }
+
+    async fn attempt_in_turns<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = (Duration, Result<T>)>,
     {
@@ -171,6 +209,12 @@ impl Retry {
                     return done;
                 }
             };
+        }
+    }
+
+    fn note<T>(&self, answer: &Result<T>) {
+        if let Some((_, id)) = &self.store {
+            self.refusals.note(id, answer);
         }
     }
 }
@@ -204,6 +248,7 @@ impl<'a> Attempts<'a> {
             pause: FIRST_PAUSE,
             deadline,
             waiting,
+            is_refused: false,
         }
     }
 
@@ -212,6 +257,9 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// That failure, if the next attempt would begin after the deadline.
     async fn pause(&mut self, failed: Error) -> Result<Error> {
+        if failed.operator_code().is_some() {
+            return self.renewed(failed);
+        }
         let asked = failed.retry_delay().unwrap_or_default();
         let mut wait = asked.max(jittered(self.pause));
         loop {
@@ -226,6 +274,20 @@ impl<'a> Attempts<'a> {
             }
             wait = jittered(self.pause);
         }
+    }
+
+    /// Renews the credentials, which may have been replaced, before the only further attempt of a refused request.
+    ///
+    /// # Errors
+    /// The failure, if that attempt was refused, too.
+    fn renewed(&mut self, failed: Error) -> Result<Error> {
+        if std::mem::replace(&mut self.is_refused, true) {
+            return Err(failed);
+        }
+        if let Some((store, _)) = &self.retry.store {
+            store.renew_credentials();
+        }
+        Ok(failed)
     }
 
     /// Does not count a time that has just passed.
@@ -407,6 +469,22 @@ mod tests {
             .await;
         assert!(result.is_err());
         assert_eq!(calls.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_for_the_operator_is_tried_once_more_at_once() {
+        let (begin, calls) = (Instant::now(), Cell::new(0));
+        let retry = Retry::new(Duration::from_secs(30));
+        let refused = retry
+            .run(|| async {
+                calls.set(calls.get() + 1);
+                Err::<(), _>(Error::for_operator("AccessDenied", "no"))
+            })
+            .await
+            .unwrap_err();
+        assert_eq!((calls.get(), begin.elapsed()), (2, Duration::ZERO));
+        assert_eq!(refused.kind(), Kind::Unavailable);
+        assert_eq!(refused.retry_delay(), Some(Duration::from_secs(30)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -57,6 +57,11 @@ impl Delegation {
         self.key.get(now, self.fetch(now)).await
     }
 
+    /// The next request fetches a new key.
+    pub(super) fn forget(&self) {
+        self.key.forget();
+    }
+
     async fn fetch(&self, now: Timestamp) -> Result<Expiring<Arc<DelegationKey>>> {
         let action = "fetch a user delegation key";
         let now = system_time(now);

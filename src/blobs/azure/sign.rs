@@ -39,7 +39,7 @@ pub(super) enum SigningKey {
     /// The account's key.
     Account(AccountKey),
     /// User delegation keys, fetched with an Entra ID identity.
-    Delegation(Delegation),
+    Delegation(Box<Delegation>),
 }
 
 /// A key that is valid now.
@@ -65,6 +65,13 @@ struct Unsigned<'a> {
 // === impl BlobSigner ===
 
 impl BlobSigner {
+    /// The next signature with a user delegation key fetches a new one.
+    pub(super) fn forget_key(&self) {
+        if let SigningKey::Delegation(delegation) = &self.key {
+            delegation.forget();
+        }
+    }
+
     /// See [`Signer::sign`](upload_gateway_core::blobs::sign::Signer::sign). Fetching a key takes at most `timeout`.
     pub(super) async fn sign(
         &self,
@@ -353,9 +360,9 @@ mod tests {
             account: "account".into(),
             container: "media".into(),
             public_url: "https://files.example/media".parse().unwrap(),
-            key: SigningKey::Delegation(
+            key: SigningKey::Delegation(Box::new(
                 Delegation::new(endpoint, Arc::new(Identity), options).unwrap(),
-            ),
+            )),
         });
         store
     }

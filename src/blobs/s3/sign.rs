@@ -7,17 +7,9 @@
 #[path = "../../../fuzz/checks/s3_signature.rs"]
 pub mod fuzzing;
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use aws_credential_types::{
-    Credentials,
-    provider::{ProvideCredentials, SharedCredentialsProvider},
-};
+use aws_credential_types::Credentials;
 use aws_sdk_s3::{
     Client,
     config::{Builder, Region},
@@ -40,15 +32,8 @@ use upload_gateway_core::{
     upload::Timestamp,
 };
 
-use super::fault::{NO_CREDENTIALS, fault, lacks_credentials};
-use crate::blobs::{
-    renewed::{Expiring, Renewed},
-    url::{Query, attachment, path},
-};
-
-/// How long before their end credentials are renewed. An instance profile offers new credentials 5 minutes before the
-/// old ones expire, other providers at any time.
-const RENEW_EARLY: Duration = Duration::from_secs(15 * 60);
+use super::{credentials::CachedCredentials, fault::fault};
+use crate::blobs::url::{Query, attachment, path};
 
 /// Signs requests to a bucket.
 #[derive(Debug)]
@@ -56,8 +41,7 @@ pub(super) struct QuerySigner {
     /// The URL of the bucket for clients; the key is appended to it.
     base: String,
     region: String,
-    provider: SharedCredentialsProvider,
-    credentials: Renewed<Credentials>,
+    credentials: CachedCredentials,
 }
 
 /// A request to sign: its query and all its headers.
@@ -80,7 +64,7 @@ impl QuerySigner {
         bucket: &str,
         config: Builder,
         region: Region,
-        provider: SharedCredentialsProvider,
+        credentials: CachedCredentials,
     ) -> Result<Self> {
         // Only the URL of the presigned request is used.
         let unused = Credentials::from_keys("unused", "unused", None);
@@ -97,8 +81,7 @@ impl QuerySigner {
         Ok(Self {
             base,
             region: region.to_string(),
-            provider,
-            credentials: Renewed::new(RENEW_EARLY),
+            credentials,
         })
     }
 
@@ -111,7 +94,7 @@ impl QuerySigner {
         now: Timestamp,
         timeout: Duration,
     ) -> Result<SignedRequest> {
-        let credentials = tokio::time::timeout(timeout, self.credentials(now))
+        let credentials = tokio::time::timeout(timeout, self.credentials.get(now))
             .await
             .map_err(Error::store_unavailable)??;
         let lifetime = request.lifetime_within(now, credentials.expires_at)?;
@@ -123,28 +106,6 @@ impl QuerySigner {
             headers: unsigned.headers,
             body: unsigned.body,
         })
-    }
-
-    async fn credentials(&self, now: Timestamp) -> Result<Expiring<Credentials>> {
-        let fetch = async {
-            let found = self.provider.provide_credentials().await;
-            let credentials = found.map_err(|error| {
-                if lacks_credentials(&error) {
-                    Error::for_operator(NO_CREDENTIALS, error)
-                } else {
-                    Error::store_unavailable(error)
-                }
-            })?;
-            let end = credentials.expiry().map_or(u64::MAX, |end| {
-                let since = end.duration_since(SystemTime::UNIX_EPOCH);
-                u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-            });
-            Ok(Expiring {
-                value: credentials,
-                expires_at: Timestamp(end),
-            })
-        };
-        self.credentials.get(now, fetch).await
     }
 
     /// The signed URL, with its query in the order of AWS's own libraries.
@@ -316,6 +277,7 @@ fn complete_multipart_upload(parts: &[(u32, String)]) -> String {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use aws_credential_types::provider::SharedCredentialsProvider;
     use upload_gateway_core::{blobs::sign::Signer, error::Kind};
     use url::Url;
 
@@ -341,7 +303,8 @@ mod tests {
             Some(UNIX_EPOCH + Duration::from_millis(NOW.0) + life),
             "test",
         );
-        store.signer.provider = SharedCredentialsProvider::new(credentials);
+        store.signer.credentials =
+            CachedCredentials::new(SharedCredentialsProvider::new(credentials));
         store
     }
 
@@ -381,7 +344,7 @@ mod tests {
             .expires_in(Duration::from_secs(3_600))
             .build();
         let config = store.client.config().to_builder();
-        let provider = store.signer.provider.clone();
+        let provider = store.signer.credentials.clone();
         let config = config.credentials_provider(provider);
         // The SDK adds a parameter of its own and signs it.
         let request = Client::from_conf(config.build())

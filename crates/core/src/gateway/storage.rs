@@ -190,7 +190,8 @@ impl Storages {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
             let single_try = Arc::clone(&storage.single_try);
-            storage.retry = Arc::new(Retry::new(retry_timeout));
+            let (store, id) = (Arc::clone(&single_try), storage.id.clone());
+            storage.retry = Arc::new(Retry::of_store(store, id, retry_timeout));
             storage.store = Arc::new(Decorated::new(single_try, Arc::clone(&storage.retry)));
             storage.limits.max_part_size = storage.limits.max_part_size.min(part_size);
             storage.turns = Turns::new(in_flight);
