@@ -13,8 +13,8 @@ use upload_gateway_core::{
     gateway::{Chunk, Counts, Finish, Limits, Message, Open, Settings, Takeover, Target},
     state::Cursor,
     upload::{
-        self, FileMetadata, Md5, Object, Part, Permissions, Phase, StoreKind, Timestamp, Upload,
-        UploadId,
+        self, AbortReason, FileMetadata, Md5, Object, Part, Permissions, Phase, StoreKind,
+        Timestamp, Upload, UploadId,
     },
 };
 
@@ -176,6 +176,10 @@ pub(super) fn upload(upload: &Upload) -> v1::Upload {
         updated_at: Some(time(upload.updated_at)),
         expires_at: Some(time(upload.expiry())),
         object: upload.object.as_ref().map(object),
+        abort_reason: upload
+            .abort_reason
+            .map_or(v1::AbortReason::Unspecified, abort_reason)
+            .into(),
     }
 }
 
@@ -319,6 +323,18 @@ fn phase(phase: Phase) -> v1::Phase {
         Phase::Committing => v1::Phase::Committing,
         Phase::Complete => v1::Phase::Complete,
         Phase::Aborted => v1::Phase::Aborted,
+    }
+}
+
+fn abort_reason(reason: AbortReason) -> v1::AbortReason {
+    match reason {
+        AbortReason::Deleted => v1::AbortReason::Deleted,
+        AbortReason::Restarted => v1::AbortReason::Restarted,
+        AbortReason::Expired => v1::AbortReason::Expired,
+        AbortReason::SessionLost => v1::AbortReason::SessionLost,
+        AbortReason::PartReplaced => v1::AbortReason::PartReplaced,
+        AbortReason::DigestMismatch => v1::AbortReason::DigestMismatch,
+        AbortReason::CommitFailed => v1::AbortReason::CommitFailed,
     }
 }
 

@@ -33,6 +33,10 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often received bytes are reported while nothing more is committed.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// After how long without progress the counts are sent again: proxies end streams that are silent for longer, while the
+/// store makes the object.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Serves `UploadService`.
 #[derive(Debug, Clone)]
 pub struct UploadApi {
@@ -358,6 +362,7 @@ impl Progress {
             counts, finished, ..
         } = &mut receiving;
         let mut finished = pin!(finished);
+        let alive = Instant::now() + ALIVE_INTERVAL;
         loop {
             tokio::select! {
                 biased;
@@ -374,7 +379,7 @@ impl Progress {
                 () = sleep(PROGRESS_INTERVAL) => {}
             }
             let latest = counts.borrow_and_update().clone();
-            if latest != reported {
+            if latest != reported || Instant::now() >= alive {
                 let has_moved = latest.committed_size != reported.committed_size;
                 let token = has_moved.then_some(&*latest.resume_token);
                 return (
