@@ -10,6 +10,7 @@ mod outage;
 mod races;
 mod resume_token;
 mod slow_store;
+mod small_budget;
 mod sweep;
 mod unconditional_store;
 mod world;
