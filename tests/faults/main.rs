@@ -9,6 +9,7 @@ mod injected;
 mod outage;
 mod races;
 mod resume_token;
+mod slow_link;
 mod slow_store;
 mod small_budget;
 mod sweep;
