@@ -106,6 +106,7 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::SizeUnknown => ErrorReason::SizeUnknown,
         Reason::TakenOver => ErrorReason::TakenOver,
         Reason::WriterActive => ErrorReason::WriterActive,
+        Reason::BudgetTooSmall => ErrorReason::BudgetTooSmall,
         Reason::IdleTimeout => ErrorReason::IdleTimeout,
         Reason::TooSlow => ErrorReason::TooSlow,
         Reason::DeadlineExceeded => ErrorReason::DeadlineExceeded,

@@ -20,6 +20,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
 use serde::Deserialize;
 use tokio::net::TcpListener;
+use upload_gateway_core::upload::Md5;
 
 use super::Result;
 
@@ -175,7 +176,7 @@ impl Discarded {
         };
         let object = Object {
             size: session.parts.values().map(|part| part.size).sum(),
-            etag: format!("\"{:032x}-{}\"", 0, session.parts.len()),
+            etag: composite(&session.parts),
             metadata: session.metadata,
         };
         let answer = format!(
@@ -241,6 +242,19 @@ fn etag(headers: &HeaderMap) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!("\"{digits:0>32}\"")
+}
+
+/// The entity tag that S3 computes for an object of these parts: the MD5 of their MD5s, and their number.
+fn composite(parts: &BTreeMap<u32, Part>) -> String {
+    let digits = parts.values().flat_map(|part| part.etag.chars());
+    let values: Vec<u8> = digits
+        .filter_map(|digit| digit.to_digit(16)?.try_into().ok())
+        .collect();
+    let pairs = values.chunks(2);
+    let digests: Vec<u8> = pairs
+        .map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit))
+        .collect();
+    format!("\"{}-{}\"", Md5::of(&digests).to_hex(), parts.len())
 }
 
 fn xml(text: &str) -> Response {

@@ -29,6 +29,7 @@ mod redis_server;
 mod redis_tls;
 mod server;
 pub mod signing_client;
+mod slow_link;
 pub mod stores;
 mod versitygw;
 mod wait;
@@ -46,5 +47,6 @@ pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentine
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};
 pub use redis_tls::{RedisTls, redis_tls};
 pub use server::{Server, free_port};
+pub use slow_link::SlowLink;
 pub use versitygw::{S3Backend, private_s3, s3};
 pub use wait::{WAIT_TIMEOUT, poll, refused_for_good, until};

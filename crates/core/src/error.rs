@@ -93,6 +93,8 @@ pub enum Reason {
     TakenOver,
     /// Another stream is active on this upload, and the request does not allow a takeover.
     WriterActive,
+    /// The upload has larger parts than the memory budget of this gateway allows.
+    BudgetTooSmall,
     /// The stream was silent for longer than the idle time-out.
     IdleTimeout,
     /// The stream was slower than the minimum rate for a whole window.

@@ -44,6 +44,18 @@ pub(super) fn too_large(max: u64) -> Error {
     .with("max_file_size", max)
 }
 
+/// A part of `part_size` bytes is larger than a quarter of the memory budget, both in bytes.
+pub(super) fn budget_too_small(part_size: u64, memory_budget: u64) -> Error {
+    Error::precondition(
+        Reason::BudgetTooSmall,
+        format!(
+            "the upload has parts of {part_size} bytes, too large for the memory budget of this gateway"
+        ),
+    )
+    .with("part_size", part_size)
+    .with("memory_budget", memory_budget)
+}
+
 /// The MD5 of the file is not the promised one.
 pub(super) fn digest_mismatch(promised: Md5, received: Md5) -> Error {
     Error::new(

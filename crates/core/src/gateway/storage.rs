@@ -124,6 +124,11 @@ impl Storage {
         self.retry.run_in_turns(attempt).await
     }
 
+    /// Whether a part of `size` bytes fits the memory budget and the limits of the store.
+    pub(super) fn holds_part(&self, size: u64) -> bool {
+        size <= self.limits.max_part_size
+    }
+
     /// How the store differs from others.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.store.capabilities()

@@ -99,6 +99,7 @@ impl Streams {
             inspector: Arc::clone(&inspector),
             rebuilder: Rebuilder::new(Arc::clone(&records), storages.clone()),
             idle_timeout: settings.idle_timeout,
+            memory_budget: settings.memory_budget,
         };
         let admission = Admission::new(settings.max_streams);
         let shared = Arc::new(Shared {

@@ -26,6 +26,7 @@ use tokio::{
 use self::ledger::{Grant, Idle, Ledger, RECALL_PAUSE, Waiter};
 use crate::{
     error::{Error, Kind, Reason, Result},
+    gateway::refusal::budget_too_small,
     upload::{Owner, PART_SIZE},
 };
 
@@ -40,6 +41,7 @@ const SHARE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Budget {
     ledger: Mutex<Ledger>,
+    total: u64,
     /// How long a reservation waits before the stream is ended.
     wait_limit: Duration,
 }
@@ -70,6 +72,7 @@ impl Budget {
     pub(super) fn new(total: u64, largest_part: u64, wait_limit: Duration) -> Arc<Self> {
         Arc::new(Self {
             ledger: Mutex::new(Ledger::new(total, largest_part.min(total))),
+            total,
             wait_limit,
         })
     }
@@ -123,8 +126,13 @@ impl Reservation {
     /// reserved.
     ///
     /// # Errors
-    /// `ResourceExhausted` if that takes longer than the wait limit of the budget.
+    /// `ResourceExhausted` if that takes longer than the wait limit of the budget. `FailedPrecondition` if the part is larger
+    /// than the whole budget: it would wait in vain, and others behind it.
     pub(super) async fn reserve(&mut self, bytes: u64, reuses: bool) -> Result<Option<MmapMut>> {
+        let wanted = self.reserved().saturating_add(bytes);
+        if wanted > self.budget.total {
+            return Err(budget_too_small(wanted, self.budget.total));
+        }
         let granted = {
             let mut ledger = self.budget.lock();
             if self.holds_reserve && self.from_reserve + bytes <= ledger.reserve {

@@ -9,9 +9,9 @@ use crate::{
         message::{Open, Takeover, Target},
         records::Records,
         recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
-        refusal::{aborted, nothing_left, state_lost},
+        refusal::{aborted, budget_too_small, nothing_left, state_lost},
         settings::Caller,
-        storage::Storages,
+        storage::{Storage, Storages},
     },
     state::{Creation, Predecessor, TakeoverWatch},
     upload::{
@@ -42,6 +42,8 @@ pub(super) struct Opener {
     pub(super) inspector: Arc<Inspector>,
     pub(super) rebuilder: Rebuilder,
     pub(super) idle_timeout: Duration,
+    /// In bytes.
+    pub(super) memory_budget: u64,
 }
 
 // === impl Opener ===
@@ -86,7 +88,8 @@ impl Opener {
         };
         if upload.is_live() {
             // Checked before the takeover: the other gateway may have the storage configured.
-            self.storages.get(&upload.storage_id)?;
+            let storage = self.storages.get(&upload.storage_id)?;
+            self.check_budget(&upload, &storage)?;
         }
         let upload = if upload.phase == Phase::Open {
             let from = self.predecessor(&upload, takeover)?;
@@ -175,6 +178,16 @@ impl Opener {
         Err(Error::fault(
             "create an upload: each upload that was found ended before it could be opened",
         ))
+    }
+
+    /// Checks that the next part of an upload, which another gateway may have planned, fits the memory budget. If the size
+    /// of the file is known, no later part is larger. Otherwise each part is checked when it begins.
+    fn check_budget(&self, upload: &Upload, storage: &Storage) -> Result<()> {
+        let next = upload.span(upload.parts.committed() + 1);
+        match next.filter(|next| upload.phase == Phase::Open && !storage.holds_part(next.size)) {
+            Some(next) => Err(budget_too_small(next.size, self.memory_budget)),
+            None => Ok(()),
+        }
     }
 
     fn predecessor(&self, upload: &Upload, takeover: Takeover) -> Result<Predecessor> {

@@ -27,7 +27,7 @@ use crate::{
         digest::committed_digest,
         drain::draining,
         message::{Chunk, Counts, Message},
-        refusal::too_large,
+        refusal::{budget_too_small, too_large},
         storage::Storage,
     },
     upload::{Md5, Part, Phase, Snapshot, Span, Trail, Upload, WriterTag},
@@ -262,6 +262,10 @@ impl Receiver {
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
         let (number, span) =
             planned.ok_or_else(|| Error::fault("begin a part: outside the plan"))?;
+        if !self.storage.holds_part(span.size) {
+            let memory_budget = self.shared.settings.memory_budget;
+            return Err(budget_too_small(span.size, memory_budget));
+        }
         // A kept buffer counts fully from its first byte. So only a sender that has already sent a part gets one: a
         // slow sender must not occupy more memory than it has sent.
         let reuses = self.next_offset.is_some();

@@ -229,3 +229,13 @@ async fn a_caller_beyond_its_share_does_not_block_other_callers() {
     assert!(budget.is_short(&owner("greedy")));
     assert!(!budget.is_short(&owner("modest")));
 }
+
+#[tokio::test]
+async fn a_part_that_is_larger_than_the_budget_does_not_wait() {
+    let budget = Budget::new(150, 50, WAIT_LIMIT);
+    let mut part = budget.begin(&CALLER);
+    part.reserve(100, false).await.unwrap();
+    let error = part.reserve(51, false).now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.reason(), Reason::BudgetTooSmall);
+    assert!(!budget.is_short(&CALLER));
+}
