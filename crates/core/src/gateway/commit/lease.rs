@@ -70,7 +70,7 @@ impl Commits {
         };
         // A single try: the sender is waiting for its response. The lease may have been renewed since.
         let released = async {
-            let Some(mut current) = self.records.find_once(&upload.id).await? else {
+            let Some(mut current) = self.records.find_summary_once(&upload.id).await? else {
                 return Ok(());
             };
             match current.apply(event) {
