@@ -32,7 +32,9 @@ use upload_gateway_core::{
         PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
         Takeovers, Times, Update,
     },
-    upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+    upload::{
+        Claim, Claims, Owner, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId, WriterTag,
+    },
 };
 
 use self::{
@@ -148,7 +150,12 @@ impl Redb {
             {
                 tables.release(fingerprint, &upload.id)?;
             }
-            let mut updated = Record::updated(upload, &record.counts());
+            let mut counts = record.counts();
+            if upload.phase == Phase::Aborted {
+                tables.remove_parts_and_claims(&upload.id)?;
+                counts = Parts::default();
+            }
+            let mut updated = Record::updated(upload, &counts);
             updated.scheduled_at = record.scheduled_at;
             tables.schedule(&mut updated)?;
             tables.store(&updated)?;
@@ -393,8 +400,11 @@ impl ListingStore for Redb {
 impl ScheduleStore for Redb {
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {
         let after = after.cloned();
-        self.write(move |tables| tables.due(before, after.as_ref(), limit.max(1)))
-            .await
+        self.write(move |tables| {
+            tables.remove_expired(now().min(before), limit)?;
+            tables.due(before, after.as_ref(), limit.max(1))
+        })
+        .await
     }
 
     async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool> {
