@@ -34,6 +34,10 @@ pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore {
 
     /// Checks that the store answers and accepts writes.
     async fn check(&self) -> Result<()>;
+
+    /// Whether this process can use the store as soon as the store works again. `false` if only a restart may help: the
+    /// embedded store could not open its file again.
+    fn is_usable(&self) -> bool;
 }
 
 /// Creates, reads and changes records, and replaces their writers.
