@@ -74,7 +74,7 @@ pub fn router(
         // The health paths below have no such limit.
         .route_layer(from_fn_with_state(admission::permits(), admission::admit))
         .with_state(api)
-        .route("/healthz", get(health::alive))
+        .route("/healthz", get(health::alive).with_state(health.clone()))
         .route("/readyz", get(health::ready).with_state(health))
         .fallback(|| async { Failure::Refused(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {

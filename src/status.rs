@@ -112,6 +112,7 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Reason::Overloaded => ErrorReason::Overloaded,
         Reason::StateUnavailable => ErrorReason::StateUnavailable,
+        Reason::StateFull => ErrorReason::StateFull,
         Reason::StoreUnavailable => ErrorReason::StoreUnavailable,
         Reason::Draining => ErrorReason::Draining,
         Reason::InjectedFault => ErrorReason::InjectedFault,

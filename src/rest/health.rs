@@ -3,6 +3,8 @@
 use axum::{extract::State, http::StatusCode};
 use tokio::sync::watch;
 
+const BROKEN: &str = "the state file cannot be opened again; restart\n";
+
 /// Whether the gateway can accept uploads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
@@ -10,11 +12,18 @@ pub enum Health {
     Ready,
     /// It cannot. The text is public and has the cause.
     NotReady(&'static str),
+    /// It cannot, and only a restart may help.
+    Broken,
 }
 
-/// `/healthz`: 200 while the process runs.
-pub(super) async fn alive() -> &'static str {
-    "ok\n"
+/// `/healthz`: 200 while the process runs, 503 if only a restart may help.
+pub(super) async fn alive(
+    State(health): State<watch::Receiver<Health>>,
+) -> (StatusCode, &'static str) {
+    match *health.borrow() {
+        Health::Ready | Health::NotReady(_) => (StatusCode::OK, "ok\n"),
+        Health::Broken => (StatusCode::SERVICE_UNAVAILABLE, BROKEN),
+    }
 }
 
 /// `/readyz`: 200 while the gateway can accept uploads, otherwise 503 with the cause.
@@ -22,5 +31,6 @@ pub(super) async fn ready(State(health): State<watch::Receiver<Health>>) -> (Sta
     match *health.borrow() {
         Health::Ready => (StatusCode::OK, "ready\n".into()),
         Health::NotReady(cause) => (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")),
+        Health::Broken => (StatusCode::SERVICE_UNAVAILABLE, BROKEN.into()),
     }
 }

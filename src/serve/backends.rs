@@ -79,6 +79,7 @@ pub async fn connect_state(config: &Config) -> Result<Arc<dyn StateStore>, Serve
     };
     let config = RedisConfig {
         url: url.clone(),
+        url_file: config.redis_url_file.clone(),
         ..config.redis.clone()
     };
     Ok(Arc::new(Redis::connect(&config).await?))

@@ -79,6 +79,10 @@ impl Monitor {
 async fn check(gateway: &Gateway) -> Health {
     match timeout(CHECK_TIMEOUT, gateway.check()).await {
         Ok(Ok(())) => Health::Ready,
+        Ok(Err(error)) if !gateway.is_usable() => {
+            tracing::error!(%error, cause = error.source().map(ToString::to_string), "the state file cannot be opened again: {error}");
+            Health::Broken
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, cause = error.source().map(ToString::to_string), "a store cannot be used: {error}");
             Health::NotReady("a store cannot be used; the log names it")
@@ -93,7 +97,7 @@ async fn check(gateway: &Gateway) -> Health {
 async fn report(reporter: &HealthReporter, reported: &watch::Sender<Health>, health: Health) {
     let status = match health {
         Health::Ready => ServingStatus::Serving,
-        Health::NotReady(_) => ServingStatus::NotServing,
+        Health::NotReady(_) | Health::Broken => ServingStatus::NotServing,
     };
     let changed = reported.send_if_modified(|known| {
         let changed = *known != health;

@@ -6,70 +6,50 @@
 
 mod due;
 mod failure;
+mod file;
 mod format;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redb.rs"]
 pub mod fuzzing;
+mod open;
 mod parts;
 mod record;
 mod tables;
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ::redb::{Database, DatabaseError, ReadableDatabase};
+use ::redb::{Database, ReadableDatabase};
 use async_trait::async_trait;
 use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
-    error::{Error, Result},
+    error::Result,
     state::{
         ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, ListingStore,
         PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
         Takeovers, Times, Update,
     },
-    upload::{Claim, Claims, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+    upload::{
+        Claim, Claims, Owner, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId, WriterTag,
+    },
 };
 
+pub use self::open::OpenError;
 use self::{
     failure::internal,
+    file::File,
+    open::open,
     record::Record,
     tables::{Snapshot, Tables},
 };
 
 /// How many expired records a create removes at most: more than it adds, so that they cannot accumulate.
 const REMOVALS_PER_CREATE: usize = 4;
-
-/// Why a state file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error("another gateway has {} open", path.display())]
-    Locked {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its directory cannot be created.
-    #[error("cannot create the directory of {}", path.display())]
-    Directory {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not a state file, is damaged, has a format that this build does not read, or cannot be read.
-    #[error("cannot open the state file {}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
 
 /// The embedded state store. Clones share one file.
 ///
@@ -81,7 +61,7 @@ pub enum OpenError {
 /// ```
 #[derive(Clone)]
 pub struct Redb {
-    database: Arc<Database>,
+    file: File,
     /// Held by one write at a time, so that waiting writes occupy no thread.
     turn: Arc<Mutex<()>>,
     takeovers: Takeovers,
@@ -101,11 +81,12 @@ impl Redb {
             let path = path.clone();
             move |source| OpenError::Unusable { path, source }
         };
-        let database = spawn_blocking(move || open(&path))
+        let opened = path.clone();
+        let database = spawn_blocking(move || open(&opened))
             .await
             .map_err(|cause| unusable.clone()(cause.into()))??;
         let store = Self {
-            database: Arc::new(database),
+            file: File::new(path, database),
             turn: Arc::default(),
             takeovers: Takeovers::default(),
             changes: Changes::default(),
@@ -148,7 +129,12 @@ impl Redb {
             {
                 tables.release(fingerprint, &upload.id)?;
             }
-            let mut updated = Record::updated(upload, &record.counts());
+            let mut counts = record.counts();
+            if upload.phase == Phase::Aborted {
+                tables.remove_parts_and_claims(&upload.id)?;
+                counts = Parts::default();
+            }
+            let mut updated = Record::updated(upload, &counts);
             updated.scheduled_at = record.scheduled_at;
             tables.schedule(&mut updated)?;
             tables.store(&updated)?;
@@ -165,17 +151,15 @@ impl Redb {
         work: impl FnOnce(&mut Tables<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let database = Arc::clone(&self.database);
-        spawn_blocking(move || {
+        let write = move |database: &Database| {
             // Held until the transaction ends, even if the caller was cancelled.
             let _turn = turn;
             let transaction = database.begin_write().map_err(internal)?;
             let answer = work(&mut Tables::open(&transaction)?)?;
             transaction.commit().map_err(internal)?;
             Ok(answer)
-        })
-        .await
-        .map_err(|cause| Error::internal("a task on the state file panicked", cause))?
+        };
+        self.file.run(write).await
     }
 
     /// Runs `work` on a snapshot of the tables; does not block writes.
@@ -183,13 +167,11 @@ impl Redb {
         &self,
         work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let database = Arc::clone(&self.database);
-        spawn_blocking(move || {
+        let read = move |database: &Database| {
             let transaction = database.begin_read().map_err(internal)?;
             work(&Snapshot::open(&transaction)?)
-        })
-        .await
-        .map_err(|cause| Error::internal("a task on the state file panicked", cause))?
+        };
+        self.file.run(read).await
     }
 }
 
@@ -393,8 +375,11 @@ impl ListingStore for Redb {
 impl ScheduleStore for Redb {
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage> {
         let after = after.cloned();
-        self.write(move |tables| tables.due(before, after.as_ref(), limit.max(1)))
-            .await
+        self.write(move |tables| {
+            tables.remove_expired(now().min(before), limit)?;
+            tables.due(before, after.as_ref(), limit.max(1))
+        })
+        .await
     }
 
     async fn lease(&self, name: &str, holder: &str, lasts: Duration) -> Result<bool> {
@@ -418,26 +403,10 @@ impl StateStore for Redb {
     async fn check(&self) -> Result<()> {
         self.write(|tables| tables.probe(now())).await
     }
-}
 
-fn open(path: &Path) -> Result<Database, OpenError> {
-    let directory = path.parent().unwrap_or(Path::new(""));
-    std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
-        path: path.to_owned(),
-        source,
-    })?;
-    let unusable = |source| OpenError::Unusable {
-        path: path.to_owned(),
-        source,
-    };
-    let database = Database::create(path).map_err(|failure| match failure {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
-            path: path.to_owned(),
-        },
-        other => unusable(other.into()),
-    })?;
-    format::check(&database, path).map_err(|refusal| unusable(refusal.into()))?;
-    Ok(database)
+    fn is_usable(&self) -> bool {
+        self.file.is_open()
+    }
 }
 
 /// The present time; the epoch if the clock is before it, so that nothing counts as expired.

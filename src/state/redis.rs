@@ -22,7 +22,10 @@
 //! each read for a watcher renews the field `watched` of the record. A record that is not watched publishes nothing, so
 //! that one channel is enough in a Cluster, too, whose nodes forward every message to each other.
 //!
-//! Listings and `due` are hints: a member is checked against its record when it is read.
+//! Listings and `due` are hints: a member is checked against its record when it is read. `due` has every upload, also
+//! after its end: when the record is gone, the sweeper removes the upload from `due` and from its owner's listing.
+//!
+//! When the server's memory is full, scripts that end an upload, or that the sweeper needs, still run.
 
 mod config;
 mod connection;
@@ -51,7 +54,7 @@ use upload_gateway_core::{
         Takeovers, Times, Update,
     },
     upload::{
-        Claim, Claims, Fingerprint, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId,
+        Claim, Claims, Fingerprint, Owner, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId,
         WriterTag,
     },
 };
@@ -223,12 +226,22 @@ impl Redis {
             record::header_json(upload)?,
             seen.map(|seen| seen.0.to_string()).unwrap_or_default(),
             record::writer_text(writer),
+            if upload.phase == Phase::Aborted {
+                "1"
+            } else {
+                ""
+            }
+            .to_owned(),
         ];
         for (name, value) in record::header_fields(upload) {
             arguments.extend([name.to_owned(), value]);
         }
+        let script = match upload.is_live() {
+            true => &SCRIPTS.update,
+            false => &SCRIPTS.end,
+        };
         let (outcome, detail): (String, String) =
-            self.invoke(&SCRIPTS.update, &upload.id, &arguments).await?;
+            self.invoke(script, &upload.id, &arguments).await?;
         match outcome.as_str() {
             "updated" => {
                 self.index(upload).await?;
@@ -483,6 +496,11 @@ impl StateStore for Redis {
             .arg(("PX", PROBE_LIFE))
             .to_owned();
         self.link.command(&probe).await
+    }
+
+    fn is_usable(&self) -> bool {
+        // Connections are replaced.
+        true
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod conflicts;
+mod full_state;
 mod stores;
 mod takeover;
 mod upload;

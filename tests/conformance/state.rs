@@ -8,6 +8,7 @@ mod formats;
 mod listings;
 mod model;
 mod redb_only;
+mod redis_full;
 mod redis_notices;
 mod redis_only;
 mod redis_outages;
@@ -82,6 +83,7 @@ adapters! {
         update_repeated_after_a_lost_reply_is_updated,
         a_take_over_is_not_taken_for_a_repeated_update,
         an_update_replaces_all_but_the_parts_and_claims,
+        an_aborted_upload_keeps_no_parts_and_claims,
         fifty_concurrent_parts_are_all_recorded,
         writes_set_the_times,
         ten_thousand_parts_read_back,

@@ -123,6 +123,11 @@ decorated! {
     "state", STATE_CALLS: StateStore for dyn StateStore;
     async fn secret(offered: &Secret) -> Secret;
     async fn check() -> ();
+    undecorated {
+        fn is_usable(&self) -> bool {
+            self.inner.is_usable()
+        }
+    }
 }
 
 decorated! {

@@ -105,6 +105,8 @@ pub enum Reason {
     Overloaded,
     /// The state store is unavailable.
     StateUnavailable,
+    /// The state store has no memory for another record.
+    StateFull,
     /// The blob store is unavailable.
     StoreUnavailable,
     /// The gateway is shutting down.
@@ -212,6 +214,16 @@ impl Error {
             Kind::Unavailable,
             Reason::StateUnavailable,
             "the state store is unavailable",
+        )
+        .caused_by(source)
+    }
+
+    /// The state store has no memory for another record or part. Retryable: uploads that are deleted or expire make room.
+    pub fn state_full(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(
+            Kind::ResourceExhausted,
+            Reason::StateFull,
+            "the state store is full; delete uploads, or retry later",
         )
         .caused_by(source)
     }

@@ -183,6 +183,11 @@ impl Gateway {
         Ok(self.settings.limits(&storage))
     }
 
+    /// Whether the process can use its state store as soon as that works again. If not, it must be restarted.
+    pub fn is_usable(&self) -> bool {
+        self.records.is_usable()
+    }
+
     /// Checks that the state store and every storage answer.
     ///
     /// # Errors

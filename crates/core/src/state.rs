@@ -34,6 +34,10 @@ pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore {
 
     /// Checks that the store answers and accepts writes.
     async fn check(&self) -> Result<()>;
+
+    /// Whether this process can use the store as soon as the store works again. `false` if only a restart may help: the
+    /// embedded store could not open its file again.
+    fn is_usable(&self) -> bool;
 }
 
 /// Creates, reads and changes records, and replaces their writers.
@@ -81,7 +85,8 @@ pub trait RecordStore: Send + Sync + Debug {
     /// Replaces everything in a record except its parts and claims, if the stored version is `upload.version` and the
     /// stored writer is `writer`. The stored version then increases by one. The writer is compared too, because a state
     /// store that was rolled back can reach the same version twice. If the upload leaves OPEN and COMMITTING, its index
-    /// entry is removed in the same step. If the record already has exactly this content under the next version, an
+    /// entry is removed in the same step, and if it is ABORTED, also its parts and claims. Such an update succeeds even if
+    /// the store is full. If the record already has exactly this content under the next version, an
     /// earlier response was lost, and the result is [`Update::Updated`].
     async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update>;
 
@@ -151,7 +156,8 @@ pub trait ListingStore: Send + Sync + Debug {
 pub trait ScheduleStore: Send + Sync + Debug {
     /// Finds uploads that were due ([`Upload::due_at`]) by `before`, earliest first, after the entry `after`. A page
     /// can have fewer than `limit` uploads, or none, and still have a next page. The index is a hint: this call checks
-    /// each entry against its record and corrects it. A lost entry is added again when its upload is next opened.
+    /// each entry against its record and corrects it. It also removes, in bounded steps, entries of indexes and listings
+    /// whose record does not exist any more. A lost entry is added again when its upload is next opened.
     async fn due(&self, before: Timestamp, after: Option<&Due>, limit: usize) -> Result<DuePage>;
 
     /// Acquires the lease `name` for `holder`, for `lasts` from now by the clock of the store, or renews it if `holder`

@@ -125,7 +125,7 @@ pub enum Phase {
     Committing,
     /// The object exists and was verified.
     Complete,
-    /// Ended without an object. The store keeps nothing of it.
+    /// Ended without an object. The store keeps nothing of it, and the record no parts and no claims.
     Aborted,
 }
 

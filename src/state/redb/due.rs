@@ -66,7 +66,11 @@ impl Tables<'_> {
         for due in entries {
             let mut record = match self.record(&due.id) {
                 Ok(Some(record)) => record,
-                Ok(None) => continue,
+                Ok(None) => {
+                    let key = (due.at.0, due.id.as_str());
+                    self.due.remove(key).map_err(internal)?;
+                    continue;
+                }
                 // The caller gets the same error when it reads the record, and the other uploads do not wait for it.
                 Err(error) if !error.is_retryable() => {
                     uploads.push(due.id);

@@ -218,14 +218,19 @@ impl<'a> Tables<'a> {
         if let Some(fingerprint) = &upload.fingerprint {
             self.release(fingerprint, &upload.id)?;
         }
-        self.parts.remove_beyond(&upload.id, 0)?;
-        self.claims
-            .retain_in(all_numbers(upload.id.as_str()), |_, _| false)
-            .map_err(internal)?;
+        self.remove_parts_and_claims(&upload.id)?;
         self.listing.remove(listing_key(upload)).map_err(internal)?;
         self.records
             .remove(upload.id.as_str())
             .map(drop)
+            .map_err(internal)
+    }
+
+    /// Removes the parts and claims of an upload.
+    pub(super) fn remove_parts_and_claims(&mut self, id: &UploadId) -> Result<()> {
+        self.parts.remove_beyond(id, 0)?;
+        self.claims
+            .retain_in(all_numbers(id.as_str()), |_, _| false)
             .map_err(internal)
     }
 

@@ -17,6 +17,10 @@ pub struct RedisConfig {
     /// the servers. Not a key of the table: it is the top-level key `redis_url`.
     #[serde(skip)]
     pub url: RedisUrl,
+    /// The file that the URL was read from. It is read again when a server refuses the credentials. Not a key of the
+    /// table: it is the top-level key `redis_url_file`.
+    #[serde(skip)]
+    pub url_file: Option<PathBuf>,
     /// What the URL is the address of.
     pub mode: RedisMode,
     /// More Sentinels, or more nodes of the cluster.
@@ -102,6 +106,7 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             url: RedisUrl::default(),
+            url_file: None,
             mode: RedisMode::Single,
             nodes: Vec::new(),
             service_name: None,

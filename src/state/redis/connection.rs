@@ -4,7 +4,11 @@
 //! connection to a single server, or to the primary that Sentinels name, is replaced after every failure that makes it
 //! suspect; Sentinels are then asked for the primary again. A Cluster connection reconnects by itself.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
@@ -27,7 +31,9 @@ use super::{
 
 /// The shared connection, and how to make it.
 pub(super) struct Link {
-    source: Source,
+    source: RwLock<Arc<Source>>,
+    config: RedisConfig,
+    authority: Option<Vec<u8>>,
     options: AsyncConnectionConfig,
     call_timeout: Duration,
     wait_replicas: u32,
@@ -74,7 +80,9 @@ impl Link {
     /// Prepares connections as `config` describes; sends nothing yet.
     pub(super) fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
         Ok(Self {
-            source: Source::new(config, authority)?,
+            source: RwLock::new(Arc::new(Source::new(config, authority.clone())?)),
+            config: config.clone(),
+            authority,
             options: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(config.connect_timeout))
                 .set_response_timeout(Some(response_timeout(config))),
@@ -115,8 +123,42 @@ impl Link {
 
     /// A new connection for a subscription.
     pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
-        let connected = timeout(self.call_timeout, self.source.subscription()).await;
-        connected.unwrap_or_else(|late| Err(std::io::Error::other(late).into()))
+        let source = self.source();
+        let connected = timeout(self.call_timeout, source.subscription()).await;
+        let connected = connected.unwrap_or_else(|late| Err(std::io::Error::other(late).into()));
+        if connected.as_ref().is_err_and(is_unauthenticated) {
+            self.reread_url().await;
+        }
+        connected
+    }
+
+    /// Reads the file with the URL again, if the URL came from a file: it may have a new password.
+    async fn reread_url(&self) {
+        let Some(path) = &self.config.url_file else {
+            return;
+        };
+        let read = async {
+            let text = tokio::fs::read_to_string(path).await?;
+            let config = RedisConfig {
+                url: text.trim().parse().map_err(std::io::Error::other)?,
+                ..self.config.clone()
+            };
+            Source::new(&config, self.authority.clone()).map_err(std::io::Error::other)
+        };
+        match read.await {
+            Ok(source) => {
+                *self.source.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(source);
+                tracing::info!(path = %path.display(), "redis refused the credentials; read its URL again");
+            }
+            // The error of the call is reported; here is why the file did not help.
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot read the URL of redis again");
+            }
+        }
+    }
+
+    fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes `request`, and repeats it once if the connection failed: it may have been stale.
@@ -124,6 +166,9 @@ impl Link {
         let twice = async {
             match self.attempt(request).await {
                 Err(failure) if is_temporary(&failure) && is_suspect(&failure) => {
+                    if is_unauthenticated(&failure) {
+                        self.reread_url().await;
+                    }
                     tracing::debug!(error = %failure, "repeat a redis command on a new connection");
                     self.attempt(request).await
                 }
@@ -132,6 +177,7 @@ impl Link {
         };
         match timeout(self.call_timeout, twice).await {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(failure)) if failure.code() == Some("OOM") => Err(Error::state_full(failure)),
             Ok(Err(failure)) if is_temporary(&failure) => Err(Error::state_unavailable(failure)),
             Ok(Err(failure)) => Err(match (failure.code(), failure.detail()) {
                 (Some(UNKNOWN_FORMAT), Some(detail)) => refusal(detail),
@@ -195,7 +241,7 @@ impl Link {
         if let Some(current) = &*slot {
             return Ok(current.clone());
         }
-        let mut connection = self.source.connect(&self.options).await?;
+        let mut connection = self.source().connect(&self.options).await?;
         // Otherwise the first call of each script would take a second round trip after NOSCRIPT.
         for script in SCRIPTS.iter() {
             script.load_async(&mut connection).await?;
@@ -220,7 +266,7 @@ impl Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self.source {
+        formatter.write_str(match &*self.source() {
             Source::Single(_) => "Link(single server)",
             Source::Sentinel(_) => "Link(sentinel)",
             Source::Cluster { .. } => "Link(cluster)",
@@ -385,9 +431,18 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// Whether a new connection may work when this one does not: it broke, hangs, or leads to a former primary.
+/// Whether a new connection may work when this one does not: it broke, hangs, leads to a former primary, or is not
+/// authenticated.
 fn is_suspect(failure: &RedisError) -> bool {
-    failure.is_io_error() || failure.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+    failure.is_io_error()
+        || failure.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+        || is_unauthenticated(failure)
+}
+
+/// Whether the server does not accept the credentials, or not any more.
+fn is_unauthenticated(failure: &RedisError) -> bool {
+    failure.kind() == ErrorKind::AuthenticationFailed
+        || matches!(failure.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
 /// Whether the same command may succeed later: the server restarts, loads its data, fails over, or is unreachable.
@@ -407,8 +462,10 @@ fn is_temporary(failure: &RedisError) -> bool {
         )
         | ErrorKind::ClusterConnectionNotFound
         | ErrorKind::MasterNameNotFoundBySentinel => true,
-        // Too few replicas, a full disk, full memory, a long script: operators can fix these without a restart.
-        _ => matches!(failure.code(), Some("NOREPLICAS" | "MISCONF" | "OOM" | "BUSY")),
+        // A rotated password: the file with the URL gets the new one soon.
+        _ if is_unauthenticated(failure) => true,
+        // Too few replicas, a full disk, a long script: operators can fix these without a restart.
+        _ => matches!(failure.code(), Some("NOREPLICAS" | "MISCONF" | "BUSY")),
     }
 }
 

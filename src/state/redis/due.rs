@@ -1,6 +1,7 @@
 //! The uploads that are due, and the leases.
 //!
-//! `due` is a sorted set of uploads by the time at which the sweeper must check them. It is a hint, written after the
+//! `due` is a sorted set of uploads by the time at which the sweeper must check them: when they are due, and at last when
+//! their record is gone. It is a hint, written after the
 //! record and in another slot: an entry is checked against its record when it is read. Parts and claims, which postpone
 //! the end of an upload, do not change its entry; reading the entry corrects it.
 
@@ -13,7 +14,11 @@ use upload_gateway_core::{
     upload::{Timestamp, Upload, UploadId},
 };
 
-use super::{Redis, record::removal_time, scripts::SCRIPTS};
+use super::{
+    Redis,
+    record::{age, owner_text, removal_time},
+    scripts::SCRIPTS,
+};
 
 /// How many records are read concurrently.
 const CONCURRENCY: usize = 16;
@@ -21,24 +26,29 @@ const CONCURRENCY: usize = 16;
 /// The largest time that a score, which is a double, holds exactly.
 const LATEST: u64 = 1 << 53;
 
+/// A member of `due`.
+struct Entry {
+    member: String,
+    due: Due,
+    /// The upload's member of its owner's listing.
+    listed: String,
+    /// The owner, as in the key of the listing.
+    owner: String,
+}
+
+// === impl Redis ===
+
 impl Redis {
     fn due_key(&self) -> String {
         self.key("due")
     }
 
-    /// Sets when the upload is due, or removes an upload that is never due again.
+    /// Sets when the sweeper looks at the upload next.
     pub(super) async fn schedule(&self, upload: &Upload) -> Result<()> {
-        let Some(due_at) = upload.due_at() else {
-            let forget = redis::cmd("ZREM")
-                .arg(self.due_key())
-                .arg(upload.id.as_str())
-                .to_owned();
-            return self.link.command(&forget).await;
-        };
         let mut invocation = SCRIPTS.index.key(self.due_key());
         invocation
-            .arg(upload.id.as_str())
-            .arg(score(due_at))
+            .arg(due_member(upload))
+            .arg(next_look(upload))
             .arg(removal_time(upload.expires_at));
         self.link.script(&invocation).await
     }
@@ -57,17 +67,16 @@ impl Redis {
             .arg(after.map_or("", |due| due.id.as_str()))
             .arg(score(before))
             .arg(limit);
-        let entries: Vec<(String, u64)> = self.link.script(&invocation).await?;
-        let entries = entries
+        let members: Vec<(String, u64)> = self.link.script(&invocation).await?;
+        let entries = members
             .into_iter()
-            .map(|(id, at)| {
-                let id = id.parse().map_err(unreadable)?;
-                let at = Timestamp(at);
-                Ok(Due { at, id })
-            })
-            .collect::<Result<Vec<Due>>>()?;
-        let next = entries.last().filter(|_| entries.len() == limit).cloned();
-        let checked = entries.into_iter().map(|due| self.check_due(due, before));
+            .map(|(member, at)| Entry::new(member, Timestamp(at)))
+            .collect::<Result<Vec<Entry>>>()?;
+        let last = entries.last().filter(|_| entries.len() == limit);
+        let next = last.map(|entry| entry.due.clone());
+        let checked = entries
+            .into_iter()
+            .map(|entry| self.check_due(entry, before));
         let uploads = stream::iter(checked)
             .buffered(CONCURRENCY)
             .try_filter_map(|due| async move { Ok(due) })
@@ -76,24 +85,35 @@ impl Redis {
         Ok(DuePage { uploads, next })
     }
 
-    /// The upload of an entry, if it is due; otherwise corrects the entry.
-    async fn check_due(&self, due: Due, before: Timestamp) -> Result<Option<UploadId>> {
+    /// The upload of an entry, if it is due; otherwise corrects the entry, and the listing that has the upload.
+    async fn check_due(&self, entry: Entry, before: Timestamp) -> Result<Option<UploadId>> {
+        let Entry { member, due, .. } = &entry;
         let upload = match self.read_summary(&due.id).await {
             // The caller gets the same error when it reads the record, and the other uploads do not wait for it.
-            Err(error) if !error.is_retryable() => return Ok(Some(due.id)),
+            Err(error) if !error.is_retryable() => return Ok(Some(entry.due.id)),
             upload => upload?,
         };
         let due_at = upload.as_ref().and_then(Upload::due_at);
         if due_at.is_some_and(|due_at| due_at <= before) {
-            return Ok(Some(due.id));
+            return Ok(Some(entry.due.id));
         }
-        let removal = upload.map_or(0, |upload| removal_time(upload.expires_at));
+        if upload.is_none() {
+            let forget = redis::cmd("ZREM")
+                .arg(self.owner_key(&entry.owner))
+                .arg(&entry.listed)
+                .to_owned();
+            self.link.command::<()>(&forget).await?;
+        }
         let mut invocation = SCRIPTS.repair_due.key(self.due_key());
         invocation
-            .arg(due.id.as_str())
+            .arg(member)
             .arg(score(due.at))
-            .arg(due_at.map_or_else(String::new, |due_at| score(due_at).to_string()))
-            .arg(removal);
+            .arg(
+                upload
+                    .as_ref()
+                    .map_or_else(String::new, |upload| next_look(upload).to_string()),
+            )
+            .arg(upload.map_or(0, |upload| removal_time(upload.expires_at)));
         self.link.script::<()>(&invocation).await?;
         Ok(None)
     }
@@ -114,6 +134,40 @@ impl Redis {
 
 fn score(time: Timestamp) -> u64 {
     time.0.min(LATEST)
+}
+
+/// When the sweeper looks at the upload next: when it is due, or when its record is gone.
+fn next_look(upload: &Upload) -> u64 {
+    let removal = Timestamp(removal_time(upload.expires_at));
+    score(upload.due_at().unwrap_or(removal))
+}
+
+/// The member of an upload. It names the upload, its member of the listing, and the listing.
+fn due_member(upload: &Upload) -> String {
+    let age = age(upload.created_at);
+    format!("{}:{age}:{}", upload.id, owner_text(&upload.owner))
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(member: String, at: Timestamp) -> Result<Self> {
+        let mut fields = member.splitn(3, ':');
+        let (id, age, owner) = (fields.next(), fields.next(), fields.next());
+        let (Some(id), Some(age), Some(owner)) = (id, age, owner) else {
+            return Err(Error::fault(
+                "redis holds an invalid member among the due uploads",
+            ));
+        };
+        let (listed, owner) = (format!("{age}:{id}"), owner.to_owned());
+        let id = id.parse().map_err(unreadable)?;
+        Ok(Self {
+            member,
+            due: Due { at, id },
+            listed,
+            owner,
+        })
+    }
 }
 
 fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

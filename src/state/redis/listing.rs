@@ -2,7 +2,7 @@
 //! the order of the listing.
 //!
 //! It is written after the record, so it can be out of date. Reading the listing also reads each record, and removes
-//! members without one. Opening or updating an upload adds its member again.
+//! members without one; so does the sweeper (`due.rs`). Opening or updating an upload adds its member again.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway_core::{
@@ -28,7 +28,12 @@ const LIST_CONCURRENCY: usize = 16;
 
 impl Redis {
     fn listing_key(&self, owner: &Owner) -> String {
-        self.key(&format!("owner:{}", record::owner_text(owner)))
+        self.owner_key(&record::owner_text(owner))
+    }
+
+    /// The listing of the owner with this text.
+    pub(super) fn owner_key(&self, owner: &str) -> String {
+        self.key(&format!("owner:{owner}"))
     }
 
     /// See [`ListingStore::list`](upload_gateway_core::state::ListingStore::list).
@@ -150,7 +155,7 @@ impl Redis {
 
 /// A member of a listing. In byte order the newest upload comes first, then the lowest id.
 fn listing_member(created_at: Timestamp, id: &UploadId) -> String {
-    format!("{:016x}:{id}", u64::MAX - created_at.0)
+    format!("{}:{id}", record::age(created_at))
 }
 
 fn listing_cursor(member: &str) -> Option<Cursor> {

@@ -64,11 +64,17 @@ local function digest_numbers()
   return numbers
 end
 
+-- The time in seconds; nil for a Redis user without the permission for TIME.
+local function now()
+  local time = redis.pcall('TIME')
+  return time[1] and tonumber(time[1])
+end
+
 -- Reports a change of the record to the processes that watch it. The message is only a hint, so a Redis user without the
 -- right to publish is accepted.
 local function publish_change()
   local watched = redis.call('HGET', KEYS[1], 'watched')
-  if watched and tonumber(watched) >= tonumber(redis.call('TIME')[1]) then
+  if watched and tonumber(watched) >= (now() or math.huge) then
     local prefix, id = string.match(KEYS[1], '^(.*)upload:{.*}:(.*)$')
     redis.pcall('PUBLISH', prefix .. 'changes', id)
   end

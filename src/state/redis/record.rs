@@ -259,6 +259,11 @@ pub(super) fn owner_text(owner: &Owner) -> String {
     format!("{}:{tenant}:{subject}", tenant.len())
 }
 
+/// A number that is larger for older uploads, in 16 hexadecimal digits, so that the newest comes first.
+pub(super) fn age(created_at: Timestamp) -> String {
+    format!("{:016x}", u64::MAX - created_at.0)
+}
+
 /// When the server removes a record that expires at `expires_at`, in milliseconds since the Unix epoch.
 pub(super) fn removal_time(expires_at: Timestamp) -> u64 {
     // Redis takes times as signed numbers.

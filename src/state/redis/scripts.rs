@@ -17,6 +17,8 @@ pub(super) struct Scripts {
     pub(super) record_parts: Script,
     pub(super) claim: Script,
     pub(super) update: Script,
+    /// The same as `update`, for the end of an upload.
+    pub(super) end: Script,
     pub(super) read: Script,
     pub(super) summary: Script,
     pub(super) index: Script,
@@ -35,12 +37,13 @@ impl Default for Scripts {
             record_parts: record_script(include_str!("record_parts.lua")),
             claim: record_script(include_str!("claim.lua")),
             update: record_script(include_str!("update.lua")),
+            end: in_full_memory(&record_text(include_str!("update.lua"))),
             read: record_script(include_str!("read.lua")),
             summary: record_script(include_str!("summary.lua")),
-            index: Script::new(include_str!("index.lua")),
+            index: in_full_memory(include_str!("index.lua")),
             due: Script::new(include_str!("due.lua")),
-            repair_due: Script::new(include_str!("repair_due.lua")),
-            lease: Script::new(include_str!("lease.lua")),
+            repair_due: in_full_memory(include_str!("repair_due.lua")),
+            lease: in_full_memory(include_str!("lease.lua")),
         }
     }
 }
@@ -54,6 +57,7 @@ impl Scripts {
             &self.record_parts,
             &self.claim,
             &self.update,
+            &self.end,
             &self.read,
             &self.summary,
             &self.index,
@@ -67,10 +71,20 @@ impl Scripts {
 
 /// A script that reads or writes a record, and refuses one in another format.
 fn record_script(body: &str) -> Script {
+    Script::new(&record_text(body))
+}
+
+fn record_text(body: &str) -> String {
     let prelude = include_str!("prelude.lua");
-    Script::new(&format!(
+    format!(
         "local FORMAT, PART, CLAIM = '{FORMAT}', {PART_SLOT}, {CLAIM_SLOT}\n\
          local HAS_MD5, HAS_LONG_RECEIPT, BARE_CLAIM = {HAS_MD5}, {HAS_LONG_RECEIPT}, {BARE_CLAIM}\n\
          {prelude}{body}"
-    ))
+    )
+}
+
+/// A script that runs although the memory of the server is full. It makes room, or is needed to make room, and writes
+/// little.
+fn in_full_memory(text: &str) -> Script {
+    Script::new(&format!("#!lua flags=allow-oom\n{text}"))
 }

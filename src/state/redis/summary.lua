@@ -12,8 +12,9 @@ if last > 0 then
   slots = part_slots(last, last)
   add_receipts(receipts, last, slots)
 end
-if format and ARGV[1] ~= '0' then
+local time = format and ARGV[1] ~= '0' and now()
+if time then
   -- Only a hint: a server with full memory refuses it.
-  redis.pcall('HSET', KEYS[1], 'watched', redis.call('TIME')[1] + ARGV[1])
+  redis.pcall('HSET', KEYS[1], 'watched', time + ARGV[1])
 end
 return {redis.call('HGETALL', KEYS[1]), slots, receipts}

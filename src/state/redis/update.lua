@@ -1,9 +1,9 @@
 -- Replaces everything of a record except its parts and claims, if its version, its writer and, if given, its updated_at
--- are the expected ones.
+-- are the expected ones. Can also remove its parts, claims and digest states.
 -- ARGV  1 expected version  2 upload id  3 fingerprint to release, or ""  4 time the record is removed (ms)
---       5 record as JSON  6 expected updated_at, or ""  7 expected writer  8… field, value, field, value…
--- Returns {"updated", version}, {"conflict", ""} or {"missing", ""}; UNKNOWNFORMAT for
--- a record in another format.
+--       5 record as JSON  6 expected updated_at, or ""  7 expected writer  8 "1" to remove its parts, or ""
+--       9… field, value, field, value…
+-- Returns {"updated", version}, {"conflict", ""} or {"missing", ""}; UNKNOWNFORMAT for a record in another format.
 local header = redis.call('HMGET', KEYS[1], 'format', 'version', 'writer', 'updated_at', 'replaced', 'record')
 local format, version, writer, updated_at, replaced, record = unpack(header)
 local refusal = unknown_format(format)
@@ -26,8 +26,15 @@ if version ~= ARGV[1] or writer ~= ARGV[7] or is_touched then
 end
 local next_version = string.format('%d', tonumber(ARGV[1]) + 1)
 redis.call('HSET', KEYS[1], 'version', next_version, 'record', ARGV[5], 'replaced', ARGV[1])
-for index = 8, #ARGV, 2 do
+for index = 9, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
+end
+if ARGV[8] == '1' then
+  for _, number in ipairs(digest_numbers()) do
+    redis.call('HDEL', KEYS[1], 'digest:' .. number)
+  end
+  redis.call('HSET', KEYS[1], 'committed', 0, 'rewritten', 0)
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 end
 if ARGV[3] ~= '' and redis.call('HGET', KEYS[5], ARGV[3]) == ARGV[2] then
   redis.call('HDEL', KEYS[5], ARGV[3])

@@ -502,6 +502,30 @@ pub(crate) async fn an_update_replaces_all_but_the_parts_and_claims(store: &dyn 
     assert_eq!(get(store, &upload.id).await, upload);
 }
 
+pub(crate) async fn an_aborted_upload_keeps_no_parts_and_claims(store: &dyn StateStore) {
+    let mut upload = sized(findable(&owner(), "a"), 5);
+    create(store, &upload).await;
+    let long = [Part {
+        receipt: "\"long\"".into(),
+        ..part(2)
+    }];
+    let recorded = store.record_parts(&upload.id, writer(1), 0, &long, times());
+    recorded.await.unwrap();
+    record(store, &upload.id, [1, 4]).await;
+    let claims = [claim(3)];
+    let claimed = store.claim(&upload.id, &upload.owner, &claims, times());
+    claimed.await.unwrap();
+    upload.phase = Phase::Aborted;
+    // Also if the answer to the first call was lost.
+    for _ in 0..2 {
+        let ended = store.update(&upload, upload.writer).await.unwrap();
+        assert_eq!(ended, Update::Updated(2));
+    }
+    upload.version = 2;
+    assert_eq!(get(store, &upload.id).await, upload);
+    assert_eq!(store.summary(&upload.id).await.unwrap(), Some(upload));
+}
+
 pub(crate) async fn fifty_concurrent_parts_are_all_recorded(store: &dyn StateStore) {
     let upload = upload(&owner());
     create(store, &upload).await;

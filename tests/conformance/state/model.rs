@@ -186,7 +186,10 @@ impl Model {
         if !is_seen || is_touched {
             return Update::Conflict(Box::new(record.clone()));
         }
-        let (parts, claims) = (record.parts.clone(), record.claims.clone());
+        let (parts, claims) = match upload.phase {
+            Phase::Aborted => (Parts::default(), Claims::default()),
+            _ => (record.parts.clone(), record.claims.clone()),
+        };
         *record = Upload {
             parts,
             claims,

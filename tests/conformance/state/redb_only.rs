@@ -6,8 +6,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use upload_gateway::state::redb::{OpenError, Redb};
 use upload_gateway_core::{
-    state::{PartStore, RECORD_GRACE_SECONDS, RecordStore},
-    upload::{Timestamp, Upload},
+    state::{ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore, ScheduleStore},
+    upload::{Phase, Timestamp, Upload},
 };
 
 use super::{fresh_redb, samples::*};
@@ -126,6 +126,27 @@ async fn creating_removes_what_expired_meanwhile() {
     for upload in &old {
         assert_eq!(store.get(&upload.id).await.unwrap(), None);
     }
+}
+
+#[tokio::test]
+async fn the_sweeper_removes_what_expired_meanwhile() {
+    let Some((store, _directory)) = fresh_redb().await else {
+        return;
+    };
+    let long_ago = Timestamp(now().0 - 2 * RECORD_GRACE_SECONDS * 1_000);
+    let mut old = Upload {
+        updated_at: long_ago,
+        expires_at: long_ago,
+        ..upload(&owner())
+    };
+    create(&store, &old).await;
+    old.phase = Phase::Complete;
+    store.update(&old, old.writer).await.unwrap();
+    assert_eq!(store.count(&old.owner).await.unwrap(), 1);
+    let due = store.due(now(), None, 10).await.unwrap();
+    assert!(due.uploads.is_empty());
+    assert_eq!(store.get(&old.id).await.unwrap(), None);
+    assert_eq!(store.count(&old.owner).await.unwrap(), 0);
 }
 
 /// Records part 1 without prolonging the upload.

@@ -243,6 +243,52 @@ async fn a_record_that_vanished_leaves_the_listing_and_frees_its_fingerprint() {
     create(&store, &findable(&owner, "a")).await;
 }
 
+/// Records end by their expiry, whatever their phase was.
+#[tokio::test]
+async fn the_index_of_due_uploads_removes_vanished_records_from_listings() {
+    let Some((store, backend)) = fresh_redis().await else {
+        return;
+    };
+    let owner = owner();
+    let mut uploads = Vec::new();
+    for phase in [Phase::Open, Phase::Complete, Phase::Aborted] {
+        let mut upload = findable(&owner, &phase.to_string());
+        create(&store, &upload).await;
+        upload.phase = phase;
+        store.update(&upload, upload.writer).await.unwrap();
+        uploads.push(upload);
+    }
+    let kept = findable(&owner, "kept");
+    create(&store, &kept).await;
+    for upload in &uploads {
+        let key = format!(
+            "upload-gateway:upload:{{{}}}:{}",
+            upload.id.tag(),
+            upload.id
+        );
+        let _: u32 = ask(&backend.url, redis::cmd("DEL").arg(key)).await;
+    }
+    assert_eq!(store.count(&owner).await.unwrap(), 4);
+    let removed = kept
+        .expires_at
+        .plus(Duration::from_secs(RECORD_GRACE_SECONDS));
+    let mut after = None;
+    let mut due = Vec::new();
+    loop {
+        // In steps of two.
+        let page = store.due(removed, after.as_ref(), 2).await.unwrap();
+        due.extend(page.uploads);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(due, [kept.id]);
+    assert_eq!(store.count(&owner).await.unwrap(), 1);
+    let left: u32 = ask(&backend.url, redis::cmd("ZCARD").arg("upload-gateway:due")).await;
+    assert_eq!(left, 1);
+}
+
 #[tokio::test]
 async fn an_unreadable_record_is_a_fault_and_not_retried() {
     let Some((store, backend)) = fresh_redis().await else {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use upload_gateway::state::redis::{Redis, RedisConfig, RedisMode};
 use upload_gateway_core::{
@@ -11,7 +12,7 @@ use upload_gateway_core::{
 
 use super::{
     common, config,
-    redis_only::{POLL, try_ask},
+    redis_only::{POLL, ask, try_ask},
     samples::*,
     takeovers,
 };
@@ -169,4 +170,35 @@ async fn a_restart_of_a_cluster_node_is_waited_out() {
         assert_eq!(get(&store, &upload.id).await.parts.committed(), 1);
     }
     takeovers::watchers_are_notified_of_every_take_over(&store).await;
+}
+
+/// Operators change the password in Redis and in the file, and then end the connections.
+#[tokio::test]
+async fn a_rotated_password_is_read_from_the_file_again() {
+    let Some((server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let with = |password: &str| {
+        let port = server.port();
+        format!("redis://gateway:{password}@127.0.0.1:{port}")
+    };
+    let user = ["SETUSER", "gateway", "on", ">first", "~*", "&*", "+@all"];
+    ask::<()>(&url, redis::cmd("ACL").arg(&user)).await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("redis_url");
+    std::fs::write(&file, with("first")).unwrap();
+    let config = RedisConfig {
+        url_file: Some(file.clone()),
+        ..config([with("first")])
+    };
+    let store = Redis::connect(&config).await.unwrap();
+    let upload = upload(&owner());
+    create(&store, &upload).await;
+    let rotated = ["SETUSER", "gateway", "resetpass", ">second"];
+    ask::<()>(&url, redis::cmd("ACL").arg(&rotated)).await;
+    ask::<u64>(&url, redis::cmd("CLIENT").arg(&["KILL", "USER", "gateway"])).await;
+    let failure = store.get(&upload.id).await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::StateUnavailable, "{failure:?}");
+    std::fs::write(&file, format!("{}\n", with("second"))).unwrap();
+    assert_eq!(get(&store, &upload.id).await, upload);
 }

@@ -158,6 +158,11 @@ impl Records {
         Ok(())
     }
 
+    /// See [`StateStore::is_usable`].
+    pub(super) fn is_usable(&self) -> bool {
+        self.single_try.is_usable()
+    }
+
     pub(super) fn secret(&self) -> Secret {
         let secret = self.secret.read().unwrap_or_else(PoisonError::into_inner);
         secret.clone()

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cleanup, Denial, Lease, Object, Phase, Timestamp, Upload};
+use super::{Claims, Cleanup, Denial, Lease, Object, Parts, Phase, Timestamp, Upload};
 
 /// An event in the life of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,6 +285,9 @@ impl Upload {
 
     fn abort(&mut self, reason: AbortReason, cleanup: Cleanup) {
         self.end(Phase::Aborted);
+        // Nothing needs them any more, and the state store is smaller without them.
+        self.parts = Parts::default();
+        self.claims = Claims::default();
         self.abort_reason = Some(reason);
         self.cleanup = cleanup;
     }

@@ -1,0 +1,55 @@
+//! Opens a state file.
+
+use std::path::{Path, PathBuf};
+
+use ::redb::{Database, DatabaseError};
+
+use super::format;
+
+/// Why a state file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("another gateway has {} open", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its directory cannot be created.
+    #[error("cannot create the directory of {}", path.display())]
+    Directory {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not a state file, is damaged, has a format that this build does not read, or cannot be read.
+    #[error("cannot open the state file {}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Opens the file at `path`; creates it, and its directory, if it does not exist.
+pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
+        path: path.to_owned(),
+        source,
+    })?;
+    let unusable = |source| OpenError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
+    let database = Database::create(path).map_err(|failure| match failure {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
+            path: path.to_owned(),
+        },
+        other => unusable(other.into()),
+    })?;
+    format::check(&database, path).map_err(|refusal| unusable(refusal.into()))?;
+    Ok(database)
+}
