@@ -28,7 +28,7 @@ const SERVICES: [&str; 3] = [
     signing_service_server::SERVICE_NAME,
 ];
 
-/// Checks the stores until it is drained, and reports their health over gRPC and HTTP.
+/// Checks the stores until it is drained or dropped, and reports their health over gRPC and HTTP.
 #[derive(Debug)]
 pub(super) struct Monitor {
     reporter: HealthReporter,
@@ -73,6 +73,12 @@ impl Monitor {
         for service in SERVICES {
             self.reporter.clear_service_status(service).await;
         }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

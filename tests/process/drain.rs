@@ -295,3 +295,20 @@ async fn uploads_survive_a_rolling_restart_under_load() {
         "only {resumed} resumed after a restart"
     );
 }
+
+#[tokio::test]
+async fn a_dropped_server_leaves_nothing_running() {
+    let directory = TempDir::new().unwrap();
+    let gateway = TestGateway::over(Config {
+        data_dir: directory.path().to_owned(),
+        ..Config::default()
+    })
+    .await;
+    // It serves.
+    let (stream, _) = begin(&gateway, Some(PART)).await;
+    drop((stream, gateway));
+
+    // The state is locked as long as a task uses it.
+    let state = fs::File::open(directory.path().join("state.redb")).unwrap();
+    common::until("the state is released", async || state.try_lock().is_ok()).await;
+}
