@@ -4,6 +4,7 @@
 //! [`Retry`] decorates the ports. If a call has a [`CallWait`] in its [scope](crate::call), the configured time-out
 //! applies to the whole call, however many requests it makes.
 
+mod budget;
 mod refusals;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::refusals::Refusals;
+use self::{budget::RetryBudget, refusals::Refusals};
 use crate::{
     blobs::BlobStore,
     call,
@@ -31,15 +32,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The number of retries that each request adds to the retry budget.
 const RETRIES_PER_CALL: f64 = 0.1;
 
-/// The number of retries that each second adds to the retry budget: enough to notice that a store is available again.
-const RETRIES_PER_SECOND: f64 = 10.0;
-
 /// The number of retries that each successful retry adds to the retry budget. The store is available again, so the
 /// number of retries may double each time.
 const RETRIES_PER_SUCCESS: f64 = 2.0;
-
-/// The largest number of retries in the budget.
-const MOST_RETRIES: f64 = 100.0;
 
 /// The calls that send the bytes of a file.
 const MOVES_BYTES: [&str; 2] = ["store.put_object", "store.put_part"];
@@ -83,17 +78,6 @@ struct Attempts<'a> {
 
 /// One request of a call, while it is retried.
 struct WaitGuard(Option<Arc<CallWait>>);
-
-/// The retry budget of one store: how many retries the process may make. It keeps the callers that wait during an outage
-/// from making the outage worse.
-#[derive(Debug)]
-struct RetryBudget(Mutex<Allowance>);
-
-#[derive(Debug)]
-struct Allowance {
-    retries: f64,
-    at: Instant,
-}
 
 // === impl Retry ===
 
@@ -365,287 +349,5 @@ impl Drop for WaitGuard {
     }
 }
 
-// === impl RetryBudget ===
-
-impl RetryBudget {
-    fn new() -> Self {
-        Self(Mutex::new(Allowance {
-            retries: MOST_RETRIES,
-            at: Instant::now(),
-        }))
-    }
-
-    fn allow(&self, retries: f64) {
-        self.change(retries);
-    }
-
-    /// Takes one retry, if the budget has one left.
-    fn take(&self) -> bool {
-        self.change(-1.0)
-    }
-
-    /// Adds to the budget, or takes from it if it has enough. Returns whether it had enough.
-    fn change(&self, retries: f64) -> bool {
-        let mut allowance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let earned = (now - allowance.at).as_secs_f64() * RETRIES_PER_SECOND;
-        allowance.at = now;
-        allowance.retries = (allowance.retries + earned).min(MOST_RETRIES);
-        let is_enough = allowance.retries + retries >= 0.0;
-        if is_enough {
-            allowance.retries += retries;
-        }
-        is_enough
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-    use crate::error::Kind;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_short_outage_causes_no_error() {
-        let available_from = Instant::now() + Duration::from_secs(20);
-        let retry = Retry::new(Duration::from_secs(30));
-        let result = retry
-            .run(|| async move {
-                if Instant::now() < available_from {
-                    Err(Error::state_unavailable("unreachable"))
-                } else {
-                    Ok(())
-                }
-            })
-            .await;
-        assert!(result.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_longer_outage_is_an_error_with_a_retry_delay() {
-        let begin = Instant::now();
-        let retry = Retry::new(Duration::from_secs(30));
-        let error = retry
-            .run(|| async { Err::<(), _>(Error::state_unavailable("unreachable")) })
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable);
-        assert!(error.retry_delay().is_some());
-        let waited = begin.elapsed();
-        assert!(
-            waited > Duration::from_secs(25) && waited <= Duration::from_secs(30),
-            "{waited:?}"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_times_out_is_not_retried_longer_than_one_that_fails() {
-        let begin = Instant::now();
-        let retry = Retry::new(Duration::from_secs(30));
-        let result = retry
-            .run(|| async {
-                sleep(Duration::from_secs(20)).await;
-                Err::<(), _>(Error::store_unavailable("timed out"))
-            })
-            .await;
-        assert!(result.is_err());
-        assert!(
-            begin.elapsed() <= Duration::from_secs(30),
-            "{:?}",
-            begin.elapsed()
-        );
-    }
-
-    #[tokio::test]
-    async fn a_permanent_failure_is_not_retried() {
-        let calls = Cell::new(0);
-        let retry = Retry::new(Duration::from_secs(30));
-        let result: Result<()> = retry
-            .run(|| async {
-                calls.set(calls.get() + 1);
-                Err(Error::fault("no"))
-            })
-            .await;
-        assert!(result.is_err());
-        assert_eq!(calls.get(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refusal_for_the_operator_is_tried_once_more_at_once() {
-        let (begin, calls) = (Instant::now(), Cell::new(0));
-        let retry = Retry::new(Duration::from_secs(30));
-        let refused = retry
-            .run(|| async {
-                calls.set(calls.get() + 1);
-                Err::<(), _>(Error::for_operator("AccessDenied", "no"))
-            })
-            .await
-            .unwrap_err();
-        assert_eq!((calls.get(), begin.elapsed()), (2, Duration::ZERO));
-        assert_eq!(refused.kind(), Kind::Unavailable);
-        assert_eq!(refused.retry_delay(), Some(Duration::from_secs(30)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_is_not_retried_if_the_store_asks_for_more_time_than_is_left() {
-        let retry = Retry::new(Duration::from_secs(30));
-        let busy = || async {
-            let error = Error::store_unavailable("busy");
-            Err::<(), _>(error.retry_after(Duration::from_secs(u64::MAX)))
-        };
-        assert!(retry.run(busy).await.is_err());
-    }
-
-    /// A thousand calls wait for a store that is unavailable for 20 seconds.
-    #[tokio::test(start_paused = true)]
-    async fn the_retry_budget_limits_many_callers_and_lets_them_notice_the_end_of_an_outage() {
-        let retry = Retry::new(Duration::from_secs(30));
-        let available_from = Instant::now() + Duration::from_secs(20);
-        let tries = Cell::new(0_u32);
-        let calls = (0..1000).map(|_| {
-            retry.run(|| async {
-                if Instant::now() < available_from {
-                    tries.set(tries.get() + 1);
-                    Err(Error::store_unavailable("unreachable"))
-                } else {
-                    Ok(())
-                }
-            })
-        });
-        let results = futures::future::join_all(calls).await;
-        assert!(results.iter().all(Result::is_ok));
-        // A tenth of the calls, the full budget, and 10 per second.
-        let retries = tries.get() - 1000;
-        assert!(retries <= 100 + 100 + 200, "{retries}");
-        let delay = Instant::now() - available_from;
-        assert!(delay < Duration::from_secs(9), "{delay:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_is_not_retried_before_the_delay_that_the_store_asks_for() {
-        let begin = Instant::now();
-        let asked = Cell::new(0);
-        let retry = Retry::new(Duration::from_secs(30));
-        let result = retry.run(|| async {
-            asked.set(asked.get() + 1);
-            if asked.get() < 3 {
-                let busy = Error::store_unavailable("slow down");
-                return Err(busy.retry_after(Duration::from_secs(4)));
-            }
-            Ok(())
-        });
-        result.await.unwrap();
-        assert!(begin.elapsed() >= Duration::from_secs(8));
-    }
-
-    /// A request that fails for 20 seconds and then succeeds.
-    async fn outage_of_20_seconds(retry: &Retry) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(20);
-        let request = || async move {
-            if Instant::now() < end {
-                return Err(Error::store_unavailable("unreachable"));
-            }
-            Ok(())
-        };
-        retry.run(request).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_requests_of_a_call_share_one_retry_time_out() {
-        let retry = Retry::new(Duration::from_secs(30));
-        let begun = Instant::now();
-        let call = async {
-            outage_of_20_seconds(&retry).await.unwrap();
-            sleep(Duration::from_secs(60)).await;
-            outage_of_20_seconds(&retry).await
-        };
-        let second = call::scope(Arc::new(CallWait::default()), call).await;
-        assert!(second.is_err());
-        let waited = begun.elapsed() - Duration::from_secs(60);
-        assert!(waited <= Duration::from_secs(31), "{waited:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn concurrent_requests_of_a_call_wait_at_the_same_time() {
-        let retry = Retry::new(Duration::from_secs(30));
-        let call = async {
-            let both = (outage_of_20_seconds(&retry), outage_of_20_seconds(&retry));
-            futures::future::join(both.0, both.1).await
-        };
-        let (first, second) = call::scope(Arc::new(CallWait::default()), call).await;
-        assert!(first.is_ok() && second.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_put_whose_bytes_move_is_not_cut() {
-        let retry = Retry::new(Duration::from_secs(30));
-        let attempts = Cell::new(0);
-        let put = retry.run_in_turns(|| async {
-            attempts.set(attempts.get() + 1);
-            sleep(Duration::from_secs(300)).await;
-            let result = match attempts.get() {
-                1 => Err(Error::store_unavailable("slow down")),
-                _ => Ok(()),
-            };
-            (Duration::ZERO, result)
-        });
-        put.await.unwrap();
-        assert_eq!(attempts.get(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiting_for_a_turn_does_not_count() {
-        let retry = Retry::new(Duration::from_secs(30));
-        let hour = Duration::from_secs(3600);
-        let attempts = Cell::new(0);
-        let put = retry.run_in_turns(|| async {
-            attempts.set(attempts.get() + 1);
-            sleep(hour).await;
-            let result = match attempts.get() {
-                ..4 => Err(Error::store_unavailable("slow down")),
-                _ => Ok(()),
-            };
-            (hour, result)
-        });
-        let call = async {
-            put.await.unwrap();
-            outage_of_20_seconds(&retry).await
-        };
-        let after = call::scope(Arc::new(CallWait::default()), call).await;
-        assert!(after.is_ok());
-        assert_eq!(attempts.get(), 4);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn puts_that_fail_are_retried_for_the_retry_time_out() {
-        let begun = Instant::now();
-        let retry = Retry::new(Duration::from_secs(30));
-        let put = retry.run_in_turns(|| async {
-            sleep(Duration::from_secs(20)).await;
-            (
-                Duration::ZERO,
-                Err::<(), _>(Error::store_unavailable("timed out")),
-            )
-        });
-        assert!(put.await.is_err());
-        // One attempt before the time-out begins, and one that begins shortly before it ends.
-        assert!(
-            begun.elapsed() <= Duration::from_secs(70),
-            "{:?}",
-            begun.elapsed()
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_makes_progress_gets_the_full_retry_time_out_again() {
-        let retry = Retry::new(Duration::from_secs(30));
-        let call = async {
-            outage_of_20_seconds(&retry).await.unwrap();
-            CallWait::reset();
-            outage_of_20_seconds(&retry).await
-        };
-        let second = call::scope(Arc::new(CallWait::default()), call).await;
-        assert!(second.is_ok());
-    }
-}
+mod tests;
