@@ -2,7 +2,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::{collections::HashMap, error::Error as StdError, fmt::Write, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use serde::Serialize;
 use tonic::{Code, Status, metadata::MetadataMap};
@@ -253,7 +253,7 @@ fn report(error: &Error) -> PublicError {
 }
 
 fn log_as(error: &Error, row: Row, request_id: &str) {
-    let cause = causes(error);
+    let cause = error.causes();
     let reason = public_reason(error.reason()).map_or("", ErrorReason::name);
     let upload_id = error.metadata().get("upload_id").map_or("", String::as_str);
     macro_rules! at {
@@ -267,19 +267,6 @@ fn log_as(error: &Error, row: Row, request_id: &str) {
         Level::INFO => at!(info),
         _ => at!(debug),
     }
-}
-
-/// The chain of causes, outermost first.
-fn causes(error: &Error) -> String {
-    let mut chain = String::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let separator = if chain.is_empty() { "" } else { ": " };
-        // Writing to a string cannot fail.
-        let _ = write!(chain, "{separator}{cause}");
-        next = cause.source();
-    }
-    chain
 }
 
 #[cfg(test)]

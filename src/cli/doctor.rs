@@ -166,8 +166,22 @@ async fn probe_object(
         Ok(())
     };
     let read = read.await.map_err(at("read an object"));
+    let compared = compare_entity_tag(store, object).await;
+    let compared = compared.map_err(at("compare the entity tag"));
     let deleted = store.delete(&object.key).await;
-    read.and(deleted.map_err(at("delete an object")))
+    read.and(compared)
+        .and(deleted.map_err(at("delete an object")))
+}
+
+/// Checks that the entity tag is an MD5, if the storage is configured so.
+async fn compare_entity_tag(store: &dyn BlobStore, object: &NewObject) -> Result<(), Error> {
+    let found = store.head(&object.key).await?;
+    let found = found.ok_or_else(|| Error::fault("the store does not find the object"))?;
+    if found.has_digests && found.md5.is_some() && found.md5 != object.md5 {
+        let problem = format!("{} is not the MD5 of the object", found.etag);
+        return Err(Error::fault(problem));
+    }
+    Ok(())
 }
 
 async fn probe_session(
@@ -236,7 +250,10 @@ fn fix_state(config: &Config) -> &'static str {
 
 fn fix_call(step: &str, error: &Error) -> &'static str {
     match (error.kind(), step) {
-        (Kind::Unavailable | Kind::ResourceExhausted, _) => {
+        (Kind::DataLoss, _) | (_, "compare the entity tag") => {
+            "the store's entity tags are not MD5s: set etags = \"opaque\" for the storage"
+        }
+        (Kind::Unavailable | Kind::ResourceExhausted, _) if error.operator_code().is_none() => {
             "the store is unreachable or overloaded: check endpoint, name resolution, firewall and TLS"
         }
         (_, "find the bucket or container") => {

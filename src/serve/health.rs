@@ -1,6 +1,6 @@
 //! The health of the server, which follows the real state of the state store and of every storage.
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -86,11 +86,11 @@ async fn check(gateway: &Gateway) -> Health {
     match timeout(CHECK_TIMEOUT, gateway.check()).await {
         Ok(Ok(())) => Health::Ready,
         Ok(Err(error)) if !gateway.is_usable() => {
-            tracing::error!(%error, cause = error.source().map(ToString::to_string), "the state file cannot be opened again: {error}");
+            tracing::error!(%error, cause = error.causes(), "the state file cannot be opened again: {error}");
             Health::Broken
         }
         Ok(Err(error)) => {
-            tracing::warn!(%error, cause = error.source().map(ToString::to_string), "a store cannot be used: {error}");
+            tracing::warn!(%error, cause = error.causes(), "a store cannot be used: {error}");
             Health::NotReady("a store cannot be used; the log names it")
         }
         Err(_) => {

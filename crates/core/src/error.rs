@@ -332,6 +332,14 @@ impl Error {
         self.0.operator_code.as_deref()
     }
 
+    /// The chain of causes as text for the log, outermost first.
+    pub fn causes(&self) -> String {
+        let first = self.source();
+        let chain = std::iter::successors(first, |&cause| cause.source());
+        let chain: Vec<String> = chain.map(ToString::to_string).collect();
+        chain.join(": ")
+    }
+
     /// Whether the same call may succeed if it is repeated later.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind(), Kind::Unavailable | Kind::ResourceExhausted)

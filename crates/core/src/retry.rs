@@ -253,7 +253,10 @@ impl<'a> Attempts<'a> {
             sleep(wait).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             if self.retry.budget.take() {
-                tracing::debug!(error = %failed, cause = ?std::error::Error::source(&failed), "retry");
+                tracing::debug!(error = %failed, cause = failed.causes(), "retry");
+                if let Some((_, id)) = &self.retry.store {
+                    self.retry.refusals.note_retry(id, &failed);
+                }
                 return Ok(failed);
             }
             wait = jittered(self.pause);

@@ -49,6 +49,9 @@ const OPERATOR: [&str; 16] = [
 /// Stands for a code if the SDK found no credentials, so that no request was sent.
 pub(super) const NO_CREDENTIALS: &str = "no credentials";
 
+/// The code for a request whose time is too far from the store's.
+const CLOCK: &str = "RequestTimeTooSkewed";
+
 /// Codes of the key management service start like this.
 const KMS: &str = "KMS.";
 
@@ -68,6 +71,9 @@ where
     let delay = retry_after(&error);
     let is_congestion = is_congestion(&error);
     let answer = match (&code, status(&error)) {
+        (Some(code), _) if code == CLOCK => format!(
+            "{action}: the store answers {code}: the clocks of this machine and of the store differ too much"
+        ),
         (Some(code), _) => format!("{action}: the store answers {code}"),
         (None, Some(status)) => format!("{action}: an answer with status {status} and no code"),
         (None, None) => action.to_owned(),

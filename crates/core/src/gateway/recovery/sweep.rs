@@ -407,7 +407,7 @@ impl<'a> Pass<'a> {
             return Err(error);
         }
         self.report.failures += 1;
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let cause = error.causes();
         tracing::warn!(storage_id, %error, cause, "an operation of the sweeper failed: {error}");
         // The failure of one item says nothing about the others.
         let is_unavailable = match self.sweeper.storages.get(storage_id) {
