@@ -17,7 +17,10 @@ use axum::{
 use bytes::Bytes;
 use futures::stream;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -66,7 +69,7 @@ pub(crate) struct Made {
 struct Shared {
     protocol: Protocol,
     behind: Behind,
-    http: reqwest::Client,
+    http: Client<HttpConnector, Body>,
     state: Mutex<State>,
 }
 
@@ -103,7 +106,7 @@ impl Layer {
         let layer = Arc::new(Shared {
             protocol,
             behind,
-            http: reqwest::Client::new(),
+            http: Client::builder(TokioExecutor::new()).build_http(),
             state: Mutex::new(State {
                 faults: faults.into_iter().map(Active::from).collect(),
                 lies: lies.into_iter().map(Active::from).collect(),
@@ -185,20 +188,18 @@ impl Shared {
             Some(lie) if !lie.reaches_store() => None,
             _ => Some(self.pass(&head, body).await?),
         };
-        let (truth, stale) = match (truth, lie) {
-            (Some(truth), Some(Lie::Stale)) => match stale::before(call.plain_name(), &truth) {
-                Some(stale) => (Some(truth), Some(stale)),
-                None => (Some(truth), None),
-            },
-            (truth, _) => (truth, None),
+        let stale = match (&truth, lie) {
+            (Some(truth), Some(Lie::Stale)) => stale::before(call.plain_name(), truth),
+            (Some(truth), Some(Lie::Older)) => call.finds(truth).then(|| stale::older(truth)),
+            _ => None,
         };
-        let lie = lie.filter(|lie| *lie != Lie::Stale || stale.is_some());
+        let lie = lie.filter(|lie| !lie.is_stale() || stale.is_some());
         self.end(index, truth.as_ref(), lie);
         match (lie, truth) {
             (None, Some(truth)) => Ok(truth.map(Body::from)),
             (Some(Lie::LostAnswer), _) => Err(Dropped),
             (Some(Lie::CutBody), Some(truth)) => Ok(cut(truth)),
-            (Some(Lie::Stale), _) => Ok(stale.unwrap_or_default().map(Body::from)),
+            (Some(Lie::Stale | Lie::Older), _) => Ok(stale.unwrap_or_default().map(Body::from)),
             (Some(lie), _) => Ok(lie.answer(self.protocol).map(Body::from)),
             (None, None) => Err(Dropped),
         }
@@ -226,6 +227,7 @@ impl Shared {
             shape: Shape {
                 sends,
                 returns: false,
+                finds: false,
             },
         });
         (state.log.len() - 1, lie)
@@ -238,6 +240,7 @@ impl Shared {
         if let Some(truth) = truth {
             made.truth = truth.status().as_u16();
             made.shape.returns = !truth.body().is_empty();
+            made.shape.finds = made.call.finds(truth);
         }
     }
 
@@ -247,17 +250,17 @@ impl Shared {
             Behind::Server(server) => server,
         };
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = self
-            .http
-            .request(head.method.clone(), format!("{server}{path}"))
-            // The signature covers the host.
-            .headers(head.headers.clone())
-            .body(body);
-        let answer = request.send().await.map_err(|_| Dropped)?;
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = format!("{server}{path}").parse().map_err(|_| Dropped)?;
+        // The signature covers the host.
+        *request.headers_mut() = head.headers.clone();
+        let answer = self.http.request(request).await.map_err(|_| Dropped)?;
         let (status, mut headers) = (answer.status(), answer.headers().clone());
         headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONNECTION);
-        let mut response = Response::new(answer.bytes().await.map_err(|_| Dropped)?);
+        let body = to_bytes(Body::new(answer.into_body()), usize::MAX).await;
+        let mut response = Response::new(body.map_err(|_| Dropped)?);
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         Ok(response)
     }

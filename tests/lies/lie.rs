@@ -32,8 +32,11 @@ pub(crate) enum Lie {
     CutBody,
     /// The store does the work, and the connection ends before the answer.
     LostAnswer,
-    /// The state before the last change.
+    /// The list before the last change.
     Stale,
+    /// An object that was under the key before, with other bytes of the same size. That there was no object before is
+    /// [`Lie::NotFound`] or [`Lie::Code`].
+    Older,
 }
 
 /// How long a call is lied about.
@@ -62,6 +65,8 @@ pub(crate) struct Shape {
     pub(crate) sends: bool,
     /// The answer has a body.
     pub(crate) returns: bool,
+    /// The answer is an object.
+    pub(crate) finds: bool,
 }
 
 // === impl Lie ===
@@ -104,17 +109,25 @@ impl Lie {
         ) {
             lies.push(Self::Stale);
         }
+        if shape.finds {
+            lies.push(Self::Older);
+        }
         if name == "CompleteMultipartUpload" {
             lies.push(Self::ErrorInBody);
         }
         lies
     }
 
+    /// Whether the answer is an earlier one of the store.
+    pub(crate) fn is_stale(self) -> bool {
+        matches!(self, Self::Stale | Self::Older)
+    }
+
     /// Whether the store gets the request nevertheless.
     pub(crate) fn reaches_store(self) -> bool {
         matches!(
             self,
-            Self::DoneButFailed | Self::CutBody | Self::LostAnswer | Self::Stale
+            Self::DoneButFailed | Self::CutBody | Self::LostAnswer | Self::Stale | Self::Older
         )
     }
 
@@ -134,7 +147,7 @@ impl Lie {
             }
             Self::Code(status, code) => error(protocol, status, code),
             Self::ErrorInBody => error(protocol, 200, "InternalError"),
-            Self::DoneButFailed | Self::CutBody | Self::LostAnswer | Self::Stale => {
+            Self::DoneButFailed | Self::CutBody | Self::LostAnswer | Self::Stale | Self::Older => {
                 error(protocol, 500, "InternalError")
             }
         }

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use upload_gateway_client::proto::v1::{DeleteUploadRequest, FileMetadata, Phase, Upload};
 use upload_gateway_core::{
     blobs::{NewObject, Session},
-    upload::{Md5, UploadId},
+    upload::UploadId,
 };
 
 use crate::{
@@ -13,11 +13,11 @@ use crate::{
     layer::Protocol,
     lie::{Extent, Lie, Rule},
     sender::Sender,
-    world::{FILE, Failed, PART, RETRY, Until, World},
+    world::{FILE, Failed, PART, RETRY, Until, World, md5_of},
 };
 
-/// Longer than an upload may be idle, and than an aborted one is kept.
-const DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+/// Longer than an upload may be idle, than an aborted one is kept, and than a commit can run in the store.
+pub(crate) const DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Longer than any session may exist.
 const WEEKS: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -92,10 +92,7 @@ impl Path {
 
     /// The faults without which the path would be another one.
     pub(crate) fn faults(self, protocol: Protocol) -> Vec<Rule> {
-        let (commit, head) = match protocol {
-            Protocol::S3 => ("CompleteMultipartUpload", "HeadObject"),
-            Protocol::Azure => ("PutBlockList", "GetBlobProperties"),
-        };
+        let (commit, head) = protocol.commit_and_head();
         let rule = |call: &str, lie, extent| Rule {
             call: call.into(),
             from: 1,
@@ -182,7 +179,7 @@ fn file() -> FileMetadata {
 pub(crate) fn known(size: usize) -> FileMetadata {
     FileMetadata {
         file_size: Some(i64::try_from(size).unwrap()),
-        file_id: Md5::of(&FILE[..size]).to_string(),
+        file_id: md5_of(&FILE[..size]).to_string(),
         ..file()
     }
 }

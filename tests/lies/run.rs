@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, fmt, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt as _;
 use tokio::time::timeout;
-use upload_gateway_core::{blobs::Session, upload::Md5};
+use upload_gateway_core::blobs::Session;
 
 use crate::{
     layer::Made,
     lie::Rule,
     paths::{End, Path},
-    world::{Failed, StoreKind, World},
+    world::{Failed, StoreKind, World, md5_of},
 };
 
 /// After this a run hangs: longer than its own deadline and a request to the store.
@@ -92,7 +92,7 @@ async fn check(world: &World, path: Path, end: &End, log: &[Made]) -> Result<(),
             if usize::try_from(object.size) != Ok(data.len()) {
                 return Err(Failed::Wrong(format!("object.size is {}", object.size)));
             }
-            if !object.md5.is_empty() && object.md5 != Md5::of(data).to_string() {
+            if !object.md5.is_empty() && object.md5 != md5_of(data).to_string() {
                 return Err(Failed::Wrong("object.md5 is not that of the object".into()));
             }
         }

@@ -17,10 +17,10 @@ use crate::{
     browser::Browser,
     layer::Protocol,
     lie::{Extent, Lie, Rule, absent},
-    paths::known,
+    paths::{DAYS, known},
     run::destroyed_in,
     sender::Sender,
-    world::{FILE, Failed, PART, SETTLE, StoreKind, World},
+    world::{FILE, Failed, PART, SETTLE, StoreKind, Until, World},
 };
 
 /// How long after the settle time the truth must be known.
@@ -42,6 +42,8 @@ pub(crate) enum Trial {
     ObjectReplaced,
     /// Another object is under the key in place of that of a client.
     SignedObjectReplaced,
+    /// The answer to the commit was lost, and the object was deleted.
+    ObjectDeleted,
     /// All calls say that there is no session.
     SessionDenied,
     /// All calls say that a part is missing.
@@ -55,12 +57,13 @@ pub(crate) enum Trial {
 // === impl Trial ===
 
 impl Trial {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::SessionAborted,
         Self::SignedSessionAborted,
         Self::PartReplaced,
         Self::ObjectReplaced,
         Self::SignedObjectReplaced,
+        Self::ObjectDeleted,
         Self::SessionDenied,
         Self::PartDenied,
         Self::CommittedObjectDenied,
@@ -81,7 +84,10 @@ impl Trial {
     /// `None` if the server is not installed.
     pub(crate) async fn run(self, kind: StoreKind) -> Option<Result<(), Failed>> {
         let mut world = Box::pin(World::start(kind, Vec::new(), Vec::new())).await?;
-        let ended = Box::pin(self.run_in(&world)).await;
+        let ended = match self {
+            Self::ObjectDeleted => Box::pin(object_deleted(&mut world)).await,
+            _ => Box::pin(self.run_in(&world)).await,
+        };
         let _ = timeout(SOON, world.stop()).await;
         Some(ended)
     }
@@ -116,8 +122,8 @@ impl Trial {
                 put_other(world, &id).await;
                 lost(browser.complete_created(&id)).await
             }
-            Self::SessionDenied => self.denied(world).await,
-            Self::PartDenied => self.denied(world).await,
+            Self::SessionDenied | Self::PartDenied => self.denied(world).await,
+            Self::ObjectDeleted => unreachable!("it stops the gateway"),
             Self::CommittedObjectDenied => {
                 self.acknowledged(world, Sender::new(known(FILE.len()), &FILE))
                     .await
@@ -204,6 +210,50 @@ impl Trial {
 impl fmt::Display for Trial {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{self:?}")
+    }
+}
+
+/// A commit without an answer can still run in the store, so nothing is decided before its time limit is over. Then it
+/// is soon.
+async fn object_deleted(world: &mut World) -> Result<(), Failed> {
+    let rule = |call: &str, lie| Rule {
+        call: call.into(),
+        from: 1,
+        lie,
+        extent: Extent::Forever,
+    };
+    let (commit, head) = world.kind.protocol().commit_and_head();
+    world.layer.add([
+        // Each of them: Azure acknowledges a repeated commit.
+        rule(commit, Lie::LostAnswer),
+        rule(head, Lie::UnavailablePage),
+    ]);
+    let mut sender = Sender::new(known(FILE.len()), &FILE);
+    undecided(&mut sender, world).await?;
+    let id = sender.id.clone().unwrap();
+    let key = world.key(&id, "film.mp4");
+    if world.truth.head(&key).await.unwrap().is_none() {
+        return Err(Failed::Wrong("the store did not commit".into()));
+    }
+    world.truth.delete(&key).await.unwrap();
+    world.layer.be_truthful();
+    undecided(&mut sender, world).await?;
+
+    let begun = Instant::now();
+    world.sweep(DAYS, None, Until::Ended(&id)).await?;
+    let took = begun.elapsed();
+    if took > SETTLE + SOON {
+        return Err(Failed::Wrong(format!("ended only after {took:?}")));
+    }
+    world.restart().await;
+    lost(sender.send_all(world)).await
+}
+
+/// Sends all, and checks that the error is to be retried.
+async fn undecided(sender: &mut Sender, world: &World) -> Result<(), Failed> {
+    match sender.try_all(world).await {
+        Err(status) => world.wait_after("UploadWithProgress", &status).await,
+        Ok(_) => Err(Failed::Wrong("the upload ended without an error".into())),
     }
 }
 

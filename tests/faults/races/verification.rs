@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use upload_gateway_core::{
+    blobs::{BlobStore, NewObject, Put},
     error::{Error, Kind, Reason},
     gateway::{Caller, Gateway, Target},
     state::{StateStore, Update},
@@ -11,6 +12,7 @@ use upload_gateway_core::{
 };
 
 use super::{
+    common::bytes,
     completions::send,
     for_each_store,
     interrupted::Interrupted,
@@ -22,6 +24,7 @@ for_each_store!(
     an_object_that_is_corrected_while_it_is_verified_completes_its_upload,
     an_upload_that_changes_during_each_verification_is_left_for_later,
     the_object_of_a_rolled_back_record_is_not_deleted,
+    a_different_object_that_a_second_head_does_not_find_is_not_believed,
 );
 
 /// A small upload whose object differs from what was declared.
@@ -153,4 +156,37 @@ async fn the_object_of_a_rolled_back_record_is_not_deleted(world: World) {
     assert_eq!(world.get(&upload.id).await.phase, Phase::Complete);
     let kept = world.store().head(&upload.object_key).await.unwrap();
     assert_eq!(kept.unwrap().size, 11 << 20);
+}
+
+/// The first HEAD reaches a replica that still has an object of another upload.
+async fn a_different_object_that_a_second_head_does_not_find_is_not_believed(world: World) {
+    let gateway = world.gateway().await;
+    let upload = world.put_as_client(&gateway).await;
+    let own = world.object_of(&upload);
+    let other = NewObject {
+        upload_id: UploadId::generate(None),
+        ..own.clone()
+    };
+    replace(&*world.store(), &other).await;
+    let (truth, own) = (world.store(), Arc::new(own));
+    let storages = world.backends.storages.clone().with_stores(move |store| {
+        let (truth, own) = (Arc::clone(&truth), Arc::clone(&own));
+        let meanwhile = move || {
+            let (truth, own) = (Arc::clone(&truth), Arc::clone(&own));
+            async move { replace(&*truth, &own).await }.boxed()
+        };
+        Interrupted::store(store, "store.composition", 1, meanwhile)
+    });
+    let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
+    let signing = &gateway.await.signing;
+    let completed = signing
+        .complete_upload(&Caller::default(), &upload.id)
+        .await;
+    assert_eq!(completed.unwrap().phase, Phase::Complete);
+}
+
+async fn replace(store: &dyn BlobStore, object: &NewObject) {
+    store.delete(&object.key).await.unwrap();
+    let put = store.put_object(object, bytes(1000).into()).await;
+    assert!(matches!(put.unwrap(), Put::Stored(_)));
 }

@@ -1,6 +1,7 @@
 //! The names of calls, as S3 and Azure document them.
 
-use axum::http::{Method, request::Parts as Head};
+use axum::http::{Method, Response, request::Parts as Head};
+use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 /// A protocol.
@@ -22,6 +23,14 @@ pub(crate) struct Call {
 // === impl Protocol ===
 
 impl Protocol {
+    /// The names of the calls that make an object of parts, and that describe it.
+    pub(crate) fn commit_and_head(self) -> (&'static str, &'static str) {
+        match self {
+            Self::S3 => ("CompleteMultipartUpload", "HeadObject"),
+            Self::Azure => ("PutBlockList", "GetBlobProperties"),
+        }
+    }
+
     /// Reads what a request asks for.
     pub(crate) fn call(self, head: &Head, signed: bool) -> Call {
         let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
@@ -58,6 +67,15 @@ impl Call {
     /// The name without `signed `.
     pub(crate) fn plain_name(&self) -> &str {
         plain(&self.name)
+    }
+
+    /// Whether this answer is an object, or what it is like.
+    pub(crate) fn finds(&self, answer: &Response<Bytes>) -> bool {
+        let reads = matches!(
+            self.plain_name(),
+            "HeadObject" | "GetObject" | "GetBlobProperties" | "GetBlob"
+        );
+        reads && answer.status().is_success()
     }
 
     /// Whether it destroys an object or a session.

@@ -1,7 +1,22 @@
 //! The state before the last change, made of the present one.
 
-use axum::http::{Response, header};
+use axum::http::{HeaderValue, Response, header};
 use bytes::Bytes;
+
+/// Headers of an object's MD5.
+const DIGESTS: [&str; 2] = ["content-md5", "x-ms-blob-content-md5"];
+
+/// Headers of an object that are not the same for an earlier one, with the earlier value.
+const EARLIER: [(&str, &str); 6] = [
+    ("etag", "\"0123456789abcdef0123456789abcdef\""),
+    ("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT"),
+    ("x-amz-meta-uploadid", OTHER_UPLOAD),
+    ("x-ms-meta-uploadid", OTHER_UPLOAD),
+    ("x-amz-meta-uploadmd5", "0123456789abcdef0123456789abcdef"),
+    ("x-ms-meta-uploadmd5", "0123456789abcdef0123456789abcdef"),
+];
+
+const OTHER_UPLOAD: &str = "uploads-0123456789abcdef-0123456789abcdef0123456789abcdef";
 
 /// What a replica that has missed the last change lists; `None` if there is nothing that it can have missed.
 pub(super) fn before(name: &str, truth: &Response<Bytes>) -> Option<Response<Bytes>> {
@@ -26,6 +41,24 @@ pub(super) fn before(name: &str, truth: &Response<Bytes>) -> Option<Response<Byt
     stale.headers_mut().remove(header::CONTENT_LENGTH);
     stale.headers_mut().remove("x-ms-blob-content-length");
     Some(stale)
+}
+
+/// What a replica answers that still has the object of another upload.
+pub(super) fn older(truth: &Response<Bytes>) -> Response<Bytes> {
+    let other: Bytes = truth.body().iter().map(|byte| !byte).collect();
+    let mut older = Response::new(other);
+    *older.status_mut() = truth.status();
+    let mut headers = truth.headers().clone();
+    for name in DIGESTS {
+        headers.remove(name);
+    }
+    for (name, value) in EARLIER {
+        if let Some(header) = headers.get_mut(name) {
+            *header = HeaderValue::from_static(value);
+        }
+    }
+    *older.headers_mut() = headers;
+    older
 }
 
 /// Before the commit, all blocks were uncommitted; before the last block, it was missing.

@@ -153,8 +153,16 @@ impl<'a> Attempt<'a> {
         self.find().await?.ok_or_else(contradiction)
     }
 
-    /// The object under the upload's key; `None` if there is none.
+    /// The object under the upload's key; `None` if there is none. A different one counts only if a second HEAD agrees:
+    /// the first one may have reached a replica with an older object.
     async fn find(&self) -> Result<Option<Outcome>> {
+        match self.head().await? {
+            Some(Outcome::Different(_)) => self.head().await,
+            found => Ok(found),
+        }
+    }
+
+    async fn head(&self) -> Result<Option<Outcome>> {
         let found = self
             .storage
             .single_try

@@ -15,7 +15,7 @@ use super::{
     session::{new_object, store_session},
 };
 use crate::{
-    blobs::{StoredObject, StoredPart},
+    blobs::{StoredObject, StoredPart, contradiction},
     error::{Error, Kind, Reason, Result},
     gateway::{
         records::{Fence, Records},
@@ -196,11 +196,27 @@ impl Inspector {
     }
 
     /// Verifies the object that HEAD found against every digest and block that the store reports. Returns the object, or
-    /// how it differs from the one that this upload makes.
+    /// how it differs from the one that this upload makes. A difference counts only if a second HEAD agrees: the first
+    /// one may have reached a replica with an older object.
     ///
     /// # Errors
     /// `Unavailable`, also if the store reports too little to decide.
     pub(in crate::gateway) async fn verify(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        found: StoredObject,
+    ) -> Result<Result<Object, Difference>> {
+        let verified = self.compare(storage, upload, found).await?;
+        if verified.is_ok() {
+            return Ok(verified);
+        }
+        let again = storage.store.head(&upload.object_key).await?;
+        self.compare(storage, upload, again.ok_or_else(contradiction)?)
+            .await
+    }
+
+    async fn compare(
         &self,
         storage: &Storage,
         upload: &Upload,
