@@ -196,9 +196,11 @@ impl Streams {
         let promised = open.promised_md5();
         let snapshot = tokens.snapshot(caller, &open)?;
         let opened = tokio::select! {
-            opened = Box::pin(self.opener.open(caller, open, snapshot.as_ref())) => opened?,
+            // First: a write of the state store goes on if its future is dropped.
+            biased;
             // The caller may have opened another stream in the meantime, which this one must not take over.
             () = observer.opened.closed() => return Err(client_gone()),
+            opened = Box::pin(self.opener.open(caller, open, snapshot.as_ref())) => opened?,
         };
         let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
