@@ -196,7 +196,7 @@ impl Streams {
         let promised = open.promised_md5();
         let snapshot = tokens.snapshot(caller, &open)?;
         let opened = tokio::select! {
-            // First: a write of the state store goes on if its future is dropped.
+            // First, because a write of the state store is completed even if its future is dropped.
             biased;
             // The caller may have opened another stream in the meantime, which this one must not take over.
             () = observer.opened.closed() => return Err(client_gone()),
