@@ -4,8 +4,8 @@
 //! A release build of the server runs as a process of its own, on a real Redis, against two stores on loopback: a strict
 //! S3 server (versitygw), which limits the throughput itself, and one that discards what it gets, so that the gateway is
 //! the limit. Each case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store
-//! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, the last
-//! one, `signing`, signatures. Missed targets do not fail a benchmark.
+//! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, `records`
+//! a record of 50,000 parts, and the last one, `signing`, signatures. Missed targets do not fail a benchmark.
 //!
 //! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. For
 //! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB by the growth of its buffer, 64 MiB by the
@@ -17,6 +17,7 @@ mod direct;
 mod discard;
 mod payload;
 mod process;
+mod records;
 mod report;
 mod round_trips;
 mod signing;
@@ -183,6 +184,10 @@ async fn run(selection: &Selection) -> Result<()> {
         let neighbours = crowds::neighbours(store, &redis_url, &payload, selection.quick);
         report::neighbours(&neighbours.await?);
         report::crowd(&crowds::crowd(store, &redis_url, &payload).await?);
+    }
+    if "records".contains(&selection.filter) {
+        let store = stores.last().unwrap_or(&stores[0]);
+        report::records(&records::measure(store, &redis_url, &payload).await?);
     }
     if "signing".contains(&selection.filter) {
         report::signing(&signing::measure(&stores[0], &redis_url, selection.quick).await?);

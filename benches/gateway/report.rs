@@ -13,6 +13,7 @@ use upload_gateway::config::Limits;
 use crate::{
     GIB, Load, MIB, Measurement,
     crowds::{self, Crowd, Neighbours},
+    records::{self, Records},
     signing::Signing,
 };
 
@@ -30,6 +31,16 @@ const LEAST_SPEED: f64 = 0.8;
 
 /// The target: the most memory in bytes of many uploads, beside the budget and the streams' windows and messages.
 const MOST_BESIDES: u64 = 64 * MIB;
+
+/// The target: the most memory of a record of 50,000 parts in Redis, in bytes, if its ETags are MD5s.
+const MOST_RECORD_MEMORY: u64 = 4_000_000;
+
+/// The targets: how long a call and an open of that record take at most.
+const MOST_READ: Duration = Duration::from_millis(5);
+const MOST_OPEN: Duration = Duration::from_millis(150);
+
+/// The target: how much longer a small upload takes at most beside watchers and readers of that record.
+const MOST_SLOWDOWN: f64 = 1.5;
 
 /// The target: signed parts per second and core, in windows of 100.
 const LEAST_SIGNATURES: f64 = 8_000.0;
@@ -198,6 +209,63 @@ pub(crate) fn crowd(measured: &Crowd) {
     );
 }
 
+/// The lines of a record of many parts.
+pub(crate) fn records(measured: &Records) {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    let Records {
+        memory,
+        memory_with_long_etags,
+        read: [median, most],
+        open,
+        alone,
+        beside,
+        beside_hasty: [hasty, hasty_single],
+    } = measured;
+    let (watchers, readers) = (records::WATCHERS, records::READERS);
+    println!(
+        "\na record of {} parts: {:.2} MB in Redis, {:.2} MB with ETags of 70 bytes; GetUpload {:.2} ms (median); small uploads \
+         {:.2} ms alone, {:.2} ms beside {watchers} watchers and {readers} readers of it; without the readers' pause of {:.0} ms, {:.2} ms, and \
+         {:.2} ms if the record has one part\n",
+        records::PARTS,
+        megabytes(*memory),
+        megabytes(*memory_with_long_etags),
+        milliseconds(*median),
+        milliseconds(*alone),
+        milliseconds(*beside),
+        milliseconds(records::PAUSE),
+        milliseconds(*hasty),
+        milliseconds(*hasty_single),
+    );
+    judge(
+        *memory <= MOST_RECORD_MEMORY,
+        &format!(
+            "memory of that record in Redis ≤ {:.0} MB: {:.2} MB",
+            megabytes(MOST_RECORD_MEMORY),
+            megabytes(*memory)
+        ),
+    );
+    for (what, time, limit) in [
+        ("GetUpload of it, p99", *most, MOST_READ),
+        ("open of it", *open, MOST_OPEN),
+    ] {
+        judge(
+            time <= limit,
+            &format!(
+                "{what} ≤ {:.0} ms: {:.2} ms",
+                milliseconds(limit),
+                milliseconds(time)
+            ),
+        );
+    }
+    let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+    judge(
+        ratio <= MOST_SLOWDOWN,
+        &format!(
+            "small uploads beside its watchers and readers ≤ {MOST_SLOWDOWN} × alone: {ratio:.2}"
+        ),
+    );
+}
+
 /// The section of signatures.
 pub(crate) fn signing(all: &[Signing]) {
     println!(
@@ -264,6 +332,10 @@ fn judge(reached: bool, target: &str) {
         "- {}: {target}",
         if reached { "reached" } else { "**missed**" }
     );
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    count(bytes) / 1e6
 }
 
 /// In MiB per second.

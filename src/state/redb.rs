@@ -159,7 +159,7 @@ impl Redb {
             transaction.commit().map_err(internal)?;
             Ok(answer)
         };
-        self.file.run(write).await
+        self.file.write(write).await
     }
 
     /// Runs `work` on a snapshot of the tables; does not block writes.
@@ -171,7 +171,7 @@ impl Redb {
             let transaction = database.begin_read().map_err(internal)?;
             work(&Snapshot::open(&transaction)?)
         };
-        self.file.run(read).await
+        self.file.read(read).await
     }
 }
 
