@@ -55,6 +55,7 @@ use upload_gateway_core::{
 };
 
 pub use self::config::{Etags, Profile, S3Config};
+pub(crate) use self::http::SdkClient;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use self::sign::fuzzing;
@@ -62,7 +63,7 @@ use self::{
     credentials::CachedCredentials,
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::fault,
-    http::{SdkClient, config_with, timeouts},
+    http::{config_with, timeouts},
     sign::QuerySigner,
 };
 

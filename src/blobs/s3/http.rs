@@ -26,7 +26,7 @@ use crate::blobs::transport::{SendError, Timeouts, Transport};
 
 /// The transport of all requests of a storage.
 #[derive(Debug, Clone)]
-pub(super) struct SdkClient(Transport);
+pub(crate) struct SdkClient(Transport);
 
 /// The transport with the time-outs of some requests.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) fn config_with(silence: Duration, total: Duration) -> Builder {
 // === impl SdkClient ===
 
 impl SdkClient {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Transport::new())
     }
 }

@@ -9,7 +9,10 @@ use super::{
     content::{Content, ContentDigest},
     gateway::EmbeddedS3,
 };
-use crate::cli::error::{CliError, chain};
+use crate::{
+    blobs::s3::SdkClient,
+    cli::error::{CliError, chain},
+};
 
 pub(super) async fn read(s3: &EmbeddedS3, key: &str) -> Result<Content, CliError> {
     let credentials =
@@ -20,6 +23,7 @@ pub(super) async fn read(s3: &EmbeddedS3, key: &str) -> Result<Content, CliError
         .endpoint_url(&s3.endpoint)
         .credentials_provider(credentials)
         .force_path_style(true)
+        .http_client(SdkClient::new())
         .build();
     let request = Client::from_conf(config)
         .get_object()
