@@ -7,7 +7,7 @@ use aws_sdk_s3::{
 
 use crate::{
     Result,
-    common::{S3Backend, Server},
+    common::{self, S3Backend, Server},
     discard,
 };
 
@@ -56,6 +56,7 @@ impl Store {
             .region(Region::from_static("us-east-1"))
             .credentials_provider(credentials)
             .force_path_style(true)
+            .http_client(common::sdk_http_client())
             .build();
         Client::from_conf(configuration)
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{
@@ -183,6 +184,14 @@ impl Drop for TestGateway {
     }
 }
 
+/// The HTTP client that the AWS SDK uses by default.
+pub fn sdk_http_client() -> aws_sdk_s3::config::SharedHttpClient {
+    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(provider)
+        .build_https()
+}
+
 /// An S3 client.
 pub fn s3_client(endpoint: &str, id: &str, secret: &str) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::Config::builder()
@@ -191,6 +200,7 @@ pub fn s3_client(endpoint: &str, id: &str, secret: &str) -> aws_sdk_s3::Client {
         .region(aws_sdk_s3::config::Region::new("us-east-1"))
         .credentials_provider(aws_sdk_s3::config::Credentials::from_keys(id, secret, None))
         .force_path_style(true)
+        .http_client(sdk_http_client())
         .build();
     aws_sdk_s3::Client::from_conf(config)
 }

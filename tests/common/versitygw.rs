@@ -63,6 +63,7 @@ impl S3Backend {
                 None,
             ))
             .force_path_style(true)
+            .http_client(super::sdk_http_client())
             .build();
         aws_sdk_s3::Client::from_conf(configuration)
     }

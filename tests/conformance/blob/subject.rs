@@ -320,6 +320,7 @@ fn s3_client(config: &S3Config) -> aws_sdk_s3::Client {
         .region(Region::from_static("us-east-1"))
         .credentials_provider(Credentials::from_keys(id, secret, None))
         .force_path_style(true)
+        .http_client(common::sdk_http_client())
         .build();
     aws_sdk_s3::Client::from_conf(config)
 }

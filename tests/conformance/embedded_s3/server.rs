@@ -294,6 +294,7 @@ pub(crate) fn settings(
             "test",
         ))
         .force_path_style(true)
+        .http_client(crate::common::sdk_http_client())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
 }
