@@ -7,6 +7,7 @@
 //! Adapters implement [`StateStore`], the whole port. Each use case takes only the narrow port that it needs.
 
 mod changes;
+mod notices;
 mod takeovers;
 
 use std::{fmt::Debug, time::Duration};
