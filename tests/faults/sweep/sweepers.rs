@@ -5,8 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use upload_gateway::blobs::s3::{Profile, S3Config, S3Store};
 use upload_gateway_core::{
+    clock::Clock,
+    decorate::{Around, Decorated},
+    error::{Error, Result},
     gateway::{Caller, Settings, Storage, Storages, Sweep},
-    upload::{PART_SIZE, Phase},
+    state::Update,
+    upload::{Denial, Denied, Event, PART_SIZE, Phase},
 };
 
 use super::{
@@ -19,6 +23,7 @@ for_each_store!(
     concurrent_sweepers_sweep_nothing_twice,
     a_pass_that_is_stopped_leaves_the_rest_to_the_next,
     an_unreachable_store_does_not_stop_the_others,
+    a_store_that_fails_at_the_second_observation_is_a_failure,
 );
 
 async fn one_sweeper_runs_at_a_time(world: World) {
@@ -127,4 +132,50 @@ async fn an_unreachable_store_does_not_stop_the_others(world: World) {
         assert_eq!(world.get(held).await.phase, Phase::Open);
         assert_eq!(world.get(swept).await.phase, Phase::Aborted);
     }
+}
+
+/// Fails each HEAD request to a store.
+#[derive(Debug)]
+struct NoHead;
+
+impl Around for NoHead {
+    async fn around<T, F>(
+        &self,
+        name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        if name == "store.head" {
+            return Err(Error::store_unavailable("no answer to HEAD"));
+        }
+        call().await
+    }
+}
+
+/// An older denial must not hide that the store does not answer.
+async fn a_store_that_fails_at_the_second_observation_is_a_failure(world: World) {
+    let upload = world.interrupted(&world.gateway().await, PART).await;
+    let mut upload = world.get(&upload.id).await;
+    let denial = Denial {
+        denied: Denied::Session,
+        settles_at: world.clock.now(),
+    };
+    upload.apply(Event::Denied(denial)).unwrap();
+    let updated = world.state().update(&upload, upload.writer).await.unwrap();
+    assert!(matches!(updated, Update::Updated(_)));
+    world.clock.advance(HOUR);
+    let storages = world.backends.storages.clone();
+    let storages = storages.with_stores(|store| Arc::new(Decorated::new(store, NoHead)));
+    let settings = Settings {
+        store_retry_timeout: Duration::from_millis(200),
+        ..settings()
+    };
+    let gateway = world.gateway_with(settings, world.clock.clone(), storages);
+    let gateway = gateway.await;
+    let report = sweep(&gateway).await;
+    assert_eq!(report.failures, 1, "{report:?}");
+    assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
 }

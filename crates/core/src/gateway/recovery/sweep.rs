@@ -328,8 +328,10 @@ impl<'a> Pass<'a> {
             && error.is_retryable()
             && let Ok(Some(upload)) = self.sweeper.records.find(id).await
             && let Some(denial) = upload.evidence.denial
+            // With an older denial, the store failed before the second observation.
+            && denial.settles_at > self.started
         {
-            if self.observed.len() < MAX_OBSERVED && denial.settles_at > self.started {
+            if self.observed.len() < MAX_OBSERVED {
                 self.observed.push((id.clone(), denial.settles_at));
             }
             return Ok(());
