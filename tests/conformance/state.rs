@@ -7,6 +7,7 @@ mod claims;
 mod formats;
 mod listings;
 mod model;
+mod parts;
 mod redb_only;
 mod redis_full;
 mod redis_notices;
@@ -54,14 +55,7 @@ macro_rules! adapters {
 }
 
 adapters! {
-    cases [
-        a_created_record_reads_back_equal,
-        an_unknown_id_is_not_found,
-        the_same_fingerprint_finds_the_live_upload,
-        a_committing_upload_keeps_its_fingerprint,
-        an_upload_that_has_ended_releases_its_fingerprint,
-        create_repeated_after_a_lost_reply_is_created,
-        concurrent_creates_make_one_upload,
+    parts [
         resume_after_a_lost_reply,
         another_writer_records_nothing,
         only_the_contiguous_prefix_is_committed,
@@ -75,8 +69,19 @@ adapters! {
         ten_thousand_parts_are_recorded_at_once,
         parts_are_recorded_only_in_phase_open,
         a_record_older_than_the_writer_knows_accepts_no_parts,
-        an_update_by_another_writer_is_a_conflict,
         parts_of_a_missing_record_are_missing,
+        fifty_concurrent_parts_are_all_recorded,
+        ten_thousand_parts_read_back,
+    ]
+    cases [
+        a_created_record_reads_back_equal,
+        an_unknown_id_is_not_found,
+        the_same_fingerprint_finds_the_live_upload,
+        a_committing_upload_keeps_its_fingerprint,
+        an_upload_that_has_ended_releases_its_fingerprint,
+        create_repeated_after_a_lost_reply_is_created,
+        concurrent_creates_make_one_upload,
+        an_update_by_another_writer_is_a_conflict,
         a_take_over_drops_parts_after_a_gap_and_fences_the_older_writer,
         a_take_over_of_a_closed_upload_changes_nothing,
         an_update_of_an_older_version_returns_the_current_record,
@@ -84,9 +89,7 @@ adapters! {
         a_take_over_is_not_taken_for_a_repeated_update,
         an_update_replaces_all_but_the_parts_and_claims,
         an_aborted_upload_keeps_no_parts_and_claims,
-        fifty_concurrent_parts_are_all_recorded,
         writes_set_the_times,
-        ten_thousand_parts_read_back,
         the_first_secret_offered_stays,
         a_working_store_passes_the_check,
     ]

@@ -16,7 +16,10 @@ use upload_gateway_client::proto::v1::{
 };
 use upload_gateway_core::upload::Md5;
 
-use crate::world::{Failed, PART, World, reason};
+use crate::{
+    failed::Failed,
+    world::{PART, World, reason},
+};
 
 /// The pause after a refused request.
 const PAUSE: Duration = Duration::from_millis(50);

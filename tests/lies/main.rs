@@ -12,6 +12,7 @@
 mod common;
 
 mod browser;
+mod failed;
 mod layer;
 mod lie;
 mod matrix;

@@ -15,12 +15,13 @@ use futures::{
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    failed::Failed,
     layer::{Made, plain},
     lie::{Extent, Lie, Rule},
     paths::Path,
     run::{Case, Outcome},
     trials::Trial,
-    world::{Failed, SETTLE, StoreKind},
+    world::{SETTLE, StoreKind},
 };
 
 /// How many runs there are at a time.

@@ -10,10 +10,11 @@ use upload_gateway_core::{
 
 use crate::{
     browser::Browser,
+    failed::Failed,
     layer::Protocol,
     lie::{Extent, Lie, Rule},
     sender::Sender,
-    world::{FILE, Failed, PART, RETRY, Until, World, md5_of},
+    world::{FILE, PART, RETRY, Until, World, md5_of},
 };
 
 /// Longer than an upload may be idle, than an aborted one is kept, and than a commit can run in the store.

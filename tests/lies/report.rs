@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{matrix::Results, run::Case, world::Failed};
+use crate::{failed::Failed, matrix::Results, run::Case};
 
 /// Prints the results.
 pub(crate) fn print(results: &Results) {

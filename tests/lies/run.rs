@@ -7,10 +7,11 @@ use tokio::time::timeout;
 use upload_gateway_core::blobs::Session;
 
 use crate::{
+    failed::Failed,
     layer::Made,
     lie::Rule,
     paths::{End, Path},
-    world::{Failed, StoreKind, World, md5_of},
+    world::{StoreKind, World, md5_of},
 };
 
 /// After this a run hangs: longer than its own deadline and a request to the store.

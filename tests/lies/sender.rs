@@ -8,7 +8,8 @@ use upload_gateway_client::proto::v1::{
 
 use crate::{
     common::{Conversation, finish, message},
-    world::{Failed, World},
+    failed::Failed,
+    world::World,
 };
 
 /// The size of a chunk in bytes.

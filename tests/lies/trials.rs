@@ -15,12 +15,13 @@ use upload_gateway_core::{
 
 use crate::{
     browser::Browser,
+    failed::Failed,
     layer::Protocol,
     lie::{Extent, Lie, Rule, absent},
     paths::{DAYS, known},
     run::destroyed_in,
     sender::Sender,
-    world::{FILE, Failed, PART, SETTLE, StoreKind, Until, World},
+    world::{FILE, PART, SETTLE, StoreKind, Until, World},
 };
 
 /// How long after the settle time the truth must be known.

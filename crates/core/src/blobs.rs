@@ -60,7 +60,7 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// does not, or if there is no object. Empty for an object that was put whole.
     async fn composition(&self, key: &str) -> Result<Option<Vec<StoredPart>>>;
 
-    /// The object under a key. `None` only if two different requests agree that there is none.
+    /// The object under a key. `None` only if two different requests agree that it does not exist.
     async fn head(&self, key: &str) -> Result<Option<StoredObject>>;
 
     /// Reads an object, or the given range of its bytes.

@@ -1,23 +1,21 @@
 //! Successful streams over the embedded stores: every way to cut a file into chunks, every relevant size.
 
-use std::time::Duration;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, FileMetadata, Finish, GetLimitsRequest, ListPartsRequest,
-    ListUploadsRequest, Phase, UploadRequest, WatchUploadRequest, upload_request::Message,
+    FileMetadata, Finish, GetLimitsRequest, ListPartsRequest, Phase, UploadRequest,
+    upload_request::Message,
 };
 
 use crate::common::{TestGateway, bytes, chunk, finish, message, open, open_file, open_known};
 
-const PART: usize = 5 * 1024 * 1024;
+pub(super) const PART: usize = 5 * 1024 * 1024;
 
 fn md5(data: &[u8]) -> String {
     STANDARD.encode(Md5::digest(data))
 }
 
-fn whole(name: &str, data: &[u8], chunk_size: usize) -> Vec<UploadRequest> {
+pub(super) fn whole(name: &str, data: &[u8], chunk_size: usize) -> Vec<UploadRequest> {
     let mut messages = vec![open(name, Some(data.len()))];
     messages.extend(
         data.chunks(chunk_size)
@@ -359,120 +357,6 @@ async fn finish_can_declare_size_and_digest() {
         .await
         .unwrap();
     assert_eq!(upload.object.unwrap().md5, md5(b"abc"));
-}
-
-#[tokio::test]
-async fn uploads_are_listed_newest_first_page_by_page_and_by_phase() {
-    let gateway = TestGateway::start().await;
-    let mut client = gateway.client().await;
-    let mut ids = Vec::new();
-    for _ in 0..5 {
-        ids.push(
-            gateway
-                .upload(whole("a.bin", b"abc", 3))
-                .await
-                .unwrap()
-                .upload_id,
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let mut open_one = gateway.converse().await;
-    open_one.send(open("b.bin", None)).await;
-    let open_id = open_one.next().await.unwrap().upload_id;
-    ids.push(open_id.clone());
-    ids.reverse();
-
-    let (mut listed, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = ListUploadsRequest {
-            page_size: 2,
-            page_token,
-            phase: 0,
-        };
-        let page = client.list_uploads(request).await.unwrap().into_inner();
-        assert!(page.uploads.len() <= 2);
-        listed.extend(page.uploads.into_iter().map(|upload| upload.upload_id));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(listed, ids);
-
-    let request = ListUploadsRequest {
-        phase: Phase::Open.into(),
-        ..ListUploadsRequest::default()
-    };
-    let open_ones = client
-        .list_uploads(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .uploads;
-    assert_eq!(
-        open_ones
-            .iter()
-            .map(|upload| &upload.upload_id)
-            .collect::<Vec<_>>(),
-        [&open_id]
-    );
-}
-
-#[tokio::test]
-async fn delete_aborts_the_upload_and_its_session_in_the_store() {
-    let gateway = TestGateway::start().await;
-    let mut client = gateway.client().await;
-    let data = bytes(PART + 10);
-    let mut stream = gateway.converse().await;
-    stream.send(open("a.bin", None)).await;
-    let upload_id = stream.next().await.unwrap().upload_id;
-    stream.send_in_chunks(0, &data, 1 << 20).await;
-    stream.committed(PART).await;
-    let sessions = || async {
-        let listed = gateway
-            .s3()
-            .list_multipart_uploads()
-            .bucket("uploads")
-            .send()
-            .await
-            .unwrap();
-        listed.uploads().len()
-    };
-    assert_eq!(sessions().await, 1);
-    for _ in 0..2 {
-        let request = DeleteUploadRequest {
-            upload_id: upload_id.clone(),
-        };
-        let deleted = client.delete_upload(request).await.unwrap().into_inner();
-        assert_eq!(deleted.phase(), Phase::Aborted);
-        assert_eq!(sessions().await, 0);
-    }
-}
-
-#[tokio::test]
-async fn watching_an_upload_ends_when_it_is_complete() {
-    let gateway = TestGateway::start().await;
-    let mut stream = gateway.converse().await;
-    stream.send(open("a.bin", None)).await;
-    let upload_id = stream.next().await.unwrap().upload_id;
-    let mut client = gateway.client().await;
-    let mut watched = client
-        .watch_upload(WatchUploadRequest {
-            upload_id: upload_id.clone(),
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    let first = watched.message().await.unwrap().unwrap();
-    assert_eq!(first.upload.unwrap().upload_id, upload_id);
-    stream.send(chunk(0, b"abc")).await;
-    stream.send(finish()).await;
-    stream.end().await.unwrap();
-    let mut last = None;
-    while let Some(progress) = watched.message().await.unwrap() {
-        last = Some(progress);
-    }
-    assert_eq!(last.unwrap().upload.unwrap().phase(), Phase::Complete);
 }
 
 #[tokio::test]

@@ -21,15 +21,13 @@ use super::{
     records::{Fence, Records},
     recovery::inspect::Inspector,
     refusal::{aborted, missing_parts, not_own, nothing_left, replaced, state_lost, wrong_phase},
-    storage::{Storage, Storages},
+    storage::Storages,
 };
 use crate::{
-    blobs::{COMMIT_TIMEOUT, StoredObject, contradiction},
+    blobs::{COMMIT_TIMEOUT, contradiction},
     call,
     error::{Error, Kind, Reason, Result},
-    upload::{
-        AbortReason, Denied, Event, Md5, Object, Phase, Upload, WriterTag, object::Difference,
-    },
+    upload::{AbortReason, Denied, Event, Object, Phase, Upload, WriterTag},
 };
 
 /// How often it is checked whether the lease of another committer has ended.
@@ -131,33 +129,51 @@ impl Commits {
         };
         let error = match outcome {
             Ok(Outcome::Made(stored)) => {
-                let object = self.object(&storage, upload, stored, md5);
+                let object = Object {
+                    bucket: storage.store.bucket().to_owned(),
+                    key: upload.object_key.clone(),
+                    etag: stored.etag,
+                    size: stored.size,
+                    md5,
+                };
                 return self
                     .records
                     .transition(upload, &Event::Committed { object }, Fence::Writer)
                     .await;
             }
-            Ok(Outcome::Different(difference)) => {
-                self.deny(upload, Denied::Object, not_own(difference)).await
-            }
-            Ok(Outcome::Denied(_)) if suspension.runs_until.is_some() || is_acknowledged => {
-                contradiction()
-            }
-            Ok(Outcome::Denied(denied)) if upload.evidence.is_acknowledged => {
-                tracing::warn!(upload_id = %upload.id, ?denied, "the store acknowledged the commit and denies the object");
-                contradiction()
-            }
-            Ok(Outcome::Denied(Denied::Parts)) => {
-                let why = replaced("the store does not accept the recorded parts");
-                self.deny(upload, Denied::Parts, why).await
-            }
-            Ok(Outcome::Denied(denied)) => self.deny(upload, denied, nothing_left()).await,
+            Ok(outcome) => self.not_made(upload, outcome, suspension).await,
             Err(error) => error,
         };
         if upload.phase == Phase::Committing {
             self.suspend(upload, suspension).await;
         }
         Err(error)
+    }
+
+    /// The error of a commit without an object. Aborts the upload if two observations agree.
+    async fn not_made(
+        &self,
+        upload: &mut Upload,
+        outcome: Outcome,
+        suspension: Suspension,
+    ) -> Error {
+        let (denied, why) = match outcome {
+            Outcome::Made(_) => return contradiction(),
+            Outcome::Different(difference) => (Denied::Object, not_own(difference)),
+            Outcome::Denied(_) if suspension.runs_until.is_some() => return contradiction(),
+            Outcome::Denied(denied)
+                if suspension.is_acknowledged || upload.evidence.is_acknowledged =>
+            {
+                tracing::warn!(upload_id = %upload.id, ?denied, "the store acknowledged the commit and denies the object");
+                return contradiction();
+            }
+            Outcome::Denied(Denied::Parts) => (
+                Denied::Parts,
+                replaced("the store does not accept the recorded parts"),
+            ),
+            Outcome::Denied(denied) => (denied, nothing_left()),
+        };
+        self.deny(upload, denied, why).await
     }
 
     async fn deny(&self, upload: &mut Upload, denied: Denied, why: Error) -> Error {
@@ -168,22 +184,6 @@ impl Commits {
             Err(error) => return error,
         }
         self.inspector.refuse_denied(upload, denied, why).await
-    }
-
-    fn object(
-        &self,
-        storage: &Storage,
-        upload: &Upload,
-        stored: StoredObject,
-        md5: Option<Md5>,
-    ) -> Object {
-        Object {
-            bucket: storage.store.bucket().to_owned(),
-            key: upload.object_key.clone(),
-            etag: stored.etag,
-            size: stored.size,
-            md5,
-        }
     }
 
     /// Waits for the commit of another committer, and commits if its lease ends.
@@ -273,8 +273,7 @@ impl Commits {
         let Some(found) = storage.store.head(&key).await? else {
             return Ok(false);
         };
-        let verified: Result<Object, Difference> =
-            self.inspector.verify(&storage, upload, found).await?;
+        let verified = self.inspector.verify(&storage, upload, found).await?;
         let (Ok(mut object), Ok(md5)) = (verified, received_md5(upload)) else {
             return Ok(false);
         };

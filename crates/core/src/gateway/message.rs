@@ -26,7 +26,7 @@ pub enum Message {
 pub struct Open {
     /// The file or the upload to open.
     pub target: Target,
-    /// The newest resume token of the upload. Empty if there is none.
+    /// The newest resume token of the upload. Empty before the first one.
     pub resume_token: String,
     /// Whether to abort an open upload that an identical create made, and create a new one.
     pub restart: bool,

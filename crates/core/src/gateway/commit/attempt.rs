@@ -153,7 +153,7 @@ impl<'a> Attempt<'a> {
         self.find().await?.ok_or_else(contradiction)
     }
 
-    /// The object under the upload's key; `None` if there is none. A different one counts only if a second HEAD agrees:
+    /// The object under the upload's key; `None` if it does not exist. A different one counts only if a second HEAD agrees:
     /// the first one may have reached a replica with an older object.
     async fn find(&self) -> Result<Option<Outcome>> {
         match self.head().await? {
