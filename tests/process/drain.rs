@@ -1,4 +1,4 @@
-//! Drain: a gateway that stops accepts nothing new, ends streams at a part boundary, and finishes commits. Streams
+//! Drain: a gateway that stops accepts nothing new, ends streams at a part boundary, and finishes quick commits. Streams
 //! resume at other replicas, and uploads survive a rolling restart.
 
 use std::{

@@ -19,6 +19,7 @@ for_each_store!(
     a_commit_that_was_not_sent_stops_without_its_lease,
     a_commit_that_stopped_but_succeeded_is_found_at_once,
     a_commit_may_take_longer_than_its_lease,
+    a_drain_does_not_wait_for_a_slow_commit,
 );
 
 const INTERNAL_ERROR: &str =
@@ -31,6 +32,9 @@ const SLOW_DOWN: &str = "<Error><Code>SlowDown</Code><Message>slow down</Message
 
 /// Half of a commit's default lease: what is done by then has not waited for the lease to expire.
 const AT_ONCE: Duration = Duration::from_secs(45);
+
+/// The default drain time.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// S3 behind a proxy, and a gateway that uses the proxy.
 struct Proxied {
@@ -244,4 +248,26 @@ async fn a_commit_may_take_longer_than_its_lease(mut stores: Stores) {
     let (_, upload) = send(&gateway, "store.commit:delay=5s", &data).await;
     assert!(begun.elapsed() > Duration::from_secs(4));
     assert_whole(&stores, &gateway, &upload.unwrap(), &data).await;
+}
+
+async fn a_drain_does_not_wait_for_a_slow_commit(stores: Stores) {
+    let gateway = TestGateway::over(stores.config.clone()).await;
+    let data = bytes(stores.part + 1000);
+    let (stream, opened) = begin(&gateway.grpc, "store.commit:delay=600s", &data)
+        .await
+        .unwrap();
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.send(finish()).await;
+    until("the commit runs", async || {
+        gateway.get(&opened.upload_id).await.unwrap().phase() == Phase::Committing
+    })
+    .await;
+    let stopping = tokio::spawn(gateway.stop());
+    let status = timeout(DRAIN / 2, stream.end()).await.unwrap().unwrap_err();
+    assert_eq!(reason(&status), (Code::Unavailable, "DRAINING".into()));
+    timeout(DRAIN / 2, stopping).await.unwrap().unwrap();
+
+    let next = TestGateway::over(stores.config.clone()).await;
+    let upload = resume(&next.grpc, "", &opened.upload_id, &data).await.unwrap();
+    assert_whole(&stores, &next, &upload, &data).await;
 }

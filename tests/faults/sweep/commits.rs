@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use upload_gateway_core::{
-    blobs::{NewPart, Session},
-    gateway::{Gateway, Sweep},
+    blobs::{COMMIT_TIMEOUT, Commit, NewPart, Put, Session},
+    error::Reason,
+    gateway::{Caller, Gateway, Sweep},
     state::Update,
-    upload::{Event, Lease, Md5, Phase, Timestamp, Upload, WriterTag},
+    upload::{AbortReason, Event, Lease, Md5, Phase, Timestamp, Upload, WriterTag},
 };
 
 use super::{
     common::bytes,
     for_each_store,
-    world::{MINUTE, PART, World, pass, sweep, sweep_as},
+    world::{MINUTE, PART, World, pass, settings, sweep, sweep_as},
 };
 
 /// The default commit lease of a gateway.
@@ -23,6 +24,9 @@ for_each_store!(
     an_abandoned_commit_is_finished,
     a_commit_that_was_sent_and_never_recorded_is_finished,
     a_commit_that_cannot_succeed_ends_the_upload,
+    a_commit_ends_at_the_maximum_age,
+    an_object_that_is_found_at_the_maximum_age_completes_the_upload,
+    a_deleted_commit_that_comes_late_leaves_nothing,
 );
 
 /// An upload whose committer was killed as soon as it had begun.
@@ -42,6 +46,18 @@ async fn abandoned(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload {
     let updated = world.state().update(&upload, upload.writer).await.unwrap();
     assert!(matches!(updated, Update::Updated(_)));
     world.get(&upload.id).await
+}
+
+/// Makes the object as a request of the dead committer would.
+async fn commit_as_store(world: &World, upload: &Upload) {
+    let session = Session {
+        key: &upload.object_key,
+        id: upload.session.as_ref().unwrap(),
+    };
+    let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
+    let object = world.object_of(upload);
+    let answer = world.store().commit(&session, &object, &parts).await;
+    assert_eq!(answer.unwrap(), Commit::Done);
 }
 
 async fn is_whole(world: &World, upload: &Upload) -> bool {
@@ -78,17 +94,7 @@ async fn an_abandoned_commit_is_finished(world: World) {
 async fn a_commit_that_was_sent_and_never_recorded_is_finished(world: World) {
     let gateway = world.gateway().await;
     let upload = abandoned(&world, &gateway).await;
-    let session = Session {
-        key: &upload.object_key,
-        id: upload.session.as_ref().unwrap(),
-    };
-    let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
-    let object = world.object_of(&upload);
-    world
-        .store()
-        .commit(&session, &object, &parts)
-        .await
-        .unwrap();
+    commit_as_store(&world, &upload).await;
     world.clock.advance(LEASE + 2 * MINUTE);
     assert_eq!(sweep(&gateway).await.finished_commits, 1);
     let complete = world.get(&upload.id).await;
@@ -126,4 +132,55 @@ async fn a_commit_that_cannot_succeed_ends_the_upload(world: World) {
     } else {
         assert!(is_whole(&world, &over).await);
     }
+}
+
+async fn a_commit_ends_at_the_maximum_age(world: World) {
+    let gateway = world.gateway().await;
+    let upload = abandoned(&world, &gateway).await;
+    world.clock.advance(settings().upload_max_age + 2 * MINUTE);
+    assert_eq!(sweep(&gateway).await.finished_commits, 1);
+    let over = world.get(&upload.id).await;
+    assert_eq!(
+        (over.phase, over.abort_reason),
+        (Phase::Aborted, Some(AbortReason::CommitFailed))
+    );
+    assert!(!world.has_session(&over).await);
+    // The same file can be uploaded again.
+    let next = world.interrupted(&gateway, PART).await;
+    assert_ne!(next.id, upload.id);
+}
+
+async fn an_object_that_is_found_at_the_maximum_age_completes_the_upload(world: World) {
+    let gateway = world.gateway().await;
+    let upload = abandoned(&world, &gateway).await;
+    commit_as_store(&world, &upload).await;
+    world.clock.advance(settings().upload_max_age + 2 * MINUTE);
+    assert_eq!(sweep(&gateway).await.finished_commits, 1);
+    let complete = world.get(&upload.id).await;
+    assert_eq!(complete.phase, Phase::Complete);
+    assert!(is_whole(&world, &complete).await);
+}
+
+async fn a_deleted_commit_that_comes_late_leaves_nothing(world: World) {
+    let gateway = world.gateway().await;
+    let upload = abandoned(&world, &gateway).await;
+    let caller = Caller::default();
+    let early = gateway.delete_upload(&caller, &upload.id).await;
+    assert_eq!(early.unwrap_err().reason(), Reason::WrongPhase);
+    world.clock.advance(LEASE + MINUTE);
+    let deleted = gateway.delete_upload(&caller, &upload.id).await.unwrap();
+    assert_eq!(
+        (deleted.phase, deleted.abort_reason),
+        (Phase::Aborted, Some(AbortReason::Deleted))
+    );
+    // The store ends a request that the dead committer had sent.
+    let object = world.object_of(&upload);
+    let late = world.store().put_object(&object, bytes(100).into()).await;
+    assert!(matches!(late.unwrap(), Put::Stored(_)));
+    world.clock.advance(COMMIT_TIMEOUT + LEASE + 2 * MINUTE);
+    sweep(&gateway).await;
+    world.clock.advance(settings().upload_expiry);
+    sweep(&gateway).await;
+    let left = world.store().head(&upload.object_key).await.unwrap();
+    assert_eq!(left, None);
 }

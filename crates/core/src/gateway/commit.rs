@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, interval_at};
 
 use self::{
-    attempt::{Attempt, Outcome},
+    attempt::{Attempt, NotMade},
     lease::Suspension,
 };
 use super::{
@@ -119,7 +119,7 @@ impl Commits {
         let outcome = tokio::select! {
             outcome = making => outcome,
             error = self.hold_lease(upload.clone(), lease.holder) => Err(error),
-            error = self.drain.streams_end() => Err(error),
+            error = self.drain.commits_end() => Err(error),
         };
         let (is_unanswered, is_acknowledged) = (attempt.is_unanswered(), attempt.is_acknowledged());
         let suspension = Suspension {
@@ -128,7 +128,7 @@ impl Commits {
             is_acknowledged,
         };
         let error = match outcome {
-            Ok(Outcome::Made(stored)) => {
+            Ok(Ok(stored)) => {
                 let object = Object {
                     bucket: storage.store.bucket().to_owned(),
                     key: upload.object_key.clone(),
@@ -141,7 +141,7 @@ impl Commits {
                     .transition(upload, &Event::Committed { object }, Fence::Writer)
                     .await;
             }
-            Ok(outcome) => self.not_made(upload, outcome, suspension).await,
+            Ok(Err(not_made)) => self.not_made(upload, not_made, suspension).await,
             Err(error) => error,
         };
         if upload.phase == Phase::Committing {
@@ -154,24 +154,23 @@ impl Commits {
     async fn not_made(
         &self,
         upload: &mut Upload,
-        outcome: Outcome,
+        not_made: NotMade,
         suspension: Suspension,
     ) -> Error {
-        let (denied, why) = match outcome {
-            Outcome::Made(_) => return contradiction(),
-            Outcome::Different(difference) => (Denied::Object, not_own(difference)),
-            Outcome::Denied(_) if suspension.runs_until.is_some() => return contradiction(),
-            Outcome::Denied(denied)
+        let (denied, why) = match not_made {
+            NotMade::Different(difference) => (Denied::Object, not_own(difference)),
+            NotMade::Denied(_) if suspension.runs_until.is_some() => return contradiction(),
+            NotMade::Denied(denied)
                 if suspension.is_acknowledged || upload.evidence.is_acknowledged =>
             {
                 tracing::warn!(upload_id = %upload.id, ?denied, "the store acknowledged the commit and denies the object");
                 return contradiction();
             }
-            Outcome::Denied(Denied::Parts) => (
+            NotMade::Denied(Denied::Parts) => (
                 Denied::Parts,
                 replaced("the store does not accept the recorded parts"),
             ),
-            Outcome::Denied(denied) => (denied, nothing_left()),
+            NotMade::Denied(denied) => (denied, nothing_left()),
         };
         self.deny(upload, denied, why).await
     }
@@ -214,8 +213,6 @@ impl Commits {
             }
             tokio::select! {
                 _ = looks.tick() => {
-                    // What is watched is only the summary; the object is compared with the parts.
-                    upload = self.records.find(&id).await?.ok_or_else(state_lost)?;
                     if upload.phase == Phase::Committing && self.find_made(&mut upload).await? {
                         return Ok(upload);
                     }
@@ -266,13 +263,21 @@ impl Commits {
     }
 
     /// Records the object of a committer that may have made it without recording it. If the object is different, the
-    /// committer rejects it.
+    /// committer rejects it. `upload` may be a summary: its parts are read only if there is an object to compare.
     async fn find_made(&self, upload: &mut Upload) -> Result<bool> {
         let storage = self.storages.get(&upload.storage_id)?;
         let key = upload.object_key.clone();
         let Some(found) = storage.store.head(&key).await? else {
             return Ok(false);
         };
+        *upload = self
+            .records
+            .find(&upload.id)
+            .await?
+            .ok_or_else(state_lost)?;
+        if upload.phase != Phase::Committing {
+            return Ok(upload.phase == Phase::Complete);
+        }
         let verified = self.inspector.verify(&storage, upload, found).await?;
         let (Ok(mut object), Ok(md5)) = (verified, received_md5(upload)) else {
             return Ok(false);

@@ -1,5 +1,5 @@
 //! The drain of a gateway. No stream starts, and running streams end at the end of their current part, or at the
-//! deadline. A commit that has started continues.
+//! deadline. A commit that takes longer than a moment is left to the store: the next stream that opens the upload joins it.
 
 use std::time::Duration;
 
@@ -10,6 +10,10 @@ use crate::error::{Error, Kind, Reason};
 
 /// How long parts in flight may take after the deadline. Their sender still gets a response.
 const LAST_PARTS: Duration = Duration::from_secs(2);
+
+/// How long running commits may take once the drain has begun. Most take milliseconds; a Complete of a large object can
+/// take minutes, which no drain has.
+const LAST_COMMITS: Duration = Duration::from_secs(2);
 
 /// The progress of the drain.
 #[derive(Debug, Default)]
@@ -45,6 +49,13 @@ impl Drain {
     /// Waits for the deadline.
     pub(super) async fn streams_end(&self) -> Error {
         self.deadline.cancelled().await;
+        draining()
+    }
+
+    /// Waits until running commits are left to the store.
+    pub(super) async fn commits_end(&self) -> Error {
+        self.begun.cancelled().await;
+        sleep(LAST_COMMITS).await;
         draining()
     }
 

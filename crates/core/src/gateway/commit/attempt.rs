@@ -37,16 +37,17 @@ pub(super) struct Attempt<'a> {
     is_acknowledged: AtomicBool,
 }
 
-/// The result of a commit.
+/// Why a commit made no object.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// The object exists, and the upload made it.
-    Made(StoredObject),
+pub(super) enum NotMade {
     /// There is no object, and the store denies the session or the parts.
     Denied(Denied),
     /// There is an object that the upload did not make.
     Different(Difference),
 }
+
+/// The object that the upload made, or why there is none.
+pub(super) type Outcome = std::result::Result<StoredObject, NotMade>;
 
 // === impl Attempt ===
 
@@ -103,14 +104,14 @@ impl<'a> Attempt<'a> {
             match (answer, denied) {
                 (Commit::Done, _) => return Err(contradiction()),
                 (Commit::SessionGone, Some(Denied::Session)) => {
-                    return Ok(Outcome::Denied(Denied::Session));
+                    return Ok(Err(NotMade::Denied(Denied::Session)));
                 }
                 (Commit::PartReplaced, Some(Denied::Parts)) => {
-                    return Ok(Outcome::Denied(Denied::Parts));
+                    return Ok(Err(NotMade::Denied(Denied::Parts)));
                 }
                 // Only the same request could contradict a refusal.
                 (Commit::Refused, _) if tries == MAX_TRIES => {
-                    return Ok(Outcome::Denied(Denied::Parts));
+                    return Ok(Err(NotMade::Denied(Denied::Parts)));
                 }
                 // The two answers contradict each other, or the commit is repeated.
                 (Commit::SessionGone | Commit::PartReplaced | Commit::Refused, _) => {}
@@ -144,7 +145,7 @@ impl<'a> Attempt<'a> {
         if let [part] = &self.parts[..]
             && part.md5.is_some_and(|md5| md5.to_hex() == part.receipt)
         {
-            return Ok(Outcome::Made(StoredObject {
+            return Ok(Ok(StoredObject {
                 etag: part.receipt.clone(),
                 size: part.size,
                 ..StoredObject::default()
@@ -157,7 +158,7 @@ impl<'a> Attempt<'a> {
     /// the first one may have reached a replica with an older object.
     async fn find(&self) -> Result<Option<Outcome>> {
         match self.head().await? {
-            Some(Outcome::Different(_)) => self.head().await,
+            Some(Err(_)) => self.head().await,
             found => Ok(found),
         }
     }
@@ -174,8 +175,8 @@ impl<'a> Attempt<'a> {
             verify(&expected, &capabilities, found.as_ref(), None),
             found,
         ) {
-            (Verdict::Same, Some(found)) => Ok(Some(Outcome::Made(found))),
-            (Verdict::Different(difference), _) => Ok(Some(Outcome::Different(difference))),
+            (Verdict::Same, Some(found)) => Ok(Some(Ok(found))),
+            (Verdict::Different(difference), _) => Ok(Some(Err(NotMade::Different(difference)))),
             (Verdict::Unknown, _) => Err(too_little()),
             (Verdict::Absent | Verdict::Same, _) => Ok(None),
         }
