@@ -70,6 +70,9 @@ pub(crate) struct Results {
     pub(crate) skipped: BTreeSet<StoreKind>,
 }
 
+/// A call, and the path on which it is made. In the short form the paths share the lies about a call.
+type Target = (StoreKind, Option<Path>, String);
+
 /// What is to be run, and what was.
 struct Matrix {
     scope: Scope,
@@ -78,6 +81,8 @@ struct Matrix {
     covered: BTreeMap<(StoreKind, Path), BTreeSet<String>>,
     /// The lies of the short form.
     begun: HashSet<(StoreKind, String, Lie)>,
+    /// Whether a run has lied about a call.
+    reached: BTreeMap<Target, bool>,
     results: Results,
 }
 
@@ -88,12 +93,14 @@ pub(crate) async fn run(scope: Scope) -> Results {
         scope,
         covered: BTreeMap::new(),
         begun: HashSet::new(),
+        reached: BTreeMap::new(),
         results: Results::default(),
     };
     let mut recorded = Vec::new();
     run_queue(&mut matrix, |_, outcome| recorded.push(outcome)).await;
     matrix.lie_about_recorded(recorded);
     run_queue(&mut matrix, Matrix::learn).await;
+    matrix.note_unreached();
     run_trials(&mut matrix).await;
     matrix.results
 }
@@ -246,7 +253,9 @@ impl Matrix {
     /// Lies also about calls that only a lie has brought about.
     fn learn(&mut self, outcome: Outcome) {
         let case = &outcome.case;
-        if !outcome.log.iter().any(|made| is_lied_about(case, made)) {
+        if outcome.log.iter().any(|made| is_lied_about(case, made)) {
+            self.reached.insert(self.scope.target(case), true);
+        } else {
             self.results.unreached.insert(case.to_string());
         }
         // What a failed run calls is no way in which a file gets in.
@@ -293,9 +302,21 @@ impl Matrix {
                 ..*case
             };
             if self.scope.asks_for(&case) {
+                self.reached.entry(self.scope.target(&case)).or_default();
                 self.queue.push_back(case);
             }
         }
+    }
+
+    /// Single runs may miss their call, because calls at the same time have no order. A call that all of them missed was
+    /// not lied about.
+    fn note_unreached(&mut self) {
+        let missed = self.reached.iter().filter(|(_, reached)| !**reached);
+        let calls = missed.map(|((store, path, call), _)| match path {
+            Some(path) => format!("{store} {path}: {call}"),
+            None => format!("{store}: {call}"),
+        });
+        self.results.not_lied_about.extend(calls);
     }
 }
 
@@ -310,6 +331,13 @@ impl Scope {
     /// Servers outside of this process are too slow for the whole matrix.
     fn is_short(&self, store: StoreKind) -> bool {
         self.short || !store.is_in_process()
+    }
+
+    /// The call that a run is to lie about.
+    fn target(&self, case: &Case) -> Target {
+        let rule = case.rules.first().expect("a run with a lie");
+        let path = (!self.is_short(case.store)).then_some(case.path);
+        (case.store, path, rule.call.clone())
     }
 
     fn extents(&self, store: StoreKind) -> Vec<Extent> {

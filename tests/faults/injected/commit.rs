@@ -268,6 +268,8 @@ async fn a_drain_does_not_wait_for_a_slow_commit(stores: Stores) {
     timeout(DRAIN / 2, stopping).await.unwrap().unwrap();
 
     let next = TestGateway::over(stores.config.clone()).await;
-    let upload = resume(&next.grpc, "", &opened.upload_id, &data).await.unwrap();
+    let upload = resume(&next.grpc, "", &opened.upload_id, &data)
+        .await
+        .unwrap();
     assert_whole(&stores, &next, &upload, &data).await;
 }
