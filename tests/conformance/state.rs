@@ -72,6 +72,7 @@ adapters! {
         parts_of_a_missing_record_are_missing,
         fifty_concurrent_parts_are_all_recorded,
         ten_thousand_parts_read_back,
+        a_record_that_ends_while_it_is_read_is_whole_or_ended,
     ]
     cases [
         a_created_record_reads_back_equal,

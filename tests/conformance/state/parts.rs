@@ -314,3 +314,32 @@ pub(crate) async fn ten_thousand_parts_read_back(store: &dyn StateStore) {
         .unwrap();
     assert_eq!(taken.parts.committed(), 10_000);
 }
+
+/// A large record is read in pages.
+pub(crate) async fn a_record_that_ends_while_it_is_read_is_whole_or_ended(store: &dyn StateStore) {
+    for calls_before in 0..4 {
+        let mut upload = sized(upload(&owner()), 10_000);
+        upload.parts = (1..=10_000).map(part).collect();
+        create(store, &upload).await;
+        let end = async {
+            for _ in 0..calls_before {
+                store.summary(&upload.id).await.unwrap();
+            }
+            let mut ended = upload.clone();
+            ended.phase = Phase::Aborted;
+            store.update(&ended, upload.writer).await.unwrap()
+        };
+        let reads = try_join_all((0..4).map(|_| store.get(&upload.id)));
+        let (read, ended) = tokio::join!(reads, end);
+        assert!(matches!(ended, Update::Updated(_)));
+        for found in read.unwrap() {
+            let found = found.unwrap();
+            let parts = if found.phase == Phase::Aborted {
+                0
+            } else {
+                10_000
+            };
+            assert_eq!(found.parts.len(), parts, "{}", found.phase);
+        }
+    }
+}
