@@ -30,7 +30,7 @@ for_each_store!(
 );
 
 /// An upload whose committer was killed as soon as it had begun.
-async fn abandoned(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload {
+pub(super) async fn abandoned(world: &World, gateway: &std::sync::Arc<Gateway>) -> Upload {
     let mut upload = world.interrupted(gateway, 2 * PART + 1).await;
     let now: Timestamp = upload.updated_at;
     let started = Event::CommitStarted {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use upload_gateway::blobs::s3::{Profile, S3Config, S3Store};
 use upload_gateway_core::{
@@ -14,6 +15,7 @@ use upload_gateway_core::{
 };
 
 use super::{
+    common::until,
     for_each_store,
     world::{DAY, HOUR, PART, World, file, pass, settings, sweep, sweep_as},
 };
@@ -24,6 +26,7 @@ for_each_store!(
     a_pass_that_is_stopped_leaves_the_rest_to_the_next,
     an_unreachable_store_does_not_stop_the_others,
     a_store_that_fails_at_the_second_observation_is_a_failure,
+    four_slow_commits_do_not_stop_a_pass,
 );
 
 async fn one_sweeper_runs_at_a_time(world: World) {
@@ -178,4 +181,65 @@ async fn a_store_that_fails_at_the_second_observation_is_a_failure(world: World)
     let report = sweep(&gateway).await;
     assert_eq!(report.failures, 1, "{report:?}");
     assert_eq!(world.get(&upload.id).await.phase, Phase::Open);
+}
+
+/// Holds each commit until the gate opens.
+#[derive(Debug, Clone)]
+struct HeldCommits {
+    running: watch::Sender<usize>,
+    gate: Arc<Semaphore>,
+}
+
+impl Around for HeldCommits {
+    async fn around<T, F>(
+        &self,
+        name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        if name == "store.commit" {
+            self.running.send_modify(|running| *running += 1);
+            let _held = self.gate.acquire().await.unwrap();
+            self.running.send_modify(|running| *running -= 1);
+        }
+        call().await
+    }
+}
+
+async fn four_slow_commits_do_not_stop_a_pass(world: World) {
+    let first = world.gateway().await;
+    let mut abandoned = Vec::new();
+    for _ in 0..6 {
+        abandoned.push(super::commits::abandoned(&world, &first).await.id);
+    }
+    world.clock.advance(DAY / 2);
+    let idle = world.signed(&first, 2 * PART).await.id;
+    world.clock.advance(2 * DAY);
+    let held = HeldCommits {
+        running: watch::Sender::new(0),
+        gate: Arc::new(Semaphore::new(0)),
+    };
+    let mut running = held.running.subscribe();
+    let storages = world.backends.storages.clone();
+    let storages = storages.with_stores(|store| Arc::new(Decorated::new(store, held.clone())));
+    let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
+    let gateway = gateway.await;
+    let pass = tokio::spawn(async move { sweep(&gateway).await });
+    until("the expired upload is aborted", async || {
+        world.get(&idle).await.phase == Phase::Aborted
+    })
+    .await;
+    running.wait_for(|running| *running == 4).await.unwrap();
+    held.gate.add_permits(Semaphore::MAX_PERMITS);
+    let report = pass.await.unwrap();
+    assert_eq!(
+        (report.finished_commits, report.expired, report.failures),
+        (6, 1, 0)
+    );
+    for id in &abandoned {
+        assert_eq!(world.get(id).await.phase, Phase::Complete);
+    }
 }

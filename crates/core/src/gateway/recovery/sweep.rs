@@ -7,7 +7,11 @@
 
 mod settle;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::{
@@ -45,8 +49,9 @@ const PAGE: usize = 100;
 /// How many commits run beside a pass.
 const MAX_COMMITS: usize = 4;
 
-/// How many second observations a pass makes. A later pass makes the others.
-const MAX_OBSERVED: usize = 10_000;
+/// How many uploads a pass remembers for a second observation, and how many that wait for one of the commits to end. A
+/// later pass handles the others.
+const MAX_REMEMBERED: usize = 10_000;
 
 /// An upload whose commit has ended, and the result.
 type Ended = (Upload, Result<()>);
@@ -112,6 +117,8 @@ struct Pass<'a> {
     observed: Vec<(UploadId, Timestamp)>,
     /// The commits that run beside the pass.
     commits: JoinSet<Ended>,
+    /// The uploads whose commit waits until fewer run.
+    waiting: VecDeque<UploadId>,
     /// The storages that are unavailable. A later pass handles the rest of their uploads and sessions.
     unavailable: HashSet<String>,
     report: SweepReport,
@@ -173,6 +180,7 @@ impl<'a> Pass<'a> {
             started: sweeper.records.now(),
             observed: Vec::new(),
             commits: JoinSet::new(),
+            waiting: VecDeque::new(),
             unavailable: HashSet::new(),
             report: SweepReport::default(),
         }
@@ -247,7 +255,11 @@ impl<'a> Pass<'a> {
                 break;
             }
         }
-        self.second_observations().await
+        self.second_observations().await?;
+        self.finish_commits().await?;
+        // Commits that have ended meanwhile may have made first observations, too.
+        self.second_observations().await?;
+        self.finish_commits().await
     }
 
     async fn settle_known(&mut self, id: &UploadId) -> Result<()> {
@@ -259,7 +271,6 @@ impl<'a> Pass<'a> {
     }
 
     async fn second_observations(&mut self) -> Result<()> {
-        self.finish_commits().await?;
         for (id, settles_at) in std::mem::take(&mut self.observed) {
             while self.sweeper.records.now() < settles_at {
                 if !self.wait(settles_at).await? {
@@ -271,13 +282,20 @@ impl<'a> Pass<'a> {
             }
             self.settle_known(&id).await?;
         }
-        self.finish_commits().await
+        Ok(())
     }
 
-    /// Waits for the commits that run beside the pass.
+    /// Waits for the commits that run beside the pass, and starts those that wait.
     async fn finish_commits(&mut self) -> Result<()> {
-        while !self.commits.is_empty() && self.wait(Timestamp::never()).await? {}
-        Ok(())
+        loop {
+            if self.commits.len() < MAX_COMMITS
+                && let Some(id) = self.waiting.pop_front()
+            {
+                self.settle_known(&id).await?;
+            } else if self.commits.is_empty() || !self.wait(Timestamp::never()).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Waits until a commit has ended, until `settles_at`, or until the lease must be renewed. Returns `false` if the pass
@@ -312,7 +330,10 @@ impl<'a> Pass<'a> {
             Phase::Committing if lease_ended && upload.ends_at <= surely => {
                 self.end_commit(upload).await
             }
-            Phase::Committing if lease_ended => self.finish_commit(upload).await,
+            Phase::Committing if lease_ended => {
+                self.finish_commit(upload);
+                Ok(())
+            }
             Phase::Aborted if upload.due_at().is_some_and(|due| due <= surely) => {
                 self.clear(upload).await
             }
@@ -331,7 +352,7 @@ impl<'a> Pass<'a> {
             // With an older denial, the store failed before the second observation.
             && denial.settles_at > self.started
         {
-            if self.observed.len() < MAX_OBSERVED {
+            if self.observed.len() < MAX_REMEMBERED {
                 self.observed.push((id.clone(), denial.settles_at));
             }
             return Ok(());

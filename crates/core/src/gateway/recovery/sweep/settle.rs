@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinError;
 
-use super::{CLOCK_MARGIN, Ended, MAX_COMMITS, Pass};
+use super::{CLOCK_MARGIN, Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
 use crate::{
     error::{Error, Reason, Result},
-    upload::{AbortReason, Cleanup, Denied, Event, Phase, Timestamp, Upload},
+    upload::{AbortReason, Cleanup, Denied, Event, Phase, Upload},
 };
 
 // === impl Pass ===
@@ -97,15 +97,16 @@ impl Pass<'_> {
     }
 
     /// Finishes a commit whose committer died, beside the pass.
-    pub(super) async fn finish_commit(&mut self, mut upload: Upload) -> Result<()> {
+    pub(super) fn finish_commit(&mut self, mut upload: Upload) {
         if self.sweep.dry_run {
             self.report.finished_commits += 1;
-            return Ok(());
+            return;
         }
-        while self.commits.len() >= MAX_COMMITS {
-            if !self.wait(Timestamp::never()).await? {
-                return Ok(());
+        if self.commits.len() >= MAX_COMMITS {
+            if self.waiting.len() < MAX_REMEMBERED {
+                self.waiting.push_back(upload.id);
             }
+            return;
         }
         let commits = Arc::clone(&self.sweeper.commits);
         self.commits.spawn(async move {
@@ -114,7 +115,6 @@ impl Pass<'_> {
             let committed = commits.commit(&mut upload, file_size).await;
             (upload, committed)
         });
-        Ok(())
     }
 
     pub(super) async fn commit_ended(&mut self, ended: Result<Ended, JoinError>) -> Result<()> {
