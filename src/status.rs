@@ -122,10 +122,14 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
     })
 }
 
-/// The HTTP status of an error: that of its kind, but 413 for a file that is too large.
+/// The HTTP status of an error: that of its kind, but 413 for a file that is too large, and 409 for a session that is not
+/// the recorded one.
 pub fn http_status(error: &Error) -> u16 {
     if error.reason() == Reason::FileTooLarge {
         return 413;
+    }
+    if error.reason() == Reason::SessionInUse {
+        return 409;
     }
     row(error.kind()).http
 }
@@ -163,6 +167,10 @@ pub struct HttpError {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub missing_parts: Option<Vec<u32>>,
+    /// The recorded id of the store's session, if another one was reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub resumable_id: Option<String>,
     /// Finds the cause of a server fault in the gateway's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -215,6 +223,7 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
         restriction: public.metadata.remove("restriction"),
         reason: public_reason(error.reason()).map(ErrorReason::name),
         missing_parts,
+        resumable_id: public.metadata.remove("resumable_id"),
         request_id: public.metadata.remove("request_id"),
     };
     HttpAnswer {

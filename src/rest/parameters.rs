@@ -4,13 +4,13 @@ use serde::Deserialize;
 use upload_gateway_core::{
     error::{Error, Result},
     gateway::{Next, PartToSign, Report},
-    upload::{Claim, Claims, FileMetadata, policy},
+    upload::{Claim, Claims, FileMetadata, Md5, policy},
 };
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     shapes::Permissions,
-    values::{Flag, Number, PartChoice, PartMd5, PartNumber, PartNumbers, Tags, md5},
+    values::{Flag, Number, OptionalMd5, PartChoice, PartMd5, PartNumber, PartNumbers, Tags, md5},
 };
 
 /// A file and its storage.
@@ -46,8 +46,8 @@ pub(super) struct UpdateParameters {
     part: Option<PartChoice>,
     /// The MD5 of that part, in base64 or hexadecimal. A space counts as `+`.
     file_id: Option<PartMd5>,
-    /// The id of the store's session (S3: UploadId): at most 1,024 visible ASCII characters. Azure has no sessions and
-    /// accepts any such text.
+    /// The id of the store's session (S3: UploadId): at most 1,024 visible ASCII characters. The first one is kept; another
+    /// one is refused with 409. Azure has no sessions and accepts any text up to 64 KiB.
     resumable_id: Option<String>,
     /// The numbers of the parts that were sent or are in flight.
     part_list: Option<PartNumbers>,
@@ -63,8 +63,9 @@ pub(super) struct UpdateParameters {
 pub(super) struct PartParameters {
     /// The number.
     part: PartNumber,
-    /// The MD5, in base64 or hexadecimal.
-    md5: Option<PartMd5>,
+    /// The MD5, in base64 or hexadecimal. Empty: unknown.
+    #[serde(default)]
+    md5: OptionalMd5,
 }
 
 /// The part that is to be signed.
@@ -141,14 +142,14 @@ impl UpdateParameters {
             .part_list
             .into_iter()
             .flat_map(|PartNumbers(list)| list);
-        let listed = listed.map(|part| (part, None));
+        let listed = listed.map(|part| (part, None::<Md5>));
         let described = self.part_data.into_iter().flatten();
-        let described = described.map(|part| (part.part, part.md5));
+        let described = described.map(|part| (part.part, part.md5.0));
         let claims: Claims = listed
             .chain(described)
             .map(|(part, md5)| Claim {
                 number: part.0,
-                md5: md5.map(|md5| md5.0),
+                md5,
             })
             .collect();
         let report = Report {
@@ -193,7 +194,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use upload_gateway_core::upload::Md5;
 
     const MD5: &str = "5ymJIxM7GVLfTbMS6YI1Bw==";
 
@@ -262,6 +262,22 @@ mod tests {
             .collect();
         assert_eq!(claims, [(1, MD5.parse().ok()), (2, None), (3, None)]);
         assert_eq!(report.resumable_id, None);
+    }
+
+    /// As clients report parts that they sent before a failure.
+    #[test]
+    fn an_empty_md5_claims_no_md5() {
+        for md5 in [json!(""), json!(null)] {
+            let (report, _) = update(json!({"part_data": [{"part": 2, "md5": md5}]})).unwrap();
+            let claims: Vec<_> = report.claims.iter().map(|claim| claim.md5).collect();
+            assert_eq!(claims, [None]);
+        }
+        for md5 in [json!(" "), json!("x"), json!(5), json!([])] {
+            assert!(
+                update(json!({"part_data": [{"part": 2, "md5": md5}]})).is_err(),
+                "{md5}"
+            );
+        }
     }
 
     #[test]

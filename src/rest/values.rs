@@ -45,6 +45,10 @@ pub(super) enum PartChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartMd5(pub(super) Md5);
 
+/// An MD5 in base64 or hexadecimal. An empty text and null: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OptionalMd5(pub(super) Option<Md5>);
+
 /// Parses an MD5 in base64 or hexadecimal. A space counts as `+`: that is how a query decodes a `+` that the client did not
 /// encode.
 ///
@@ -214,6 +218,31 @@ impl PartialSchema for PartMd5 {
 }
 
 impl ToSchema for PartMd5 {}
+
+// === impl OptionalMd5 ===
+
+impl<'de> Deserialize<'de> for OptionalMd5 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        if value.is_null() || value == "" {
+            return Ok(Self(None));
+        }
+        let md5 = PartMd5::deserialize(value).map_err(D::Error::custom)?;
+        Ok(Self(Some(md5.0)))
+    }
+}
+
+impl PartialSchema for OptionalMd5 {
+    fn schema() -> RefOr<Schema> {
+        let empty = plain(Type::String).max_length(Some(0));
+        any_of(
+            "An MD5 in base64 or hexadecimal, or an empty text.",
+            [PartMd5::schema(), empty.into()],
+        )
+    }
+}
+
+impl ToSchema for OptionalMd5 {}
 
 fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,

@@ -21,7 +21,7 @@ type Row = [Option<Phase>; 4];
 fn row(event: &Event) -> Row {
     use Phase::{Aborted, Committing, Complete, Open};
     match event {
-        Event::SessionStarted { .. } | Event::SessionReplaced { .. } | Event::WriterLeft => {
+        Event::SessionStarted { .. } | Event::SessionForgotten | Event::WriterLeft => {
             [Some(Open), None, None, None]
         }
         Event::CommitStarted { .. } => [Some(Committing), Some(Committing), None, None],
@@ -150,9 +150,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         Event::SessionStarted {
             session: "x".into(),
         },
-        Event::SessionReplaced {
-            session: Some("x".into()),
-        },
+        Event::SessionForgotten,
         Event::WriterLeft,
         // By then the lease of the running commit has expired.
         commit(100),
@@ -234,13 +232,14 @@ fn a_committer_that_stops_shortens_only_its_own_lease() {
 }
 
 #[test]
-fn a_session_that_holds_parts_is_not_replaced() {
+fn a_session_that_holds_parts_is_not_forgotten() {
     let mut upload = upload(Phase::Open);
-    let event = |session: &str| Event::SessionReplaced {
-        session: Some(session.into()),
+    let begun = |session: &str| Event::SessionStarted {
+        session: session.into(),
     };
-    upload.apply(event("one")).unwrap();
-    upload.apply(event("other")).unwrap();
+    upload.apply(begun("one")).unwrap();
+    upload.apply(Event::SessionForgotten).unwrap();
+    upload.apply(begun("other")).unwrap();
     upload.parts.insert(Part {
         number: 1,
         offset: 0,
@@ -249,7 +248,8 @@ fn a_session_that_holds_parts_is_not_replaced() {
         receipt: "r".into(),
         digest: None,
     });
-    assert_eq!(upload.apply(event("one")), Err(Rejected(Phase::Open)));
+    let forgotten = upload.apply(Event::SessionForgotten);
+    assert_eq!(forgotten, Err(Rejected(Phase::Open)));
     assert_eq!(upload.session.as_deref(), Some("other"));
 }
 
@@ -276,7 +276,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     let holder = (1u32..=2).prop_map(|bits| WriterTag::from_bits(bits).unwrap());
     prop_oneof![
         session().prop_map(|session| Event::SessionStarted { session }),
-        prop::option::of(session()).prop_map(|session| Event::SessionReplaced { session }),
+        Just(Event::SessionForgotten),
         (holder.clone(), 0u64..40).prop_map(|(holder, until)| suspended(Lease {
             holder,
             until: Timestamp(until),

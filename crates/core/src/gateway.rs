@@ -131,7 +131,6 @@ impl Gateway {
         let signing = Signing::new(
             Arc::clone(&records),
             storages.clone(),
-            Arc::clone(&sessions),
             Arc::clone(&inspector),
             Arc::clone(&commits),
         );

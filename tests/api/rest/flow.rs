@@ -121,6 +121,23 @@ async fn a_file_is_uploaded_in_parts(gateway: &TestGateway, residence: &str) {
         let done = http.call("PUT", &format!("/{id}"), json!({})).await;
         assert_eq!((done.status, done.json()), (200, json!({"ok": true})));
     }
+    // A client that lost the store's answer to the commit asks for it again.
+    for late in [
+        http.call("PATCH", &format!("/{id}"), reported(&sent, 3))
+            .await,
+        http.get(&format!("/{id}/edit?part=finish")).await,
+    ] {
+        let step = late.json();
+        assert_eq!((late.status, &step["type"]), (200, &json!("finish")));
+        assert_eq!(keys(&step), ["signature", "type", "upload_id"]);
+        assert_eq!(step["signature"]["url"], "");
+    }
+    let part = format!("/{id}?part=1&file_id={}", md5(part_of(&sent, 1)));
+    let late = http.call("PATCH", &part, json!({})).await;
+    assert_eq!(
+        (late.status, &late.json()["reason"]),
+        (412, &json!("WRONG_PHASE"))
+    );
     reads(&http, &id, &sent).await;
     let deleted = http.call("DELETE", &format!("/{id}"), json!({})).await;
     assert_eq!(deleted.status, 412, "a complete upload stays");
@@ -155,7 +172,9 @@ async fn an_interrupted_upload_is_found_by_the_same_create(gateway: &TestGateway
     assert_eq!(step["part_list"], expected["part_list"]);
     assert_eq!(step["part_data"], expected["part_data"]);
 
-    let early = http.get(&format!("/{id}/edit?part=finish")).await;
+    // As clients report parts that they sent before a failure.
+    let unknown = json!({"part_list": [1], "part_data": [{"part": 1, "md5": ""}]});
+    let early = http.call("PATCH", &format!("/{id}"), unknown).await;
     assert_eq!(
         (early.status, &early.json()["reason"]),
         (412, &json!("INCOMPLETE"))

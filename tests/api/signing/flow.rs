@@ -93,7 +93,10 @@ async fn an_interrupted_upload_is_found_by_the_same_create(stores: Stores) {
     let id = step.upload_id.clone();
     client.begin(&step).await;
     let empty = client.create(described.clone()).await.unwrap();
-    assert_eq!(empty.r#type(), StepType::ChunkedUpload);
+    assert_eq!(
+        (empty.r#type(), empty.part_list.len()),
+        (StepType::Parts, 0)
+    );
     assert_eq!(empty.upload_id, id);
     client.put_part(&id, 1, &sent).await;
 
@@ -107,11 +110,13 @@ async fn an_interrupted_upload_is_found_by_the_same_create(stores: Stores) {
         found.part_data[0].md5,
         Md5::of(part_of(&sent, 1)).to_string()
     );
-    let listed = other.deliver(&found, Vec::new()).await;
-    assert!(
-        listed.contains("Part") || listed.contains("Block"),
-        "{listed}"
-    );
+    // Azure has no session that the list could name.
+    if stores.has_sessions {
+        let listed = other.deliver(&found, Vec::new()).await;
+        assert!(listed.contains("<UploadId>"), "{listed}");
+    } else {
+        assert_eq!(found.signature.as_ref().unwrap().url, "");
+    }
     other.put_part(&id, 3, &sent).await;
     other.put_part(&id, 2, &sent).await;
     let upload = other.finish(&id).await;

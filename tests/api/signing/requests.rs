@@ -1,5 +1,6 @@
 //! Invalid input: each is refused with the field named, never as a fault of the gateway.
 
+use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use upload_gateway::config::{Config, S3Profile};
@@ -179,6 +180,37 @@ async fn a_session_has_a_plain_name() {
     for session in ["a b", "ü", &"x".repeat(1025)] {
         let refused = client.report(&id, session, &[], None).await.unwrap_err();
         assert_field(&refused, "resumable_id");
+    }
+}
+
+/// Clients report what the store answered, for example a block list.
+#[tokio::test]
+async fn a_session_on_azure_has_any_name() {
+    let Some(stores) = stores::azure().await else {
+        return;
+    };
+    let gateway = stores.gateway().await;
+    let mut client = Client::of(&gateway).await;
+    let list = "<BlockList>\u{fffd}é\n</BlockList>".repeat(100);
+    for (session, recorded) in [
+        ("<BlockList/>\n", "<BlockList/>\n"),
+        (
+            &*list,
+            &*Sha256::digest(&list)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>(),
+        ),
+    ] {
+        let step = client
+            .create(file(&format!("{}.mp4", recorded.len()), &bytes(PART + 1)))
+            .await;
+        let id = step.unwrap().upload_id;
+        client.report(&id, session, &[], None).await.unwrap();
+        client.report(&id, "another", &[], None).await.unwrap();
+        assert_eq!(gateway.get(&id).await.unwrap().resumable_id, recorded);
+        let refused = client.report(&id, &"x".repeat(65_537), &[], None).await;
+        assert_field(&refused.unwrap_err(), "resumable_id");
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     records::{Fence, Records},
     recovery::{
         inspect::Inspector,
-        session::{Sessions, new_object, store_session},
+        session::{new_object, store_session},
     },
     refusal::{aborted, nothing_left, wrong_phase},
     settings::Caller,
@@ -47,7 +47,6 @@ const MAX_CREATES: usize = 5;
 pub struct Signing {
     records: Arc<Records>,
     storages: Storages,
-    sessions: Arc<Sessions>,
     inspector: Arc<Inspector>,
     commits: Arc<Commits>,
 }
@@ -58,14 +57,12 @@ impl Signing {
     pub(super) fn new(
         records: Arc<Records>,
         storages: Storages,
-        sessions: Arc<Sessions>,
         inspector: Arc<Inspector>,
         commits: Arc<Commits>,
     ) -> Self {
         Self {
             records,
             storages,
-            sessions,
             inspector,
             commits,
         }
@@ -117,8 +114,8 @@ impl Signing {
     /// Records what a client reports, if the upload is OPEN, and returns the record.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for a part that is not in the plan; `FailedPrecondition` if the reported session
-    /// would replace a session with parts, or if the size of the file is unknown.
+    /// `NotFound`; `InvalidArgument` for a part that is not in the plan; `FailedPrecondition` if another session is
+    /// recorded, or if the size of the file is unknown.
     pub async fn report(&self, caller: &Caller, id: &UploadId, report: Report) -> Result<Upload> {
         if report.claims.len() > MAX_REPORTED_PARTS {
             let message = format!("at most {MAX_REPORTED_PARTS} parts in one report");
@@ -205,12 +202,15 @@ impl Signing {
     }
 
     /// Signs the commit of all parts, after requesting their list from the store. Can be repeated; the upload stays
-    /// OPEN.
+    /// OPEN. If it is COMPLETE, the answer to an earlier commit was lost, and there is nothing to send.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` with `Incomplete` and the missing parts.
     pub async fn sign_finish(&self, caller: &Caller, id: &UploadId) -> Result<SignedStep> {
         let mut upload = self.records.get_upload(caller, id).await?;
+        if upload.phase == Phase::Complete {
+            return Ok(unsigned_step(&upload, StepType::Finish));
+        }
         check_open(&upload)?;
         let count = part_count(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
@@ -323,7 +323,7 @@ impl Signing {
             return self.first_step(&storage, &upload).await.map(Some);
         }
         match self.inspector.stored_parts(&storage, &upload).await? {
-            Some(stored) if stored.is_empty() => self.first_step(&storage, &upload).await.map(Some),
+            // Also without parts: two clients that begin the same file share one session.
             Some(stored) => {
                 let known = stored
                     .values()
@@ -397,7 +397,7 @@ impl Signing {
         };
         let mut step = match check_session(&storage, upload) {
             Ok(()) => self.step(&storage, upload, StepType::Parts, &list).await?,
-            Err(_) => signed_step(upload, StepType::Parts, SignedRequest::default()),
+            Err(_) => unsigned_step(upload, StepType::Parts),
         };
         step.parts = parts;
         Ok(step)
@@ -413,6 +413,11 @@ impl Signing {
         let signed = storage.store.sign(request, self.records.clock()).await?;
         Ok(signed_step(upload, kind, signed))
     }
+}
+
+/// A step without a request.
+fn unsigned_step(upload: &Upload, kind: StepType) -> SignedStep {
+    signed_step(upload, kind, SignedRequest::default())
 }
 
 fn signed_step(upload: &Upload, kind: StepType, request: SignedRequest) -> SignedStep {

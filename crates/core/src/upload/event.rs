@@ -12,11 +12,8 @@ pub enum Event {
         /// The store's id of the session.
         session: String,
     },
-    /// A client has created another session in place of one without parts, or the store lost the session.
-    SessionReplaced {
-        /// The store's id of the new session, if there is one.
-        session: Option<String>,
-    },
+    /// The store lost the session, which has no recorded parts.
+    SessionForgotten,
     /// The writing stream has ended.
     WriterLeft,
     /// The gateway signs a request that makes the object.
@@ -139,14 +136,10 @@ impl Upload {
                 Some(_) => return Err(Rejected(self.phase)),
                 None => self.session = Some(session),
             },
-            Event::SessionReplaced { session } => {
-                if self.session == session {
-                    return Ok(Applied::Same);
-                }
-                if !self.parts.is_empty() {
-                    return Err(Rejected(self.phase));
-                }
-                self.session = session;
+            Event::SessionForgotten if self.session.is_none() => return Ok(Applied::Same),
+            Event::SessionForgotten if !self.parts.is_empty() => return Err(Rejected(self.phase)),
+            Event::SessionForgotten => {
+                self.session = None;
                 self.evidence.denial = None;
             }
             Event::WriterLeft if self.writer.is_none() => return Ok(Applied::Same),
@@ -206,7 +199,7 @@ impl Upload {
             }
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
             Event::SessionStarted { .. }
-            | Event::SessionReplaced { .. }
+            | Event::SessionForgotten
             | Event::WriterLeft
             | Event::CommitSigned
             | Event::Superseded => return Err(Rejected(self.phase)),
@@ -224,7 +217,7 @@ impl Upload {
                 .is_some_and(|known| known.is_same(object)),
             Event::Refused(_) | Event::Abandoned { .. } => self.phase == Phase::Aborted,
             Event::SessionStarted { .. }
-            | Event::SessionReplaced { .. }
+            | Event::SessionForgotten
             | Event::WriterLeft
             | Event::CommitSigned
             | Event::CommitStarted { .. }

@@ -298,10 +298,9 @@ impl Inspector {
     pub(in crate::gateway) async fn forget_session(&self, upload: &mut Upload) -> Result<()> {
         self.denials.confirm(upload, Denied::Session).await?;
         if upload.parts.is_empty() {
-            let forgotten = Event::SessionReplaced { session: None };
             return self
                 .records
-                .transition(upload, &forgotten, Fence::Writer)
+                .transition(upload, &Event::SessionForgotten, Fence::Writer)
                 .await;
         }
         Err(self.refuse(upload, nothing_left()).await)

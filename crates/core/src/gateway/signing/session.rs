@@ -1,5 +1,7 @@
 //! The id of the store's session, which a client reports as `resumable_id`.
 
+use sha2::{Digest, Sha256};
+
 use super::Signing;
 use crate::{
     error::{Error, Reason, Result},
@@ -7,26 +9,28 @@ use crate::{
     upload::{Event, Phase, Upload},
 };
 
-/// The longest session id, in bytes. Those of AWS are shorter than 200.
+/// The longest session id that a store makes, in bytes. Those of AWS are shorter than 200.
 const MAX_SESSION_LENGTH: usize = 1024;
+
+/// The longest text that is accepted as a session id where sessions are implicit, in bytes: clients send whole documents
+/// of the store.
+const MAX_TEXT_LENGTH: usize = 64 * 1024;
 
 // === impl Signing ===
 
 impl Signing {
-    /// Records the session that a client has created. If sessions are implicit (Azure), any id is accepted and the
-    /// first one is kept. Otherwise (S3) another session replaces the recorded one, if that has no parts. Parts that a
-    /// stream left there without recording them do not count.
+    /// Records the session that a client has created. The first one is kept: clients that create the upload again share
+    /// it. If sessions are implicit (Azure), any text is accepted, and changes nothing after the first.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid id; `FailedPrecondition` with `SessionInUse` if the store has parts in the
-    /// recorded session.
+    /// `InvalidArgument` for an invalid id; `FailedPrecondition` with `SessionInUse` and the recorded id for another one.
     pub(super) async fn set_session(&self, upload: &mut Upload, session: String) -> Result<()> {
-        if session.len() > MAX_SESSION_LENGTH
-            || !session.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            let message = format!("at most {MAX_SESSION_LENGTH} visible ASCII characters");
-            return Err(Error::invalid("resumable_id", message));
-        }
+        let storage = self.storages.get(&upload.storage_id)?;
+        let creates_sessions = storage.capabilities().creates_sessions;
+        let session = match creates_sessions {
+            true => checked(session)?,
+            false => shortened(session)?,
+        };
         if upload.session.is_none() {
             let started = Event::SessionStarted {
                 session: session.clone(),
@@ -37,47 +41,42 @@ impl Signing {
                 recorded => return recorded,
             }
         }
-        let storage = self.storages.get(&upload.storage_id)?;
-        let creates_sessions = storage.capabilities().creates_sessions;
-        if !creates_sessions || upload.session.as_ref() == Some(&session) {
-            return Ok(());
+        match upload.session.as_deref() {
+            Some(recorded) if creates_sessions && recorded != session => {
+                Err(session_in_use(recorded))
+            }
+            _ => Ok(()),
         }
-        self.replace_session(upload, session).await
-    }
-
-    async fn replace_session(&self, upload: &mut Upload, session: String) -> Result<()> {
-        // Checked before a stream is fenced: with parts this cannot succeed.
-        if !upload.parts.is_empty() {
-            return Err(session_in_use());
-        }
-        let fenced = self.records.fence(upload).await?;
-        *upload = fenced.ok_or_else(|| {
-            Error::precondition(Reason::WrongPhase, "the upload is not open any more")
-        })?;
-        let old = upload.clone();
-        let storage = self.storages.get(&old.storage_id)?;
-        let stored = self.inspector.stored_parts(&storage, &old).await?;
-        if !old.parts.is_empty() || stored.is_some_and(|stored| !stored.is_empty()) {
-            return Err(session_in_use());
-        }
-        let replaced = Event::SessionReplaced {
-            session: Some(session),
-        };
-        self.records
-            .transition(upload, &replaced, Fence::Writer)
-            .await?;
-        if old.session != upload.session
-            && let Err(error) = self.sessions.end(&old).await
-        {
-            tracing::warn!(upload_id = %upload.id, %error, "a replaced session is left to the sweeper");
-        }
-        Ok(())
     }
 }
 
-fn session_in_use() -> Error {
+fn checked(session: String) -> Result<String> {
+    if session.len() <= MAX_SESSION_LENGTH && session.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(session);
+    }
+    let message = format!("at most {MAX_SESSION_LENGTH} visible ASCII characters");
+    Err(Error::invalid("resumable_id", message))
+}
+
+/// The text itself, or its SHA-256 if it is long.
+fn shortened(text: String) -> Result<String> {
+    if text.len() > MAX_TEXT_LENGTH {
+        let message = format!("at most {MAX_TEXT_LENGTH} bytes");
+        return Err(Error::invalid("resumable_id", message));
+    }
+    if text.len() <= MAX_SESSION_LENGTH {
+        return Ok(text);
+    }
+    let digest = Sha256::digest(text.as_bytes());
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn session_in_use(recorded: &str) -> Error {
     Error::precondition(
         Reason::SessionInUse,
-        "the store has parts under another resumable_id; create the upload again to continue with them",
+        format!(
+            "another client sends this file under resumable_id {recorded}; create the upload again to share it"
+        ),
     )
+    .with("resumable_id", recorded)
 }
