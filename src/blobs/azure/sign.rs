@@ -80,7 +80,7 @@ impl BlobSigner {
         timeout: Duration,
     ) -> Result<SignedRequest> {
         let unsigned = Unsigned::new(request);
-        // A block needs no session, and nobody needs the list: the gateway's answers name the parts.
+        // A block needs no session, and the gateway's answers name the parts.
         if let ToSign::Begin { .. } | ToSign::ListParts { .. } = request {
             return Ok(unsigned.into_request(String::new()));
         }
