@@ -78,6 +78,10 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         store_kind: StoreKind::S3,
         object_key: policy::object_key("media", &id, &file.file_name),
         plan: Plan::unknown(PART_SIZE, &limits),
+        is_cut_by_client: false,
+        cut: 0,
+        continued_with: 0,
+        unproven: None,
         fingerprint: None,
         session: Some("session".into()),
         writer: None,
@@ -186,6 +190,7 @@ impl Wanted {
             2 => ToSign::PutPart {
                 session,
                 number: self.number,
+                cut: 0,
                 size: self.size,
                 md5: self.md5,
             },

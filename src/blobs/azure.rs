@@ -246,6 +246,7 @@ impl BlobStore for AzureStore {
             one_part_per_number: false,
             lists_part_digests: false,
             names_writers: true,
+            binds_part_size: false,
             computes_object_md5: false,
         }
     }

@@ -214,6 +214,7 @@ impl BlobStore for S3Store {
             one_part_per_number: true,
             lists_part_digests: true,
             names_writers: false,
+            binds_part_size: true,
             computes_object_md5: true,
         }
     }

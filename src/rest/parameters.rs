@@ -150,6 +150,7 @@ impl UpdateParameters {
             .map(|(part, md5)| Claim {
                 number: part.0,
                 md5,
+                signed_for: None,
             })
             .collect();
         let report = Report {

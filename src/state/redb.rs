@@ -136,6 +136,8 @@ impl Redb {
             }
             let mut updated = Record::updated(upload, &counts);
             updated.scheduled_at = record.scheduled_at;
+            // A claim may have begun a new cut since the caller read the record.
+            updated.cut = updated.cut.max(record.cut);
             tables.schedule(&mut updated)?;
             tables.store(&updated)?;
             Ok(Update::Updated(next))
@@ -341,14 +343,14 @@ impl PartStore for Redb {
             let Some(mut record) = record.filter(|record| record.written.owner == owner) else {
                 return Ok(None);
             };
-            let planned = 1..=record.written.part_count().unwrap_or(0);
+            let planned = 1..=record.written.last_part();
             let numbers = || claims.iter().map(|claim| claim.number);
             if record.written.phase == Phase::Open
                 && numbers().all(|number| planned.contains(&number))
             {
                 let known = tables.summary(record.clone(), numbers())?.parts;
                 let fitting = claims.iter().filter(|claim| !known.contradict(claim));
-                tables.record_claims(&id, &fitting.collect())?;
+                tables.record_claims(&mut record, fitting)?;
                 record.set(times);
                 tables.store(&record)?;
             }

@@ -7,7 +7,11 @@
 //! | 9–24 | the MD5, or zeros |
 //! | 25–40 | the receipt: an MD5 in hexadecimal digits (S3) as its 16 bytes, a block id (Azure) as its 6 bytes, any other text as its MD5. The text is then kept beside the slots |
 //!
-//! A claim is a byte, 0 for no claim, 1 for one without an MD5 and 2 for one with an MD5, and the MD5 or zeros.
+//! | bytes of a claim | content |
+//! |---|---|
+//! | 0 | 0: no claim, 1: a claim without an MD5, 2: a reported one, 3: one for which a request was signed |
+//! | 1–16 | the MD5, or zeros |
+//! | 17 | the cut for which the request was signed |
 //!
 //! Equal slots mean equal parts. The format version of the record covers the slots.
 
@@ -21,7 +25,7 @@ use upload_gateway_core::{
 pub(super) const PART_SLOT: usize = 41;
 
 /// The length of the slot of a claim.
-pub(super) const CLAIM_SLOT: usize = 17;
+pub(super) const CLAIM_SLOT: usize = 18;
 
 /// The longest receipt, in bytes. ETags of known stores have at most 70 bytes.
 pub(super) const MAX_RECEIPT: usize = 1_024;
@@ -36,7 +40,9 @@ const HAS_BLOCK_ID: u8 = 8;
 
 /// Scripts know it, too.
 pub(super) const BARE_CLAIM: u8 = 1;
-const CLAIM_WITH_MD5: u8 = 2;
+const REPORTED_CLAIM: u8 = 2;
+/// Scripts know it, too.
+pub(super) const SIGNED_CLAIM: u8 = 3;
 
 /// The length of a block id, before base64.
 const BLOCK_ID: usize = 6;
@@ -156,11 +162,13 @@ pub(super) fn has_md5(slot: &[u8]) -> bool {
 /// The slot of a claim.
 pub(super) fn write_claim(claim: &Claim) -> ClaimSlot {
     let mut slot = [0; CLAIM_SLOT];
-    slot[0] = BARE_CLAIM;
-    if let Some(md5) = claim.md5 {
-        slot[0] = CLAIM_WITH_MD5;
-        slot[1..].copy_from_slice(&md5.0);
-    }
+    slot[0] = match (claim.signed_for, claim.md5) {
+        (Some(_), _) => SIGNED_CLAIM,
+        (None, Some(_)) => REPORTED_CLAIM,
+        (None, None) => BARE_CLAIM,
+    };
+    slot[1..17].copy_from_slice(&claim.md5.map_or([0; 16], |md5| md5.0));
+    slot[17] = claim.signed_for.unwrap_or(0);
     slot
 }
 
@@ -171,13 +179,19 @@ pub(super) fn write_claim(claim: &Claim) -> ClaimSlot {
 pub(super) fn read_claim(number: u32, slot: &[u8]) -> Result<Option<Claim>, InvalidSlot> {
     let invalid = InvalidSlot::Claim(number);
     let slot: &ClaimSlot = slot.try_into().map_err(|_| invalid)?;
-    let md5 = match slot[0] {
+    let md5 = Md5(slot[1..17].try_into().map_err(|_| invalid)?);
+    let (md5, signed_for) = match slot[0] {
         0 => return Ok(None),
-        BARE_CLAIM => None,
-        CLAIM_WITH_MD5 => Some(Md5(slot[1..].try_into().map_err(|_| invalid)?)),
+        BARE_CLAIM => (None, None),
+        REPORTED_CLAIM => (Some(md5), None),
+        SIGNED_CLAIM => (Some(md5), Some(slot[17])),
         _ => return Err(invalid),
     };
-    Ok(Some(Claim { number, md5 }))
+    Ok(Some(Claim {
+        number,
+        md5,
+        signed_for,
+    }))
 }
 
 /// The MD5 whose lower-case hexadecimal form is `receipt`.
@@ -282,7 +296,7 @@ mod tests {
         let (slot, _) = write_part(&part(1, &"0".repeat(32), None)).unwrap();
         assert_eq!(read(10_001, &slot), Err(InvalidSlot::Number(10_001)));
         assert_eq!(read(1, &[0; PART_SLOT]), Ok(None));
-        assert_eq!(read_claim(1, &[3; CLAIM_SLOT]), Err(InvalidSlot::Claim(1)));
+        assert_eq!(read_claim(1, &[4; CLAIM_SLOT]), Err(InvalidSlot::Claim(1)));
         assert_eq!(read_claim(1, &[]), Err(InvalidSlot::Claim(1)));
     }
 }

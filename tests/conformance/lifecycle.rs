@@ -21,9 +21,12 @@ type Row = [Option<Phase>; 4];
 fn row(event: &Event) -> Row {
     use Phase::{Aborted, Committing, Complete, Open};
     match event {
-        Event::SessionStarted { .. } | Event::SessionForgotten | Event::WriterLeft => {
-            [Some(Open), None, None, None]
-        }
+        Event::SessionStarted { .. }
+        | Event::SessionForgotten
+        | Event::Recut { .. }
+        | Event::Continued { .. }
+        | Event::PlanFixed { .. }
+        | Event::WriterLeft => [Some(Open), None, None, None],
         Event::CommitStarted { .. } => [Some(Committing), Some(Committing), None, None],
         Event::CommitSuspended { .. } | Event::LeaseRenewed { .. } => {
             [None, Some(Committing), None, None]
@@ -62,6 +65,10 @@ fn upload(phase: Phase) -> Upload {
         store_kind: StoreKind::S3,
         object_key: "k".into(),
         plan: Plan::unknown(PART_SIZE, &limits()),
+        is_cut_by_client: false,
+        cut: 0,
+        continued_with: 0,
+        unproven: None,
         fingerprint: None,
         session: None,
         writer: WriterTag::from_bits(1),
@@ -151,6 +158,12 @@ fn every_event_in_every_phase_does_what_the_table_says() {
             session: "x".into(),
         },
         Event::SessionForgotten,
+        Event::Recut { cut: 0 },
+        Event::Continued {
+            with: 1,
+            unproven: Some(2),
+        },
+        Event::PlanFixed { shown: None },
         Event::WriterLeft,
         // By then the lease of the running commit has expired.
         commit(100),
@@ -277,6 +290,10 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         session().prop_map(|session| Event::SessionStarted { session }),
         Just(Event::SessionForgotten),
+        (0u8..3).prop_map(|cut| Event::Recut { cut }),
+        (0u32..3, prop::option::of(1u32..3))
+            .prop_map(|(with, unproven)| Event::Continued { with, unproven }),
+        Just(Event::PlanFixed { shown: None }),
         (holder.clone(), 0u64..40).prop_map(|(holder, until)| suspended(Lease {
             holder,
             until: Timestamp(until),

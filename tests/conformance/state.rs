@@ -119,6 +119,10 @@ adapters! {
         claims_survive_all_other_writes,
         a_claim_does_not_hide_a_repeated_update,
         fifty_thousand_claims_in_one_call_are_stored,
+        another_md5_of_a_signed_part_begins_a_new_cut,
+        what_is_only_reported_replaces_nothing_signed,
+        an_update_keeps_a_cut_that_began_meanwhile,
+        an_unproven_part_is_proven_when_it_is_signed_again,
     ]
     sweeping [
         due_uploads_are_listed_completely_and_earliest_first,

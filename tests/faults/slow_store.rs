@@ -287,6 +287,7 @@ async fn a_completion_that_began_before_the_parts_leaves_the_object_of_a_stream(
     let claims = [1, 2].map(|number| Claim {
         number,
         md5: Some(Md5::of(b"other bytes")),
+        signed_for: None,
     });
     let report = Report {
         resumable_id: None,

@@ -11,6 +11,7 @@ pub mod object;
 mod part;
 mod plan;
 pub mod policy;
+mod present;
 mod stored;
 mod timestamp;
 mod token;
@@ -25,7 +26,10 @@ pub use self::{
     evidence::{Denial, Denied, Evidence},
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
     part::{Claim, Claims, Part, Parts, WriterTag},
-    plan::{MAX_PART_NUMBER, MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Span, StoreLimits, TooLarge},
+    plan::{
+        MAX_PART_NUMBER, MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Shown, Span, StoreLimits, TooLarge,
+    },
+    present::Present,
     stored::{Capabilities, StoredObject, StoredPart, metadata_keys},
     timestamp::Timestamp,
     token::{Listed, Snapshot, Trail},
@@ -51,8 +55,20 @@ pub struct Upload {
     pub store_kind: StoreKind,
     /// The object's key in the bucket or container. Never shared and never reused.
     pub object_key: String,
-    /// How the file is split into parts. Fixed at creation, so that every replica splits it the same way.
+    /// How the file is split into parts. Fixed at creation, so that every replica splits it the same way, unless
+    /// [`Upload::is_cut_by_client`] is set.
     pub plan: Plan,
+    /// Whether clients that send the parts themselves choose the part size: the plan is the one that the parts in the
+    /// store show, and `plan` is only the default. False as soon as a stream continues the upload.
+    pub is_cut_by_client: bool,
+    /// Counts the changes of the way in which clients cut the file. The names of their parts contain it (Azure), so that
+    /// a part of an earlier cut is never taken for one of the present cut.
+    pub cut: u8,
+    /// The number of parts that the last client which continued was shown, if clients choose the part size. If it added only
+    /// one part, that part may be the last one of another cut: see [`Present::known`].
+    pub continued_with: u32,
+    /// The part that may be the last one of another cut. It does not count until a request for it is signed again.
+    pub unproven: Option<u32>,
     /// The key under which an identical create finds this upload, if it has a size and a `file_id`.
     pub fingerprint: Option<Fingerprint>,
     /// The id of the store's session (S3: the multipart upload), once one exists. A finished upload without one was a
@@ -111,6 +127,9 @@ pub enum Cleanup {
     /// Nothing.
     Done,
 }
+
+/// The largest number of a [cut](Upload::cut) whose parts can be named: one decimal digit of a block id.
+pub const MAX_CUT: u8 = 9;
 
 /// An upload that changed within this time is active: the heartbeats of a running stream are more frequent.
 pub const ACTIVE_WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -259,8 +278,25 @@ impl Upload {
 
     /// The number of parts of the file, at least one. `None` if the size is not declared.
     pub fn part_count(&self) -> Option<u32> {
-        let (size, part_size) = (self.file.file_size?, self.plan.part_size()?);
-        u32::try_from(size.div_ceil(part_size).max(1)).ok()
+        self.plan.part_count(self.file.file_size?)
+    }
+
+    /// The largest number that a part can have: as planned, or as many parts as the store allows if clients choose their
+    /// size. Zero if the size of the file is not declared.
+    pub fn last_part(&self) -> u32 {
+        if self.is_cut_by_client {
+            return self.plan.max_parts();
+        }
+        self.part_count().unwrap_or(0)
+    }
+
+    /// The upload with this plan.
+    #[must_use]
+    pub fn planned(&self, plan: &Plan) -> Self {
+        Self {
+            plan: plan.clone(),
+            ..self.clone()
+        }
     }
 
     /// The number of parts of the object: as planned, or as recorded if the size was not declared and the file is

@@ -1,8 +1,8 @@
 //! Block ids.
 //!
 //! All block ids of one blob must have the same length before encoding: here 6 bytes. A part that a client puts with a
-//! signed URL gets its number in six ASCII digits, as PlaceOS clients expect (`base64("000001")`). A part that the gateway
-//! puts for a gRPC stream gets
+//! signed URL gets six ASCII digits: the number of the client's cut, and its own number in five digits. In the first cut
+//! these are the ids that PlaceOS clients expect (`base64("000001")`). A part that the gateway puts for a gRPC stream gets
 //!
 //! ```text
 //! bit   47      46…31         30…0
@@ -13,18 +13,20 @@
 //! overwrite each other's blocks: a commit gets exactly the blocks that it names.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use upload_gateway_core::upload::WriterTag;
+use upload_gateway_core::upload::{MAX_CUT, WriterTag};
 
 const LENGTH: usize = 6;
 const MARKER: u64 = 1 << 47;
 const NUMBER_SHIFT: u32 = 31;
+/// What the digit of the cut counts.
+const CUT: u32 = 100_000;
 
 /// A block id made by this gateway.
 ///
 /// ```
 /// use upload_gateway::blobs::azure::BlockId;
 ///
-/// let id = BlockId::Signed { number: 1 };
+/// let id = BlockId::Signed { number: 1, cut: 0 };
 /// assert_eq!(id.to_bytes(), b"000001");
 /// assert_eq!(BlockId::from_base64(&id.to_base64()), Some(id));
 /// ```
@@ -39,8 +41,10 @@ pub enum BlockId {
     },
     /// A part put with a signed URL.
     Signed {
-        /// The part's number, at most 999,999.
+        /// The part's number, at most 50,000.
         number: u32,
+        /// The cut to which it belongs, at most [`MAX_CUT`].
+        cut: u8,
     },
 }
 
@@ -51,7 +55,7 @@ impl BlockId {
     pub fn number(self) -> u32 {
         match self {
             Self::Streamed { number, .. } => number.into(),
-            Self::Signed { number } => number,
+            Self::Signed { number, .. } => number,
         }
     }
 
@@ -63,6 +67,14 @@ impl BlockId {
         }
     }
 
+    /// The cut to which a signed part belongs; 0 for a part of a stream.
+    pub fn cut(self) -> u8 {
+        match self {
+            Self::Streamed { .. } => 0,
+            Self::Signed { cut, .. } => cut,
+        }
+    }
+
     /// The id in bytes. The SDK encodes it.
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
@@ -70,7 +82,10 @@ impl BlockId {
                 let bits = MARKER | u64::from(number) << NUMBER_SHIFT | u64::from(writer.bits());
                 bits.to_be_bytes()[size_of::<u64>() - LENGTH..].to_vec()
             }
-            Self::Signed { number } => format!("{number:0LENGTH$}").into_bytes(),
+            Self::Signed { number, cut } => {
+                let digits = number % CUT + u32::from(cut.min(MAX_CUT)) * CUT;
+                format!("{digits:0LENGTH$}").into_bytes()
+            }
         }
     }
 
@@ -91,7 +106,10 @@ impl BlockId {
             let number = id
                 .iter()
                 .fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
-            return Some(Self::Signed { number });
+            return Some(Self::Signed {
+                number: number % CUT,
+                cut: u8::try_from(number / CUT).ok()?,
+            });
         }
         let bits = id.iter().fold(0, |bits, &byte| bits << 8 | u64::from(byte));
         let number = (bits & !MARKER) >> NUMBER_SHIFT;
@@ -131,12 +149,11 @@ mod tests {
 
     #[test]
     fn signed_ids_are_six_digits() {
-        let id = BlockId::Signed { number: 1 };
-        assert_eq!(id.to_base64(), STANDARD.encode("000001"));
-        assert_eq!(
-            BlockId::from_bytes(b"050000"),
-            Some(BlockId::Signed { number: 50_000 })
-        );
+        for (number, cut, digits) in [(1, 0, "000001"), (50_000, 0, "050000"), (7, 9, "900007")] {
+            let id = BlockId::Signed { number, cut };
+            assert_eq!(id.to_base64(), STANDARD.encode(digits));
+            assert_eq!(BlockId::from_bytes(digits.as_bytes()), Some(id));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(super) fn stored_part(block: Block) -> Option<StoredPart> {
         receipt: STANDARD.encode(&name),
         number: id.map(BlockId::number),
         writer: id.and_then(BlockId::writer),
+        cut: id.map_or(0, BlockId::cut),
         md5: None,
         size: size.unsigned_abs(),
     })

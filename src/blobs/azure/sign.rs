@@ -154,10 +154,14 @@ impl<'a> Unsigned<'a> {
             ToSign::PutPart {
                 session,
                 number,
+                cut,
                 md5,
                 ..
             } => {
-                let block = BlockId::Signed { number: *number };
+                let block = BlockId::Signed {
+                    number: *number,
+                    cut: *cut,
+                };
                 let mut headers = opaque();
                 headers.insert("Content-MD5".into(), md5.to_string());
                 Self {
@@ -368,6 +372,7 @@ mod tests {
                 id: "any",
             },
             number: 1,
+            cut: 0,
             size: 5 << 20,
             md5: Md5::of(b"part"),
         }

@@ -72,6 +72,7 @@ fn stored_part(part: &types::Part) -> Result<StoredPart> {
         md5: md5_of(&etag),
         receipt: etag,
         writer: None,
+        cut: 0,
         number: part.part_number().and_then(|number| number.try_into().ok()),
         size: size(part.size(), ACTION)?,
     })

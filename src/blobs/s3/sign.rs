@@ -190,6 +190,7 @@ impl<'a> Unsigned<'a> {
                 number,
                 size,
                 md5,
+                ..
             } => {
                 let number = number.to_string();
                 let query = [("partNumber", number.as_str()), ("uploadId", session.id)];

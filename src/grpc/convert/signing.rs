@@ -48,6 +48,7 @@ pub(in crate::grpc) fn report(request: v1::UpdateUploadRequest) -> Result<(Repor
         Ok(Claim {
             number: part_number("part_list", part)?,
             md5: None,
+            signed_for: None,
         })
     });
     let described = request.part_data.into_iter().map(|part| {
@@ -57,6 +58,7 @@ pub(in crate::grpc) fn report(request: v1::UpdateUploadRequest) -> Result<(Repor
                 "" => None,
                 text => Some(digest("part_data", text)?),
             },
+            signed_for: None,
         })
     });
     Ok((

@@ -171,6 +171,6 @@ fn set(table: &mut Texts<'_>, key: NumberKey<'_>, value: Option<&str>) -> Result
     .map_err(internal)
 }
 
-fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::internal("the state file holds an unreadable part", cause)
+pub(super) fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::internal("the state file holds an unreadable part or claim", cause)
 }

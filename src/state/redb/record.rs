@@ -14,6 +14,10 @@ pub(super) struct Record {
     pub(super) committed: u32,
     /// See [`Parts::rewritten`].
     pub(super) rewritten: u64,
+    /// See [`Upload::cut`].
+    pub(super) cut: u8,
+    /// See [`Upload::unproven`].
+    pub(super) unproven: Option<u32>,
     pub(super) updated_at: Timestamp,
     pub(super) expires_at: Timestamp,
     /// The time of its entry in the table of due uploads, if it has one.
@@ -43,6 +47,8 @@ impl Record {
             writer: upload.writer,
             committed: parts.committed(),
             rewritten: parts.rewritten(),
+            cut: upload.cut,
+            unproven: upload.unproven,
             replaced: Some(upload.version),
             updated_at: upload.updated_at,
             expires_at: upload.expires_at,
@@ -89,6 +95,8 @@ impl Record {
         Upload {
             version: self.version,
             writer: self.writer,
+            cut: self.cut,
+            unproven: self.unproven,
             updated_at: self.updated_at,
             expires_at: self.expires_at,
             parts: parts.with_rewritten(self.rewritten),

@@ -9,17 +9,15 @@ use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     error::{Error, Result},
     state::{Cursor, ListPage, ListQuery, removal_time},
-    upload::{
-        Claim, Claims, Fingerprint, Md5, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId,
-    },
+    upload::{Claim, Claims, Fingerprint, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId},
 };
 
 use super::{
     failure::internal,
-    parts::{NumberKey, PartTables, Slots, SlotsRead, Texts, TextsRead, all_numbers},
+    parts::{NumberKey, PartTables, Slots, SlotsRead, Texts, TextsRead, all_numbers, unreadable},
     record::Record,
 };
-use crate::state::slot::PartSlot;
+use crate::state::slot::{self, ClaimSlot, PartSlot};
 
 /// How many members of a listing one call reads at most.
 const LIST_SCAN: usize = 1_000;
@@ -35,8 +33,8 @@ const PARTS: TableDefinition<'_, NumberKey<'static>, &PartSlot> = TableDefinitio
 const RECEIPTS: TableDefinition<'_, NumberKey<'static>, &str> = TableDefinition::new("receipts");
 /// The states of the file's digest at the end of parts, by upload id and part number.
 const DIGESTS: TableDefinition<'_, NumberKey<'static>, &str> = TableDefinition::new("digests");
-/// The MD5s of [`Claim`]s, by upload id and number.
-const CLAIMS: TableDefinition<'_, NumberKey<'static>, ClaimedMd5<'static>> =
+/// The slots of [`Claim`]s (`slot.rs`), by upload id and number.
+const CLAIMS: TableDefinition<'_, NumberKey<'static>, &'static ClaimSlot> =
     TableDefinition::new("claims");
 /// The id of the live upload, by fingerprint.
 const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fingerprints");
@@ -51,13 +49,12 @@ const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("rem
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
 type ListingKey<'a> = (&'a str, &'a str, u64, &'a str);
-type ClaimedMd5<'a> = Option<&'a [u8; 16]>;
 
 /// All tables in one write transaction.
 pub(super) struct Tables<'a> {
     records: Table<'a, &'static str, &'static str>,
     pub(super) parts: PartTables<Slots<'a>, Texts<'a>>,
-    claims: Table<'a, NumberKey<'static>, ClaimedMd5<'static>>,
+    claims: Table<'a, NumberKey<'static>, &'static ClaimSlot>,
     fingerprints: Table<'a, &'static str, &'static str>,
     listing: Table<'a, ListingKey<'static>, ()>,
     pub(super) due: Table<'a, (u64, &'static str), ()>,
@@ -69,7 +66,7 @@ pub(super) struct Tables<'a> {
 pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static str, &'static str>,
     parts: PartTables<SlotsRead, TextsRead>,
-    claims: ReadOnlyTable<NumberKey<'static>, ClaimedMd5<'static>>,
+    claims: ReadOnlyTable<NumberKey<'static>, &'static ClaimSlot>,
     listing: ReadOnlyTable<ListingKey<'static>, ()>,
 }
 
@@ -150,7 +147,9 @@ impl<'a> Tables<'a> {
         for part in upload.parts.iter() {
             self.parts.put(&upload.id, part)?;
         }
-        self.record_claims(&upload.id, &upload.claims)?;
+        for claim in upload.claims.iter() {
+            self.put_claim(&upload.id, &claim)?;
+        }
         self.listing
             .insert(listing_key(&upload), ())
             .map_err(internal)?;
@@ -171,16 +170,52 @@ impl<'a> Tables<'a> {
         inserted.map(drop).map_err(internal)
     }
 
-    /// Adds claims. A claim without an MD5 does not replace an earlier one.
-    pub(super) fn record_claims(&mut self, id: &UploadId, claims: &Claims) -> Result<()> {
-        for claim in claims.iter() {
-            let key = (id.as_str(), claim.number);
-            let md5 = claim.md5.as_ref().map(|md5| &md5.0);
-            if md5.is_some() || self.claims.get(key).map_err(internal)?.is_none() {
-                self.claims.insert(key, md5).map_err(internal)?;
+    /// Adds claims to those of a record, which may begin a new cut. See
+    /// [`PartStore::claim`](upload_gateway_core::state::PartStore::claim).
+    pub(super) fn record_claims(
+        &mut self,
+        record: &mut Record,
+        claims: impl Iterator<Item = Claim>,
+    ) -> Result<()> {
+        let id = record.written.id.clone();
+        let is_cut_by_client = record.written.is_cut_by_client;
+        let claims: Vec<Claim> = claims
+            .filter(|claim| !is_cut_by_client || claim.signed_for.is_some())
+            .collect();
+        let known = claims
+            .iter()
+            .filter_map(|claim| self.claim(&id, claim.number).transpose())
+            .collect::<Result<Claims>>()?;
+        if is_cut_by_client && known.show_another_cut(record.cut, &claims) {
+            record.cut = record.cut.saturating_add(1);
+        }
+        for claim in claims {
+            if claim.signed_for.is_some() && record.unproven == Some(claim.number) {
+                record.unproven = None;
+            }
+            let claim = Claim {
+                signed_for: claim.signed_for.map(|_| record.cut),
+                ..claim
+            };
+            let known = self.claim(&id, claim.number)?;
+            if known.is_none_or(|known| claim.replaces(&known)) {
+                self.put_claim(&id, &claim)?;
             }
         }
         Ok(())
+    }
+
+    fn claim(&self, id: &UploadId, number: u32) -> Result<Option<Claim>> {
+        let slot = self.claims.get((id.as_str(), number)).map_err(internal)?;
+        slot.map_or(Ok(None), |slot| {
+            slot::read_claim(number, slot.value()).map_err(unreadable)
+        })
+    }
+
+    fn put_claim(&mut self, id: &UploadId, claim: &Claim) -> Result<()> {
+        let (key, slot) = ((id.as_str(), claim.number), slot::write_claim(claim));
+        let inserted = self.claims.insert(key, &slot);
+        inserted.map(drop).map_err(internal)
     }
 
     /// Removes at most `limit` records whose time of removal has passed.
@@ -368,19 +403,18 @@ fn whole(
         impl ReadableTable<NumberKey<'static>, &'static PartSlot>,
         impl ReadableTable<NumberKey<'static>, &'static str>,
     >,
-    claims: &impl ReadableTable<NumberKey<'static>, ClaimedMd5<'static>>,
+    claims: &impl ReadableTable<NumberKey<'static>, &'static ClaimSlot>,
 ) -> Result<Upload> {
     let id = record.written.id.as_str();
     let parts = parts.all(&record)?;
     let claims = claims
         .range(all_numbers(id))
         .map_err(internal)?
-        .map(|entry| {
-            let (key, md5) = entry.map_err(internal)?;
-            Ok(Claim {
-                number: key.value().1,
-                md5: md5.value().copied().map(Md5),
-            })
+        .filter_map(|entry| {
+            let read = entry.map_err(internal).and_then(|(key, slot)| {
+                slot::read_claim(key.value().1, slot.value()).map_err(unreadable)
+            });
+            read.transpose()
         })
         .collect::<Result<Claims>>()?;
     Ok(record.with(parts, claims))

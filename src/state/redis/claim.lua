@@ -1,12 +1,14 @@
 -- Records claims of parts of an open upload, if the caller owns it and the plan has all the parts: all claims or none,
--- except claims whose MD5 differs from the MD5 of the recorded part.
+-- except claims whose MD5 differs from the MD5 of the recorded part. If clients choose the part size, only signed claims
+-- are recorded, and another MD5 of a part that was signed in the present cut begins a new cut.
 -- ARGV  1 owner  2 lowest number  3 highest number  4 updated_at  5 expires_at  6 time the record is removed (ms)
 --       7… part number, slot…
 -- Returns {fields and values of the record after the call, slots of the parts of those numbers and of the last committed
 -- part, receipts that are kept beside them}, without fields if the owner has no such record; UNKNOWNFORMAT for a record
 -- in another format.
-local header = redis.call('HMGET', KEYS[1], 'format', 'owner', 'last_part', 'phase', 'committed')
-local format, owner, last_part, phase, committed = unpack(header)
+local header =
+  redis.call('HMGET', KEYS[1], 'format', 'owner', 'last_part', 'phase', 'committed', 'is_cut_by_client', 'cut')
+local format, owner, last_part, phase, committed, is_cut_by_client, cut = unpack(header)
 local refusal = unknown_format(format)
 if refusal then
   return refusal
@@ -25,20 +27,51 @@ local function add(number)
   slots[#slots + 1] = slot
   return slot
 end
+-- The flags and the MD5 of a claim.
+local function kind_and_md5(claim)
+  return string.byte(claim) or 0, string.sub(claim, 2, 17)
+end
+local function known_claim(number)
+  return redis.call('GETRANGE', KEYS[3], (number - 1) * CLAIM, number * CLAIM - 1)
+end
+local function begins_cut(number, claim)
+  local kind, md5 = kind_and_md5(claim)
+  local known = known_claim(number)
+  local known_kind, known_md5 = kind_and_md5(known)
+  return kind == SIGNED_CLAIM and known_kind == SIGNED_CLAIM and string.byte(known, CLAIM) == cut and known_md5 ~= md5
+end
+cut, is_cut_by_client = tonumber(cut), is_cut_by_client == '1'
 local is_recorded = phase == 'open' and tonumber(ARGV[2]) >= 1 and tonumber(ARGV[3]) <= tonumber(last_part)
+if is_recorded and is_cut_by_client then
+  for index = 7, #ARGV, 2 do
+    if begins_cut(tonumber(ARGV[index]), ARGV[index + 1]) then
+      cut = math.min(cut + 1, 255)
+      redis.call('HSET', KEYS[1], 'cut', cut)
+      break
+    end
+  end
+  local unproven = redis.call('HGET', KEYS[1], 'unproven')
+  for index = 7, #ARGV, 2 do
+    if ARGV[index] == unproven and kind_and_md5(ARGV[index + 1]) == SIGNED_CLAIM then
+      redis.call('HSET', KEYS[1], 'unproven', 0)
+    end
+  end
+end
 for index = 7, #ARGV, 2 do
   local number, claim = tonumber(ARGV[index]), ARGV[index + 1]
-  local part, at = add(number), (number - 1) * CLAIM
-  if is_recorded then
-    local is_accepted
-    if string.byte(claim) == BARE_CLAIM then
-      is_accepted = (string.byte(redis.call('GETRANGE', KEYS[3], at, at)) or 0) == 0
-    else
+  local part = add(number)
+  local kind, md5 = kind_and_md5(claim)
+  if is_recorded and (kind == SIGNED_CLAIM or not is_cut_by_client) then
+    local known_kind = kind_and_md5(known_claim(number))
+    local is_accepted = known_kind == 0
+    if kind ~= BARE_CLAIM then
       local has_md5 = bit.band(string.byte(part), HAS_MD5) ~= 0
-      is_accepted = not has_md5 or string.sub(part, 10, 25) == string.sub(claim, 2)
+      is_accepted = (kind == SIGNED_CLAIM or known_kind ~= SIGNED_CLAIM)
+        and (not has_md5 or string.sub(part, 10, 25) == md5)
     end
     if is_accepted then
-      redis.call('SETRANGE', KEYS[3], at, claim)
+      local signed_for = kind == SIGNED_CLAIM and cut or 0
+      redis.call('SETRANGE', KEYS[3], (number - 1) * CLAIM, string.sub(claim, 1, 17) .. string.char(signed_for))
     end
   end
 end

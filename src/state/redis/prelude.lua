@@ -1,5 +1,6 @@
 -- Precedes every script that reads or writes a record, after lines that set FORMAT, the format of records (record.rs),
--- PART and CLAIM, the lengths of slots, and HAS_MD5, HAS_LONG_RECEIPT and BARE_CLAIM, their flags (slot.rs).
+-- PART and CLAIM, the lengths of slots, and HAS_MD5, HAS_LONG_RECEIPT, BARE_CLAIM and SIGNED_CLAIM, their flags
+-- (slot.rs).
 -- KEYS  1 record  2 parts  3 claims  4 receipts  5 fingerprints of the tag
 
 -- Returns the error "UNKNOWNFORMAT <format> <key>" for a record in another format ("-": none), nil for one in FORMAT and

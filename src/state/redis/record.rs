@@ -21,7 +21,7 @@ use crate::{
 
 /// The version of a record: of its fields and of the parts and claims in them. A record with another one is refused,
 /// here when it is read and by the scripts before they write.
-pub(super) const FORMAT: &str = "2";
+pub(super) const FORMAT: &str = "3";
 
 /// The code of the error with which scripts refuse a record in another format; its detail is `<format> <key>`, with `-`
 /// for no format. See `prelude.lua`.
@@ -71,7 +71,13 @@ pub(super) fn header_fields(upload: &Upload) -> Vec<(&'static str, String)> {
     vec![
         ("phase", upload.phase.to_string()),
         ("writer", writer_text(upload.writer)),
-        ("last_part", upload.part_count().unwrap_or(0).to_string()),
+        ("last_part", upload.last_part().to_string()),
+        (
+            "is_cut_by_client",
+            u8::from(upload.is_cut_by_client).to_string(),
+        ),
+        ("cut", upload.cut.to_string()),
+        ("unproven", upload.unproven.unwrap_or(0).to_string()),
         ("updated_at", upload.updated_at.0.to_string()),
         ("expires_at", upload.expires_at.0.to_string()),
     ]
@@ -287,6 +293,10 @@ fn read_header(key: &str, fields: &Fields) -> Result<Option<Upload>> {
             "" => None,
             tag => Some(parse_writer(tag).ok_or(Unreadable::Number("writer"))?),
         };
+        upload.cut = u8::try_from(number(fields, "cut")?).map_err(|_| Unreadable::Number("cut"))?;
+        let unproven = u32::try_from(number(fields, "unproven")?);
+        let unproven = unproven.map_err(|_| Unreadable::Number("unproven"))?;
+        upload.unproven = Some(unproven).filter(|number| *number > 0);
         upload.updated_at = Timestamp(number(fields, "updated_at")?);
         upload.expires_at = Timestamp(number(fields, "expires_at")?);
         Ok(upload)

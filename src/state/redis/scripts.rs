@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use super::record::FORMAT;
-use crate::state::slot::{BARE_CLAIM, CLAIM_SLOT, HAS_LONG_RECEIPT, HAS_MD5, PART_SLOT};
+use crate::state::slot::{
+    BARE_CLAIM, CLAIM_SLOT, HAS_LONG_RECEIPT, HAS_MD5, PART_SLOT, SIGNED_CLAIM,
+};
 
 /// The scripts, each hashed once.
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(Scripts::default);
@@ -78,7 +80,8 @@ fn record_text(body: &str) -> String {
     let prelude = include_str!("prelude.lua");
     format!(
         "local FORMAT, PART, CLAIM = '{FORMAT}', {PART_SLOT}, {CLAIM_SLOT}\n\
-         local HAS_MD5, HAS_LONG_RECEIPT, BARE_CLAIM = {HAS_MD5}, {HAS_LONG_RECEIPT}, {BARE_CLAIM}\n\
+         local HAS_MD5, HAS_LONG_RECEIPT = {HAS_MD5}, {HAS_LONG_RECEIPT}\n\
+         local BARE_CLAIM, SIGNED_CLAIM = {BARE_CLAIM}, {SIGNED_CLAIM}\n\
          {prelude}{body}"
     )
 }

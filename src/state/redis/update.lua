@@ -27,7 +27,12 @@ end
 local next_version = string.format('%d', tonumber(ARGV[1]) + 1)
 redis.call('HSET', KEYS[1], 'version', next_version, 'record', ARGV[5], 'replaced', ARGV[1])
 for index = 9, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
+  local field, value = ARGV[index], ARGV[index + 1]
+  if field == 'cut' then
+    -- A claim may have begun a new cut since the caller read the record.
+    value = math.max(tonumber(value), tonumber(redis.call('HGET', KEYS[1], 'cut')))
+  end
+  redis.call('HSET', KEYS[1], field, value)
 end
 if ARGV[8] == '1' then
   for _, number in ipairs(digest_numbers()) do

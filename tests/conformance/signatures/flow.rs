@@ -159,6 +159,7 @@ pub(crate) async fn an_expired_signature_is_refused(subject: &Subject) {
         ToSign::PutPart {
             session,
             number: 2,
+            cut: 0,
             size: 1,
             md5: Md5::of(b"x"),
         },

@@ -122,6 +122,7 @@ impl Subject {
         self.sign(ToSign::PutPart {
             session,
             number,
+            cut: 0,
             size: body.len() as u64,
             md5: Md5::of(body),
         })

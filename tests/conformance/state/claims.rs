@@ -49,6 +49,7 @@ pub(crate) async fn a_claim_without_an_md5_keeps_the_one_before(store: &dyn Stat
     let other = Claim {
         number: 1,
         md5: Some(Md5::of(b"other")),
+        signed_for: None,
     };
     for (said, known) in [
         (bare_claim(1), None),
@@ -68,6 +69,7 @@ pub(crate) async fn the_last_claim_of_a_number_in_one_call_counts(store: &dyn St
     let other = Claim {
         number: 1,
         md5: Some(Md5::of(b"other")),
+        signed_for: None,
     };
     store_claims(store, &upload, &[other, claim(1), bare_claim(1)]).await;
     assert_eq!(get(store, &upload.id).await.claims.md5(1), claim(1).md5);
@@ -99,6 +101,7 @@ pub(crate) async fn a_claim_that_a_recorded_part_contradicts_is_not_stored(store
     let other = |number| Claim {
         number,
         md5: Some(Md5::of(b"other")),
+        signed_for: None,
     };
     let said = [other(1), claim(2), bare_claim(3), other(4), other(5)];
     let answer = store_claims(store, &upload, &said).await;
@@ -298,4 +301,87 @@ async fn store_claims(store: &dyn StateStore, upload: &Upload, claims: &[Claim])
         .claim(&upload.id, &upload.owner, claims, times())
         .await;
     answer.unwrap().expect("the record exists")
+}
+
+/// An upload whose parts a client cuts.
+async fn cut_by_client(store: &dyn StateStore) -> Upload {
+    let mut upload = sized(upload(&owner()), 3);
+    upload.is_cut_by_client = true;
+    create(store, &upload).await;
+    upload
+}
+
+fn signed(number: u32, bytes: &[u8]) -> Claim {
+    Claim {
+        number,
+        md5: Some(Md5::of(bytes)),
+        signed_for: Some(0),
+    }
+}
+
+pub(crate) async fn another_md5_of_a_signed_part_begins_a_new_cut(store: &dyn StateStore) {
+    let upload = cut_by_client(store).await;
+    for (claims, cut) in [
+        (vec![signed(1, b"a"), signed(40_000, b"b")], 0),
+        (vec![signed(1, b"a")], 0),
+        (vec![bare_claim(1), claim(1)], 0),
+        (vec![signed(2, b"c"), signed(1, b"other")], 1),
+        // This one was signed in the cut before.
+        (vec![signed(40_000, b"d")], 1),
+        (vec![signed(2, b"d"), signed(1, b"another")], 2),
+    ] {
+        store_claims(store, &upload, &claims).await;
+        let found = get(store, &upload.id).await;
+        assert_eq!(found.cut, cut, "after {claims:?}");
+        for claim in claims.iter().filter(|claim| claim.signed_for.is_some()) {
+            assert!(found.claims.is_signed(claim.number, cut));
+            assert_eq!(found.claims.md5(claim.number), claim.md5);
+        }
+    }
+    let found = get(store, &upload.id).await;
+    assert!(!found.claims.is_signed(40_000, 2));
+    assert_eq!(found.version, upload.version);
+}
+
+pub(crate) async fn what_is_only_reported_replaces_nothing_signed(store: &dyn StateStore) {
+    let upload = stored(store, 3).await;
+    store_claims(store, &upload, &[signed(1, b"a")]).await;
+    store_claims(store, &upload, &[claim(1), claim(2)]).await;
+    let claims = get(store, &upload.id).await.claims;
+    assert_eq!(
+        (claims.md5(1), claims.md5(2)),
+        (signed(1, b"a").md5, claim(2).md5)
+    );
+    // The size of the parts is fixed here.
+    store_claims(store, &upload, &[signed(1, b"b")]).await;
+    let found = get(store, &upload.id).await;
+    assert_eq!((found.cut, found.claims.md5(1)), (0, signed(1, b"b").md5));
+}
+
+pub(crate) async fn an_update_keeps_a_cut_that_began_meanwhile(store: &dyn StateStore) {
+    let mut upload = cut_by_client(store).await;
+    store_claims(store, &upload, &[signed(1, b"a")]).await;
+    store_claims(store, &upload, &[signed(1, b"b")]).await;
+    upload.session = Some("session".into());
+    let updated = store.update(&upload, upload.writer).await.unwrap();
+    assert!(matches!(updated, Update::Updated(_)));
+    assert_eq!(get(store, &upload.id).await.cut, 1);
+    let mut recut = get(store, &upload.id).await;
+    recut.cut = 5;
+    store.update(&recut, recut.writer).await.unwrap();
+    assert_eq!(store.summary(&upload.id).await.unwrap().unwrap().cut, 5);
+}
+
+pub(crate) async fn an_unproven_part_is_proven_when_it_is_signed_again(store: &dyn StateStore) {
+    let mut upload = cut_by_client(store).await;
+    upload.unproven = Some(2);
+    store.update(&upload, upload.writer).await.unwrap();
+    for (claim, unproven) in [
+        (signed(1, b"a"), Some(2)),
+        (claim(2), Some(2)),
+        (signed(2, b"a"), None),
+    ] {
+        store_claims(store, &upload, &[claim]).await;
+        assert_eq!(get(store, &upload.id).await.unproven, unproven);
+    }
 }

@@ -62,7 +62,7 @@ async fn redis_refuses_a_record_of_an_unknown_format_when_it_waits_for_replicas(
     set_format(
         &mut connection,
         &key("upload-gateway:", &upload.id),
-        Some("3"),
+        Some("4"),
     )
     .await;
     let waiting = RedisConfig {
@@ -72,7 +72,7 @@ async fn redis_refuses_a_record_of_an_unknown_format_when_it_waits_for_replicas(
     let store = Redis::connect(&waiting).await.unwrap();
     let parts = [part(1)];
     let recorded = store.record_parts(&upload.id, writer(1), 0, &parts, times());
-    names_both_versions(&recorded.await.unwrap_err(), "format 3");
+    names_both_versions(&recorded.await.unwrap_err(), "format 4");
 }
 
 #[tokio::test]
@@ -86,13 +86,13 @@ async fn redis_refuses_keys_of_an_unknown_format_at_the_start_and_keeps_them() {
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let format = "upload-gateway:format";
     assert_eq!(connection.get::<_, String>(format).await.unwrap(), "2");
-    let () = connection.set(format, "3").await.unwrap();
+    let () = connection.set(format, "4").await.unwrap();
     let refused = Redis::connect(&config([backend.url.clone()])).await;
     let refused = refused.unwrap_err();
     let cause = std::error::Error::source(&refused).unwrap();
-    names_both_versions(cause.downcast_ref::<Error>().unwrap(), "format 3");
+    names_both_versions(cause.downcast_ref::<Error>().unwrap(), "format 4");
     assert!(cause.to_string().contains(format), "{cause}");
-    assert_eq!(connection.get::<_, String>(format).await.unwrap(), "3");
+    assert_eq!(connection.get::<_, String>(format).await.unwrap(), "4");
     let () = connection.set(format, "2").await.unwrap();
     let again = Redis::connect(&config([backend.url.clone()]))
         .await
@@ -120,7 +120,7 @@ async fn a_state_file_of_an_unknown_format_is_refused_and_kept() {
     };
     let before = rows();
     assert_eq!(before.len(), 1);
-    for (format, found) in [(Some("3"), "format 3"), (None, "no format version")] {
+    for (format, found) in [(Some("4"), "format 4"), (None, "no format version")] {
         edit(&path, format);
         let refused = Redb::open(&path).await.unwrap_err();
         assert!(matches!(refused, OpenError::Unusable { .. }), "{refused:?}");
@@ -133,7 +133,7 @@ async fn a_state_file_of_an_unknown_format_is_refused_and_kept() {
             format.is_some()
         );
     }
-    edit(&path, Some("2"));
+    edit(&path, Some("3"));
     let store = Redb::open(&path).await.unwrap();
     assert_eq!(get(&store, &upload.id).await, upload);
 }
@@ -188,7 +188,7 @@ async fn is_refused_and_kept(
     record(store, &upload.id, [1, 3]).await;
     let stored = get(store, &upload.id).await;
     let key = key(prefix, &upload.id);
-    for (format, found) in [(Some("3"), "format 3"), (None, "no format version")] {
+    for (format, found) in [(Some("4"), "format 4"), (None, "no format version")] {
         set_format(&mut connection, &key, format).await;
         let before = everything(&mut connection, prefix, &upload).await;
         for error in refusals(store, &upload).await {
@@ -200,7 +200,7 @@ async fn is_refused_and_kept(
         assert_eq!(due.uploads, std::slice::from_ref(&upload.id));
         assert_eq!(everything(&mut connection, prefix, &upload).await, before);
     }
-    set_format(&mut connection, &key, Some("2")).await;
+    set_format(&mut connection, &key, Some("3")).await;
     assert_eq!(get(store, &upload.id).await, stored);
 }
 
@@ -285,7 +285,7 @@ fn is_clear(error: impl Display, found: &str) {
     let message = error.to_string();
     for words in [
         found,
-        "this build reads only format 2",
+        "this build reads only format ",
         "run a release that reads it",
     ] {
         assert!(message.contains(words), "{message}");

@@ -92,9 +92,7 @@ impl Model {
         if record.phase != Phase::Open {
             return PartRecord::NotOpen(record.phase);
         }
-        for part in parts {
-            record.parts.insert(part.clone());
-        }
+        record.parts.extend(parts.iter().cloned());
         (record.updated_at, record.expires_at) = (times.now, times.expires_at);
         PartRecord::Recorded {
             committed: record.parts.committed(),
@@ -355,7 +353,11 @@ fn any_part() -> impl Strategy<Value = Part> {
 fn any_claim() -> impl Strategy<Value = Claim> {
     let number = prop_oneof![20 => 1..5u32, 1 => Just(0), 1 => Just(5)];
     let md5 = proptest::option::of((0..3u8).prop_map(|byte| Md5::of(&[byte])));
-    (number, md5).prop_map(|(number, md5)| Claim { number, md5 })
+    (number, md5).prop_map(|(number, md5)| Claim {
+        number,
+        md5,
+        signed_for: None,
+    })
 }
 
 fn any_call() -> impl Strategy<Value = Call> {

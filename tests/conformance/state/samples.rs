@@ -63,6 +63,10 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         storage_id: "media".into(),
         store_kind: StoreKind::S3,
         plan: Plan::unknown(PART_SIZE, &LIMITS),
+        is_cut_by_client: false,
+        cut: 0,
+        continued_with: 0,
+        unproven: None,
         fingerprint: None,
         session: Some("session".into()),
         writer: Some(writer(1)),
@@ -91,6 +95,8 @@ pub(crate) fn sized(upload: Upload, parts: u32) -> Upload {
             ..upload.file
         },
         plan: Plan::known(size, PART_SIZE, &LIMITS).unwrap(),
+        is_cut_by_client: false,
+        cut: 0,
         ..upload
     }
 }
@@ -135,12 +141,17 @@ pub(crate) fn claim(number: u32) -> Claim {
     Claim {
         number,
         md5: Some(Md5::of(&number.to_be_bytes())),
+        signed_for: None,
     }
 }
 
 /// The claim of part `number` without an MD5.
 pub(crate) fn bare_claim(number: u32) -> Claim {
-    Claim { number, md5: None }
+    Claim {
+        number,
+        md5: None,
+        signed_for: None,
+    }
 }
 
 /// Stores `upload`, which must be new.

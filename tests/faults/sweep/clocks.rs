@@ -87,6 +87,7 @@ async fn activity_on_either_replica_keeps_an_upload(world: World) {
             claims: vec![Claim {
                 number: 1,
                 md5: None,
+                signed_for: None,
             }],
         };
         let reported = gateways[step % 2]

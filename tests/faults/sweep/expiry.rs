@@ -62,6 +62,7 @@ async fn keep_alive(world: &World, upload: &Upload, step: Duration, steps: u32) 
         let claim = Claim {
             number: 1,
             md5: None,
+            signed_for: None,
         };
         let report = Report {
             resumable_id: None,
@@ -201,6 +202,7 @@ async fn an_upload_that_is_resumed_in_time_is_not_aborted(world: World) {
     let claim = Claim {
         number: 2,
         md5: None,
+        signed_for: None,
     };
     let report = Report {
         resumable_id: None,

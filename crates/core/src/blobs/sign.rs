@@ -67,7 +67,10 @@ pub enum ToSign<'a> {
         session: Session<'a>,
         /// The number, from 1.
         number: u32,
-        /// The size in bytes.
+        /// The cut to which the part belongs (see [`Upload::cut`](crate::upload::Upload::cut)). Only stores that do not
+        /// bind the size of a part use it.
+        cut: u8,
+        /// The size in bytes; the largest one if the client chooses it.
         size: u64,
         /// The MD5.
         md5: Md5,

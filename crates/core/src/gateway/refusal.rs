@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The largest number of missing parts in one error. The client learns of the others with its next call.
-const NAMED_PARTS: usize = 100;
+pub(super) const NAMED_PARTS: usize = 100;
 
 /// Another stream has taken over the upload.
 pub(super) fn taken_over() -> Error {

@@ -25,11 +25,15 @@ use super::{
     storage::{Storage, Storages},
 };
 use crate::{
-    blobs::sign::{SignedRequest, ToSign},
+    blobs::{
+        contradiction,
+        sign::{SignedRequest, ToSign},
+    },
     error::{Error, Reason, Result},
     state::Creation,
     upload::{
-        Claim, Event, FileMetadata, Md5, Phase, SINGLE_PUT_MAX, Span, StoreKind, Upload, UploadId,
+        Claim, Event, FileMetadata, MAX_CUT, Md5, Phase, Present, SINGLE_PUT_MAX, StoreKind,
+        Upload, UploadId,
     },
 };
 
@@ -156,6 +160,13 @@ impl Signing {
                 let open = self.report(caller, id, report).await?;
                 check_open(&open)?;
                 let upload = self.records.get_upload(caller, id).await?;
+                if upload.is_cut_by_client {
+                    // Only the store knows where the claimed parts begin.
+                    let storage = self.storages.get(&upload.storage_id)?;
+                    let stored = self.inspector.stored_parts(&storage, &upload).await?;
+                    let present = stored.ok_or_else(contradiction)?;
+                    return self.present_step(&storage, &upload, &present).await;
+                }
                 let known = known_parts(&upload);
                 self.parts_step(&upload, known).await
             }
@@ -212,7 +223,7 @@ impl Signing {
             return Ok(unsigned_step(&upload, StepType::Finish));
         }
         check_open(&upload)?;
-        let count = part_count(&upload)?;
+        part_count(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
         check_session(&storage, &upload)?;
         let Some(stored) = self.inspector.stored_parts(&storage, &upload).await? else {
@@ -221,13 +232,15 @@ impl Signing {
                 .await?;
             return Err(wrong_phase(upload.phase));
         };
-        if stored.len() < count as usize {
-            return Err(incomplete(&upload, &stored));
+        let planned = upload.planned(&stored.plan);
+        if stored.parts.len() < part_count(&planned)? as usize {
+            return Err(incomplete(&planned, &stored));
         }
         self.records
             .transition(&mut upload, &Event::CommitSigned, Fence::None)
             .await?;
         let parts: Vec<(u32, String)> = stored
+            .parts
             .into_values()
             .map(|part| (part.number, part.receipt))
             .collect();
@@ -263,7 +276,8 @@ impl Signing {
             Ok(()) => self.inspector.stored_parts(&storage, &upload).await?,
             Err(_) => None,
         };
-        Err(incomplete(&upload, &stored.unwrap_or_default()))
+        let stored = stored.unwrap_or_else(|| Present::new(&upload, &storage.capabilities(), &[]));
+        Err(incomplete(&upload.planned(&stored.plan), &stored))
     }
 
     /// The record of a new upload whose bytes the client sends to the store itself.
@@ -285,6 +299,7 @@ impl Signing {
         }
         let mut upload = self.records.new_upload(caller, file, storage, None)?;
         upload.opaque_file_id = is_chunked;
+        upload.is_cut_by_client = is_chunked && !storage.capabilities().binds_part_size;
         Ok(upload)
     }
 
@@ -319,17 +334,32 @@ impl Signing {
         if self.is_over(&storage, &mut upload).await? {
             return Ok(None);
         }
+        if upload.cut > MAX_CUT && self.make_room(&upload).await? {
+            return Ok(None);
+        }
         if is_direct(&storage, &upload) || check_session(&storage, &upload).is_err() {
             return self.first_step(&storage, &upload).await.map(Some);
         }
         match self.inspector.stored_parts(&storage, &upload).await? {
             // Also without parts: two clients that begin the same file share one session.
-            Some(stored) => {
-                let known = stored
-                    .values()
-                    .map(|part| to_known_part(&storage, &upload, part))
-                    .collect();
-                self.parts_step(&upload, known).await.map(Some)
+            Some(mut present) => {
+                let unproven = present.take_unproven(&upload).or(upload.unproven);
+                if !present.misfits.is_empty() {
+                    // All parts are sent again, and these must not count any more.
+                    let recut = Event::Recut { cut: upload.cut };
+                    self.records
+                        .transition(&mut upload, &recut, Fence::None)
+                        .await?;
+                }
+                let step = self.present_step(&storage, &upload, &present).await?;
+                if upload.is_cut_by_client {
+                    let with = u32::try_from(step.parts.len()).unwrap_or(u32::MAX);
+                    let continued = Event::Continued { with, unproven };
+                    self.records
+                        .transition(&mut upload, &continued, Fence::None)
+                        .await?;
+                }
+                Ok(Some(step))
             }
             // It may have been committed in the meantime.
             None if self.is_over(&storage, &mut upload).await? => Ok(None),
@@ -341,6 +371,18 @@ impl Signing {
                 Ok(None)
             }
         }
+    }
+
+    /// Makes room in the create index for another upload of the same file. Returns `false` if the upload is not OPEN any
+    /// more.
+    async fn make_room(&self, upload: &Upload) -> Result<bool> {
+        let Some(mut upload) = self.records.fence(upload).await? else {
+            return Ok(false);
+        };
+        self.records
+            .transition(&mut upload, &Event::Superseded, Fence::Writer)
+            .await?;
+        Ok(true)
     }
 
     /// Whether the upload has ended: a client has made its object, or a wrong one.
@@ -357,10 +399,11 @@ impl Signing {
         let claimed = self.records.claim(id, &caller.owner, claims);
         let upload = claimed.await?.ok_or_else(|| Error::upload_not_found(id))?;
         if upload.phase == Phase::Open {
-            let count = part_count(&upload)?;
-            let is_planned = |claim: &Claim| (1..=count).contains(&claim.number);
+            part_count(&upload)?;
+            let last = upload.last_part();
+            let is_planned = |claim: &Claim| (1..=last).contains(&claim.number);
             if !claims.iter().all(is_planned) {
-                let message = format!("the parts of this upload are 1 to {count}");
+                let message = format!("the parts of this upload are 1 to {last}");
                 return Err(Error::invalid("part", message));
             }
         }
@@ -377,17 +420,41 @@ impl Signing {
                 Error::precondition(Reason::PrefixMismatch, message).with("part", part.number)
             );
         }
-        let span = upload.span(part.number);
-        let Span { size, .. } =
-            span.ok_or_else(|| Error::fault("sign a part: it is outside the plan"))?;
+        if upload.cut > MAX_CUT {
+            return Err(too_many_cuts());
+        }
+        let size = match upload.span(part.number) {
+            Some(span) if !upload.is_cut_by_client => span.size,
+            // The client decides, and the request does not bind it.
+            _ if upload.is_cut_by_client => upload.file.file_size.unwrap_or(0),
+            _ => return Err(Error::fault("sign a part: it is outside the plan")),
+        };
         let put = ToSign::PutPart {
             session: store_session(upload),
             number: part.number,
+            cut: upload.cut,
             size,
             md5: part.md5,
         };
         self.step(&storage, upload, StepType::PartUpload, &put)
             .await
+    }
+
+    /// The step that shows a client the parts that the store has.
+    async fn present_step(
+        &self,
+        storage: &Storage,
+        upload: &Upload,
+        present: &Present,
+    ) -> Result<SignedStep> {
+        let known = present
+            .parts
+            .values()
+            .map(|part| to_known_part(storage, upload, part))
+            .collect();
+        let mut step = self.parts_step(upload, known).await?;
+        step.part_size = present.plan.part_size().unwrap_or(0);
+        Ok(step)
     }
 
     async fn parts_step(&self, upload: &Upload, parts: Vec<KnownPart>) -> Result<SignedStep> {
@@ -413,6 +480,13 @@ impl Signing {
         let signed = storage.store.sign(request, self.records.clock()).await?;
         Ok(signed_step(upload, kind, signed))
     }
+}
+
+fn too_many_cuts() -> Error {
+    Error::precondition(
+        Reason::SessionInUse,
+        "clients have cut this file into parts of too many different sizes; create the upload again",
+    )
 }
 
 /// A step without a request.

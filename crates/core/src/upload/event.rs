@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claims, Cleanup, Denial, Lease, Object, Parts, Phase, Timestamp, Upload};
+use super::{Claims, Cleanup, Denial, Lease, Object, Parts, Phase, Plan, Timestamp, Upload};
 
 /// An event in the life of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,23 @@ pub enum Event {
     },
     /// The store lost the session, which has no recorded parts.
     SessionForgotten,
+    /// The parts of clients contradict each other: none of them counts any more.
+    Recut {
+        /// The cut to which they belong.
+        cut: u8,
+    },
+    /// A client is shown parts of a file that clients cut, and continues.
+    Continued {
+        /// The number of parts that it is shown.
+        with: u32,
+        /// See [`Upload::unproven`].
+        unproven: Option<u32>,
+    },
+    /// A stream continues an upload whose parts clients have cut. The plan is fixed from now on.
+    PlanFixed {
+        /// The plan that the parts show. `None`: they show none, and none of them counts any more.
+        shown: Option<Plan>,
+    },
     /// The writing stream has ended.
     WriterLeft,
     /// The gateway signs a request that makes the object.
@@ -142,6 +159,28 @@ impl Upload {
                 self.session = None;
                 self.evidence.denial = None;
             }
+            Event::Recut { cut } if cut != self.cut => return Ok(Applied::Same),
+            Event::Recut { .. } => {
+                self.cut = self.cut.saturating_add(1);
+                (self.continued_with, self.unproven) = (0, None);
+            }
+            Event::Continued { with, unproven }
+                if (with, unproven) == (self.continued_with, self.unproven) =>
+            {
+                return Ok(Applied::Same);
+            }
+            Event::Continued { with, unproven } => {
+                (self.continued_with, self.unproven) = (with, unproven);
+            }
+            Event::PlanFixed { .. } if !self.is_cut_by_client => return Ok(Applied::Same),
+            Event::PlanFixed { shown } => {
+                self.is_cut_by_client = false;
+                self.unproven = None;
+                match shown {
+                    Some(plan) => self.plan = plan,
+                    None => self.cut = self.cut.saturating_add(1),
+                }
+            }
             Event::WriterLeft if self.writer.is_none() => return Ok(Applied::Same),
             Event::WriterLeft => self.writer = None,
             Event::CommitSigned if self.evidence.is_commit_sent => return Ok(Applied::Same),
@@ -200,6 +239,9 @@ impl Upload {
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
             Event::SessionStarted { .. }
             | Event::SessionForgotten
+            | Event::Recut { .. }
+            | Event::Continued { .. }
+            | Event::PlanFixed { .. }
             | Event::WriterLeft
             | Event::CommitSigned
             | Event::Superseded => return Err(Rejected(self.phase)),
@@ -218,6 +260,9 @@ impl Upload {
             Event::Refused(_) | Event::Abandoned { .. } => self.phase == Phase::Aborted,
             Event::SessionStarted { .. }
             | Event::SessionForgotten
+            | Event::Recut { .. }
+            | Event::Continued { .. }
+            | Event::PlanFixed { .. }
             | Event::WriterLeft
             | Event::CommitSigned
             | Event::CommitStarted { .. }

@@ -3,8 +3,8 @@
 //! [`verify`] is pure. Its callers send requests to the store, and decide what follows from the verdict.
 
 use super::{
-    Capabilities, CompositeMd5, Md5, SINGLE_PUT_MAX, Snapshot, StoredObject, StoredPart, Upload,
-    UploadId,
+    Capabilities, CompositeMd5, Md5, SINGLE_PUT_MAX, Shown, Snapshot, StoredObject, StoredPart,
+    Upload, UploadId,
 };
 
 /// What the object must be.
@@ -213,6 +213,9 @@ fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
 /// and a client's own blocks if none is recorded under their number. Another stream's block is accepted, too: only
 /// gateways know its name, so it was recorded once, and the state store may have lost what a gateway committed.
 fn blocks_fit(upload: &Upload, blocks: &[StoredPart], capabilities: &Capabilities) -> bool {
+    if upload.is_cut_by_client {
+        return is_one_cut(upload, blocks);
+    }
     let count = upload.object_part_count().map(|count| count as usize);
     let fits = |number: u32, block: &StoredPart| {
         let planned = upload.span(number).map_or(0, |span| span.size);
@@ -229,6 +232,27 @@ fn blocks_fit(upload: &Upload, blocks: &[StoredPart], capabilities: &Capabilitie
     };
     count.is_none_or(|count| blocks.len() == count)
         && (1..).zip(blocks).all(|(number, block)| fits(number, block))
+}
+
+/// Whether the blocks are all parts of a file that a client cut in one way. An earlier cut than the present one counts, too:
+/// its commit may have been signed before the cut changed.
+fn is_one_cut(upload: &Upload, blocks: &[StoredPart]) -> bool {
+    let Some(file_size) = upload.file.file_size else {
+        return false;
+    };
+    let cut = blocks.first().map_or(0, |block| block.cut);
+    let is_own = |number: u32, block: &StoredPart| {
+        let is_signed = cut < upload.cut || upload.claims.is_signed(number, cut);
+        is_signed && block.number == Some(number) && block.writer.is_none() && block.cut == cut
+    };
+    let sizes: Vec<_> = (1..).zip(blocks.iter().map(|block| block.size)).collect();
+    let Shown::Plan(plan) = upload.plan.shown_by(file_size, &sizes) else {
+        return false;
+    };
+    plan.part_count(file_size).map(|count| count as usize) == Some(blocks.len())
+        && (1..)
+            .zip(blocks)
+            .all(|(number, block)| is_own(number, block))
 }
 
 #[cfg(test)]

@@ -38,11 +38,14 @@ pub struct Claim {
     pub number: u32,
     /// The MD5 of the part, if the client declared it.
     pub md5: Option<Md5>,
+    /// The cut for which the gateway signed a request with this MD5 (see [`Upload::cut`](super::Upload::cut)). `None` if
+    /// the client only reported the part. The state store sets the number when it records the claim.
+    pub signed_for: Option<u8>,
 }
 
-/// All claims of one upload: the latest MD5 by part number.
+/// All claims of one upload, by part number: the latest MD5, and one that was signed rather than one that was reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claims(BTreeMap<u32, Option<Md5>>);
+pub struct Claims(BTreeMap<u32, Claim>);
 
 /// The parts of one upload. *Committed* parts are those of the contiguous prefix 1, 2, 3, and so on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -128,20 +131,18 @@ impl Parts {
     /// of their parts. A part without an MD5 is compared by the digests of the whole file at its start and at its end,
     /// so these stay.
     pub fn insert(&mut self, part: Part) {
-        let (number, before) = (part.number, self.committed);
+        self.extend([part]);
+    }
+
+    fn put(&mut self, part: Part) {
+        let number = part.number;
         let replaced = self.by_number.get(&number);
-        if number <= before && replaced.is_some_and(|known| !known.is_same(&part)) {
+        if number <= self.committed && replaced.is_some_and(|known| !known.is_same(&part)) {
             self.rewritten += 1;
         }
         self.by_number.insert(number, part);
         while self.by_number.contains_key(&(self.committed + 1)) {
             self.committed += 1;
-        }
-        for number in [number.saturating_sub(1), number]
-            .into_iter()
-            .chain(before..self.committed)
-        {
-            self.drop_digest_of(number);
         }
     }
 
@@ -216,18 +217,55 @@ impl Parts {
     }
 }
 
+// === impl Claim ===
+
+impl Claim {
+    /// Whether the claim replaces `known`, an earlier one of the same part: a signed one does, one that is only reported
+    /// replaces no signed one, and one without an MD5 none.
+    pub fn replaces(&self, known: &Self) -> bool {
+        match (self.signed_for, self.md5) {
+            (Some(_), _) => true,
+            (None, Some(_)) => known.signed_for.is_none(),
+            (None, None) => false,
+        }
+    }
+}
+
 // === impl Claims ===
 
 impl Claims {
-    /// Adds a claim. A claim without an MD5 keeps the MD5 that was claimed before.
+    /// Adds a claim, if it [replaces](Claim::replaces) what was claimed before.
     pub fn insert(&mut self, claim: Claim) {
-        let md5 = self.0.entry(claim.number).or_default();
-        *md5 = claim.md5.or(*md5);
+        let known = self.0.get(&claim.number);
+        if known.is_none_or(|known| claim.replaces(known)) {
+            self.0.insert(claim.number, claim);
+        }
     }
 
     /// The MD5 that a client claimed for a part.
     pub fn md5(&self, number: u32) -> Option<Md5> {
-        self.0.get(&number).copied().flatten()
+        self.0.get(&number).and_then(|claim| claim.md5)
+    }
+
+    /// Whether the gateway signed a request for this part in this cut.
+    pub fn is_signed(&self, number: u32, cut: u8) -> bool {
+        self.0
+            .get(&number)
+            .is_some_and(|claim| claim.signed_for == Some(cut))
+    }
+
+    /// Whether one of these claims shows that a client cuts the file in another way: the request for another MD5 of the
+    /// same part was signed in this cut.
+    pub fn show_another_cut<'a>(
+        &self,
+        cut: u8,
+        claims: impl IntoIterator<Item = &'a Claim>,
+    ) -> bool {
+        claims.into_iter().any(|claim| {
+            claim.signed_for.is_some()
+                && self.is_signed(claim.number, cut)
+                && self.md5(claim.number) != claim.md5
+        })
     }
 
     /// Whether a client claimed this part.
@@ -237,7 +275,7 @@ impl Claims {
 
     /// All claims by number.
     pub fn iter(&self) -> impl Iterator<Item = Claim> {
-        self.0.iter().map(|(&number, &md5)| Claim { number, md5 })
+        self.0.values().copied()
     }
 
     /// Whether no client has claimed a part.
@@ -256,12 +294,26 @@ impl FromIterator<Claim> for Claims {
     }
 }
 
+impl Extend<Part> for Parts {
+    /// Adds parts, and then drops digest states, as [`Parts::insert`] does.
+    fn extend<I: IntoIterator<Item = Part>>(&mut self, parts: I) {
+        let before = self.committed;
+        let mut numbers = Vec::new();
+        for part in parts {
+            numbers.extend([part.number.saturating_sub(1), part.number]);
+            self.put(part);
+        }
+        numbers.extend(before..self.committed);
+        numbers
+            .into_iter()
+            .for_each(|number| self.drop_digest_of(number));
+    }
+}
+
 impl FromIterator<Part> for Parts {
     fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
         let mut all = Self::default();
-        for part in parts {
-            all.insert(part);
-        }
+        all.extend(parts);
         all
     }
 }

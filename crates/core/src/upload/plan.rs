@@ -73,6 +73,17 @@ pub struct Span {
     pub size: u64,
 }
 
+/// What the sizes of a client's parts show of the plan by which the client cuts the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing: there are no parts, or they fit several plans.
+    Nothing,
+    /// The only plan that all parts fit.
+    Plan(Plan),
+    /// The parts are of different plans. These numbers do not fit the plan of the largest part.
+    Contradiction(Vec<u32>),
+}
+
 /// The file is larger than the largest file that can be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("at most {max} bytes can be stored")]
@@ -125,6 +136,53 @@ impl Plan {
         (limits.max_part_size / MIB * MIB)
             .saturating_mul(u64::from(limits.max_parts))
             .min(limits.max_object_size)
+    }
+
+    /// The plan of equal parts, `file_size` bytes together, that all `parts` fit: numbers and sizes in bytes of parts that
+    /// a client has cut. There are at most as many parts as `self` has.
+    pub fn shown_by(&self, file_size: u64, parts: &[(u32, u64)]) -> Shown {
+        // All parts have the size of the largest one, except the last part. A part that is alone may be the last one.
+        let Some(largest) = parts.iter().map(|(_, size)| *size).max() else {
+            return Shown::Nothing;
+        };
+        let as_last = match parts {
+            [(number, size)] => part_size_before(file_size, *number, *size),
+            _ => None,
+        };
+        let fits = |part_size: &u64| self.misfits(file_size, *part_size, parts).is_empty();
+        let whole = Some(largest).filter(fits);
+        let as_last = as_last.filter(fits).filter(|size| whole != Some(*size));
+        match (whole, as_last) {
+            (Some(size), None) | (None, Some(size)) => {
+                Shown::Plan(Self::equal(size, self.max_parts))
+            }
+            (Some(_), Some(_)) => Shown::Nothing,
+            (None, None) => Shown::Contradiction(self.misfits(file_size, largest, parts)),
+        }
+    }
+
+    /// The numbers of the parts that are not in a plan of equal parts of `part_size`, at most as many as `self` has.
+    fn misfits(&self, file_size: u64, part_size: u64, parts: &[(u32, u64)]) -> Vec<u32> {
+        let plan = Self::equal(part_size, self.max_parts);
+        let is_possible = part_size > 0 && file_size <= plan.capacity();
+        let fits = |number, size| {
+            let span = plan.span(number).filter(|span| span.offset < file_size);
+            span.is_some_and(|span| size == span.size.min(file_size - span.offset))
+        };
+        let misfits = parts
+            .iter()
+            .filter(|(number, size)| !is_possible || !fits(*number, *size));
+        misfits.map(|(number, _)| *number).collect()
+    }
+
+    /// The number of parts of a file of `file_size` bytes, at least one. `None` if part sizes grow.
+    pub fn part_count(&self, file_size: u64) -> Option<u32> {
+        u32::try_from(file_size.div_ceil(self.part_size()?).max(1)).ok()
+    }
+
+    /// The largest number of parts.
+    pub fn max_parts(&self) -> u32 {
+        self.max_parts
     }
 
     fn equal(part_size: u64, max_parts: u32) -> Self {
@@ -201,6 +259,13 @@ impl Plan {
         self.span(self.max_parts)
             .map_or(0, |last| last.offset + last.size)
     }
+}
+
+/// The size of the parts before the last one, if part `number` of `size` bytes is the last one.
+fn part_size_before(file_size: u64, number: u32, size: u64) -> Option<u64> {
+    let before = u64::from(number.checked_sub(1).filter(|before| *before > 0)?);
+    let bytes = file_size.checked_sub(size)?;
+    bytes.is_multiple_of(before).then_some(bytes / before)
 }
 
 impl TryFrom<StoredPlan> for Plan {
@@ -298,6 +363,49 @@ mod tests {
         ] {
             assert!(plan(tiers, max_parts).is_err(), "{tiers:?} {max_parts}");
         }
+    }
+
+    #[test]
+    fn parts_show_the_plan_that_all_of_them_fit() {
+        let plan = Plan::known(1, PART_SIZE, &S3).unwrap();
+        let shown = |file_size, parts: &[(u32, u64)]| match plan.shown_by(file_size * MIB, parts) {
+            Shown::Plan(plan) => Ok(plan.part_size().unwrap() / MIB),
+            Shown::Nothing => Err(Vec::new()),
+            Shown::Contradiction(misfits) => Err(misfits),
+        };
+        let mib = |parts: &[(u32, u64)]| -> Vec<(u32, u64)> {
+            parts
+                .iter()
+                .map(|&(number, size)| (number, size * MIB))
+                .collect()
+        };
+        for (file_size, parts, expected) in [
+            (12, &[][..], Err(vec![])),
+            (12, &[(1, 2)], Ok(2)),
+            (12, &[(1, 12)], Ok(12)),
+            (12, &[(1, 2), (2, 2), (3, 2)], Ok(2)),
+            (12, &[(1, 5), (2, 5), (3, 2)], Ok(5)),
+            // The third part of 2 MiB, or the last one after 5 MiB.
+            (12, &[(3, 2)], Err(vec![])),
+            (12, &[(6, 2)], Ok(2)),
+            // Two parts before it cannot have 3.5 MiB, or no part is larger than the whole ones.
+            (12, &[(3, 5)], Err(vec![3])),
+            (12, &[(2, 7)], Err(vec![2])),
+            (12, &[(2, 5)], Err(vec![])),
+            (12, &[(1, 2), (2, 5)], Err(vec![1])),
+            (12, &[(3, 2), (1, 5)], Ok(5)),
+            (12, &[(1, 13)], Err(vec![1])),
+            (12, &[(7, 2)], Err(vec![7])),
+            (12, &[(0, 2)], Err(vec![0])),
+        ] {
+            assert_eq!(shown(file_size, &mib(parts)), expected, "{parts:?}");
+        }
+        // Too many parts, and a part without bytes.
+        assert_eq!(
+            plan.shown_by(20_000, &[(1, 1)]),
+            Shown::Contradiction(vec![1])
+        );
+        assert_eq!(plan.shown_by(7, &[(1, 0)]), Shown::Contradiction(vec![1]));
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct Capabilities {
     /// The list of parts contains the MD5 of each part, computed by the store (S3). Otherwise it contains only sizes
     /// (Azure).
     pub lists_part_digests: bool,
+    /// A signed request for a part binds its size (S3: the signature covers Content-Length). Otherwise the client that sends
+    /// the parts chooses their size (Azure).
+    pub binds_part_size: bool,
     /// The name of a part contains the tag of the stream that put it (Azure).
     pub names_writers: bool,
     /// The store computed the MD5 that HEAD reports for an object that was put whole (S3). Otherwise it is the MD5 that
@@ -33,6 +36,8 @@ pub struct StoredPart {
     /// The tag of the stream that put the part, if its name contains it (Azure). `None` for a part that a client put
     /// itself.
     pub writer: Option<WriterTag>,
+    /// The cut in which a client put the part (see [`Upload::cut`](super::Upload::cut)), if its name contains it (Azure).
+    pub cut: u8,
     /// The receipt, parsed as an MD5. On S3 it is the MD5 of the part, unless KMS encrypts the part: so it proves
     /// something only if it equals the expected MD5.
     pub md5: Option<Md5>,

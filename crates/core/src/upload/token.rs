@@ -46,6 +46,9 @@ pub struct Snapshot {
     /// How the file is split into parts.
     #[serde(rename = "p")]
     pub plan: Plan,
+    /// The cut to which the parts of clients belong; see [`Upload::cut`].
+    #[serde(rename = "u", default)]
+    pub cut: u8,
     #[serde(rename = "k")]
     object_key: String,
     #[serde(rename = "x")]
@@ -90,6 +93,7 @@ impl Snapshot {
             session: upload.session.clone(),
             file: upload.file.clone(),
             plan: upload.plan.clone(),
+            cut: upload.cut,
             object_key: upload.object_key.clone(),
             fingerprint: upload.fingerprint.clone(),
             opaque_file_id: upload.opaque_file_id,
@@ -112,6 +116,11 @@ impl Snapshot {
             store_kind: self.store_kind,
             object_key: self.object_key.clone(),
             plan: self.plan.clone(),
+            // A stream continues the upload.
+            is_cut_by_client: false,
+            cut: self.cut,
+            continued_with: 0,
+            unproven: None,
             fingerprint: self.fingerprint.clone(),
             session: self.session.clone(),
             writer: None,
@@ -233,6 +242,10 @@ mod tests {
             object_key: policy::object_key("incoming/media", &id, "sp_ter___mehr_.bin"),
             parts: (1..).zip(writers).map(part).collect(),
             plan,
+            is_cut_by_client: false,
+            cut: 0,
+            continued_with: 0,
+            unproven: None,
             fingerprint: None,
             // As long as the ids of AWS.
             session: Some("s".repeat(128)),
@@ -260,6 +273,7 @@ mod tests {
             one_part_per_number: is_s3,
             lists_part_digests: is_s3,
             names_writers: !is_s3,
+            binds_part_size: is_s3,
             computes_object_md5: is_s3,
         }
     }

@@ -45,8 +45,7 @@ impl Denials {
         if upload.session.is_none() {
             return Ok(None);
         }
-        let listed = storage.store.list_parts(&store_session(upload)).await?;
-        Ok(match listed {
+        Ok(match listed_parts(storage, upload).await? {
             None => Some(Denied::Session),
             Some(listed) if !has_parts(&storage.capabilities(), upload, &listed) => {
                 Some(Denied::Parts)
@@ -106,6 +105,19 @@ impl Denials {
         self.records
             .transition(upload, &Event::Undenied, Fence::None)
             .await
+    }
+}
+
+/// The store's list of the parts in the session of an upload. `None` if it denies twice in a row that it knows the session:
+/// no other call could contradict it while parts are missing.
+pub(in crate::gateway) async fn listed_parts(
+    storage: &Storage,
+    upload: &Upload,
+) -> Result<Option<Vec<StoredPart>>> {
+    let session = store_session(upload);
+    match storage.store.list_parts(&session).await? {
+        None => storage.store.list_parts(&session).await,
+        listed => Ok(listed),
     }
 }
 

@@ -4,18 +4,14 @@
 //! The gateway lists the stored parts when a stream opens an upload that has claims, when a create returns an existing
 //! upload, when it signs the commit, and when it completes a signed upload.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    denials::{Denials, abort_reason},
-    session::{new_object, store_session},
+    denials::{Denials, abort_reason, listed_parts},
+    session::new_object,
 };
 use crate::{
-    blobs::{StoredObject, StoredPart, contradiction},
+    blobs::{StoredObject, contradiction},
     error::{Error, Kind, Reason, Result},
     gateway::{
         records::{Fence, Records},
@@ -23,7 +19,7 @@ use crate::{
         storage::{Storage, Storages},
     },
     upload::{
-        AbortReason, Denied, Event, Object, Part, Phase, Upload, WriterTag,
+        AbortReason, Denied, Event, Object, Part, Phase, Present, Upload, WriterTag,
         object::{Difference, Expected, Verdict, is_put_whole, verify},
     },
 };
@@ -57,54 +53,19 @@ impl Inspector {
         }
     }
 
-    /// The parts of which the object can be made, by number. `None` if the store does not know the session. A recorded
-    /// part must be in the store with the recorded receipt (S3: ETag, Azure: block id) and size. A part that is not
-    /// recorded must have the planned size, and a client must have put and claimed it: a stream may have put other parts
-    /// under the same number that it did not record.
+    /// The parts that the store has. `None` if it does not know the session.
     pub(in crate::gateway) async fn stored_parts(
         &self,
         storage: &Storage,
         upload: &Upload,
-    ) -> Result<Option<BTreeMap<u32, Part>>> {
-        let session = store_session(upload);
-        let Some(stored) = storage.store.list_parts(&session).await? else {
-            return Ok(None);
-        };
-        let from_clients: BTreeMap<u32, &StoredPart> = stored
-            .iter()
-            .filter(|part| part.writer.is_none())
-            .filter_map(|part| Some((part.number?, part)))
-            .collect();
-        let sizes: HashMap<&str, u64> = stored
-            .iter()
-            .map(|part| (part.receipt.as_str(), part.size))
-            .collect();
-        let parts = (1..=upload.part_count().unwrap_or(0)).filter_map(|number| {
-            if let Some(part) = upload.parts.get(number) {
-                let is_there = sizes.get(part.receipt.as_str()) == Some(&part.size);
-                return is_there.then(|| (number, part.clone()));
-            }
-            if !upload.claims.contains(number) {
-                return None;
-            }
-            let (span, found) = (upload.span(number)?, from_clients.get(&number)?);
-            let part = Part {
-                number,
-                offset: span.offset,
-                size: span.size,
-                md5: found
-                    .md5
-                    .filter(|md5| upload.claims.md5(number) == Some(*md5)),
-                receipt: found.receipt.clone(),
-                digest: None,
-            };
-            (found.size == span.size).then_some((number, part))
-        });
-        Ok(Some(parts.collect()))
+    ) -> Result<Option<Present>> {
+        let listed = listed_parts(storage, upload).await?;
+        Ok(listed.map(|listed| Present::new(upload, &storage.capabilities(), &listed)))
     }
 
     /// Records the client's parts that follow the committed ones, so that a stream continues after them. If a client
-    /// has committed the upload in the meantime, it becomes COMPLETE.
+    /// has committed the upload in the meantime, it becomes COMPLETE. If clients chose the part size, the plan that their
+    /// parts show is fixed now.
     pub(in crate::gateway) async fn adopt(
         &self,
         upload: &mut Upload,
@@ -124,15 +85,26 @@ impl Inspector {
                 .await?;
         }
         let stored = self.stored_parts(&storage, upload).await?;
-        let has_all_parts = |parts: &BTreeMap<_, _>| Some(parts.len()) == object_part_count(upload);
+        let has_all_parts = |present: &Present| {
+            let count = upload.planned(&present.plan).object_part_count();
+            Some(present.parts.len()) == count.map(|count| count as usize)
+        };
         if stored.as_ref().is_none_or(has_all_parts)
             && self.find_committed(&storage, upload).await?
         {
             return Ok(());
         }
-        let Some(mut stored) = stored else {
+        let Some(mut present) = stored else {
             return self.forget_session(upload).await;
         };
+        present.take_unproven(upload);
+        let mut stored = present.parts;
+        if upload.is_cut_by_client {
+            let shown = (!stored.is_empty()).then_some(present.plan);
+            self.records
+                .transition(upload, &Event::PlanFixed { shown }, Fence::Writer)
+                .await?;
+        }
         let first = upload.parts.committed() + 1;
         let next: Vec<Part> = (first..)
             .map_while(|number| stored.remove(&number))
@@ -143,7 +115,7 @@ impl Inspector {
         self.records
             .record_parts(&upload.id, upload.version, writer, &next)
             .await?;
-        next.into_iter().for_each(|part| upload.parts.insert(part));
+        upload.parts.extend(next);
         Ok(())
     }
 
@@ -368,8 +340,4 @@ impl Inspector {
         }
         Err(self.refuse_denied(upload, Denied::Session, why).await)
     }
-}
-
-fn object_part_count(upload: &Upload) -> Option<usize> {
-    upload.object_part_count().map(|count| count as usize)
 }

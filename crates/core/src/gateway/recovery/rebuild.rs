@@ -119,7 +119,7 @@ impl Rebuilder {
                 .record_parts(&upload.id, upload.version, writer, chunk)
                 .await?;
         }
-        lost.into_iter().for_each(|part| upload.parts.insert(part));
+        upload.parts.extend(lost);
         tracing::warn!(
             upload_id = %upload.id,
             committed_size = upload.committed_size(),
@@ -181,6 +181,7 @@ impl Rebuilder {
 fn snapshot_parts(snapshot: &Snapshot, listed: &[StoredPart]) -> Vec<Part> {
     let by_name: HashMap<(u32, Option<WriterTag>), &StoredPart> = listed
         .iter()
+        .filter(|part| part.writer.is_some() || part.cut == snapshot.cut)
         .filter_map(|part| Some(((part.number?, part.writer), part)))
         .collect();
     snapshot.parts_among(|number, writer| {

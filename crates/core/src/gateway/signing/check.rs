@@ -6,10 +6,10 @@ use super::step::KnownPart;
 use crate::{
     error::{Error, Reason, Result},
     gateway::{
-        refusal::{missing_parts, wrong_phase},
+        refusal::{NAMED_PARTS, missing_parts, wrong_phase},
         storage::Storage,
     },
-    upload::{Part, Phase, SINGLE_PUT_MAX, Span, Upload},
+    upload::{Part, Phase, Present, SINGLE_PUT_MAX, Span, Upload},
 };
 
 /// Whether the client puts the file whole: it is small, and no part of it was sent. If a request creates sessions, no
@@ -82,8 +82,28 @@ pub(super) fn check_session(storage: &Storage, upload: &Upload) -> Result<()> {
     ))
 }
 
-/// The error of an upload of which the store has only these parts, and no object.
-pub(super) fn incomplete(upload: &Upload, stored: &BTreeMap<u32, Part>) -> Error {
+/// The error of an upload of which the store has only these parts, and no object. `upload` has the plan that the parts
+/// show.
+pub(super) fn incomplete(
+    upload: &Upload,
+    Present {
+        parts: stored,
+        misfits,
+        ..
+    }: &Present,
+) -> Error {
+    if !misfits.is_empty() {
+        let numbers: Vec<_> = misfits
+            .iter()
+            .take(NAMED_PARTS)
+            .map(u32::to_string)
+            .collect();
+        let numbers = numbers.join(",");
+        let message = format!(
+            "the store has parts of different sizes: {numbers} do not fit the others; create the upload again and send all parts"
+        );
+        return Error::precondition(Reason::Incomplete, message).with("missing_parts", numbers);
+    }
     let count = upload.object_part_count().map(|count| count as usize);
     if Some(stored.len()) == count {
         let message = "the store has all parts; send the signed finish first";

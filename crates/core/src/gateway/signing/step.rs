@@ -86,6 +86,7 @@ impl From<PartToSign> for Claim {
         Self {
             number: part.number,
             md5: Some(part.md5),
+            signed_for: Some(0),
         }
     }
 }

@@ -113,8 +113,11 @@ impl Opener {
             if upload.phase == Phase::Open && upload.evidence.denial.is_some() {
                 self.inspector.reconsider(&mut upload).await?;
             }
-            if upload.phase == Phase::Open && !upload.claims.is_empty() {
+            if upload.phase == Phase::Open && (upload.is_cut_by_client || !upload.claims.is_empty())
+            {
                 self.inspector.adopt(&mut upload, writer).await?;
+                let storage = self.storages.get(&upload.storage_id)?;
+                self.check_budget(&upload, &storage)?;
             }
             if upload.phase == Phase::Open {
                 return Ok(Opened::Writing(upload, writer, takeovers));

@@ -58,6 +58,7 @@ impl Case {
             one_part_per_number: !self.is_azure,
             lists_part_digests: !self.is_azure,
             names_writers: self.is_azure,
+            binds_part_size: !self.is_azure,
             computes_object_md5: !self.is_azure,
         }
     }
@@ -85,6 +86,10 @@ impl Case {
             store_kind: StoreKind::S3,
             object_key: policy::object_key("", &id, "film.mp4"),
             plan,
+            is_cut_by_client: false,
+            cut: 0,
+            continued_with: 0,
+            unproven: None,
             fingerprint: None,
             session: (!self.is_whole()).then(|| "session".into()),
             writer: None,
@@ -172,6 +177,7 @@ impl Case {
             receipt: part.receipt,
             number: Some(part.number),
             writer,
+            cut: 0,
             md5: None,
             size: part.size,
         });
@@ -195,6 +201,7 @@ fn claim(part: &Part) -> Claim {
     Claim {
         number: part.number,
         md5: part.md5,
+        signed_for: Some(0),
     }
 }
 
