@@ -37,4 +37,17 @@ pub trait StoreSettings: Debug + Send + Sync {
     /// # Errors
     /// `Internal` if the adapter cannot work with the configuration.
     async fn connect(&self) -> Result<Arc<dyn BlobStore>>;
+
+    /// Whether ETags are configured to be compared with MD5s. `None` if that cannot be configured.
+    fn compares_etags(&self) -> Option<bool> {
+        None
+    }
+
+    /// As [`StoreSettings::connect`], as if [`StoreSettings::compares_etags`] were `compares`.
+    ///
+    /// # Errors
+    /// As [`StoreSettings::connect`].
+    async fn connect_comparing_etags(&self, _compares: bool) -> Result<Arc<dyn BlobStore>> {
+        self.connect().await
+    }
 }

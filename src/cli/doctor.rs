@@ -1,28 +1,33 @@
 //! `doctor`: checks every configured store, and prints what is wrong and how to fix it.
 //!
-//! A storage is healthy if a probe object and a session with one part can be written, read back and deleted. Nothing of them
-//! remains if the credentials permit deleting.
+//! A storage is healthy if an object and an object of two parts can be written, read back and deleted. Their ETags show which
+//! value of `etags` is right. Nothing of them remains if the credentials permit deleting.
+
+mod etags;
+mod probe;
+mod step;
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use bytes::Bytes;
-use futures::TryStreamExt;
-use upload_gateway_core::{
-    blobs::{BlobStore, NewObject, NewPart, Put, Session},
-    error::{Error, Kind, Result},
-    state::StateStore,
-    upload::{Md5, UploadId, WriterTag, policy},
-};
+use upload_gateway_core::{blobs::BlobStore, error::Result, state::StateStore, upload::PART_SIZE};
 
+use self::{
+    etags::{Etags, Finding},
+    probe::{Checked, Probe},
+    step::{Failed, Step},
+};
 use super::{
     error::{CliError, chain},
     output,
 };
 use crate::{
-    config::{self, Config, FILE_VARIABLE, Flags},
+    config::{self, Config, FILE_VARIABLE, Flags, StorageConfig},
     serve::{self, ServeError},
 };
 
@@ -35,13 +40,24 @@ pub(super) struct Arguments {
     flags: Flags,
 }
 
+/// A connected storage.
+struct Storage<'a> {
+    /// Its name in the report.
+    name: String,
+    store: Arc<dyn BlobStore>,
+    /// The same store, which compares ETags.
+    comparing: Arc<dyn BlobStore>,
+    prefix: &'a str,
+    part_size: u64,
+    /// Whether ETags are configured to be compared with MD5s, if that can be configured.
+    compares_etags: Option<bool>,
+}
+
 /// Prints the results, and counts the failures.
 #[derive(Debug, Default)]
 struct Report {
     failures: AtomicUsize,
 }
-
-const PROBE: &[u8] = b"written by upload-gateway doctor; safe to delete";
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let config = config::from_process(arguments.config.as_deref(), &arguments.flags)?;
@@ -57,18 +73,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
             }
         }
         for storage in &config.storage {
-            let options = &storage.options;
-            let name = format!("storage {}", options.id);
-            match serve::connect_storage(storage).await {
-                Ok(store) => check_storage(&name, store.as_ref(), &options.prefix, &report).await?,
-                Err(error) => {
-                    report.failed(
-                        &name,
-                        "connect",
-                        &chain(error.as_ref()),
-                        storage.store.settings().advice(),
-                    )?;
-                }
+            match Storage::connect(storage).await {
+                Ok(connected) => check_storage(&connected, &report).await?,
+                Err(error) => report.failed(
+                    &format!("storage {}", storage.options.id),
+                    "connect",
+                    &chain(&error),
+                    storage.store.settings().advice(),
+                )?,
             }
         }
     }
@@ -94,8 +106,15 @@ async fn check_embedded(config: &Config, report: &Report) -> Result<(), CliError
     };
     check_state(&state_name(config), backends.state.as_ref(), config, report).await?;
     for storage in backends.storages.iter() {
-        let name = format!("storage {}", storage.id);
-        check_storage(&name, storage.store.as_ref(), &storage.prefix, report).await?;
+        let embedded = Storage {
+            name: format!("storage {}", storage.id),
+            store: Arc::clone(&storage.store),
+            comparing: Arc::clone(&storage.store),
+            prefix: &storage.prefix,
+            part_size: PART_SIZE,
+            compares_etags: None,
+        };
+        check_storage(&embedded, report).await?;
     }
     backends.stop().await;
     Ok(())
@@ -113,120 +132,76 @@ async fn check_state(
     }
 }
 
-async fn check_storage(
-    name: &str,
-    store: &dyn BlobStore,
-    prefix: &str,
-    report: &Report,
-) -> Result<(), CliError> {
-    let upload_id = UploadId::generate(None);
-    let object = NewObject {
-        size: u64::try_from(PROBE.len()).ok(),
-        key: policy::object_key(prefix, &upload_id, "doctor-probe.txt"),
-        mime: "text/plain".into(),
-        md5: Some(Md5::of(PROBE)),
-        upload_id,
-    };
-    let failed =
-        |step, error: &Error| report.failed(name, step, &chain(error), fix_call(step, error));
+async fn check_storage(checked: &Storage<'_>, report: &Report) -> Result<(), CliError> {
+    let name = &checked.name;
+    let (store, probe) = (checked.store.as_ref(), checked.probe());
     if let Err(error) = store.check().await {
-        return failed("find the bucket or container", &error);
+        return report.failed_step(name, &Step::FindBucket.failed(error));
     }
     report.good(name, "the bucket or container exists")?;
-    if let Err((step, error)) = probe_object(store, &object).await {
-        failed(step, &error)?;
-    } else {
-        report.good(name, "an object was written, read back and deleted")?;
-    }
-    match probe_session(store, prefix, &object).await {
-        Err((step, error)) => failed(step, &error),
-        Ok(()) => report.good(name, "a part was written, listed and aborted"),
-    }
-}
-
-async fn probe_object(
-    store: &dyn BlobStore,
-    object: &NewObject,
-) -> Result<(), (&'static str, Error)> {
-    let at = |step| move |error| (step, error);
-    let put = store.put_object(object, Bytes::from_static(PROBE)).await;
-    if put.map_err(at("write an object"))? == Put::Exists {
-        return Err((
-            "write an object",
-            Error::fault("an object of a new random key exists already"),
-        ));
-    }
-    let read = async {
-        let chunks: Vec<Bytes> = store.read(&object.key, None).await?.try_collect().await?;
-        if chunks.concat() != PROBE {
-            return Err(Error::fault(
-                "the store returned other bytes than were written",
-            ));
+    let mut etags = Etags::default();
+    match probe.object().await {
+        Ok(Checked::Good(found)) => {
+            etags.extend(found);
+            report.good(name, "an object was written, read back and deleted")?;
         }
-        Ok(())
-    };
-    let read = read.await.map_err(at("read an object"));
-    let compared = compare_entity_tag(store, object).await;
-    let compared = compared.map_err(at("compare the entity tag"));
-    let deleted = store.delete(&object.key).await;
-    read.and(compared)
-        .and(deleted.map_err(at("delete an object")))
+        Ok(Checked::Skipped) => report.good(
+            name,
+            "the store has no conditional put (If-None-Match): small files are put as one part",
+        )?,
+        Err(failures) => report.failed_steps(name, &failures)?,
+    }
+    match probe.parts().await {
+        Ok(Checked::Good(found)) => {
+            etags.extend(found);
+            let what = "an object was made of two parts, read back and deleted";
+            report.good(name, what)?;
+        }
+        Ok(Checked::Skipped) => {}
+        Err(failures) => report.failed_steps(name, &failures)?,
+    }
+    match probe.abort().await {
+        Ok(()) => report.good(name, "a multipart upload was created and aborted")?,
+        Err(failed) => report.failed_step(name, &failed)?,
+    }
+    match (checked.compares_etags, etags.finding()) {
+        (Some(compares), Some(finding)) => check_etags(name, compares, &finding, report),
+        _ => Ok(()),
+    }
 }
 
-/// Checks that the entity tag is an MD5, if the storage is configured so.
-async fn compare_entity_tag(store: &dyn BlobStore, object: &NewObject) -> Result<(), Error> {
-    let found = store.head(&object.key).await?;
-    let found = found.ok_or_else(|| Error::fault("the store does not find the object"))?;
-    if found.has_digests && found.md5.is_some() && found.md5 != object.md5 {
-        let problem = format!("{} is not the MD5 of the object", found.etag);
-        return Err(Error::fault(problem));
+/// Names the right value of `etags`, and says if the configured one is wrong. `compares` is whether it is `md5`.
+fn check_etags(
+    name: &str,
+    compares: bool,
+    finding: &Finding,
+    report: &Report,
+) -> Result<(), CliError> {
+    match (finding, compares) {
+        (Finding::Md5s, true) => report.good(name, "the ETags are MD5s: etags = \"md5\" is right"),
+        (Finding::Md5s, false) => report.warn(
+            name,
+            "the ETags are MD5s, and etags is \"opaque\"",
+            "set etags = \"md5\" for the storage, so that the gateway notices damaged parts",
+        ),
+        (Finding::Harmless(why), _) => {
+            let configured = if compares { "md5" } else { "opaque" };
+            report.good(
+                name,
+                &format!("the ETags are not MD5s, and {why}: etags = \"{configured}\" is right"),
+            )
+        }
+        (Finding::Misleading(_), false) => report.good(
+            name,
+            "the ETags look like MD5s and are not: etags = \"opaque\" is right",
+        ),
+        (Finding::Misleading(example), true) => report.failed(
+            name,
+            "compare the ETags with the MD5s",
+            &format!("the ETags look like MD5s and are not: {example}"),
+            "set etags = \"opaque\" for the storage; with \"md5\" the gateway takes its uploads for damaged",
+        ),
     }
-    Ok(())
-}
-
-async fn probe_session(
-    store: &dyn BlobStore,
-    prefix: &str,
-    object: &NewObject,
-) -> Result<(), (&'static str, Error)> {
-    let at = |step| move |error| (step, error);
-    let id = store
-        .begin(object)
-        .await
-        .map_err(at("create a multipart upload"))?;
-    let session = Session {
-        key: &object.key,
-        id: &id,
-    };
-    let part = NewPart {
-        number: 1,
-        writer: WriterTag::random(),
-        md5: Md5::of(PROBE),
-        body: Bytes::from_static(PROBE),
-    };
-    let put = store
-        .put_part(&session, part)
-        .await
-        .map_err(at("write a part"));
-    let listed = store.list_parts(&session).await.map_err(at("list parts"));
-    let aborted = store
-        .abort(&session)
-        .await
-        .map_err(at("abort a multipart upload"));
-    let swept = policy::object_key_prefix(prefix);
-    let sessions = store
-        .list_sessions(&swept, None)
-        .await
-        .map_err(at("list multipart uploads"));
-    put?;
-    if listed?.is_none_or(|parts| parts.len() != 1) {
-        return Err((
-            "list parts",
-            Error::fault("the store does not list the part that it accepted"),
-        ));
-    }
-    aborted?;
-    sessions.map(drop)
 }
 
 fn state_name(config: &Config) -> String {
@@ -248,38 +223,33 @@ fn fix_state(config: &Config) -> &'static str {
     }
 }
 
-fn fix_call(step: &str, error: &Error) -> &'static str {
-    match (error.kind(), step) {
-        (Kind::DataLoss, _) | (_, "compare the entity tag") => {
-            "the store's entity tags are not MD5s: set etags = \"opaque\" for the storage"
-        }
-        (Kind::Unavailable | Kind::ResourceExhausted, _) if error.operator_code().is_none() => {
-            "the store is unreachable or overloaded: check endpoint, name resolution, firewall and TLS"
-        }
-        (_, "find the bucket or container") => {
-            "check the name, the region and the credentials. S3: s3:ListBucket; Azure: role Storage Blob Data Contributor"
-        }
-        (_, "read an object") => "allow s3:GetObject (Azure: role Storage Blob Data Contributor)",
-        (_, "delete an object") => {
-            "allow s3:DeleteObject (Azure: role Storage Blob Data Contributor)"
-        }
-        (_, "list parts") => {
-            "allow s3:ListMultipartUploadParts (Azure: role Storage Blob Data Contributor)"
-        }
-        (_, "list multipart uploads") => {
-            "allow s3:ListBucketMultipartUploads: the sweeper needs it to find orphaned multipart uploads"
-        }
-        (_, "abort a multipart upload") => {
-            "allow s3:AbortMultipartUpload (Azure: role Storage Blob Data Contributor)"
-        }
-        _ => {
-            "allow s3:PutObject (Azure: role Storage Blob Data Contributor); check the store's answer"
-        }
-    }
-}
-
 fn describe(error: &ServeError) -> String {
     chain(error.as_ref())
+}
+
+// === impl Storage ===
+
+impl<'a> Storage<'a> {
+    async fn connect(storage: &'a StorageConfig) -> Result<Self> {
+        let (options, settings) = (&storage.options, storage.store.settings());
+        Ok(Self {
+            name: format!("storage {}", options.id),
+            store: settings.connect_comparing_etags(false).await?,
+            comparing: settings.connect_comparing_etags(true).await?,
+            prefix: &options.prefix,
+            part_size: settings.min_part_size(),
+            compares_etags: settings.compares_etags(),
+        })
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Probe {
+            store: self.store.as_ref(),
+            comparing: self.comparing.as_ref(),
+            prefix: self.prefix,
+            part_size: self.part_size,
+        }
+    }
 }
 
 // === impl Report ===
@@ -292,6 +262,22 @@ impl Report {
     fn failed(&self, name: &str, step: &str, problem: &str, advice: &str) -> Result<(), CliError> {
         self.failures.fetch_add(1, Ordering::Relaxed);
         output::data(format_args!("FAIL  {name}: {step}: {problem}"))?;
+        output::data(format_args!("      {advice}"))
+    }
+
+    fn failed_step(&self, name: &str, failed: &Failed) -> Result<(), CliError> {
+        let (step, problem) = (failed.step.to_string(), chain(&failed.error));
+        self.failed(name, &step, &problem, &failed.advice())
+    }
+
+    fn failed_steps(&self, name: &str, failures: &[Failed]) -> Result<(), CliError> {
+        failures
+            .iter()
+            .try_for_each(|failed| self.failed_step(name, failed))
+    }
+
+    fn warn(&self, name: &str, problem: &str, advice: &str) -> Result<(), CliError> {
+        output::data(format_args!("WARN  {name}: {problem}"))?;
         output::data(format_args!("      {advice}"))
     }
 }

@@ -21,6 +21,7 @@ mod forwarder;
 mod gateway;
 mod gateway_process;
 pub mod memory_azure;
+mod opaque_etags;
 mod programs;
 pub mod proxy;
 mod redis_cluster;
@@ -41,6 +42,7 @@ pub use gateway::{
     s3_client, sdk_http_client,
 };
 pub use gateway_process::{binary, gateway_process};
+pub use opaque_etags::OpaqueEtags;
 pub use programs::{command, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};

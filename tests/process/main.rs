@@ -10,5 +10,6 @@ mod backends;
 mod cli;
 mod config;
 mod direct;
+mod doctor;
 mod drain;
 mod overload;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use upload_gateway_core::{blobs::BlobStore, error::Result, upload::PART_SIZE};
 
-use super::{S3Store, config::S3Config};
+use super::{Etags, S3Store, config::S3Config};
 use crate::{
     blobs::StoreSettings,
     values::{Endpoint, InvalidKey},
@@ -66,5 +66,18 @@ impl StoreSettings for S3Config {
 
     async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
         Ok(Arc::new(S3Store::connect(self.clone()).await?))
+    }
+
+    fn compares_etags(&self) -> Option<bool> {
+        Some(self.etags == Etags::Md5)
+    }
+
+    async fn connect_comparing_etags(&self, compares: bool) -> Result<Arc<dyn BlobStore>> {
+        let etags = if compares { Etags::Md5 } else { Etags::Opaque };
+        let config = Self {
+            etags,
+            ..self.clone()
+        };
+        config.connect().await
     }
 }

@@ -1,0 +1,165 @@
+//! `doctor` against stores: what it reports, and that nothing of its objects remains.
+
+use std::{fs, process::Stdio};
+
+use futures::TryStreamExt;
+use tempfile::TempDir;
+
+use crate::common::{self, AzureBackend, OpaqueEtags, S3Backend, binary, proxy};
+
+/// What `doctor` did.
+struct Report {
+    succeeded: bool,
+    lines: String,
+}
+
+/// Runs it with one storage, and keys for that storage.
+async fn doctor(storage: &str, keys: &str) -> Report {
+    let directory = TempDir::new().unwrap();
+    let config = directory.path().join("gateway.toml");
+    let data = directory.path().join("data");
+    fs::write(&config, format!("{storage}{keys}\n")).unwrap();
+    let mut command = tokio::process::Command::from(binary());
+    let output = command
+        .args(["doctor", "--config"])
+        .arg(&config)
+        .arg("--data-dir")
+        .arg(&data)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.await.unwrap();
+    Report {
+        succeeded: output.status.success(),
+        lines: String::from_utf8(output.stdout).unwrap(),
+    }
+}
+
+fn azure_toml(azure: &AzureBackend) -> String {
+    format!(
+        "[[storage]]\nid = \"media\"\nkind = \"azure\"\nendpoint = \"{}\"\naccount = \"{}\"\naccount_key = \"{}\"\n\
+         container = \"{}\"\n",
+        azure.endpoint, azure.account, azure.account_key, azure.container
+    )
+}
+
+/// Whether there is no object and no multipart upload.
+async fn is_empty(s3: &S3Backend) -> bool {
+    let client = s3.client();
+    let objects = client.list_objects_v2().bucket(&s3.bucket).send();
+    let sessions = client.list_multipart_uploads().bucket(&s3.bucket).send();
+    let (objects, sessions) = tokio::join!(objects, sessions);
+    objects.unwrap().contents().is_empty() && sessions.unwrap().uploads().is_empty()
+}
+
+// === impl Report ===
+
+impl Report {
+    fn has(&self, text: &str) -> bool {
+        self.lines.contains(text)
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_md5s_as_etags_needs_the_setting_md5() {
+    let Some(s3) = common::s3().await else { return };
+    let report = doctor(&s3.toml(), "").await;
+    assert!(report.succeeded, "{}", report.lines);
+    let right = "ok    storage media: the ETags are MD5s: etags = \"md5\" is right";
+    assert!(report.has(right), "{}", report.lines);
+
+    let report = doctor(&s3.toml(), "etags = \"opaque\"").await;
+    assert!(report.succeeded, "{}", report.lines);
+    assert!(report.has("WARN  storage media"), "{}", report.lines);
+    assert!(report.has("set etags = \"md5\""), "{}", report.lines);
+    assert!(is_empty(&s3).await);
+}
+
+#[tokio::test]
+async fn a_store_whose_etags_only_look_like_md5s_needs_the_setting_opaque() {
+    let Some(s3) = common::s3().await else { return };
+    let server = OpaqueEtags::start(&s3).await;
+    let toml = s3.toml().replace(&s3.endpoint, &server.endpoint);
+    let report = doctor(&toml, "").await;
+    assert!(!report.succeeded, "{}", report.lines);
+    assert_eq!(report.lines.matches("FAIL").count(), 1, "{}", report.lines);
+    assert!(report.has("set etags = \"opaque\""), "{}", report.lines);
+
+    let report = doctor(&toml, "etags = \"opaque\"").await;
+    assert!(report.succeeded, "{}", report.lines);
+    let right = "etags = \"opaque\" is right";
+    assert!(report.has(right), "{}", report.lines);
+    assert!(is_empty(&s3).await);
+}
+
+#[tokio::test]
+async fn azure_has_no_setting_for_etags_and_keeps_nothing() {
+    let Some(azure) = common::azure().await else {
+        return;
+    };
+    let report = doctor(&azure_toml(&azure), "").await;
+    assert!(report.succeeded, "{}", report.lines);
+    assert_eq!(report.lines.matches("ok  ").count(), 5, "{}", report.lines);
+    assert!(!report.has("etags"), "{}", report.lines);
+    let pages = azure.client().list_blobs(None).unwrap();
+    let blobs: Vec<_> = pages.try_collect().await.unwrap();
+    assert!(blobs.is_empty());
+
+    let (server, memory) = common::memory_azure().await;
+    let report = doctor(&azure_toml(&memory), "").await;
+    assert!(report.succeeded, "{}", report.lines);
+    assert!(!report.has("etags"), "{}", report.lines);
+    drop(server);
+}
+
+#[tokio::test]
+async fn nothing_remains_of_a_check_that_fails_halfway() {
+    let Some(s3) = common::s3().await else { return };
+    let denied = |method, query, reaches_store| proxy::Fault {
+        method,
+        query,
+        status: 403,
+        body: "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>",
+        times: 1,
+        reaches_store,
+        then: Vec::new(),
+    };
+    for (fault, step, permission) in [
+        (
+            denied("PUT", "x-id=PutObject", true),
+            "write an object",
+            "s3:PutObject",
+        ),
+        (
+            denied("PUT", "partNumber=2", true),
+            "write a part",
+            "s3:PutObject",
+        ),
+        (
+            denied("POST", "uploadId=", true),
+            "make an object of parts",
+            "s3:PutObject",
+        ),
+        (
+            denied("GET", "uploadId=", false),
+            "list parts",
+            "s3:ListMultipartUploadParts",
+        ),
+        (
+            denied("GET", "x-id=GetObject", false),
+            "read an object",
+            "s3:GetObject",
+        ),
+    ] {
+        let proxy = proxy::Proxy::start(&s3.endpoint, vec![fault]).await;
+        let toml = s3.toml().replace(&s3.endpoint, &proxy.endpoint);
+        let report = doctor(&toml, "").await;
+        assert!(proxy.left().is_empty(), "{step}: {}", report.lines);
+        assert!(!report.succeeded, "{step}: {}", report.lines);
+        let failed = format!("FAIL  storage media: {step}: ");
+        assert!(report.has(&failed), "{step}: {}", report.lines);
+        assert!(report.has("AccessDenied"), "{step}: {}", report.lines);
+        let advice = format!("      allow {permission}");
+        assert!(report.has(&advice), "{step}: {}", report.lines);
+        assert!(is_empty(&s3).await, "{step}: {}", report.lines);
+    }
+}
