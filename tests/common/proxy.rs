@@ -9,7 +9,10 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{StatusCode, header::HOST},
+    http::{
+        HeaderMap, HeaderName, StatusCode,
+        header::{HOST, TRANSFER_ENCODING},
+    },
     response::{IntoResponse, Response},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -42,6 +45,7 @@ pub(crate) struct Proxy {
 struct Shared {
     store: String,
     faults: Mutex<Vec<Fault>>,
+    drops_names: bool,
     http: reqwest::Client,
 }
 
@@ -50,11 +54,21 @@ struct Shared {
 impl Proxy {
     /// Starts one in front of the store at `store`, `http://127.0.0.1:PORT`.
     pub(crate) async fn start(store: &str, faults: Vec<Fault>) -> Self {
+        Self::begin(store, faults, false).await
+    }
+
+    /// As [`Proxy::start`]. It also drops request headers whose names contain `_` or `.`, as nginx does.
+    pub(crate) async fn dropping_names(store: &str, faults: Vec<Fault>) -> Self {
+        Self::begin(store, faults, true).await
+    }
+
+    async fn begin(store: &str, faults: Vec<Fault>, drops_names: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             store: store.to_owned(),
             faults: Mutex::new(faults),
+            drops_names,
             http: reqwest::Client::new(),
         });
         let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
@@ -82,8 +96,11 @@ impl Drop for Proxy {
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
+    if shared.drops_names {
+        head.headers = without_dropped_names(head.headers);
+    }
     let query = head.uri.query().unwrap_or_default();
     let fault = shared.fault(head.method.as_str(), query);
     let instead = fault.map(|fault| {
@@ -101,10 +118,23 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let request = shared.http.request(head.method, url);
     let sent = request.headers(head.headers).body(body).send().await;
     let answer = sent.unwrap();
-    let (status, headers) = (answer.status(), answer.headers().clone());
+    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    // The body is sent on with its length.
+    headers.remove(TRANSFER_ENCODING);
     let mut response = Response::new(Body::from(answer.bytes().await.unwrap()));
     (*response.status_mut(), *response.headers_mut()) = (status, headers);
     instead.unwrap_or(response)
+}
+
+fn without_dropped_names(headers: HeaderMap) -> HeaderMap {
+    let is_dropped = |name: &HeaderName| name.as_str().contains(['_', '.']);
+    // A name of `None` is the one before.
+    let mut name = None;
+    let named = headers.into_iter().filter_map(|(next, value)| {
+        name = next.or_else(|| name.take());
+        Some((name.clone()?, value))
+    });
+    named.filter(|(name, _)| !is_dropped(name)).collect()
 }
 
 // === impl Shared ===

@@ -5,6 +5,7 @@
 #[path = "../common/lib.rs"]
 mod common;
 
+mod dropped_headers;
 mod injected;
 mod outage;
 mod races;
