@@ -40,7 +40,7 @@ use self::{api::Api, failure::Failure};
 pub use self::{
     api::BASE,
     faults::with_faults,
-    health::Health,
+    health::{Failing, Health, Readiness},
     settings::{CorsOrigin, PartDataForm, Settings},
 };
 

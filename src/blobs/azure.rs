@@ -59,7 +59,7 @@ pub use self::{
 use self::{
     block_list::stored_part,
     delegation::Delegation,
-    fault::{code, fault, report, status},
+    fault::{code, fault, operator_code, report, status},
     http::{transport, within},
     policy::{ContentMd5, Sign, call_options},
     sas::AccountKey,
@@ -272,7 +272,8 @@ impl BlobStore for AzureStore {
                 Some(401 | 403) => format!("the store refuses these credentials for {container}"),
                 _ => return fault("check the container", error),
             };
-            Error::internal(context, report(&error))
+            let code = operator_code(&error).map(str::to_owned);
+            Error::internal(context, report(&error)).coded(code)
         })
     }
 }

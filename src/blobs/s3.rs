@@ -188,6 +188,14 @@ impl S3Store {
         }
     }
 
+    /// The code with which the store refuses the bucket, by a list: the answer to HEAD has no body, and so no code.
+    async fn refusal(&self) -> Option<String> {
+        let list = self.client.list_objects_v2().bucket(&self.bucket);
+        let error = list.max_keys(1).send().await.err()?;
+        let error = fault("list the objects", error);
+        error.operator_code().map(str::to_owned)
+    }
+
     /// For requests with the bytes of a part: without a limit for the whole request while its bytes move.
     fn for_puts(&self) -> aws_sdk_s3::config::Builder {
         config_with(self.operation_timeout, PUT_TIMEOUT)
@@ -225,16 +233,15 @@ impl BlobStore for S3Store {
 
     async fn check(&self) -> Result<()> {
         let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
-        answer.map(drop).map_err(|error| {
-            let bucket = &self.bucket;
-            let context = match fault::status(&error) {
-                Some(404) => format!("there is no bucket {bucket}"),
-                Some(401 | 403) => format!("the store refuses these credentials for {bucket}"),
-                Some(301) => format!("bucket {bucket} is in another region"),
-                _ => return fault("check the bucket", error),
-            };
-            Error::internal(context, error)
-        })
+        let Err(error) = answer else { return Ok(()) };
+        let bucket = &self.bucket;
+        let context = match fault::status(&error) {
+            Some(404) => format!("there is no bucket {bucket}"),
+            Some(401 | 403) => format!("the store refuses these credentials for {bucket}"),
+            Some(301) => format!("bucket {bucket} is in another region"),
+            _ => return Err(fault("check the bucket", error)),
+        };
+        Err(Error::internal(context, error).coded(self.refusal().await))
     }
 }
 

@@ -163,17 +163,24 @@ async fn health_follows(down: Down) {
         .into_inner();
     let mut status = async || watched.message().await.unwrap().unwrap().status();
     let ready = async || {
-        reqwest::get(format!("{}/readyz", gateway.http))
-            .await
-            .unwrap()
-            .status()
-            .as_u16()
+        let answer = reqwest::get(format!("{}/readyz", gateway.http)).await;
+        let answer = answer.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     };
     assert_eq!(status().await.as_str_name(), "SERVING");
-    assert_eq!(ready().await, 200);
+    assert_eq!(ready().await, (200, "ready\n".into()));
     backends.server(down).kill();
     assert_eq!(status().await.as_str_name(), "NOT_SERVING");
-    assert_eq!(ready().await, 503);
+    let (code, text) = ready().await;
+    assert_eq!(code, 503);
+    let store = match down {
+        Down::Redis => "state",
+        Down::Store => "storage media",
+    };
+    let lines: Vec<_> = text.lines().skip(1).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    let failing = format!("{store}: unavailable since ");
+    assert!(lines[0].starts_with(&failing), "{text}");
     assert_eq!(
         reqwest::get(format!("{}/healthz", gateway.http))
             .await
@@ -184,7 +191,7 @@ async fn health_follows(down: Down) {
     );
     backends.server(down).restart();
     assert_eq!(status().await.as_str_name(), "SERVING");
-    assert_eq!(ready().await, 200);
+    assert_eq!(ready().await, (200, "ready\n".into()));
 }
 
 #[tokio::test]

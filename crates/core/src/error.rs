@@ -262,6 +262,13 @@ impl Error {
         Self::new(Kind::Internal, Reason::Internal, context)
     }
 
+    /// Sets the store's error code, if only an operator can fix the cause.
+    #[must_use]
+    pub fn coded(mut self, code: Option<String>) -> Self {
+        self.0.operator_code = code;
+        self
+    }
+
     /// Adds a detail for programs: an entry in the `metadata` of `google.rpc.ErrorInfo`.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {

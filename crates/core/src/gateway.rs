@@ -187,15 +187,11 @@ impl Gateway {
         self.records.is_usable()
     }
 
-    /// Checks that the state store and every storage answer.
+    /// Checks that the state store answers.
     ///
     /// # Errors
-    /// The error of the first one that does not answer.
-    pub async fn check(&self) -> Result<()> {
-        self.records.check().await?;
-        for storage in self.storages.iter() {
-            storage.single_try.check().await?;
-        }
-        Ok(())
+    /// The error of the state store.
+    pub async fn check_state(&self) -> Result<()> {
+        self.records.check().await
     }
 }

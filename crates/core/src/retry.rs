@@ -196,6 +196,18 @@ impl Retry {
         }
     }
 
+    /// Notes the result of a check of the store.
+    pub fn note_check(&self, checked: &Result<()>) {
+        if let Some((_, id)) = &self.store {
+            self.refusals.note_check(id, checked);
+        }
+    }
+
+    /// The error code with which the store refuses requests, if only an operator can fix the cause.
+    pub fn refusal(&self) -> Option<String> {
+        self.refusals.code()
+    }
+
     fn note<T>(&self, answer: &Result<T>) {
         if let Some((_, id)) = &self.store {
             self.refusals.note(id, answer);

@@ -93,6 +93,11 @@ pub(super) fn is_refusal(code: Option<&str>) -> bool {
     code.is_some_and(|code| REFUSED.contains(&code))
 }
 
+/// The store's error code, if only an operator can fix the cause.
+pub(super) fn operator_code(error: &AzureError) -> Option<&str> {
+    code(error).filter(|code| is_operators(code))
+}
+
 fn is_operators(code: &str) -> bool {
     code == NO_TOKEN || code.starts_with(KEY_VAULT) || OPERATOR.contains(&code)
 }

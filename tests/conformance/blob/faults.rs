@@ -17,6 +17,7 @@ pub(crate) async fn a_missing_bucket_is_named(subject: &Subject) {
     let error = store.check().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Internal, "{error:?}");
     assert!(error.to_string().contains("absent"), "{error}");
+    assert!(error.operator_code().is_some(), "{error:?}");
     let error = put_part(&*store, subject).await;
     assert!(error.is_retryable(), "{error:?}");
     assert!(error.operator_code().is_some(), "{error:?}");
@@ -26,6 +27,7 @@ pub(crate) async fn wrong_credentials_are_an_error_for_the_operator(subject: &Su
     let store = subject.broken(Broken::WrongCredentials).await;
     let error = store.check().await.unwrap_err();
     assert!(error.to_string().contains("credentials"), "{error}");
+    assert!(error.operator_code().is_some(), "{error:?}");
     for error in [
         put_part(&*store, subject).await,
         store.head("key").await.unwrap_err(),

@@ -231,7 +231,7 @@ async fn a_flushed_redis_gets_the_secret_again_and_tokens_without_keys_stay_vali
     let old = shared.gateway(&[]).await;
     let (id, token) = begin(&old, &caller("a")).await;
     flush(&redis);
-    old.check().await.unwrap();
+    old.check_state().await.unwrap();
     let new = shared.gateway(&[]).await;
     let taken = reopen(&new, &caller("a"), &id, &token).await;
     assert_eq!(taken.reason(), Reason::Incomplete);
@@ -249,7 +249,7 @@ async fn gateways_with_two_secrets_agree_again_on_one() {
     let (id, token) = begin(&new, &caller("a")).await;
     let refused = reopen(&old, &caller("a"), &id, &token).await;
     assert_eq!(refused.reason(), Reason::InvalidToken);
-    old.check().await.unwrap();
+    old.check_state().await.unwrap();
     let taken = reopen(&old, &caller("a"), &id, &token).await;
     assert_eq!(taken.reason(), Reason::Incomplete);
 }

@@ -92,6 +92,22 @@ impl Storage {
         }
     }
 
+    /// Checks that the store answers and that the bucket or container exists.
+    ///
+    /// # Errors
+    /// As [`BlobStore::check`].
+    pub async fn check(&self) -> Result<()> {
+        let checked = self.single_try.check().await;
+        self.retry.note_check(&checked);
+        checked
+    }
+
+    /// The error code with which the store refuses requests, if only an operator can fix the cause: that of the last
+    /// request or check.
+    pub fn refusal(&self) -> Option<String> {
+        self.retry.refusal()
+    }
+
     /// Puts a part of `upload`, which may have a turn, and returns its receipt. Each further attempt waits for a turn of its
     /// own, so that a store that does not keep up gets fewer of them.
     ///
