@@ -4,6 +4,7 @@ pub mod azure;
 mod failed;
 mod renewed;
 pub mod s3;
+mod secret_file;
 mod transport;
 pub mod url;
 

@@ -9,7 +9,7 @@ use sha2::Sha256;
 use upload_gateway_core::upload::Timestamp;
 use url::Url;
 
-use super::{AccountKey, BlobSigner, DelegationKey, SigningKey, Unsigned, Usable};
+use super::{AccountKey, BlobSigner, CachedKey, DelegationKey, SigningKey, Unsigned, Usable};
 use crate::fuzzing::{Input, Wanted};
 
 const ACCOUNT: &str = "account";
@@ -32,13 +32,14 @@ pub fn azure_signature(bytes: &[u8]) {
         signed_version: "2026-02-06".into(),
         value: STANDARD.encode(input.0),
     };
-    let account = AccountKey::new(ACCOUNT, &STANDARD.encode(input.0).into());
-    let account = account.expect("the key is base64");
+    let secret = STANDARD.encode(input.0).into();
+    let account = AccountKey::new(ACCOUNT, &secret).expect("the key is base64");
+    let cached = CachedKey::new(ACCOUNT, &secret, None).expect("the key is base64");
     let signer = BlobSigner {
         account: ACCOUNT.into(),
         container: "media".into(),
         public_url: Url::parse("http://127.0.0.1:10000/account/media").expect("it is a URL"),
-        key: SigningKey::Account(account.clone()),
+        key: SigningKey::Account(Arc::new(cached)),
     };
     let request = wanted.request();
     let unsigned = Unsigned::new(&request);
@@ -46,7 +47,7 @@ pub fn azure_signature(bytes: &[u8]) {
         return;
     }
     let lifetime = request.lifetime();
-    let url = signer.url(&unsigned, &Usable::Account(&account), now, lifetime);
+    let url = signer.url(&unsigned, &Usable::Account(account), now, lifetime);
     let pairs = parsed(&url.expect("an account's key signs everything"), &wanted);
     assert_eq!(pairs["sig"], signature(&pairs, wanted.key(), input.0));
     for (name, value) in &unsigned.query {

@@ -8,6 +8,7 @@
 //! Required roles: Storage Blob Data Contributor on the container; to sign for clients without an account key, also
 //! Storage Blob Delegator on the account.
 
+mod account_key;
 mod block_id;
 mod block_list;
 mod config;
@@ -52,18 +53,18 @@ use upload_gateway_core::{
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use self::sign::fuzzing;
-pub use self::{
-    block_id::BlockId,
-    config::{AzureConfig, Identity},
-};
 use self::{
+    account_key::CachedKey,
     block_list::stored_part,
     delegation::Delegation,
     fault::{code, fault, operator_code, report, status},
     http::{transport, within},
     policy::{ContentMd5, Sign, call_options},
-    sas::AccountKey,
     sign::{BlobSigner, SigningKey},
+};
+pub use self::{
+    block_id::BlockId,
+    config::{AzureConfig, Identity},
 };
 use super::transport::Timeouts;
 use crate::values::Endpoint;
@@ -121,9 +122,10 @@ impl AzureStore {
         };
         let (key, credential) = match &config.account_key {
             Some(key) => {
-                let key = AccountKey::new(&config.account, key)?;
+                let file = config.account_key_file.clone();
+                let key = Arc::new(CachedKey::new(&config.account, key, file)?);
                 client_options.per_try_policies.push(Arc::new(Sign {
-                    key: key.clone(),
+                    key: Arc::clone(&key),
                     container: config.container.clone(),
                     https_only: url.scheme() == "https",
                 }));

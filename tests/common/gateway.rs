@@ -310,7 +310,8 @@ impl AzureBackend {
     }
 }
 
-fn storage(store: StoreConfig) -> StorageConfig {
+/// A store as the storage `media` of a configuration.
+pub fn storage(store: StoreConfig) -> StorageConfig {
     StorageConfig {
         options: StorageOptions {
             id: "media".into(),

@@ -39,7 +39,7 @@ pub use azurite::{AzureBackend, azure, memory_azure, private_azure};
 pub use forwarder::Forwarder;
 pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,
-    s3_client, sdk_http_client,
+    s3_client, sdk_http_client, storage,
 };
 pub use gateway_process::{binary, gateway_process};
 pub use opaque_etags::OpaqueEtags;

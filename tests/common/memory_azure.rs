@@ -41,6 +41,8 @@ pub const ACCOUNT_KEY: &str = "a2V5IG9mIHRoZSB0ZXN0IGFjY291bnQ=";
 #[derive(Debug)]
 pub struct MemoryAzure {
     container: String,
+    /// The key in base64.
+    key: Mutex<String>,
     blobs: Mutex<BTreeMap<String, Blob>>,
 }
 
@@ -87,8 +89,14 @@ impl MemoryAzure {
     pub fn new(container: &str) -> Self {
         Self {
             container: container.into(),
+            key: Mutex::new(ACCOUNT_KEY.into()),
             blobs: Mutex::default(),
         }
+    }
+
+    /// Accepts from now on only signatures made with this key, in base64.
+    pub fn replace_key(&self, key: &str) {
+        *self.key.lock().unwrap() = key.into();
     }
 
     /// Serves the account on a free port.
@@ -133,7 +141,9 @@ impl MemoryAzure {
         let path = path.strip_prefix(&format!("/{ACCOUNT}/"));
         let path = path.ok_or(Refused(404, "ResourceNotFound"))?;
         let (container, key) = path.split_once('/').unwrap_or((path, ""));
-        if query.get("ss").is_empty() && query.signature(container, key) != query.get("sig") {
+        let secret = self.key.lock().unwrap().clone();
+        let signature = query.signature(&secret, container, key);
+        if query.get("ss").is_empty() && signature != query.get("sig") {
             return Err(Refused(403, "AuthenticationFailed"));
         }
         let creates = key.is_empty() && head.method == Method::PUT;

@@ -10,6 +10,7 @@ mod injected;
 mod outage;
 mod races;
 mod resume_token;
+mod rotated_keys;
 mod slow_link;
 mod slow_store;
 mod small_budget;

@@ -12,13 +12,17 @@ use std::{
 };
 
 use async_trait::async_trait;
-use azure_core::http::{
-    ClientMethodOptions, Context, Request,
-    policies::{Policy, PolicyResult},
+use azure_core::{
+    Error as AzureError,
+    error::ErrorKind,
+    http::{
+        ClientMethodOptions, Context, Request,
+        policies::{Policy, PolicyResult},
+    },
 };
 use upload_gateway_core::upload::Md5;
 
-use super::sas::{AccountKey, Grant};
+use super::{account_key::CachedKey, sas::Grant};
 use crate::blobs::transport::Timeouts;
 
 /// How long the signature of one request is valid: longer than the request may take.
@@ -31,7 +35,7 @@ const PERMISSIONS: &str = "rcwdl";
 /// microsecond.
 #[derive(Debug)]
 pub(super) struct Sign {
-    pub(super) key: AccountKey,
+    pub(super) key: Arc<CachedKey>,
     pub(super) container: String,
     pub(super) https_only: bool,
 }
@@ -66,7 +70,9 @@ impl Policy for Sign {
             https_only: self.https_only,
             ..Grant::default()
         };
-        let signature = self.key.sign(&grant, SystemTime::now());
+        let key = self.key.get().await;
+        let key = key.map_err(|error| AzureError::new(ErrorKind::Credential, error))?;
+        let signature = key.sign(&grant, SystemTime::now());
         let query = match request.url().query() {
             Some(query) if !query.is_empty() => format!("{query}&{signature}"),
             _ => signature,

@@ -18,6 +18,7 @@ use upload_gateway_core::{
 use url::Url;
 
 use super::{
+    account_key::CachedKey,
     block_id::BlockId,
     delegation::Delegation,
     sas::{AccountKey, Answer, DelegationKey, Grant},
@@ -37,14 +38,14 @@ pub(super) struct BlobSigner {
 /// The key that signs.
 pub(super) enum SigningKey {
     /// The account's key.
-    Account(AccountKey),
+    Account(Arc<CachedKey>),
     /// User delegation keys, fetched with an Entra ID identity.
     Delegation(Box<Delegation>),
 }
 
 /// A key that is valid now.
-enum Usable<'a> {
-    Account(&'a AccountKey),
+enum Usable {
+    Account(AccountKey),
     Delegation(Arc<DelegationKey>),
 }
 
@@ -65,10 +66,11 @@ struct Unsigned<'a> {
 // === impl BlobSigner ===
 
 impl BlobSigner {
-    /// The next signature with a user delegation key fetches a new one.
+    /// The next signature fetches the key again.
     pub(super) fn forget_key(&self) {
-        if let SigningKey::Delegation(delegation) = &self.key {
-            delegation.forget();
+        match &self.key {
+            SigningKey::Account(key) => key.forget(),
+            SigningKey::Delegation(delegation) => delegation.forget(),
         }
     }
 
@@ -92,9 +94,9 @@ impl BlobSigner {
     }
 
     /// A valid key, and when it expires.
-    async fn key(&self, now: Timestamp) -> Result<(Usable<'_>, Timestamp)> {
+    async fn key(&self, now: Timestamp) -> Result<(Usable, Timestamp)> {
         match &self.key {
-            SigningKey::Account(key) => Ok((Usable::Account(key), Timestamp(u64::MAX))),
+            SigningKey::Account(key) => Ok((Usable::Account(key.get().await?), Timestamp::never())),
             SigningKey::Delegation(delegation) => {
                 let key = delegation.key(now).await?;
                 Ok((Usable::Delegation(key.value), key.expires_at))
@@ -105,7 +107,7 @@ impl BlobSigner {
     fn url(
         &self,
         unsigned: &Unsigned<'_>,
-        key: &Usable<'_>,
+        key: &Usable,
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<String> {

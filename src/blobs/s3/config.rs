@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     blobs::{COMMIT_TIMEOUT, OPERATION_TIMEOUT},
@@ -11,8 +11,11 @@ use upload_gateway_core::{
     upload::MIB,
 };
 
-use super::http::SdkClient;
-use crate::values::{Endpoint, Secret};
+use super::{credentials::KeyPair, http::SdkClient};
+use crate::{
+    blobs::secret_file::SecretFile,
+    values::{Endpoint, Secret},
+};
 
 /// The largest object, in bytes, that every store of this kind accepts. AWS accepts larger ones.
 const MAX_OBJECT_SIZE: u64 = 5 * 1024 * 1024 * MIB;
@@ -34,6 +37,8 @@ pub struct S3Config {
     /// The access key id. Not set: the SDK's default chain finds credentials (environment, profile, web identity,
     /// container, instance).
     pub access_key_id: Option<String>,
+    /// A file that contains `access_key_id`.
+    pub access_key_id_file: Option<PathBuf>,
     /// The secret of `access_key_id`.
     pub secret_access_key: Option<Secret>,
     /// A file that contains `secret_access_key`.
@@ -102,6 +107,7 @@ impl S3Config {
             public_endpoint: None,
             profile: None,
             access_key_id: None,
+            access_key_id_file: None,
             secret_access_key: None,
             secret_access_key_file: None,
             acl: None,
@@ -125,7 +131,10 @@ impl S3Config {
         let region = self.region.clone().map(Region::new);
         match (&self.access_key_id, &self.secret_access_key) {
             (Some(id), Some(secret)) => {
-                let credentials = Credentials::from_keys(id, secret.expose(), None);
+                let credentials = KeyPair {
+                    id: SecretFile::new(id.as_str().into(), self.access_key_id_file.clone()),
+                    secret: SecretFile::new(secret.clone(), self.secret_access_key_file.clone()),
+                };
                 Ok(SdkConfig::builder()
                     .behavior_version(BehaviorVersion::latest())
                     .credentials_provider(SharedCredentialsProvider::new(credentials))

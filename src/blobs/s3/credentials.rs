@@ -17,7 +17,10 @@ use upload_gateway_core::{
 };
 
 use super::fault::{NO_CREDENTIALS, lacks_credentials};
-use crate::blobs::renewed::{Expiring, Renewed};
+use crate::blobs::{
+    renewed::{Expiring, Renewed},
+    secret_file::SecretFile,
+};
 
 /// How long before their end credentials are renewed. An instance profile offers new credentials 5 minutes before the
 /// old ones expire, other providers at any time.
@@ -31,6 +34,27 @@ pub(super) struct CachedCredentials(Arc<Cache>);
 struct Cache {
     provider: SharedCredentialsProvider,
     renewed: Renewed<Credentials>,
+}
+
+/// Keys of the configuration. Those that are in files are read again whenever credentials are fetched.
+#[derive(Debug)]
+pub(super) struct KeyPair {
+    pub(super) id: SecretFile,
+    pub(super) secret: SecretFile,
+}
+
+// === impl KeyPair ===
+
+impl ProvideCredentials for KeyPair {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let (id, secret) = (self.id.read().await, self.secret.read().await);
+            Ok(Credentials::from_keys(id.expose(), secret.expose(), None))
+        })
+    }
 }
 
 // === impl CachedCredentials ===

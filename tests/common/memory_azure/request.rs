@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use upload_gateway_core::upload::Md5;
 
-use super::{ACCOUNT, ACCOUNT_KEY, Refused};
+use super::{ACCOUNT, Refused};
 
 /// The decoded query of a request.
 pub(super) struct Query(BTreeMap<String, String>);
@@ -30,9 +30,9 @@ impl Query {
         self.0.get(name).map_or("", |value| value)
     }
 
-    /// The signature that this query must have.
+    /// The signature that this query must have, made with `secret` in base64.
     /// <https://learn.microsoft.com/rest/api/storageservices/create-service-sas#version-2020-12-06-and-later>
-    pub(super) fn signature(&self, container: &str, key: &str) -> String {
+    pub(super) fn signature(&self, secret: &str, container: &str, key: &str) -> String {
         let resource = match self.get("sr") {
             "b" => format!("/blob/{ACCOUNT}/{container}/{key}"),
             _ => format!("/blob/{ACCOUNT}/{container}"),
@@ -46,7 +46,7 @@ impl Query {
                 name => self.get(name),
             })
             .collect();
-        let secret = BASE64_STANDARD.decode(ACCOUNT_KEY).unwrap();
+        let secret = BASE64_STANDARD.decode(secret).unwrap();
         let code = Hmac::<Sha256>::new_from_slice(&secret).unwrap();
         let code = code.chain_update(signed.join("\n")).finalize();
         BASE64_STANDARD.encode(code.into_bytes())

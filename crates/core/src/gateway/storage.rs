@@ -92,12 +92,20 @@ impl Storage {
         }
     }
 
-    /// Checks that the store answers and that the bucket or container exists.
+    /// Checks that the store answers and that the bucket or container exists. If it refuses the check for a reason that only
+    /// an operator can fix, its credentials are renewed and it is checked once more.
     ///
     /// # Errors
     /// As [`BlobStore::check`].
     pub async fn check(&self) -> Result<()> {
-        let checked = self.single_try.check().await;
+        let mut checked = self.single_try.check().await;
+        if checked
+            .as_ref()
+            .is_err_and(|error| error.operator_code().is_some())
+        {
+            self.single_try.renew_credentials();
+            checked = self.single_try.check().await;
+        }
         self.retry.note_check(&checked);
         checked
     }
