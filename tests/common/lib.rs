@@ -20,6 +20,8 @@ mod azurite;
 mod forwarder;
 mod gateway;
 mod gateway_process;
+pub mod layer;
+pub mod lie;
 pub mod memory_azure;
 mod opaque_etags;
 mod programs;
@@ -43,7 +45,7 @@ pub use gateway::{
 };
 pub use gateway_process::{binary, gateway_process};
 pub use opaque_etags::OpaqueEtags;
-pub use programs::{command, grpcurl, python};
+pub use programs::{command, find, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};

@@ -13,8 +13,6 @@ mod common;
 
 mod browser;
 mod failed;
-mod layer;
-mod lie;
 mod matrix;
 mod paths;
 mod report;
@@ -26,6 +24,7 @@ mod world;
 use std::{env, error::Error, process::ExitCode};
 
 use self::{
+    common::{layer, lie},
     matrix::{Scope, run as run_matrix},
     world::StoreKind,
 };

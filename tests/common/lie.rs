@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 
-use crate::layer::{Protocol, plain};
+use super::layer::call::{Protocol, plain};
 
 /// An answer that is not true, or no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +37,20 @@ pub(crate) enum Lie {
     /// An object that was under the key before, with other bytes of the same size. That there was no object before is
     /// [`Lie::NotFound`] or [`Lie::Code`].
     Older,
+    /// The true answer, but late, or no answer and the work late.
+    Late(Delay),
+}
+
+/// How a slow store works. Meanwhile its other answers are true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Delay {
+    /// The store does the work after this time, unless the connection ends before, and answers.
+    Work(Duration),
+    /// The store does the work at once, and answers after this time.
+    Answer(Duration),
+    /// The connection ends after `cut`, as do those of the same request for this key until `work` is over: then the
+    /// store does the work.
+    WorkAfterCut { cut: Duration, work: Duration },
 }
 
 /// How long a call is lied about.
@@ -127,7 +141,12 @@ impl Lie {
     pub(crate) fn reaches_store(self) -> bool {
         matches!(
             self,
-            Self::DoneButFailed | Self::CutBody | Self::LostAnswer | Self::Stale | Self::Older
+            Self::DoneButFailed
+                | Self::CutBody
+                | Self::LostAnswer
+                | Self::Stale
+                | Self::Older
+                | Self::Late(_)
         )
     }
 
@@ -147,9 +166,12 @@ impl Lie {
             }
             Self::Code(status, code) => error(protocol, status, code),
             Self::ErrorInBody => error(protocol, 200, "InternalError"),
-            Self::DoneButFailed | Self::CutBody | Self::LostAnswer | Self::Stale | Self::Older => {
-                error(protocol, 500, "InternalError")
-            }
+            Self::DoneButFailed
+            | Self::CutBody
+            | Self::LostAnswer
+            | Self::Stale
+            | Self::Older
+            | Self::Late(_) => error(protocol, 500, "InternalError"),
         }
     }
 }
@@ -159,7 +181,22 @@ impl fmt::Display for Lie {
         match self {
             Self::Code(status, "") => write!(formatter, "{status}"),
             Self::Code(status, code) => write!(formatter, "{status} {code}"),
+            Self::Late(delay) => delay.fmt(formatter),
             other => write!(formatter, "{other:?}"),
+        }
+    }
+}
+
+// === impl Delay ===
+
+impl fmt::Display for Delay {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Work(time) => write!(formatter, "done after {time:?}"),
+            Self::Answer(time) => write!(formatter, "answered after {time:?}"),
+            Self::WorkAfterCut { cut, work } => {
+                write!(formatter, "cut after {cut:?} and done after {work:?}")
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A layer in front of a store that can lie: it forwards requests, unless a rule says otherwise, and keeps a log of all
 //! calls.
 
-mod call;
+pub(super) mod call;
 mod stale;
 
 use std::{
@@ -16,28 +16,35 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::stream;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 pub(crate) use self::call::{Call, Protocol, plain};
-use crate::{
-    common::memory_azure::MemoryAzure,
-    lie::{Extent, Lie, Rule, Shape},
+use super::{
+    lie::{Delay, Extent, Lie, Rule, Shape},
+    memory_azure::MemoryAzure,
 };
 
 /// The store behind the layer.
 #[derive(Debug)]
 pub(crate) enum Behind {
-    /// A server, `http://127.0.0.1:PORT`.
+    /// A server, `http://127.0.0.1:PORT`, which gets whole requests.
     Server(String),
+    /// A server that gets the bytes of a request as they arrive: it also sees requests that break off.
+    Streamed(String),
     Memory(Arc<MemoryAzure>),
 }
 
@@ -71,6 +78,8 @@ struct Shared {
     behind: Behind,
     http: Client<HttpConnector, Body>,
     state: Mutex<State>,
+    /// The number of commits whose connection has ended, and that the store gets later.
+    late: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +88,8 @@ struct State {
     faults: Vec<Active>,
     lies: Vec<Active>,
     log: Vec<Made>,
+    /// The keys of the objects that commits make later, and how late.
+    late: HashMap<String, Delay>,
 }
 
 /// A rule, and what it has done.
@@ -112,6 +123,7 @@ impl Layer {
                 lies: lies.into_iter().map(Active::from).collect(),
                 ..State::default()
             }),
+            late: watch::Sender::new(0),
         });
         let (listener, public) = (
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -134,6 +146,23 @@ impl Layer {
     pub(crate) fn add(&self, lies: impl IntoIterator<Item = Rule>) {
         let mut state = self.shared.state.lock().unwrap();
         state.lies.extend(lies.into_iter().map(Active::from));
+    }
+
+    /// No longer lies about these.
+    pub(crate) fn remove(&self, lies: &[Rule]) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.lies.retain(|active| !lies.contains(&active.rule));
+    }
+
+    /// Waits until the store has every request that it gets late.
+    pub(crate) async fn has_passed_all(&self) {
+        // The layer itself keeps the channel open.
+        let _ = self
+            .shared
+            .late
+            .subscribe()
+            .wait_for(|late| *late == 0)
+            .await;
     }
 
     /// Only truthful answers from now on.
@@ -175,17 +204,24 @@ impl Shared {
     }
 
     async fn handle(
-        &self,
+        self: &Arc<Self>,
         request: Request<Incoming>,
         signed: bool,
     ) -> Result<Response<Body>, Dropped> {
         let (head, body) = request.into_parts();
         let call = self.protocol.call(&head, signed);
-        let body = to_bytes(Body::new(body), usize::MAX).await;
-        let body = body.map_err(|_| Dropped)?;
-        let (index, lie) = self.begin(&call, !body.is_empty());
+        let sends = !body.is_end_stream();
+        let body = match self.behind {
+            Behind::Streamed(_) => Body::new(body),
+            _ => whole(Body::new(body)).await?,
+        };
+        let (index, lie) = self.begin(&call, sends);
         let truth = match lie {
-            Some(lie) if !lie.reaches_store() => None,
+            Some(Lie::Late(delay)) => return self.be_late(delay, &call, head, body).await,
+            Some(lie) if !lie.reaches_store() => {
+                bytes(body).await?;
+                None
+            }
             _ => Some(self.pass(&head, body).await?),
         };
         let stale = match (&truth, lie) {
@@ -205,6 +241,47 @@ impl Shared {
         }
     }
 
+    async fn be_late(
+        self: &Arc<Self>,
+        delay: Delay,
+        call: &Call,
+        head: Head,
+        body: Body,
+    ) -> Result<Response<Body>, Dropped> {
+        let body = whole(body).await?;
+        match delay {
+            Delay::Work(time) => {
+                sleep(time).await;
+                Ok(self.pass(&head, body).await?.map(Body::from))
+            }
+            Delay::Answer(time) => {
+                let truth = self.pass(&head, body).await?;
+                sleep(time).await;
+                Ok(truth.map(Body::from))
+            }
+            Delay::WorkAfterCut { cut, work } => {
+                let known = self
+                    .state
+                    .lock()
+                    .unwrap()
+                    .late
+                    .insert(call.key.clone(), delay);
+                if known.is_none() {
+                    self.late.send_modify(|late| *late += 1);
+                    let (layer, key) = (Arc::clone(self), call.key.clone());
+                    tokio::spawn(async move {
+                        sleep(work).await;
+                        let _ = layer.pass(&head, body).await;
+                        layer.state.lock().unwrap().late.remove(&key);
+                        layer.late.send_modify(|late| *late -= 1);
+                    });
+                }
+                sleep(cut).await;
+                Err(Dropped)
+            }
+        }
+    }
+
     /// Counts and logs a call. Returns its place in the log, and the lie about it.
     fn begin(&self, call: &Call, sends: bool) -> (usize, Option<Lie>) {
         let mut state = self.state.lock().unwrap();
@@ -215,7 +292,11 @@ impl Shared {
                 let count = state.counts.entry(call.name.clone()).or_default();
                 *count += 1;
                 let number = *count;
-                (number, first_match(&mut state.lies, call, number, now))
+                let works = state.late.get(&call.key).copied().map(Lie::Late);
+                let works =
+                    works.filter(|_| call.plain_name() == self.protocol.commit_and_head().0);
+                let lie = works.or_else(|| first_match(&mut state.lies, call, number, now));
+                (number, lie)
             }
         };
         state.log.push(Made {
@@ -244,13 +325,13 @@ impl Shared {
         }
     }
 
-    async fn pass(&self, head: &Head, body: Bytes) -> Result<Response<Bytes>, Dropped> {
+    async fn pass(&self, head: &Head, body: Body) -> Result<Response<Bytes>, Dropped> {
         let server = match &self.behind {
-            Behind::Memory(azure) => return Ok(azure.answer(head, &body)),
-            Behind::Server(server) => server,
+            Behind::Memory(azure) => return Ok(azure.answer(head, &bytes(body).await?)),
+            Behind::Server(server) | Behind::Streamed(server) => server,
         };
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::new(Body::from(body));
+        let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = format!("{server}{path}").parse().map_err(|_| Dropped)?;
         // The signature covers the host.
@@ -259,8 +340,7 @@ impl Shared {
         let (status, mut headers) = (answer.status(), answer.headers().clone());
         headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONNECTION);
-        let body = to_bytes(Body::new(answer.into_body()), usize::MAX).await;
-        let mut response = Response::new(body.map_err(|_| Dropped)?);
+        let mut response = Response::new(bytes(Body::new(answer.into_body())).await?);
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         Ok(response)
     }
@@ -299,6 +379,15 @@ fn first_match(rules: &mut [Active], call: &Call, number: usize, now: Instant) -
     rules
         .iter_mut()
         .find_map(|rule| rule.matches(call, number, now))
+}
+
+async fn bytes(body: Body) -> Result<Bytes, Dropped> {
+    to_bytes(body, usize::MAX).await.map_err(|_| Dropped)
+}
+
+/// A body that has arrived as a whole.
+async fn whole(body: Body) -> Result<Body, Dropped> {
+    Ok(Body::from(bytes(body).await?))
 }
 
 /// The answer with the length of the whole, and half of it.
