@@ -19,6 +19,7 @@ for_each_store!(
     a_commit_that_was_not_sent_stops_without_its_lease,
     a_commit_that_stopped_but_succeeded_is_found_at_once,
     a_commit_may_take_longer_than_its_lease,
+    a_commit_that_another_caller_finds_is_complete_for_both,
     a_drain_does_not_wait_for_a_slow_commit,
 );
 
@@ -248,6 +249,27 @@ async fn a_commit_may_take_longer_than_its_lease(mut stores: Stores) {
     let (_, upload) = send(&gateway, "store.commit:delay=5s", &data).await;
     assert!(begun.elapsed() > Duration::from_secs(4));
     assert_whole(&stores, &gateway, &upload.unwrap(), &data).await;
+}
+
+/// The store has made the object, and does not answer the committer.
+async fn a_commit_that_another_caller_finds_is_complete_for_both(mut stores: Stores) {
+    stores.config.limits.commit_lease_seconds = 2;
+    stores.config.limits.store_retry_timeout_seconds = 1;
+    let gateway = TestGateway::over(stores.config.clone()).await;
+    let data = bytes(stores.part + 1000);
+    let (stream, opened) = begin(&gateway.grpc, "store.head:delay=600s", &data)
+        .await
+        .unwrap();
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.send(finish()).await;
+    until("the commit runs", async || {
+        gateway.get(&opened.upload_id).await.unwrap().phase() == Phase::Committing
+    })
+    .await;
+    let found = resume(&gateway.grpc, "", &opened.upload_id, &data).await;
+    assert_whole(&stores, &gateway, &found.unwrap(), &data).await;
+    let committed = timeout(AT_ONCE, stream.end()).await.unwrap();
+    assert_whole(&stores, &gateway, &committed.unwrap(), &data).await;
 }
 
 async fn a_drain_does_not_wait_for_a_slow_commit(stores: Stores) {

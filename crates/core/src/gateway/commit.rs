@@ -142,12 +142,32 @@ impl Commits {
                     .await;
             }
             Ok(Err(not_made)) => self.not_made(upload, not_made, suspension).await,
+            Err(error) if error.reason() == Reason::WrongPhase => {
+                match self.was_found(upload, file_size).await {
+                    true => return Ok(()),
+                    false => error,
+                }
+            }
             Err(error) => error,
         };
         if upload.phase == Phase::Committing {
             self.suspend(upload, suspension).await;
         }
         Err(error)
+    }
+
+    /// Whether another caller has found the object while the store did not answer. Then `upload` becomes the COMPLETE
+    /// record.
+    async fn was_found(&self, upload: &mut Upload, file_size: u64) -> bool {
+        let Ok(Some(current)) = self.records.find(&upload.id).await else {
+            return false;
+        };
+        let is_own = current.writer == upload.writer && current.committed_size() == file_size;
+        if is_own && current.phase == Phase::Complete {
+            *upload = current;
+            return true;
+        }
+        false
     }
 
     /// The error of a commit without an object. Aborts the upload if two observations agree.
