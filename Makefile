@@ -34,7 +34,7 @@ generate: ## Generate code for Go, Python, TypeScript and Java from proto/, into
 	@tests/backends/install generators
 	PATH="$(CURDIR)/.tools/bin:$$PATH" buf generate proto --template proto/buf.gen.yaml
 
-chaos: ## Kill, pause, cut and flush everything under 400 uploads, and check each (some minutes; SEED=N replays a run)
+chaos: ## Kill, pause, cut, flush, fill and lie to everything under 440 uploads, and check each (10 minutes; SEED=N replays a run)
 	@tests/backends/install
 	cargo test --locked --test chaos -- --full $(if $(SEED),--seed $(SEED))
 

@@ -1,13 +1,15 @@
 //! What must hold at the end, read from the stores themselves and not through the gateways.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
+use upload_gateway::embedded_s3::{EmbeddedS3, EmbeddedS3Config};
 use upload_gateway_client::{ClientError, Uploaded};
 
 use crate::{
     cluster::Cluster,
+    common,
     gateway::Incident,
     schedule::Store,
     senders::{Outcome, Sent, reason},
@@ -30,16 +32,37 @@ pub(crate) struct Stored {
 // === impl Stored ===
 
 impl Stored {
-    /// Reads every object of both stores.
+    /// Reads every object of all stores.
     pub(crate) async fn read(cluster: &Cluster) -> Result<Self, Failure> {
         let mut stored = Self::default();
-        stored.read_s3(cluster).await?;
+        let s3 = &cluster.s3;
+        stored.read_s3(Store::S3, &s3.client(), &s3.bucket).await?;
         stored.read_azure(cluster).await?;
+        stored.read_embedded(cluster).await?;
         Ok(stored)
     }
 
-    async fn read_s3(&mut self, cluster: &Cluster) -> Result<(), Failure> {
-        let (client, bucket) = (cluster.s3.client(), &cluster.s3.bucket);
+    /// The gateway with the embedded stores has ended.
+    async fn read_embedded(&mut self, cluster: &Cluster) -> Result<(), Failure> {
+        let config = EmbeddedS3Config {
+            directory: cluster.embedded_blobs(),
+            ..EmbeddedS3Config::default()
+        };
+        let server = EmbeddedS3::start(config.clone()).await?;
+        let (id, secret) = (&config.access_key_id, config.secret_access_key.expose());
+        let client = common::s3_client(&server.endpoint(), id, secret);
+        self.read_s3(Store::Embedded, &client, &config.bucket)
+            .await?;
+        server.stop().await;
+        Ok(())
+    }
+
+    async fn read_s3(
+        &mut self,
+        store: Store,
+        client: &aws_sdk_s3::Client,
+        bucket: &str,
+    ) -> Result<(), Failure> {
         let mut pages = client
             .list_objects_v2()
             .bucket(bucket)
@@ -59,7 +82,7 @@ impl Stored {
                 while let Some(piece) = body.try_next().await? {
                     content.take(&piece);
                 }
-                self.objects.insert((Store::S3.id(), key), content.finish());
+                self.objects.insert((store.id(), key), content.finish());
             }
         }
         let uploads = client.list_multipart_uploads().bucket(bucket);
@@ -125,38 +148,85 @@ impl Stored {
     }
 }
 
-/// All violations, as sentences.
-pub(crate) fn violations(
-    cluster: &Cluster,
-    stored: &Stored,
-    swept: &Swept,
-    sent: &[Sent],
-) -> Vec<String> {
-    let mut found = stored.wrong_objects(sent);
-    let left = stored.open_sessions.iter();
-    found.extend(left.map(|key| format!("the sweep left a multipart upload: {key}")));
-    if !cluster.may_forget_what_is_due() {
-        let left = swept.live_records.iter();
-        found.extend(left.map(|record| format!("the sweep left a record: {record}")));
+/// What must not be, as sentences.
+#[derive(Debug, Default)]
+pub(crate) struct Violations {
+    /// Objects with other bytes than their senders sent.
+    wrong: Vec<String>,
+    /// Objects that were reported to a sender as stored, and are not there.
+    missing: Vec<String>,
+    /// Multipart uploads and OPEN records after the sweep.
+    left: Vec<String>,
+    /// COMMITTING records after the sweep.
+    committing: Vec<String>,
+    /// Errors that nothing explains, senders without an answer, and crashes.
+    other: Vec<String>,
+}
+
+// === impl Violations ===
+
+impl Violations {
+    pub(crate) fn find(cluster: &Cluster, stored: &Stored, swept: &Swept, sent: &[Sent]) -> Self {
+        let mut found = Self {
+            wrong: stored.wrong_objects(sent),
+            ..Self::default()
+        };
+        found.add_left(cluster, stored, swept);
+        for sent in sent {
+            found.add_sent(cluster, stored, sent);
+        }
+        found.add_crashes(cluster);
+        found
     }
-    if swept.report.failures > 0 {
-        found.push(format!("the sweep failed: {:?}", swept.report));
+
+    pub(crate) fn count(&self) -> usize {
+        self.all().count()
     }
-    let has_lost_state = cluster.has_lost_state();
-    for sent in sent {
+
+    fn all(&self) -> impl Iterator<Item = &String> {
+        let Self {
+            wrong,
+            missing,
+            left,
+            committing,
+            other,
+        } = self;
+        [wrong, missing, left, committing, other]
+            .into_iter()
+            .flatten()
+    }
+
+    fn add_left(&mut self, cluster: &Cluster, stored: &Stored, swept: &Swept) {
+        let sessions = stored.open_sessions.iter();
+        self.left
+            .extend(sessions.map(|key| format!("the sweep left a multipart upload: {key}")));
+        if !cluster.may_forget_what_is_due() {
+            let stayed = |record: &String| format!("the sweep left a record: {record}");
+            self.left.extend(swept.open.iter().map(stayed));
+            self.committing.extend(swept.committing.iter().map(stayed));
+        }
+        if swept.report.failures > 0 {
+            self.other
+                .push(format!("the sweep failed: {:?}", swept.report));
+        }
+    }
+
+    fn add_sent(&mut self, cluster: &Cluster, stored: &Stored, sent: &Sent) {
         let Sent {
             upload,
             outcomes,
             journal,
         } = sent;
-        let number = upload.number;
-        let ids = &journal.ids;
+        let (number, ids) = (upload.number, &journal.ids);
+        let has_lost_state = cluster.has_lost_state() && upload.store != Store::Embedded;
         for outcome in outcomes {
             match outcome {
-                Outcome::Stored(uploaded) => found.extend(stored.missing(upload, uploaded)),
-                Outcome::Hung => found.push(format!("upload {number}: no answer in time, {ids:?}")),
+                Outcome::Stored(uploaded) => self.missing.extend(stored.missing(upload, uploaded)),
+                Outcome::Hung => self
+                    .other
+                    .push(format!("upload {number}: no answer in time, {ids:?}")),
                 Outcome::Failed(error) if is_explained(error, upload.course, has_lost_state) => {}
-                Outcome::Failed(error) => found.push(format!(
+                Outcome::Failed(error) => self.other.push(format!(
                     "upload {number}: nothing explains {}: {error}, {ids:?}",
                     reason(error)
                 )),
@@ -164,27 +234,47 @@ pub(crate) fn violations(
         }
         let is_taken_over = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if reason(error) == "TAKEN_OVER");
         if outcomes.iter().all(is_taken_over) {
-            found.push(format!(
+            self.other.push(format!(
                 "upload {number}: each sender lost to another one, {ids:?}"
             ));
         }
         if !has_lost_state {
-            found.extend(journal.went_back.iter().map(|(from, to)| {
-                format!("upload {number}: committed_size fell from {from} to {to}, {ids:?}")
-            }));
+            self.other
+                .extend(journal.went_back.iter().map(|(from, to)| {
+                    format!("upload {number}: committed_size fell from {from} to {to}, {ids:?}")
+                }));
         }
     }
-    let crashes = cluster.incidents().into_iter();
-    found.extend(
-        crashes
-            .filter(|(_, incident)| *incident != Incident::NotStarted)
-            .map(|(index, incident)| format!("gateway {index}: {incident:?}")),
-    );
-    for (index, log) in cluster.gateway_logs().iter().enumerate() {
-        let panics = log.lines().filter(|line| line.contains("panicked at"));
-        found.extend(panics.map(|line| format!("gateway {index}: {line}")));
+
+    fn add_crashes(&mut self, cluster: &Cluster) {
+        let crashes = cluster.incidents().into_iter();
+        self.other.extend(
+            crashes
+                .filter(|(_, incident)| *incident != Incident::NotStarted)
+                .map(|(index, incident)| format!("gateway {index}: {incident:?}")),
+        );
+        for (index, log) in cluster.gateway_logs().iter().enumerate() {
+            let panics = log.lines().filter(|line| line.contains("panicked at"));
+            self.other
+                .extend(panics.map(|line| format!("gateway {index}: {line}")));
+        }
     }
-    found
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "  at the end        {} wrong, {} missing, {} left behind, {} in COMMITTING, {} other violations",
+            self.wrong.len(),
+            self.missing.len(),
+            self.left.len(),
+            self.committing.len(),
+            self.other.len()
+        )?;
+        self.all()
+            .try_for_each(|violation| writeln!(formatter, "  VIOLATED: {violation}"))
+    }
 }
 
 /// Whether the faults explain the error: after what was done to the servers, the upload could not resume.

@@ -28,7 +28,17 @@ const IS_READY: &str = "grpc listening on";
 pub(crate) struct Gateway {
     config: PathBuf,
     log: PathBuf,
+    disk: Disk,
     process: Mutex<Process>,
+}
+
+/// Whether the gateway's disk can become full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// It cannot.
+    Roomy,
+    /// By a limit on the size of its files, which needs no privileges: each write fails, as on a full disk.
+    Limited,
 }
 
 /// A process, and the size of the log before it.
@@ -55,12 +65,27 @@ pub(crate) enum Incident {
 
 impl Gateway {
     /// Starts one with a configuration file; its output goes to `log`.
-    pub(crate) fn start(config: &Path, log: &Path) -> io::Result<Self> {
+    pub(crate) fn start(config: &Path, log: &Path, disk: Disk) -> io::Result<Self> {
         Ok(Self {
-            process: Mutex::new(spawn(config, log)?),
+            process: Mutex::new(spawn(config, log, disk)?),
             config: config.to_owned(),
             log: log.to_owned(),
+            disk,
         })
+    }
+
+    /// Fills its disk, which must be [`Disk::Limited`], for this time.
+    pub(crate) async fn fill_disk(&self, time: Duration) -> io::Result<()> {
+        // Held, so that the process stays the same.
+        let process = self.process.lock().await;
+        limit_files(&process.child, "0").await?;
+        sleep(time).await;
+        limit_files(&process.child, "unlimited").await
+    }
+
+    /// Ends it for good.
+    pub(crate) async fn stop(&self) -> io::Result<Option<Incident>> {
+        terminate(&mut self.process.lock().await.child).await
     }
 
     /// Injects the fault; afterwards the gateway runs again.
@@ -86,7 +111,7 @@ impl Gateway {
                 return Ok(None);
             }
         }
-        *process = spawn(&self.config, &self.log)?;
+        *process = spawn(&self.config, &self.log, self.disk)?;
         Ok(incident)
     }
 
@@ -101,7 +126,7 @@ impl Gateway {
         }
         let has_served = self.has_served(&process);
         sleep(Duration::from_millis(500)).await;
-        *process = spawn(&self.config, &self.log)?;
+        *process = spawn(&self.config, &self.log, self.disk)?;
         Ok(Some(if has_served {
             Incident::Crashed
         } else {
@@ -134,20 +159,52 @@ impl Gateway {
     }
 }
 
-fn spawn(config: &Path, log: &Path) -> io::Result<Process> {
+fn spawn(config: &Path, log: &Path, disk: Disk) -> io::Result<Process> {
     let output = File::options().append(true).create(true).open(log)?;
     let log_before = usize::try_from(output.metadata()?.len()).unwrap_or(usize::MAX);
-    let child = Command::new(env!("CARGO_BIN_EXE_upload-gateway"))
+    let program = env!("CARGO_BIN_EXE_upload-gateway");
+    let mut command = match disk {
+        Disk::Roomy => {
+            let mut command = Command::new(program);
+            command.stdout(output.try_clone()?).stderr(output);
+            command
+        }
+        Disk::Limited => {
+            // The signal of a write beyond the limit would end the process. A pipe has no limit.
+            let (logged, written) = io::pipe()?;
+            std::process::Command::new("cat")
+                .stdin(logged)
+                .stdout(output)
+                .spawn()?;
+            let mut command = Command::new("sh");
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]);
+            command.stdout(written.try_clone()?).stderr(written);
+            command
+        }
+    };
+    let child = command
         .env_clear()
         .arg("serve")
         .arg("--config")
         .arg(config)
         .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
         .kill_on_drop(true)
         .spawn()?;
     Ok(Process { child, log_before })
+}
+
+/// Sets the limit, in bytes, to which a file may grow.
+async fn limit_files(child: &Child, bytes: &str) -> io::Result<()> {
+    let Some(id) = child.id() else {
+        return Ok(());
+    };
+    let mut command = Command::new("prlimit");
+    // The hard limit remains, so that the other one can be raised again.
+    command.args([format!("--pid={id}"), format!("--fsize={bytes}:")]);
+    match command.status().await?.success() {
+        true => Ok(()),
+        false => Err(io::Error::other("prlimit failed")),
+    }
 }
 
 async fn terminate(child: &mut Child) -> io::Result<Option<Incident>> {

@@ -15,6 +15,7 @@ mod common;
 mod check;
 mod cluster;
 mod gateway;
+mod lies;
 mod proxy;
 mod redis_servers;
 mod report;
@@ -31,7 +32,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
 
 use self::{
-    check::Stored,
+    check::{Stored, Violations},
     cluster::Cluster,
     report::Report,
     schedule::{Scale, Schedule, Topology},
@@ -93,15 +94,30 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
 /// The short form is without the largest files, and much shorter.
 fn scale(full: bool, topology: Topology) -> Scale {
     const MIB: usize = 1024 * 1024;
-    let (seconds, uploads, largest) = match (full, topology) {
-        (false, _) => (25, 40, 16 * MIB),
-        (true, Topology::Single) => (120, 200, 64 * MIB),
-        (true, _) => (60, 100, 64 * MIB),
+    let seconds = Duration::from_secs;
+    if !full {
+        return Scale {
+            time: seconds(25),
+            uploads: 40,
+            embedded: 8,
+            largest: 16 * MIB,
+            slow_commit: seconds(8),
+            slow_link: seconds(6),
+            full_disk: seconds(3),
+        };
+    }
+    let (time, uploads) = match topology {
+        Topology::Single => (seconds(120), 200),
+        Topology::Sentinel | Topology::Cluster => (seconds(60), 100),
     };
     Scale {
-        time: Duration::from_secs(seconds),
+        time,
         uploads,
-        largest,
+        embedded: uploads / 10,
+        largest: 64 * MIB,
+        slow_commit: seconds(60),
+        slow_link: seconds(30),
+        full_disk: seconds(10),
     }
 }
 
@@ -128,32 +144,31 @@ async fn run(
     let begin = Instant::now();
     let sent = run_all(&cluster, schedule, begin).await?;
     let time = begin.elapsed();
+    cluster.settle().await?;
     cluster.keep_logs().await?;
     let stories: Vec<String> = sent.iter().map(|sent| format!("{sent:?}\n")).collect();
     fs::write(directory.join("senders.txt"), stories.concat())?;
-    let swept = sweep::sweep(&cluster.configuration()).await?;
+    let swept = sweep::sweep(&cluster.configurations()).await?;
     // Read after the sweep, which must not change finished uploads.
     let stored = Stored::read(&cluster).await?;
-    let violations = check::violations(&cluster, &stored, &swept, &sent);
+    let violations = Violations::find(&cluster, &stored, &swept, &sent);
     let report = Report::new(seed, topology, time, &cluster, &swept, &sent);
     print!("{report}");
-    for violation in &violations {
-        println!("  VIOLATED: {violation}");
-    }
-    if !violations.is_empty() {
+    print!("{violations}");
+    if violations.count() > 0 {
         let redis = topology.name();
         println!("replay: cargo test --test chaos -- --full --seed {seed} --redis {redis}");
     } else if !keep_logs {
         fs::remove_dir_all(&directory)?;
     }
-    Ok(violations.len())
+    Ok(violations.count())
 }
 
 /// Runs all faults and all uploads until the last sender has ended.
 async fn run_all(cluster: &Cluster, schedule: &Schedule, begin: Instant) -> io::Result<Vec<Sent>> {
     let deadline = begin + schedule.time + LAST_SENDERS;
     let senders = schedule.uploads.iter().map(|upload| {
-        let (front, upload) = (cluster.front(), upload.clone());
+        let (front, upload) = (cluster.front(upload.store), upload.clone());
         tokio::spawn(async move {
             sleep_until(begin + upload.at).await;
             Box::pin(senders::send(front, upload, deadline)).await

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,10 +12,10 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// How long one server may take to accept a connection before the next one is tried.
@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The maximum size of the head of an HTTP request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// The size of the receive buffer of a connection, in bytes.
+const RECEIVE_BUFFER: u32 = 64 * 1024;
 
 /// An answer that S3's and Azure's clients understand.
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-ms-error-code: ServerBusy\r\n\
@@ -62,6 +65,10 @@ struct Shared {
     accepted: AtomicU64,
     mode: watch::Sender<Mode>,
     cut: watch::Sender<Cut>,
+    /// The limit for all requests together, in bytes a second.
+    rate: watch::Sender<Option<u32>>,
+    /// When the next bytes may pass, if there is a limit.
+    free: Mutex<Instant>,
 }
 
 /// The last request to cut connections.
@@ -84,8 +91,12 @@ enum Direction {
 
 impl Link {
     /// Listens on `port` of 127.0.0.1; a connection is forwarded to the next of `servers` that accepts it.
-    pub(crate) async fn start(port: u16, servers: &[u16]) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    pub(crate) fn start(port: u16, servers: &[u16]) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        // Small, so that the client notices a slow link.
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+        let listener = socket.listen(1024)?;
         let servers = servers.iter();
         let shared = Arc::new(Shared {
             servers: servers
@@ -98,6 +109,8 @@ impl Link {
                 before: 0,
                 every: 1,
             }),
+            rate: watch::Sender::new(None),
+            free: Mutex::new(Instant::now()),
         });
         Ok(Self {
             address: listener.local_addr()?,
@@ -117,6 +130,11 @@ impl Link {
             self.cut(1);
         }
         self.shared.mode.send_replace(mode);
+    }
+
+    /// Limits all its requests together to this many bytes a second.
+    pub(crate) fn limit(&self, rate: Option<u32>) {
+        self.shared.rate.send_replace(rate);
     }
 
     /// Resets every n-th of the current connections.
@@ -216,7 +234,28 @@ impl Shared {
                 }
                 _ => {}
             }
+            if direction == Direction::Request {
+                self.wait_for_turn(length).await;
+            }
             to.write_all(&piece[..length]).await?;
+        }
+    }
+
+    /// Returns when this many bytes of a request may pass.
+    async fn wait_for_turn(&self, length: usize) {
+        let Some(rate) = *self.rate.borrow() else {
+            return;
+        };
+        let passed = {
+            let mut free = self.free.lock().unwrap();
+            let takes = Duration::from_secs_f64(length as f64 / f64::from(rate));
+            *free = Instant::now().max(*free) + takes;
+            *free
+        };
+        let mut changed = self.rate.subscribe();
+        tokio::select! {
+            () = sleep_until(passed) => {}
+            _ = changed.wait_for(|now| *now != Some(rate)) => {}
         }
     }
 

@@ -6,6 +6,7 @@ use upload_gateway_core::gateway::SweepReport;
 
 use crate::{
     cluster::Cluster,
+    common::{layer::Made, lie::Lie},
     schedule::{Fault, ProcessFault, Topology},
     senders::{Outcome, Sent, reason},
     sweep::Swept,
@@ -25,6 +26,9 @@ pub(crate) struct Report {
     errors: BTreeMap<String, usize>,
     retries: BTreeMap<String, usize>,
     faults: BTreeMap<&'static str, usize>,
+    lies: BTreeMap<String, usize>,
+    stale_reads: BTreeMap<String, usize>,
+    slow_commits: BTreeMap<String, usize>,
     incidents: BTreeMap<String, usize>,
     opened_again: usize,
     went_back: usize,
@@ -61,6 +65,9 @@ impl Report {
             errors: BTreeMap::new(),
             retries: BTreeMap::new(),
             faults: BTreeMap::new(),
+            lies: BTreeMap::new(),
+            stale_reads: BTreeMap::new(),
+            slow_commits: BTreeMap::new(),
             incidents: BTreeMap::new(),
             opened_again: 0,
             went_back: 0,
@@ -74,11 +81,33 @@ impl Report {
         for fault in cluster.faults() {
             *report.faults.entry(name(fault)).or_default() += 1;
         }
+        for call in cluster.calls() {
+            report.count_lie(&call);
+        }
         for (_, incident) in cluster.incidents() {
             let count = report.incidents.entry(format!("{incident:?}"));
             *count.or_default() += 1;
         }
         report
+    }
+
+    /// Counts what was answered wrongly or late.
+    fn count_lie(&mut self, made: &Made) {
+        let Some(lie) = made.lie else { return };
+        let reads = made.call.plain_name();
+        let is_read = ["Head", "Get", "List"]
+            .iter()
+            .any(|verb| reads.starts_with(verb));
+        let (counts, what) = match lie {
+            Lie::Late(_) => (&mut self.slow_commits, format!("{lie}")),
+            Lie::Stale | Lie::Older => (&mut self.stale_reads, reads.to_owned()),
+            // Before the last change there was no object.
+            Lie::NotFound | Lie::Code(404, _) if is_read => {
+                (&mut self.stale_reads, reads.to_owned())
+            }
+            _ => (&mut self.lies, format!("{lie}")),
+        };
+        *counts.entry(what).or_default() += 1;
     }
 
     fn count(&mut self, sent: &Sent) {
@@ -136,6 +165,17 @@ impl fmt::Display for Report {
         let (pause, number) = self.longest_pause;
         let mebibytes = self.stored_bytes as f64 / f64::from(1 << 20);
         writeln!(formatter, "  faults            {}", list(&self.faults))?;
+        writeln!(formatter, "  lies              {}", summed(&self.lies))?;
+        writeln!(
+            formatter,
+            "  stale reads       {}",
+            summed(&self.stale_reads)
+        )?;
+        writeln!(
+            formatter,
+            "  slow commits      {}",
+            summed(&self.slow_commits)
+        )?;
         writeln!(formatter, "  incidents         {}", list(&self.incidents))?;
         writeln!(formatter, "  errors            {}", list(&self.errors))?;
         writeln!(formatter, "  retries           {}", list(&self.retries))?;
@@ -166,6 +206,11 @@ impl fmt::Display for Report {
     }
 }
 
+fn summed(counts: &BTreeMap<String, usize>) -> String {
+    let sum: usize = counts.values().sum();
+    format!("{sum}: {}", list(counts))
+}
+
 fn list<K: fmt::Display>(counts: &BTreeMap<K, usize>) -> String {
     let all: Vec<String> = counts
         .iter()
@@ -193,5 +238,10 @@ fn name(fault: Fault) -> &'static str {
         Fault::Link(_, Mode::Refuse, _) => "refusing links",
         Fault::Link(_, Mode::Unavailable(_), _) => "503s",
         Fault::Link(_, Mode::Hold | Mode::Pass, _) => "held links",
+        Fault::SlowLink(..) => "links of 1 MB/s",
+        Fault::Lie(..) => "times to lie",
+        Fault::Denial(..) => "denials by all calls",
+        Fault::SlowCommit(..) => "times to be slow",
+        Fault::FullDisk(_) => "full disks",
     }
 }

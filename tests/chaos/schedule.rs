@@ -9,6 +9,8 @@ use std::{fmt, ops::Range, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::{
+    common::layer::Protocol,
+    lies::{LONGEST, Lying, SETTLE},
     proxy::Mode,
     uploads::{Upload, uploads},
 };
@@ -37,8 +39,16 @@ pub(crate) struct Scale {
     pub(crate) time: Duration,
     /// The number of uploads.
     pub(crate) uploads: usize,
+    /// The number of further uploads, to the gateway with embedded stores.
+    pub(crate) embedded: usize,
     /// The largest upload in bytes.
     pub(crate) largest: usize,
+    /// How long a slow commit takes.
+    pub(crate) slow_commit: Duration,
+    /// The longest time for which a link is slow.
+    pub(crate) slow_link: Duration,
+    /// The longest time for which a disk is full.
+    pub(crate) full_disk: Duration,
 }
 
 /// One run.
@@ -77,6 +87,16 @@ pub(crate) enum Fault {
     Cut(Way, u64),
     /// One link is in this mode for this time.
     Link(Way, Mode, Duration),
+    /// One link takes 1 MB/s for this time, whatever its mode is.
+    SlowLink(Way, Duration),
+    /// One store lies for at most this time.
+    Lie(Store, Lying, Duration),
+    /// One store denies all sessions and objects for this time.
+    Denial(Store, Protocol, Duration),
+    /// The next commits of one store are slow.
+    SlowCommit(Store, Lying),
+    /// The disk of the embedded stores is full for this time.
+    FullDisk(Duration),
 }
 
 /// What happens to a process.
@@ -97,7 +117,7 @@ pub(crate) enum Way {
     Front,
     /// From one gateway to Redis.
     Redis(usize),
-    /// To a store: from one gateway, or from the senders if `None`.
+    /// To a store: from one gateway, or from the senders if `None`. To the embedded one: from the senders to its gateway.
     Store(Store, Option<usize>),
 }
 
@@ -108,6 +128,8 @@ pub(crate) enum Store {
     S3,
     /// Azurite.
     Azure,
+    /// The embedded S3 of a gateway of its own, whose state is embedded, too.
+    Embedded,
 }
 
 /// A lane under construction.
@@ -134,6 +156,13 @@ impl Schedule {
                 .map(|store| store_lane(Lane::new(&mut random, scale.time), store)),
         );
         lanes.push(front_lane(Lane::new(&mut random, scale.time)));
+        for (store, protocol) in [(Store::S3, Protocol::S3), (Store::Azure, Protocol::Azure)] {
+            lanes.extend(lying_lanes(&mut random, scale, store, protocol));
+        }
+        lanes.push(full_disk_lane(
+            Lane::new(&mut random, scale.time),
+            scale.full_disk,
+        ));
         Self {
             time: scale.time,
             uploads,
@@ -180,6 +209,7 @@ impl Store {
         match self {
             Self::S3 => "s3",
             Self::Azure => "azure",
+            Self::Embedded => "embedded",
         }
     }
 }
@@ -302,6 +332,87 @@ fn front_lane(mut lane: Lane<'_>) -> Vec<Step> {
     lane.steps
 }
 
+/// What one store does wrong, and slowly.
+fn lying_lanes(
+    random: &mut StdRng,
+    scale: Scale,
+    store: Store,
+    protocol: Protocol,
+) -> [Vec<Step>; 6] {
+    let end = scale.time;
+    [
+        denial_lane(Lane::new(random, end), store, protocol),
+        lie_lane(Lane::new(random, end), store, protocol),
+        lie_lane(Lane::new(random, end), store, protocol),
+        lie_lane(Lane::new(random, end), store, protocol),
+        slow_commit_lane(Lane::new(random, end), store, protocol, scale.slow_commit),
+        slow_link_lane(Lane::new(random, end), store, scale.slow_link),
+    ]
+}
+
+/// A denial of each call, spread evenly over the time, and one of all calls if there is time for a second observation of
+/// what the others denied.
+fn denial_lane(mut lane: Lane<'_>, store: Store, protocol: Protocol) -> Vec<Step> {
+    let mut denials = Lying::denials(protocol, lane.random);
+    denials.shuffle(lane.random);
+    let (single, all) = (lane.end.mul_f64(0.6), lane.end.mul_f64(0.85));
+    let has_time = all - single >= SETTLE.mul_f64(1.5);
+    let each = if has_time { single } else { lane.end }.div_f64(denials.len() as f64);
+    let time = LONGEST.min(each.mul_f64(0.9));
+    for (index, denial) in denials.into_iter().enumerate() {
+        lane.now = each.mul_f64(index as f64);
+        lane.add(Fault::Lie(store, denial, time));
+    }
+    if has_time {
+        lane.now = all;
+        lane.add(Fault::Denial(store, protocol, LONGEST));
+    }
+    lane.steps
+}
+
+fn lie_lane(mut lane: Lane<'_>, store: Store, protocol: Protocol) -> Vec<Step> {
+    while lane.rest(0.2..2.0) {
+        let lie = Lying::any(protocol, lane.random);
+        let time = lane.seconds(2.0..LONGEST.as_secs_f64());
+        lane.add(Fault::Lie(store, lie, time));
+    }
+    lane.steps
+}
+
+/// Slow commits in each variant, spread evenly over the time.
+fn slow_commit_lane(
+    mut lane: Lane<'_>,
+    store: Store,
+    protocol: Protocol,
+    time: Duration,
+) -> Vec<Step> {
+    let mut slow = Lying::slow_commits(protocol, time, lane.random);
+    slow.shuffle(lane.random);
+    let each = lane.end.div_f64(slow.len() as f64);
+    for slow in slow {
+        lane.add(Fault::SlowCommit(store, slow));
+        lane.now += each;
+    }
+    lane.steps
+}
+
+fn slow_link_lane(mut lane: Lane<'_>, store: Store, longest: Duration) -> Vec<Step> {
+    while lane.rest(1.0..longest.as_secs_f64()) {
+        let way = Way::Store(store, Some(lane.random.random_range(0..GATEWAYS)));
+        let time = lane.seconds(longest.as_secs_f64() / 2.0..longest.as_secs_f64());
+        lane.add(Fault::SlowLink(way, time));
+    }
+    lane.steps
+}
+
+fn full_disk_lane(mut lane: Lane<'_>, longest: Duration) -> Vec<Step> {
+    while lane.rest(1.0..longest.as_secs_f64() * 2.0) {
+        let time = lane.seconds(longest.as_secs_f64() / 4.0..longest.as_secs_f64());
+        lane.add(Fault::FullDisk(time));
+    }
+    lane.steps
+}
+
 /// A fault of the link `way`.
 fn way_fault(lane: &mut Lane<'_>, way: Way) -> Fault {
     let time = lane.seconds(0.5..LONGEST_WAY_FAULT.as_secs_f64());
@@ -325,8 +436,12 @@ impl Fault {
         match self {
             Self::Gateway(_, fault) | Self::Redis(_, fault) => fault.time(),
             Self::FailOver(cut_off) => cut_off + Duration::from_secs(4),
-            Self::Link(_, _, time) => time,
-            Self::Flush | Self::Cut(..) => Duration::ZERO,
+            Self::Link(_, _, time)
+            | Self::SlowLink(_, time)
+            | Self::Lie(_, _, time)
+            | Self::Denial(_, _, time)
+            | Self::FullDisk(time) => time,
+            Self::Flush | Self::Cut(..) | Self::SlowCommit(..) => Duration::ZERO,
         }
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncSeek, ReadBuf},
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use upload_gateway_client::{
     Client, ClientError, Event, Source, Target, UploadOptions, Uploaded, proto::v1::FileMetadata,
@@ -25,6 +25,12 @@ use crate::uploads::{Course, Upload};
 
 /// How long a sender retries without progress of the committed size: the lease of a killed gateway expires after 90 s.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// How often a sender of signed requests starts again after a wrong answer of the store.
+const MAX_REFUSALS: usize = 30;
+
+/// The pause before that.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The size of a message in bytes: small, so that slow senders make visible progress.
 const CHUNK: usize = 64 * 1024;
@@ -199,10 +205,25 @@ impl Sender {
         };
         let client = Client::connect(&self.front).unwrap();
         let options = self.options();
-        let sent = client.upload_direct(file, self.metadata(), &options, |event| {
-            self.note(&event, false);
-        });
-        Box::pin(sent).await.into()
+        let mut left = MAX_REFUSALS;
+        loop {
+            let file = match file.try_clone() {
+                Ok(file) => file,
+                Err(error) => return Outcome::Failed(error.into()),
+            };
+            let sent = client.upload_direct(file, self.metadata(), &options, |event| {
+                self.note(&event, false);
+            });
+            match Box::pin(sent).await {
+                // A plain resume, as of a user who gets a wrong answer of the store.
+                Err(error) if left > 0 && is_answer_of_store(&error) => {
+                    left -= 1;
+                    self.journal.lock().unwrap().retry(&error);
+                    sleep(PAUSE).await;
+                }
+                sent => return sent.into(),
+            }
+        }
     }
 
     fn file(&self) -> io::Result<File> {
@@ -264,11 +285,15 @@ impl Sender {
                 }
             }
             Event::Retrying { cause, .. } => {
-                journal.record(format!("{}: {cause}", reason(cause)));
-                *journal.retries.entry(reason(cause)).or_default() += 1;
+                journal.retry(cause);
             }
         }
     }
+}
+
+/// Whether a store refused a signed request, or denied to the gateway what it had acknowledged to the sender.
+fn is_answer_of_store(error: &ClientError) -> bool {
+    matches!(error, ClientError::Store(_)) || reason(error) == "INCOMPLETE"
 }
 
 /// Why a call failed, as a short text that is the same each time.
@@ -305,6 +330,11 @@ impl Journal {
         self.touch();
         let since = self.times.map(|times| times.last - times.begin);
         self.story.push((since.unwrap_or_default(), what));
+    }
+
+    fn retry(&mut self, cause: &ClientError) {
+        self.record(format!("{}: {cause}", reason(cause)));
+        *self.retries.entry(reason(cause)).or_default() += 1;
     }
 
     fn commit(&mut self, line: usize, id: &str, size: i64) {

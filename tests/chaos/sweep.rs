@@ -1,7 +1,7 @@
 //! The sweep at the end, with a clock by which everything that is left has expired.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -26,16 +26,26 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 struct LateClock;
 
 /// The result of the sweep.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Swept {
-    /// The report of the sweeper.
+    /// The sum of the reports of the sweepers.
     pub(crate) report: SweepReport,
-    /// Records that are neither COMPLETE nor ABORTED.
-    pub(crate) live_records: Vec<String>,
+    /// Records that are OPEN.
+    pub(crate) open: Vec<String>,
+    /// Records that are COMMITTING.
+    pub(crate) committing: Vec<String>,
 }
 
-/// Sweeps the storages of the gateway with this configuration file, and sessions of any age.
-pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError> {
+/// Sweeps the storages of the gateways with these configuration files, and sessions of any age.
+pub(crate) async fn sweep(files: &[PathBuf]) -> std::result::Result<Swept, ServeError> {
+    let mut all = Swept::default();
+    for swept in try_join_all(files.iter().map(|file| sweep_one(file))).await? {
+        all.add(swept);
+    }
+    Ok(all)
+}
+
+async fn sweep_one(file: &Path) -> std::result::Result<Swept, ServeError> {
     let config = config::load(Some(file), [], &Flags::default())?;
     let backends = connect(&config).await?;
     let (state, storages) = (Arc::clone(&backends.state), backends.storages.clone());
@@ -57,13 +67,14 @@ pub(crate) async fn sweep(file: &Path) -> std::result::Result<Swept, ServeError>
             None => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     };
-    let live = [Phase::Open, Phase::Committing].map(|phase| in_phase(&gateway, phase));
-    let live_records = try_join_all(live).await?.concat();
-    backends.stop().await;
-    Ok(Swept {
+    let swept = Swept {
         report,
-        live_records,
-    })
+        open: in_phase(&gateway, Phase::Open).await?,
+        committing: in_phase(&gateway, Phase::Committing).await?,
+    };
+    drop(gateway);
+    backends.stop().await;
+    Ok(swept)
 }
 
 async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
@@ -80,6 +91,23 @@ async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
         if after.is_none() {
             return Ok(found);
         }
+    }
+}
+
+// === impl Swept ===
+
+impl Swept {
+    fn add(&mut self, other: Self) {
+        let (sum, report) = (&mut self.report, other.report);
+        sum.examined += report.examined;
+        sum.expired += report.expired;
+        sum.completed += report.completed;
+        sum.finished_commits += report.finished_commits;
+        sum.cleared += report.cleared;
+        sum.aborted_sessions += report.aborted_sessions;
+        sum.failures += report.failures;
+        self.open.extend(other.open);
+        self.committing.extend(other.committing);
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) struct Content {
 
 /// All uploads of a run: most are small, a few large, and every variant of every course occurs.
 pub(crate) fn uploads(random: &mut StdRng, scale: Scale) -> Vec<Upload> {
-    (0..scale.uploads)
+    (0..scale.uploads + scale.embedded)
         .map(|number| upload(random, scale, number))
         .collect()
 }
@@ -97,6 +97,7 @@ fn upload(random: &mut StdRng, scale: Scale, number: usize) -> Upload {
         size,
         course,
         store: match number / 20 % 2 {
+            _ if number >= scale.uploads => Store::Embedded,
             0 => [Store::S3, Store::Azure][number % 2],
             _ => [Store::Azure, Store::S3][number % 2],
         },
