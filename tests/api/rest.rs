@@ -6,7 +6,9 @@ mod browsers;
 mod client;
 mod download;
 mod flow;
+mod newer_client;
 mod openapi;
 mod records;
+mod recovery;
 
 use crate::common;

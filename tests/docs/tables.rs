@@ -31,6 +31,7 @@ fn the_error_table_has_the_codes_and_statuses_of_the_code() {
         for row in rows {
             let http = match row[1].as_str() {
                 "FILE_TOO_LARGE" => 413,
+                "SESSION_IN_USE" => 409,
                 _ => status::row(kind).http,
             };
             assert_eq!(row[2], http.to_string(), "{name} {}", row[1]);

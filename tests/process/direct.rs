@@ -10,10 +10,7 @@ use tokio::{
     process::Command,
 };
 use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
-use upload_gateway_client::{
-    UploadOptions,
-    proto::v1::{Phase, StepType},
-};
+use upload_gateway_client::{UploadOptions, proto::v1::Phase};
 use upload_gateway_core::upload::Md5;
 
 use crate::common::{
@@ -95,7 +92,9 @@ async fn a_part_that_the_store_has_with_other_bytes_is_sent_again(stores: Stores
 
     let put = json(&gateway, &["put", "--direct", "--json", local.path()]).await;
     assert_eq!(put["upload_id"], step.upload_id);
-    assert_eq!(put["resumed_from"], PART);
+    // On Azure another MD5 can also mean parts of another size, so all are sent again.
+    let kept = if stores.has_sessions { PART } else { 0 };
+    assert_eq!(put["resumed_from"], kept);
     let upload = gateway.get(&step.upload_id).await.unwrap();
     assert!(read(&gateway, &upload).await == local.bytes);
 }
@@ -303,7 +302,7 @@ async fn store_has_a_part(gateway: &TestGateway, local: &Local) -> String {
     let mut client = Client::of(gateway).await;
     loop {
         let step = client.create(file("film.mp4", &local.bytes)).await.unwrap();
-        if step.r#type() == StepType::Parts {
+        if !step.part_list.is_empty() {
             return step.upload_id;
         }
     }

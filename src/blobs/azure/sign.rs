@@ -82,8 +82,8 @@ impl BlobSigner {
         timeout: Duration,
     ) -> Result<SignedRequest> {
         let unsigned = Unsigned::new(request);
-        // A block needs no session, and the gateway's answers name the parts.
-        if let ToSign::Begin { .. } | ToSign::ListParts { .. } = request {
+        // Blocks need no session, so there is nothing to send.
+        if let ToSign::Begin { .. } = request {
             return Ok(unsigned.into_request(String::new()));
         }
         let key = tokio::time::timeout(timeout, self.key(now));
@@ -176,8 +176,14 @@ impl<'a> Unsigned<'a> {
                     ..Self::default()
                 }
             }
-            ToSign::ListParts { .. } => Self {
+            ToSign::ListParts { session } => Self {
                 verb: "GET",
+                key: session.key,
+                permissions: "r",
+                query: vec![
+                    ("comp", "blocklist".into()),
+                    ("blocklisttype", "all".into()),
+                ],
                 ..Self::default()
             },
             ToSign::Commit {

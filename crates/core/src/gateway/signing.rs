@@ -462,9 +462,11 @@ impl Signing {
         let list = ToSign::ListParts {
             session: store_session(upload),
         };
-        let mut step = match check_session(&storage, upload) {
-            Ok(()) => self.step(&storage, upload, StepType::Parts, &list).await?,
-            Err(_) => unsigned_step(upload, StepType::Parts),
+        // Clients only need the list to find the session.
+        let has_session = storage.capabilities().creates_sessions && upload.session.is_some();
+        let mut step = match has_session {
+            true => self.step(&storage, upload, StepType::Parts, &list).await?,
+            false => unsigned_step(upload, StepType::Parts),
         };
         step.parts = parts;
         Ok(step)
