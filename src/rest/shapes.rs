@@ -56,7 +56,8 @@ pub(super) struct FirstStep {
     part_data: Option<PartData>,
     upload_id: String,
     residence: Residence,
-    /// The size in bytes of every part except the last one.
+    /// The size in bytes of every part except the last one. On Azure a client may choose another one until the store has
+    /// parts that show it.
     part_size: u64,
 }
 
