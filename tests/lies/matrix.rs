@@ -263,7 +263,7 @@ impl Matrix {
             self.results.add(outcome);
             return;
         }
-        // Two lies in both observations of one thing would last longer than the settle time. The same call is learned from
+        // Lies about both observations of one thing would last longer than the settle time. The same call is learned from
         // the run with one lie.
         if case
             .rules
