@@ -70,7 +70,7 @@ pub enum ToSign<'a> {
         /// The cut to which the part belongs (see [`Upload::cut`](crate::upload::Upload::cut)). Only stores that do not
         /// bind the size of a part use it.
         cut: u8,
-        /// The size in bytes; the largest one if the client chooses it.
+        /// The size in bytes; the planned one if the client chooses it.
         size: u64,
         /// The MD5.
         md5: Md5,

@@ -232,9 +232,8 @@ impl Signing {
                 .await?;
             return Err(wrong_phase(upload.phase));
         };
-        let planned = upload.planned(&stored.plan);
-        if stored.parts.len() < part_count(&planned)? as usize {
-            return Err(incomplete(&planned, &stored));
+        if !stored.is_whole(upload.file.file_size) {
+            return Err(incomplete(&upload, &stored));
         }
         self.records
             .transition(&mut upload, &Event::CommitSigned, Fence::None)
@@ -277,7 +276,7 @@ impl Signing {
             Err(_) => None,
         };
         let stored = stored.unwrap_or_else(|| Present::new(&upload, &storage.capabilities(), &[]));
-        Err(incomplete(&upload.planned(&stored.plan), &stored))
+        Err(incomplete(&upload, &stored))
     }
 
     /// The record of a new upload whose bytes the client sends to the store itself.
@@ -341,26 +340,11 @@ impl Signing {
             return self.first_step(&storage, &upload).await.map(Some);
         }
         match self.inspector.stored_parts(&storage, &upload).await? {
-            // Also without parts: two clients that begin the same file share one session.
-            Some(mut present) => {
-                let unproven = present.take_unproven(&upload).or(upload.unproven);
-                if !present.misfits.is_empty() {
-                    // All parts are sent again, and these must not count any more.
-                    let recut = Event::Recut { cut: upload.cut };
-                    self.records
-                        .transition(&mut upload, &recut, Fence::None)
-                        .await?;
-                }
-                let step = self.present_step(&storage, &upload, &present).await?;
-                if upload.is_cut_by_client {
-                    let with = u32::try_from(step.parts.len()).unwrap_or(u32::MAX);
-                    let continued = Event::Continued { with, unproven };
-                    self.records
-                        .transition(&mut upload, &continued, Fence::None)
-                        .await?;
-                }
-                Ok(Some(step))
+            Some(present) if present.has_nothing() && upload.session.is_none() => {
+                self.first_step(&storage, &upload).await.map(Some)
             }
+            // Also without parts: two clients that begin the same file share one session.
+            Some(present) => self.continued(&storage, upload, present).await.map(Some),
             // It may have been committed in the meantime.
             None if self.is_over(&storage, &mut upload).await? => Ok(None),
             None => {
@@ -371,6 +355,31 @@ impl Signing {
                 Ok(None)
             }
         }
+    }
+
+    /// The step of a client that continues an upload with these parts.
+    async fn continued(
+        &self,
+        storage: &Storage,
+        mut upload: Upload,
+        mut present: Present,
+    ) -> Result<SignedStep> {
+        if !present.misfits.is_empty() {
+            // All parts are sent again, and these must not count any more.
+            let recut = Event::Recut { cut: upload.cut };
+            self.records
+                .transition(&mut upload, &recut, Fence::None)
+                .await?;
+        }
+        if upload.is_cut_by_client {
+            let unproven = present.take_unproven(&upload).or(upload.unproven);
+            let with = u32::try_from(present.parts.len()).unwrap_or(u32::MAX);
+            let continued = Event::Continued { with, unproven };
+            self.records
+                .transition(&mut upload, &continued, Fence::None)
+                .await?;
+        }
+        self.present_step(storage, &upload, &present).await
     }
 
     /// Makes room in the create index for another upload of the same file. Returns `false` if the upload is not OPEN any
@@ -424,10 +433,10 @@ impl Signing {
             return Err(too_many_cuts());
         }
         let size = match upload.span(part.number) {
-            Some(span) if !upload.is_cut_by_client => span.size,
             // The client decides, and the request does not bind it.
-            _ if upload.is_cut_by_client => upload.file.file_size.unwrap_or(0),
-            _ => return Err(Error::fault("sign a part: it is outside the plan")),
+            _ if upload.is_cut_by_client => upload.plan.max_part_size(),
+            Some(span) => span.size,
+            None => return Err(Error::fault("sign a part: it is outside the plan")),
         };
         let put = ToSign::PutPart {
             session: store_session(upload),

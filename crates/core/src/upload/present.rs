@@ -24,6 +24,11 @@ impl Present {
         count.is_some_and(|count| self.parts.len() == count as usize)
     }
 
+    /// Whether the store has no part that counts, and none that contradicts another one.
+    pub fn has_nothing(&self) -> bool {
+        self.parts.is_empty() && self.misfits.is_empty()
+    }
+
     /// Removes the part that a client or a stream that continues must send again, and returns its number: the client before
     /// it added a single part, which could also be the last part of a file that is cut in another way. If so, another MD5
     /// shows it when it is signed again.

@@ -85,10 +85,7 @@ impl Inspector {
                 .await?;
         }
         let stored = self.stored_parts(&storage, upload).await?;
-        let has_all_parts = |present: &Present| {
-            let count = upload.planned(&present.plan).object_part_count();
-            Some(present.parts.len()) == count.map(|count| count as usize)
-        };
+        let has_all_parts = |present: &Present| present.is_whole(upload.file.file_size);
         if stored.as_ref().is_none_or(has_all_parts)
             && self.find_committed(&storage, upload).await?
         {

@@ -82,33 +82,24 @@ pub(super) fn check_session(storage: &Storage, upload: &Upload) -> Result<()> {
     ))
 }
 
-/// The error of an upload of which the store has only these parts, and no object. `upload` has the plan that the parts
-/// show.
-pub(super) fn incomplete(
-    upload: &Upload,
-    Present {
-        parts: stored,
-        misfits,
-        ..
-    }: &Present,
-) -> Error {
-    if !misfits.is_empty() {
-        let numbers: Vec<_> = misfits
-            .iter()
-            .take(NAMED_PARTS)
-            .map(u32::to_string)
-            .collect();
+/// The error of an upload of which the store has only these parts, and no object.
+pub(super) fn incomplete(upload: &Upload, present: &Present) -> Error {
+    if !present.misfits.is_empty() {
+        let numbers = present.misfits.iter().take(NAMED_PARTS);
+        let numbers: Vec<_> = numbers.map(u32::to_string).collect();
         let numbers = numbers.join(",");
         let message = format!(
             "the store has parts of different sizes: {numbers} do not fit the others; create the upload again and send all parts"
         );
         return Error::precondition(Reason::Incomplete, message).with("missing_parts", numbers);
     }
-    let count = upload.object_part_count().map(|count| count as usize);
-    if Some(stored.len()) == count {
+    if present.is_whole(upload.file.file_size) {
         let message = "the store has all parts; send the signed finish first";
         return Error::precondition(Reason::Incomplete, message);
     }
     let file_size = upload.file.file_size.unwrap_or(0);
-    missing_parts(upload, file_size, |number| stored.contains_key(&number))
+    let planned = upload.planned(&present.plan);
+    missing_parts(&planned, file_size, |number| {
+        present.parts.contains_key(&number)
+    })
 }
