@@ -120,7 +120,7 @@ adapters! {
         a_claim_does_not_hide_a_repeated_update,
         fifty_thousand_claims_in_one_call_are_stored,
         another_md5_of_a_signed_part_begins_a_new_cut,
-        what_is_only_reported_replaces_nothing_signed,
+        a_report_replaces_a_signed_md5_only_if_the_plan_is_fixed,
         an_update_keeps_a_cut_that_began_meanwhile,
         an_unproven_part_is_proven_when_it_is_signed_again,
     ]

@@ -127,9 +127,8 @@ pub trait PartStore: Send + Sync + Debug {
     /// the version does not change. A claim replaces an earlier one as [`Claim::replaces`] says; a signed one gets the present
     /// [cut](Upload::cut).
     ///
-    /// If [clients choose the part size](Upload::is_cut_by_client), only signed claims are recorded. Another MD5 of a part
-    /// that was signed in this cut begins the next cut, and the [unproven](Upload::unproven) part is proven when it is
-    /// signed again, all in the same step.
+    /// If [clients choose the part size](Upload::is_cut_by_client), another MD5 of a part that was signed in this cut begins
+    /// the next cut, and the [unproven](Upload::unproven) part is proven when it is signed again, all in the same step.
     ///
     /// Up to 1,000 claims are recorded in one step and one round trip. More claims can take several steps, each of
     /// which checks owner, phase and plan again. If a later step is rejected or its response is lost, the earlier steps

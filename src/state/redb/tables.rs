@@ -179,9 +179,7 @@ impl<'a> Tables<'a> {
     ) -> Result<()> {
         let id = record.written.id.clone();
         let is_cut_by_client = record.written.is_cut_by_client;
-        let claims: Vec<Claim> = claims
-            .filter(|claim| !is_cut_by_client || claim.signed_for.is_some())
-            .collect();
+        let claims: Vec<Claim> = claims.collect();
         let known = claims
             .iter()
             .filter_map(|claim| self.claim(&id, claim.number).transpose())
@@ -198,7 +196,7 @@ impl<'a> Tables<'a> {
                 ..claim
             };
             let known = self.claim(&id, claim.number)?;
-            if known.is_none_or(|known| claim.replaces(&known)) {
+            if known.is_none_or(|known| claim.replaces(&known, is_cut_by_client)) {
                 self.put_claim(&id, &claim)?;
             }
         }

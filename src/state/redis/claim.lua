@@ -1,6 +1,6 @@
 -- Records claims of parts of an open upload, if the caller owns it and the plan has all the parts: all claims or none,
--- except claims whose MD5 differs from the MD5 of the recorded part. If clients choose the part size, only signed claims
--- are recorded, and another MD5 of a part that was signed in the present cut begins a new cut.
+-- except claims whose MD5 differs from the MD5 of the recorded part. If clients choose the part size, another MD5 of a
+-- part that was signed in the present cut begins a new cut.
 -- ARGV  1 owner  2 lowest number  3 highest number  4 updated_at  5 expires_at  6 time the record is removed (ms)
 --       7… part number, slot…
 -- Returns {fields and values of the record after the call, slots of the parts of those numbers and of the last committed
@@ -61,13 +61,14 @@ for index = 7, #ARGV, 2 do
   local number, claim = tonumber(ARGV[index]), ARGV[index + 1]
   local part = add(number)
   local kind, md5 = kind_and_md5(claim)
-  if is_recorded and (kind == SIGNED_CLAIM or not is_cut_by_client) then
-    local known_kind = kind_and_md5(known_claim(number))
+  if is_recorded then
+    local known_kind, known_md5 = kind_and_md5(known_claim(number))
     local is_accepted = known_kind == 0
     if kind ~= BARE_CLAIM then
       local has_md5 = bit.band(string.byte(part), HAS_MD5) ~= 0
-      is_accepted = (kind == SIGNED_CLAIM or known_kind ~= SIGNED_CLAIM)
-        and (not has_md5 or string.sub(part, 10, 25) == md5)
+      local replaces = kind == SIGNED_CLAIM or known_kind ~= SIGNED_CLAIM
+        or not is_cut_by_client and known_md5 ~= md5
+      is_accepted = replaces and (not has_md5 or string.sub(part, 10, 25) == md5)
     end
     if is_accepted then
       local signed_for = kind == SIGNED_CLAIM and cut or 0

@@ -164,7 +164,9 @@ async fn a_finish_before_all_parts_names_the_missing_ones(stores: Stores) {
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
         let info = refused.get_details_error_info().unwrap();
         assert_eq!(info.reason, "INCOMPLETE");
-        assert_eq!(info.metadata["missing_parts"], "1,3");
+        // On Azure, a part of 5 MiB alone could also be the last one after a part of 10 MiB.
+        let missing = if stores.has_sessions { "1,3" } else { "1,2,3" };
+        assert_eq!(info.metadata["missing_parts"], missing);
     }
     client.put_part(&id, 1, &sent).await;
     client.put_part(&id, 3, &sent).await;

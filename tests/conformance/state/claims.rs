@@ -343,15 +343,28 @@ pub(crate) async fn another_md5_of_a_signed_part_begins_a_new_cut(store: &dyn St
     assert_eq!(found.version, upload.version);
 }
 
-pub(crate) async fn what_is_only_reported_replaces_nothing_signed(store: &dyn StateStore) {
+pub(crate) async fn a_report_replaces_a_signed_md5_only_if_the_plan_is_fixed(
+    store: &dyn StateStore,
+) {
+    for is_fixed in [false, true] {
+        let upload = match is_fixed {
+            true => stored(store, 3).await,
+            false => cut_by_client(store).await,
+        };
+        let same = Claim {
+            signed_for: None,
+            ..signed(3, b"a")
+        };
+        store_claims(store, &upload, &[signed(1, b"a"), signed(3, b"a")]).await;
+        store_claims(store, &upload, &[claim(1), claim(2), same]).await;
+        let claims = get(store, &upload.id).await.claims;
+        let first = if is_fixed { claim(1) } else { signed(1, b"a") };
+        assert_eq!((claims.md5(1), claims.md5(2)), (first.md5, claim(2).md5));
+        assert_eq!(claims.is_signed(1, 0), !is_fixed);
+        assert!(claims.is_signed(3, 0) && !claims.is_signed(2, 0));
+    }
     let upload = stored(store, 3).await;
     store_claims(store, &upload, &[signed(1, b"a")]).await;
-    store_claims(store, &upload, &[claim(1), claim(2)]).await;
-    let claims = get(store, &upload.id).await.claims;
-    assert_eq!(
-        (claims.md5(1), claims.md5(2)),
-        (signed(1, b"a").md5, claim(2).md5)
-    );
     // The size of the parts is fixed here.
     store_claims(store, &upload, &[signed(1, b"b")]).await;
     let found = get(store, &upload.id).await;

@@ -159,13 +159,13 @@ impl Signing {
             Next::Nothing => {
                 let open = self.report(caller, id, report).await?;
                 check_open(&open)?;
-                let upload = self.records.get_upload(caller, id).await?;
+                let mut upload = self.records.get_upload(caller, id).await?;
                 if upload.is_cut_by_client {
                     // Only the store knows where the claimed parts begin.
                     let storage = self.storages.get(&upload.storage_id)?;
                     let stored = self.inspector.stored_parts(&storage, &upload).await?;
                     let present = stored.ok_or_else(contradiction)?;
-                    return self.present_step(&storage, &upload, &present).await;
+                    upload.plan = present.plan;
                 }
                 let known = known_parts(&upload);
                 self.parts_step(&upload, known).await
@@ -364,7 +364,7 @@ impl Signing {
         mut upload: Upload,
         mut present: Present,
     ) -> Result<SignedStep> {
-        if !present.misfits.is_empty() {
+        if present.is_mixed {
             // All parts are sent again, and these must not count any more.
             let recut = Event::Recut { cut: upload.cut };
             self.records

@@ -43,7 +43,7 @@ pub struct Claim {
     pub signed_for: Option<u8>,
 }
 
-/// All claims of one upload, by part number: the latest MD5, and one that was signed rather than one that was reported.
+/// All claims of one upload, by part number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims(BTreeMap<u32, Claim>);
 
@@ -220,12 +220,15 @@ impl Parts {
 // === impl Claim ===
 
 impl Claim {
-    /// Whether the claim replaces `known`, an earlier one of the same part: a signed one does, one that is only reported
-    /// replaces no signed one, and one without an MD5 none.
-    pub fn replaces(&self, known: &Self) -> bool {
+    /// Whether the claim replaces `known`, an earlier one of the same part: a signed one does, and one without an MD5 does
+    /// not. One that is only reported replaces another MD5, but not a signed one if clients choose the part size.
+    pub fn replaces(&self, known: &Self, is_cut_by_client: bool) -> bool {
         match (self.signed_for, self.md5) {
             (Some(_), _) => true,
-            (None, Some(_)) => known.signed_for.is_none(),
+            (None, Some(md5)) => match known.signed_for {
+                Some(_) => !is_cut_by_client && known.md5 != Some(md5),
+                None => true,
+            },
             (None, None) => false,
         }
     }
@@ -234,10 +237,10 @@ impl Claim {
 // === impl Claims ===
 
 impl Claims {
-    /// Adds a claim, if it [replaces](Claim::replaces) what was claimed before.
+    /// Adds a claim of an upload with a fixed plan, if it [replaces](Claim::replaces) what was claimed before.
     pub fn insert(&mut self, claim: Claim) {
         let known = self.0.get(&claim.number);
-        if known.is_none_or(|known| claim.replaces(known)) {
+        if known.is_none_or(|known| claim.replaces(known, false)) {
             self.0.insert(claim.number, claim);
         }
     }

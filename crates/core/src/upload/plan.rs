@@ -80,7 +80,7 @@ pub enum Shown {
     Nothing,
     /// The only plan that all parts fit.
     Plan(Plan),
-    /// The parts are of different plans. These numbers do not fit the plan of the largest part.
+    /// The parts are of different plans. These numbers do not fit the one that most parts fit.
     Contradiction(Vec<u32>),
 }
 
@@ -157,7 +157,11 @@ impl Plan {
                 Shown::Plan(Self::equal(size, self.max_parts))
             }
             (Some(_), Some(_)) => Shown::Nothing,
-            (None, None) => Shown::Contradiction(self.misfits(file_size, largest, parts)),
+            (None, None) => {
+                let planned = self.part_size().into_iter().chain([largest]);
+                let misfits = planned.map(|size| self.misfits(file_size, size, parts));
+                Shown::Contradiction(misfits.min_by_key(Vec::len).unwrap_or_default())
+            }
         }
     }
 

@@ -11,7 +11,9 @@ pub struct Present {
     pub plan: Plan,
     /// The parts by number.
     pub parts: BTreeMap<u32, Part>,
-    /// The numbers of parts that contradict the other ones, if they are of different plans. No part is present then.
+    /// Whether the parts of clients can be of different cuts. Then none is present, and all are sent again in a new cut.
+    pub is_mixed: bool,
+    /// The numbers of the parts that have another size than most.
     pub misfits: Vec<u32>,
 }
 
@@ -24,9 +26,9 @@ impl Present {
         count.is_some_and(|count| self.parts.len() == count as usize)
     }
 
-    /// Whether the store has no part that counts, and none that contradicts another one.
+    /// Whether no part is present, and none contradicts another one.
     pub fn has_nothing(&self) -> bool {
-        self.parts.is_empty() && self.misfits.is_empty()
+        self.parts.is_empty() && !self.is_mixed
     }
 
     /// Removes the part that a client or a stream that continues must send again, and returns its number: the client before
@@ -62,6 +64,7 @@ impl Present {
         let mut present = Self {
             plan: upload.plan.clone(),
             parts: BTreeMap::new(),
+            is_mixed: false,
             misfits: Vec::new(),
         };
         if upload.is_cut_by_client {
@@ -69,12 +72,12 @@ impl Present {
                 .iter()
                 .map(|(number, part)| (*number, part.size))
                 .collect();
-            present.misfits = after_skipped(upload, &sizes);
+            present.is_mixed = skips_a_part(upload, &sizes);
             let file_size = upload.file.file_size.unwrap_or(0);
             match upload.plan.shown_by(file_size, &sizes) {
-                Shown::Plan(plan) if present.misfits.is_empty() => present.plan = plan,
+                Shown::Plan(plan) if !present.is_mixed => present.plan = plan,
                 Shown::Contradiction(misfits) => {
-                    present.misfits = misfits;
+                    (present.is_mixed, present.misfits) = (true, misfits);
                     return present;
                 }
                 Shown::Plan(_) | Shown::Nothing => return present,
@@ -89,15 +92,11 @@ impl Present {
     }
 }
 
-/// The numbers of the parts after one that was never signed in this cut. Clients sign in order: one that skipped a part was
-/// shown it in an earlier cut, and it cannot finish.
-fn after_skipped(upload: &Upload, sizes: &[(u32, u64)]) -> Vec<u32> {
+/// Whether a part before the last one was never signed in this cut. Clients sign in order: one that skips a part was shown
+/// it in an earlier cut.
+fn skips_a_part(upload: &Upload, sizes: &[(u32, u64)]) -> bool {
     let last = sizes.last().map_or(0, |(number, _)| *number);
-    let skipped = (1..last).find(|number| !upload.claims.is_signed(*number, upload.cut));
-    let numbers = sizes.iter().map(|(number, _)| *number);
-    numbers
-        .filter(|number| skipped.is_some_and(|skipped| *number > skipped))
-        .collect()
+    (1..last).any(|number| !upload.claims.is_signed(number, upload.cut))
 }
 
 /// Whether a client put the part with a request that the gateway signed for it, as far as the store shows it.

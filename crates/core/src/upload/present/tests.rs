@@ -115,7 +115,7 @@ impl World {
     /// An identical create.
     fn create(&mut self) -> Present {
         let present = self.present();
-        if !present.misfits.is_empty() {
+        if present.is_mixed {
             let cut = self.upload.cut;
             self.upload.apply(Event::Recut { cut }).unwrap();
         }
