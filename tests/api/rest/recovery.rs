@@ -7,7 +7,7 @@ use upload_gateway::config::{Config, PartDataForm, S3Profile, StoreConfig};
 
 use super::{
     client::Http,
-    common::{self, TestGateway, bytes},
+    common::{self, TestGateway, bytes, finish, open_known},
     newer_client::{NewerClient, described},
 };
 
@@ -263,4 +263,43 @@ fn clients_that_are_killed_and_cut_differently_make_the_file_or_none() {
             }
         });
     });
+}
+
+/// A stream continues with the plan that the client's parts show, or begins if they show none.
+#[tokio::test]
+async fn a_stream_continues_what_a_client_on_azure_has_cut() {
+    let Some(gateway) = azure().await else { return };
+    let http = Http::of(&gateway);
+    for (salt, parts, committed, part_size) in [
+        (1, &[1, 2, 3][..], 6 * MIB, 2 * MIB),
+        (2, &[3], 0, 5 * MIB),
+        (3, &[], 0, 5 * MIB),
+    ] {
+        let mut file = bytes(12 * MIB + 7);
+        file.truncate(12 * MIB);
+        file[0] = salt;
+        let mut client = NewerClient::create(&http, &file, 2 * MIB).await;
+        for part in 1..=3 {
+            match parts.contains(&part) {
+                true => client.send_part(part).await.unwrap(),
+                false => drop(client.sign(part).await.unwrap()),
+            }
+        }
+        let mut stream = gateway.converse().await;
+        stream.send(open_known(client.id())).await;
+        let opened = stream.next().await.unwrap().upload.unwrap();
+        assert_eq!(
+            (opened.committed_size, opened.part_size),
+            (
+                i64::try_from(committed).unwrap(),
+                i64::try_from(part_size).unwrap()
+            )
+        );
+        stream
+            .send_in_chunks(committed, &file[committed..], MIB)
+            .await;
+        stream.send(finish()).await;
+        stream.end().await.unwrap();
+        assert_whole(&http, client.id(), &file).await;
+    }
 }
