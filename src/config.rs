@@ -30,8 +30,9 @@ pub use crate::{
         azure::AzureConfig,
         s3::{Profile as S3Profile, S3Config},
     },
+    cors::CorsOrigin,
     embedded_s3::EmbeddedS3Config,
-    rest::{CorsOrigin, PartDataForm},
+    rest::PartDataForm,
     state::redis::{RedisConfig, RedisMode, RedisUrl},
     values::{ByteSize, Endpoint, Secret},
 };

@@ -6,7 +6,8 @@
 //!
 //! What S3 leaves open: a repeated CompleteMultipartUpload returns 200 with the same ETag while the object is still the
 //! one that this upload made and the call names the same parts, otherwise `NoSuchUpload`. A download whose object is
-//! replaced or deleted fails; it never mixes two objects. There is one bucket, without versions.
+//! replaced or deleted fails; it never mixes two objects. There is one bucket, without versions. Its CORS rule is that of the
+//! configuration; browsers may read the entity tag.
 
 mod config;
 mod drain;
@@ -82,7 +83,7 @@ impl EmbeddedS3 {
         };
         builder.set_auth(keys.clone());
         builder.set_access(keys);
-        let server = Server::start(listener, builder.build());
+        let server = Server::start(listener, builder.build(), &config.cors_origins);
         Ok(Self { address, server })
     }
 

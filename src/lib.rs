@@ -3,6 +3,7 @@
 pub mod blobs;
 pub mod cli;
 pub mod config;
+pub mod cors;
 pub mod embedded_s3;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -24,7 +24,7 @@ mod shapes;
 mod uploads;
 mod values;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -33,7 +33,7 @@ use axum::{
     routing::{get, patch},
 };
 use tokio::sync::watch;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::cors::CorsLayer;
 use upload_gateway_core::gateway::Gateway;
 
 use self::{api::Api, failure::Failure};
@@ -41,11 +41,9 @@ pub use self::{
     api::BASE,
     faults::with_faults,
     health::{Failing, Health, Readiness},
-    settings::{CorsOrigin, PartDataForm, Settings},
+    settings::{PartDataForm, Settings},
 };
-
-/// How long a browser may cache the response to a preflight request: an hour, less than the limit of every browser.
-const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(60 * 60);
+use crate::cors::{self, CorsOrigin};
 
 /// Serves the uploads of `gateway`, and its health.
 pub fn router(
@@ -90,27 +88,19 @@ pub fn router(
 }
 
 fn cors(origins: &[CorsOrigin]) -> CorsLayer {
-    let allowed = if origins.iter().any(CorsOrigin::is_any) {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().map(CorsOrigin::header).cloned())
-    };
-    CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-            Method::PATCH,
-            Method::PUT,
-            Method::DELETE,
-        ])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([
-            HeaderName::from_static(records::TOTAL_COUNT),
-            header::CONTENT_RANGE,
-            header::LINK,
-            header::ETAG,
-        ])
-        .max_age(PREFLIGHT_LIFETIME)
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PATCH,
+        Method::PUT,
+        Method::DELETE,
+    ];
+    let exposed = [
+        HeaderName::from_static(records::TOTAL_COUNT),
+        header::CONTENT_RANGE,
+        header::LINK,
+        header::ETAG,
+    ];
+    cors::layer(origins, methods, exposed)
 }

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::values::{InvalidKey, Secret};
+use crate::{
+    cors::CorsOrigin,
+    values::{InvalidKey, Secret},
+};
 
 /// Where the embedded S3 listens, and what it contains. Its default keys are public: it listens on loopback addresses only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +20,10 @@ pub struct EmbeddedS3Config {
     /// the table: it is a part of `data_dir`.
     #[serde(skip)]
     pub directory: PathBuf,
+    /// The origins whose pages may send signed requests from a browser. Not a key of the table: it is the origins of the
+    /// HTTP API, and those in `rest.cors_origins`.
+    #[serde(skip)]
+    pub cors_origins: Vec<CorsOrigin>,
     /// The listen address, which must be a loopback address. Port 0 selects a free port.
     #[serde(rename = "s3_listen")]
     pub listen: SocketAddr,
@@ -34,6 +41,7 @@ impl Default for EmbeddedS3Config {
     fn default() -> Self {
         Self {
             directory: PathBuf::new(),
+            cors_origins: Vec::new(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             bucket: "uploads".into(),
             access_key_id: "upload-gateway".into(),

@@ -29,7 +29,7 @@ struct SharedBody(Arc<Mutex<Incoming>>);
 
 /// Calls the service, and returns its response once the body was read or a limit was reached.
 pub(super) async fn call(
-    service: &S3Service,
+    service: S3Service,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, HttpError> {
     // Such a client sends the body only after "100 Continue", which reading the body would send.

@@ -4,15 +4,21 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::header::ETAG;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use s3s::service::S3Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tower::{Layer, service_fn};
+use tower_http::cors::CorsLayer;
 
 use super::drain;
+use crate::cors::{self, CorsOrigin};
 
 /// How many connections are served at once; more wait in the listener's queue. Each holds less than 1 MiB.
 const MAXIMUM_CONNECTIONS: usize = 512;
@@ -31,7 +37,12 @@ pub(super) struct Server {
     task: JoinHandle<()>,
 }
 
-async fn serve(listener: TcpListener, service: S3Service, mut stopping: watch::Receiver<()>) {
+async fn serve(
+    listener: TcpListener,
+    service: S3Service,
+    cors: CorsLayer,
+    mut stopping: watch::Receiver<()>,
+) {
     let permits = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -42,7 +53,8 @@ async fn serve(listener: TcpListener, service: S3Service, mut stopping: watch::R
         tokio::select! {
             (accepted, permit) = accept => match accepted {
                 Ok((stream, _)) => {
-                    let connection = serve_connection(stream, service.clone(), stopping.clone());
+                    let connection =
+                        serve_connection(stream, service.clone(), cors.clone(), stopping.clone());
                     connections.spawn(async move {
                         let _permit = permit;
                         connection.await;
@@ -71,18 +83,19 @@ async fn serve(listener: TcpListener, service: S3Service, mut stopping: watch::R
 async fn serve_connection(
     stream: TcpStream,
     service: S3Service,
+    cors: CorsLayer,
     mut stopping: watch::Receiver<()>,
 ) {
+    let service = cors.layer(service_fn(move |request: Request<Incoming>| {
+        drain::call(service.clone(), request)
+    }));
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set nodelay");
     }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(
-            TokioIo::new(stream),
-            service_fn(|request| drain::call(&service, request)),
-        );
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -99,9 +112,17 @@ async fn serve_connection(
 // === impl Server ===
 
 impl Server {
-    pub(super) fn start(listener: TcpListener, service: S3Service) -> Self {
+    pub(super) fn start(listener: TcpListener, service: S3Service, origins: &[CorsOrigin]) -> Self {
+        let methods = [
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+        ];
+        let cors = cors::layer(origins, methods, [ETAG]);
         let (stopping, receiver) = watch::channel(());
-        let task = tokio::spawn(serve(listener, service, receiver));
+        let task = tokio::spawn(serve(listener, service, cors, receiver));
         Self { stopping, task }
     }
 

@@ -17,7 +17,7 @@ use crate::{
         StoreSettings,
         s3::{Profile, S3Config},
     },
-    config::{Config, StorageConfig},
+    config::{Config, CorsOrigin, StorageConfig},
     embedded_s3::{EmbeddedS3, EmbeddedS3Config},
     state::{
         redb::Redb,
@@ -38,7 +38,8 @@ pub struct Backends {
     embedded: Option<(EmbeddedS3, EmbeddedS3Config)>,
 }
 
-/// Connects all stores that `config` names, and starts the embedded S3 if it names no storage.
+/// Connects all stores that `config` names, and starts the embedded S3 if it names no storage. The embedded S3 lets pages
+/// of the HTTP API call it, so `config.http_listen` must name the bound port.
 ///
 /// # Errors
 /// The state store is unavailable or unsuitable, an embedded store cannot start, or an adapter refuses its configuration.
@@ -97,6 +98,7 @@ pub async fn connect_storage(storage: &StorageConfig) -> Result<Arc<dyn BlobStor
 async fn embedded(config: &Config, state: Arc<dyn StateStore>) -> Result<Backends, ServeError> {
     let server_config = EmbeddedS3Config {
         directory: config.data_dir.join("blobs"),
+        cors_origins: browser_origins(config),
         ..config.embedded.clone()
     };
     let server = EmbeddedS3::start(server_config.clone())
@@ -118,6 +120,17 @@ async fn embedded(config: &Config, state: Arc<dyn StateStore>) -> Result<Backend
         storages,
         embedded: Some((server, server_config)),
     })
+}
+
+/// The origins of the HTTP API's own pages, and those of other pages that may call it.
+fn browser_origins(config: &Config) -> Vec<CorsOrigin> {
+    let port = config.http_listen.port();
+    let own = [
+        format!("http://{}", config.http_listen),
+        format!("http://localhost:{port}"),
+    ];
+    let own = own.iter().filter_map(|url| CorsOrigin::of(url));
+    own.chain(config.rest.cors_origins.clone()).collect()
 }
 
 // === impl Backends ===

@@ -73,7 +73,12 @@ impl Server {
         };
         let grpc = bind("grpc_listen", config.grpc_listen).await?;
         let http = bind("http_listen", config.http_listen).await?;
-        let mut backends = connect(config).await?;
+        // A port of 0 is a free one, which is known now.
+        let bound = Config {
+            http_listen: http.local_addr()?,
+            ..config.clone()
+        };
+        let mut backends = connect(&bound).await?;
         if config.faults.enabled {
             tracing::warn!(
                 "FAULTS ARE ENABLED: every caller can make calls fail and end this process; for tests only"

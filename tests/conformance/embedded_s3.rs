@@ -1,6 +1,7 @@
 //! The embedded S3, through the official SDK, plain HTTP and, for the traces of crashes, its directory.
 
 mod access;
+mod browsers;
 mod crash;
 mod format;
 mod kill;

@@ -35,6 +35,7 @@ async fn parts_that_share_a_slow_link_are_committed() {
             bucket: "media".into(),
             access_key_id: "development".into(),
             secret_access_key: "development-secret".into(),
+            ..EmbeddedS3Config::default()
         });
         let server = server.await.unwrap();
         let address = server.endpoint().replace("http://", "");

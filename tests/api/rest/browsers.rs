@@ -4,7 +4,7 @@ use reqwest::header::ORIGIN;
 use upload_gateway::config::Config;
 
 use super::{
-    client::{Http, answer},
+    client::{Http, answer, file, text},
     common::TestGateway,
 };
 
@@ -79,4 +79,28 @@ async fn a_star_allows_every_origin() {
         answer(request).await.header("access-control-allow-origin"),
         "*"
     );
+}
+
+#[tokio::test]
+async fn the_embedded_s3_accepts_the_pages_that_the_api_accepts_and_its_own() {
+    let gateway = gateway(&["https://app.example"]).await;
+    let http = Http::of(&gateway);
+    let step = http.call("POST", "", file("a.bin", b"bytes")).await.json();
+    let url = text(&step["signature"]["url"]);
+    let by_name = gateway.http.replace("127.0.0.1", "localhost");
+    for (origin, is_allowed) in [
+        ("https://app.example", true),
+        (&*gateway.http, true),
+        (&*by_name, true),
+        ("https://evil.example", false),
+        ("http://127.0.0.1:1", false),
+    ] {
+        let preflight = reqwest::Client::new()
+            .request(reqwest::Method::OPTIONS, &url)
+            .header(ORIGIN, origin)
+            .header("Access-Control-Request-Method", "PUT");
+        let answered = answer(preflight).await;
+        let allowed = answered.header("access-control-allow-origin");
+        assert_eq!(allowed, if is_allowed { origin } else { "" });
+    }
 }

@@ -23,6 +23,8 @@ use upload_gateway::embedded_s3::{EmbeddedS3, EmbeddedS3Config};
 
 pub(crate) const BUCKET: &str = "uploads";
 pub(crate) const KEY: &str = "media/some upload/später & mehr?.bin";
+/// The origin of the pages that may call it.
+pub(crate) const ORIGIN: &str = "https://app.example";
 pub(crate) const MIB: usize = 1 << 20;
 
 pub(crate) struct Directory(std::path::PathBuf);
@@ -270,6 +272,7 @@ impl TestServer {
 pub(crate) fn config(directory: &Path) -> EmbeddedS3Config {
     EmbeddedS3Config {
         directory: directory.to_owned(),
+        cors_origins: vec![ORIGIN.parse().unwrap()],
         listen: ([127, 0, 0, 1], 0).into(),
         bucket: BUCKET.to_owned(),
         access_key_id: "embedded".to_owned(),

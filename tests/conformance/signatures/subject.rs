@@ -51,6 +51,7 @@ pub(crate) async fn embedded() -> Option<Subject> {
         bucket: "media".into(),
         access_key_id: "development".into(),
         secret_access_key: "development-secret".into(),
+        ..EmbeddedS3Config::default()
     });
     let server = server.await.unwrap();
     let endpoint = server.endpoint();
