@@ -10,7 +10,7 @@ help: ## List these targets
 demo: ## Upload, kill the gateway in mid-stream, resume, compare digests (needs Rust only)
 	cargo run --locked -- demo
 
-run: ## Run the gateway on its embedded stores, in ./data
+run: ## Run the gateway on its embedded stores, in ./data; with a page to upload files at /demo
 	cargo run --locked -- serve
 
 dev: ## Run the gateway on real Redis, S3 (versitygw) and Azure (Azurite), in ./data/dev

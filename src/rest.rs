@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod demo;
 mod download;
 mod failure;
 mod faults;
@@ -39,6 +40,7 @@ use upload_gateway_core::gateway::Gateway;
 use self::{api::Api, failure::Failure};
 pub use self::{
     api::BASE,
+    demo::{DEMO, with_demo},
     faults::with_faults,
     health::{Failing, Health, Readiness},
     settings::{PartDataForm, Settings},

@@ -147,6 +147,11 @@ impl Backends {
         }
     }
 
+    /// The endpoint of the embedded S3, if it runs.
+    pub(super) fn embedded_endpoint(&self) -> Option<String> {
+        Some(self.embedded.as_ref()?.0.endpoint())
+    }
+
     /// The address and the keys of the embedded S3, if it runs.
     pub(super) fn embedded_line(&self) -> Option<String> {
         let (server, config) = self.embedded.as_ref()?;

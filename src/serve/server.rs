@@ -120,7 +120,7 @@ impl Server {
         self.http.local_addr()
     }
 
-    /// One line for each listener, and one for the embedded S3 with its development keys.
+    /// One line for each listener. With the embedded S3, one for it with its development keys, and one for the demo page.
     ///
     /// # Errors
     /// The operating system cannot report an address.
@@ -129,7 +129,12 @@ impl Server {
             format!("grpc listening on http://{}", self.grpc_address()?),
             format!("http listening on http://{}", self.http_address()?),
         ];
-        lines.extend(self.backends.embedded_line());
+        if let Some(embedded) = self.backends.embedded_line() {
+            let http = self.http_address()?;
+            lines.push(format!("demo page at http://{http}{}", rest::DEMO));
+            // The last one, because `demo` reads no further.
+            lines.push(embedded);
+        }
         Ok(lines)
     }
 
@@ -215,6 +220,9 @@ impl Server {
 
     fn http_routes(&self, health: watch::Receiver<rest::Health>) -> axum::Router {
         let mut router = rest::router(Arc::clone(&self.gateway), &self.rest, health);
+        if let Some(store) = self.backends.embedded_endpoint() {
+            router = rest::with_demo(router, &store);
+        }
         if self.faults {
             router = rest::with_faults(router);
         }

@@ -3,7 +3,8 @@
 mod admission;
 mod bad_input;
 mod browsers;
-mod client;
+pub(crate) mod client;
+mod demo;
 mod download;
 mod flow;
 mod newer_client;
