@@ -5,6 +5,7 @@
 #[path = "../common/lib.rs"]
 mod common;
 
+mod browser;
 mod grpc;
 mod rest;
 mod signing;

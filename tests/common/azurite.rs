@@ -72,11 +72,21 @@ pub async fn memory_azure() -> (MemoryAzureServer, AzureBackend) {
 }
 
 impl AzureBackend {
+    /// The URL that sets the properties of the account at `endpoint`, such as its CORS rules.
+    pub fn properties_url(endpoint: &str) -> Url {
+        let mut account = Url::parse(endpoint).unwrap();
+        account.set_query(Some(&account_signature()));
+        account
+            .query_pairs_mut()
+            .extend_pairs([("restype", "service"), ("comp", "properties")]);
+        account
+    }
+
     /// A client with all permissions in the container, to inspect what the gateway stored.
     pub fn client(&self) -> BlobContainerClient {
         let mut container = Url::parse(&self.endpoint).unwrap();
         container.path_segments_mut().unwrap().push(&self.container);
-        container.set_query(Some(&self.account_signature()));
+        container.set_query(Some(&account_signature()));
         BlobContainerClient::new(container, None, None).unwrap()
     }
 
@@ -91,33 +101,33 @@ impl AzureBackend {
         backend.client().create(None).await.unwrap();
         backend
     }
+}
 
-    /// The query of an account SAS for containers and blobs, valid for an hour.
-    fn account_signature(&self) -> String {
-        let (version, permissions, services, resources, protocol) =
-            ("2023-11-03", "rwdlac", "b", "co", "https,http");
-        let expiry = OffsetDateTime::from(SystemTime::now() + Duration::from_secs(3600));
-        let expiry = to_rfc3339(&expiry.replace_nanosecond(0).unwrap());
-        // The empty lines are start time, address range and encryption scope.
-        let signed = format!(
-            "{ACCOUNT}\n{permissions}\n{services}\n{resources}\n\n{expiry}\n\n{protocol}\n{version}\n\n"
-        );
-        let key = BASE64_STANDARD.decode(ACCOUNT_KEY).unwrap();
-        let code = Hmac::<Sha256>::new_from_slice(&key)
-            .unwrap()
-            .chain_update(signed)
-            .finalize();
-        url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs([
-                ("sv", version),
-                ("ss", services),
-                ("srt", resources),
-                ("sp", permissions),
-            ])
-            .extend_pairs([("se", &*expiry), ("spr", protocol)])
-            .append_pair("sig", &BASE64_STANDARD.encode(code.into_bytes()))
-            .finish()
-    }
+/// The query of an account SAS for the account, containers and blobs, valid for an hour.
+fn account_signature() -> String {
+    let (version, permissions, services, resources, protocol) =
+        ("2023-11-03", "rwdlac", "b", "sco", "https,http");
+    let expiry = OffsetDateTime::from(SystemTime::now() + Duration::from_secs(3600));
+    let expiry = to_rfc3339(&expiry.replace_nanosecond(0).unwrap());
+    // The empty lines are start time, address range and encryption scope.
+    let signed = format!(
+        "{ACCOUNT}\n{permissions}\n{services}\n{resources}\n\n{expiry}\n\n{protocol}\n{version}\n\n"
+    );
+    let key = BASE64_STANDARD.decode(ACCOUNT_KEY).unwrap();
+    let code = Hmac::<Sha256>::new_from_slice(&key)
+        .unwrap()
+        .chain_update(signed)
+        .finalize();
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("sv", version),
+            ("ss", services),
+            ("srt", resources),
+            ("sp", permissions),
+        ])
+        .extend_pairs([("se", &*expiry), ("spr", protocol)])
+        .append_pair("sig", &BASE64_STANDARD.encode(code.into_bytes()))
+        .finish()
 }
 
 fn start() -> Option<Server> {

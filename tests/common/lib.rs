@@ -17,6 +17,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 mod azurite;
+mod browsers;
 mod forwarder;
 mod gateway;
 mod gateway_process;
@@ -38,6 +39,7 @@ mod versitygw;
 mod wait;
 
 pub use azurite::{AzureBackend, azure, memory_azure, private_azure};
+pub use browsers::allow_pages;
 pub use forwarder::Forwarder;
 pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,
@@ -45,7 +47,7 @@ pub use gateway::{
 };
 pub use gateway_process::{binary, gateway_process};
 pub use opaque_etags::OpaqueEtags;
-pub use programs::{command, find, grpcurl, python};
+pub use programs::{Chromium, chromium, command, find, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};

@@ -9,6 +9,30 @@ use std::{
     thread,
 };
 
+/// A browser, and what drives it.
+#[derive(Debug)]
+pub struct Chromium {
+    /// The browser.
+    pub program: PathBuf,
+    /// Node.js.
+    pub node: PathBuf,
+    /// The directory of the packages that `tests/browser/package.json` names.
+    pub packages: PathBuf,
+}
+
+/// Chromium, and what drives it.
+pub fn chromium() -> Option<Chromium> {
+    let packages = tools().join("browser");
+    let is_installed = packages.join("node_modules/puppeteer-core").is_dir();
+    Some(Chromium {
+        program: find("chromium")?,
+        node: find("node")?,
+        packages: is_installed
+            .then_some(packages)
+            .or_else(|| skip("puppeteer-core"))?,
+    })
+}
+
 /// The path of `grpcurl`.
 pub fn grpcurl() -> Option<PathBuf> {
     find("grpcurl")
