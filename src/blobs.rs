@@ -1,7 +1,9 @@
 //! The adapters of the port [`BlobStore`], and what they share.
 
 pub mod azure;
+mod cors;
 mod failed;
+mod preflight;
 mod renewed;
 pub mod s3;
 mod secret_file;
@@ -13,6 +15,10 @@ use std::{fmt::Debug, sync::Arc};
 use async_trait::async_trait;
 use upload_gateway_core::{blobs::BlobStore, error::Result};
 
+pub use self::{
+    cors::CorsRule,
+    preflight::{NotAllowed, preflight},
+};
 use crate::values::{Endpoint, InvalidKey};
 
 /// What the process asks of the configuration of a store, whatever its kind.
@@ -32,6 +38,9 @@ pub trait StoreSettings: Debug + Send + Sync {
 
     /// Advice for an operator if [`StoreSettings::connect`] fails: the keys to check.
     fn advice(&self) -> &'static str;
+
+    /// The CORS rule that lets pages of these origins send signed requests to the store.
+    fn cors_rule(&self, origins: &[&str]) -> CorsRule;
 
     /// Prepares the adapter. The store itself is not contacted.
     ///

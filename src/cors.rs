@@ -52,7 +52,7 @@ impl CorsOrigin {
     }
 
     /// Whether it stands for all origins.
-    fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         self.0 == Self::ANY
     }
 }

@@ -10,6 +10,7 @@ mod sweeper;
 
 pub use self::{
     backends::{Backends, connect, connect_state, connect_storage},
+    clock::SystemClock,
     error::ServeError,
     server::Server,
     sweeper::sweep_once,

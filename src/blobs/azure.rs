@@ -12,6 +12,7 @@ mod account_key;
 mod block_id;
 mod block_list;
 mod config;
+mod cors;
 mod delegation;
 mod fault;
 mod http;

@@ -11,6 +11,7 @@
 //! MinIO does not list multipart uploads by key prefix: it removes incomplete ones itself, by default after 24 hours.
 
 mod config;
+mod cors;
 mod credentials;
 mod entity_tag;
 mod fault;

@@ -1,8 +1,10 @@
 //! `doctor`: checks every configured store, and prints what is wrong and how to fix it.
 //!
-//! A storage is healthy if an object and an object of two parts can be written, read back and deleted. Their ETags show which
-//! value of `etags` is right. Nothing of them remains if the credentials permit deleting.
+//! A storage is healthy if an object and an object of two parts can be written, read back and deleted, and if pages of the
+//! configured origins may send files to it. The ETags of the objects show which value of `etags` is right. Nothing of them
+//! remains if the credentials permit deleting.
 
+mod cors;
 mod etags;
 mod probe;
 mod step;
@@ -74,7 +76,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         }
         for storage in &config.storage {
             match Storage::connect(storage).await {
-                Ok(connected) => check_storage(&connected, &report).await?,
+                Ok(connected) => {
+                    check_storage(&connected, &report).await?;
+                    let origins = &config.rest.cors_origins;
+                    cors::check(storage, connected.store.as_ref(), origins, &report).await?;
+                }
                 Err(error) => report.failed(
                     &format!("storage {}", storage.options.id),
                     "connect",

@@ -6,7 +6,7 @@ use upload_gateway_core::{clock::Clock, upload::Timestamp};
 
 /// The clock of the system.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SystemClock;
+pub struct SystemClock;
 
 // === impl SystemClock ===
 

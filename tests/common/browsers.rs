@@ -5,6 +5,12 @@ use upload_gateway::config::{Config, StoreConfig};
 
 use super::{AzureBackend, s3_client};
 
+/// For all origins.
+const ACCOUNT_RULE: &str = "<StorageServiceProperties><Cors><CorsRule><AllowedOrigins>*</AllowedOrigins>\
+    <AllowedMethods>GET,HEAD,PUT</AllowedMethods><AllowedHeaders>*</AllowedHeaders>\
+    <ExposedHeaders>ETag</ExposedHeaders><MaxAgeInSeconds>3600</MaxAgeInSeconds></CorsRule></Cors>\
+    </StorageServiceProperties>";
+
 /// Sets the rule of the first storage of `config`. The embedded S3 needs none.
 pub async fn allow_pages(config: &Config, origin: &str) {
     match config.storage.first().map(|storage| &storage.store) {
@@ -31,23 +37,17 @@ pub async fn allow_pages(config: &Config, origin: &str) {
         // All tests share one account, so the rule is the same for all of them.
         Some(StoreConfig::Azure(account)) => {
             let endpoint = account.endpoint.as_ref().unwrap().as_str();
-            set_account_rule(endpoint, "*").await;
+            set_account_rule(endpoint, ACCOUNT_RULE.into()).await;
         }
         None => {}
     }
 }
 
-/// Sets the CORS rule of the Azure account at `endpoint`.
-pub async fn set_account_rule(endpoint: &str, origins: &str) {
-    let rule = format!(
-        "<StorageServiceProperties><Cors><CorsRule><AllowedOrigins>{origins}</AllowedOrigins>\
-         <AllowedMethods>GET,HEAD,PUT</AllowedMethods><AllowedHeaders>*</AllowedHeaders>\
-         <ExposedHeaders>ETag</ExposedHeaders><MaxAgeInSeconds>3600</MaxAgeInSeconds></CorsRule></Cors>\
-         </StorageServiceProperties>"
-    );
+/// Sets properties of the Azure account at `endpoint`, in the XML of its API.
+pub async fn set_account_rule(endpoint: &str, properties: String) {
     let set = reqwest::Client::new()
         .put(AzureBackend::properties_url(endpoint))
-        .body(rule);
+        .body(properties);
     let answer = set.send().await.unwrap();
     assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
 }

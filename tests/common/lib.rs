@@ -39,7 +39,7 @@ mod versitygw;
 mod wait;
 
 pub use azurite::{AzureBackend, azure, memory_azure, private_azure};
-pub use browsers::allow_pages;
+pub use browsers::{allow_pages, set_account_rule};
 pub use forwarder::Forwarder;
 pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,

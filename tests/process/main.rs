@@ -13,3 +13,4 @@ mod direct;
 mod doctor;
 mod drain;
 mod overload;
+mod page_rules;

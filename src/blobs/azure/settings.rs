@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use upload_gateway_core::{blobs::BlobStore, error::Result, upload::MIB};
 
-use super::{AzureStore, config::AzureConfig};
+use super::{AzureStore, config::AzureConfig, cors};
 use crate::{
-    blobs::StoreSettings,
+    blobs::{CorsRule, StoreSettings},
     values::{Endpoint, InvalidKey},
 };
 
@@ -44,6 +44,10 @@ impl StoreSettings for AzureConfig {
 
     fn advice(&self) -> &'static str {
         "check account, endpoint and account_key of the storage; the key is base64"
+    }
+
+    fn cors_rule(&self, origins: &[&str]) -> CorsRule {
+        cors::rule(origins)
     }
 
     async fn connect(&self) -> Result<Arc<dyn BlobStore>> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use upload_gateway_core::{blobs::BlobStore, error::Result, upload::PART_SIZE};
 
-use super::{Etags, S3Store, config::S3Config};
+use super::{Etags, S3Store, config::S3Config, cors};
 use crate::{
-    blobs::StoreSettings,
+    blobs::{CorsRule, StoreSettings},
     values::{Endpoint, InvalidKey},
 };
 
@@ -62,6 +62,10 @@ impl StoreSettings for S3Config {
 
     fn advice(&self) -> &'static str {
         "check endpoint, region, access_key_id and secret_access_key of the storage"
+    }
+
+    fn cors_rule(&self, origins: &[&str]) -> CorsRule {
+        cors::rule(origins)
     }
 
     async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
