@@ -42,7 +42,7 @@ impl<'a> NewerClient<'a> {
             knows_md5s: true,
             id: text(&step["upload_id"]),
             resumable_id,
-            done: listed.iter().map(|part| number(part)).collect(),
+            done: listed.iter().map(number).collect(),
         }
     }
 
