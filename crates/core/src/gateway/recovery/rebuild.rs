@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::session::store_session;
+use super::denials;
 use crate::{
     blobs::StoredPart,
     error::{Error, Result},
@@ -138,8 +138,7 @@ impl Rebuilder {
         if upload.session.is_none() {
             return Ok(None);
         }
-        let session = store_session(upload);
-        storage.store.list_parts(&session).await
+        denials::listed_parts(storage, upload).await
     }
 
     /// The object that the upload became before its record was lost. Its MD5 is proven if the snapshot covers the whole
