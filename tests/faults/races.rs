@@ -1,6 +1,7 @@
 //! Races: another replica, a client or the sweeper acts exactly between two steps of the gateway. The stores are real.
 
 mod completions;
+mod forgotten;
 mod interrupted;
 mod verification;
 

@@ -33,12 +33,23 @@ impl Interrupted {
         times: usize,
         interruption: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
     ) -> Arc<dyn BlobStore> {
-        let around = Self {
+        Arc::new(Decorated::new(
+            inner,
+            Self::during(call, times, interruption),
+        ))
+    }
+
+    /// What runs `interruption` before each of the first `times` answers to `call`.
+    pub(crate) fn during(
+        call: &'static str,
+        times: usize,
+        interruption: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
             call,
             left: Mutex::new(times),
             interruption: Box::new(interruption),
-        };
-        Arc::new(Decorated::new(inner, around))
+        }
     }
 
     fn is_turn(&self) -> bool {

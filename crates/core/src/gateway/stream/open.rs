@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::heartbeat::{predecessor, writer_active};
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Reason, Result},
     gateway::{
         message::{Open, Takeover, Target},
         records::Records,
@@ -172,9 +172,11 @@ impl Opener {
                 continue;
             }
             match self.open_known(caller, &found.id, takeover, None).await {
-                // It was aborted at the same time. The next create does not find it.
+                // It was aborted, or the state store lost it, at the same time. The next create does not find it.
                 Err(error)
-                    if error.metadata().get("phase").map(String::as_str) == Some("aborted") => {}
+                    if error.reason() == Reason::UploadNotFound
+                        || error.metadata().get("phase").map(String::as_str) == Some("aborted") => {
+                }
                 opened => return opened,
             }
         }
