@@ -32,6 +32,7 @@ pub use crate::{
     },
     cors::CorsOrigin,
     embedded_s3::EmbeddedS3Config,
+    hosts::HostName,
     rest::PartDataForm,
     state::redis::{RedisConfig, RedisMode, RedisUrl},
     values::{ByteSize, Endpoint, Secret},

@@ -10,6 +10,7 @@ pub mod embedded_s3;
 #[path = "../fuzz/checks/lib.rs"]
 pub mod fuzzing;
 pub mod grpc;
+pub mod hosts;
 pub mod proto;
 pub mod rest;
 pub mod serve;

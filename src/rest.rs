@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod browsers;
 mod demo;
 mod download;
 mod failure;
@@ -40,6 +41,7 @@ use upload_gateway_core::gateway::Gateway;
 use self::{api::Api, failure::Failure};
 pub use self::{
     api::BASE,
+    browsers::without_foreign_pages,
     demo::{DEMO, with_demo},
     faults::with_faults,
     health::{Failing, Health, Readiness},
@@ -74,8 +76,8 @@ pub fn router(
         // The health paths below have no such limit.
         .route_layer(from_fn_with_state(admission::permits(), admission::admit))
         .with_state(api)
-        .route("/healthz", get(health::alive).with_state(health.clone()))
-        .route("/readyz", get(health::ready).with_state(health))
+        .route(health::ALIVE, get(health::alive).with_state(health.clone()))
+        .route(health::READY, get(health::ready).with_state(health))
         .fallback(|| async { Failure::Refused(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             Failure::Refused(

@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     embedded_s3::EmbeddedS3Config,
+    hosts::HostName,
     rest,
     state::redis::{RedisConfig, RedisUrl},
-    values::InvalidKey,
+    values::{self, InvalidKey},
 };
 
 /// The effective configuration of a gateway.
@@ -31,6 +32,10 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// The listen address for HTTP/1.1: health, readiness and the HTTP API. Port 0 selects a free port.
     pub http_listen: SocketAddr,
+    /// More host names, without ports, that HTTP requests may have in `Host`. With `auth = "none"` the gateway answers only
+    /// these, and the names and addresses of this machine: `localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`.
+    #[serde(deserialize_with = "values::list")]
+    pub http_hosts: Vec<HostName>,
     /// The directory of the embedded state and blob stores.
     pub data_dir: PathBuf,
     /// The Redis that stores the state of uploads. Not set: an embedded database in `data_dir`.
@@ -106,6 +111,7 @@ impl Default for Config {
         Self {
             grpc_listen: loopback(50051),
             http_listen: loopback(8080),
+            http_hosts: Vec::new(),
             data_dir: "./data".into(),
             redis_url: None,
             redis_url_file: None,

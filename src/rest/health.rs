@@ -6,6 +6,12 @@ use axum::{extract::State, http::StatusCode};
 use tokio::sync::watch;
 use upload_gateway_core::upload::Timestamp;
 
+pub(super) const ALIVE: &str = "/healthz";
+pub(super) const READY: &str = "/readyz";
+
+/// The paths of this module.
+pub(super) const PATHS: [&str; 2] = [ALIVE, READY];
+
 const BROKEN: &str = "the state file cannot be opened again; restart\n";
 
 /// Whether the gateway can accept uploads, and which of its stores fail.

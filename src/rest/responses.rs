@@ -19,6 +19,9 @@ pub(super) struct StorageErrors;
 /// The upload does not exist, or its state does not allow the call.
 pub(super) struct UploadErrors;
 
+/// The call changes something, and a page sent it that may not.
+pub(super) struct PageErrors;
+
 /// Errors of every call.
 pub(super) struct ServerErrors;
 
@@ -80,11 +83,24 @@ impl IntoResponses for UploadErrors {
     }
 }
 
+// === impl PageErrors ===
+
+impl IntoResponses for PageErrors {
+    fn responses() -> Responses {
+        let description = "Without authentication: a page of another origin than those in `rest.cors_origins` sent the request.";
+        [error("403", description)].into()
+    }
+}
+
 // === impl ServerErrors ===
 
 impl IntoResponses for ServerErrors {
     fn responses() -> Responses {
         [
+            error(
+                "421",
+                "Without authentication: `Host` is neither a host of this machine nor in `http_hosts`.",
+            ),
             retryable("429", "Too many uploads at once. Retry after `Retry-After`."),
             retryable(
                 "503",

@@ -8,7 +8,9 @@ use super::{
     failure::Failure,
     parameters::{EditParameters, FileParameters, UpdateParameters},
     request::{Id, Parameters},
-    responses::{BodyErrors, ParameterErrors, ServerErrors, StorageErrors, UploadErrors},
+    responses::{
+        BodyErrors, PageErrors, ParameterErrors, ServerErrors, StorageErrors, UploadErrors,
+    },
     shapes::{Done, FirstStep, NextStep, ResidenceAnswer, UpdateAnswer},
 };
 
@@ -59,6 +61,7 @@ pub(super) async fn residence(
         UploadErrors,
         StorageErrors,
         BodyErrors,
+        PageErrors,
         ServerErrors
     )
 )]
@@ -95,6 +98,7 @@ pub(super) async fn create(
         ParameterErrors,
         UploadErrors,
         BodyErrors,
+        PageErrors,
         ServerErrors
     )
 )]
@@ -127,6 +131,7 @@ pub(super) async fn update(
         (status = 200, description = "The request to send to the store.", body = NextStep),
         ParameterErrors,
         UploadErrors,
+        PageErrors,
         ServerErrors
     )
 )]
@@ -156,6 +161,7 @@ pub(super) async fn edit(
     responses(
         (status = 200, description = "The upload is complete.", body = Done),
         UploadErrors,
+        PageErrors,
         ServerErrors
     )
 )]
@@ -176,6 +182,7 @@ pub(super) async fn complete(State(api): State<Api>, Id(id): Id) -> Result<Json<
     responses(
         (status = 202, description = "The upload is aborted."),
         UploadErrors,
+        PageErrors,
         ServerErrors
     )
 )]

@@ -21,7 +21,7 @@ use super::{
     sweeper::Sweeper,
 };
 use crate::{
-    config::{self, Config, Limits},
+    config::{self, Auth, Config, CorsOrigin, HostName, Limits},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
@@ -55,6 +55,8 @@ pub struct Server {
     backends: Backends,
     limits: Limits,
     rest: rest::Settings,
+    auth: Auth,
+    http_hosts: Vec<HostName>,
     faults: bool,
     sweeper: config::Sweeper,
 }
@@ -85,6 +87,11 @@ impl Server {
             );
             backends = backends.with_faults();
         }
+        if config.auth == Auth::None && config.rest.cors_origins.iter().any(CorsOrigin::is_any) {
+            tracing::warn!(
+                "rest.cors_origins = [\"*\"] with auth = \"none\": every web page in a browser on this machine can list, read and delete all files"
+            );
+        }
         let gateway = Gateway::new(
             Arc::clone(&backends.state),
             backends.storages.clone(),
@@ -99,6 +106,8 @@ impl Server {
             backends,
             limits: config.limits.clone(),
             rest: config.rest.clone(),
+            auth: config.auth,
+            http_hosts: config.http_hosts.clone(),
             faults: config.faults.enabled,
             sweeper: config.sweeper.clone(),
         })
@@ -225,6 +234,12 @@ impl Server {
         }
         if self.faults {
             router = rest::with_faults(router);
+        }
+        match self.auth {
+            Auth::None => {
+                let origins = &self.rest.cors_origins;
+                router = rest::without_foreign_pages(router, &self.http_hosts, origins);
+            }
         }
         scoped(router)
     }

@@ -293,6 +293,21 @@ fn a_lease_must_be_longer_than_the_retry_timeout() {
 }
 
 #[test]
+fn a_listed_host_is_a_name_or_an_address_without_a_port() {
+    for host in ["a.example:80", "https://a.example", ""] {
+        let (_, key) = refusal(&format!("http_hosts = ['{host}']"));
+        assert_eq!(key, "http_hosts.0", "{host}");
+    }
+    let variable = (
+        "UPLOAD_GATEWAY_HTTP_HOSTS",
+        "A.example., 10.0.0.1, [fd00::1]",
+    );
+    let hosts = load_text("", &[variable]).unwrap().http_hosts;
+    let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["a.example", "10.0.0.1", "[fd00::1]"]);
+}
+
+#[test]
 fn faults_are_enabled_by_two_keys() {
     assert_eq!(refusal("[faults]\nenabled = true").1, "faults.enabled");
     let both = "[faults]\nenabled = true\nallow_in_this_environment = true";

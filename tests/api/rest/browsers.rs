@@ -1,10 +1,15 @@
-//! Calls from pages of other origins (CORS).
+//! Calls from pages of other origins (CORS), and of pages that claim to be the gateway's own.
 
-use reqwest::header::ORIGIN;
+use reqwest::header::{HOST, ORIGIN};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use upload_gateway::config::Config;
 
 use super::{
-    client::{Http, answer, file, text},
+    client::{BASE, Http, UNKNOWN, answer, file, text},
     common::TestGateway,
 };
 
@@ -102,5 +107,161 @@ async fn the_embedded_s3_accepts_the_pages_that_the_api_accepts_and_its_own() {
         let answered = answer(preflight).await;
         let allowed = answered.header("access-control-allow-origin");
         assert_eq!(allowed, if is_allowed { origin } else { "" });
+    }
+}
+
+/// The status of a request that is written by hand.
+async fn status(gateway: &TestGateway, request: &str) -> u16 {
+    let address = gateway.http.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// The number of uploads that exist.
+async fn uploads(http: &Http) -> usize {
+    http.get("").await.json().as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn a_page_that_rebinds_its_name_can_neither_read_nor_change() {
+    let gateway = TestGateway::start().await;
+    let http = Http::of(&gateway);
+    let id = http.upload("a.bin", b"private", &json!({})).await;
+    let port = gateway.http.rsplit_once(':').unwrap().1;
+    let host = format!("evil.example:{port}");
+    let one = format!("{BASE}/{id}");
+    for (method, path) in [
+        ("GET", BASE),
+        ("GET", &*format!("{one}/download")),
+        ("GET", &*format!("{one}/url")),
+        ("POST", BASE),
+        ("DELETE", &*one),
+        ("OPTIONS", BASE),
+        ("GET", "/demo/"),
+        ("GET", "/nowhere"),
+    ] {
+        let request = http
+            .request_at(method, path)
+            .header(HOST, &host)
+            .header(ORIGIN, format!("http://{host}"))
+            .header("Sec-Fetch-Site", "same-origin")
+            .body(file("b.bin", b"x").to_string());
+        assert_eq!(answer(request).await.status, 421, "{method} {path}");
+    }
+    assert_eq!(uploads(&http).await, 1);
+    // Probes name the address of a pod, or anything.
+    for path in ["/healthz", "/readyz"] {
+        let probe = http.request_at("GET", path).header(HOST, &host);
+        assert_eq!(answer(probe).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn hosts_of_this_machine_and_listed_ones_are_answered() {
+    let gateway = TestGateway::with(|config: &mut Config| {
+        config.http_hosts = vec!["Uploads.example".parse().unwrap()];
+    })
+    .await;
+    let http = Http::of(&gateway);
+    for (host, expected) in [
+        ("localhost:1", 200),
+        ("LOCALHOST.", 200),
+        ("gateway.localhost", 200),
+        ("127.0.0.2:9", 200),
+        ("[::1]:8080", 200),
+        ("uploads.example.:443", 200),
+        ("other.uploads.example", 421),
+        ("localhost.evil.example", 421),
+        ("10.0.0.1", 421),
+    ] {
+        let request = http.request("GET", "").header(HOST, host);
+        assert_eq!(answer(request).await.status, expected, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_one_host_or_is_http_1_0() {
+    let gateway = TestGateway::start().await;
+    for (head, expected) in [
+        ("HTTP/1.0\r\n", 200),
+        ("HTTP/1.0\r\nHost: evil.example\r\n", 421),
+        ("HTTP/1.1\r\n", 400),
+        ("HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n", 400),
+        ("HTTP/1.1\r\nHost: localhost\r\n", 200),
+    ] {
+        let request = format!("GET {BASE} {head}Connection: close\r\n\r\n");
+        assert_eq!(status(&gateway, &request).await, expected, "{head}");
+    }
+    // The host of the target overrides the header.
+    let target = format!(
+        "GET http://evil.example{BASE} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(status(&gateway, &target).await, 421);
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let gateway = gateway(&["https://app.example"]).await;
+    let http = Http::of(&gateway);
+    let own = gateway.http.as_str();
+    let other_port = "http://127.0.0.1:1";
+    let other_scheme = own.replace("http:", "https:");
+    for (origin, site, is_allowed) in [
+        (None, None, true),
+        (None, Some("same-origin"), true),
+        (None, Some("none"), true),
+        (None, Some("cross-site"), false),
+        (Some(own), Some("same-origin"), true),
+        (Some(own), Some("cross-site"), false),
+        (Some("https://app.example"), Some("cross-site"), true),
+        (Some("https://evil.example"), None, false),
+        (Some("null"), None, false),
+        (Some(other_port), Some("same-site"), false),
+        (Some(&*other_scheme), None, false),
+        (
+            Some("https://app.example, https://evil.example"),
+            None,
+            false,
+        ),
+    ] {
+        for (method, path, otherwise) in [
+            ("POST", "", 201),
+            ("PATCH", &*format!("/{UNKNOWN}"), 404),
+            ("PUT", &*format!("/{UNKNOWN}"), 404),
+            ("DELETE", &*format!("/{UNKNOWN}"), 404),
+            (
+                "GET",
+                &*format!("/{UNKNOWN}/edit?part=1&file_id={}", "0".repeat(32)),
+                404,
+            ),
+        ] {
+            let before = uploads(&http).await;
+            // As a form or a script sends it without a preflight.
+            let mut request = http
+                .request(method, path)
+                .header("Content-Type", "text/plain")
+                .body(match method {
+                    "POST" => file(&format!("{before}.bin"), b"x").to_string(),
+                    _ => String::new(),
+                });
+            for (name, value) in [("Origin", origin), ("Sec-Fetch-Site", site)] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+            let status = answer(request).await.status;
+            let expected = if is_allowed { otherwise } else { 403 };
+            assert_eq!(status, expected, "{method} {path} {origin:?} {site:?}");
+            let made = usize::from(is_allowed && method == "POST");
+            assert_eq!(uploads(&http).await, before + made);
+        }
+        let mut read = http.request("GET", "");
+        if let Some(origin) = origin {
+            read = read.header(ORIGIN, origin);
+        }
+        assert_eq!(answer(read).await.status, 200);
     }
 }

@@ -6,6 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
+use reqwest::{
+    RequestBuilder,
+    header::{HOST, ORIGIN},
+};
 use serde_json::{Value, json};
 use upload_gateway::config::{Config, PartDataForm};
 use upload_gateway_core::upload::Md5;
@@ -33,6 +37,10 @@ impl Recorder {
         if !range.is_empty() {
             request = request.header("Range", range);
         }
+        self.record(method, path, request).await
+    }
+
+    async fn record(&mut self, method: &str, path: &str, request: RequestBuilder) -> Value {
         let answer = answer(request).await;
         let names = answer.headers.keys().map(ToString::to_string);
         self.exchanges.push(json!({
@@ -145,6 +153,31 @@ async fn unknown_upload(recorder: &mut Recorder) {
     }
 }
 
+/// Calls for another host, and calls that a page of another origin sends.
+async fn foreign_pages(recorder: &mut Recorder) {
+    let one = format!("/{UNKNOWN}");
+    for (method, path, changes) in [
+        ("GET", String::new(), false),
+        ("POST", String::new(), true),
+        ("GET", "/new".into(), false),
+        ("PATCH", one.clone(), true),
+        ("PUT", one.clone(), true),
+        ("DELETE", one.clone(), true),
+        ("GET", format!("{one}/edit"), true),
+        ("GET", format!("{one}/url"), false),
+        ("GET", format!("{one}/download"), false),
+    ] {
+        let rebound = recorder.http.request(method, &path);
+        let rebound = rebound.header(HOST, "evil.example");
+        recorder.record(method, &path, rebound).await;
+        if changes {
+            let sent = recorder.http.request(method, &path);
+            let sent = sent.header(ORIGIN, "https://evil.example");
+            recorder.record(method, &path, sent).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_document_is_valid_and_describes_the_real_answers() {
     let Some(python) = python() else { return };
@@ -156,6 +189,7 @@ async fn the_document_is_valid_and_describes_the_real_answers() {
     small_file(&mut recorder).await;
     file_in_parts(&mut recorder).await;
     unknown_upload(&mut recorder).await;
+    foreign_pages(&mut recorder).await;
     let as_map = |config: &mut Config| config.rest.part_data = PartDataForm::Map;
     let other = TestGateway::with(as_map).await;
     recorder.http = Http::of(&other);
