@@ -11,6 +11,7 @@ pub mod embedded_s3;
 pub mod fuzzing;
 pub mod grpc;
 pub mod hosts;
+mod private_files;
 pub mod proto;
 pub mod rest;
 pub mod serve;

@@ -233,9 +233,11 @@ impl FromStr for Endpoint {
         let url = Url::parse(text).ok();
         url.filter(|url| matches!(url.scheme(), "http" | "https"))
             .filter(|url| url.username().is_empty() && url.password().is_none())
+            // A parameter may be a credential, too, such as a shared access signature.
+            .filter(|url| url.query().is_none() && url.fragment().is_none())
             .map(Self)
             .ok_or(
-                "expected a URL that begins with https:// or http:// and contains no credentials",
+                "expected a URL that begins with https:// or http:// and contains no credentials and no parameters",
             )
     }
 }

@@ -28,6 +28,7 @@ use self::{
     gateway::{Gateway, own_binary},
 };
 use super::{error::CliError, output};
+use crate::private_files;
 
 /// The size in bytes of the file that is uploaded.
 const FILE_SIZE: u64 = 64 * MIB;
@@ -180,7 +181,7 @@ async fn wait_for_parts(client: &Client) -> Result<u64, CliError> {
 /// Writes a file with random content.
 fn generate(path: &Path) -> io::Result<Content> {
     let mut random = StdRng::from_rng(&mut rand::rng());
-    let mut file = fs::File::create_new(path)?;
+    let mut file = private_files::create_new(path)?;
     let mut digest = ContentDigest::default();
     let mut block = vec![0; 1024 * 1024];
     for _ in 0..FILE_SIZE / MIB {
@@ -199,7 +200,7 @@ impl Directory {
             "upload-gateway-demo-{:016x}",
             rand::random::<u64>()
         ));
-        fs::create_dir(&path)
+        private_files::create_directory(&path)
             .map_err(|error| CliError::input_output(format!("create {}", path.display()), error))?;
         Ok(Self(path))
     }

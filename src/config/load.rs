@@ -9,6 +9,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::{error::ConfigError, process::Config, reader::read, storage::StorageConfig};
+use crate::state::redis::RedisUrl;
 
 /// The variable that names the server for the client commands.
 pub const SERVER_VARIABLE: &str = "UPLOAD_GATEWAY_SERVER";
@@ -34,7 +35,7 @@ pub struct Flags {
     /// The directory of the embedded state and blob stores [default: ./data]
     #[arg(long, value_name = "DIRECTORY")]
     pub data_dir: Option<PathBuf>,
-    /// The Redis that stores the state of uploads [default: an embedded database]
+    /// The Redis that stores the state of uploads, without a password [default: an embedded database]
     #[arg(long, value_name = "URL")]
     pub redis_url: Option<String>,
 }
@@ -85,6 +86,7 @@ pub fn load(
         flags: Table::try_from(flags)
             .map_err(|error| ConfigError::new("data_dir", error.to_string()))?,
     };
+    flags.refuse_password()?;
     for variable in &mut origins.variables {
         let set = variable.set(&mut table);
         set.map_err(|error| ConfigError {
@@ -133,6 +135,29 @@ fn read_config(mut table: Table) -> Result<Config, ConfigError> {
     }
     config.validate()?;
     Ok(config)
+}
+
+// === impl Flags ===
+
+impl Flags {
+    /// All users of a machine can read the arguments of its processes. Only the user of a process can read its variables.
+    fn refuse_password(&self) -> Result<(), ConfigError> {
+        let url = self.redis_url.as_deref().unwrap_or_default();
+        match url.parse::<RedisUrl>() {
+            Ok(url) if url.has_password() => Err(ConfigError {
+                origin: Some("--redis-url".into()),
+                ..ConfigError::new(
+                    "redis_url",
+                    format!(
+                        "must not contain a password on the command line, which other users can read: \
+                         set {PREFIX}REDIS_URL, or redis_url_file in the configuration"
+                    ),
+                )
+            }),
+            // An invalid URL is reported with the other keys.
+            _ => Ok(()),
+        }
+    }
 }
 
 // === impl Variable ===

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::private_files;
+
 /// A file or directory that no response has referred to yet: removed on drop, unless it was published.
 #[derive(Debug)]
 pub(super) struct Temporary {
@@ -25,7 +27,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 /// Creates `directory` durably if it does not exist; its parent must exist.
 pub(super) fn ensure_directory(directory: &Path) -> io::Result<()> {
-    match fs::create_dir(directory) {
+    match private_files::create_directory(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => directory.parent().map_or(Ok(()), sync_directory),
     }
@@ -42,7 +44,7 @@ pub(super) fn remove_durably(path: &Path) -> io::Result<bool> {
 
 /// Writes `content` as the whole content of `path`: after a crash the file has the old content or the new one.
 pub(super) fn write_durably(temporary: Temporary, path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(&temporary.path)?;
+    let mut file = private_files::create_new(&temporary.path)?;
     file.write_all(content)?;
     file.sync_all()?;
     temporary.publish(path)?;

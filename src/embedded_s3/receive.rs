@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::failure::Failure;
 use super::files::Temporary;
+use crate::private_files;
 
 /// The largest part, and the largest object put in one call (S3's own limit).
 const MAXIMUM_SIZE: u64 = 5 << 30;
@@ -109,7 +110,7 @@ async fn write(
 impl Writer {
     fn create(temporary: Temporary) -> io::Result<Self> {
         Ok(Self {
-            file: File::create_new(temporary.path())?,
+            file: private_files::create_new(temporary.path())?,
             temporary,
             digest: Md5::new(),
             size: 0,

@@ -33,6 +33,7 @@ use super::files::{
 use super::read::Segment;
 use super::receive::Received;
 use super::values::hexadecimal;
+use crate::private_files;
 use crate::unknown_format::UnknownFormat;
 
 /// The version of everything in the directory: its layout, the manifests, the sessions and the parts. Stored in the
@@ -92,8 +93,8 @@ pub(super) struct Manifest {
 impl Storage {
     /// Creates or opens the directory and finishes what a crash interrupted.
     pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&directory)?;
-        let exclusive = File::create(directory.join("lock"))?;
+        private_files::own_directory(&directory)?;
+        let exclusive = private_files::open_or_create(&directory.join("lock"))?;
         exclusive.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::new(
                 io::ErrorKind::WouldBlock,

@@ -23,6 +23,7 @@ use crate::{
         redb::Redb,
         redis::{Redis, RedisConfig},
     },
+    values::REDACTED,
 };
 
 /// The id of the storage that exists if none is configured.
@@ -152,15 +153,21 @@ impl Backends {
         Some(self.embedded.as_ref()?.0.endpoint())
     }
 
-    /// The address and the keys of the embedded S3, if it runs.
+    /// The address and the keys of the embedded S3, if it runs. A configured secret is redacted.
     pub(super) fn embedded_line(&self) -> Option<String> {
         let (server, config) = self.embedded.as_ref()?;
+        let default = EmbeddedS3Config::default().secret_access_key;
+        // The default is public. A configured one is a secret.
+        let secret = match config.secret_access_key == default {
+            true => default.expose().to_owned(),
+            false => REDACTED.to_owned(),
+        };
         Some(format!(
             "embedded s3 at {} bucket={} access_key_id={} secret_access_key={}",
             server.endpoint(),
             config.bucket,
             config.access_key_id,
-            config.secret_access_key.expose()
+            secret
         ))
     }
 

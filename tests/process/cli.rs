@@ -326,12 +326,8 @@ fn exit_codes_are_as_documented() {
 #[test]
 fn the_printed_configuration_holds_no_secret() {
     let output = binary()
-        .args([
-            "serve",
-            "--print-config",
-            "--redis-url",
-            "redis://:hunter2@127.0.0.1:1",
-        ])
+        .args(["serve", "--print-config"])
+        .env("UPLOAD_GATEWAY_REDIS_URL", "redis://:hunter2@127.0.0.1:1")
         .env("UPLOAD_GATEWAY_EMBEDDED__SECRET_ACCESS_KEY", "hunter2")
         .output()
         .unwrap();

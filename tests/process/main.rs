@@ -14,3 +14,4 @@ mod doctor;
 mod drain;
 mod overload;
 mod page_rules;
+mod secrets;

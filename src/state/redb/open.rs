@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use ::redb::{Database, DatabaseError};
+use ::redb::{Database, DatabaseError, backends::FileBackend};
 
 use super::format;
+use crate::private_files;
 
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum OpenError {
 /// Opens the file at `path`; creates it, and its directory, if it does not exist.
 pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
     let directory = path.parent().unwrap_or(Path::new(""));
-    std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
+    private_files::create_directories(directory).map_err(|source| OpenError::Directory {
         path: path.to_owned(),
         source,
     })?;
@@ -44,7 +45,10 @@ pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
         path: path.to_owned(),
         source,
     };
-    let database = Database::create(path).map_err(|failure| match failure {
+    let file = private_files::open_or_create(path).map_err(|failure| unusable(failure.into()))?;
+    let created =
+        FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+    let database = created.map_err(|failure| match failure {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
             path: path.to_owned(),
         },

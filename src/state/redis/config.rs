@@ -70,7 +70,11 @@ pub enum RedisMode {
 pub struct RedisUrl {
     url: SecretString,
     redacted: String,
+    has_password: bool,
 }
+
+/// Parameters of a URL that are printed. The password of a Unix socket is one, too.
+const PRINTED: [&str; 3] = ["db", "user", "protocol"];
 
 /// Why the state store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +178,11 @@ impl RedisUrl {
     pub fn expose(&self) -> &str {
         self.url.expose_secret()
     }
+
+    /// Whether it contains something that is not printed.
+    pub fn has_password(&self) -> bool {
+        self.has_password
+    }
 }
 
 impl Default for RedisUrl {
@@ -183,6 +192,7 @@ impl Default for RedisUrl {
         Self {
             url: url.into(),
             redacted: url.into(),
+            has_password: false,
         }
     }
 }
@@ -192,18 +202,22 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let url = Url::parse(text).map_err(|_| "expected a URL such as redis://127.0.0.1:6379")?;
-        if !matches!(url.scheme(), "redis" | "rediss" | "redis+unix" | "unix") {
-            return Err("expected a URL that begins with redis:// or rediss://");
-        }
-        // Replaced in the text: `Url::set_password` would percent-encode the brackets.
-        let redacted = match url.password() {
-            Some(password) => {
-                let secret = format!(":{password}@");
-                url.as_str().replacen(&secret, &format!(":{REDACTED}@"), 1)
-            }
-            None => url.to_string(),
+        let is_socket = match url.scheme() {
+            "redis" | "rediss" => false,
+            "redis+unix" | "unix" => true,
+            _ => return Err("expected a URL that begins with redis:// or rediss://"),
         };
+        // A password with one of these characters would end at it, and the rest would be printed.
+        let database = url.path().trim_start_matches('/');
+        let is_database = database.bytes().all(|byte| byte.is_ascii_digit());
+        if url.fragment().is_some() || !(is_socket || is_database) {
+            return Err(
+                "expected only the number of a database after the host; in a password, write / as %2F, ? as %3F and # as %23",
+            );
+        }
+        let redacted = redacted(&url);
         Ok(Self {
+            has_password: redacted != url.as_str(),
             url: String::from(url).into(),
             redacted,
         })
@@ -246,9 +260,61 @@ impl<'de> Deserialize<'de> for RedisUrl {
     }
 }
 
+/// The URL without its password and the parameters that are not [`PRINTED`].
+fn redacted(url: &Url) -> String {
+    let text = url.as_str();
+    // Replaced in the text: `Url::set_password` would percent-encode the brackets.
+    let text = match url.password() {
+        Some(password) => text.replacen(&format!(":{password}@"), &format!(":{REDACTED}@"), 1),
+        None => text.to_owned(),
+    };
+    let Some((address, query)) = text.split_once('?') else {
+        return text;
+    };
+    let parameters = query
+        .split('&')
+        .map(|parameter| match parameter.split_once('=') {
+            Some((key, _)) if PRINTED.contains(&key) => parameter.to_owned(),
+            Some((key, _)) => format!("{key}={REDACTED}"),
+            None => REDACTED.to_owned(),
+        });
+    format!("{address}?{}", parameters.collect::<Vec<_>>().join("&"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_the_parameters_is_redacted() {
+        for (url, shown) in [
+            (
+                "unix:///run/r.sock?pass=hunter2",
+                "unix:///run/r.sock?pass=[redacted]",
+            ),
+            (
+                "redis+unix:///run/r.sock?user=gw&p%61ss=hunter2&db=2",
+                "redis+unix:///run/r.sock?user=gw&p%61ss=[redacted]&db=2",
+            ),
+            ("redis://cache/1?hunter2@", "redis://cache/1?[redacted]"),
+        ] {
+            let url: RedisUrl = url.parse().unwrap();
+            assert_eq!((url.to_string(), url.has_password()), (shown.into(), true));
+        }
+        let without: RedisUrl = "unix:///run/r.sock?db=2".parse().unwrap();
+        assert!(!without.has_password());
+    }
+
+    #[test]
+    fn a_password_that_ends_the_address_early_is_refused() {
+        for url in [
+            "redis://user:12#hunter2@cache",
+            "redis://user:12/hunter2@cache",
+        ] {
+            let error = url.parse::<RedisUrl>().unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
 
     #[test]
     fn a_password_is_redacted() {
