@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use upload_gateway_client::proto::v1::{Phase, Upload};
+use upload_gateway_core::escape::escaped;
 
 use super::error::CliError;
 use crate::values::ByteSize;
@@ -19,10 +20,11 @@ pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {
         .map_err(|error| CliError::input_output("write to standard output", error))
 }
 
-/// Prints a line for people to standard error.
+/// Prints a line for people to standard error. It may contain text of a server.
 pub(super) fn log(line: impl fmt::Display) {
     // A failure to report has nowhere to be reported.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let line = line.to_string();
+    let _ = writeln!(io::stderr().lock(), "{}", escaped(&line));
 }
 
 /// A record as JSON, with the field names of the proto.

@@ -8,6 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 use upload_gateway_client::{Event, proto::v1::Phase};
+use upload_gateway_core::escape::escaped;
 
 use super::{error::chain, output};
 use crate::values::ByteSize;
@@ -89,6 +90,7 @@ impl Reporter {
             }
             Event::Retrying { cause, delay } => {
                 let text = format!("{}; retrying in {:.1} s", chain(cause), delay.as_secs_f64());
+                let text = escaped(&text).into_owned();
                 match &self.form {
                     Form::Silent => {}
                     Form::Bar(bar) => bar.set_message(text),

@@ -12,6 +12,7 @@ mod config;
 mod direct;
 mod doctor;
 mod drain;
+mod log_lines;
 mod overload;
 mod page_rules;
 mod secrets;

@@ -6,6 +6,8 @@
 
 use std::{borrow::Cow, collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
+use crate::escape::escaped;
+
 /// When to retry after an error that only an operator can fix.
 const OPERATOR_DELAY: Duration = Duration::from_secs(30);
 
@@ -150,12 +152,13 @@ struct Inner {
 // === impl Error ===
 
 impl Error {
-    /// An error of `kind` with the cause `reason`. `message` is for people and starts in lower case.
+    /// An error of `kind` with the cause `reason`. `message` is for people and starts in lower case. It may contain text
+    /// of the caller: what would break a line is escaped, here and in all details.
     pub fn new(kind: Kind, reason: Reason, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
             reason,
-            message: message.into(),
+            message: escaped(&message.into()).into_owned(),
             metadata: BTreeMap::new(),
             violations: Vec::new(),
             retry_after: None,
@@ -168,6 +171,7 @@ impl Error {
     /// A request with an invalid `field`.
     pub fn invalid(field: impl Into<Cow<'static, str>>, description: impl Into<String>) -> Self {
         let (field, description) = (field.into(), description.into());
+        let description = escaped(&description).into_owned();
         let mut error = Self::new(
             Kind::InvalidArgument,
             Reason::InvalidField,
@@ -272,7 +276,8 @@ impl Error {
     /// Adds a detail for programs: an entry in the `metadata` of `google.rpc.ErrorInfo`.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.0.metadata.insert(key, value.to_string());
+        let value = escaped(&value.to_string()).into_owned();
+        self.0.metadata.insert(key, value);
         self
     }
 

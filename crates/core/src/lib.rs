@@ -6,6 +6,7 @@ pub mod call;
 pub mod clock;
 pub mod decorate;
 pub mod error;
+pub mod escape;
 pub mod faults;
 pub mod gateway;
 pub mod retry;
