@@ -5,8 +5,8 @@
 //! allows. A byte counts as moved when the socket takes it or returns it. The send buffer of the socket is small, so
 //! this is soon after the network took the byte before.
 //!
-//! Requests go through the proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name, except to loopback
-//! addresses.
+//! Requests go through the proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name, except to
+//! addresses of this machine and to link-local ones.
 
 mod body;
 mod connect;

@@ -15,4 +15,5 @@ mod drain;
 mod log_lines;
 mod overload;
 mod page_rules;
+mod proxies;
 mod secrets;

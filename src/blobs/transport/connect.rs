@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     future::Future,
-    net::IpAddr,
+    net::Ipv4Addr,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -24,6 +24,7 @@ use tower_service::Service;
 use upload_gateway_core::blobs::CONNECT_TIMEOUT;
 
 use super::progress::Metered;
+use crate::hosts::HostName;
 
 /// The largest number of bytes that a socket has taken and the store has not acknowledged. It limits the rate of one
 /// connection to this number per round trip: 5 MB/s at 100 ms.
@@ -92,7 +93,7 @@ impl Route {
 
     /// The proxy for requests to this address.
     fn proxy(&self, to: &Uri) -> Option<Intercept> {
-        if is_loopback(to) {
+        if is_local(to) {
             return None;
         }
         self.proxies.intercept(to)
@@ -177,9 +178,11 @@ fn is_https(to: &Uri) -> bool {
     to.scheme_str() == Some("https")
 }
 
-fn is_loopback(to: &Uri) -> bool {
+/// Whether the address is that of this machine, or of a service that only this machine reaches and that is known by its
+/// address: the embedded S3, or the metadata service of a cloud. A proxy could not reach it, and must not see its requests.
+fn is_local(to: &Uri) -> bool {
     let host = to.host().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    let is_link_local = |ip: Ipv4Addr| ip.is_link_local();
+    HostName::of_header(host).is_some_and(|host| host.is_loopback())
+        || host.parse().is_ok_and(is_link_local)
 }

@@ -72,6 +72,38 @@ async fn loopback_addresses_are_reached_without_a_proxy() {
 }
 
 #[test]
+fn no_proxy_sees_requests_to_this_machine_or_to_metadata_services() {
+    let proxies = Matcher::builder()
+        .all("http://user:secret@proxy.invalid:1")
+        .build();
+    let route = Route::new(proxies);
+    let is_proxied = |host: &str| {
+        let uri = format!("http://{host}/x").parse().unwrap();
+        route.proxy_credentials(&uri).is_some()
+    };
+    for host in [
+        "127.0.0.1:9000",
+        "127.1.2.3",
+        "[::1]:9000",
+        "LocalHost:9000",
+        "localhost.",
+        "minio.localhost",
+        "169.254.169.254",
+        "169.254.170.2",
+    ] {
+        assert!(!is_proxied(host), "{host}");
+    }
+    for host in [
+        "store.invalid",
+        "localhost.invalid",
+        "10.0.0.1",
+        "[fd00::1]",
+    ] {
+        assert!(is_proxied(host), "{host}");
+    }
+}
+
+#[test]
 fn the_answer_has_the_time_that_the_send_buffer_needs() {
     // 5 MiB at 64 KiB/s.
     let drain = drain_time(Duration::from_secs(80), 5 * 1024 * 1024);

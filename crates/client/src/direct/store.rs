@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
@@ -33,7 +34,10 @@ const MAX_RESPONSE_SIZE: usize = 64 * 1024;
 /// An HTTP client for signed requests.
 #[derive(Debug)]
 pub(super) struct Store {
+    /// Uses the proxy that the environment names.
     http: reqwest::Client,
+    /// Uses no proxy.
+    local: reqwest::Client,
     idle_timeout: Duration,
 }
 
@@ -47,14 +51,19 @@ struct Metered {
 
 impl Store {
     pub(super) fn new() -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A signature is valid for one URL only.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| StoreRefusal::no_response(describe(error)))?;
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                // A signature is valid for one URL only.
+                .redirect(reqwest::redirect::Policy::none())
+        };
+        let build = |builder: reqwest::ClientBuilder| {
+            let built = builder.build();
+            built.map_err(|error| StoreRefusal::no_response(describe(error)))
+        };
         Ok(Self {
-            http,
+            http: build(builder())?,
+            local: build(builder().no_proxy())?,
             idle_timeout: IDLE_TIMEOUT,
         })
     }
@@ -71,8 +80,12 @@ impl Store {
             StoreRefusal::no_response(format!("{:?} is not an HTTP method", signed.verb))
         })?;
         let (sent, mut moved) = watch::channel(0);
-        let mut request = self
-            .http
+        // A proxy cannot reach a store on this machine, and must not see the files for it.
+        let http = match is_loopback(&signed.url) {
+            true => &self.local,
+            false => &self.http,
+        };
+        let mut request = http
             .request(method, &signed.url)
             .header(CONTENT_LENGTH, body.len());
         for (name, value) in &signed.headers {
@@ -127,6 +140,17 @@ pub(super) fn element(document: &str, name: &str) -> Option<String> {
         text = text.replace(entity, character);
     }
     Some(text)
+}
+
+/// Whether the URL is one of this machine.
+fn is_loopback(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok();
+    let host = url.as_ref().and_then(|url| url.host_str());
+    let host = host.unwrap_or_default().trim_end_matches('.');
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 async fn read(mut response: Response, moved: &watch::Sender<u64>) -> reqwest::Result<String> {
