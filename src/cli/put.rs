@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use serde_json::json;
-use tokio::{fs::File, io::stdin};
+use tokio::{
+    fs::File,
+    io::{self, AsyncReadExt, AsyncSeekExt, stdin},
+};
 use upload_gateway_client::{
     Client, ClientError, Event, Refusal, Source, Target, UploadOptions, Uploaded,
     proto::v1::{ErrorReason, FileMetadata, Takeover},
@@ -12,8 +15,8 @@ use upload_gateway_client::{
 use super::{error::CliError, output, progress::Reporter, server::Server};
 use crate::values::ByteSize;
 
-const DIRECT_NEEDS_A_FILE: &str = "--direct reads the file more than once, but standard input or a pipe can be read only once; \
-    omit --direct, or name a file";
+const DIRECT_NEEDS_A_FILE: &str = "--direct reads a regular file of known size more than once, which standard input, a pipe \
+    or a file of the kernel is not; omit --direct, or name another file";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -62,7 +65,7 @@ pub(super) struct Arguments {
 
 /// The source of the bytes.
 enum Input {
-    /// A file and its size.
+    /// A regular file and its size.
     File(File, u64),
     /// Bytes that can be read once.
     Pipe(Source),
@@ -86,6 +89,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
                 {
                     explain_active_writer(refusal);
                 }
+                // The upload has parts of the file as it was.
+                CliError::Client(ClientError::FileChanged { .. }) => {}
                 _ => reporter.explain_resume(arguments.direct),
             }
             Err(error)
@@ -100,6 +105,13 @@ fn explain_active_writer(refusal: &Refusal) {
         "another sender is active on this upload; if it has stopped, the gateway detects that in {left:.0} s: try again then, \
          or omit --no-takeover to take over now"
     ));
+}
+
+/// Whether a file whose size is 0 has no bytes. Files of the kernel, such as `/proc/cpuinfo`, have no size, but bytes.
+async fn is_empty(file: &mut File) -> io::Result<bool> {
+    let count = file.read(&mut [0]).await?;
+    file.rewind().await?;
+    Ok(count == 0)
 }
 
 fn positive(text: &str) -> Result<ByteSize, &'static str> {
@@ -152,7 +164,7 @@ impl Arguments {
             return Ok(Input::Pipe(Source::pipe(stdin())));
         }
         let failed = |error| CliError::input_output(format!("open {}", self.file.display()), error);
-        let file = File::open(&self.file).await.map_err(failed)?;
+        let mut file = File::open(&self.file).await.map_err(failed)?;
         let metadata = file.metadata().await.map_err(failed)?;
         if metadata.is_dir() {
             return Err(CliError::failed(format!(
@@ -160,7 +172,9 @@ impl Arguments {
                 self.file.display()
             )));
         }
-        if metadata.is_file() {
+        let has_size = metadata.is_file()
+            && (metadata.len() > 0 || is_empty(&mut file).await.map_err(failed)?);
+        if has_size {
             return Ok(Input::File(file, metadata.len()));
         }
         Ok(Input::Pipe(Source::pipe(file)))
@@ -184,7 +198,10 @@ impl Arguments {
                 return Ok(Box::pin(uploading).await?);
             }
             Input::Pipe(_) if self.direct => return Err(CliError::Usage(DIRECT_NEEDS_A_FILE)),
-            Input::File(file, _) => Source::seekable(file),
+            Input::File(file, _) => {
+                let failed = |error| CliError::input_output("read the size of the file", error);
+                Source::file(file).await.map_err(failed)?
+            }
             Input::Pipe(source) => source,
         };
         let target = match &self.resume {

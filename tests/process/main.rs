@@ -7,6 +7,7 @@ mod common;
 
 mod architecture;
 mod backends;
+mod changes;
 mod cli;
 mod config;
 mod direct;

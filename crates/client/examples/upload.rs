@@ -19,7 +19,7 @@ pub(crate) async fn send(path: &str, server: &str, id: Option<String>) -> Result
     let name = Path::new(path).file_name().unwrap_or_default();
     let new = Target::file(name.to_string_lossy(), file.metadata().await?.len());
     let target = id.map_or(new, Target::Upload);
-    let (source, options) = (Source::seekable(file), UploadOptions::default());
+    let (source, options) = (Source::file(file).await?, UploadOptions::default());
     let on_event = |event: Event<'_>| match event {
         Event::Opened(upload) => println!("upload id {}", upload.upload_id),
         Event::Progress(progress) => println!("{} bytes committed", progress.committed_size),

@@ -48,6 +48,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`] and [`ClientError::Store`] for errors that cannot be retried, [`ClientError::NoProgress`] if
     /// nothing more was stored for [`UploadOptions::retry_timeout`], [`ClientError::Source`] if the file cannot be read,
+    /// [`ClientError::FileChanged`] if it changes before all of it is sent,
     /// [`ClientError::Changed`] if another client changes the upload, [`ClientError::Mismatch`] if the object is not the
     /// file.
     ///
@@ -75,6 +76,7 @@ impl Client {
         let file = LocalFile::new(file).await?;
         let size = file.span().size;
         let md5 = file.digest(file.span()).await?;
+        file.check_unchanged().await?;
         let direct = Direct {
             job: Job {
                 client: self,
@@ -147,6 +149,7 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             _ => return Err(ClientError::protocol("not a first step of an upload")),
         }
         Parts::new(&self.job, &step)?.send().await?;
+        self.job.file.check_unchanged().await?;
         self.job.progress.committing();
         let finish = self.sign_finish(&step.upload_id).await?;
         self.make_object(finish).await
@@ -195,7 +198,10 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
                     let sent = job.store.send(&signature, part_list, |_| ()).await;
                     sent.map(drop).map_err(ClientError::from)
                 }
-                None => job.put(&signature, job.file.span()).await,
+                None => match job.put(&signature, job.file.span()).await {
+                    Err(changed @ ClientError::FileChanged { .. }) => return Err(changed),
+                    sent => sent,
+                },
             };
             // The store may have carried out a request that failed here, and S3 may report a failure after status 200.
             let missing = match self.complete(&step.upload_id).await {

@@ -57,6 +57,12 @@ pub enum ClientError {
         /// The first offset that is in memory.
         kept_from: u64,
     },
+    /// The file changed while it was sent. Its upload is not complete, and cannot be resumed with the changed file.
+    #[error("the file changed while it was sent: {change}")]
+    FileChanged {
+        /// What changed.
+        change: String,
+    },
     /// The object is not the file.
     #[error("the object of {upload_id} has {what} {found}, the file has {expected}")]
     Mismatch {
@@ -151,6 +157,7 @@ impl ClientError {
             | Self::NoProgress { .. }
             | Self::Source(_)
             | Self::NotRewindable { .. }
+            | Self::FileChanged { .. }
             | Self::Mismatch { .. }
             | Self::Changed { .. }
             | Self::Protocol(_) => false,

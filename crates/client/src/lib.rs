@@ -15,7 +15,7 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::connect("http://127.0.0.1:50051")?;
-//! let source = Source::seekable(File::open("report.pdf").await?);
+//! let source = Source::file(File::open("report.pdf").await?).await?;
 //! let target = Target::file("report.pdf", None);
 //! let uploaded = client.upload(source, target, &UploadOptions::default(), |_| ()).await?;
 //! println!("{} has {} bytes", uploaded.upload.upload_id, uploaded.size);
@@ -37,6 +37,7 @@ mod direct;
 mod error;
 pub mod proto;
 mod reason;
+mod stamp;
 mod stream;
 mod upload;
 
@@ -44,6 +45,6 @@ pub use self::{
     client::Client,
     digest::Md5,
     error::{ClientError, Refusal, StoreRefusal},
-    stream::{ReadSeek, Source},
+    stream::{ReadSeek, Source, SourceFile},
     upload::{Event, Target, UploadOptions, Uploaded},
 };

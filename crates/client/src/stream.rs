@@ -7,7 +7,7 @@ mod writer_conflict;
 
 use tokio::time::sleep;
 
-pub use self::source::{ReadSeek, Source};
+pub use self::source::{ReadSeek, Source, SourceFile};
 use self::{attempt::Attempt, known::Known, source::SourceReader};
 use crate::{
     back_off::BackOff,
@@ -26,6 +26,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`] for an error that cannot be resumed, [`ClientError::NoProgress`] if nothing more was
     /// committed for [`UploadOptions::retry_timeout`], [`ClientError::Source`] if the source cannot be read,
+    /// [`ClientError::FileChanged`] if a [`Source::File`] changes before all of it is sent,
     /// [`ClientError::NotRewindable`] if a pipe would have to be read again, [`ClientError::Mismatch`] if the object is not
     /// the file.
     ///

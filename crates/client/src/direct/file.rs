@@ -1,15 +1,19 @@
-//! The file that is sent. Several senders read it, never on the async workers.
+//! The file that is sent. Several senders read it, never on the async workers. Each read notices if the file has changed.
 
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom},
-    sync::{Arc, Mutex, PoisonError},
+    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use crate::digest::{Hasher, Md5};
+use crate::{
+    digest::{Hasher, Md5},
+    error::ClientError,
+    stamp::Stamp,
+};
 
 /// The bytes that are read at once to hash them.
 const READ_SIZE: u64 = 1024 * 1024;
@@ -23,21 +27,21 @@ pub(super) struct Span {
     pub(super) size: u64,
 }
 
-/// A file, with the size that it had at the beginning.
+/// A file, with the size and the modification time that it had at first.
 #[derive(Debug, Clone)]
 pub(super) struct LocalFile {
     file: Arc<Mutex<File>>,
-    size: u64,
+    stamp: Stamp,
 }
 
 // === impl LocalFile ===
 
 impl LocalFile {
-    pub(super) async fn new(file: File) -> io::Result<Self> {
+    pub(super) async fn new(file: File) -> Result<Self, ClientError> {
         blocking(move || {
-            let size = file.metadata()?.len();
+            let stamp = Stamp::of(&file.metadata()?);
             let file = Arc::new(Mutex::new(file));
-            Ok(Self { file, size })
+            Ok(Self { file, stamp })
         })
         .await
     }
@@ -46,12 +50,12 @@ impl LocalFile {
     pub(super) fn span(&self) -> Span {
         Span {
             offset: 0,
-            size: self.size,
+            size: self.stamp.size,
         }
     }
 
     /// The MD5 of a range.
-    pub(super) async fn digest(&self, span: Span) -> io::Result<Md5> {
+    pub(super) async fn digest(&self, span: Span) -> Result<Md5, ClientError> {
         let file = self.clone();
         blocking(move || {
             let mut hasher = Hasher::default();
@@ -70,7 +74,7 @@ impl LocalFile {
     }
 
     /// The bytes of a range.
-    pub(super) async fn read(&self, span: Span) -> io::Result<Bytes> {
+    pub(super) async fn read(&self, span: Span) -> Result<Bytes, ClientError> {
         let file = self.clone();
         blocking(move || {
             let mut bytes = Vec::new();
@@ -80,16 +84,44 @@ impl LocalFile {
         .await
     }
 
-    fn read_into(&self, bytes: &mut Vec<u8>, span: Span) -> io::Result<()> {
+    /// Checks that the file is as it was at first, and ends at its size.
+    ///
+    /// # Errors
+    /// `FileChanged`.
+    pub(super) async fn check_unchanged(&self) -> Result<(), ClientError> {
+        let Self { file, stamp } = self.clone();
+        blocking(move || {
+            let mut file = lock(&file);
+            stamp.check(&file.metadata()?)?;
+            file.seek(SeekFrom::Start(stamp.size))?;
+            let beyond = file.read(&mut [0])? as u64;
+            stamp.check_end(stamp.size + beyond)
+        })
+        .await
+    }
+
+    fn read_into(&self, bytes: &mut Vec<u8>, span: Span) -> Result<(), ClientError> {
         bytes.resize(usize::try_from(span.size).unwrap_or(usize::MAX), 0);
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         file.seek(SeekFrom::Start(span.offset))?;
-        file.read_exact(bytes)
+        let read = file.read_exact(bytes);
+        self.stamp.check(&file.metadata()?)?;
+        match read {
+            // It ends before its size.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                self.stamp.check_end(span.offset)
+            }
+            read => Ok(read?),
+        }
     }
 }
 
+fn lock(file: &Mutex<File>) -> MutexGuard<'_, File> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+) -> Result<T, ClientError> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }

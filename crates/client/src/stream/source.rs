@@ -1,9 +1,15 @@
 //! Where the bytes of an upload come from, and how they are read again after a failure.
 
-use std::{collections::VecDeque, fmt, io::SeekFrom, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, SeekFrom},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
+    fs::File,
     io::{AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt},
     time::Instant,
 };
@@ -11,6 +17,7 @@ use tokio::{
 use crate::{
     digest::{Hasher, Md5},
     error::ClientError,
+    stamp::Stamp,
     upload::UploadOptions,
 };
 
@@ -41,14 +48,27 @@ impl<T: AsyncRead + AsyncSeek + Send + Unpin> ReadSeek for T {}
 /// use std::io::Cursor;
 /// use upload_gateway_client::Source;
 ///
+/// # async fn example() -> std::io::Result<()> {
+/// let file = Source::file(tokio::fs::File::open("report.pdf").await?).await?;
+/// # Ok(())
+/// # }
 /// let bytes = Source::seekable(Cursor::new(b"hello"));
 /// let pipe = Source::pipe(tokio::io::empty());
 /// ```
 pub enum Source {
-    /// Bytes that can be read again, for example of a file.
+    /// A regular file. It must not change while it is sent.
+    File(SourceFile),
+    /// Bytes that can be read again. The upload does not notice if they change.
     Seekable(Box<dyn ReadSeek>),
     /// Bytes that can be read once. Those that are not committed yet are kept in memory: at most 128 MiB, or two parts.
     Pipe(Box<dyn AsyncRead + Send + Unpin>),
+}
+
+/// A regular file with the size and the modification time that it had at first.
+#[derive(Debug)]
+pub struct SourceFile {
+    file: File,
+    stamp: Stamp,
 }
 
 /// Reads a source in chunks, and computes its MD5.
@@ -72,6 +92,15 @@ pub(super) struct SourceReader {
 // === impl Source ===
 
 impl Source {
+    /// A regular file, from its beginning. If it changes before all of it is sent, the upload fails.
+    ///
+    /// # Errors
+    /// The file's size and modification time cannot be read.
+    pub async fn file(file: File) -> io::Result<Self> {
+        let stamp = Stamp::of(&file.metadata().await?);
+        Ok(Self::File(SourceFile { file, stamp }))
+    }
+
     /// A source that can be read again.
     pub fn seekable(input: impl ReadSeek + 'static) -> Self {
         Self::Seekable(Box::new(input))
@@ -81,11 +110,21 @@ impl Source {
     pub fn pipe(input: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Self::Pipe(Box::new(input))
     }
+
+    /// Reads the next bytes from the source itself. 0 at the end.
+    async fn read(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::File(local) => local.file.read_buf(bytes).await,
+            Self::Seekable(input) => input.read_buf(bytes).await,
+            Self::Pipe(input) => input.read_buf(bytes).await,
+        }
+    }
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::File(_) => "File",
             Self::Seekable(_) => "Seekable",
             Self::Pipe(_) => "Pipe",
         })
@@ -124,16 +163,18 @@ impl SourceReader {
     /// # Errors
     /// `NotRewindable` if the bytes of a pipe are no longer kept.
     pub(super) async fn seek(&mut self, offset: u64) -> Result<(), ClientError> {
+        let begin = match self.hasher {
+            Some(_) => offset.min(self.hashed),
+            None => offset,
+        };
         match &mut self.source {
+            Source::File(local) => {
+                local.file.seek(SeekFrom::Start(begin)).await?;
+                self.restart_at(begin);
+            }
             Source::Seekable(input) => {
-                let begin = match self.hasher {
-                    Some(_) => offset.min(self.hashed),
-                    None => offset,
-                };
                 input.seek(SeekFrom::Start(begin)).await?;
-                self.partial.clear();
-                self.at_end = false;
-                self.next = begin;
+                self.restart_at(begin);
             }
             Source::Pipe(_) => {
                 if offset < self.kept_from {
@@ -154,6 +195,13 @@ impl SourceReader {
             self.release(self.next);
         }
         Ok(())
+    }
+
+    /// The source was sought to `offset`.
+    fn restart_at(&mut self, offset: u64) {
+        self.partial.clear();
+        self.at_end = false;
+        self.next = offset;
     }
 
     /// The offset and the bytes of the next chunk. None at the end. Safe to cancel.
@@ -232,14 +280,27 @@ impl SourceReader {
     async fn read(&mut self, max_size: usize) -> Result<Bytes, ClientError> {
         while self.partial.len() < max_size && !self.at_end {
             self.partial.reserve(max_size - self.partial.len());
-            let count = match &mut self.source {
-                Source::Seekable(input) => input.read_buf(&mut self.partial).await?,
-                Source::Pipe(input) => input.read_buf(&mut self.partial).await?,
-            };
+            let count = self.source.read(&mut self.partial).await?;
+            self.check_unchanged(count == 0).await?;
             self.at_end = count == 0;
         }
         let length = max_size.min(self.partial.len());
         Ok(self.partial.split_to(length).freeze())
+    }
+
+    /// Checks that a file has not grown and, at its end, that it is as it was at first.
+    async fn check_unchanged(&mut self, at_end: bool) -> Result<(), ClientError> {
+        let Source::File(SourceFile { file, stamp }) = &self.source else {
+            return Ok(());
+        };
+        let read_to = self.next + self.partial.len() as u64;
+        if at_end {
+            stamp.check(&file.metadata().await?)?;
+        }
+        if at_end || read_to > stamp.size {
+            stamp.check_end(read_to)?;
+        }
+        Ok(())
     }
 
     /// Hashes the bytes of the chunk at `next` that were not hashed before.
