@@ -26,6 +26,9 @@ pub(super) enum CliError {
         /// The cause.
         source: io::Error,
     },
+    /// A signal ended the command.
+    #[error("interrupted by {0}")]
+    Interrupted(&'static str),
     /// Another failure.
     #[error("{0}")]
     Failed(String),

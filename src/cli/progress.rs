@@ -114,19 +114,9 @@ impl Reporter {
         }
     }
 
-    /// Explains how to resume an upload that did not complete.
-    pub(super) fn explain_resume(&self, is_direct: bool) {
-        match &self.upload_id {
-            None => {}
-            Some(_) if is_direct => {
-                output::log(
-                    "the parts in the store are kept: run the same command again to resume",
-                );
-            }
-            Some(upload_id) => output::log(format_args!(
-                "the committed parts are kept: resume with --resume {upload_id}"
-            )),
-        }
+    /// The upload, as soon as the gateway has opened it.
+    pub(super) fn upload_id(&self) -> Option<&str> {
+        self.upload_id.as_deref()
     }
 
     fn advance(&mut self, position: u64) {

@@ -1,6 +1,9 @@
 //! `put`: uploads a file or standard input.
 
-use std::{path::PathBuf, time::Duration};
+mod interrupt;
+mod resume;
+
+use std::{env, path::PathBuf, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -12,6 +15,7 @@ use upload_gateway_client::{
     proto::v1::{ErrorReason, FileMetadata, Takeover},
 };
 
+use self::interrupt::Interrupts;
 use super::{error::CliError, output, progress::Reporter, server::Server};
 use crate::values::ByteSize;
 
@@ -72,12 +76,14 @@ enum Input {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let mut interrupts = Interrupts::listen()
+        .map_err(|error| CliError::input_output("listen for signals", error))?;
     let client = arguments.server.client()?;
     let input = arguments.open().await?;
     let mut reporter = Reporter::new(input.size(), arguments.json);
     let uploaded = tokio::select! {
         uploaded = arguments.upload(&client, input, &mut reporter) => uploaded,
-        _ = tokio::signal::ctrl_c() => Err(CliError::failed("interrupted")),
+        signal = interrupts.next() => Err(CliError::Interrupted(signal)),
     };
     reporter.clear();
     match uploaded {
@@ -89,9 +95,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
                 {
                     explain_active_writer(refusal);
                 }
-                // The upload has parts of the file as it was.
-                CliError::Client(ClientError::FileChanged { .. }) => {}
-                _ => reporter.explain_resume(arguments.direct),
+                error => arguments.explain_resume(reporter.upload_id(), error),
             }
             Err(error)
         }
@@ -210,6 +214,54 @@ impl Arguments {
         };
         let report = |event: Event<'_>| reporter.report(&event);
         Ok(client.upload(source, target, &options, report).await?)
+    }
+
+    /// Explains how to resume the upload with this id, unless that would fail again.
+    fn explain_resume(&self, upload_id: Option<&str>, error: &CliError) {
+        let upload_id = upload_id.or(resume::upload_id(error));
+        let Some(upload_id) = upload_id.or(self.resume.as_deref()) else {
+            return;
+        };
+        if !resume::can_resume(error) {
+            return;
+        }
+        if self.direct {
+            let words = env::args_os().map(|word| word.to_string_lossy().into_owned());
+            return output::log(format_args!(
+                "the parts in the store are kept: run the same command again to resume\nResume with: {}",
+                resume::shell_line(words)
+            ));
+        }
+        let same_input = match self.file.as_os_str() == "-" {
+            true => " the same input and",
+            false => "",
+        };
+        output::log(format_args!(
+            "the committed parts are kept\nResume with{same_input}: {}",
+            resume::shell_line(self.resume_command(upload_id))
+        ));
+    }
+
+    /// The words of the command that resumes the upload.
+    fn resume_command(&self, upload_id: &str) -> Vec<String> {
+        let file = match self.file.to_string_lossy() {
+            // Otherwise it looks like an option.
+            file if file.starts_with('-') && file != "-" => format!("./{file}"),
+            file => file.into_owned(),
+        };
+        let program = env::args().next().unwrap_or_default();
+        let mut words = vec![program, "put".into(), file];
+        words.extend(["--resume".into(), upload_id.into()]);
+        if let Some(server) = self.server.given() {
+            words.extend(["--server".into(), server.into()]);
+        }
+        if let Some(rate) = self.limit_rate {
+            words.extend(["--limit-rate".into(), rate.to_string()]);
+        }
+        let flags = [(self.no_digest, "--no-digest"), (self.json, "--json")];
+        let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
+        words.extend(flags.map(|(_, flag)| flag.to_owned()));
+        words
     }
 
     fn options(&self) -> UploadOptions {

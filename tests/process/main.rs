@@ -17,4 +17,5 @@ mod log_lines;
 mod overload;
 mod page_rules;
 mod proxies;
+mod resuming;
 mod secrets;
