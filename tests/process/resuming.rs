@@ -111,6 +111,51 @@ async fn a_direct_put_prints_its_whole_command() {
     );
 }
 
+#[tokio::test]
+async fn another_file_is_refused_before_a_byte_is_sent() {
+    let gateway = TestGateway::start().await;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("a.bin");
+    let right = bytes(SIZE);
+    std::fs::write(&path, &right).unwrap();
+    let path = path.to_str().unwrap();
+    let slowly = ["put", path, "--limit-rate", "8MiB"];
+    let (id, _) = interrupted(&gateway, &slowly, "TERM").await;
+    let committed = gateway.get(&id).await.unwrap().committed_size;
+
+    let mut changed = right.clone();
+    changed[1 << 20] ^= 1;
+    let longer = [&right[..], b"more"].concat();
+    for (wrong, difference) in [
+        (&changed[..], "part 1, at byte 0, has another MD5"),
+        (&longer, "its size is 12582916, not 12582912"),
+        (&right[..1 << 20], "its size is 1048576, not 12582912"),
+    ] {
+        std::fs::write(path, wrong).unwrap();
+        let resume = ["put", path, "--resume", &id, "--no-digest"];
+        let refused = command(&gateway, &resume).output().await.unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let errors = String::from_utf8(refused.stderr).unwrap();
+        assert!(errors.contains(difference), "{errors}");
+        assert!(!errors.contains("Resume with"), "{errors}");
+    }
+    let mut from_pipe = command(&gateway, &["put", "-", "--resume", &id]);
+    let short = std::fs::File::open(path).unwrap();
+    let refused = from_pipe.stdin(short).output().await.unwrap();
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(errors.contains("it has fewer than the"), "{errors}");
+
+    let upload = gateway.get(&id).await.unwrap();
+    assert_eq!(upload.phase(), Phase::Open);
+    // The gateway can commit a part that it had received before the signal.
+    assert!(upload.committed_size >= committed, "{upload:?}");
+    std::fs::write(path, &right).unwrap();
+    let resumed = command(&gateway, &["put", path, "--resume", &id]);
+    assert!({ resumed }.output().await.unwrap().status.success());
+    let upload = gateway.get(&id).await.unwrap();
+    assert!(gateway.read(&upload).await == right);
+}
+
 /// Runs the command until a part is committed, and sends it the signal. Returns the upload's id, and what it printed.
 async fn interrupted(gateway: &TestGateway, arguments: &[&str], name: &str) -> (String, Output) {
     let put = command(gateway, arguments).spawn().unwrap();

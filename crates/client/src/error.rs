@@ -63,6 +63,14 @@ pub enum ClientError {
         /// What changed.
         change: String,
     },
+    /// The file is not the one that the upload was begun with. Nothing was sent; the right file can still resume it.
+    #[error("the file is not the one that {upload_id} was begun with: {difference}")]
+    OtherFile {
+        /// The upload.
+        upload_id: String,
+        /// How the file differs.
+        difference: String,
+    },
     /// The object is not the file.
     #[error("the object of {upload_id} has {what} {found}, the file has {expected}")]
     Mismatch {
@@ -158,6 +166,7 @@ impl ClientError {
             | Self::Source(_)
             | Self::NotRewindable { .. }
             | Self::FileChanged { .. }
+            | Self::OtherFile { .. }
             | Self::Mismatch { .. }
             | Self::Changed { .. }
             | Self::Protocol(_) => false,

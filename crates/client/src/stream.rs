@@ -2,6 +2,7 @@
 
 mod attempt;
 mod known;
+mod prefix;
 mod source;
 mod writer_conflict;
 
@@ -26,6 +27,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`] for an error that cannot be resumed, [`ClientError::NoProgress`] if nothing more was
     /// committed for [`UploadOptions::retry_timeout`], [`ClientError::Source`] if the source cannot be read,
+    /// [`ClientError::OtherFile`] if it is not the file that a [`Target::Upload`] was begun with,
     /// [`ClientError::FileChanged`] if a [`Source::File`] changes before all of it is sent,
     /// [`ClientError::NotRewindable`] if a pipe would have to be read again, [`ClientError::Mismatch`] if the object is not
     /// the file.

@@ -26,7 +26,7 @@ use crate::{
 pub enum Target {
     /// Creates an upload for this file. If `file_size` and `file_id` are set, the same create finds an open upload again.
     File(FileMetadata),
-    /// Resumes the upload with this id.
+    /// Resumes the upload with this id. Before anything is sent, the committed parts are compared with the source.
     Upload(String),
 }
 

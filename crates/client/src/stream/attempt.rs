@@ -44,6 +44,10 @@ impl Attempt<'_> {
         known: &mut Known,
         on_event: &mut (impl FnMut(Event<'_>) + Send),
     ) -> Result<Upload, ClientError> {
+        if let Some(unchecked) = &mut known.unchecked {
+            unchecked.check(&mut self.uploads, reader).await?;
+            known.unchecked = None;
+        }
         let (messages, queue) = mpsc::channel(QUEUED_MESSAGES);
         send(&messages, Message::Open(known.open(self.options))).await;
         let resumes = known.upload_id().is_some();

@@ -2,6 +2,7 @@
 
 use std::{mem, time::Duration};
 
+use super::prefix::UncheckedParts;
 use super::writer_conflict::{WriterConflict, is_conflict};
 use crate::{
     error::ClientError,
@@ -21,6 +22,8 @@ pub(super) struct Known {
     /// The gateway has no MD5 of the whole file to compare with.
     pub(super) lacks_digest: bool,
     pub(super) conflict: WriterConflict,
+    /// Parts that were committed before this upload was called, until they are compared with the source.
+    pub(super) unchecked: Option<UncheckedParts>,
 }
 
 // === impl Known ===
@@ -28,8 +31,13 @@ pub(super) struct Known {
 impl Known {
     /// Before the first try.
     pub(super) fn new(target: Target) -> Self {
+        let unchecked = match &target {
+            Target::File(_) => None,
+            Target::Upload(id) => Some(UncheckedParts::of(id.clone())),
+        };
         Self {
             target,
+            unchecked,
             resume_token: String::new(),
             committed_size: 0,
             resumed_from: 0,

@@ -158,6 +158,29 @@ impl SourceReader {
         self.next
     }
 
+    /// The size of a file. None: not known before the end.
+    pub(super) fn size(&self) -> Option<u64> {
+        match &self.source {
+            Source::File(file) => Some(file.stamp.size),
+            Source::Seekable(_) | Source::Pipe(_) => None,
+        }
+    }
+
+    /// Reads the next `size` bytes and returns their MD5. None: the source has fewer. Those of a pipe are not kept.
+    pub(super) async fn next_md5(&mut self, size: u64) -> Result<Option<Md5>, ClientError> {
+        let mut hasher = Hasher::default();
+        let end = self.next.saturating_add(size);
+        while self.next < end {
+            let missing = usize::try_from(end - self.next).unwrap_or(usize::MAX);
+            let Some(chunk) = self.take(missing.min(self.chunk_size)).await? else {
+                return Ok(None);
+            };
+            hasher.update(&chunk);
+            self.release(self.next);
+        }
+        Ok(Some(hasher.finish()))
+    }
+
     /// Continues at `offset`. Bytes before it that were never hashed are read and hashed now.
     ///
     /// # Errors
