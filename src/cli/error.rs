@@ -15,6 +15,18 @@ pub(super) enum CliError {
     /// A call to the gateway failed.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// No server answers at the address of the gateway.
+    #[error(
+        "no gateway answers at {server}; --server or UPLOAD_GATEWAY_SERVER names its address{hint}"
+    )]
+    NoGateway {
+        /// The URL.
+        server: String,
+        /// What else the command can do; begins with a comma.
+        hint: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
     /// The gateway did not start, or stopped by itself.
     #[error(transparent)]
     Serve(Box<dyn StdError + Send + Sync>),

@@ -27,7 +27,7 @@ enum PhaseName {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
-    let client = arguments.server.client()?;
+    let client = arguments.server.client().await?;
     let phase = arguments.phase.map_or(Phase::Unspecified, Phase::from);
     let mut records: Vec<Value> = Vec::new();
     let mut page_token = String::new();

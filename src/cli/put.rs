@@ -62,6 +62,9 @@ pub(super) struct Arguments {
     /// Stop retrying if no further byte was committed for this number of seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     retry_timeout: u64,
+    /// Wait if no gateway answers at first, as long as --retry-timeout says [default: fail at once]
+    #[arg(long)]
+    wait: bool,
     /// Print one JSON object at the end, and no progress
     #[arg(long)]
     json: bool,
@@ -78,8 +81,14 @@ enum Input {
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let mut interrupts = Interrupts::listen()
         .map_err(|error| CliError::input_output("listen for signals", error))?;
-    let client = arguments.server.client()?;
     let input = arguments.open().await?;
+    if arguments.direct && matches!(input, Input::Pipe(_)) {
+        return Err(CliError::Usage(DIRECT_NEEDS_A_FILE));
+    }
+    let client = tokio::select! {
+        client = arguments.server.retrying_client(arguments.wait) => client?,
+        signal = interrupts.next() => return Err(CliError::Interrupted(signal)),
+    };
     let mut reporter = Reporter::new(input.size(), arguments.json);
     let uploaded = tokio::select! {
         uploaded = arguments.upload(&client, input, &mut reporter) => uploaded,
@@ -201,7 +210,6 @@ impl Arguments {
                 let uploading = client.upload_direct(file, metadata, &options, report);
                 return Ok(Box::pin(uploading).await?);
             }
-            Input::Pipe(_) if self.direct => return Err(CliError::Usage(DIRECT_NEEDS_A_FILE)),
             Input::File(file, _) => {
                 let failed = |error| CliError::input_output("read the size of the file", error);
                 Source::file(file).await.map_err(failed)?

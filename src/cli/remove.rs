@@ -14,7 +14,8 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let upload = arguments
         .server
-        .client()?
+        .client()
+        .await?
         .delete(&arguments.upload_id)
         .await?;
     output::log(format_args!(

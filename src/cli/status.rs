@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
-    let client = arguments.server.client()?;
+    let client = arguments.server.client().await?;
     let mut upload = client.get(&arguments.upload_id).await?;
     if !arguments.watch {
         return show(&upload, arguments.json);

@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
-    let client = arguments.server.client()?;
+    let client = arguments.server.client().await?;
     let request = client
         .sign_download(&arguments.upload_id, arguments.minutes)
         .await?;

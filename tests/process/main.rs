@@ -10,6 +10,7 @@ mod backends;
 mod changes;
 mod cli;
 mod config;
+mod connecting;
 mod direct;
 mod doctor;
 mod drain;

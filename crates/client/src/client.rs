@@ -8,6 +8,7 @@ use tonic::{
 };
 
 use crate::{
+    connect,
     error::ClientError,
     proto::v1::{
         DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
@@ -44,6 +45,7 @@ const MAX_RESPONSE_SIZE: usize = 16 * 1024 * 1024;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
+    endpoint: Endpoint,
     pub(crate) uploads: UploadServiceClient<Channel>,
     pub(crate) signing: SigningServiceClient<Channel>,
 }
@@ -90,9 +92,31 @@ impl Client {
         let uploads = UploadServiceClient::new(channel.clone());
         let signing = SigningServiceClient::new(channel);
         Ok(Self {
+            endpoint,
             uploads: uploads.max_decoding_message_size(MAX_RESPONSE_SIZE),
             signing: signing.max_decoding_message_size(MAX_RESPONSE_SIZE),
         })
+    }
+
+    /// Finds out within 8 seconds whether a gRPC server answers at the address, with a connection of its own. Calls would
+    /// only report that the connection failed, and uploads retry that.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`], which names what is wrong.
+    ///
+    /// # Examples
+    /// ```
+    /// use upload_gateway_client::Client;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let client = Client::connect("http://127.0.0.1:1").unwrap();
+    /// let error = client.check_connection().await.unwrap_err();
+    /// assert_eq!(error.to_string(), "no gateway answers at http://127.0.0.1:1");
+    /// # }
+    /// ```
+    pub async fn check_connection(&self) -> Result<(), ClientError> {
+        Ok(connect::check(&self.endpoint).await?)
     }
 
     /// Reads the record of an upload.

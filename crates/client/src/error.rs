@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::proto::v1::ErrorReason;
+use crate::{connect::ConnectError, proto::v1::ErrorReason};
 
 /// Why a call failed.
 ///
@@ -28,6 +28,9 @@ pub enum ClientError {
         /// What is wrong with it.
         problem: String,
     },
+    /// No gateway can be called at the address.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The gateway answered with an error, or the connection failed.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -106,7 +109,7 @@ pub enum ClientError {
 /// assert_eq!(refusal.to_string(), "connection reset");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", in_brackets(.reason_name))]
+#[error("{message}{}{}", in_brackets(.reason_name), describe_request(.metadata))]
 pub struct Refusal {
     /// The gRPC code.
     pub code: Code,
@@ -162,6 +165,7 @@ impl ClientError {
             Self::Refused(refusal) => refusal.is_resumable(),
             Self::Store(refusal) => refusal.is_retryable(),
             Self::InvalidServer { .. }
+            | Self::Connect(_)
             | Self::NoProgress { .. }
             | Self::Source(_)
             | Self::NotRewindable { .. }
@@ -335,6 +339,14 @@ fn in_brackets(reason_name: &str) -> String {
     }
 }
 
+/// The id that finds the cause of a server fault in the log of the gateway.
+fn describe_request(metadata: &HashMap<String, String>) -> String {
+    match metadata.get("request_id") {
+        None => String::new(),
+        Some(id) => format!(", request id {id}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tonic_types::ErrorDetails;
@@ -379,6 +391,15 @@ mod tests {
         let error = answered(Code::Unavailable, "A_NEWER_REASON");
         assert_eq!(error.reason(), None);
         assert_eq!(error.to_string(), "no [A_NEWER_REASON]");
+    }
+
+    #[test]
+    fn a_server_fault_is_shown_with_its_request_id() {
+        let metadata = HashMap::from([("request_id".to_owned(), "00c0ffee".to_owned())]);
+        let details = ErrorDetails::with_error_info("INTERNAL", "uploadgateway.v1", metadata);
+        let status = Status::with_error_details(Code::Internal, "no", details);
+        let error = ClientError::from(status);
+        assert_eq!(error.to_string(), "no [INTERNAL], request id 00c0ffee");
     }
 
     #[test]

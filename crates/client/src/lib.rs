@@ -31,6 +31,7 @@
 
 mod back_off;
 mod client;
+mod connect;
 mod digest;
 #[cfg(feature = "direct")]
 mod direct;
@@ -43,6 +44,7 @@ mod upload;
 
 pub use self::{
     client::Client,
+    connect::ConnectError,
     digest::Md5,
     error::{ClientError, Refusal, StoreRefusal},
     stream::{ReadSeek, Source, SourceFile},
