@@ -142,14 +142,11 @@ impl Commits {
                     .await;
             }
             Ok(Err(not_made)) => self.not_made(upload, not_made, suspension).await,
-            Err(error) if error.reason() == Reason::WrongPhase => {
-                match self.was_found(upload, file_size).await {
-                    true => return Ok(()),
-                    false => error,
-                }
-            }
             Err(error) => error,
         };
+        if error.reason() == Reason::WrongPhase && self.was_found(upload, file_size).await {
+            return Ok(());
+        }
         if upload.phase == Phase::Committing {
             self.suspend(upload, suspension).await;
         }
