@@ -235,17 +235,16 @@ impl Arguments {
         }
         if self.direct {
             let words = env::args_os().map(|word| word.to_string_lossy().into_owned());
-            return output::log(format_args!(
-                "the parts in the store are kept: run the same command again to resume\nResume with: {}",
-                resume::shell_line(words)
-            ));
+            output::log("the parts in the store are kept: run the same command again to resume");
+            return output::log(format_args!("Resume with: {}", resume::shell_line(words)));
         }
         let same_input = match self.file.as_os_str() == "-" {
             true => " the same input and",
             false => "",
         };
+        output::log("the committed parts are kept");
         output::log(format_args!(
-            "the committed parts are kept\nResume with{same_input}: {}",
+            "Resume with{same_input}: {}",
             resume::shell_line(self.resume_command(upload_id))
         ));
     }
