@@ -65,7 +65,7 @@ pub struct Upload {
     /// a part of an earlier cut is never taken for one of the present cut.
     pub cut: u8,
     /// The number of parts that the last client which continued was shown, if clients choose the part size. If it added only
-    /// one part, that part may be the last one of another cut: see [`Present::known`].
+    /// one part, that part may be the last one of another cut: see [`Present::take_unproven`].
     pub continued_with: u32,
     /// The part that may be the last one of another cut. It does not count until a request for it is signed again.
     pub unproven: Option<u32>,
