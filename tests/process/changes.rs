@@ -4,19 +4,19 @@ use std::{
     fs::{File, FileTimes, OpenOptions},
     io::{Seek, SeekFrom, Write},
     path::PathBuf,
-    process::{Output, Stdio},
+    process::Output,
     time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Command,
-};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use upload_gateway_client::proto::v1::{ListUploadsRequest, Phase};
 
-use crate::common::{TestGateway, bytes};
+use crate::{
+    client::command,
+    common::{TestGateway, bytes},
+};
 
 /// Larger than two parts, so that it takes seconds at [`SLOWLY`].
 const SIZE: usize = 12 << 20;
@@ -105,20 +105,6 @@ async fn is_refused_after(change: impl Fn(&mut File)) {
 
 fn opened(path: &PathBuf) -> File {
     OpenOptions::new().write(true).open(path).unwrap()
-}
-
-/// The binary against this gateway, killed when the test ends.
-fn command(gateway: &TestGateway, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
-    command
-        .env_clear()
-        .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
 }
 
 async fn run(gateway: &TestGateway, arguments: &[&str]) -> Output {

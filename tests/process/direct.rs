@@ -1,23 +1,23 @@
 //! `put --direct` and `url` of the real binary: files get into the embedded S3, a strict S3 server and Azurite without
 //! the gateway, also if the sender, the gateway or the store is killed, and are downloaded unchanged.
 
-use std::{path::PathBuf, process::Stdio};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Command,
-};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
 use upload_gateway_client::{UploadOptions, proto::v1::Phase};
 use upload_gateway_core::upload::Md5;
 
-use crate::common::{
-    self, TestGateway, bytes,
-    proxy::{Fault, Proxy},
-    signing_client::{Client, PART, file},
-    stores::{self, Stores, for_each_store, read},
+use crate::{
+    client::command,
+    common::{
+        self, TestGateway, bytes,
+        proxy::{Fault, Proxy},
+        signing_client::{Client, PART, file},
+        stores::{self, Stores, for_each_store, read},
+    },
 };
 
 for_each_store!(
@@ -306,20 +306,6 @@ async fn store_has_a_part(gateway: &TestGateway, local: &Local) -> String {
             return step.upload_id;
         }
     }
-}
-
-/// The binary against this gateway, killed when the test ends.
-fn command(gateway: &TestGateway, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
-    command
-        .env_clear()
-        .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
 }
 
 async fn run(gateway: &TestGateway, arguments: &[&str]) -> std::process::Output {

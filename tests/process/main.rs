@@ -9,6 +9,7 @@ mod architecture;
 mod backends;
 mod changes;
 mod cli;
+mod client;
 mod config;
 mod connecting;
 mod direct;

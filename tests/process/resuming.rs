@@ -10,7 +10,10 @@ use tokio::{
 };
 use upload_gateway_client::proto::v1::{ListUploadsRequest, Phase};
 
-use crate::common::{TestGateway, bytes};
+use crate::{
+    client::command,
+    common::{TestGateway, bytes},
+};
 
 const SIZE: usize = 12 << 20;
 
@@ -189,20 +192,6 @@ fn shell(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-/// The binary against this gateway, killed when the test ends.
-fn command(gateway: &TestGateway, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
-    command
-        .env_clear()
-        .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
-        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

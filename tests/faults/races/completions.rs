@@ -6,22 +6,25 @@ use bytes::Bytes;
 use futures::{FutureExt, Stream, stream};
 use tokio::sync::{oneshot, watch};
 use upload_gateway_core::{
+    blobs::{BlobStore, Session},
     error::{Reason, Result},
     gateway::{Caller, Chunk, Counts, Finish, Gateway, Message, Observer, Open, Takeover, Target},
-    upload::{Phase, Upload, UploadId},
+    state::{StateStore, Update},
+    upload::{Event, Object, Phase, Upload, UploadId},
 };
 
 use super::{
     common::bytes,
     for_each_store,
     interrupted::Interrupted,
-    world::{World, file, settings},
+    world::{PART, World, file, settings},
 };
 
 for_each_store!(
     a_stream_whose_upload_is_completed_meanwhile_succeeds,
     a_stream_whose_upload_is_aborted_meanwhile_fails,
     a_caller_that_has_disconnected_takes_nothing_over,
+    a_commit_that_is_denied_and_found_meanwhile_succeeds,
 );
 
 const SIZE: usize = 1000;
@@ -125,4 +128,56 @@ async fn a_caller_that_has_disconnected_takes_nothing_over(world: World) {
         .await;
     assert_eq!(ended.unwrap_err().reason(), Reason::ClientGone);
     assert_eq!(world.get(&id).await, before);
+}
+
+/// The store denies the session to the committer, while another caller finds the object that an earlier request made.
+async fn a_commit_that_is_denied_and_found_meanwhile_succeeds(world: World) {
+    if !world.has_sessions {
+        return;
+    }
+    let size = PART + 1;
+    let other = world.gateway().await;
+    let caller = Caller::default();
+    let step = other.signing.create_signed(&caller, file(size), "").await;
+    let id = step.unwrap().upload_id;
+    let (state, inner, known) = (Arc::clone(&world.backends.state), world.store(), id.clone());
+    let storages = world.backends.storages.clone().with_stores(move |store| {
+        let stores = (Arc::clone(&state), Arc::clone(&inner), known.clone());
+        let ended = move || end_session(stores.clone()).boxed();
+        let record = (Arc::clone(&state), known.clone());
+        let found = move || find(record.clone()).boxed();
+        let store = Interrupted::store(store, "store.commit", 1, found);
+        Interrupted::store(store, "store.put_part", 2, ended)
+    });
+    let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
+    let sent = send(gateway.await, Target::Upload(id.clone()), size).await;
+    assert_eq!(sent.unwrap(), world.get(&id).await);
+}
+
+/// Ends the session in the store once both parts are there.
+async fn end_session((state, store, id): (Arc<dyn StateStore>, Arc<dyn BlobStore>, UploadId)) {
+    let upload = state.get(&id).await.unwrap().unwrap();
+    let session = Session {
+        key: &upload.object_key,
+        id: upload.session.as_deref().unwrap(),
+    };
+    let parts = store.list_parts(&session).await.unwrap();
+    if parts.is_some_and(|parts| parts.len() == 2) {
+        store.abort(&session).await.unwrap();
+    }
+}
+
+/// Records the object, as a caller does that has found it.
+async fn find((state, id): (Arc<dyn StateStore>, UploadId)) {
+    let mut upload = state.get(&id).await.unwrap().unwrap();
+    let object = Object {
+        bucket: "bucket".into(),
+        key: upload.object_key.clone(),
+        etag: "etag".into(),
+        size: upload.parts.committed_size(),
+        md5: None,
+    };
+    upload.apply(Event::Committed { object }).unwrap();
+    let updated = state.update(&upload, upload.writer).await.unwrap();
+    assert!(matches!(updated, Update::Updated(_)));
 }
