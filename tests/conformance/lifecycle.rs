@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use upload_gateway_core::upload::{
     ACTIVE_WINDOW, AbortReason, Applied, Claims, Cleanup, Denial, Denied, Event, Evidence,
-    FileMetadata, Lease, MIB, Object, Owner, PART_SIZE, Part, Parts, Phase, Plan, Rejected,
+    FileMetadata, Lease, MIB, Md5, Object, Owner, PART_SIZE, Part, Parts, Phase, Plan, Rejected,
     StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
 };
 
@@ -281,6 +281,38 @@ fn a_session_is_not_replaced_by_another() {
         Err(Rejected(Phase::Open))
     );
     assert_eq!(upload.session.as_deref(), Some("one"));
+}
+
+/// Two callers that commit or inspect the same parts record the same object.
+#[test]
+fn an_object_is_recorded_once_whatever_its_etag() {
+    let md5 = |bytes: &[u8]| Some(Md5::of(bytes));
+    let committed = |object| Event::Committed { object };
+    let mut upload = upload(Phase::Committing);
+    let object = Object {
+        md5: md5(b"a"),
+        ..object()
+    };
+    upload.apply(committed(object.clone())).unwrap();
+    for (etag, md5, size, expected) in [
+        ("other", object.md5, object.size, Ok(Applied::Same)),
+        ("e", None, object.size, Ok(Applied::Same)),
+        ("e", md5(b"b"), object.size, Err(Rejected(Phase::Complete))),
+        ("e", None, 8, Err(Rejected(Phase::Complete))),
+    ] {
+        let again = Object {
+            etag: etag.into(),
+            md5,
+            size,
+            ..object.clone()
+        };
+        assert_eq!(
+            upload.apply(committed(again)),
+            expected,
+            "{etag} {md5:?} {size}"
+        );
+        assert_eq!(upload.object.as_ref(), Some(&object));
+    }
 }
 
 /// Any event. There are few sessions, holders, times and objects, so that they recur.

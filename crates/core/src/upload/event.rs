@@ -252,7 +252,6 @@ impl Upload {
     /// A COMPLETE or ABORTED record never changes; the event that ended it may be repeated.
     fn apply_ended(&self, event: &Event) -> Result<Applied, Rejected> {
         let is_repeated = match event {
-            // An inspection may know less about the object than the committer does.
             Event::Committed { object } => self
                 .object
                 .as_ref()
@@ -354,7 +353,10 @@ impl Lease {
 // === impl Object ===
 
 impl Object {
+    /// Whether both are the object of the upload, which each caller verifies before it records it. The key is never reused.
+    /// A repeated commit of the same parts gets another ETag (Azure), and an inspection may know no MD5.
     fn is_same(&self, other: &Self) -> bool {
-        (&self.key, &self.etag, self.size) == (&other.key, &other.etag, other.size)
+        let is_other_md5 = self.md5.zip(other.md5).is_some_and(|(one, two)| one != two);
+        (&self.key, self.size) == (&other.key, other.size) && !is_other_md5
     }
 }
