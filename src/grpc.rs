@@ -2,6 +2,7 @@
 
 mod call;
 mod convert;
+mod deadline;
 mod faults;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -12,7 +13,9 @@ mod upload;
 
 use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
-pub use self::{faults::with_faults, signing::SigningApi, upload::UploadApi};
+pub use self::{
+    deadline::with_deadlines, faults::with_faults, signing::SigningApi, upload::UploadApi,
+};
 use crate::proto::FILE_DESCRIPTOR_SET;
 
 /// Both versions of the reflection service. They describe this API, the health service and the types of error details, so

@@ -3,6 +3,7 @@
 pub mod blobs;
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod cors;
 pub mod embedded_s3;
 #[cfg(any(test, fuzzing))]

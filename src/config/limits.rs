@@ -42,6 +42,8 @@ table! {
         pub parts_in_flight_total: u32 = 16, in POSITIVE;
         /// Whether the MD5s of several parts are computed at the same time with SIMD. Otherwise `md-5` hashes each part.
         pub simd_md5: bool = true;
+        /// How many connections each listener has at a time. One more replaces one without a running call.
+        pub max_connections: u32 = 4096, in POSITIVE;
         /// How many streams run at a time, over all connections.
         pub max_streams: u32 = 1024, in POSITIVE;
         /// How many streams run at a time on one connection.

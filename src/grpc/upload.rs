@@ -7,7 +7,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tonic::{Request, Response, Status, Streaming};
 use upload_gateway_client::proto::v1::{
     DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
     ListPartsResponse, ListUploadsRequest, ListUploadsResponse, Upload, UploadProgress,
@@ -15,7 +15,7 @@ use upload_gateway_client::proto::v1::{
 };
 use upload_gateway_core::{
     call,
-    error::{Error, Kind, Reason, Result},
+    error::{Error, Result},
     faults,
     gateway::{Caller, Counts, Gateway, Message, Observer},
     upload,
@@ -23,7 +23,7 @@ use upload_gateway_core::{
 
 use super::{
     call::{caller, respond},
-    convert,
+    convert, deadline,
 };
 use crate::{proto::v1::upload_service_server::UploadService, status::grpc_status};
 
@@ -72,7 +72,7 @@ impl UploadApi {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
         let max_message_size = gateway.settings.max_message_size;
-        let deadline = deadline(request.metadata());
+        let deadline = deadline::of(request.metadata().as_ref());
         let (opened, opened_by) = oneshot::channel();
         let (counts, counted) = watch::channel(Counts::default());
         let (finished, ended) = oneshot::channel();
@@ -99,24 +99,7 @@ impl UploadApi {
     }
 }
 
-/// The deadline that the caller has set with `grpc-timeout`: up to 8 digits and a unit.
-fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u32 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let unit = match unit {
-        "H" => Duration::from_secs(60 * 60),
-        "M" => Duration::from_secs(60),
-        "S" => Duration::from_secs(1),
-        "m" => Duration::from_millis(1),
-        "u" => Duration::from_micros(1),
-        "n" => Duration::from_nanos(1),
-        _ => return None,
-    };
-    Instant::now().checked_add(unit * count)
-}
-
-/// The messages up to the deadline. tonic applies it only until the response headers are sent.
+/// The messages up to the deadline. Elsewhere it applies only until the response headers are sent.
 fn until(
     deadline: Option<Instant>,
     messages: impl Stream<Item = Result<Message>> + Unpin,
@@ -126,15 +109,9 @@ fn until(
             Some(deadline) => timeout_at(deadline, messages.next()).await,
             None => Ok(messages.next().await),
         };
-        let message = next.unwrap_or_else(|_| Some(Err(deadline_exceeded())))?;
+        let message = next.unwrap_or_else(|_| Some(Err(deadline::exceeded())))?;
         Some((message, messages))
     })
-}
-
-fn deadline_exceeded() -> Error {
-    let message =
-        "the deadline of the call has passed; complete parts are kept, resume by upload_id";
-    Error::new(Kind::DeadlineExceeded, Reason::DeadlineExceeded, message)
 }
 
 async fn discard(messages: &mut (impl Stream<Item = Result<Message>> + Unpin)) {

@@ -2,14 +2,8 @@
 
 use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tonic::{
-    service::Routes,
-    transport::{
-        Server as GrpcServer,
-        server::{Router as GrpcRouter, TcpIncoming},
-    },
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tonic::service::Routes;
 use upload_gateway_core::gateway::Gateway;
 
 use super::{
@@ -22,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{self, Auth, Config, CorsOrigin, HostName, Limits},
+    connections::{self, Listener, Protocol},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
@@ -29,19 +24,13 @@ use crate::{
     rest,
 };
 
-/// The interval of HTTP/2 keep-alive pings on a connection.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an HTTP/1.1 connection may be idle between two requests: longer than the 60 seconds of usual load balancers, so
+/// that they close it, not the gateway.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// The largest HTTP/2 frame in bytes that the server accepts: a chunk of the preferred size in one or two frames costs fewer
-/// reads and wake-ups than in 16 frames of the usual size. Only for windows that hold two of these frames.
-const MAX_FRAME_SIZE: u32 = 128 * 1024;
-
-/// The lowest value for that limit (RFC 9113, section 6.5.2), for windows that are small to save memory: tonic reserves room
-/// for a whole message after the part of it that the first frame contains, so a stream takes one frame more than its message.
-const MIN_FRAME_SIZE: u32 = 16 * 1024;
-
-/// How long a connection has to answer a ping.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The file descriptors besides those of connections from clients: connections to stores and Redis, files of the embedded
+/// stores.
+const OTHER_DESCRIPTORS: u64 = 2048;
 
 /// How long streams have for their final responses when the drain time is over.
 const RESPONSE_GRACE: Duration = Duration::from_secs(5);
@@ -60,6 +49,10 @@ pub struct Server {
     faults: bool,
     sweeper: config::Sweeper,
 }
+
+/// A listener that accepts connections. Dropping this closes them.
+#[derive(Debug)]
+struct Serving(JoinHandle<()>);
 
 // === impl Server ===
 
@@ -151,7 +144,7 @@ impl Server {
     /// part, for at most the configured time, and ends with an error that makes its client resume elsewhere.
     ///
     /// # Errors
-    /// A listener fails.
+    /// The limits do not fit this machine's types.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
@@ -159,50 +152,54 @@ impl Server {
         let (reporter, grpc_health) = tonic_health::server::health_reporter();
         let (monitor, health) = Monitor::start(Arc::clone(&self.gateway), reporter).await;
         let grpc_routes = self.grpc_routes()?.add_service(grpc_health);
+        let grpc_routes = grpc::with_deadlines(grpc_routes.into_axum_router());
         let http_routes = self.http_routes(health);
+        connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
         let (stop, stopped) = watch::channel(false);
-        let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
-        let mut grpc = tokio::spawn(
-            grpc_routes.serve_with_incoming_shutdown(incoming, until(stopped.clone())),
-        );
-        let http = axum::serve(self.http, http_routes).with_graceful_shutdown(until(stopped));
-        let http = tokio::spawn(http.into_future());
+        let max_connections = self.limits.max_connections as usize;
+        let grpc = Listener {
+            name: "grpc",
+            tcp: self.grpc,
+            protocol: Protocol::Http2 {
+                stream_window: u32::try_from(self.limits.stream_window.0)?,
+                max_concurrent_streams: self.limits.max_concurrent_streams,
+            },
+            max_connections,
+        };
+        let http = Listener {
+            name: "http",
+            tcp: self.http,
+            protocol: Protocol::Http1 {
+                keep_alive: KEEP_ALIVE,
+            },
+            max_connections,
+        };
+        let grpc = Serving::start(grpc.serve(grpc_routes, stopped.clone()));
+        let http = Serving::start(http.serve(http_routes, stopped));
         let sweeper = Sweeper::start(Arc::clone(&self.gateway), &self.sweeper);
-        tokio::select! {
-            () = shutdown => tracing::info!("draining: no new calls are accepted"),
-            ended = &mut grpc => ended??,
-        }
+        shutdown.await;
+        tracing::info!("draining: no new calls are accepted");
         monitor.drain().await;
         self.gateway.drain.begin();
         let swept = sweeper.drain();
-        // It fails only if both servers have stopped already.
-        let _ = stop.send(true);
-        let cut = grpc.abort_handle();
+        stop.send_replace(true);
         let gateway = Arc::clone(&self.gateway);
-        let ended = async move {
-            if !grpc.is_finished() {
-                grpc.await??;
-            }
-            http.await??;
+        let ended = async {
+            grpc.ended().await;
+            http.ended().await;
             swept.await;
             // Parts of callers that disconnected may still be in flight.
             gateway.streams.ended().await;
-            Ok::<(), ServeError>(())
         };
         let drain_time = Duration::from_secs(self.limits.drain_seconds);
-        match drained(&self.gateway, drain_time, ended).await {
-            Some(result) => result?,
-            None => {
-                cut.abort();
-                tracing::warn!("the drain time is over: calls that still run are cut off");
-            }
+        if drained(&self.gateway, drain_time, ended).await.is_none() {
+            tracing::warn!("the drain time is over: calls that still run are cut off");
         }
         self.backends.stop().await;
         Ok(())
     }
 
-    fn grpc_routes(&self) -> Result<GrpcRouter, ServeError> {
-        let window = u32::try_from(self.limits.stream_window.0)?;
+    fn grpc_routes(&self) -> Result<Routes, ServeError> {
         let message_size = self.gateway.settings.max_message_size;
         let uploads = UploadApi::new(Arc::clone(&self.gateway));
         let uploads = UploadServiceServer::new(uploads)
@@ -214,15 +211,7 @@ impl Server {
         }
         let services = scoped(services.into_axum_router());
         let (reflection, reflection_alpha) = grpc::reflection()?;
-        Ok(GrpcServer::builder()
-            .initial_stream_window_size(window)
-            // A stream that is not read must not stop the other streams of its connection.
-            .initial_connection_window_size(window * self.limits.max_concurrent_streams)
-            .max_concurrent_streams(self.limits.max_concurrent_streams)
-            .max_frame_size(max_frame_size(window))
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_routes(services.into())
+        Ok(Routes::from(services)
             .add_service(reflection)
             .add_service(reflection_alpha))
     }
@@ -260,16 +249,22 @@ async fn drained<T>(
     timeout(RESPONSE_GRACE, ended).await.ok()
 }
 
-/// The largest frame that the server accepts, in bytes, for streams with a window of this size.
-fn max_frame_size(window: u32) -> u32 {
-    if window < 2 * MAX_FRAME_SIZE {
-        MIN_FRAME_SIZE
-    } else {
-        MAX_FRAME_SIZE
+// === impl Serving ===
+
+impl Serving {
+    fn start(serving: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(serving))
+    }
+
+    async fn ended(mut self) {
+        if let Err(error) = (&mut self.0).await {
+            tracing::error!(%error, "a listener failed");
+        }
     }
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
-    // If the sender was dropped, the server stops, too.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

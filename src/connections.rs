@@ -1,0 +1,253 @@
+//! Connections: one accept loop for every listener, and an end for every silent connection.
+//!
+//! A connection without a running call ends after a time that depends on what it has sent so far. So a client that connects
+//! and does nothing, or sends half of a request, holds nothing for long, and no shutdown waits for it.
+
+mod activity;
+mod calls;
+mod counted;
+mod descriptors;
+mod open;
+
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{
+    Request, Response,
+    body::{Body, Incoming},
+    server::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+#[cfg(test)]
+use self::calls::EndCall;
+pub(crate) use self::descriptors::raise_limit;
+use self::{
+    activity::{Activity, Ending},
+    calls::{Calls, Spawner},
+    counted::Counted,
+    open::{OpenConnections, Place},
+};
+
+/// The pause after a failed accept, for example without a free file descriptor, instead of a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The interval of HTTP/2 keep-alive pings.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a connection has to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The largest HTTP/2 frame in bytes that the server accepts: a chunk of the preferred size in one or two frames costs fewer
+/// reads and wake-ups than in 16 frames of the usual size. Only for windows that hold two of these frames.
+const MAX_FRAME_SIZE: u32 = 128 * 1024;
+
+/// The lowest value for that limit (RFC 9113, section 6.5.2), for windows that are small to save memory: tonic reserves room
+/// for a whole message after the part of it that the first frame contains, so a stream takes one frame more than its message.
+const MIN_FRAME_SIZE: u32 = 16 * 1024;
+
+/// How many bytes of a response hyper keeps for an HTTP/1.1 connection whose client does not read.
+const HTTP1_BUFFER: usize = 64 * 1024;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What the connections of a listener speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1.
+    Http1 {
+        /// How long a connection may be idle between two requests.
+        keep_alive: Duration,
+    },
+    /// HTTP/2 with prior knowledge, as gRPC clients speak it.
+    Http2 {
+        /// The window of one stream in bytes.
+        stream_window: u32,
+        /// How many streams one connection may have at a time. Its window is as many times that of a stream, because a stream
+        /// that is not read must not stop the others.
+        max_concurrent_streams: u32,
+    },
+}
+
+/// A bound listener and its rules.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// What log lines call it: `grpc`, `http`, …
+    pub(crate) name: &'static str,
+    /// The socket.
+    pub(crate) tcp: TcpListener,
+    /// What its connections speak.
+    pub(crate) protocol: Protocol,
+    /// How many connections it has at a time. One more replaces one without a running call, or waits in the socket's queue.
+    pub(crate) max_connections: usize,
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Serves connections with `service` until `stopped` is true. Then connections without a running call are closed at once,
+    /// and the others when their calls have ended. Dropping the future closes all.
+    ///
+    /// A call finds an [`EndCall`] in the extensions of its request.
+    pub(crate) async fn serve<S, B>(self, service: S, stopped: watch::Receiver<bool>)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let open = Arc::new(OpenConnections::new(self.name, self.max_connections));
+        let mut connections = JoinSet::new();
+        let mut stop = pin!(until(stopped.clone()));
+        loop {
+            let (stream, place) = tokio::select! {
+                accepted = self.accept(&open) => accepted,
+                Some(_) = connections.join_next() => continue,
+                () = &mut stop => break,
+            };
+            let activity = Arc::new(Activity::new(self.protocol));
+            let listed = open.add(&activity, place);
+            let (service, stopped) = (service.clone(), stopped.clone());
+            let serving = connection(stream, self.protocol, service, activity, stopped);
+            connections.spawn(async move {
+                serving.await;
+                drop(listed);
+            });
+        }
+        drop(self.tcp);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// The next connection, and its place.
+    async fn accept(&self, open: &OpenConnections) -> (TcpStream, Place) {
+        loop {
+            let place = open.place().await;
+            match self.tcp.accept().await {
+                Ok((stream, _)) => return (stream, place),
+                // The client has closed it already.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    open.warn(&format!("connections cannot be accepted: {error}"));
+                    // There may be no free file descriptor.
+                    open.close_one();
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // If the sender was dropped, the server stops, too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn connection<S, B>(
+    stream: TcpStream,
+    protocol: Protocol,
+    service: S,
+    activity: Arc<Activity>,
+    stopped: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "set TCP_NODELAY");
+    }
+    let io = TokioIo::new(Counted::new(stream, Arc::clone(&activity)));
+    let ended = CancellationToken::new();
+    let result = match protocol {
+        Protocol::Http1 { .. } => {
+            // A response that ends early ends its connection.
+            let calls = Calls::new(service, Arc::clone(&activity), ended.clone());
+            let serving = http1::Builder::new()
+                .timer(TokioTimer::new())
+                // The activity has the limits.
+                .header_read_timeout(None)
+                .max_buf_size(HTTP1_BUFFER)
+                .serve_connection(io, calls);
+            let close = |serving: Pin<&mut http1::Connection<_, _>>| serving.graceful_shutdown();
+            drive(serving, close, &activity, &ended, stopped).await
+        }
+        Protocol::Http2 {
+            stream_window,
+            max_concurrent_streams,
+        } => {
+            let spawner = Spawner::default();
+            let calls = Calls::spawned_by(&spawner, service, Arc::clone(&activity));
+            let serving = http2::Builder::new(spawner)
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(stream_window)
+                .initial_connection_window_size(stream_window * max_concurrent_streams)
+                .max_concurrent_streams(max_concurrent_streams)
+                .max_frame_size(max_frame_size(stream_window))
+                .keep_alive_interval(Some(PING_INTERVAL))
+                .keep_alive_timeout(PING_TIMEOUT)
+                .serve_connection(io, calls);
+            let close = |serving: Pin<&mut http2::Connection<_, _, _>>| serving.graceful_shutdown();
+            drive(serving, close, &activity, &ended, stopped).await
+        }
+    };
+    if let Some(Err(error)) = result {
+        tracing::debug!(%error, "a connection failed");
+    }
+}
+
+/// Runs a connection to its end. `None` if it was dropped because its client was silent.
+async fn drive<C: Future>(
+    serving: C,
+    close: impl Fn(Pin<&mut C>),
+    activity: &Activity,
+    ended: &CancellationToken,
+    stopped: watch::Receiver<bool>,
+) -> Option<C::Output> {
+    let (mut serving, mut stop) = (pin!(serving), pin!(until(stopped)));
+    let mut is_stopped = false;
+    loop {
+        let next = tokio::select! {
+            result = serving.as_mut() => return Some(result),
+            ending = activity.ending() => ending,
+            () = ended.cancelled() => return None,
+            () = &mut stop, if !is_stopped => {
+                is_stopped = true;
+                activity.stop()
+            }
+        };
+        match next {
+            Ending::Drop => return None,
+            Ending::Close => close(serving.as_mut()),
+        }
+    }
+}
+
+/// The largest frame that the server accepts, in bytes, for streams with a window of this size.
+fn max_frame_size(window: u32) -> u32 {
+    if window < 2 * MAX_FRAME_SIZE {
+        MIN_FRAME_SIZE
+    } else {
+        MAX_FRAME_SIZE
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! The open connections of a listener, and which of them makes room for another one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+
+use super::activity::Activity;
+
+/// How long a place may take to become free before another connection is asked for its place.
+const REPLACE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The shortest time between two warnings about the same listener.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The open connections of a listener.
+#[derive(Debug)]
+pub(super) struct OpenConnections {
+    listener: &'static str,
+    max: usize,
+    places: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    connections: HashMap<u64, Arc<Activity>>,
+    warned: Option<Instant>,
+}
+
+/// An open connection in the list. Removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Listed {
+    open: Arc<OpenConnections>,
+    number: u64,
+    _place: Place,
+}
+
+/// The place of a connection.
+pub(super) type Place = Option<OwnedSemaphorePermit>;
+
+// === impl OpenConnections ===
+
+impl OpenConnections {
+    /// Up to `max` connections of `listener` at a time.
+    pub(super) fn new(listener: &'static str, max: usize) -> Self {
+        Self {
+            listener,
+            max,
+            places: Arc::new(Semaphore::new(max)),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Waits for a free place. Connections without a call make room for it, one after the other.
+    pub(super) async fn place(&self) -> Place {
+        loop {
+            let place = Arc::clone(&self.places).acquire_owned();
+            match timeout(REPLACE_INTERVAL, place).await {
+                // The semaphore is never closed.
+                Ok(place) => return place.ok(),
+                Err(_) => self.warn(&format!(
+                    "the limit of {} connections is reached: those without a call are closed",
+                    self.max
+                )),
+            }
+            self.close_one();
+        }
+    }
+
+    /// Adds a connection to the list.
+    pub(super) fn add(self: &Arc<Self>, activity: &Arc<Activity>, place: Place) -> Listed {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.connections.insert(number, Arc::clone(activity));
+        Listed {
+            open: Arc::clone(self),
+            number,
+            _place: place,
+        }
+    }
+
+    /// Asks one connection to end: one that never had a call, or else the one that has been without a call for the longest
+    /// time.
+    pub(super) fn close_one(&self) {
+        let state = self.lock();
+        let quiet = state.connections.values();
+        let quiet = quiet.filter_map(|activity| Some((activity.quiet()?, activity)));
+        if let Some((_, longest)) = quiet.min_by_key(|(quiet, _)| *quiet) {
+            longest.replace();
+        }
+    }
+
+    /// Logs a warning, unless there has been one just now.
+    pub(super) fn warn(&self, message: &str) {
+        let mut state = self.lock();
+        let is_due = state
+            .warned
+            .is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL);
+        if is_due {
+            state.warned = Some(Instant::now());
+            tracing::warn!(listener = self.listener, "{message}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A std mutex: held for one pass over the list, never across an await.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Listed ===
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.open.lock().connections.remove(&self.number);
+    }
+}
