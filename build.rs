@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::proto::RequestCodec")
         .extern_path(".uploadgateway.v1", "::upload_gateway_client::proto::v1")
         .compile_fds(descriptors)?;
     Ok(())

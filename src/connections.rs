@@ -34,15 +34,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-#[cfg(test)]
-use self::calls::EndCall;
-pub(crate) use self::descriptors::raise_limit;
 use self::{
     activity::{Activity, Ending},
     calls::{Calls, Spawner},
     counted::Counted,
     open::{OpenConnections, Place},
 };
+pub(crate) use self::{calls::EndCall, descriptors::raise_limit};
 
 /// The pause after a failed accept, for example without a free file descriptor, instead of a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,6 +58,9 @@ const MAX_FRAME_SIZE: u32 = 128 * 1024;
 /// The lowest value for that limit (RFC 9113, section 6.5.2), for windows that are small to save memory: tonic reserves room
 /// for a whole message after the part of it that the first frame contains, so a stream takes one frame more than its message.
 const MIN_FRAME_SIZE: u32 = 16 * 1024;
+
+/// The largest metadata of a call in bytes. A client that sends up to four times as much loses only that call.
+const MAX_METADATA: u32 = 64 * 1024;
 
 /// How many bytes of a response hyper keeps for an HTTP/1.1 connection whose client does not read.
 const HTTP1_BUFFER: usize = 64 * 1024;
@@ -201,6 +202,7 @@ async fn connection<S, B>(
                 .initial_connection_window_size(stream_window * max_concurrent_streams)
                 .max_concurrent_streams(max_concurrent_streams)
                 .max_frame_size(max_frame_size(stream_window))
+                .max_header_list_size(MAX_METADATA)
                 .keep_alive_interval(Some(PING_INTERVAL))
                 .keep_alive_timeout(PING_TIMEOUT)
                 .serve_connection(io, calls);

@@ -8,13 +8,16 @@ mod faults;
 #[doc(hidden)]
 #[path = "../fuzz/checks/grpc.rs"]
 pub mod fuzzing;
+mod messages;
 mod signing;
 mod upload;
 
 use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
+pub(crate) use self::call::refuse;
 pub use self::{
-    deadline::with_deadlines, faults::with_faults, signing::SigningApi, upload::UploadApi,
+    deadline::with_deadlines, faults::with_faults, messages::with_message_limits,
+    signing::SigningApi, upload::UploadApi,
 };
 use crate::proto::FILE_DESCRIPTOR_SET;
 

@@ -15,6 +15,7 @@ pub mod hosts;
 mod private_files;
 pub mod proto;
 pub mod rest;
+mod room;
 pub mod serve;
 pub mod state;
 pub mod status;

@@ -13,6 +13,10 @@
     reason = "generated"
 )]
 
+mod codec;
+
+pub use self::codec::RequestCodec;
+
 /// Package `uploadgateway.v1`.
 pub mod v1 {
     tonic::include_proto!("uploadgateway.v1");

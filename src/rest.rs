@@ -32,11 +32,12 @@ use axum::{
     Router,
     http::{HeaderName, Method, StatusCode, header},
     middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
     routing::{get, patch},
 };
 use tokio::sync::watch;
 use tower_http::cors::CorsLayer;
-use upload_gateway_core::gateway::Gateway;
+use upload_gateway_core::{error::Error, gateway::Gateway};
 
 use self::{api::Api, failure::Failure};
 pub use self::{
@@ -47,16 +48,26 @@ pub use self::{
     health::{Failing, Health, Readiness},
     settings::{PartDataForm, Settings},
 };
-use crate::cors::{self, CorsOrigin};
+use crate::{
+    cors::{self, CorsOrigin},
+    room::Room,
+};
 
-/// Serves the uploads of `gateway`, and its health.
+/// The response to a request that is not handled.
+pub(crate) fn refuse(error: Error) -> Response {
+    Failure::from(error).into_response()
+}
+
+/// Serves the uploads of `gateway` with up to `max_downloads` downloads at a time, and its health.
 pub fn router(
     gateway: Arc<Gateway>,
     settings: &Settings,
+    max_downloads: u32,
     health: watch::Receiver<Health>,
 ) -> Router {
     let api = Api {
         gateway,
+        downloads: Room::new(download::room(max_downloads)),
         part_data: settings.part_data,
     };
     let at = |path: &str| format!("{BASE}{path}");
@@ -73,8 +84,7 @@ pub fn router(
         .route(&at("/{id}/edit"), get(uploads::edit))
         .route(&at("/{id}/url"), get(download::url))
         .route(&at("/{id}/download"), get(download::download))
-        // The health paths below have no such limit.
-        .route_layer(from_fn_with_state(admission::permits(), admission::admit))
+        .route_layer(from_fn_with_state(admission::room(), admission::admit))
         .with_state(api)
         .route(health::ALIVE, get(health::alive).with_state(health.clone()))
         .route(health::READY, get(health::ready).with_state(health))

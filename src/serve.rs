@@ -1,5 +1,6 @@
 //! The server process: it binds the listeners, connects the stores, serves until it is stopped, and drains.
 
+mod admission;
 mod backends;
 mod clock;
 mod error;

@@ -87,6 +87,7 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::InvalidField => ErrorReason::InvalidField,
         Reason::InvalidToken => ErrorReason::InvalidToken,
         Reason::InvalidSequence => ErrorReason::InvalidSequence,
+        Reason::MessageTooLarge => ErrorReason::MessageTooLarge,
         Reason::ChecksumMismatch => ErrorReason::ChecksumMismatch,
         Reason::WrongOffset => ErrorReason::WrongOffset,
         Reason::StateLost => ErrorReason::StateLost,

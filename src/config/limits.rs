@@ -44,6 +44,11 @@ table! {
         pub simd_md5: bool = true;
         /// How many connections each listener has at a time. One more replaces one without a running call.
         pub max_connections: u32 = 4096, in POSITIVE;
+        /// How many calls run at a time, over all connections and both listeners. At the limit, calls whose clients have not
+        /// sent their requests end for others.
+        pub max_calls: u32 = 2048, in POSITIVE;
+        /// How many downloads through the gateway run at a time. At the limit, one that is not read ends for another.
+        pub max_downloads: u32 = 256, in POSITIVE;
         /// How many streams run at a time, over all connections.
         pub max_streams: u32 = 1024, in POSITIVE;
         /// How many streams run at a time on one connection.

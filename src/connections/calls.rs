@@ -61,10 +61,9 @@ struct Call(Arc<Activity>);
 // === impl EndCall ===
 
 impl EndCall {
-    /// Ends the call.
-    #[cfg_attr(not(test), expect(dead_code, reason = "used by the next commit"))]
-    pub(crate) fn end(&self) {
-        self.0.cancel();
+    /// Ends the call when it is cancelled.
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.0.clone()
     }
 }
 

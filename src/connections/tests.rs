@@ -220,7 +220,7 @@ async fn a_call_is_ended_from_outside_and_other_calls_of_its_connection_continue
         bodies.push(AxumBody::new(response.into_body()).into_data_stream());
         ends.push(server.calls.recv().await.unwrap());
     }
-    ends[1].end();
+    ends[1].token().cancel();
     for (index, body) in bodies.iter_mut().enumerate() {
         assert_eq!(body.next().await.unwrap().unwrap(), "x");
         let next = timeout(Duration::from_secs(5), body.next()).await;
@@ -233,6 +233,6 @@ async fn the_end_of_an_http1_call_closes_its_connection() {
     let mut server = Server::start(HTTP1, 10, unfinished).await;
     let mut connection = server.connect().await;
     connection.write_all(REQUEST).await.unwrap();
-    server.calls.recv().await.unwrap().end();
+    server.calls.recv().await.unwrap().token().cancel();
     assert!(closed(&mut connection).await < Duration::from_secs(1));
 }

@@ -1,7 +1,10 @@
 //! What every call of the gRPC edge does first and last.
 
 use tonic::{Request, Response, Status};
-use upload_gateway_core::{error::Result, gateway::Caller};
+use upload_gateway_core::{
+    error::{Error, Result},
+    gateway::Caller,
+};
 
 use crate::status::grpc_status;
 
@@ -10,9 +13,23 @@ pub(super) fn caller<T>(_request: &Request<T>) -> Caller {
     Caller::default()
 }
 
+/// The caller of an HTTP request.
+pub(super) fn caller_of(_request: &axum::extract::Request) -> Caller {
+    Caller::default()
+}
+
 /// The response to a call, or its error.
 pub(super) fn respond<T>(result: Result<T>) -> Result<Response<T>, Status> {
     result
         .map(Response::new)
         .map_err(|error| grpc_status(&error))
+}
+
+/// The response to a call that is not handled.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the same form as that of the HTTP edge"
+)]
+pub(crate) fn refuse(error: Error) -> axum::response::Response {
+    grpc_status(&error).into_http()
 }

@@ -2,7 +2,7 @@
 
 pub(super) mod signing;
 
-use std::error::Error as _;
+use std::{error::Error as _, iter::successors};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost_types::Timestamp as WireTimestamp;
@@ -17,6 +17,8 @@ use upload_gateway_core::{
         Timestamp, Upload, UploadId,
     },
 };
+
+use super::messages::Refused;
 
 /// A message of a stream.
 pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
@@ -43,15 +45,16 @@ pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
 }
 
 /// Why a stream could not be read: a message is too large or malformed, or the connection ended.
-pub(super) fn stream_error(status: &Status, max_message_size: u64) -> Error {
+pub(super) fn stream_error(status: &Status) -> Error {
+    let mut causes = successors(status.source(), |&cause| cause.source());
+    let refused = causes.find_map(|cause| cause.downcast_ref::<Refused>());
+    if let Some(error) = refused.and_then(Refused::take) {
+        return error;
+    }
     match status.code() {
-        Code::OutOfRange => {
-            Error::sequence(format!("a message is larger than {max_message_size} bytes"))
-                .with("max_message_size", max_message_size)
-        }
         // Without a source the decoder itself failed: the connection works, and the caller reads the answer.
-        Code::Internal if status.source().is_none() => Error::sequence(
-            "a message could not be decoded: it is truncated, compressed or not an UploadRequest",
+        Code::Internal | Code::InvalidArgument if status.source().is_none() => Error::sequence(
+            "a message could not be decoded: it is truncated or not an UploadRequest",
         ),
         _ => Error::new(
             Kind::Cancelled,

@@ -17,7 +17,7 @@ use upload_gateway_core::{
     call,
     error::{Error, Result},
     faults,
-    gateway::{Caller, Counts, Gateway, Message, Observer},
+    gateway::{Caller, Counts, Gateway, Message, MessageMemory, Observer},
     upload,
 };
 
@@ -71,7 +71,8 @@ impl UploadApi {
     fn receive(&self, request: Request<Streaming<UploadRequest>>) -> Receiving {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
-        let max_message_size = gateway.settings.max_message_size;
+        let memory = request.extensions().get::<Arc<MessageMemory>>().cloned();
+        let memory = memory.unwrap_or_else(|| gateway.streams.memory(&caller));
         let deadline = deadline::of(request.metadata().as_ref());
         let (opened, opened_by) = oneshot::channel();
         let (counts, counted) = watch::channel(Counts::default());
@@ -79,12 +80,12 @@ impl UploadApi {
         tokio::spawn(call::propagate(async move {
             let messages = request.into_inner().map(|read| match read {
                 Ok(request) => convert::message(request),
-                Err(status) => Err(convert::stream_error(&status, max_message_size)),
+                Err(status) => Err(convert::stream_error(&status)),
             });
             let mut messages = faults::cut(until(deadline, messages).fuse().boxed());
             let result = gateway
                 .streams
-                .receive(&caller, &mut messages, Observer { opened, counts })
+                .receive(&caller, memory, &mut messages, Observer { opened, counts })
                 .await;
             if let Err(Err(error)) = finished.send(result) {
                 tracing::debug!(%error, "the client disconnected before its stream failed");

@@ -1,50 +1,38 @@
-//! Limits the number and the memory of concurrent requests.
+//! Limits the memory of the bodies of concurrent requests.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::HttpBody,
+    body::Body,
     extract::{Request, State},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use tokio::sync::Semaphore;
-use upload_gateway_core::error::{Error, Kind, Reason};
+use tokio_util::sync::CancellationToken;
 
-use super::{failure::Failure, request::BODY_LIMIT};
+use crate::room::{Place, ReceivedBody, Room, Rules};
 
-/// The memory of all concurrent requests in bytes: 31 requests with the largest body, or 1,024 without a body.
-const MEMORY: usize = 64 * 1024 * 1024;
+/// The memory of the bodies of all requests, in bytes: 32 of the largest.
+const BODIES: Rules = Rules {
+    what: "bytes of requests are received",
+    total: 64 * 1024 * 1024,
+    wait_limit: Duration::from_secs(2),
+    yields_after: Duration::from_secs(1),
+    ends_after: None,
+};
 
-/// The memory of a request without its body, in bytes.
-const WITHOUT_BODY: usize = 64 * 1024;
+/// How many bytes of a body are part of the memory of its call.
+const FREE: usize = 16 * 1024;
 
-/// When a refused request may be retried.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// The memory of one server: a semaphore with one permit for each byte.
-pub(super) fn permits() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MEMORY))
+/// The room for the bodies of one server.
+pub(super) fn room() -> Arc<Room> {
+    Room::new(BODIES)
 }
 
-/// Handles a request if there are permits for it, which it holds until the response starts.
-pub(super) async fn admit(
-    State(permits): State<Arc<Semaphore>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Ok(_held) = permits.try_acquire_many(size(&request)) else {
-        let message = "too many requests run at once";
-        let error = Error::new(Kind::Unavailable, Reason::Overloaded, message);
-        return Failure::from(error.retry_after(RETRY_AFTER)).into_response();
-    };
+/// Handles a request, whose body takes room when it arrives and returns it with the response.
+pub(super) async fn admit(State(room): State<Arc<Room>>, request: Request, next: Next) -> Response {
+    let place = Arc::new(room.enter(CancellationToken::new()));
+    let call = request.extensions().get::<Arc<Place>>().cloned();
+    let request = request.map(|body| Body::new(ReceivedBody::new(body, &place, call, FREE)));
     next.run(request).await
-}
-
-/// The memory of a request. A body without a declared size counts as the largest one.
-fn size(request: &Request) -> u32 {
-    let declared = request.body().size_hint().upper();
-    let body = declared.and_then(|size| usize::try_from(size).ok());
-    let size = WITHOUT_BODY + body.unwrap_or(BODY_LIMIT).min(BODY_LIMIT);
-    u32::try_from(size).unwrap_or(u32::MAX)
 }

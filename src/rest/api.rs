@@ -5,6 +5,7 @@ use std::sync::Arc;
 use upload_gateway_core::gateway::{Caller, Gateway};
 
 use super::settings::PartDataForm;
+use crate::room::Room;
 
 /// The path of the collection of uploads.
 pub const BASE: &str = "/api/engine/v2/uploads";
@@ -13,6 +14,7 @@ pub const BASE: &str = "/api/engine/v2/uploads";
 #[derive(Debug, Clone)]
 pub(super) struct Api {
     pub(super) gateway: Arc<Gateway>,
+    pub(super) downloads: Arc<Room>,
     pub(super) part_data: PartDataForm,
 }
 

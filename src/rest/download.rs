@@ -3,6 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{
@@ -32,8 +33,22 @@ use super::{
 };
 use crate::{
     blobs::url::attachment,
+    connections::EndCall,
+    room::{Place, Rules, SentBody},
     status::{HttpError, log},
 };
+
+/// The rules for `max` downloads at a time.
+pub(super) fn room(max: u32) -> Rules {
+    Rules {
+        what: "downloads run",
+        total: max.into(),
+        wait_limit: Duration::from_secs(2),
+        yields_after: Duration::from_secs(5),
+        // A paused video is not an error.
+        ends_after: Some(Duration::from_secs(5 * 60)),
+    }
+}
 
 /// Sign a URL that downloads a complete upload from the store
 #[utoipa::path(
@@ -115,8 +130,12 @@ pub(super) async fn url(
 pub(super) async fn download(
     State(api): State<Api>,
     Id(id): Id,
+    end: Option<Extension<EndCall>>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
+    let end = end.map(|Extension(end)| end.token());
+    let place = api.downloads.enter(end.unwrap_or_default());
+    place.take(1).await?;
     let (caller, mut chosen) = (caller(), Chosen::Whole);
     let download = api.gateway.downloads.download(&caller, &id, |object| {
         chosen = choose(&headers, object);
@@ -127,7 +146,7 @@ pub(super) async fn download(
         }
     });
     match (download.await, chosen) {
-        (Ok(download), chosen) => Ok(send(download, &chosen)),
+        (Ok(download), chosen) => Ok(send(download, &chosen, place)),
         (Err(_), Chosen::Nothing(size)) => Ok(no_such_range(size)),
         (Err(error), _) => Err(error.into()),
     }
@@ -159,7 +178,7 @@ pub(super) fn choose(headers: &HeaderMap, object: &Object) -> Chosen {
     }
 }
 
-fn send(download: Download, chosen: &Chosen) -> Response {
+fn send(download: Download, chosen: &Chosen, place: Place) -> Response {
     let (range, file) = (download.range, &download.upload.file);
     let object = download.upload.object.as_ref();
     let length = range.end - range.start;
@@ -188,7 +207,8 @@ fn send(download: Download, chosen: &Chosen) -> Response {
     }
     // The status is already sent: the caller sees a connection that ends before Content-Length.
     let bytes = download.bytes.inspect_err(log);
-    (status, headers, Body::from_stream(bytes)).into_response()
+    let body = SentBody::new(Body::from_stream(bytes), place);
+    (status, headers, Body::new(body)).into_response()
 }
 
 fn no_such_range(size: u64) -> Response {

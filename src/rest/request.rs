@@ -86,8 +86,10 @@ async fn read(body: Body) -> Result<Vec<u8>, Failure> {
 async fn collect(body: Body) -> Result<Vec<u8>, Failure> {
     let (mut stream, mut bytes, mut received) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk
-            .map_err(|_| Failure::Refused(StatusCode::BAD_REQUEST, "the body is incomplete"))?;
+        let chunk = chunk.map_err(|error| match error.into_inner().downcast::<Error>() {
+            Ok(error) => Failure::from(*error),
+            Err(_) => Failure::Refused(StatusCode::BAD_REQUEST, "the body is incomplete"),
+        })?;
         received += chunk.len();
         if received > DISCARD_LIMIT {
             break;

@@ -7,6 +7,7 @@ use tonic::service::Routes;
 use upload_gateway_core::gateway::Gateway;
 
 use super::{
+    admission::{admitted, calls},
     backends::{Backends, connect},
     clock::SystemClock,
     error::ServeError,
@@ -152,8 +153,11 @@ impl Server {
         let (reporter, grpc_health) = tonic_health::server::health_reporter();
         let (monitor, health) = Monitor::start(Arc::clone(&self.gateway), reporter).await;
         let grpc_routes = self.grpc_routes()?.add_service(grpc_health);
-        let grpc_routes = grpc::with_deadlines(grpc_routes.into_axum_router());
-        let http_routes = self.http_routes(health);
+        let calls = calls(self.limits.max_calls);
+        let grpc_routes = grpc::with_message_limits(grpc_routes.into_axum_router(), &self.gateway);
+        let grpc_routes = grpc::with_deadlines(grpc_routes);
+        let grpc_routes = admitted(grpc_routes, &calls, grpc::refuse);
+        let http_routes = admitted(self.http_routes(health), &calls, rest::refuse);
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
         let (stop, stopped) = watch::channel(false);
         let max_connections = self.limits.max_connections as usize;
@@ -217,7 +221,12 @@ impl Server {
     }
 
     fn http_routes(&self, health: watch::Receiver<rest::Health>) -> axum::Router {
-        let mut router = rest::router(Arc::clone(&self.gateway), &self.rest, health);
+        let mut router = rest::router(
+            Arc::clone(&self.gateway),
+            &self.rest,
+            self.limits.max_downloads,
+            health,
+        );
         if let Some(store) = self.backends.embedded_endpoint() {
             router = rest::with_demo(router, &store);
         }

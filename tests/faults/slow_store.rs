@@ -257,6 +257,7 @@ async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Res
         .streams
         .receive(
             &Caller::default(),
+            gateway.streams.memory(&Caller::default()),
             &mut messages,
             Observer { opened, counts },
         )

@@ -28,7 +28,12 @@ async fn open(gateway: &Gateway, id: &UploadId) -> Result<Upload, Error> {
     let caller = Caller::default();
     gateway
         .streams
-        .receive(&caller, &mut messages, observer)
+        .receive(
+            &caller,
+            gateway.streams.memory(&caller),
+            &mut messages,
+            observer,
+        )
         .await
 }
 

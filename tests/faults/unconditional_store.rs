@@ -123,7 +123,12 @@ async fn a_small_file_is_the_only_part_of_a_session() {
         let mut messages = stream::iter(messages.map(Ok));
         let upload = gateway
             .streams
-            .receive(&Caller::default(), &mut messages, observer)
+            .receive(
+                &Caller::default(),
+                gateway.streams.memory(&Caller::default()),
+                &mut messages,
+                observer,
+            )
             .await
             .unwrap();
         assert_eq!(upload.phase, Phase::Complete);

@@ -360,7 +360,15 @@ impl World {
         let task = tokio::spawn(async move {
             let mut queue = UnboundedReceiverStream::new(queue);
             let caller = Caller::default();
-            gateway.streams.receive(&caller, &mut queue, observer).await
+            gateway
+                .streams
+                .receive(
+                    &caller,
+                    gateway.streams.memory(&caller),
+                    &mut queue,
+                    observer,
+                )
+                .await
         });
         let target = Target::File {
             file: file(2 * PART + 1),

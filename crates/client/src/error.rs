@@ -240,7 +240,8 @@ impl Refusal {
             );
         }
         match self.code {
-            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
+            Code::ResourceExhausted => self.reason != Some(ErrorReason::MessageTooLarge),
+            Code::Unavailable | Code::DeadlineExceeded => true,
             // The first response to the next open has the offset.
             Code::OutOfRange => matches!(
                 self.reason,

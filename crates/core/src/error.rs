@@ -56,6 +56,8 @@ pub enum Reason {
     InvalidToken,
     /// A message is not allowed at this point of the stream.
     InvalidSequence,
+    /// The request is larger than the call accepts.
+    MessageTooLarge,
     /// A chunk does not match its CRC32C, or the store received other bytes than were sent.
     ChecksumMismatch,
     /// The first chunk does not start at a valid offset, or a chunk leaves a gap. Continue at `expected_offset`.

@@ -41,7 +41,7 @@ pub use self::{
         step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
     },
     storage::{Storage, Storages},
-    stream::Streams,
+    stream::{MessageMemory, Streams},
     token::Tokens,
     token_key::TokenKey,
 };

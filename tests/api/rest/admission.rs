@@ -13,54 +13,60 @@ use super::{
     common::TestGateway,
 };
 
-/// Begins a request with a body of the maximum size. Returns the status that arrives before the body is sent, the head
-/// of the answer, and the connection.
-async fn begin(gateway: &TestGateway) -> (u16, String, TcpStream) {
+/// The largest body in bytes.
+const BODY: usize = 2 * 1024 * 1024;
+
+/// More bodies than the server has memory for.
+const CLIENTS: usize = 40;
+
+/// Begins a request with a body of the maximum size, and sends `sent` bytes of the body.
+async fn begin(gateway: &TestGateway, sent: usize) -> TcpStream {
     let address = gateway.http.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let size = 2 * 1024 * 1024;
-    // The gateway answers 100 when it begins to read.
-    let head = format!(
-        "POST {BASE} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
-    );
+    let head = format!("POST {BASE} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {BODY}\r\n\r\n");
     connection.write_all(head.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        assert_ne!(connection.read_buf(&mut head).await.unwrap(), 0);
-    }
-    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head, connection)
+    connection.write_all(&vec![b' '; sent]).await.unwrap();
+    connection
 }
 
 #[tokio::test]
-async fn large_bodies_above_the_limit_are_refused_with_retry_after() {
+async fn bodies_that_do_not_arrive_take_no_room() {
     let gateway = TestGateway::start().await;
-    let mut waiting = Vec::new();
-    let refused = loop {
-        let (status, head, connection) = begin(&gateway).await;
-        if status != 100 {
-            break (status, head);
-        }
-        waiting.push(connection);
-        assert!(waiting.len() < 100, "there is no limit");
-    };
-    assert_eq!((refused.0, waiting.len()), (503, 31));
-    assert!(
-        refused.1.contains("\r\nretry-after: 1\r\n"),
-        "{}",
-        refused.1
-    );
+    let mut stalled = Vec::new();
+    for _ in 0..2 * CLIENTS {
+        stalled.push(begin(&gateway, 1000).await);
+    }
     let http = Http::of(&gateway);
-    assert_eq!(answer(http.request_at("GET", "/healthz")).await.status, 200);
-    assert_eq!(
-        http.get("").await.status,
-        200,
-        "a request without a body is accepted"
-    );
+    assert_eq!(http.get("").await.status, 200);
+    let whole = format!("{}{{}}", " ".repeat(BODY - 2));
+    let create = http.request("POST", "?file_name=a&file_size=1").body(whole);
+    let created = answer(create).await;
+    assert_eq!(created.status, 201);
+}
 
-    drop(waiting);
-    let admitted = async { while begin(&gateway).await.0 != 100 {} };
-    let admitted = timeout(Duration::from_secs(30), admitted).await;
-    admitted.expect("requests are accepted again");
+#[tokio::test]
+async fn bodies_that_are_never_complete_make_room_for_others() {
+    let gateway = TestGateway::start().await;
+    let stalled = (0..CLIENTS).map(|_| begin(&gateway, BODY - 1));
+    let mut stalled = futures::future::join_all(stalled).await;
+    let http = Http::of(&gateway);
+    let whole = format!("{}{{}}", " ".repeat(BODY - 2));
+    let create = http.request("POST", "?file_name=a&file_size=1").body(whole);
+    let created = answer(create).await;
+    assert_eq!(created.status, 201);
+    assert_eq!(answer(http.request_at("GET", "/healthz")).await.status, 200);
+    // Some of them had to end, with an answer that says when to retry.
+    let mut answers = futures::future::join_all(stalled.iter_mut().map(|connection| async {
+        let mut head = vec![0; 1000];
+        let length = timeout(Duration::from_secs(1), connection.read(&mut head));
+        let length = length.await.map_or(0, |length| length.unwrap_or_default());
+        String::from_utf8_lossy(&head[..length]).to_ascii_lowercase()
+    }))
+    .await;
+    answers.retain(|answer| !answer.is_empty());
+    assert!(!answers.is_empty());
+    for answer in answers {
+        assert!(answer.starts_with("http/1.1 429"), "{answer}");
+        assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    }
 }

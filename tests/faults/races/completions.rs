@@ -76,7 +76,12 @@ pub(crate) async fn send(gateway: Arc<Gateway>, target: Target, size: usize) -> 
     let observer = Observer { opened, counts };
     gateway
         .streams
-        .receive(&Caller::default(), &mut messages(target, size), observer)
+        .receive(
+            &Caller::default(),
+            gateway.streams.memory(&Caller::default()),
+            &mut messages(target, size),
+            observer,
+        )
         .await
 }
 
@@ -122,6 +127,7 @@ async fn a_caller_that_has_disconnected_takes_nothing_over(world: World) {
         .streams
         .receive(
             &Caller::default(),
+            gateway.streams.memory(&Caller::default()),
             &mut messages(Target::Upload(id.clone()), SIZE),
             observer,
         )

@@ -66,7 +66,12 @@ async fn open(gateway: &Gateway) -> Upload {
     let observer = Observer { opened, counts };
     let mut messages = stream::iter([Ok(open)]);
     let caller = Caller::default();
-    let ended = gateway.streams.receive(&caller, &mut messages, observer);
+    let ended = gateway.streams.receive(
+        &caller,
+        gateway.streams.memory(&caller),
+        &mut messages,
+        observer,
+    );
     let (_, upload) = tokio::join!(ended, upload);
     upload.unwrap()
 }

@@ -106,7 +106,12 @@ async fn stream(
     let (counts, counted) = watch::channel(Counts::default());
     let mut messages = stream::iter([Ok(Message::Open(open))]);
     let observer = Observer { opened, counts };
-    let received = gateway.streams.receive(caller, &mut messages, observer);
+    let received = gateway.streams.receive(
+        caller,
+        gateway.streams.memory(caller),
+        &mut messages,
+        observer,
+    );
     let error = received.await.unwrap_err();
     let token = counted.borrow().resume_token.to_string();
     (upload.await.ok().map(|upload| upload.id), token, error)

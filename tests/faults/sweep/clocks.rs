@@ -71,7 +71,12 @@ async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Uplo
     let gateway = Arc::clone(gateway);
     gateway
         .streams
-        .receive(&Caller::default(), &mut queue, observer)
+        .receive(
+            &Caller::default(),
+            gateway.streams.memory(&Caller::default()),
+            &mut queue,
+            observer,
+        )
         .await
 }
 

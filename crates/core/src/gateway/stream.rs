@@ -13,11 +13,11 @@ mod receiver;
 mod shared;
 mod silence;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::Stream;
-use tokio::time::Instant;
 
+pub use self::budget::MessageMemory;
 use self::{
     admission::{Admission, Permit},
     budget::{Budget, overloaded},
@@ -27,12 +27,12 @@ use self::{
     part::PartWriter,
     receiver::Receiver,
     shared::Shared,
-    silence::next_before,
+    silence::Silence,
 };
 use super::{
     commit::Commits,
     drain::{Drain, draining},
-    message::{Counts, Message, Observer},
+    message::{Counts, Message, Observer, Open},
     records::Records,
     recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
     settings::{Caller, Settings},
@@ -45,6 +45,9 @@ use crate::{
     retry::CallWait,
     upload::Upload,
 };
+
+/// How long a stream may take for its first message, `open`.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Receives upload streams, within the limits of the process.
 #[derive(Debug)]
@@ -90,6 +93,7 @@ impl Streams {
         let budget = Budget::new(
             settings.memory_budget,
             storages.largest_part(),
+            settings.max_message_size,
             settings.store_retry_timeout,
         );
         let opener = Opener {
@@ -122,8 +126,14 @@ impl Streams {
         })
     }
 
+    /// The memory of the messages of a new stream of `caller`.
+    pub fn memory(&self, caller: &Caller) -> Arc<MessageMemory> {
+        Arc::new(MessageMemory::new(&self.shared.budget, &caller.owner))
+    }
+
     /// Receives one stream, until its upload is finished and verified in the store. Whole parts that were received are
-    /// committed even if the stream fails.
+    /// committed even if the stream fails. `memory` has the bytes of `messages` that have arrived, if their transport
+    /// reserves memory for them.
     ///
     /// # Errors
     /// All kinds except `PermissionDenied` and `Unauthenticated`. Once an upload is open, the metadata contains
@@ -131,15 +141,18 @@ impl Streams {
     pub async fn receive<S>(
         &self,
         caller: &Caller,
+        memory: Arc<MessageMemory>,
         messages: &mut S,
         observer: Observer,
     ) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
+        let open = self.first(caller, &memory, messages).await?;
+        // A stream has no permit before it is open: one that sends nothing must not prevent others.
         let _permit = self.admit(caller)?;
         // Boxed, to keep the future small: a connection holds it for as long as the stream lasts.
-        let received = Box::pin(self.receive_admitted(caller, messages, observer));
+        let received = Box::pin(self.receive_admitted(caller, memory, open, messages, observer));
         call::scope(Arc::new(CallWait::default()), received).await
     }
 
@@ -148,24 +161,59 @@ impl Streams {
         self.admission.all_ended().await;
     }
 
-    /// Admits a stream of `caller`, before any of its messages is read.
+    /// The first message of a stream of `caller`.
     ///
     /// # Errors
-    /// `Unavailable` if the gateway drains; `ResourceExhausted` if there are too many streams, or too little memory for
-    /// the running ones.
-    fn admit(&self, caller: &Caller) -> Result<Permit> {
-        if self.shared.drain.has_begun() {
+    /// `Unavailable` if the gateway drains, or if the message does not arrive in time; `ResourceExhausted` if the running
+    /// streams have too little memory; `InvalidArgument` if it is another one.
+    async fn first<S>(
+        &self,
+        caller: &Caller,
+        memory: &MessageMemory,
+        messages: &mut S,
+    ) -> Result<Open>
+    where
+        S: Stream<Item = Result<Message>> + Unpin + Send,
+    {
+        let Shared {
+            settings,
+            budget,
+            drain,
+            ..
+        } = &*self.shared;
+        if drain.has_begun() {
             return Err(draining());
         }
-        if self.shared.budget.is_short(&caller.owner) {
+        if budget.is_short(&caller.owner) {
             return Err(overloaded(Kind::ResourceExhausted));
         }
+        let silence = Silence::begin(OPEN_TIMEOUT.min(settings.idle_timeout), memory);
+        let first = tokio::select! {
+            first = silence.next(messages) => first?,
+            error = drain.begun() => return Err(error),
+        };
+        match first {
+            Some(Message::Open(open)) => Ok(open),
+            Some(_) => Err(Error::sequence("the first message must be open")),
+            None => Err(Error::sequence(
+                "the stream is empty; the first message must be open",
+            )),
+        }
+    }
+
+    /// Admits a stream of `caller`.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if there are too many streams.
+    fn admit(&self, caller: &Caller) -> Result<Permit> {
         self.admission.admit(&caller.owner)
     }
 
     async fn receive_admitted<S>(
         &self,
         caller: &Caller,
+        memory: Arc<MessageMemory>,
+        open: Open,
         messages: &mut S,
         mut observer: Observer,
     ) -> Result<Upload>
@@ -177,22 +225,8 @@ impl Streams {
             records,
             tokens,
             commits,
-            drain,
             ..
         } = &*self.shared;
-        let first = tokio::select! {
-            first = next_before(messages, Instant::now() + settings.idle_timeout) => first?,
-            error = drain.begun() => return Err(error),
-        };
-        let open = match first {
-            Some(Message::Open(open)) => open,
-            Some(_) => return Err(Error::sequence("the first message must be open")),
-            None => {
-                return Err(Error::sequence(
-                    "the stream is empty; the first message must be open",
-                ));
-            }
-        };
         let promised = open.promised_md5();
         let snapshot = tokens.snapshot(caller, &open)?;
         let opened = tokio::select! {
@@ -235,9 +269,10 @@ impl Streams {
                 };
                 let storage = self.storages.get(&upload.storage_id)?;
                 let shared = Arc::clone(&self.shared);
-                let mut receiver = Receiver::new(shared, storage, upload, writer, observer.counts)?
-                    .promised(promised)
-                    .with_resume_token(snapshot.as_ref(), trail);
+                let mut receiver =
+                    Receiver::new(shared, storage, memory, (upload, writer), observer.counts)?
+                        .promised(promised)
+                        .with_resume_token(snapshot.as_ref(), trail);
                 let result = tokio::select! {
                     result = receiver.run(messages) => result,
                     error = heartbeat.fenced() => Err(error),

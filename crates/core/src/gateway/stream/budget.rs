@@ -1,19 +1,23 @@
 //! The memory budget: how many file bytes the process may keep in memory.
 //!
-//! A part reserves memory for bytes when they arrive, never for the whole part in advance. Under pressure, the part
-//! with the largest reservation is served first, so that parts become full one after the other instead of all staying
-//! half full. To rule out a deadlock of half-full parts, a reserve of one maximal part is lent to one part at a time:
-//! that part can always be completed, and then returns everything. If parts fill too slowly for that, the slowest parts
-//! are recalled. A caller that has more than an equal share is served after the others, and its parts are recalled
-//! before theirs.
+//! A stream reserves memory for the bytes of a message when they arrive, and hands it over to the part that takes them;
+//! never for a whole message or part in advance. Under pressure, the stream with the largest reservation is served first,
+//! so that parts become full one after the other instead of all staying half full. To rule out a deadlock of half-full
+//! parts, a reserve of one maximal part and one message is lent to one stream at a time: that stream can always complete
+//! its part, and then returns everything. If parts fill too slowly for that, the slowest ones are recalled. A caller that
+//! has more than an equal share is served after the others, and its parts are recalled before theirs.
 //!
 //! Used buffers are kept for later parts, with their reservation, because fresh memory costs a page fault for each 4
 //! KiB. They are freed as soon as half-full parts need their bytes.
 
 mod ledger;
+mod messages;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +27,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::ledger::{Grant, Idle, Ledger, RECALL_PAUSE, Waiter};
+use self::ledger::{Amount, Grant, Holder, Ledger, RECALL_PAUSE, Waiter};
+pub use self::messages::MessageMemory;
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::refusal::budget_too_small,
@@ -42,6 +47,8 @@ const SHARE_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Budget {
     ledger: Mutex<Ledger>,
     total: u64,
+    /// The number of the next stream or part.
+    next: AtomicU64,
     /// How long a reservation waits before the stream is ended.
     wait_limit: Duration,
 }
@@ -51,16 +58,17 @@ pub(super) struct Budget {
 pub(super) struct Reservation {
     budget: Arc<Budget>,
     owner: Owner,
-    from_free: u64,
-    from_reserve: u64,
-    holds_reserve: bool,
+    holder: Holder,
+    amount: Amount,
     begun: Instant,
 }
 
-/// A reservation that waits. Bytes that are granted while it is being dropped are still credited to its part.
+/// A request for bytes that waits. Bytes that are granted while it is being dropped are returned.
 #[derive(Debug)]
 struct Pending<'a> {
-    reservation: &'a mut Reservation,
+    budget: &'a Budget,
+    owner: &'a Owner,
+    holder: Holder,
     bytes: u64,
     granted: oneshot::Receiver<Grant>,
 }
@@ -68,11 +76,18 @@ struct Pending<'a> {
 // === impl Budget ===
 
 impl Budget {
-    /// A budget of `total` bytes, which includes the reserve: one part of `largest_part` bytes.
-    pub(super) fn new(total: u64, largest_part: u64, wait_limit: Duration) -> Arc<Self> {
+    /// A budget of `total` bytes, which includes the reserve: one part and one message of these sizes.
+    pub(super) fn new(
+        total: u64,
+        largest_part: u64,
+        largest_message: u64,
+        wait_limit: Duration,
+    ) -> Arc<Self> {
+        let reserve = largest_part.saturating_add(largest_message).min(total);
         Arc::new(Self {
-            ledger: Mutex::new(Ledger::new(total, largest_part.min(total))),
+            ledger: Mutex::new(Ledger::new(total, reserve, largest_message)),
             total,
+            next: AtomicU64::new(0),
             wait_limit,
         })
     }
@@ -83,15 +98,17 @@ impl Budget {
         self.lock().is_short(owner, self.wait_limit / 4)
     }
 
-    /// Starts a part of `owner`, with nothing reserved.
-    pub(super) fn begin(self: &Arc<Self>, owner: &Owner) -> Reservation {
+    /// Starts a part of a stream of `owner`, with nothing reserved.
+    pub(super) fn begin(self: &Arc<Self>, owner: &Owner, stream: u64) -> Reservation {
         self.lock().begin(owner);
         Reservation {
             budget: Arc::clone(self),
             owner: owner.clone(),
-            from_free: 0,
-            from_reserve: 0,
-            holds_reserve: false,
+            holder: Holder {
+                stream,
+                part: Some(self.number()),
+            },
+            amount: Amount::default(),
             begun: Instant::now(),
         }
     }
@@ -100,16 +117,75 @@ impl Budget {
     pub(super) fn reuse(
         self: &Arc<Self>,
         owner: &Owner,
+        stream: u64,
         size: usize,
     ) -> Option<(MmapMut, Reservation)> {
         if size as u64 != PART_SIZE {
             return None;
         }
         let memory = self.lock().spare.pop()?;
-        let mut reservation = self.begin(owner);
+        let mut reservation = self.begin(owner, stream);
         self.lock().hold(owner, PART_SIZE);
-        reservation.from_free = PART_SIZE;
+        reservation.amount.from_free = PART_SIZE;
         Some((memory, reservation))
+    }
+
+    /// Gets `bytes` for `holder`, whose stream has `reserved` bytes so far without its parts in flight, and waits until they
+    /// are available.
+    async fn get(
+        &self,
+        owner: &Owner,
+        holder: Holder,
+        reserved: u64,
+        (bytes, reuses): (u64, bool),
+    ) -> Result<Grant> {
+        let wanted = reserved.saturating_add(bytes);
+        if wanted > self.total {
+            return Err(budget_too_small(wanted, self.total));
+        }
+        let granted = {
+            let mut ledger = self.lock();
+            if let Some(grant) = ledger.take(owner, holder, bytes) {
+                return Ok(grant);
+            }
+            let (granted, grant) = oneshot::channel();
+            ledger.waiting.push(Waiter {
+                owner: owner.clone(),
+                holder,
+                bytes,
+                reserved,
+                reuses,
+                since: Instant::now(),
+                granted,
+            });
+            ledger.serve();
+            grant
+        };
+        let mut pending = Pending {
+            budget: self,
+            owner,
+            holder,
+            bytes,
+            granted,
+        };
+        let granted = pending.wait().await;
+        granted.ok_or_else(|| overloaded(Kind::ResourceExhausted))
+    }
+
+    /// Keeps `memory`, whose bytes are reserved, for another part. `false` if there are enough kept buffers.
+    fn keep(&self, owner: &Owner, memory: MmapMut) -> bool {
+        let mut ledger = self.lock();
+        let has_room = ledger.spare.len() < MAX_SPARE;
+        if has_room {
+            ledger.release(owner, PART_SIZE);
+            ledger.spare.push(memory);
+            ledger.serve();
+        }
+        has_room
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -121,113 +197,64 @@ impl Budget {
 // === impl Reservation ===
 
 impl Reservation {
-    /// Reserves `bytes` more, and waits until they are available. If nothing is reserved yet and `reuses` is set, the
-    /// result can be a kept buffer of the default part size, which replaces the part's own; all of its bytes are then
-    /// reserved.
+    /// Reserves `bytes` more: those that the messages of its stream hold, then others, for which it waits. If nothing is
+    /// reserved yet and `reuses` is set, the result can be a kept buffer of the default part size, which replaces the part's
+    /// own; all of its bytes are then reserved.
     ///
     /// # Errors
     /// `ResourceExhausted` if that takes longer than the wait limit of the budget. `FailedPrecondition` if the part is larger
     /// than the whole budget: it would wait in vain, and others behind it.
     pub(super) async fn reserve(&mut self, bytes: u64, reuses: bool) -> Result<Option<MmapMut>> {
-        let wanted = self.reserved().saturating_add(bytes);
-        if wanted > self.budget.total {
-            return Err(budget_too_small(wanted, self.budget.total));
+        let moved = self.budget.lock().hand_over(self.holder, bytes);
+        self.amount.add(moved);
+        let bytes = bytes - moved.total();
+        if bytes == 0 {
+            return Ok(None);
         }
-        let granted = {
-            let mut ledger = self.budget.lock();
-            if self.holds_reserve && self.from_reserve + bytes <= ledger.reserve {
-                ledger.hold(&self.owner, bytes);
-                self.from_reserve += bytes;
-                return Ok(None);
+        let wish = (bytes, reuses && self.reserved() == 0);
+        let got = self
+            .budget
+            .get(&self.owner, self.holder, self.reserved(), wish);
+        Ok(match got.await? {
+            Grant::FromFree => {
+                self.amount.from_free += bytes;
+                None
             }
-            if ledger.waiting.is_empty() && ledger.free >= bytes {
-                ledger.hold(&self.owner, bytes);
-                ledger.free -= bytes;
-                self.from_free += bytes;
-                return Ok(None);
+            Grant::FromReserve => {
+                self.amount.from_reserve += bytes;
+                None
             }
-            let (granted, grant) = oneshot::channel();
-            ledger.waiting.push(Waiter {
-                owner: self.owner.clone(),
-                bytes,
-                reserved: self.reserved(),
-                reuses,
-                since: Instant::now(),
-                granted,
-            });
-            ledger.serve();
-            grant
-        };
-        let mut pending = Pending {
-            reservation: self,
-            bytes,
-            granted,
-        };
-        match pending.wait().await {
-            Some(grant) => Ok(pending.reservation.credit(grant, bytes)),
-            None => Err(overloaded(Kind::ResourceExhausted)),
-        }
-    }
-
-    /// Returns when this part, of which `received` bytes have arrived, is recalled because it is slow. The caller must
-    /// then drop the part.
-    pub(super) async fn recalled(&self, received: u64) {
-        let (recall, recalled) = oneshot::channel();
-        let idle = Idle {
-            owner: self.owner.clone(),
-            received,
-            reserved: self.reserved(),
-            begun: self.begun,
-            recall,
-        };
-        self.budget.lock().wait_for_sender(idle);
-        if recalled.await.is_err() {
-            std::future::pending().await
-        }
+            Grant::Buffer(memory) => {
+                self.amount.from_free += PART_SIZE;
+                Some(memory)
+            }
+        })
     }
 
     /// How many bytes are reserved.
     pub(super) fn reserved(&self) -> u64 {
-        self.from_free + self.from_reserve
+        self.amount.total()
+    }
+
+    /// When the part began.
+    fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// Keeps `memory` for another part, if it has the default part size and is fully reserved.
     pub(super) fn keep(&mut self, memory: MmapMut) {
-        let mut ledger = self.budget.lock();
-        let whole = self.from_free == PART_SIZE && memory.len() as u64 == PART_SIZE;
-        if whole && ledger.spare.len() < MAX_SPARE {
-            self.from_free = 0;
-            ledger.release(&self.owner, PART_SIZE);
-            ledger.spare.push(memory);
-            ledger.serve();
+        let whole = self.amount.from_free == PART_SIZE && memory.len() as u64 == PART_SIZE;
+        if whole && self.budget.keep(&self.owner, memory) {
+            self.amount.from_free = 0;
         }
-    }
-
-    /// Credits what was granted for the `bytes` that were requested.
-    fn credit(&mut self, grant: Grant, bytes: u64) -> Option<MmapMut> {
-        match grant {
-            Grant::FromFree => self.from_free += bytes,
-            Grant::FromReserve => {
-                self.holds_reserve = true;
-                self.from_reserve += bytes;
-            }
-            Grant::Buffer(memory) => {
-                self.from_free += PART_SIZE;
-                return Some(memory);
-            }
-        }
-        None
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.lock();
-        ledger.free += self.from_free;
-        ledger.reserve_lent &= !self.holds_reserve;
-        ledger.release(&self.owner, self.reserved());
+        ledger.give_back(&self.owner, self.holder, self.amount);
         ledger.end(&self.owner);
-        ledger.serve();
     }
 }
 
@@ -236,7 +263,7 @@ impl Drop for Reservation {
 impl Pending<'_> {
     /// The grant, or `None` after the wait limit of the budget.
     async fn wait(&mut self) -> Option<Grant> {
-        let (begun, wait_limit) = (Instant::now(), self.reservation.budget.wait_limit);
+        let (begun, wait_limit) = (Instant::now(), self.budget.wait_limit);
         let mut pause = SHARE_PAUSE;
         loop {
             let left = wait_limit.saturating_sub(begun.elapsed());
@@ -247,10 +274,10 @@ impl Pending<'_> {
             if waited >= wait_limit {
                 return None;
             }
-            let mut ledger = self.reservation.budget.lock();
+            let mut ledger = self.budget.lock();
             // The first half of the time is for parts that end by themselves, the second half for recalls.
             if waited < wait_limit / 2 {
-                ledger.recall_beyond_share(self.bytes, &self.reservation.owner);
+                ledger.recall_beyond_share(self.bytes, self.owner);
                 pause = SHARE_PAUSE.min(wait_limit / 2 - waited);
             } else {
                 ledger.recall(self.bytes);
@@ -264,11 +291,20 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         // Closed first, so that bytes that are granted at this moment are not lost.
         self.granted.close();
-        if let Ok(grant) = self.granted.try_recv()
-            && let Some(memory) = self.reservation.credit(grant, self.bytes)
-        {
-            self.reservation.keep(memory);
+        let mut amount = Amount::default();
+        match self.granted.try_recv() {
+            Ok(Grant::FromFree) => amount.from_free = self.bytes,
+            Ok(Grant::FromReserve) => amount.from_reserve = self.bytes,
+            Ok(Grant::Buffer(memory)) => {
+                if self.budget.keep(self.owner, memory) {
+                    return;
+                }
+                amount.from_free = PART_SIZE;
+            }
+            Err(_) => return,
         }
+        let mut ledger = self.budget.lock();
+        ledger.give_back(self.owner, self.holder, amount);
     }
 }
 
@@ -289,5 +325,7 @@ pub(super) fn overload_delay() -> Duration {
     Duration::from_secs(5).mul_f64(rand::random_range(0.5..1.5))
 }
 
+#[cfg(test)]
+mod message_tests;
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,7 @@ pub(super) struct PartBuffer {
 // === impl Budget ===
 
 impl Budget {
-    /// An empty buffer of `owner` for up to `size` bytes. It is new memory or, if `reuses` is set, a kept buffer with a
+    /// An empty buffer of a stream of `owner` for up to `size` bytes. It is new memory or, if `reuses` is set, a kept buffer with a
     /// reservation for all of its bytes.
     ///
     /// # Errors
@@ -34,11 +34,12 @@ impl Budget {
     pub(super) fn buffer(
         self: &Arc<Self>,
         owner: &Owner,
+        stream: u64,
         size: usize,
         reuses: bool,
     ) -> Result<PartBuffer> {
         let reused = if reuses {
-            self.reuse(owner, size)
+            self.reuse(owner, stream, size)
         } else {
             None
         };
@@ -48,7 +49,7 @@ impl Budget {
                 let mapped = MmapMut::map_anon(size.max(1));
                 let mapped =
                     mapped.map_err(|error| Error::internal("map a part's memory", error))?;
-                (mapped, self.begin(owner))
+                (mapped, self.begin(owner, stream))
             }
         };
         Ok(PartBuffer {
@@ -88,9 +89,9 @@ impl PartBuffer {
         self.memory.as_ref().map_or(0, |memory| memory.len() as u64)
     }
 
-    /// Returns when the part is recalled because it is slow. The caller must then drop the buffer.
-    pub(super) async fn recalled(&self) {
-        self.reservation.recalled(self.length as u64).await;
+    /// The memory of the part.
+    pub(super) fn reservation(&self) -> &Reservation {
+        &self.reservation
     }
 
     /// The number of bytes in the buffer.
@@ -128,13 +129,21 @@ mod tests {
     use crate::upload::MIB;
 
     const SIZE: usize = 5 << 20;
+    const STREAM: u64 = 1000;
 
     fn budget(parts: u64) -> Arc<Budget> {
-        Budget::new((parts + 1) * PART_SIZE, PART_SIZE, Duration::from_secs(1))
+        Budget::new(
+            (parts + 1) * PART_SIZE,
+            PART_SIZE,
+            0,
+            Duration::from_secs(1),
+        )
     }
 
     async fn full(budget: &Arc<Budget>) -> PartBuffer {
-        let mut buffer = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        let mut buffer = budget
+            .buffer(&Owner::default(), STREAM, SIZE, true)
+            .unwrap();
         buffer.extend(&vec![7; SIZE]).await.unwrap();
         buffer
     }
@@ -146,11 +155,15 @@ mod tests {
         let reference = bytes.slice(1..);
         let address = bytes.as_ptr();
         drop(bytes);
-        let mut other = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        let mut other = budget
+            .buffer(&Owner::default(), STREAM, SIZE, true)
+            .unwrap();
         other.extend(b"x").await.unwrap();
         assert_ne!(other.as_ref().as_ptr(), address, "still referenced");
         drop(reference);
-        let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        let mut again = budget
+            .buffer(&Owner::default(), STREAM, SIZE, true)
+            .unwrap();
         assert_eq!(again.len(), 0);
         again.extend(b"xyz").await.unwrap();
         assert_eq!(again.as_ref(), b"xyz");
@@ -171,8 +184,12 @@ mod tests {
         let budget = budget(2);
         drop(full(&budget).await);
         // Both are smaller than the default part size, so neither can use the kept buffer.
-        let mut first = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
-        let mut second = budget.buffer(&Owner::default(), SIZE - 1, true).unwrap();
+        let mut first = budget
+            .buffer(&Owner::default(), STREAM, SIZE - 1, true)
+            .unwrap();
+        let mut second = budget
+            .buffer(&Owner::default(), STREAM, SIZE - 1, true)
+            .unwrap();
         for buffer in [&mut first, &mut second] {
             buffer.extend(&vec![7; SIZE - 1]).await.unwrap();
         }
@@ -182,7 +199,9 @@ mod tests {
     async fn a_sender_that_has_not_sent_a_part_yet_reserves_only_what_it_sends() {
         let budget = budget(4);
         drop(full(&budget).await);
-        let mut slow = budget.buffer(&Owner::default(), SIZE, false).unwrap();
+        let mut slow = budget
+            .buffer(&Owner::default(), STREAM, SIZE, false)
+            .unwrap();
         slow.extend(b"x").await.unwrap();
         assert_eq!(slow.reservation.reserved(), 1);
     }
@@ -194,7 +213,9 @@ mod tests {
         let first = full(&budget).await;
         let address = first.as_ref().as_ptr();
         let _reserved = full(&budget).await;
-        let mut next = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        let mut next = budget
+            .buffer(&Owner::default(), STREAM, SIZE, true)
+            .unwrap();
         let appended = {
             let mut appending = std::pin::pin!(next.extend(b"x"));
             assert!(futures::poll!(appending.as_mut()).is_pending());
@@ -209,7 +230,9 @@ mod tests {
     async fn a_kept_buffer_needs_no_further_reservation() {
         let budget = budget(1);
         drop(full(&budget).await);
-        let mut again = budget.buffer(&Owner::default(), SIZE, true).unwrap();
+        let mut again = budget
+            .buffer(&Owner::default(), STREAM, SIZE, true)
+            .unwrap();
         again.extend(&vec![7; SIZE]).await.unwrap();
         assert_eq!(again.len() as u64, 5 * MIB);
     }

@@ -9,17 +9,17 @@ mod finish;
 use std::sync::Arc;
 
 use futures::Stream;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    budget::overloaded,
+    budget::{MessageMemory, overloaded},
     buffers::PartBuffer,
     heartbeat::leave,
     min_rate::MinRate,
     overlap::Overlap,
     part::{Destination, DigestChain},
     shared::Shared,
-    silence::next_before,
+    silence::Silence,
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
@@ -38,6 +38,7 @@ use crate::{
 pub(super) struct Receiver {
     shared: Arc<Shared>,
     storage: Arc<Storage>,
+    memory: Arc<MessageMemory>,
     writer: WriterTag,
     upload: Upload,
     counts: watch::Sender<Counts>,
@@ -75,8 +76,8 @@ impl Receiver {
     pub(super) fn new(
         shared: Arc<Shared>,
         storage: Arc<Storage>,
-        upload: Upload,
-        writer: WriterTag,
+        memory: Arc<MessageMemory>,
+        (upload, writer): (Upload, WriterTag),
         counts: watch::Sender<Counts>,
     ) -> Result<Self> {
         let chain = committed_digest(&upload)?.map(DigestChain::from);
@@ -86,6 +87,7 @@ impl Receiver {
             trail: Trail::new(&storage.capabilities()),
             shared,
             storage,
+            memory,
             writer,
             upload,
             counts,
@@ -150,19 +152,19 @@ impl Receiver {
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
-        let begun = Instant::now();
-        let deadline = begun + self.shared.settings.idle_timeout;
+        let memory = Arc::clone(&self.memory);
+        let silence = Silence::begin(self.shared.settings.idle_timeout, &memory);
         let within_part = self.is_within_part();
         loop {
             tokio::select! {
-                message = next_before(messages, deadline) => {
+                message = silence.next(messages) => {
                     if let Ok(Some(Message::Chunk(chunk))) = &message {
-                        self.min_rate.record(begun.elapsed(), chunk.data.len())?;
+                        self.min_rate.record(silence.waited(), chunk.data.len())?;
                     }
                     return message;
                 }
                 Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
-                () = recalled(self.current_part.as_ref()) => return Err(overloaded(Kind::Unavailable)),
+                () = recalled(&memory, self.current_part.as_ref()) => return Err(overloaded(Kind::Unavailable)),
                 error = self.shared.drain.begun(), if !within_part => return Err(error),
                 error = self.shared.drain.streams_end() => return Err(error),
             }
@@ -270,7 +272,12 @@ impl Receiver {
         // slow sender must not occupy more memory than it has sent.
         let reuses = self.next_offset.is_some();
         let budget = &self.shared.budget;
-        let buffer = budget.buffer(&self.upload.owner, to_usize(span.size), reuses)?;
+        let buffer = budget.buffer(
+            &self.upload.owner,
+            self.memory.stream(),
+            to_usize(span.size),
+            reuses,
+        )?;
         Ok(CurrentPart {
             number,
             span,
@@ -318,12 +325,10 @@ impl Receiver {
     }
 }
 
-/// Returns when the memory of the current part is recalled for other streams.
-async fn recalled(current_part: Option<&CurrentPart>) {
-    match current_part {
-        Some(current_part) => current_part.buffer.recalled().await,
-        None => std::future::pending().await,
-    }
+/// Returns when the memory of the stream is recalled for other streams.
+async fn recalled(memory: &MessageMemory, current_part: Option<&CurrentPart>) {
+    let part = current_part.map(|part| (part.buffer.reservation(), part.buffer.len() as u64));
+    memory.recalled(part).await;
 }
 
 /// Converts a size that is bounded by the memory budget.

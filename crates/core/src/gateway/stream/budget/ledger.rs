@@ -15,8 +15,15 @@ pub(super) const RECALL_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Ledger {
     total: u64,
     pub(super) free: u64,
+    /// Bytes that were taken over from the reserve, and that the next free bytes replace.
+    debt: u64,
+    /// The largest debt with which the reserve is lent to another stream.
+    max_debt: u64,
+    /// What is left of the reserve.
     pub(super) reserve: u64,
-    pub(super) reserve_lent: bool,
+    pub(super) lent: Option<Lent>,
+    /// What messages hold, by stream.
+    messages: HashMap<u64, Amount>,
     pub(super) waiting: Vec<Waiter>,
     /// Kept buffers. Their bytes are neither free nor held by a caller.
     pub(super) spare: Vec<MmapMut>,
@@ -27,6 +34,27 @@ pub(super) struct Ledger {
     holdings: HashMap<Owner, Holding>,
 }
 
+/// To whom the reserve is lent: a stream, for its messages and one of its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lent {
+    stream: u64,
+    part: Option<u64>,
+}
+
+/// Who holds bytes: the messages of a stream, or one of its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) stream: u64,
+    pub(super) part: Option<u64>,
+}
+
+/// Reserved bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) from_free: u64,
+    pub(super) from_reserve: u64,
+}
+
 /// What one caller holds.
 #[derive(Debug, Default)]
 struct Holding {
@@ -34,12 +62,13 @@ struct Holding {
     bytes: u64,
 }
 
-/// A part that waits for bytes.
+/// A part or a message that waits for bytes.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) owner: Owner,
+    pub(super) holder: Holder,
     pub(super) bytes: u64,
-    /// How many bytes the part has reserved so far.
+    /// How many bytes its stream has reserved so far, without parts in flight.
     pub(super) reserved: u64,
     /// Whether nothing is reserved yet, and a kept buffer will do.
     pub(super) reuses: bool,
@@ -47,11 +76,14 @@ pub(super) struct Waiter {
     pub(super) granted: oneshot::Sender<Grant>,
 }
 
-/// A part that waits for its sender.
+/// A stream that waits for its sender.
 #[derive(Debug)]
 pub(super) struct Idle {
     pub(super) owner: Owner,
+    pub(super) stream: u64,
+    /// The received bytes of its current part.
     pub(super) received: u64,
+    /// The reserved bytes of its current part.
     pub(super) reserved: u64,
     pub(super) begun: Instant,
     pub(super) recall: oneshot::Sender<()>,
@@ -69,18 +101,134 @@ pub(super) enum Grant {
 // === impl Ledger ===
 
 impl Ledger {
-    /// The accounts of `total` bytes, which include the `reserve`.
-    pub(super) fn new(total: u64, reserve: u64) -> Self {
+    /// The accounts of `total` bytes, which include the `reserve`. A debt up to `max_debt` is accepted.
+    pub(super) fn new(total: u64, reserve: u64, max_debt: u64) -> Self {
         Self {
             total,
             free: total - reserve,
+            debt: 0,
+            max_debt,
             reserve,
-            reserve_lent: false,
+            lent: None,
+            messages: HashMap::new(),
             waiting: Vec::new(),
             spare: Vec::new(),
             idle: Vec::new(),
             last_recall: None,
             holdings: HashMap::new(),
+        }
+    }
+
+    /// Takes `bytes` at once, if no other request waits for them.
+    pub(super) fn take(&mut self, owner: &Owner, holder: Holder, bytes: u64) -> Option<Grant> {
+        let grant = if self.may_borrow(holder) && self.reserve >= bytes {
+            Grant::FromReserve
+        } else if self.waiting.is_empty() && self.free >= bytes {
+            Grant::FromFree
+        } else {
+            return None;
+        };
+        self.withdraw(&grant, holder, bytes);
+        self.hold(owner, bytes);
+        Some(grant)
+    }
+
+    /// Returns an amount of a part or of messages.
+    pub(super) fn give_back(&mut self, owner: &Owner, holder: Holder, amount: Amount) {
+        self.release(owner, amount.total());
+        self.credit(amount.from_free);
+        self.reserve += amount.from_reserve;
+        self.end_loan(holder);
+        self.serve();
+    }
+
+    /// What the messages of `stream` hold.
+    pub(super) fn messages(&mut self, stream: u64) -> &mut Amount {
+        self.messages.entry(stream).or_default()
+    }
+
+    /// Ends the account of the messages of `stream`, and returns what they hold.
+    pub(super) fn close(&mut self, stream: u64) -> Amount {
+        self.messages.remove(&stream).unwrap_or_default()
+    }
+
+    /// Moves up to `bytes` from the messages of a stream to one of its parts.
+    pub(super) fn hand_over(&mut self, part: Holder, bytes: u64) -> Amount {
+        let may_borrow = self.may_borrow(part);
+        let Some(held) = self.messages.get_mut(&part.stream) else {
+            return Amount::default();
+        };
+        let mut moved = held.split(bytes);
+        if moved.from_reserve > 0 {
+            if may_borrow {
+                self.lent = Some(Lent {
+                    stream: part.stream,
+                    part: part.part,
+                });
+            } else {
+                self.redeem(&mut moved);
+            }
+        }
+        moved
+    }
+
+    /// Replaces what is from the reserve by free bytes, or by a debt.
+    fn redeem(&mut self, amount: &mut Amount) {
+        let bytes = std::mem::take(&mut amount.from_reserve);
+        amount.from_free += bytes;
+        self.reserve += bytes;
+        let paid = self.free.min(bytes);
+        self.free -= paid;
+        self.debt += bytes - paid;
+    }
+
+    /// Adds free bytes, which first pay the debt.
+    fn credit(&mut self, bytes: u64) {
+        let paid = self.debt.min(bytes);
+        self.debt -= paid;
+        self.free += bytes - paid;
+    }
+
+    /// Whether the reserve is lent to `holder`, or only to its stream.
+    fn may_borrow(&self, holder: Holder) -> bool {
+        self.lent.is_some_and(|lent| {
+            lent.stream == holder.stream
+                && (holder.part.is_none() || lent.part.is_none() || lent.part == holder.part)
+        })
+    }
+
+    /// Ends a loan whose `holder` has returned its bytes. A message that its stream has begun to receive in the meantime
+    /// keeps its bytes. They are replaced, so that the next stream gets the whole reserve.
+    fn end_loan(&mut self, holder: Holder) {
+        let Some(lent) = self.lent else { return };
+        let is_of_part = lent.part.is_some();
+        if lent.stream != holder.stream || (is_of_part && lent.part != holder.part) {
+            return;
+        }
+        let mut held = self.messages.get(&lent.stream).copied().unwrap_or_default();
+        if held.from_reserve > 0 {
+            if !is_of_part || self.debt + held.from_reserve > self.max_debt {
+                self.lent = Some(Lent { part: None, ..lent });
+                return;
+            }
+            self.redeem(&mut held);
+            self.messages.insert(lent.stream, held);
+        }
+        self.lent = None;
+    }
+
+    fn withdraw(&mut self, grant: &Grant, holder: Holder, bytes: u64) {
+        match grant {
+            Grant::FromFree => self.free -= bytes,
+            Grant::FromReserve => {
+                self.reserve -= bytes;
+                let part = self.lent.and_then(|lent| lent.part).or(holder.part);
+                self.lent = Some(Lent {
+                    stream: holder.stream,
+                    part,
+                });
+            }
+            Grant::Buffer(_) => {}
         }
     }
 
@@ -128,12 +276,19 @@ impl Ledger {
         })
     }
 
-    /// Serves waiting parts for as long as possible: first those of callers within their share, then those with the
-    /// larger reservation, then those that came first. A part gets a kept buffer, or free bytes (including those of
-    /// kept buffers), or the reserve.
+    /// Serves those that wait for as long as possible: the stream to which the reserve is lent; then those of callers within
+    /// their share, then those with the larger reservation, then those that came first. A part gets a kept buffer, or free
+    /// bytes (including those of kept buffers), or the reserve.
     pub(super) fn serve(&mut self) {
         self.waiting.retain(|waiter| !waiter.granted.is_closed());
         loop {
+            let mut waiting = self.waiting.iter();
+            let borrower = waiting
+                .position(|waiter| self.may_borrow(waiter.holder) && self.reserve >= waiter.bytes);
+            if let Some(index) = borrower {
+                self.grant(index, Grant::FromReserve);
+                continue;
+            }
             let first_of_equals = self.waiting.iter().enumerate().rev();
             let first = first_of_equals
                 .max_by_key(|(_, waiter)| (!self.is_beyond_share(&waiter.owner), waiter.reserved));
@@ -150,11 +305,11 @@ impl Ledger {
             while self.free < bytes
                 && let Some(spare) = self.spare.pop()
             {
-                self.free += spare.len() as u64;
+                self.credit(spare.len() as u64);
             }
             if self.free >= bytes {
                 self.grant(index, Grant::FromFree);
-            } else if !self.reserve_lent {
+            } else if self.lent.is_none() && self.reserve >= bytes {
                 self.grant(index, Grant::FromReserve);
             } else {
                 return;
@@ -175,7 +330,7 @@ impl Ledger {
         let idle = self.idle.iter();
         let beyond =
             idle.filter(|idle| !idle.recall.is_closed() && self.is_beyond_share(&idle.owner));
-        let reserved: u64 = beyond.map(|idle| idle.reserved).sum();
+        let reserved: u64 = beyond.map(|idle| self.held(idle)).sum();
         if reserved > 0 {
             self.recall(bytes.min(reserved));
         }
@@ -198,18 +353,32 @@ impl Ledger {
         idle.sort_by_cached_key(|idle| {
             // All rates are computed for the same time, so that the order does not change during the sort.
             let age = (now - idle.begun).as_millis().max(1);
-            let rate = u128::from(idle.received) * 1000 / age;
+            let received = idle.received + self.messages.get(&idle.stream).map_or(0, Amount::total);
+            let rate = u128::from(received) * 1000 / age;
             (self.is_beyond_share(&idle.owner), Reverse(rate))
         });
-        let mut recalled = 0;
+        let (mut recalled, mut kept) = (0, Vec::new());
         while recalled < bytes
             && let Some(idle) = idle.pop()
         {
-            if idle.recall.send(()).is_ok() {
-                recalled += idle.reserved;
+            let held = self.held(&idle);
+            if held == 0 {
+                kept.push(idle);
+            } else if idle.recall.send(()).is_ok() {
+                recalled += held;
             }
         }
+        idle.extend(kept);
         self.idle = idle;
+    }
+
+    /// How many bytes the recall of a stream returns. None if it does not wait for its sender, but for memory.
+    fn held(&self, idle: &Idle) -> u64 {
+        let mut waiting = self.waiting.iter();
+        if waiting.any(|waiter| waiter.holder.stream == idle.stream) {
+            return 0;
+        }
+        idle.reserved + self.messages.get(&idle.stream).map_or(0, Amount::total)
     }
 
     /// Whether a caller holds more than an equal share of all callers that have parts. Never true for the only caller.
@@ -224,20 +393,47 @@ impl Ledger {
 
     fn grant(&mut self, index: usize, grant: Grant) {
         let waiter = self.waiting.remove(index);
-        let (from_free, held, lends_reserve) = match grant {
-            Grant::FromFree => (waiter.bytes, waiter.bytes, false),
-            Grant::FromReserve => (0, waiter.bytes, true),
-            Grant::Buffer(_) => (0, PART_SIZE, false),
+        let before = (self.free, self.reserve, self.lent);
+        self.withdraw(&grant, waiter.holder, waiter.bytes);
+        let held = match grant {
+            Grant::Buffer(_) => PART_SIZE,
+            Grant::FromFree | Grant::FromReserve => waiter.bytes,
         };
         match waiter.granted.send(grant) {
-            Ok(()) => {
-                self.reserve_lent |= lends_reserve;
-                self.free -= from_free;
-                self.hold(&waiter.owner, held);
-            }
+            Ok(()) => self.hold(&waiter.owner, held),
             // A waiter that was dropped at this moment gets nothing.
-            Err(Grant::Buffer(memory)) => self.spare.push(memory),
-            Err(_) => {}
+            Err(grant) => {
+                (self.free, self.reserve, self.lent) = before;
+                if let Grant::Buffer(memory) = grant {
+                    self.spare.push(memory);
+                }
+            }
+        }
+    }
+}
+
+// === impl Amount ===
+
+impl Amount {
+    pub(super) fn total(&self) -> u64 {
+        self.from_free + self.from_reserve
+    }
+
+    /// Adds what was granted.
+    pub(super) fn add(&mut self, other: Self) {
+        self.from_free += other.from_free;
+        self.from_reserve += other.from_reserve;
+    }
+
+    /// Takes up to `bytes` of it, first those from the reserve.
+    pub(super) fn split(&mut self, bytes: u64) -> Self {
+        let from_reserve = self.from_reserve.min(bytes);
+        let from_free = self.from_free.min(bytes - from_reserve);
+        self.from_reserve -= from_reserve;
+        self.from_free -= from_free;
+        Self {
+            from_free,
+            from_reserve,
         }
     }
 }

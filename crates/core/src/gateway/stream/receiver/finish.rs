@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use futures::Stream;
-use tokio::time::Instant;
+use futures::{Stream, StreamExt};
+use tokio::time::timeout;
 
 use super::{CurrentPart, Receiver};
 use crate::{
@@ -12,10 +12,7 @@ use crate::{
         digest::committed_digest,
         message::{Finish, Message},
         refusal::digest_mismatch,
-        stream::{
-            part::{DigestChain, ReceivedPart},
-            silence::next_before,
-        },
+        stream::part::{DigestChain, ReceivedPart},
     },
     upload::{FileDigest, Md5, SINGLE_PUT_MAX, Upload},
 };
@@ -42,7 +39,7 @@ impl Receiver {
             ));
         }
         // Short, because some clients close their side only after the response.
-        if let Ok(Some(_)) = next_before(messages, Instant::now() + FINISH_GRACE).await {
+        if let Ok(Some(Ok(_))) = timeout(FINISH_GRACE, messages.next()).await {
             return Err(Error::sequence("no message may follow finish"));
         }
         let promised = [self.upload.promised_md5(), self.promised, finish.file_id];

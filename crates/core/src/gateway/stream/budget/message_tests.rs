@@ -1,0 +1,147 @@
+//! Tests of the memory of messages.
+
+use futures::{FutureExt, future::join_all, poll};
+use tokio::{task::yield_now, time::sleep};
+
+use super::*;
+
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
+const PART: u64 = 50;
+const MESSAGE: u64 = 20;
+
+/// A budget with `free` bytes beside its reserve.
+fn budget(free: u64) -> Arc<Budget> {
+    Budget::new(free + PART + MESSAGE, PART, MESSAGE, WAIT_LIMIT)
+}
+
+fn stream(budget: &Arc<Budget>) -> MessageMemory {
+    MessageMemory::new(budget, &Owner::default())
+}
+
+fn begin(budget: &Arc<Budget>, memory: &MessageMemory) -> Reservation {
+    budget.begin(&Owner::default(), memory.stream())
+}
+
+/// Sends `parts` parts in messages, some of which belong to two parts. Each part is put while the next one arrives.
+async fn send(budget: Arc<Budget>, parts: u64) {
+    let memory = stream(&budget);
+    let (mut part, mut received) = (begin(&budget, &memory), 0);
+    for _ in 0..parts * PART / MESSAGE {
+        // The bytes of a message arrive in two frames.
+        memory.arrive(MESSAGE / 2).await.unwrap();
+        yield_now().await;
+        memory.arrive(MESSAGE / 2).await.unwrap();
+        let mut left = MESSAGE;
+        while left > 0 {
+            let piece = left.min(PART - received);
+            part.reserve(piece, false).await.unwrap();
+            (left, received) = (left - piece, received + piece);
+            if received == PART {
+                let put = std::mem::replace(&mut part, begin(&budget, &memory));
+                received = 0;
+                tokio::spawn(async move {
+                    yield_now().await;
+                    drop(put);
+                });
+            }
+        }
+        memory.keep(0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_received_messages_cannot_deadlock() {
+    for free in [0, 10, 60, 150, 500] {
+        let begun = Instant::now();
+        let budget = budget(free);
+        join_all((0..20).map(|_| send(Arc::clone(&budget), 20))).await;
+        // No stream waited until others were recalled.
+        assert_eq!(begun.elapsed(), Duration::ZERO, "{free} free bytes");
+        // The last parts are put.
+        sleep(Duration::from_millis(1)).await;
+        let ledger = budget.lock();
+        assert_eq!((ledger.free, ledger.reserve), (free, PART + MESSAGE));
+    }
+}
+
+#[tokio::test]
+async fn a_part_takes_over_the_memory_of_its_messages() {
+    let budget = budget(20);
+    let memory = stream(&budget);
+    let mut part = begin(&budget, &memory);
+    memory.arrive(15).await.unwrap();
+    part.reserve(12, false).await.unwrap();
+    assert_eq!((part.reserved(), budget.lock().free), (12, 5));
+    // The frame of the message is not part of the file.
+    memory.keep(0);
+    assert_eq!(budget.lock().free, 8);
+    drop(part);
+    assert_eq!(budget.lock().free, 20);
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_returns_the_memory_of_its_messages() {
+    let budget = budget(20);
+    let memory = stream(&budget);
+    memory.arrive(15).await.unwrap();
+    // From the reserve.
+    memory.arrive(15).await.unwrap();
+    drop(memory);
+    let ledger = budget.lock();
+    assert_eq!((ledger.free, ledger.reserve), (20, PART + MESSAGE));
+}
+
+#[tokio::test]
+async fn the_reserve_is_lent_to_another_stream_after_a_part() {
+    let budget = budget(0);
+    let (first, second) = (stream(&budget), stream(&budget));
+    let mut part = begin(&budget, &first);
+    for _ in 0..PART / 10 {
+        first.arrive(10).await.unwrap();
+        part.reserve(10, false).await.unwrap();
+    }
+    let mut waits = std::pin::pin!(second.arrive(10));
+    assert!(poll!(waits.as_mut()).is_pending());
+    // The next message of the first stream has begun.
+    first.arrive(10).await.unwrap();
+    assert!(poll!(waits.as_mut()).is_pending());
+    drop(part);
+    assert!(poll!(waits.as_mut()).is_ready());
+    let more = std::pin::pin!(first.arrive(10));
+    assert!(more.now_or_never().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_part_is_recalled_for_the_memory_of_its_message() {
+    let budget = budget(20);
+    let idle = stream(&budget);
+    let other = stream(&budget);
+    // Recalled, although the message began to arrive after the stream began to wait.
+    let idle = tokio::spawn(async move {
+        tokio::select! {
+            () = idle.recalled(None) => {}
+            () = async {
+                idle.arrive(20).await.unwrap();
+                std::future::pending().await
+            } => {}
+        }
+    });
+    yield_now().await;
+    other.arrive(PART + MESSAGE).await.unwrap();
+    other.arrive(1).await.unwrap();
+    idle.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_waits_for_memory_is_not_recalled() {
+    let budget = budget(20);
+    let (holder, waiting) = (stream(&budget), stream(&budget));
+    holder.arrive(20).await.unwrap();
+    holder.arrive(PART + MESSAGE).await.unwrap();
+    let mut recalled = std::pin::pin!(waiting.recalled(None));
+    assert!(poll!(recalled.as_mut()).is_pending());
+    let error = waiting.arrive(1).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Overloaded);
+    assert!(poll!(recalled.as_mut()).is_pending());
+    assert_eq!(waiting.waited(), WAIT_LIMIT);
+}
