@@ -67,6 +67,7 @@ use self::{
     http::{config_with, timeouts},
     sign::QuerySigner,
 };
+use crate::values::Endpoint;
 
 /// The region if neither the configuration nor the environment names one; stores other than AWS accept any.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -124,11 +125,11 @@ impl S3Store {
             .credentials_provider(credentials.clone())
             .identity_cache(IdentityCache::no_cache());
         if let Some(endpoint) = &config.endpoint {
-            builder = builder.endpoint_url(endpoint.as_str());
+            builder = builder.endpoint_url(sdk_url(endpoint));
         }
         let mut public = builder.clone();
         if let Some(endpoint) = &config.public_endpoint {
-            public = public.endpoint_url(endpoint.as_str());
+            public = public.endpoint_url(sdk_url(endpoint));
         }
         Ok(Self {
             signer: QuerySigner::new(&config.bucket, public, region, credentials.clone()).await?,
@@ -343,6 +344,11 @@ impl Signer for S3Store {
         let (acl, timeout) = (self.acl.as_ref(), self.operation_timeout);
         self.signer.sign(request, acl, clock.now(), timeout).await
     }
+}
+
+/// The endpoint as the SDK needs it: it appends the bucket to the path without a slash.
+fn sdk_url(endpoint: &Endpoint) -> String {
+    format!("{endpoint}/")
 }
 
 fn metadata(object: &NewObject) -> Option<HashMap<String, String>> {

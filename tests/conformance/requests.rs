@@ -1,9 +1,9 @@
-//! How both adapters send requests: the form of those with the bytes of a file, and their time-outs by progress. The store
-//! is a socket that reads and answers as its [`Behaviour`] says.
+//! How both adapters send requests: where to, the form of those with the bytes of a file, and their time-outs by progress.
+//! The store is a socket that reads and answers as its [`Behaviour`] says.
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -15,9 +15,9 @@ use upload_gateway::blobs::{
     s3::{S3Config, S3Store},
 };
 use upload_gateway_core::{
-    blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session},
+    blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session, sign::ToSign},
     error::{Error, Kind},
-    upload::{MIB, Md5, UploadId, WriterTag},
+    upload::{MIB, Md5, Timestamp, UploadId, WriterTag},
 };
 
 /// The longest time without progress in these tests.
@@ -85,6 +85,8 @@ for_both_sdks! {
     a_download_times_out_when_its_bytes_stop
     a_commit_may_take_longer_than_other_requests
     a_request_without_a_body_has_a_time_limit
+    requests_go_below_the_path_of_the_endpoint
+    signed_urls_are_below_the_path_of_the_public_endpoint
 }
 
 async fn a_part_is_a_body_of_known_length(kind: Sdk) {
@@ -201,6 +203,88 @@ async fn a_request_without_a_body_has_a_time_limit(kind: Sdk) {
     assert_times_out(async { store.head("key").await.map(drop) }).await;
 }
 
+async fn requests_go_below_the_path_of_the_endpoint(kind: Sdk) {
+    for (path, below) in [
+        ("", ""),
+        ("/", ""),
+        ("/storage/v1/s3", "/storage/v1/s3"),
+        ("/storage/v1/s3/", "/storage/v1/s3"),
+    ] {
+        // Kept connections would end within the next request.
+        let behaviour = Behaviour::quick(answer("200 OK", &[("connection", "close")], b""));
+        let (store, mut received) = kind.store_at(path, behaviour).await;
+        let (store, object) = (&*store, object());
+        let whole = async {
+            store
+                .put_object(&object, b"whole".as_slice().into())
+                .await
+                .is_ok()
+        };
+        let calls: [(&str, BoxFuture<'_, bool>); 9] = [
+            ("", async { store.check().await.is_ok() }.boxed()),
+            ("/key", whole.boxed()),
+            ("/key", async { put_part(store, 8).await.is_ok() }.boxed()),
+            (
+                "/key",
+                async { store.list_parts(&SESSION).await.is_ok() }.boxed(),
+            ),
+            (
+                "/key",
+                async { store.commit(&SESSION, &object, &[]).await.is_ok() }.boxed(),
+            ),
+            ("/key", async { store.head("key").await.is_ok() }.boxed()),
+            (
+                "/key",
+                async { store.read("key", None).await.is_ok() }.boxed(),
+            ),
+            ("/key", async { store.delete("key").await.is_ok() }.boxed()),
+            (
+                "/a%20b",
+                async { store.delete("a b").await.is_ok() }.boxed(),
+            ),
+        ];
+        for (number, (key, call)) in calls.into_iter().enumerate() {
+            call.await;
+            let head = received.recv().await.unwrap().head;
+            let target = head.split(' ').nth(1).unwrap_or_default();
+            let requested = target.split('?').next().unwrap_or_default();
+            let wanted = format!("{below}/{}{key}", kind.bucket());
+            assert_eq!(
+                requested.trim_end_matches('/'),
+                wanted,
+                "call {number} at {path:?}"
+            );
+            while received.try_recv().is_ok() {}
+        }
+    }
+}
+
+async fn signed_urls_are_below_the_path_of_the_public_endpoint(kind: Sdk) {
+    let request = ToSign::Read {
+        key: "a b.txt",
+        file_name: "b.txt",
+        mime: "text/plain",
+        lifetime: Duration::from_secs(60),
+    };
+    for public in [
+        "https://files.example/storage/v1/s3",
+        "https://files.example/storage/v1/s3/",
+        "https://files.example",
+    ] {
+        let store = kind
+            .connect("http://127.0.0.1:1/inside", Some(public))
+            .await;
+        let signed = store.sign(&request, &Timestamp::default()).await.unwrap();
+        let bucket = kind.bucket();
+        let wanted = format!("{}/{bucket}/a%20b.txt?", public.trim_end_matches('/'));
+        assert!(
+            signed.url.starts_with(&wanted),
+            "{} at {public}",
+            signed.url
+        );
+    }
+}
+
 /// The request fails with an error that is worth a retry, after [`SILENCE`], and soon.
 async fn assert_times_out(request: impl Future<Output = Result<(), Error>>) -> Error {
     let begun = Instant::now();
@@ -260,19 +344,35 @@ fn bytes(size: u64) -> Vec<u8> {
 impl Sdk {
     /// An adapter for a store that behaves like this, and the requests that it receives.
     async fn store(self, behaviour: Behaviour) -> (Arc<dyn BlobStore>, mpsc::Receiver<Received>) {
+        self.store_at("", behaviour).await
+    }
+
+    /// As [`Sdk::store`], with this path in the endpoint.
+    async fn store_at(
+        self,
+        path: &str,
+        behaviour: Behaviour,
+    ) -> (Arc<dyn BlobStore>, mpsc::Receiver<Received>) {
         let socket = TcpSocket::new_v4().unwrap();
         // Small, so that the sender notices how fast the store reads.
         socket.set_recv_buffer_size(64 * 1024).unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listener = socket.listen(8).unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let endpoint = Some(endpoint.parse().unwrap());
+        let endpoint = format!("http://{}{path}", listener.local_addr().unwrap());
         let (seen, received) = mpsc::channel(8);
         tokio::spawn(serve(listener, behaviour, seen));
-        let store: Arc<dyn BlobStore> = match self {
+        (self.connect(&endpoint, None).await, received)
+    }
+
+    /// An adapter with these endpoints.
+    async fn connect(self, endpoint: &str, public: Option<&str>) -> Arc<dyn BlobStore> {
+        let endpoint = Some(endpoint.parse().unwrap());
+        let public_endpoint = public.map(|public| public.parse().unwrap());
+        match self {
             Self::S3 => {
                 let mut config = S3Config::new("bucket");
                 config.endpoint = endpoint;
+                config.public_endpoint = public_endpoint;
                 config.access_key_id = Some("key".into());
                 config.secret_access_key = Some("secret".into());
                 config.operation_timeout = SILENCE;
@@ -281,12 +381,19 @@ impl Sdk {
             Self::Azure => {
                 let mut config = AzureConfig::new("account", "container");
                 config.endpoint = endpoint;
+                config.public_endpoint = public_endpoint;
                 config.account_key = Some("a2V5".into());
                 config.operation_timeout = SILENCE;
                 Arc::new(AzureStore::connect(config).unwrap())
             }
-        };
-        (store, received)
+        }
+    }
+
+    fn bucket(self) -> &'static str {
+        match self {
+            Self::S3 => "bucket",
+            Self::Azure => "container",
+        }
     }
 
     /// The answer to a put.

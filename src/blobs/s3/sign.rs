@@ -283,7 +283,7 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::blobs::s3::{S3Config, S3Store};
+    use crate::blobs::s3::{Profile, S3Config, S3Store};
 
     /// 2025-11-26, 02:05:20.
     const NOW: Timestamp = Timestamp(1_764_122_720_000);
@@ -366,6 +366,28 @@ mod tests {
             if name != "x-id" && name != "X-Amz-Signature" {
                 assert_eq!(own[&name], value, "{name}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bucket_in_the_host_name_keeps_the_path_of_the_endpoint() {
+        for (endpoint, url) in [
+            ("https://s3.example", "https://media.s3.example/a%20b.txt?"),
+            (
+                "https://s3.example/v1/",
+                "https://media.s3.example/v1/a%20b.txt?",
+            ),
+        ] {
+            let config = S3Config {
+                endpoint: Some(endpoint.parse().unwrap()),
+                profile: Some(Profile::Aws),
+                access_key_id: Some("key".into()),
+                secret_access_key: Some("secret".into()),
+                ..S3Config::new("media")
+            };
+            let store = S3Store::connect(config).await.unwrap();
+            let signed = store.sign(&read(), &NOW).await.unwrap();
+            assert!(signed.url.starts_with(url), "{}", signed.url);
         }
     }
 
