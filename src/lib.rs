@@ -1,6 +1,7 @@
 #![doc = include_str!("../docs/architecture.md")]
 
 pub mod blobs;
+mod certificates;
 pub mod cli;
 pub mod config;
 mod connections;

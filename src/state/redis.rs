@@ -114,19 +114,8 @@ impl Redis {
         config
             .validate()
             .map_err(|invalid| ConnectError::Invalid(invalid.to_string()))?;
-        let authority =
-            match &config.ca_file {
-                None => None,
-                Some(path) => Some(tokio::fs::read(path).await.map_err(|source| {
-                    ConnectError::AuthorityFile {
-                        path: path.clone(),
-                        source,
-                    }
-                })?),
-            };
         let link = |config: &RedisConfig| {
-            Link::new(config, authority.clone())
-                .map_err(|error| ConnectError::Invalid(error.to_string()))
+            Link::new(config).map_err(|error| ConnectError::Invalid(error.to_string()))
         };
         let for_pages = RedisConfig {
             response_timeout: PAGE_TIMEOUT,

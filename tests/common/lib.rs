@@ -49,9 +49,11 @@ pub use gateway_process::{binary, gateway_process};
 pub use opaque_etags::OpaqueEtags;
 pub use programs::{Chromium, chromium, command, find, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
-pub use redis_sentinel::{NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinels};
+pub use redis_sentinel::{
+    NAME as SENTINEL_SERVICE, RedisSentinels, redis_sentinel, redis_sentinels,
+};
 pub use redis_server::{RedisBackend, private_redis, redis, try_query};
-pub use redis_tls::{RedisTls, redis_tls};
+pub use redis_tls::{RedisTls, redis_tls, redis_tls_for_clients_with_certificates};
 pub use server::{Server, free_port};
 pub use slow_link::SlowLink;
 pub use versitygw::{S3Backend, private_s3, s3};

@@ -28,7 +28,6 @@ pub const NAME: &str = "gateway";
 
 /// A set for the caller alone; the Sentinels know each other and the replica when this returns.
 pub fn redis_sentinels() -> Option<RedisSentinels> {
-    let program = programs::find("redis-server")?;
     let (primary, _) = private_redis(&[])?;
     let (replica, _) = private_redis(&["--replicaof", "127.0.0.1", &primary.port().to_string()])?;
     let watch = format!(
@@ -36,22 +35,8 @@ pub fn redis_sentinels() -> Option<RedisSentinels> {
          sentinel failover-timeout {NAME} 2000\n",
         primary.port()
     );
-    let sentinels: Vec<_> = (0..3)
-        .map(|_| {
-            Server::start(|port, directory| {
-                let configuration = directory.join("sentinel.conf");
-                let directory = directory.display();
-                fs::write(
-                    &configuration,
-                    format!("port {port}\ndir {directory}\n{watch}"),
-                )
-                .unwrap();
-                let mut command = std::process::Command::new(&program);
-                command.arg(configuration).arg("--sentinel");
-                command
-            })
-        })
-        .collect();
+    let sentinels: Option<Vec<_>> = (0..3).map(|_| redis_sentinel(&watch)).collect();
+    let sentinels = sentinels?;
     let urls: Vec<_> = sentinels.iter().map(url).collect();
     for sentinel in &urls {
         wait::poll(|| knows_the_others(sentinel).then_some(()))
@@ -64,6 +49,20 @@ pub fn redis_sentinels() -> Option<RedisSentinels> {
         replica,
         sentinels,
     })
+}
+
+/// One Sentinel with this configuration, which lacks a port and a directory.
+pub fn redis_sentinel(configuration: &str) -> Option<Server> {
+    let program = programs::find("redis-server")?;
+    Some(Server::start(|port, directory| {
+        let file = directory.join("sentinel.conf");
+        let directory = directory.display();
+        let text = format!("port {port}\ndir {directory}\n{configuration}");
+        fs::write(&file, text).unwrap();
+        let mut command = std::process::Command::new(&program);
+        command.arg(file).arg("--sentinel");
+        command
+    }))
 }
 
 impl RedisSentinels {

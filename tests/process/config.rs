@@ -308,6 +308,37 @@ fn a_listed_host_is_a_name_or_an_address_without_a_port() {
 }
 
 #[test]
+fn credentials_and_pem_files_are_checked_and_their_keys_named() {
+    let file = "ca_file = '/nonexistent/ca.pem'";
+    for (text, key) in [
+        (
+            "[redis]\nmode = 'sentinel'\nservice_name = 'a'\nsentinel_user = 'b'".into(),
+            "redis.sentinel_password",
+        ),
+        (
+            "[redis]\nsentinel_password = 'a'".into(),
+            "redis.sentinel_password",
+        ),
+        (format!("[redis]\n{file}"), "redis.ca_file"),
+    ] {
+        let (message, refused) = refusal(&text);
+        assert_eq!(refused, key, "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_prefix_of_keys_has_a_separator() {
+    for (written, used) in [("x", "x:"), ("x:", "x:"), ("prod/", "prod/"), ("", "")] {
+        let text = format!("[redis]\nkey_prefix = '{written}'");
+        let config = load_text(&text, &[]).unwrap();
+        assert_eq!(config.redis.key_prefix, used);
+        let variable = ("UPLOAD_GATEWAY_REDIS__KEY_PREFIX", written);
+        let config = load_text("", &[variable]).unwrap();
+        assert_eq!(config.redis.key_prefix, used);
+    }
+}
+
+#[test]
 fn faults_are_enabled_by_two_keys() {
     assert_eq!(refusal("[faults]\nenabled = true").1, "faults.enabled");
     let both = "[faults]\nenabled = true\nallow_in_this_environment = true";

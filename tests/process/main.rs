@@ -19,5 +19,6 @@ mod log_lines;
 mod overload;
 mod page_rules;
 mod proxies;
+mod redis_user;
 mod resuming;
 mod secrets;

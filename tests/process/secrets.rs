@@ -28,7 +28,8 @@ impl Secrets {
     fn new() -> Self {
         let key = BASE64_STANDARD.encode(bytes(32));
         let plain = [
-            "redis", "socket", "node", "s3-key", "embedded", "aws", "token", "azure", "proxy",
+            "redis", "socket", "node", "sentinel", "s3-key", "embedded", "aws", "token", "azure",
+            "proxy",
         ];
         let mut texts: Vec<_> = plain.map(|name| format!("hunter-{name}-2")).into();
         texts.push(key);
@@ -108,10 +109,13 @@ fn no_output_of_any_command_has_a_secret() {
     let secrets = Secrets::new();
     let redis = "redis_url = 'redis://user:hunter-redis-2@127.0.0.1:1'\nredis.mode = 'cluster'\n\
                  redis.nodes = ['redis://:hunter-node-2@127.0.0.1:2']\n";
+    let sentinel = "redis_url = 'redis://127.0.0.1:1'\nredis.mode = 'sentinel'\nredis.service_name = 'a'\n\
+                    redis.sentinel_user = 'b'\nredis.sentinel_password = 'hunter-sentinel-2'\n";
     let socket = "redis_url = 'unix:///nonexistent/r.sock?user=a&pass=hunter-socket-2'\n";
     let files = [
         secrets.with_storages("cluster.toml", redis),
         secrets.with_storages("socket.toml", socket),
+        secrets.with_storages("sentinel.toml", sentinel),
         secrets.with_storages("embedded.toml", ""),
     ];
     for file in &files {
@@ -120,7 +124,7 @@ fn no_output_of_any_command_has_a_secret() {
         secrets.run(&["doctor", "--config", file]);
         secrets.run(&["sweep", "--config", file, "--dry-run"]);
     }
-    for file in &files[..2] {
+    for file in &files[..3] {
         let refused = secrets.run(&["serve", "--config", file]);
         assert!(!refused.status.success(), "{refused:?}");
     }

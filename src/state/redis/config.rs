@@ -1,13 +1,23 @@
 //! The configuration of the Redis adapter: the table `[redis]`, and the URL of the first server.
 
-use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
+use redis::{ClientTlsConfig, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use upload_gateway_core::error::Error;
 use url::Url;
 
-use crate::values::{self, InvalidKey, REDACTED};
+use crate::{
+    certificates,
+    values::{self, InvalidKey, REDACTED, Secret},
+};
 
 /// Which Redis to use, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,11 +38,24 @@ pub struct RedisConfig {
     pub nodes: Vec<RedisUrl>,
     /// The name under which the Sentinels monitor the primary. Required if `mode` is `sentinel`.
     pub service_name: Option<String>,
-    /// The beginning of every key, so that several deployments can share a Redis. Without braces: they would choose the
-    /// slot in a cluster.
+    /// The user of the Sentinels themselves. Not set: their default user.
+    pub sentinel_user: Option<String>,
+    /// The password of the Sentinels themselves. Not set: they ask for none.
+    pub sentinel_password: Option<Secret>,
+    /// A file that contains `sentinel_password`. It is read again when a Sentinel or a server refuses the credentials.
+    pub sentinel_password_file: Option<PathBuf>,
+    /// The beginning of every key and channel, so that several deployments can share a Redis. Without braces: they would
+    /// choose the slot in a cluster. When it is read, a `:` is added to one that ends with a letter or a digit: otherwise
+    /// an access rule for the keys of `x` would include those of `x2`.
+    #[serde(deserialize_with = "separated")]
     pub key_prefix: String,
     /// A PEM file with the certificate authorities that are trusted for `rediss://`. Not set: those of the system.
     pub ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that the gateway presents to servers and Sentinels over `rediss://`, and with those
+    /// of the authorities between it and the root. Not set: it presents none.
+    pub client_cert_file: Option<PathBuf>,
+    /// A PEM file with the private key of the first certificate in `client_cert_file`.
+    pub client_key_file: Option<PathBuf>,
     /// Start although the server may evict keys (`maxmemory-policy` is not `noeviction`), which loses uploads.
     pub allow_eviction: bool,
     /// How many replicas must have a write before it counts. In a cluster these are replicas of the record's node. With
@@ -82,14 +105,6 @@ pub enum ConnectError {
     /// The configuration is invalid.
     #[error("the redis configuration is invalid: {0}")]
     Invalid(String),
-    /// The file of trusted certificate authorities cannot be read.
-    #[error("cannot read the authority file {}", path.display())]
-    AuthorityFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// The server would evict uploads when its memory is full.
     #[error(
         "redis has maxmemory-policy {policy}, which drops uploads when memory is full: set it to noeviction, or allow eviction"
@@ -114,8 +129,13 @@ impl Default for RedisConfig {
             mode: RedisMode::Single,
             nodes: Vec::new(),
             service_name: None,
+            sentinel_user: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
             key_prefix: "upload-gateway:".into(),
             ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
             allow_eviction: false,
             wait_replicas: 0,
             wait_milliseconds: 500,
@@ -130,7 +150,7 @@ impl RedisConfig {
     /// `WAIT` with 0 would wait for ever, and a call must end within its own time limit.
     const WAIT_MILLISECONDS: RangeInclusive<u64> = 1..=1_000;
 
-    /// Checks what the types of the keys leave open.
+    /// Checks what the types of the keys leave open, and the PEM files.
     ///
     /// # Errors
     /// The first key that is invalid.
@@ -141,6 +161,7 @@ impl RedisConfig {
                 "is required if mode is \"sentinel\": the name under which the sentinels monitor the primary",
             ));
         }
+        self.validate_sentinel_credentials()?;
         if self.mode == RedisMode::Single && !self.nodes.is_empty() {
             return Err(InvalidKey::new(
                 "nodes",
@@ -159,7 +180,61 @@ impl RedisConfig {
                 "must be between 1 and 1000",
             ));
         }
-        Ok(())
+        self.certificates().map(drop)
+    }
+
+    fn validate_sentinel_credentials(&self) -> Result<(), InvalidKey> {
+        let (user, password) = (&self.sentinel_user, &self.sentinel_password);
+        let key = match (user, password) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => {
+                return Err(InvalidKey::new(
+                    "sentinel_password",
+                    "is required with sentinel_user",
+                ));
+            }
+            (Some(_), Some(_)) => "sentinel_user",
+            (None, Some(_)) => "sentinel_password",
+        };
+        if self.mode == RedisMode::Sentinel {
+            Ok(())
+        } else {
+            Err(InvalidKey::new(key, "requires mode = \"sentinel\""))
+        }
+    }
+
+    /// Reads the PEM files. `None` if no file is configured.
+    ///
+    /// # Errors
+    /// The first key whose file is missing or malformed.
+    pub(super) fn certificates(&self) -> Result<Option<TlsCertificates>, InvalidKey> {
+        let root_cert = match &self.ca_file {
+            None => None,
+            Some(path) => {
+                let pem = pem_of("ca_file", path)?;
+                certificates::authorities(path, &pem).map_err(of_key("ca_file"))?;
+                Some(pem)
+            }
+        };
+        let client_tls = match (&self.client_cert_file, &self.client_key_file) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(client_pair(certificate, key)?),
+            (Some(_), None) => {
+                let problem = "is required with client_cert_file";
+                return Err(InvalidKey::new("client_key_file", problem));
+            }
+            (None, Some(_)) => {
+                let problem = "is required with client_key_file";
+                return Err(InvalidKey::new("client_cert_file", problem));
+            }
+        };
+        if root_cert.is_none() && client_tls.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(TlsCertificates {
+            client_tls,
+            root_cert,
+        }))
     }
 
     /// How long a write waits for replicas.
@@ -169,6 +244,37 @@ impl RedisConfig {
             _ => Duration::from_millis(self.wait_milliseconds),
         }
     }
+}
+
+fn pem_of(key: &'static str, path: &Path) -> Result<Vec<u8>, InvalidKey> {
+    certificates::read(path).map_err(of_key(key))
+}
+
+fn of_key<E: fmt::Display>(key: &'static str) -> impl Fn(E) -> InvalidKey {
+    move |problem| InvalidKey::new(key, problem.to_string())
+}
+
+/// Reads a client certificate and its key.
+fn client_pair(certificate: &Path, key: &Path) -> Result<ClientTlsConfig, InvalidKey> {
+    let client_cert = pem_of("client_cert_file", certificate)?;
+    let client_key = pem_of("client_key_file", key)?;
+    let chain = certificates::certificates(certificate, &client_cert)
+        .map_err(of_key("client_cert_file"))?;
+    let private = certificates::private_key(key, &client_key).map_err(of_key("client_key_file"))?;
+    certificates::check_pair(chain, private).map_err(of_key("client_key_file"))?;
+    Ok(ClientTlsConfig {
+        client_cert,
+        client_key,
+    })
+}
+
+/// Reads a prefix, and adds a separator to it if it ends without one.
+fn separated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let mut prefix = String::deserialize(deserializer)?;
+    if prefix.ends_with(char::is_alphanumeric) {
+        prefix.push(':');
+    }
+    Ok(prefix)
 }
 
 // === impl RedisUrl ===

@@ -5,8 +5,9 @@
 //! suspect; Sentinels are then asked for the primary again. A Cluster connection reconnects by itself.
 
 use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
+    fmt, io,
+    path::Path,
+    sync::{PoisonError, RwLock},
     time::Duration,
 };
 
@@ -31,9 +32,8 @@ use super::{
 
 /// The shared connection, and how to make it.
 pub(super) struct Link {
-    source: RwLock<Arc<Source>>,
-    config: RedisConfig,
-    authority: Option<Vec<u8>>,
+    /// With the credentials that were read last.
+    config: RwLock<RedisConfig>,
     options: AsyncConnectionConfig,
     call_timeout: Duration,
     wait_replicas: u32,
@@ -66,7 +66,7 @@ enum Request<'a> {
 
 enum Source {
     Single(Box<Client>),
-    Sentinel(Box<Mutex<SentinelClient>>),
+    Sentinel(Box<SentinelClient>),
     Cluster {
         client: Box<ClusterClient>,
         /// Each node delivers what is published on any node.
@@ -78,11 +78,10 @@ enum Source {
 
 impl Link {
     /// Prepares connections as `config` describes; sends nothing yet.
-    pub(super) fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
+    pub(super) fn new(config: &RedisConfig) -> RedisResult<Self> {
+        Source::new(config)?;
         Ok(Self {
-            source: RwLock::new(Arc::new(Source::new(config, authority.clone())?)),
-            config: config.clone(),
-            authority,
+            config: RwLock::new(config.clone()),
             options: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(config.connect_timeout))
                 .set_response_timeout(Some(response_timeout(config))),
@@ -123,42 +122,47 @@ impl Link {
 
     /// A new connection for a subscription.
     pub(super) async fn subscription(&self) -> RedisResult<PubSub> {
-        let source = self.source();
-        let connected = timeout(self.call_timeout, source.subscription()).await;
-        let connected = connected.unwrap_or_else(|late| Err(std::io::Error::other(late).into()));
+        let connecting = async { self.source().await?.subscription().await };
+        let connected = timeout(self.call_timeout, connecting).await;
+        let connected = connected.unwrap_or_else(|late| Err(io::Error::other(late).into()));
         if connected.as_ref().is_err_and(is_unauthenticated) {
-            self.reread_url().await;
+            self.reread_credentials().await;
         }
         connected
     }
 
-    /// Reads the file with the URL again, if the URL came from a file: it may have a new password.
-    async fn reread_url(&self) {
-        let Some(path) = &self.config.url_file else {
-            return;
-        };
-        let read = async {
-            let text = tokio::fs::read_to_string(path).await?;
-            let config = RedisConfig {
-                url: text.trim().parse().map_err(std::io::Error::other)?,
-                ..self.config.clone()
-            };
-            Source::new(&config, self.authority.clone()).map_err(std::io::Error::other)
-        };
-        match read.await {
-            Ok(source) => {
-                *self.source.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(source);
-                tracing::info!(path = %path.display(), "redis refused the credentials; read its URL again");
-            }
-            // The error of the call is reported; here is why the file did not help.
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read the URL of redis again");
+    /// Reads the files with the URL and with the password of the Sentinels again, if they came from files.
+    async fn reread_credentials(&self) {
+        let mut config = self.config();
+        let (url_file, password_file) = (
+            config.url_file.clone(),
+            config.sentinel_password_file.clone(),
+        );
+        if let Some(path) = url_file {
+            match reread(&path, |text| text.parse()).await {
+                Some(url) => config.url = url,
+                None => return,
             }
         }
+        if let Some(path) = password_file {
+            match reread(&path, |text| Ok(text.into())).await {
+                Some(password) => config.sentinel_password = Some(password),
+                None => return,
+            }
+        }
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    fn source(&self) -> Arc<Source> {
-        Arc::clone(&self.source.read().unwrap_or_else(PoisonError::into_inner))
+    fn config(&self) -> RedisConfig {
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        config.clone()
+    }
+
+    /// How to make a connection now, with the PEM files as they are now.
+    async fn source(&self) -> RedisResult<Source> {
+        let config = self.config();
+        let made = tokio::task::spawn_blocking(move || Source::new(&config)).await;
+        made.map_err(io::Error::other)?
     }
 
     /// Makes `request`, and repeats it once if the connection failed: it may have been stale.
@@ -167,7 +171,7 @@ impl Link {
             match self.attempt(request).await {
                 Err(failure) if is_temporary(&failure) && is_suspect(&failure) => {
                     if is_unauthenticated(&failure) {
-                        self.reread_url().await;
+                        self.reread_credentials().await;
                     }
                     tracing::debug!(error = %failure, "repeat a redis command on a new connection");
                     self.attempt(request).await
@@ -241,7 +245,7 @@ impl Link {
         if let Some(current) = &*slot {
             return Ok(current.clone());
         }
-        let mut connection = self.source().connect(&self.options).await?;
+        let mut connection = self.source().await?.connect(&self.options).await?;
         // Otherwise the first call of each script would take a second round trip after NOSCRIPT.
         for script in SCRIPTS.iter() {
             script.load_async(&mut connection).await?;
@@ -266,10 +270,10 @@ impl Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match &*self.source() {
-            Source::Single(_) => "Link(single server)",
-            Source::Sentinel(_) => "Link(sentinel)",
-            Source::Cluster { .. } => "Link(cluster)",
+        formatter.write_str(match self.config().mode {
+            RedisMode::Single => "Link(single server)",
+            RedisMode::Sentinel => "Link(sentinel)",
+            RedisMode::Cluster => "Link(cluster)",
         })
     }
 }
@@ -277,26 +281,23 @@ impl fmt::Debug for Link {
 // === impl Source ===
 
 impl Source {
-    fn new(config: &RedisConfig, authority: Option<Vec<u8>>) -> RedisResult<Self> {
+    /// Reads the PEM files.
+    fn new(config: &RedisConfig) -> RedisResult<Self> {
+        let certificates = config
+            .certificates()
+            .map_err(|invalid| io::Error::other(format!("redis.{invalid}")))?;
         let nodes: Vec<ConnectionInfo> = [&config.url]
             .into_iter()
             .chain(&config.nodes)
             .map(|url| url.expose().into_connection_info())
             .collect::<RedisResult<_>>()?;
-        let certificates = authority.map(|root_cert| TlsCertificates {
-            client_tls: None,
-            root_cert: Some(root_cert),
-        });
         match config.mode {
             RedisMode::Single => {
                 let node = config.url.expose().into_connection_info()?;
                 client(node, certificates).map(|client| Self::Single(Box::new(client)))
             }
-            RedisMode::Sentinel => {
-                let service_name = config.service_name.as_deref().unwrap_or_default();
-                sentinel(nodes, service_name, certificates)
-                    .map(|client| Self::Sentinel(Box::new(Mutex::new(client))))
-            }
+            RedisMode::Sentinel => sentinel(config, &nodes, certificates)
+                .map(|client| Self::Sentinel(Box::new(client))),
             RedisMode::Cluster => {
                 let open = |node: &ConnectionInfo| client(node.clone(), certificates.clone());
                 let clients = nodes.iter().map(open).collect::<RedisResult<_>>()?;
@@ -318,15 +319,13 @@ impl Source {
         }
     }
 
-    async fn connect(&self, options: &AsyncConnectionConfig) -> RedisResult<Connection> {
+    async fn connect(self, options: &AsyncConnectionConfig) -> RedisResult<Connection> {
         match self {
             Self::Single(client) => client
                 .get_multiplexed_async_connection_with_config(options)
                 .await
                 .map(Connection::Server),
-            Self::Sentinel(client) => client
-                .lock()
-                .await
+            Self::Sentinel(mut client) => client
                 .get_async_connection_with_config(options)
                 .await
                 .map(Connection::Server),
@@ -336,11 +335,11 @@ impl Source {
         }
     }
 
-    async fn subscription(&self) -> RedisResult<PubSub> {
+    async fn subscription(self) -> RedisResult<PubSub> {
         match self {
             Self::Single(client) => client.get_async_pubsub().await,
-            Self::Sentinel(client) => {
-                let primary = client.lock().await.async_get_client().await?;
+            Self::Sentinel(mut client) => {
+                let primary = client.async_get_client().await?;
                 primary.get_async_pubsub().await
             }
             Self::Cluster { nodes, .. } => {
@@ -348,6 +347,24 @@ impl Source {
                 let node = &nodes[rand::random_range(0..nodes.len())];
                 node.get_async_pubsub().await
             }
+        }
+    }
+}
+
+/// The value in the file at `path`. If it cannot be read, that is logged: the error of the call is reported, too.
+async fn reread<T>(path: &Path, parse: fn(&str) -> Result<T, &'static str>) -> Option<T> {
+    let read = async {
+        let text = tokio::fs::read_to_string(path).await?;
+        parse(text.trim_end_matches(['\r', '\n'])).map_err(io::Error::other)
+    };
+    match read.await {
+        Ok(value) => {
+            tracing::info!(path = %path.display(), "redis refused the credentials; read them again");
+            Some(value)
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot read the credentials of redis again");
+            None
         }
     }
 }
@@ -367,10 +384,11 @@ fn client(node: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisR
 /// A client that asks the Sentinels for the primary. The URLs hold the Sentinels' addresses, and the credentials and
 /// the database of the servers that the Sentinels watch.
 fn sentinel(
-    nodes: Vec<ConnectionInfo>,
-    service_name: &str,
+    config: &RedisConfig,
+    nodes: &[ConnectionInfo],
     certificates: Option<TlsCertificates>,
 ) -> RedisResult<SentinelClient> {
+    let service_name = config.service_name.as_deref().unwrap_or_default();
     let settings = nodes
         .first()
         .map(|node| node.redis_settings().clone())
@@ -387,6 +405,12 @@ fn sentinel(
     }
     if let Some(password) = settings.password() {
         builder = builder.set_client_to_redis_password(password);
+    }
+    if let Some(user) = &config.sentinel_user {
+        builder = builder.set_client_to_sentinel_username(user);
+    }
+    if let Some(password) = &config.sentinel_password {
+        builder = builder.set_client_to_sentinel_password(password.expose());
     }
     if encrypted {
         builder = builder

@@ -1,6 +1,6 @@
 //! Contracts of the Redis adapter: one round trip per part, keys that expire, servers that it refuses.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use redis::FromRedisValue;
 use tokio::time::Instant;
@@ -8,8 +8,8 @@ use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig, RedisMode, 
 use upload_gateway_core::{
     error::Kind,
     state::{
-        Creation, ListQuery, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore,
-        ScheduleStore, StateStore,
+        ListQuery, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore, ScheduleStore,
+        StateStore,
     },
     upload::{Part, Phase, Secret},
 };
@@ -370,39 +370,6 @@ async fn a_server_that_hides_its_policy_is_accepted() {
         return;
     };
     Redis::connect(&config([url])).await.unwrap();
-}
-
-#[tokio::test]
-async fn tls_trusts_only_the_authority_of_the_file() {
-    let Some(server) = common::redis_tls() else {
-        return;
-    };
-    let unknown = RedisConfig {
-        call_timeout: Duration::from_millis(200),
-        ..config([server.url.clone()])
-    };
-    assert!(matches!(
-        Redis::connect(&unknown).await.unwrap_err(),
-        ConnectError::Failed(_)
-    ));
-    let missing = RedisConfig {
-        ca_file: Some(PathBuf::from("/nowhere.pem")),
-        ..unknown.clone()
-    };
-    assert!(matches!(
-        Redis::connect(&missing).await.unwrap_err(),
-        ConnectError::AuthorityFile { .. }
-    ));
-    let known = RedisConfig {
-        ca_file: Some(server.authority_file.clone()),
-        ..config([server.url.clone()])
-    };
-    let store = Redis::connect(&known).await.unwrap();
-    let mut upload = upload(&owner());
-    create(&store, &upload).await;
-    upload.phase = Phase::Aborted;
-    store.update(&upload, upload.writer).await.unwrap();
-    assert_eq!(store.create(&upload).await.unwrap(), Creation::Created);
 }
 
 #[tokio::test]
