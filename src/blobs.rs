@@ -10,7 +10,7 @@ mod secret_file;
 mod transport;
 pub mod url;
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use upload_gateway_core::{blobs::BlobStore, error::Result};
@@ -19,7 +19,10 @@ pub use self::{
     cors::CorsRule,
     preflight::{NotAllowed, preflight},
 };
-use crate::values::{Endpoint, InvalidKey};
+use crate::{
+    certificates,
+    values::{Endpoint, InvalidKey},
+};
 
 /// What the process asks of the configuration of a store, whatever its kind.
 #[async_trait]
@@ -30,7 +33,10 @@ pub trait StoreSettings: Debug + Send + Sync {
     /// The endpoints that are set, each with its key.
     fn endpoints(&self) -> Vec<(&'static str, &Endpoint)>;
 
-    /// Checks what the types of the keys leave open.
+    /// The PEM file with authorities that are trusted in addition to those of the system, if one is set.
+    fn ca_file(&self) -> Option<&Path>;
+
+    /// Checks what the types of the keys leave open, and the PEM file.
     ///
     /// # Errors
     /// The first key that is invalid.
@@ -60,4 +66,13 @@ pub trait StoreSettings: Debug + Send + Sync {
     async fn connect_comparing_etags(&self, _compares: bool) -> Result<Arc<dyn BlobStore>> {
         self.connect().await
     }
+}
+
+/// Checks the file of the key `ca_file`.
+fn check_authorities(ca_file: Option<&Path>) -> std::result::Result<(), InvalidKey> {
+    let Some(path) = ca_file else { return Ok(()) };
+    certificates::read(path)
+        .and_then(|pem| certificates::authorities(path, &pem))
+        .map(drop)
+        .map_err(|problem| InvalidKey::new("ca_file", problem.to_string()))
 }

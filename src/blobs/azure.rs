@@ -109,16 +109,18 @@ impl AzureStore {
     ///
     /// # Errors
     /// `Internal` if the configuration is invalid: a key that is not base64, an endpoint that is not a base URL, Entra
-    /// ID over plain HTTP.
+    /// ID over plain HTTP, a `ca_file` that cannot be used.
     pub fn connect(config: AzureConfig) -> Result<Self> {
         let endpoint = config.endpoint_url()?;
         let url = config.container_url(endpoint.clone())?;
         let public = config.public_endpoint.as_ref().map(Endpoint::url);
         let public_url = config.container_url(public.unwrap_or(&endpoint).clone())?;
+        let transport = transport(config.ca_file.as_deref())
+            .map_err(|error| Error::internal("trust the authorities in ca_file", error))?;
         let mut client_options = ClientOptions {
             per_try_policies: vec![Arc::new(ContentMd5)],
             retry: RetryOptions::none(),
-            transport: Some(transport()),
+            transport: Some(transport.clone()),
             ..ClientOptions::default()
         };
         let (key, credential) = match &config.account_key {
@@ -133,7 +135,7 @@ impl AzureStore {
                 (SigningKey::Account(key), None)
             }
             None => {
-                let credential = config.credential()?;
+                let credential = config.credential(&transport)?;
                 let options = client_options.clone();
                 let delegation = Delegation::new(endpoint, Arc::clone(&credential), options)?;
                 (

@@ -1,7 +1,7 @@
 //! Asks a store whether pages of an origin may send a request (CORS), as browsers do before they send it.
 //! <https://fetch.spec.whatwg.org/#cors-preflight-fetch>
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, path::Path, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -38,11 +38,15 @@ pub enum NotAllowed {
     Header(String),
 }
 
-/// Sends the preflight request of a page of `origin` that wants to send `signed`.
+/// Sends the preflight request of a page of `origin` that wants to send `signed` to a store with this `ca_file`.
 ///
 /// # Errors
 /// What the store does not allow.
-pub async fn preflight(signed: &SignedRequest, origin: &str) -> Result<(), NotAllowed> {
+pub async fn preflight(
+    signed: &SignedRequest,
+    origin: &str,
+    ca_file: Option<&Path>,
+) -> Result<(), NotAllowed> {
     let names: Vec<_> = signed
         .headers
         .keys()
@@ -56,9 +60,8 @@ pub async fn preflight(signed: &SignedRequest, origin: &str) -> Result<(), NotAl
         .header(ACCESS_CONTROL_REQUEST_HEADERS, names.join(","))
         .body(Bytes::new())
         .map_err(|error| NotAllowed::NoAnswer(error.into()))?;
-    let answer = Transport::new()
-        .send(request, Timeouts::silence(TIMEOUT))
-        .await;
+    let transport = Transport::new(ca_file).map_err(|error| NotAllowed::NoAnswer(error.into()))?;
+    let answer = transport.send(request, Timeouts::silence(TIMEOUT)).await;
     let answer = answer.map_err(|error| NotAllowed::NoAnswer(error.into()))?;
     if !answer.status().is_success() {
         return Err(NotAllowed::Refused(answer.status()));

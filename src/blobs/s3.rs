@@ -103,9 +103,10 @@ impl S3Store {
     /// Prepares a client; does not contact the store.
     ///
     /// # Errors
-    /// `Internal` if only one of `access_key_id` and `secret_access_key` is set.
+    /// `Internal` if only one of `access_key_id` and `secret_access_key` is set, or `ca_file` cannot be used.
     pub async fn connect(config: S3Config) -> Result<Self> {
-        let http_client = SdkClient::new();
+        let http_client = SdkClient::new(config.ca_file.as_deref())
+            .map_err(|error| Error::internal("trust the authorities in ca_file", error))?;
         let shared = config.load(http_client.clone()).await?;
         let provider = shared
             .credentials_provider()

@@ -8,11 +8,12 @@
 //! Requests go through the proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name, except to
 //! addresses of this machine and to link-local ones.
 
+mod authorities;
 mod body;
 mod connect;
 mod progress;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use hyper::{Request, Response, header::PROXY_AUTHORIZATION};
@@ -31,10 +32,12 @@ use upload_gateway_core::blobs::CONNECT_TIMEOUT;
 
 pub(super) use self::body::Answer;
 use self::{
+    authorities::client_config,
     body::{Sliced, Taken},
     connect::{Connector, Route, SEND_BUFFER, connector},
     progress::Progress,
 };
+use crate::certificates::PemError;
 
 /// Sends requests to a store. Clones share their connections.
 #[derive(Debug, Clone)]
@@ -94,9 +97,14 @@ impl Timeouts {
 // === impl Transport ===
 
 impl Transport {
-    /// A transport without connections.
-    pub(super) fn new() -> Self {
-        Self::with(Route::new(Matcher::from_env()))
+    /// A transport without connections. It trusts the authorities of the system and those in `ca_file`, which is read again
+    /// when its content changes.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, PemError> {
+        let tls = client_config(ca_file)?;
+        Ok(Self::with(Route::new(Matcher::from_env(), tls)))
     }
 
     fn with(route: Route) -> Self {

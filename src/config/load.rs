@@ -20,6 +20,9 @@ pub const FILE_VARIABLE: &str = "UPLOAD_GATEWAY_CONFIG";
 /// The beginning of every variable.
 const PREFIX: &str = "UPLOAD_GATEWAY_";
 
+/// The variable of AWS's own tools that names a file with authorities. It is the default of `ca_file` of S3 storages.
+const AWS_CA_BUNDLE: &str = "AWS_CA_BUNDLE";
+
 /// The key of the storages.
 const STORAGE: &str = "storage";
 
@@ -79,6 +82,9 @@ pub fn load(
     flags: &Flags,
 ) -> Result<Config, ConfigError> {
     let mut table = file.map(read_file).transpose()?.unwrap_or_default();
+    let variables: Vec<_> = variables.into_iter().collect();
+    let bundle = variables.iter().find(|(name, _)| name == AWS_CA_BUNDLE);
+    let bundle = bundle.map(|(_, path)| path.clone());
     let mut origins = Origins {
         file: file.map(Path::to_owned),
         file_keys: table.keys().cloned().collect(),
@@ -93,6 +99,11 @@ pub fn load(
             origin: Some(variable.name.clone()),
             ..error
         })?;
+    }
+    if let Some(bundle) = bundle.filter(|path| !path.is_empty()) {
+        origins
+            .variables
+            .push(Variable::ca_bundle(&mut table, bundle));
     }
     table.extend(origins.flags.clone());
     read_config(table).map_err(|error| origins.complete(error))
@@ -175,6 +186,33 @@ impl Variable {
             value,
             aliases: Vec::new(),
         })
+    }
+
+    /// Sets `ca_file` in the S3 storages that have none.
+    fn ca_bundle(table: &mut Table, path: String) -> Self {
+        let storages = table.get_mut(STORAGE).and_then(Value::as_array_mut);
+        let mut aliases = Vec::new();
+        for (index, storage) in storages.into_iter().flatten().enumerate() {
+            let Some(storage) = storage.as_table_mut() else {
+                continue;
+            };
+            let is_s3 = storage.get("kind").and_then(Value::as_str) == Some("s3");
+            if is_s3 && !storage.contains_key("ca_file") {
+                storage.insert("ca_file".into(), Value::from(path.as_str()));
+                let id = storage
+                    .get("id")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                aliases.push(format!("{STORAGE}.{index}.ca_file"));
+                aliases.push(format!("{STORAGE}.{id}.ca_file"));
+            }
+        }
+        Self {
+            name: AWS_CA_BUNDLE.into(),
+            key: String::new(),
+            value: path,
+            aliases,
+        }
     }
 
     /// Sets its key in `table`.

@@ -18,6 +18,7 @@
 
 mod azurite;
 mod browsers;
+mod certificates;
 mod forwarder;
 mod gateway;
 mod gateway_process;
@@ -40,6 +41,7 @@ mod wait;
 
 pub use azurite::{AzureBackend, azure, memory_azure, private_azure};
 pub use browsers::{allow_pages, set_account_rule};
+pub use certificates::write_certificates;
 pub use forwarder::Forwarder;
 pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,

@@ -1,13 +1,8 @@
 //! A Redis server that accepts TLS only, with a certificate from an authority made for it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-
-use super::{programs, redis_server, server::Server};
+use super::{certificates::write_certificates, programs, redis_server, server::Server};
 
 /// A Redis server that accepts TLS only.
 #[derive(Debug)]
@@ -72,31 +67,4 @@ fn start(authenticate_clients: &str) -> Option<RedisTls> {
         ),
         server,
     })
-}
-
-fn write_certificates(directory: &Path) {
-    let mut authority = CertificateParams::default();
-    // OpenSSL takes a certificate with the name of its authority for a self-signed one.
-    authority
-        .distinguished_name
-        .push(DnType::CommonName, "authority");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    fs::write(directory.join("authority.pem"), authority.pem()).unwrap();
-    let names = [
-        (
-            "server",
-            vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
-        ),
-        ("client", vec!["gateway".to_owned()]),
-    ];
-    for (name, names) in names {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &authority)
-            .unwrap();
-        fs::write(directory.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
 }

@@ -5,6 +5,7 @@
 #[path = "../common/lib.rs"]
 mod common;
 
+mod authorities;
 mod blob;
 mod embedded_s3;
 mod lifecycle;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use azure_core::{
     credentials::TokenCredential,
-    http::{ClientOptions, RetryOptions},
+    http::{ClientOptions, RetryOptions, Transport},
 };
 use azure_identity::{
     DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
@@ -17,7 +17,7 @@ use upload_gateway_core::{
 };
 use url::Url;
 
-use super::{fault::fault, http::transport};
+use super::fault::fault;
 use crate::values::{Endpoint, Secret};
 
 /// A container, and how to access it.
@@ -32,6 +32,9 @@ pub struct AzureConfig {
     pub endpoint: Option<Endpoint>,
     /// The address under which clients reach the account's blobs. It is used in signed URLs only. Not set: `endpoint`.
     pub public_endpoint: Option<Endpoint>,
+    /// A PEM file with certificate authorities that are trusted in addition to those of the system. It is read again when its
+    /// content changes.
+    pub ca_file: Option<PathBuf>,
     /// The account's key, in base64. Not set: Entra ID.
     pub account_key: Option<Secret>,
     /// A file that contains `account_key`.
@@ -78,6 +81,7 @@ impl AzureConfig {
             container: container.into(),
             endpoint: None,
             public_endpoint: None,
+            ca_file: None,
             account_key: None,
             account_key_file: None,
             identity: None,
@@ -105,40 +109,42 @@ impl AzureConfig {
         Ok(endpoint)
     }
 
-    pub(super) fn credential(&self) -> Result<Arc<dyn TokenCredential>> {
+    /// The credential for Entra ID, which is reached through `transport`.
+    pub(super) fn credential(&self, transport: &Transport) -> Result<Arc<dyn TokenCredential>> {
+        let once = || once(transport);
         let credential = match self.identity {
-            Some(Identity::Workload) => workload(),
-            Some(Identity::Managed) => managed(),
+            Some(Identity::Workload) => workload(once()),
+            Some(Identity::Managed) => managed(once()),
             Some(Identity::DeveloperTools) => {
                 DeveloperToolsCredential::new(None).map(|found| found as _)
             }
-            None => workload().or_else(|_| managed()),
+            None => workload(once()).or_else(|_| managed(once())),
         };
         credential.map_err(|error| fault("find an Entra ID identity", error))
     }
 }
 
-fn workload() -> azure_core::Result<Arc<dyn TokenCredential>> {
+fn workload(client_options: ClientOptions) -> azure_core::Result<Arc<dyn TokenCredential>> {
     let mut options = WorkloadIdentityCredentialOptions::default();
-    options.credential_options.client_options = once();
+    options.credential_options.client_options = client_options;
     WorkloadIdentityCredential::new(Some(options)).map(|found| found as _)
 }
 
 /// On a virtual machine the SDK retries by itself, as Microsoft recommends there. The time limit of the request that needs
 /// the token bounds these retries.
-fn managed() -> azure_core::Result<Arc<dyn TokenCredential>> {
+fn managed(client_options: ClientOptions) -> azure_core::Result<Arc<dyn TokenCredential>> {
     let options = ManagedIdentityCredentialOptions {
-        client_options: once(),
+        client_options,
         ..ManagedIdentityCredentialOptions::default()
     };
     ManagedIdentityCredential::new(Some(options)).map(|found| found as _)
 }
 
 /// Without retries: the gateway retries.
-fn once() -> ClientOptions {
+fn once(transport: &Transport) -> ClientOptions {
     ClientOptions {
         retry: RetryOptions::none(),
-        transport: Some(transport()),
+        transport: Some(transport.clone()),
         ..ClientOptions::default()
     }
 }

@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
+    path::Path,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -28,15 +29,19 @@ use futures::{AsyncReadExt, StreamExt, stream};
 use hyper::{Request as HttpRequest, Response, body::Body as _};
 use upload_gateway_core::blobs::OPERATION_TIMEOUT;
 
-use crate::blobs::transport::{Answer, SendError, Timeouts, Transport};
+use crate::{
+    blobs::transport::{Answer, SendError, Timeouts, Transport},
+    certificates::PemError,
+};
 
 /// Sends requests: the last policy of a pipeline. [`Timeouts`] in the context of a call apply to its requests.
 #[derive(Debug)]
 struct Sender(Transport);
 
-/// A transport for a client's options.
-pub(super) fn transport() -> AzureTransport {
-    AzureTransport::with_policy(Arc::new(Sender(Transport::new())))
+/// A transport for a client's options. See [`Transport::new`].
+pub(super) fn transport(ca_file: Option<&Path>) -> Result<AzureTransport, PemError> {
+    let sender = Sender(Transport::new(ca_file)?);
+    Ok(AzureTransport::with_policy(Arc::new(sender)))
 }
 
 /// Waits for a response, for at most `limit`.

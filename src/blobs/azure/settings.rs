@@ -1,13 +1,13 @@
 //! What the process asks of the configuration of a container.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use upload_gateway_core::{blobs::BlobStore, error::Result, upload::MIB};
 
 use super::{AzureStore, config::AzureConfig, cors};
 use crate::{
-    blobs::{CorsRule, StoreSettings},
+    blobs::{CorsRule, StoreSettings, check_authorities},
     values::{Endpoint, InvalidKey},
 };
 
@@ -27,7 +27,12 @@ impl StoreSettings for AzureConfig {
         endpoints.into_iter().flatten().collect()
     }
 
+    fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
     fn validate(&self) -> Result<(), InvalidKey> {
+        check_authorities(self.ca_file())?;
         for (key, name) in [("account", &self.account), ("container", &self.container)] {
             if name.is_empty() {
                 return Err(InvalidKey::new(key, "must not be empty"));

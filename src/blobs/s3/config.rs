@@ -32,6 +32,9 @@ pub struct S3Config {
     pub endpoint: Option<Endpoint>,
     /// The address under which clients reach the store. It is used in signed URLs only. Not set: `endpoint`.
     pub public_endpoint: Option<Endpoint>,
+    /// A PEM file with certificate authorities that are trusted in addition to those of the system. It is read again when its
+    /// content changes.
+    pub ca_file: Option<PathBuf>,
     /// What the store supports. Not set: `aws` if no endpoint is set, otherwise `compatible`.
     pub profile: Option<Profile>,
     /// The access key id. Not set: the SDK's default chain finds credentials (environment, profile, web identity,
@@ -105,6 +108,7 @@ impl S3Config {
             region: None,
             endpoint: None,
             public_endpoint: None,
+            ca_file: None,
             profile: None,
             access_key_id: None,
             access_key_id_file: None,

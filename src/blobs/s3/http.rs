@@ -3,7 +3,7 @@
 //! The SDK gives the client two of its time-outs: the connect time-out, and the read time-out, which is used here as the
 //! longest time in which no byte moves. Its operation time-out limits a whole request.
 
-use std::{future::poll_fn, pin::pin, time::Duration};
+use std::{future::poll_fn, path::Path, pin::pin, time::Duration};
 
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::{
@@ -22,7 +22,10 @@ use bytes::{Bytes, BytesMut};
 use hyper::{Request, body::Body};
 use upload_gateway_core::blobs::{CONNECT_TIMEOUT, OPERATION_TIMEOUT};
 
-use crate::blobs::transport::{SendError, Timeouts, Transport};
+use crate::{
+    blobs::transport::{SendError, Timeouts, Transport},
+    certificates::PemError,
+};
 
 /// The transport of all requests of a storage.
 #[derive(Debug, Clone)]
@@ -52,8 +55,9 @@ pub(super) fn config_with(silence: Duration, total: Duration) -> Builder {
 // === impl SdkClient ===
 
 impl SdkClient {
-    pub(crate) fn new() -> Self {
-        Self(Transport::new())
+    /// As [`Transport::new`].
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, PemError> {
+        Transport::new(ca_file).map(Self)
     }
 }
 

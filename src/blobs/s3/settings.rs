@@ -1,13 +1,13 @@
 //! What the process asks of the configuration of a bucket.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use upload_gateway_core::{blobs::BlobStore, error::Result, upload::PART_SIZE};
 
 use super::{Etags, S3Store, config::S3Config, cors};
 use crate::{
-    blobs::{CorsRule, StoreSettings},
+    blobs::{CorsRule, StoreSettings, check_authorities},
     values::{Endpoint, InvalidKey},
 };
 
@@ -39,7 +39,12 @@ impl StoreSettings for S3Config {
         endpoints.into_iter().flatten().collect()
     }
 
+    fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
     fn validate(&self) -> Result<(), InvalidKey> {
+        check_authorities(self.ca_file())?;
         if self.bucket.is_empty() {
             return Err(InvalidKey::new("bucket", "must not be empty"));
         }

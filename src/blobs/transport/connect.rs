@@ -5,12 +5,12 @@ use std::{
     future::Future,
     net::Ipv4Addr,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use hyper::{Uri, header::HeaderValue};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, MaybeHttpsStream};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
     client::{
         legacy::connect::{HttpConnector, proxy::Tunnel},
@@ -18,7 +18,7 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::ClientConfig;
 use socket2::SockRef;
 use tower_service::Service;
 use upload_gateway_core::blobs::CONNECT_TIMEOUT;
@@ -68,7 +68,7 @@ pub(super) fn connector(route: Route) -> Connector {
 // === impl Route ===
 
 impl Route {
-    pub(super) fn new(proxies: Matcher) -> Self {
+    pub(super) fn new(proxies: Matcher, tls: Arc<ClientConfig>) -> Self {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -80,7 +80,7 @@ impl Route {
                 connector,
                 is_forwarded: false,
             },
-            tls: tls(),
+            tls,
             proxies: Arc::new(proxies),
         }
     }
@@ -154,24 +154,6 @@ impl Service<Uri> for Tcp {
             Ok(TokioIo::new(Metered::new(stream, is_forwarded)))
         })
     }
-}
-
-/// The roots of the system, read once.
-fn tls() -> Arc<ClientConfig> {
-    static TLS: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    let config = TLS.get_or_init(|| {
-        let builder = || {
-            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .expect("the provider supports the default versions")
-        };
-        let builder = builder().with_native_roots().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the system has no root certificates: no store can be reached over https");
-            builder().with_root_certificates(RootCertStore::empty())
-        });
-        Arc::new(builder.with_no_client_auth())
-    });
-    Arc::clone(config)
 }
 
 fn is_https(to: &Uri) -> bool {

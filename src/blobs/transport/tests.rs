@@ -30,7 +30,7 @@ async fn head_at_proxy(uri: &str, status: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://user:secret@{}", listener.local_addr().unwrap());
     let proxies = Matcher::builder().all(proxy).build();
-    let transport = Transport::with(Route::new(proxies));
+    let transport = Transport::with(Route::new(proxies, client_config(None).unwrap()));
     let request = Request::get(uri).body(Bytes::new()).unwrap();
     let sent = transport.send(request, TIMEOUTS);
     let (_answer, head) = tokio::join!(sent, serve_one(&listener, status));
@@ -61,7 +61,7 @@ async fn a_proxy_tunnels_tls() {
 async fn loopback_addresses_are_reached_without_a_proxy() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxies = Matcher::builder().all("http://proxy.invalid:1").build();
-    let transport = Transport::with(Route::new(proxies));
+    let transport = Transport::with(Route::new(proxies, client_config(None).unwrap()));
     for host in ["127.0.0.1", "localhost"] {
         let uri = format!("http://{host}:{}/", listener.local_addr().unwrap().port());
         let request = Request::get(uri).body(Bytes::new()).unwrap();
@@ -76,7 +76,7 @@ fn no_proxy_sees_requests_to_this_machine_or_to_metadata_services() {
     let proxies = Matcher::builder()
         .all("http://user:secret@proxy.invalid:1")
         .build();
-    let route = Route::new(proxies);
+    let route = Route::new(proxies, client_config(None).unwrap());
     let is_proxied = |host: &str| {
         let uri = format!("http://{host}/x").parse().unwrap();
         route.proxy_credentials(&uri).is_some()

@@ -17,13 +17,15 @@ use crate::{
 pub(super) async fn read(s3: &EmbeddedS3, key: &str) -> Result<Content, CliError> {
     let credentials =
         Credentials::new(&s3.access_key_id, &s3.secret_access_key, None, None, "demo");
+    let http_client = SdkClient::new(None)
+        .map_err(|error| CliError::failed(format!("read the object back: {}", chain(&error))))?;
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .endpoint_url(&s3.endpoint)
         .credentials_provider(credentials)
         .force_path_style(true)
-        .http_client(SdkClient::new())
+        .http_client(http_client)
         .build();
     let request = Client::from_conf(config)
         .get_object()

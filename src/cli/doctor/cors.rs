@@ -1,5 +1,7 @@
 //! Whether pages of the configured origins may send signed requests to a storage, and the CORS rule that it needs.
 
+use std::path::Path;
+
 use upload_gateway_core::{
     blobs::{
         BlobStore, NewObject,
@@ -43,9 +45,10 @@ pub(super) async fn check(
             );
         }
     };
+    let ca_file = storage.store.settings().ca_file();
     let mut problems = Vec::new();
     for origin in origins {
-        match ask(&requests, origin).await {
+        match ask(&requests, origin, ca_file).await {
             Ok(()) => report.good(
                 name,
                 &format!("pages of {} may send files", origin.as_str()),
@@ -89,14 +92,18 @@ async fn signed(store: &dyn BlobStore, prefix: &str) -> Result<Vec<SignedRequest
     Ok(requests)
 }
 
-async fn ask(requests: &[SignedRequest], origin: &CorsOrigin) -> Result<(), NotAllowed> {
+async fn ask(
+    requests: &[SignedRequest],
+    origin: &CorsOrigin,
+    ca_file: Option<&Path>,
+) -> Result<(), NotAllowed> {
     let page = if origin.is_any() {
         ANY_PAGE
     } else {
         origin.as_str()
     };
     for request in requests {
-        preflight(request, page).await?;
+        preflight(request, page, ca_file).await?;
     }
     Ok(())
 }
