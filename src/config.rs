@@ -1,7 +1,8 @@
 //! The configuration of the process: defaults, then a TOML file, then `UPLOAD_GATEWAY_…` variables, then flags.
 //!
 //! A key inside a table has two underscores in its variable (`limits.parts_in_flight` is
-//! `UPLOAD_GATEWAY_LIMITS__PARTS_IN_FLIGHT`), a key of the storage `media` is `UPLOAD_GATEWAY_STORAGE__MEDIA__…`.
+//! `UPLOAD_GATEWAY_LIMITS__PARTS_IN_FLIGHT`), a key of the storage `media` is `UPLOAD_GATEWAY_STORAGE__MEDIA__…`, and
+//! with `…__KIND` the file needs no such storage.
 //! An unknown key is an error in every source. Only this module reads environment variables.
 //!
 //! Each adapter owns the type of its table; this module combines them.

@@ -26,6 +26,9 @@ const AWS_CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 /// The key of the storages.
 const STORAGE: &str = "storage";
 
+/// The key of the kind of a storage.
+const KIND: &str = "kind";
+
 /// Settings of the command line. They override all other sources.
 #[derive(Debug, Clone, Default, Serialize, clap::Args)]
 pub struct Flags {
@@ -93,8 +96,10 @@ pub fn load(
             .map_err(|error| ConfigError::new("data_dir", error.to_string()))?,
     };
     flags.refuse_password()?;
+    origins.variables.sort_by(|a, b| a.name.cmp(&b.name));
+    let names = add_storages(&mut table, &origins.variables);
     for variable in &mut origins.variables {
-        let set = variable.set(&mut table);
+        let set = variable.set(&mut table, &names);
         set.map_err(|error| ConfigError {
             origin: Some(variable.name.clone()),
             ..error
@@ -127,6 +132,34 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
             + 1;
         refuse(format!("line {line}: {}", error.message()))
     })
+}
+
+/// Adds the storages that only variables describe: those whose `kind` is a variable, and that the file does not have. Returns
+/// the names of all storages in the form that variables use, in their order.
+fn add_storages(table: &mut Table, variables: &[Variable]) -> Vec<String> {
+    let known = table.get(STORAGE).and_then(Value::as_array);
+    let known = known.into_iter().flatten();
+    let mut names: Vec<String> = known
+        .map(|storage| storage.as_table().map(variable_id).unwrap_or_default())
+        .collect();
+    for variable in variables {
+        let Some(name) = variable.kind_of() else {
+            continue;
+        };
+        if names.iter().any(|known| known == name) {
+            continue;
+        }
+        let storages = table
+            .entry(STORAGE)
+            .or_insert_with(|| Value::Array(Vec::new()));
+        // Anything else is reported when the storages are read.
+        if let Some(storages) = storages.as_array_mut() {
+            let storage = Table::from_iter([("id".to_owned(), Value::from(name))]);
+            storages.push(Value::Table(storage));
+            names.push(name.to_owned());
+        }
+    }
+    names
 }
 
 fn read_config(mut table: Table) -> Result<Config, ConfigError> {
@@ -196,7 +229,7 @@ impl Variable {
             let Some(storage) = storage.as_table_mut() else {
                 continue;
             };
-            let is_s3 = storage.get("kind").and_then(Value::as_str) == Some("s3");
+            let is_s3 = storage.get(KIND).and_then(Value::as_str) == Some("s3");
             if is_s3 && !storage.contains_key("ca_file") {
                 storage.insert("ca_file".into(), Value::from(path.as_str()));
                 let id = storage
@@ -215,26 +248,18 @@ impl Variable {
         }
     }
 
-    /// Sets its key in `table`.
-    fn set(&mut self, mut table: &mut Table) -> Result<(), ConfigError> {
+    /// The storage whose `kind` it sets, in the form that variables use.
+    fn kind_of(&self) -> Option<&str> {
+        let (storage, key) = self.key.rsplit_once('.')?;
+        let (table, name) = storage.split_once('.')?;
+        (table == STORAGE && key == KIND && !name.contains('.')).then_some(name)
+    }
+
+    /// Sets its key in `table`. `storages` are the names of the storages in it.
+    fn set(&mut self, mut table: &mut Table, storages: &[String]) -> Result<(), ConfigError> {
         let path: Vec<&str> = self.key.split('.').collect();
-        if let [STORAGE, id, key] = *path {
-            let storages = table.get_mut(STORAGE).and_then(Value::as_array_mut);
-            let tables = storages
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_table_mut);
-            let found = tables
-                .enumerate()
-                .find(|(_, table)| variable_id(table) == id);
-            let (index, table) = found
-                .ok_or_else(|| ConfigError::new(&self.key, "the file has no storage of this id"))?;
-            let exact_id = table.get("id").and_then(Value::as_str).unwrap_or_default();
-            let aliases = [index.to_string(), exact_id.to_owned()];
-            table.insert(key.to_owned(), Value::from(self.value.as_str()));
-            self.aliases = aliases
-                .map(|alias| format!("{STORAGE}.{alias}.{key}"))
-                .into();
+        if let [STORAGE, name, key] = *path {
+            self.aliases = self.set_in_storage(table, storages, name, key)?;
             return Ok(());
         }
         let [parents @ .., key] = &*path else {
@@ -250,6 +275,40 @@ impl Variable {
         }
         table.insert((*key).to_owned(), Value::from(self.value.as_str()));
         Ok(())
+    }
+
+    /// Sets a key of a storage. Returns the other paths of the key.
+    fn set_in_storage(
+        &self,
+        table: &mut Table,
+        storages: &[String],
+        name: &str,
+        key: &str,
+    ) -> Result<Vec<String>, ConfigError> {
+        let index = storages.iter().position(|known| known == name);
+        let storage = index.and_then(|index| table.get_mut(STORAGE)?.get_mut(index));
+        let (Some(index), Some(storage)) = (index, storage.and_then(Value::as_table_mut)) else {
+            let kind = format!("{PREFIX}STORAGE__{}__KIND", name.to_uppercase());
+            let problem = format!(
+                "the file has no storage of this id; to add one with variables only, set {kind}"
+            );
+            return Err(ConfigError::new(&self.key, problem));
+        };
+        storage.insert(key.to_owned(), Value::from(self.value.as_str()));
+        let id = storage.get("id").and_then(Value::as_str);
+        let storages = [
+            format!("{STORAGE}.{index}"),
+            format!("{STORAGE}.{}", id.unwrap_or_default()),
+        ];
+        let mut aliases: Vec<_> = storages
+            .iter()
+            .map(|path| format!("{path}.{key}"))
+            .collect();
+        if key == KIND {
+            // An error of the whole storage, such as a missing key.
+            aliases.extend(storages);
+        }
+        Ok(aliases)
     }
 
     /// Whether it sets the key of that path.

@@ -61,6 +61,7 @@ sections! {
     command_line_direct_uploads: "docs/cli.md", "Send a file straight to the store", embedded;
     command_line_records: "docs/cli.md", "Look at uploads", embedded;
     configuration: "docs/configuration.md", "Sources", redis_and_s3;
+    storages_from_variables: "docs/configuration.md", "Storages from variables", embedded;
     limits: "docs/limits.md", "What GetLimits returns", embedded_with_grpcurl;
     faults: "docs/fault-injection.md", "Ask for a fault", with_faults;
     permissions: "docs/operations.md", "Permissions", redis_and_s3;

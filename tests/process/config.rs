@@ -1,6 +1,8 @@
 //! Configuration: precedence, errors that name the key, secrets.
 
 mod example;
+mod pem_files;
+mod storages;
 
 use std::{fs, path::Path};
 
@@ -305,44 +307,6 @@ fn a_listed_host_is_a_name_or_an_address_without_a_port() {
     let hosts = load_text("", &[variable]).unwrap().http_hosts;
     let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["a.example", "10.0.0.1", "[fd00::1]"]);
-}
-
-#[test]
-fn credentials_and_pem_files_are_checked_and_their_keys_named() {
-    let s3 = "[[storage]]\nid = 'a'\nkind = 's3'\nbucket = 'b'\n";
-    let azure = "[[storage]]\nid = 'a'\nkind = 'azure'\naccount = 'b'\ncontainer = 'c'\n";
-    let file = "ca_file = '/nonexistent/ca.pem'";
-    for (text, key) in [
-        (
-            "[redis]\nmode = 'sentinel'\nservice_name = 'a'\nsentinel_user = 'b'".into(),
-            "redis.sentinel_password",
-        ),
-        (
-            "[redis]\nsentinel_password = 'a'".into(),
-            "redis.sentinel_password",
-        ),
-        (format!("[redis]\n{file}"), "redis.ca_file"),
-        (format!("{s3}{file}"), "storage.a.ca_file"),
-        (format!("{azure}{file}"), "storage.a.ca_file"),
-        (format!("{s3}ca_file = 'Cargo.toml'"), "storage.a.ca_file"),
-    ] {
-        let (message, refused) = refusal(&text);
-        assert_eq!(refused, key, "{text}: {message}");
-    }
-}
-
-#[test]
-fn aws_ca_bundle_is_the_ca_file_of_s3_storages() {
-    let text = "[[storage]]\nid = 'a'\ndefault = true\nkind = 's3'\nbucket = 'b'\n\
-                [[storage]]\nid = 'c'\nkind = 'azure'\naccount = 'd'\ncontainer = 'e'\n";
-    let error = load_text(text, &[("AWS_CA_BUNDLE", "/nonexistent/ca.pem")]).unwrap_err();
-    assert_eq!(error.key, "storage.a.ca_file");
-    assert_eq!(error.origin.as_deref(), Some("AWS_CA_BUNDLE"));
-    assert!(error.problem.contains("/nonexistent/ca.pem"), "{error}");
-    load_text(text, &[("AWS_CA_BUNDLE", "")]).unwrap();
-    let own = text.replacen("'b'", "'b'\nca_file = '/nonexistent/own.pem'", 1);
-    let error = load_text(&own, &[("AWS_CA_BUNDLE", "/nonexistent/ca.pem")]).unwrap_err();
-    assert!(error.problem.contains("own.pem"), "{error}");
 }
 
 #[test]
