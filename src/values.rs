@@ -1,6 +1,11 @@
-//! Value types that the configuration shares with the adapters: sizes, secrets, endpoints.
+//! Value types that the configuration shares with the adapters: sizes, secrets, endpoints, listen addresses.
 
-use std::{fmt, marker::PhantomData, str::FromStr};
+use std::{
+    fmt,
+    marker::PhantomData,
+    net::{SocketAddr, ToSocketAddrs},
+    str::FromStr,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{
@@ -78,6 +83,40 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     }
 
     deserializer.deserialize_any(List(PhantomData))
+}
+
+/// A listen address, from `address:port` or `host:port`. A host name is resolved: the first of its IPv4 addresses counts,
+/// otherwise its first address.
+///
+/// # Errors
+/// The text is malformed, or the name has no address.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let is_name = |host: &str| !host.is_empty() && !host.contains([':', '[', ' ']);
+    let parts = text.rsplit_once(':');
+    if !parts.is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok()) {
+        return Err("expected an address and a port, such as 127.0.0.1:50051, [::1]:50051 or localhost:50051".into());
+    }
+    let found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot resolve {text}: {error}"))?;
+    let found: Vec<_> = found.collect();
+    let first = found.iter().find(|address| address.is_ipv4());
+    let first = first.or(found.first()).copied();
+    first.ok_or_else(|| format!("cannot resolve {text}: the name has no address"))
+}
+
+/// Reads a [`listen_address`].
+///
+/// # Errors
+/// As [`listen_address`].
+pub fn read_listen_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    listen_address(&text).map_err(de::Error::custom)
 }
 
 // === impl ByteSize ===

@@ -9,7 +9,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::{error::ConfigError, process::Config, reader::read, storage::StorageConfig};
-use crate::state::redis::RedisUrl;
+use crate::{state::redis::RedisUrl, values::listen_address};
 
 /// The variable that names the server for the client commands.
 pub const SERVER_VARIABLE: &str = "UPLOAD_GATEWAY_SERVER";
@@ -33,10 +33,10 @@ const KIND: &str = "kind";
 #[derive(Debug, Clone, Default, Serialize, clap::Args)]
 pub struct Flags {
     /// The listen address for gRPC; with auth = "none" a loopback address [default: 127.0.0.1:50051]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
     pub grpc_listen: Option<std::net::SocketAddr>,
     /// The listen address for HTTP: health, readiness and the HTTP API [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
     pub http_listen: Option<std::net::SocketAddr>,
     /// The directory of the embedded state and blob stores [default: ./data]
     #[arg(long, value_name = "DIRECTORY")]

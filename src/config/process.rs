@@ -28,9 +28,12 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The listen address for gRPC. Port 0 selects a free port.
+    /// The listen address for gRPC. Port 0 selects a free port. A host name is resolved when it is read.
+    #[serde(deserialize_with = "values::read_listen_address")]
     pub grpc_listen: SocketAddr,
     /// The listen address for HTTP/1.1: health, readiness and the HTTP API. Port 0 selects a free port.
+    /// A host name is resolved when it is read.
+    #[serde(deserialize_with = "values::read_listen_address")]
     pub http_listen: SocketAddr,
     /// More host names, without ports, that HTTP requests may have in `Host`. With `auth = "none"` the gateway answers only
     /// these, and the names and addresses of this machine: `localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`.

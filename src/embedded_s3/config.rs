@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cors::CorsOrigin,
-    values::{InvalidKey, Secret},
+    values::{self, InvalidKey, Secret},
 };
 
 /// Where the embedded S3 listens, and what it contains. Its default keys are public: it listens on loopback addresses only.
@@ -24,8 +24,9 @@ pub struct EmbeddedS3Config {
     /// HTTP API, and those in `rest.cors_origins`.
     #[serde(skip)]
     pub cors_origins: Vec<CorsOrigin>,
-    /// The listen address, which must be a loopback address. Port 0 selects a free port.
-    #[serde(rename = "s3_listen")]
+    /// The listen address, which must be a loopback address. Port 0 selects a free port. A host name is
+    /// resolved when it is read.
+    #[serde(rename = "s3_listen", deserialize_with = "values::read_listen_address")]
     pub listen: SocketAddr,
     /// The name of the only bucket, which always exists (S3's rules for bucket names apply).
     pub bucket: String,

@@ -1,6 +1,7 @@
 //! Configuration: precedence, errors that name the key, secrets.
 
 mod example;
+mod listen;
 mod pem_files;
 mod storages;
 
