@@ -23,8 +23,13 @@ use super::{
 };
 
 #[tokio::test]
-async fn a_stream_above_the_limit_is_refused_before_it_is_read() {
+async fn a_stream_above_the_limit_is_refused_with_its_first_message() {
     let gateway = TestGateway::with(|config| config.limits.max_streams = 2).await;
+    // Streams that have sent nothing do not count.
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(gateway.converse().await);
+    }
     let mut streams = Vec::new();
     for _ in 0..2 {
         let mut stream = gateway.converse().await;
@@ -32,8 +37,9 @@ async fn a_stream_above_the_limit_is_refused_before_it_is_read() {
         stream.next().await.unwrap();
         streams.push(stream);
     }
-    // Before it has sent its first message.
-    let status = gateway.converse().await.failure().await;
+    let mut stream = gateway.converse().await;
+    stream.send(open("b.bin", None)).await;
+    let status = stream.failure().await;
     assert_eq!(
         reason(&status),
         (Code::ResourceExhausted, "OVERLOADED".into())
