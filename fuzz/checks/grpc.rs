@@ -87,7 +87,7 @@ pub fn unary_request(bytes: &[u8]) {
                 Ok((size, convert::cursor(&request.page_token)?))
             });
             if let Some((size, cursor)) = accepted {
-                assert!((1..=1000).contains(&size));
+                assert!((1..=1_000).contains(&size));
                 let token = convert::page_token(cursor.as_ref());
                 assert_eq!(convert::cursor(&token).ok(), Some(cursor));
             }

@@ -5,12 +5,16 @@ pub(super) mod signing;
 use std::{error::Error as _, iter::successors};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::{Message as _, length_delimiter_len};
 use prost_types::Timestamp as WireTimestamp;
 use tonic::{Code, Status};
 use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
     error::{Error, Kind, Reason, Result},
-    gateway::{Chunk, Counts, Finish, Limits, Message, Open, Settings, Takeover, Target},
+    gateway::{
+        Chunk, Counts, Finish, Found, Limits, MAX_PAGE_LENGTH, Message, Open, PartPage, Settings,
+        Takeover, Target,
+    },
     state::Cursor,
     upload::{
         self, AbortReason, FileMetadata, Md5, Object, Part, Permissions, Phase, StoreKind,
@@ -83,12 +87,29 @@ pub(super) fn phase_filter(value: i32) -> Result<Option<Phase>> {
     }
 }
 
-/// The number of uploads on a page. 0 means 100.
+/// The largest number of entries on a page. 0 means 100; a larger number than the maximum means the maximum.
 pub(super) fn page_size(value: i32) -> Result<usize> {
     match usize::try_from(value) {
         Ok(0) => Ok(100),
-        Ok(size @ 1..=1000) => Ok(size),
-        Ok(_) | Err(_) => Err(Error::invalid("page_size", "must be 0 to 1,000")),
+        Ok(size) => Ok(size.min(MAX_PAGE_LENGTH)),
+        Err(_) => Err(Error::invalid("page_size", "must not be negative")),
+    }
+}
+
+/// The page of a listing, as far as it fits into the largest one.
+pub(super) fn upload_page(mut found: Found) -> v1::ListUploadsResponse {
+    let mut uploads: Vec<_> = found.uploads.iter().map(upload).collect();
+    // Each one has a key of one byte, and a length.
+    let sizes = uploads.iter().map(|upload| {
+        let length = upload.encoded_len();
+        1 + length_delimiter_len(length) + length
+    });
+    found.fit(sizes);
+    uploads.truncate(found.uploads.len());
+    let next = found.next.and_then(|start| start.after);
+    v1::ListUploadsResponse {
+        uploads,
+        next_page_token: page_token(next.as_ref()),
     }
 }
 
@@ -149,15 +170,12 @@ pub(super) fn part_cursor(token: &str) -> Result<u32> {
     parse().ok_or_else(|| Error::invalid("page_token", "not a token of ListParts"))
 }
 
-/// A page of parts, the first `limit` of `parts`. If there are more, it has the token of the next page.
-pub(super) fn part_page(parts: &[Part], limit: usize) -> v1::ListPartsResponse {
-    let shown = &parts[..parts.len().min(limit)];
-    let next = shown.last().filter(|_| parts.len() > limit);
+/// A page of parts.
+pub(super) fn part_page(page: &PartPage) -> v1::ListPartsResponse {
+    let token = |last: u32| URL_SAFE_NO_PAD.encode(last.to_string());
     v1::ListPartsResponse {
-        parts: shown.iter().map(part).collect(),
-        next_page_token: next
-            .map(|part| URL_SAFE_NO_PAD.encode(part.number.to_string()))
-            .unwrap_or_default(),
+        parts: page.parts.iter().map(part).collect(),
+        next_page_token: page.next.map(token).unwrap_or_default(),
     }
 }
 

@@ -17,7 +17,7 @@ use upload_gateway_core::{
     call,
     error::{Error, Result},
     faults,
-    gateway::{Caller, Counts, Gateway, Message, MessageMemory, Observer},
+    gateway::{Caller, Counts, Gateway, Message, MessageMemory, Observer, Search, Start},
     upload,
 };
 
@@ -175,18 +175,21 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let page = async {
             let request = request.get_ref();
-            let phase = convert::phase_filter(request.phase)?;
+            let search = Search {
+                phase: convert::phase_filter(request.phase)?,
+                ..Search::default()
+            };
             let limit = convert::page_size(request.page_size)?;
-            let after = convert::cursor(&request.page_token)?;
+            let start = Start {
+                after: convert::cursor(&request.page_token)?,
+                ..Start::default()
+            };
             self.gateway
                 .records
-                .list_uploads(&caller, phase, limit, after)
+                .list_uploads(&caller, &search, start, limit)
                 .await
         };
-        respond(page.await.map(|page| ListUploadsResponse {
-            uploads: page.uploads.iter().map(convert::upload).collect(),
-            next_page_token: convert::page_token(page.next.as_ref()),
-        }))
+        respond(page.await.map(convert::upload_page))
     }
 
     async fn list_parts(
@@ -198,13 +201,11 @@ impl UploadService for UploadApi {
             let request = request.get_ref();
             let id = convert::upload_id(&request.upload_id)?;
             let limit = convert::page_size(request.page_size)?;
+            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
             let after = convert::part_cursor(&request.page_token)?;
-            // One more part shows whether there is a next page.
-            let parts = self
-                .gateway
-                .records
-                .list_parts(&caller, &id, after, limit + 1);
-            Ok(convert::part_page(&parts.await?, limit))
+            let records = &self.gateway.records;
+            let page = records.list_parts(&caller, &id, after, limit).await?;
+            Ok(convert::part_page(&page))
         };
         respond(page.await)
     }

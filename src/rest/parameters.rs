@@ -90,10 +90,13 @@ pub(super) struct UrlParameters {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParameters {
-    /// The length of the page, 1 to 1,000. Default: 100.
+    /// The largest number of uploads on the page, at least 1. More than 1,000 means 1,000. Default: 100.
     pub(super) limit: Option<Number>,
     /// The number of newer uploads that are skipped, at most 10,000. Default: 0.
     pub(super) offset: Option<Number>,
+    /// Where the page starts, from the `Link` of the page before. `offset` then counts from there. Default: at the newest
+    /// upload.
+    pub(super) page_token: Option<String>,
     /// Only uploads in this storage.
     pub(super) storage_id: Option<String>,
     /// Only uploads with all of these tags.

@@ -1,13 +1,16 @@
 //! Lists the uploads of the caller.
 
 use axum::{
-    Json,
     extract::State,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use upload_gateway_core::{
     error::{Error, Result},
-    gateway::{SEARCHED_UPLOADS, Search},
+    gateway::{Found, MAX_PAGE_LENGTH, Search, Start},
+    state::Cursor,
+    upload::{Timestamp, Upload},
 };
 use url::form_urlencoded::Serializer;
 
@@ -27,19 +30,11 @@ pub(super) const TOTAL_COUNT: &str = "x-total-count";
 /// The length of a page if the request has no `limit`.
 const DEFAULT_LIMIT: u64 = 100;
 
-/// The maximum length of a page.
-const MAX_LIMIT: u64 = 1_000;
-
-/// The position and the length of a page.
-#[derive(Debug, Clone, Copy)]
-struct Page {
-    limit: usize,
-    offset: usize,
-}
-
 /// List the caller's uploads, newest first
 ///
-/// Filters search the newest 10,000 uploads. Records have no parts.
+/// A page has at most 1 MiB. Without filters, it has `limit` uploads, as far as they fit. With filters, it has those that
+/// match among the next 1,000 uploads: it can have fewer, or none, and still have a next page. Follow `Link` to the end.
+/// Records have no parts.
 #[utoipa::path(
     get,
     context_path = BASE,
@@ -52,8 +47,8 @@ struct Page {
             description = "A page of records.",
             body = Vec<Record>,
             headers(
-                ("X-Total-Count" = u64, description = "The number of all matching uploads."),
-                ("Content-Range" = String, description = "`items a-b/n`; `items */n` for an empty page."),
+                ("X-Total-Count" = u64, description = "The number of all matching uploads. Not set if there are filters, and older uploads have not been searched."),
+                ("Content-Range" = String, description = "`items a-b/n`, with `*` for a number that is not known; `items */n` for an empty page."),
                 ("Link" = String, description = "The next page, with `rel=\"next\"`. Not set on the last page.")
             )
         ),
@@ -64,39 +59,147 @@ struct Page {
 pub(super) async fn list(
     State(api): State<Api>,
     Parameters(parameters): Parameters<ListParameters>,
-) -> Result<(HeaderMap, Json<Vec<Record>>), Failure> {
-    let page = parameters.page()?;
+) -> Result<Response, Failure> {
+    let (limit, start) = (parameters.limit()?, parameters.start()?);
     let search = parameters.search();
-    let Page { limit, offset } = page;
-    let found = api
-        .gateway
-        .records
-        .search_uploads(&caller(), &search, limit, offset)
-        .await?;
-    let headers = page.headers(&search, found.uploads.len(), found.total);
-    let records = found.uploads.into_iter().map(Record::from).collect();
-    Ok((headers, Json(records)))
+    let (records, caller) = (&api.gateway.records, caller());
+    let page = records.list_uploads(&caller, &search, start, limit);
+    let mut found = if search.matches_all() {
+        let (found, total) = tokio::try_join!(page, records.count_uploads(&caller))?;
+        Found {
+            total: Some(total),
+            ..found
+        }
+    } else {
+        page.await?
+    };
+    let body = body(&mut found)?;
+    Ok((headers(&search, limit, &found), body).into_response())
+}
+
+/// The records as a JSON array, as far as they fit into the largest page.
+fn body(found: &mut Found) -> Result<String> {
+    let json = |upload: &Upload| {
+        serde_json::to_string(&Record::from(upload.clone()))
+            .map_err(|cause| Error::internal("write a record as JSON", cause))
+    };
+    let mut records = found.uploads.iter().map(json).collect::<Result<Vec<_>>>()?;
+    found.fit(records.iter().map(|record| record.len() + 1));
+    records.truncate(found.uploads.len());
+    Ok(format!("[{}]", records.join(",")))
+}
+
+/// The headers of a page.
+fn headers(search: &Search, limit: usize, found: &Found) -> HeaderMap {
+    let total = found.total.map(|total| total.to_string());
+    let range = range(found.first, found.uploads.len() as u64, found.total);
+    let next = found.next.as_ref().map(|next| link(search, limit, next));
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    let texts = [
+        (HeaderName::from_static(TOTAL_COUNT), total),
+        (header::CONTENT_RANGE, range),
+        (header::LINK, next),
+    ];
+    for (name, text) in texts {
+        if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+/// The range of a page with `length` uploads, after `first` others. There is none for an empty page of an unknown total.
+fn range(first: u64, length: u64, total: Option<u64>) -> Option<String> {
+    let last = first.saturating_add(length.saturating_sub(1));
+    match (length, total) {
+        (0, None) => None,
+        (0, Some(total)) => Some(format!("items */{total}")),
+        (_, None) => Some(format!("items {first}-{last}/*")),
+        (_, Some(total)) => Some(format!("items {first}-{last}/{total}")),
+    }
+}
+
+/// The link to the page that starts at `start`, relative to this server (RFC 8288).
+fn link(search: &Search, limit: usize, start: &Start) -> String {
+    let mut query = Serializer::new(String::new());
+    query.append_pair("limit", &limit.to_string());
+    if start.skip > 0 {
+        query.append_pair("offset", &start.skip.to_string());
+    }
+    let token = page_token(start);
+    let tags = search.tags.join(",");
+    let parameters = [
+        (
+            "page_token",
+            Some(token.as_str()).filter(|token| !token.is_empty()),
+        ),
+        ("storage_id", search.storage_id.as_deref()),
+        ("tags", Some(tags.as_str()).filter(|tags| !tags.is_empty())),
+        ("file_search", search.file_name.as_deref()),
+    ];
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    format!("<{BASE}?{}>; rel=\"next\"", query.finish())
+}
+
+/// The token of a position, and how many matches come before it. Empty for the position before the newest upload.
+fn page_token(start: &Start) -> String {
+    let token = |after: &Cursor| {
+        let text = format!("{} {} {}", after.created_at.0, after.id, start.passed);
+        URL_SAFE_NO_PAD.encode(text)
+    };
+    start.after.as_ref().map(token).unwrap_or_default()
+}
+
+fn parse_page_token(token: &str) -> Option<Start> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+    let mut fields = text.split(' ');
+    let mut next = || fields.next();
+    let (created_at, id, passed) = (next()?, next()?, next()?);
+    Some(Start {
+        after: Some(Cursor {
+            created_at: Timestamp(created_at.parse().ok()?),
+            id: id.parse().ok()?,
+        }),
+        skip: 0,
+        passed: passed.parse().ok()?,
+    })
+    .filter(|_| next().is_none())
 }
 
 // === impl ListParameters ===
 
 impl ListParameters {
-    fn page(&self) -> Result<Page> {
-        let limit = self.limit.map_or(DEFAULT_LIMIT, |Number(limit)| limit);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Error::invalid("limit", format!("must be 1 to {MAX_LIMIT}")));
+    fn limit(&self) -> Result<usize> {
+        match self.limit.map_or(DEFAULT_LIMIT, |Number(limit)| limit) {
+            0 => Err(Error::invalid("limit", "must be at least 1")),
+            limit => Ok(size(limit).min(MAX_PAGE_LENGTH)),
         }
-        let offset = self.offset.map_or(0, |Number(offset)| offset);
-        let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        Ok(Page {
-            limit: size(limit),
-            offset: size(offset),
+    }
+
+    fn start(&self) -> Result<Start> {
+        let start = match self.page_token.as_deref().filter(|token| !token.is_empty()) {
+            Some(token) => parse_page_token(token)
+                .ok_or_else(|| Error::invalid("page_token", "not a token of this call"))?,
+            None => Start::default(),
+        };
+        Ok(Start {
+            skip: self.offset.map_or(0, |Number(offset)| size(offset)),
+            ..start
         })
     }
 
     fn search(self) -> Search {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Search {
+            phase: None,
             storage_id: given(self.storage_id),
             tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),
             file_name: given(self.file_search),
@@ -104,73 +207,73 @@ impl ListParameters {
     }
 }
 
-// === impl Page ===
-
-impl Page {
-    /// The headers of a page with `length` of `total` uploads.
-    fn headers(self, search: &Search, length: usize, total: u64) -> HeaderMap {
-        let range = match length {
-            0 => format!("items */{total}"),
-            _ => format!("items {}-{}/{total}", self.offset, self.offset + length - 1),
-        };
-        let end = self.offset.saturating_add(length);
-        // A search finds no older uploads.
-        let is_searched = end <= SEARCHED_UPLOADS;
-        let has_more = length > 0 && is_searched && (end as u64) < total;
-        let next = has_more.then(|| self.link(search, end));
-        let mut headers = HeaderMap::new();
-        headers.insert(TOTAL_COUNT, HeaderValue::from(total));
-        let texts = [(header::CONTENT_RANGE, Some(range)), (header::LINK, next)];
-        for (name, text) in texts {
-            if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
-                headers.insert(name, value);
-            }
-        }
-        headers
-    }
-
-    /// The link to the page at `offset`, relative to this server (RFC 8288).
-    fn link(self, search: &Search, offset: usize) -> String {
-        let mut query = Serializer::new(String::new());
-        query.append_pair("limit", &self.limit.to_string());
-        query.append_pair("offset", &offset.to_string());
-        let tags = search.tags.join(",");
-        let filters = [
-            ("storage_id", search.storage_id.as_deref()),
-            ("tags", Some(tags.as_str()).filter(|tags| !tags.is_empty())),
-            ("file_search", search.file_name.as_deref()),
-        ];
-        for (name, value) in filters {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        format!("<{BASE}?{}>; rel=\"next\"", query.finish())
-    }
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use upload_gateway_core::upload::UploadId;
+
     use super::*;
+
+    fn start(skip: usize, passed: u64) -> Start {
+        Start {
+            after: Some(Cursor {
+                created_at: Timestamp(17),
+                id: UploadId::generate(None),
+            }),
+            skip,
+            passed,
+        }
+    }
 
     #[test]
     fn a_page_has_its_range_and_a_link_to_the_next_page() {
+        for (first, length, total, expected) in [
+            (20, 10, Some(31), Some("items 20-29/31")),
+            (20, 10, None, Some("items 20-29/*")),
+            (7, 0, Some(5), Some("items */5")),
+            (7, 0, None, None),
+        ] {
+            assert_eq!(range(first, length, total).as_deref(), expected);
+        }
         let search = Search {
             tags: vec!["a b".into(), "c".into()],
             ..Search::default()
         };
-        let page = Page {
-            limit: 10,
-            offset: 20,
+        let next = start(0, 30);
+        let mut found = Found {
+            total: Some(31),
+            next: Some(next.clone()),
+            ..Found::default()
         };
-        let headers = page.headers(&search, 10, 31);
-        assert_eq!(headers[TOTAL_COUNT], "31");
-        assert_eq!(headers["content-range"], "items 20-29/31");
-        let next = format!("<{BASE}?limit=10&offset=30&tags=a+b%2Cc>; rel=\"next\"");
-        assert_eq!(headers["link"], next);
-        assert!(!page.headers(&search, 10, 30).contains_key("link"));
-        let empty = page.headers(&search, 0, 5);
-        assert_eq!(empty["content-range"], "items */5");
-        assert!(!empty.contains_key("link"));
+        let token = page_token(&next);
+        let expected = format!("<{BASE}?limit=10&page_token={token}&tags=a+b%2Cc>; rel=\"next\"");
+        let page = headers(&search, 10, &found);
+        assert_eq!(page["link"], expected);
+        assert_eq!(page[TOTAL_COUNT], "31");
+        (found.total, found.next) = (None, None);
+        let last = headers(&search, 10, &found);
+        assert!(!last.contains_key("link") && !last.contains_key(TOTAL_COUNT));
+    }
+
+    #[test]
+    fn a_page_token_decodes_to_its_position() {
+        let next = start(7, 30);
+        let expected = Start {
+            skip: 0,
+            ..next.clone()
+        };
+        assert_eq!(parse_page_token(&page_token(&next)), Some(expected));
+        assert!(link(&Search::default(), 1, &next).contains("?limit=1&offset=7&page_token="));
+        for text in ["", "x", "17", "17 x 3", "17 uploads-1 3"] {
+            assert_eq!(
+                parse_page_token(&URL_SAFE_NO_PAD.encode(text)),
+                None,
+                "{text}"
+            );
+        }
+        assert_eq!(parse_page_token("%"), None);
     }
 }

@@ -3,7 +3,7 @@
 mod bad_input;
 mod conflicts;
 mod full_state;
-mod records;
+pub(crate) mod records;
 mod stores;
 mod takeover;
 mod upload;

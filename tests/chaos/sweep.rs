@@ -15,7 +15,7 @@ use upload_gateway::{
 use upload_gateway_core::{
     clock::Clock,
     error::Result,
-    gateway::{Caller, Gateway, Sweep, SweepReport},
+    gateway::{Caller, Gateway, Search, Start, Sweep, SweepReport},
     upload::{Phase, Timestamp},
 };
 
@@ -78,19 +78,21 @@ async fn sweep_one(file: &Path) -> std::result::Result<Swept, ServeError> {
 }
 
 async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
-    let (mut found, mut after) = (Vec::new(), None);
+    let (mut found, mut start) = (Vec::new(), Start::default());
+    let search = Search {
+        phase: Some(phase),
+        ..Search::default()
+    };
     loop {
         let caller = Caller::default();
-        let listed = gateway
-            .records
-            .list_uploads(&caller, Some(phase), 1_000, after);
+        let listed = gateway.records.list_uploads(&caller, &search, start, 1_000);
         let page = listed.await?;
         let records = page.uploads.iter();
         found.extend(records.map(|upload| format!("{} {}", upload.object_key, upload.phase)));
-        after = page.next;
-        if after.is_none() {
+        let Some(next) = page.next else {
             return Ok(found);
-        }
+        };
+        start = next;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Searching the newest uploads of a caller, over each state store.
+//! Listing and searching the uploads of a caller, over each state store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,9 +12,9 @@ use upload_gateway::{
 use upload_gateway_core::{
     clock::Clock,
     error::Kind,
-    gateway::{Caller, Found, Gateway, SEARCHED_UPLOADS, Search, Settings},
+    gateway::{Caller, Found, Gateway, MAX_SKIPPED, SEARCHED_UPLOADS, Search, Settings, Start},
     state::StateStore,
-    upload::{FileMetadata, MIB, Owner, Timestamp, Upload},
+    upload::{FileMetadata, MIB, Owner, Phase, Timestamp, Upload},
 };
 
 use crate::{
@@ -88,19 +88,42 @@ impl Subject {
         named(&self.caller.owner, file_name, age)
     }
 
+    async fn list(&self, search: &Search, start: Start, limit: usize) -> Found {
+        let records = &self.gateway.records;
+        let found = records.list_uploads(&self.caller, search, start, limit);
+        found.await.unwrap()
+    }
+
+    /// The names on one page, and the number of all matches.
     async fn find(&self, search: &Search, limit: usize, offset: usize) -> (Vec<String>, u64) {
-        let found = self
-            .gateway
-            .records
-            .search_uploads(&self.caller, search, limit, offset);
-        let Found { uploads, total } = found.await.unwrap();
-        let names = uploads.into_iter().map(|upload| upload.file.file_name);
-        (names.collect(), total)
+        let found = self.list(search, skipping(offset), limit).await;
+        let total = match found.total {
+            Some(total) => total,
+            None => {
+                let count = self.gateway.records.count_uploads(&self.caller);
+                count.await.unwrap()
+            }
+        };
+        (names(&found), total)
     }
 
     async fn stop(self) {
         self.backends.stop().await;
     }
+}
+
+fn skipping(skip: usize) -> Start {
+    Start {
+        skip,
+        ..Start::default()
+    }
+}
+
+fn names(found: &Found) -> Vec<String> {
+    let uploads = found.uploads.iter();
+    uploads
+        .map(|upload| upload.file.file_name.clone())
+        .collect()
 }
 
 fn named(owner: &Owner, file_name: &str, age: u64) -> Upload {
@@ -160,7 +183,9 @@ on_each_state_store![
     pages_without_conditions_show_all_uploads_newest_first,
     all_conditions_must_hold,
     pages_of_matches_have_the_total_of_all_matches,
-    an_offset_beyond_the_searched_is_refused,
+    an_offset_beyond_the_maximum_is_refused,
+    a_listing_can_be_limited_to_one_phase,
+    a_page_that_does_not_fit_ends_earlier,
 ];
 
 async fn pages_without_conditions_show_all_uploads_newest_first(subject: &Subject) {
@@ -172,7 +197,7 @@ async fn pages_without_conditions_show_all_uploads_newest_first(subject: &Subjec
     }
     create(&*subject.state, &named(&samples::owner(), "other", 0)).await;
     let everything = Search::default();
-    for (limit, offset) in [(10, 0), (10, 10), (10, 20), (10, 30), (0, 3), (100, 24)] {
+    for (limit, offset) in [(10, 0), (10, 10), (10, 20), (10, 30), (1, 3), (100, 24)] {
         let (names, total) = subject.find(&everything, limit, offset).await;
         let wanted: Vec<_> = expected.iter().skip(offset).take(limit).collect();
         assert_eq!(
@@ -197,6 +222,7 @@ async fn all_conditions_must_hold(subject: &Subject) {
         create(&*subject.state, &upload).await;
     }
     let search = |storage_id: &str, tags: &[&str], file_name: &str| Search {
+        phase: None,
         storage_id: Some(storage_id.to_owned()).filter(|id| !id.is_empty()),
         tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
         file_name: Some(file_name.to_owned()).filter(|text| !text.is_empty()),
@@ -244,31 +270,85 @@ async fn pages_of_matches_have_the_total_of_all_matches(subject: &Subject) {
     }
 }
 
-async fn an_offset_beyond_the_searched_is_refused(subject: &Subject) {
-    let (caller, search) = (&subject.caller, Search::default());
-    let refused = subject
-        .gateway
-        .records
-        .search_uploads(caller, &search, 1, SEARCHED_UPLOADS + 1);
+async fn an_offset_beyond_the_maximum_is_refused(subject: &Subject) {
+    let (records, search) = (&subject.gateway.records, Search::default());
+    let refused = records.list_uploads(&subject.caller, &search, skipping(MAX_SKIPPED + 1), 1);
     let refused = refused.await.unwrap_err();
     assert_eq!(refused.kind(), Kind::InvalidArgument);
     assert_eq!(refused.violations()[0].field, "offset");
-    assert_eq!(
-        subject.find(&search, 1, SEARCHED_UPLOADS).await,
-        (Vec::new(), 0)
-    );
+    assert_eq!(subject.find(&search, 1, MAX_SKIPPED).await, (Vec::new(), 0));
 }
 
-/// On Redis only: 10,000 durable creations in redb would take too long.
+async fn a_listing_can_be_limited_to_one_phase(subject: &Subject) {
+    let (mut aborted, mut open) = (Vec::new(), Vec::new());
+    for age in 0..12 {
+        let mut upload = subject.upload(&format!("{age}"), age);
+        create(&*subject.state, &upload).await;
+        if age % 3 == 0 {
+            upload.phase = Phase::Aborted;
+            let updated = subject.state.update(&upload, upload.writer);
+            updated.await.unwrap();
+            aborted.push(upload.file.file_name);
+        } else {
+            open.push(upload.file.file_name);
+        }
+    }
+    for (phase, expected) in [
+        (Phase::Aborted, &aborted),
+        (Phase::Open, &open),
+        (Phase::Complete, &Vec::new()),
+    ] {
+        let search = Search {
+            phase: Some(phase),
+            ..Search::default()
+        };
+        for limit in [1, 3, 4, 50] {
+            let (mut listed, mut next) = (Vec::new(), Some(Start::default()));
+            while let Some(start) = next {
+                let found = subject.list(&search, start, limit).await;
+                assert!(found.uploads.len() <= limit);
+                assert_eq!(found.first, listed.len() as u64);
+                listed.extend(names(&found));
+                next = found.next;
+            }
+            assert_eq!(listed, *expected, "{phase} in pages of {limit}");
+        }
+    }
+}
+
+async fn a_page_that_does_not_fit_ends_earlier(subject: &Subject) {
+    for age in 0..5 {
+        create(&*subject.state, &subject.upload(&format!("{age}"), age)).await;
+    }
+    let search = Search::default();
+    for (sizes, expected) in [
+        ([300_000; 4], &["1", "2", "3"][..]),
+        ([2_000_000; 4], &["1"]),
+        ([1; 4], &["1", "2", "3", "4"]),
+    ] {
+        let mut found = subject.list(&search, skipping(1), 4).await;
+        found.fit(sizes);
+        assert_eq!(names(&found), expected);
+        let Some(next) = found.next else {
+            assert_eq!(expected.len(), 4);
+            continue;
+        };
+        let rest = subject.list(&search, next, 4).await;
+        assert_eq!(rest.first, 1 + expected.len() as u64);
+        assert_eq!(names(&rest).concat(), "1234"[expected.len()..]);
+    }
+}
+
+/// On Redis only: thousands of durable creations in redb would take too long.
 #[tokio::test]
-async fn conditions_are_applied_to_the_newest_ten_thousand() {
+async fn a_filter_that_finds_little_stops_and_continues_on_the_next_page() {
     let Some(subject) = Subject::on_redis().await else {
         return;
     };
-    let last = SEARCHED_UPLOADS as u64;
-    let uploads = (0..=last).map(|age| match age {
-        _ if age == last => subject.upload("lost needle", age),
-        _ if age == last - 1 => subject.upload("needle", age),
+    let read = SEARCHED_UPLOADS as u64;
+    let uploads = (0..=2 * read + 10).map(|age| match age {
+        _ if age == read + 5 => subject.upload("needle", age),
+        _ if age == 2 * read + 10 => subject.upload("old needle", age),
         _ => subject.upload("hay", age),
     });
     stream::iter(uploads)
@@ -284,10 +364,24 @@ async fn conditions_are_applied_to_the_newest_ten_thousand() {
         file_name: Some("needle".into()),
         ..Search::default()
     };
-    let found = subject.find(&needles, 10, 0).await;
-    assert_eq!(found, (vec!["needle".to_owned()], 1));
-    let rest = subject.find(&Search::default(), 10, SEARCHED_UPLOADS).await;
-    assert_eq!(rest, (vec!["lost needle".to_owned()], last + 1));
+    for (offset, expected) in [
+        (0, [&[][..], &["needle"], &["old needle"]]),
+        (1, [&[], &[], &["old needle"]]),
+        (2, [&[], &[], &[]]),
+    ] {
+        let mut next = Some(skipping(offset));
+        for names_of_page in expected {
+            let found = subject.list(&needles, next.unwrap(), 10).await;
+            assert_eq!(names(&found), names_of_page, "after {offset} matches");
+            next = found.next;
+            let total = next.is_none().then_some(2);
+            assert_eq!(found.total, total, "after {offset} matches");
+        }
+        assert_eq!(next, None);
+    }
+    let oldest = 2 * SEARCHED_UPLOADS + 10;
+    let rest = subject.find(&Search::default(), 10, oldest).await;
+    assert_eq!(rest, (vec!["old needle".to_owned()], oldest as u64 + 1));
     subject.stop().await;
 }
 

@@ -98,7 +98,7 @@ adapters! {
     listings [
         a_listing_shows_the_newest_first_and_only_the_owners,
         pages_lose_and_repeat_nothing_across_equal_times,
-        a_listing_can_be_limited_to_one_phase,
+        a_page_can_skip_entries,
         a_listing_summarises_parts,
         a_summary_has_the_counts_and_the_last_committed_part,
         committed_parts_are_listed_in_pages,

@@ -30,8 +30,10 @@ pub use self::{
     drain::Drain,
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
     records::{
-        Records,
-        search::{Found, SEARCHED_UPLOADS, Search},
+        PartPage, Records,
+        search::{
+            Found, MAX_PAGE_LENGTH, MAX_PAGE_SIZE, MAX_SKIPPED, SEARCHED_UPLOADS, Search, Start,
+        },
         watch::RecordWatch,
     },
     recovery::sweep::{Sweep, SweepReport, Sweeper},

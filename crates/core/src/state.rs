@@ -148,8 +148,10 @@ pub trait PartStore: Send + Sync + Debug {
 /// Lists an owner's uploads.
 #[async_trait]
 pub trait ListingStore: Send + Sync + Debug {
-    /// Lists an owner's uploads, newest first, with a [summary](crate::upload::Parts::summary) of their parts. A page
-    /// can have fewer than `limit` uploads, or none, and still have a next page.
+    /// Reads the first `limit` entries of an owner's listing that the query selects, newest first: each upload with a
+    /// [summary](crate::upload::Parts::summary) of its parts. Takes two round trips: one for the ids, one for all
+    /// records. The listing is a hint: an entry whose record does not exist any more counts, but is not returned. So a
+    /// page can have fewer than `limit` uploads, or none, and still have a next page.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
 
     /// The number of uploads of an owner. Like listings, it is a hint.
@@ -227,17 +229,17 @@ pub enum Update {
     Missing,
 }
 
-/// Which uploads to list.
+/// Which entries of a listing to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {
     /// The owner.
     pub owner: Owner,
-    /// Only uploads in this phase.
-    pub phase: Option<Phase>,
-    /// The largest number of uploads on the page.
-    pub limit: usize,
-    /// Only uploads after this position.
+    /// Only entries after this position.
     pub after: Option<Cursor>,
+    /// How many entries after that position are skipped. Their records are not read.
+    pub skip: usize,
+    /// The largest number of entries on the page, at least 1.
+    pub limit: usize,
 }
 
 /// A position in a listing, which is sorted by creation, newest first, and then by id.
@@ -254,8 +256,20 @@ pub struct Cursor {
 pub struct ListPage {
     /// The uploads.
     pub uploads: Vec<Upload>,
-    /// The position at which the next page starts; `None` on the last page.
+    /// The position after which the next page starts; `None` on the last page.
     pub next: Option<Cursor>,
+}
+
+// === impl Cursor ===
+
+impl Cursor {
+    /// The position of `upload`.
+    pub fn of(upload: &Upload) -> Self {
+        Self {
+            created_at: upload.created_at,
+            id: upload.id.clone(),
+        }
+    }
 }
 
 /// A due upload, and a position in the index of due uploads.

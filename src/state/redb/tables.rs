@@ -19,9 +19,6 @@ use super::{
 };
 use crate::state::slot::{self, ClaimSlot, PartSlot};
 
-/// How many members of a listing one call reads at most.
-const LIST_SCAN: usize = 1_000;
-
 /// Sorts after every upload id.
 const LAST_ID: &str = "~";
 
@@ -354,24 +351,20 @@ impl Snapshot {
             .listing
             .range::<ListingKey<'_>>((start, end))
             .map_err(internal)?;
-        for (scanned, member) in members.enumerate() {
-            if scanned == LIST_SCAN || page.uploads.len() == query.limit.max(1) {
+        for (read, member) in members.skip(query.skip).enumerate() {
+            if read == query.limit {
                 page.next = last;
                 break;
             }
             let (member, _) = member.map_err(internal)?;
-            let (_, _, _, id) = member.value();
-            let Some(record) = record(&self.records, id)? else {
-                continue;
-            };
+            let (_, _, age, id) = member.value();
             last = Some(Cursor {
-                created_at: record.written.created_at,
-                id: record.written.id.clone(),
+                created_at: Timestamp(u64::MAX - age),
+                id: id.parse().map_err(|cause| {
+                    Error::internal("the state file holds an invalid upload id", cause)
+                })?,
             });
-            if query
-                .phase
-                .is_none_or(|phase| phase == record.written.phase)
-            {
+            if let Some(record) = record(&self.records, id)? {
                 page.uploads.push(summary(record, &self.parts, [])?);
             }
         }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::try_join_all;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, RetryMethod,
@@ -60,6 +61,8 @@ struct Current {
 enum Request<'a> {
     Command(&'a Cmd),
     Script(&'a ScriptInvocation<'a>),
+    /// Scripts that only read.
+    Reads(&'a [ScriptInvocation<'a>]),
     /// A script whose writes must reach replicas.
     Write(&'a ScriptInvocation<'a>),
 }
@@ -109,6 +112,17 @@ impl Link {
         script: &ScriptInvocation<'_>,
     ) -> Result<T> {
         read(self.answer(Request::Script(script)).await?)
+    }
+
+    /// As [`Link::script`] for several scripts that only read, in one round trip. The answers are in their order.
+    pub(super) async fn scripts<T: FromRedisValue>(
+        &self,
+        scripts: &[ScriptInvocation<'_>],
+    ) -> Result<Vec<T>> {
+        if scripts.is_empty() {
+            return Ok(Vec::new());
+        }
+        read(self.answer(Request::Reads(scripts)).await?)
     }
 
     /// As [`Link::script`], for a script that writes a record: succeeds once the configured number of replicas have the
@@ -196,6 +210,7 @@ impl Link {
         let answer = match request {
             Request::Command(command) => command.query_async(&mut current.connection).await,
             Request::Script(script) => script.invoke_async(&mut current.connection).await,
+            Request::Reads(scripts) => pipelined(scripts, &mut current.connection).await,
             Request::Write(script) => self.written(script, &mut current.connection).await,
         };
         if let Err(failure) = &answer
@@ -367,6 +382,39 @@ async fn reread<T>(path: &Path, parse: fn(&str) -> Result<T, &'static str>) -> O
             None
         }
     }
+}
+
+/// Runs scripts that only read, without waiting for one answer before the next script is sent.
+async fn pipelined(
+    scripts: &[ScriptInvocation<'_>],
+    connection: &mut Connection,
+) -> RedisResult<Value> {
+    if let Connection::Cluster(cluster) = connection {
+        // A pipeline must not cross slots. The connection sends what is called at the same time to each node in a row.
+        let answers = scripts.iter().map(|script| {
+            let mut cluster = cluster.clone();
+            async move { script.invoke_async::<Value>(&mut cluster).await }
+        });
+        return try_join_all(answers).await.map(Value::Array);
+    }
+    let mut all = redis::pipe();
+    for script in scripts {
+        all.invoke_script(script);
+    }
+    let mut answers = connection
+        .req_packed_commands(&all, 0, scripts.len())
+        .await?;
+    let refused = answers
+        .iter()
+        .position(|answer| matches!(answer, Value::ServerError(_)));
+    if let Some(script) = refused.and_then(|index| scripts.get(index)) {
+        // Outside of a pipeline the client loads a missing script. If the script fails again, that error is the answer.
+        script.invoke_async::<Value>(connection).await?;
+        answers = connection
+            .req_packed_commands(&all, 0, scripts.len())
+            .await?;
+    }
+    Ok(Value::Array(answers))
 }
 
 /// How long one reply may take: calls queue behind those that wait for replicas.

@@ -4,7 +4,7 @@
 //! It is written after the record, so it can be out of date. Reading the listing also reads each record, and removes
 //! members without one; so does the sweeper (`due.rs`). Opening or updating an upload adds its member again.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use redis::ScriptInvocation;
 use upload_gateway_core::{
     error::Result,
     state::{Cursor, ListPage, ListQuery},
@@ -17,14 +17,8 @@ use super::{
     scripts::SCRIPTS,
 };
 
-/// How many members of a listing one call reads at most.
-const LIST_SCAN: usize = 1_000;
-
 /// How long changes of a record are published after it was read for a watcher: longer than the time to the next read.
 const WATCHED_SECONDS: u32 = 15;
-
-/// How many records a listing reads concurrently.
-const LIST_CONCURRENCY: usize = 16;
 
 impl Redis {
     fn listing_key(&self, owner: &Owner) -> String {
@@ -39,43 +33,38 @@ impl Redis {
     /// See [`ListingStore::list`](upload_gateway_core::state::ListingStore::list).
     pub(super) async fn page(&self, query: &ListQuery) -> Result<ListPage> {
         let listing = self.listing_key(&query.owner);
-        let mut after = query.after.as_ref().map_or_else(
+        let after = query.after.as_ref().map_or_else(
             || "-".to_owned(),
             |cursor| format!("({}", listing_member(cursor.created_at, &cursor.id)),
         );
+        // One more member shows whether there is a next page.
+        let range = redis::cmd("ZRANGE")
+            .arg((&listing, after, "+", "BYLEX"))
+            .arg(("LIMIT", query.skip, query.limit + 1))
+            .to_owned();
+        let mut members: Vec<String> = self.link.command(&range).await?;
+        let has_more = members.len() > query.limit;
+        members.truncate(query.limit);
+        let cursors: Vec<_> = members
+            .iter()
+            .map(|member| listing_cursor(member))
+            .collect();
+        let ids: Vec<&UploadId> = cursors.iter().flatten().map(|cursor| &cursor.id).collect();
+        let mut summaries = self.summaries(&ids).await?.into_iter();
         let mut page = ListPage::default();
-        let mut scanned = 0;
-        while scanned < LIST_SCAN {
-            let remaining = query.limit.max(1) - page.uploads.len();
-            let size = if query.phase.is_some() {
-                remaining.max(100)
-            } else {
-                remaining
-            }
-            .min(LIST_SCAN - scanned);
-            let batch = self.batch(&listing, &after, size).await?;
-            scanned += size;
-            let is_last_batch = batch.len() < size;
-            let last = batch.len().saturating_sub(1);
-            for (index, (member, upload)) in batch.into_iter().enumerate() {
-                after = format!("({member}");
-                let shown = upload.filter(|upload| {
-                    upload.owner == query.owner
-                        && query.phase.is_none_or(|phase| phase == upload.phase)
-                });
-                page.uploads.extend(shown);
-                if page.uploads.len() == query.limit.max(1) {
-                    if !(is_last_batch && index == last) {
-                        page.next = listing_cursor(&member);
-                    }
-                    return Ok(page);
-                }
-            }
-            if is_last_batch {
-                return Ok(page);
+        let mut vanished = Vec::new();
+        for (member, cursor) in members.into_iter().zip(&cursors) {
+            match cursor.as_ref().and_then(|_| summaries.next().flatten()) {
+                Some(upload) if upload.owner == query.owner => page.uploads.push(upload),
+                Some(_) => {}
+                None => vanished.push(member),
             }
         }
-        page.next = listing_cursor(after.trim_start_matches('('));
+        if !vanished.is_empty() {
+            let forget = redis::cmd("ZREM").arg(&listing).arg(vanished).to_owned();
+            self.link.command::<()>(&forget).await?;
+        }
+        page.next = cursors.into_iter().flatten().last().filter(|_| has_more);
         Ok(page)
     }
 
@@ -97,41 +86,15 @@ impl Redis {
         tokio::try_join!(listed, self.schedule(upload)).map(drop)
     }
 
-    /// One batch of a listing after `after`, each member with its record if it exists.
-    async fn batch(
-        &self,
-        listing: &str,
-        after: &str,
-        size: usize,
-    ) -> Result<Vec<(String, Option<Upload>)>> {
-        let members: Vec<String> = self
-            .link
-            .command(
-                redis::cmd("ZRANGE")
-                    .arg(listing)
-                    .arg(after)
-                    .arg("+")
-                    .arg("BYLEX")
-                    .arg(("LIMIT", 0, size)),
-            )
-            .await?;
-        let summaries = members.into_iter().map(|member| async move {
-            let id = member.split_once(':').and_then(|(_, id)| id.parse().ok());
-            let upload = match id {
-                Some(id) => self.read_summary(&id).await?,
-                None => None,
-            };
-            if upload.is_none() {
-                self.link
-                    .command::<()>(redis::cmd("ZREM").arg(listing).arg(&member))
-                    .await?;
-            }
-            Ok((member, upload))
-        });
-        stream::iter(summaries)
-            .buffered(LIST_CONCURRENCY)
-            .try_collect()
-            .await
+    /// The summaries of records, in one round trip. `None` for a record that does not exist.
+    async fn summaries(&self, ids: &[&UploadId]) -> Result<Vec<Option<Upload>>> {
+        let invocations: Vec<_> = ids.iter().map(|id| self.summary_of(id, 0)).collect();
+        // Together they are large, so they delay no other call.
+        let summaries: Vec<Summary> = self.pages.link.scripts(&invocations).await?;
+        let read = |(id, summary): (&&UploadId, Summary)| {
+            record::read_summary(&self.record_key(id), &summary, [])
+        };
+        ids.iter().zip(summaries).map(read).collect()
     }
 
     /// See [`RecordStore::summary`](upload_gateway_core::state::RecordStore::summary).
@@ -145,11 +108,14 @@ impl Redis {
     }
 
     async fn summary_watched_for(&self, id: &UploadId, seconds: u32) -> Result<Option<Upload>> {
-        let key = self.record_key(id);
+        let summary: Summary = self.link.script(&self.summary_of(id, seconds)).await?;
+        record::read_summary(&self.record_key(id), &summary, [])
+    }
+
+    fn summary_of(&self, id: &UploadId, watched_for: u32) -> ScriptInvocation<'_> {
         let mut invocation = self.keyed(&SCRIPTS.summary, id);
-        invocation.arg(seconds);
-        let summary: Summary = self.link.script(&invocation).await?;
-        record::read_summary(&key, &summary, [])
+        invocation.arg(watched_for);
+        invocation
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, ListUploadsRequest, Phase, WatchUploadRequest,
+    CreateUploadRequest, DeleteUploadRequest, FileMetadata, ListUploadsRequest, Phase,
+    WatchUploadRequest, signing_service_client::SigningServiceClient,
 };
 
 use super::upload::{PART, whole};
@@ -64,6 +66,58 @@ async fn uploads_are_listed_newest_first_page_by_page_and_by_phase() {
             .collect::<Vec<_>>(),
         [&open_id]
     );
+}
+
+/// A default client accepts messages of 4 MiB.
+#[tokio::test]
+async fn a_page_of_the_largest_records_has_at_most_a_mebibyte() {
+    let gateway = TestGateway::start().await;
+    let ids = create_largest(&gateway, 300).await;
+    let mut client = gateway.client().await;
+    let (mut listed, mut sizes, mut page_token) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let request = ListUploadsRequest {
+            page_size: i32::MAX,
+            page_token,
+            phase: 0,
+        };
+        let page = client.list_uploads(request).await.unwrap().into_inner();
+        sizes.push(page.encoded_len());
+        listed.extend(page.uploads.into_iter().map(|upload| upload.upload_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert!(sizes.iter().all(|size| *size <= 1 << 20), "{sizes:?}");
+    assert!(sizes.len() > 1 && sizes[0] > 1_000_000, "{sizes:?}");
+    listed.sort();
+    assert_eq!(listed, ids);
+}
+
+/// Creates signed uploads with metadata of the greatest length; their ids in order.
+pub(crate) async fn create_largest(gateway: &TestGateway, count: usize) -> Vec<String> {
+    let mut client = SigningServiceClient::connect(gateway.grpc.clone())
+        .await
+        .unwrap();
+    let tag = |tag: usize| format!("{tag:064}");
+    let mut ids = Vec::new();
+    for number in 0..count {
+        let file = FileMetadata {
+            file_name: format!("{number:01024}"),
+            file_size: Some(10_000_000),
+            file_id: format!("{number:0255}"),
+            file_mime: "x".repeat(255),
+            file_path: "p".repeat(1024),
+            tags: (0..16).map(tag).collect(),
+            ..FileMetadata::default()
+        };
+        let request = CreateUploadRequest { file: Some(file) };
+        let step = client.create_upload(request).await.unwrap().into_inner();
+        ids.push(step.upload_id);
+    }
+    ids.sort();
+    ids
 }
 
 #[tokio::test]

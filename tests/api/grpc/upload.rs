@@ -129,7 +129,7 @@ async fn parts_are_listed_in_pages() {
         .unwrap();
     assert_eq!(upload.part_count, 5);
     let mut client = gateway.client().await;
-    for (page_size, pages) in [(1, 5), (2, 3), (5, 1), (0, 1)] {
+    for (page_size, pages) in [(1, 5), (2, 3), (5, 1), (0, 1), (i32::MAX, 1)] {
         let mut request = ListPartsRequest {
             upload_id: upload.upload_id.clone(),
             page_size,

@@ -160,6 +160,13 @@ impl Answer {
         value.map_or("", |value| value.to_str().unwrap())
     }
 
+    /// The path of the next page below the uploads.
+    pub(crate) fn next(&self) -> Option<String> {
+        let (link, relation) = self.header("link").split_once(">; ")?;
+        assert_eq!(relation, "rel=\"next\"");
+        Some(link.strip_prefix(&format!("<{BASE}")).unwrap().to_owned())
+    }
+
     /// Status and refused parameter.
     pub(crate) fn refusal(&self) -> (u16, String) {
         let body = self.json();

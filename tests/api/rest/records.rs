@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    client::{BASE, Http, file, text},
+    client::{Http, file, text},
     common::{TestGateway, private_redis},
 };
+use crate::grpc::records::create_largest;
 
 fn names(records: &Value) -> Vec<String> {
     let records = records.as_array().unwrap();
@@ -31,11 +32,10 @@ async fn pages_are_linked_newest_first() {
         assert_eq!((page.status, page.header("x-total-count")), (200, "5"));
         seen.extend(names(&page.json()));
         ranges.push(page.header("content-range").to_owned());
-        let Some((link, relation)) = page.header("link").split_once(">; ") else {
+        let Some(next) = page.next() else {
             break;
         };
-        assert_eq!(relation, "rel=\"next\"");
-        path = link.strip_prefix(&format!("<{BASE}")).unwrap().to_owned();
+        path = next;
     }
     let expected: Vec<_> = (0..5)
         .rev()
@@ -57,6 +57,30 @@ async fn pages_are_linked_newest_first() {
         (json!([]), "items */5")
     );
     assert_eq!(beyond.header("link"), "");
+}
+
+#[tokio::test]
+async fn a_page_of_the_largest_records_has_at_most_a_mebibyte() {
+    let gateway = TestGateway::start().await;
+    let ids = create_largest(&gateway, 300).await;
+    let http = Http::of(&gateway);
+    let (mut listed, mut pages) = (Vec::new(), Vec::new());
+    let mut next = Some("?limit=9999".to_owned());
+    while let Some(path) = next {
+        let page = http.get(&path).await;
+        let first = listed.len();
+        let records = page.json();
+        let records = records.as_array().unwrap().iter();
+        listed.extend(records.map(|record| text(&record["id"])));
+        let range = format!("items {first}-{}/300", listed.len() - 1);
+        assert_eq!(page.header("content-range"), range);
+        pages.push(page.body.len());
+        next = page.next();
+    }
+    assert!(pages.iter().all(|size| *size <= 1 << 20), "{pages:?}");
+    assert!(pages.len() > 1 && pages[0] > 1_000_000, "{pages:?}");
+    listed.sort();
+    assert_eq!(listed, ids);
 }
 
 #[tokio::test]

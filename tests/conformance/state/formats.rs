@@ -213,9 +213,9 @@ async fn refusals(store: &dyn StateStore, upload: &Upload) -> Vec<Error> {
     };
     let all = ListQuery {
         owner: upload.owner.clone(),
-        phase: None,
-        limit: 10,
         after: None,
+        skip: 0,
+        limit: 10,
     };
     let taken = store.take_over(id, writer(2), Predecessor::Any, times());
     let (parts, claims) = ([part(2)], [claim(4)]);

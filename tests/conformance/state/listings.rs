@@ -2,7 +2,7 @@
 
 use upload_gateway_core::{
     state::{Cursor, ListQuery, StateStore},
-    upload::{Claims, Owner, PART_SIZE, Phase, Timestamp, Upload, UploadId},
+    upload::{Claims, Owner, PART_SIZE, Timestamp, Upload, UploadId},
 };
 
 use super::samples::*;
@@ -23,7 +23,7 @@ pub(crate) async fn a_listing_shows_the_newest_first_and_only_the_owners(store: 
     create(store, &upload(&other)).await;
     create(store, &upload(&stranger)).await;
     expected.sort();
-    let ids: Vec<_> = list_all(store, &mine, None, 10)
+    let ids: Vec<_> = list_all(store, &mine, 10)
         .await
         .into_iter()
         .map(|upload| upload.id)
@@ -32,7 +32,7 @@ pub(crate) async fn a_listing_shows_the_newest_first_and_only_the_owners(store: 
         ids,
         expected.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
     );
-    assert!(list_all(store, &owner(), None, 10).await.is_empty());
+    assert!(list_all(store, &owner(), 10).await.is_empty());
 }
 
 pub(crate) async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn StateStore) {
@@ -51,42 +51,55 @@ pub(crate) async fn pages_lose_and_repeat_nothing_across_equal_times(store: &dyn
     expected.sort();
     let expected: Vec<_> = expected.into_iter().map(|(_, id)| id).collect();
     for limit in [1, 4, 23, 100] {
-        let listed = list_all(store, &owner, None, limit).await;
+        let listed = list_all(store, &owner, limit).await;
         let ids: Vec<_> = listed.into_iter().map(|upload| upload.id).collect();
         assert_eq!(ids, expected, "in pages of {limit}");
     }
 }
 
-pub(crate) async fn a_listing_can_be_limited_to_one_phase(store: &dyn StateStore) {
-    let owner = owner();
-    let mut aborted = Vec::new();
-    for number in 0..12 {
+pub(crate) async fn a_page_can_skip_entries(store: &dyn StateStore) {
+    let (owner, created_at) = (owner(), now());
+    let mut ids = Vec::new();
+    for age in 0..7 {
         let mut upload = upload(&owner);
+        upload.created_at = Timestamp(created_at.0 - age);
         create(store, &upload).await;
-        if number % 3 == 0 {
-            upload.phase = Phase::Aborted;
-            store.update(&upload, upload.writer).await.unwrap();
-            aborted.push(upload.id);
-        }
+        ids.push((upload.created_at, upload.id));
     }
-    for limit in [1, 3, 50] {
-        let listed = list_all(store, &owner, Some(Phase::Aborted), limit).await;
-        let mut ids: Vec<_> = listed.into_iter().map(|upload| upload.id).collect();
-        ids.sort();
-        aborted.sort();
-        assert_eq!(ids, aborted, "in pages of {limit}");
+    for (after, skip, limit, expected, has_next) in [
+        (None, 0, 3, &ids[..3], true),
+        (None, 2, 3, &ids[2..5], true),
+        (None, 4, 3, &ids[4..], false),
+        (None, 9, 3, &[], false),
+        (Some(1), 0, 5, &ids[2..], false),
+        (Some(1), 3, 1, &ids[5..6], true),
+    ] {
+        let after = after.map(|last: usize| Cursor {
+            created_at: ids[last].0,
+            id: ids[last].1.clone(),
+        });
+        let query = ListQuery {
+            owner: owner.clone(),
+            after,
+            skip,
+            limit,
+        };
+        let page = store.list(&query).await.unwrap();
+        let listed = page.uploads.iter().map(|upload| &upload.id);
+        assert!(listed.eq(expected.iter().map(|(_, id)| id)), "{query:?}");
+        let last = page.uploads.last().filter(|_| has_next).map(Cursor::of);
+        assert_eq!(page.next, last, "{query:?}");
     }
-    assert_eq!(list_all(store, &owner, Some(Phase::Open), 5).await.len(), 8);
 }
 
 pub(crate) async fn a_listing_summarises_parts(store: &dyn StateStore) {
     let owner = owner();
     let upload = upload(&owner);
     create(store, &upload).await;
-    let listed = list_all(store, &owner, None, 10).await;
+    let listed = list_all(store, &owner, 10).await;
     assert_eq!(listed.first(), Some(&upload));
     record(store, &upload.id, [1, 2, 3, 7]).await;
-    let listed = list_all(store, &owner, None, 10).await;
+    let listed = list_all(store, &owner, 10).await;
     let summary = listed.first().unwrap();
     assert_eq!(summary.committed_size(), 3 * PART_SIZE);
     assert_eq!((summary.parts.committed(), summary.parts.len()), (3, 1));
@@ -159,20 +172,15 @@ pub(crate) async fn a_count_is_of_the_owners_uploads(store: &dyn StateStore) {
 }
 
 /// The uploads of all pages of an owner's listing.
-async fn list_all(
-    store: &dyn StateStore,
-    owner: &Owner,
-    phase: Option<Phase>,
-    limit: usize,
-) -> Vec<Upload> {
+async fn list_all(store: &dyn StateStore, owner: &Owner, limit: usize) -> Vec<Upload> {
     let mut uploads = Vec::new();
     let mut after: Option<Cursor> = None;
     loop {
         let query = ListQuery {
             owner: owner.clone(),
-            phase,
-            limit,
             after,
+            skip: 0,
+            limit,
         };
         let page = store.list(&query).await.unwrap();
         assert!(page.uploads.len() <= limit);

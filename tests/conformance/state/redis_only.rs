@@ -122,6 +122,102 @@ async fn a_claim_takes_one_round_trip_and_never_reads_all_parts() {
     assert_eq!(commands, of_the_script);
 }
 
+/// How often the server has read from its connections.
+async fn reads(url: &str) -> u64 {
+    let report: String = ask(url, redis::cmd("INFO").arg("stats")).await;
+    let mut lines = report.lines();
+    let count = lines.find_map(|line| line.strip_prefix("total_reads_processed:"));
+    count.unwrap().parse().unwrap()
+}
+
+/// Commands that are sent together arrive in one read, if they are as short as those of 20 records.
+#[tokio::test]
+async fn a_page_takes_two_round_trips() {
+    let Some((_server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let store = Redis::connect(&config([url.clone()])).await.unwrap();
+    let owner = owner();
+    for number in 0..40 {
+        let upload = upload(&owner);
+        create(&store, &upload).await;
+        record(&store, &upload.id, 1..number % 3).await;
+    }
+    let query = ListQuery {
+        owner,
+        after: None,
+        skip: 5,
+        limit: 20,
+    };
+    // Connects.
+    store.list(&query).await.unwrap();
+    let begun = reads(&url).await;
+    let of_asking = reads(&url).await - begun;
+    let (before, begun) = (calls(&url).await, reads(&url).await);
+    let page = store.list(&query).await.unwrap();
+    let read = reads(&url).await - begun - of_asking;
+    assert_eq!((page.uploads.len(), read), (20, 2));
+    let (scripts, commands) = ran_since(&url, &before).await;
+    assert_eq!(scripts, 20);
+    assert_eq!(commands, ["getrange", "hgetall", "hmget", "zrange"]);
+}
+
+/// One after the other they would take one read each.
+#[tokio::test]
+async fn the_nodes_of_a_cluster_get_the_reads_of_a_page_together() {
+    let Some(cluster) = common::redis_cluster() else {
+        return;
+    };
+    let config = RedisConfig {
+        mode: RedisMode::Cluster,
+        ..config(cluster.urls.clone())
+    };
+    let store = Redis::connect(&config).await.unwrap();
+    let owner = owner();
+    for _ in 0..150 {
+        create(&store, &upload(&owner)).await;
+    }
+    let query = ListQuery {
+        owner,
+        after: None,
+        skip: 0,
+        limit: 150,
+    };
+    // Connects.
+    store.list(&query).await.unwrap();
+    let all_reads = || async {
+        let mut sum = 0;
+        for url in &cluster.urls {
+            sum += reads(url).await;
+        }
+        sum
+    };
+    let begun = all_reads().await;
+    assert_eq!(store.list(&query).await.unwrap().uploads.len(), 150);
+    let read = all_reads().await - begun;
+    assert!(read < 60, "{read} reads");
+}
+
+#[tokio::test]
+async fn a_server_that_lost_the_scripts_still_lists() {
+    let Some((store, backend)) = fresh_redis().await else {
+        return;
+    };
+    let owner = owner();
+    for _ in 0..3 {
+        create(&store, &upload(&owner)).await;
+    }
+    let query = ListQuery {
+        owner,
+        after: None,
+        skip: 0,
+        limit: 10,
+    };
+    store.list(&query).await.unwrap();
+    let () = ask(&backend.url, redis::cmd("SCRIPT").arg("FLUSH")).await;
+    assert_eq!(store.list(&query).await.unwrap().uploads.len(), 3);
+}
+
 /// One script for all of them would delay every other call.
 #[tokio::test]
 async fn many_claims_are_stored_in_steps_and_only_if_all_are_in_the_plan() {
@@ -228,9 +324,9 @@ async fn a_record_that_vanished_leaves_the_listing_and_frees_its_fingerprint() {
     assert_eq!(removed, 1);
     let query = ListQuery {
         owner: owner.clone(),
-        phase: None,
-        limit: 10,
         after: None,
+        skip: 0,
+        limit: 10,
     };
     let page = store.list(&query).await.unwrap();
     assert!(page.uploads.is_empty() && page.next.is_none());

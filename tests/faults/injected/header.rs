@@ -4,9 +4,10 @@ use std::process::{Command, Output};
 
 use reqwest::StatusCode;
 use serde_json::Value;
-use tonic::Code;
+use tonic::{Code, Request};
 use tonic_types::StatusExt;
 use upload_gateway::config::Faults;
+use upload_gateway_client::proto::v1::ListPartsRequest;
 use upload_gateway_core::upload::PART_SIZE;
 
 use super::{
@@ -117,14 +118,32 @@ async fn a_call_waits_for_unavailable_stores_once_however_many_requests_it_makes
         };
     })
     .await;
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    let client = gateway.client().await;
+    // Reads the record, and then its parts.
+    let list_parts = async |fault: &str| {
+        let mut request = Request::new(ListPartsRequest {
+            upload_id: upload_id.clone(),
+            ..ListPartsRequest::default()
+        });
+        let metadata = request.metadata_mut();
+        metadata.insert("x-upload-gateway-fault", fault.parse().unwrap());
+        let listed = client.clone().list_parts(request).await;
+        listed.map_err(|status| status.code())
+    };
     let fails_once = |call: &str| format!("{call}:times=2:delay=300ms,{call}:fail-before");
-    let (list_fails, count_fails) = (fails_once("state.list"), fails_once("state.count"));
-    for fault in [&list_fails, &count_fails] {
-        assert_eq!(list(&gateway, fault).await.0, StatusCode::OK, "{fault}");
+    let (record_fails, parts_fail) = (
+        fails_once("state.summary"),
+        fails_once("state.committed_parts"),
+    );
+    for fault in [&record_fails, &parts_fail] {
+        assert!(list_parts(fault).await.is_ok(), "{fault}");
     }
-    let both_fail = format!("{list_fails},{count_fails}");
-    let (status, body) = list(&gateway, &both_fail).await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    let both_fail = format!("{record_fails},{parts_fail}");
+    let failed = list_parts(&both_fail).await.unwrap_err();
+    assert_eq!(failed, Code::Unavailable);
 }
 
 fn serve(variables: &[(&str, &str)]) -> Output {

@@ -150,9 +150,9 @@ async fn a_listing_in_pages_loses_and_repeats_nothing(world: World) {
     let mut listed = Vec::new();
     let mut query = ListQuery {
         owner: Caller::default().owner,
-        phase: None,
-        limit: 5,
         after: None,
+        skip: 0,
+        limit: 5,
     };
     loop {
         let page = world.state().list(&query).await.unwrap();

@@ -22,8 +22,8 @@ use crate::{
     error::{Error, Result},
     retry::Retry,
     state::{
-        Creation, Cursor, ListPage, ListQuery, ListingStore, PartRecord, PartStore, Predecessor,
-        RecordStore, StateStore, TakeoverWatch, Times, Update,
+        Creation, ListingStore, PartRecord, PartStore, Predecessor, RecordStore, StateStore,
+        TakeoverWatch, Times, Update,
     },
     upload::{
         ACTIVE_WINDOW, AbortReason, Applied, Claim, Event, Owner, Part, Phase, Rejected,
@@ -44,6 +44,15 @@ pub struct Records {
     clock: Arc<dyn Clock>,
     settings: Arc<Settings>,
     watches: Arc<Watches>,
+}
+
+/// A page of the committed parts of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartPage {
+    /// The parts, by number.
+    pub parts: Vec<Part>,
+    /// The number after which the next page starts; `None` on the last page.
+    pub next: Option<u32>,
 }
 
 /// Whether a change of a record requires the writer that was read.
@@ -101,7 +110,8 @@ impl Records {
         owned(caller, id, self.find_summary(id).await?)
     }
 
-    /// Reads up to `limit` committed parts of an upload of the caller, starting after number `after`.
+    /// Reads up to `limit` committed parts of an upload of the caller, starting after number `after`. Takes two round
+    /// trips. The encoded parts of a page of [`MAX_PAGE_LENGTH`](search::MAX_PAGE_LENGTH) need less than 100 kB.
     ///
     /// # Errors
     /// `NotFound`, also for an upload of another owner.
@@ -110,31 +120,15 @@ impl Records {
         caller: &Caller,
         id: &UploadId,
         after: u32,
-        limit: usize,
-    ) -> Result<Vec<Part>> {
-        self.get_summary(caller, id).await?;
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        self.committed_parts(id, after, limit).await
-    }
-
-    /// Lists the caller's uploads, newest first.
-    ///
-    /// # Errors
-    /// `Unavailable` if the state store is unavailable.
-    pub async fn list_uploads(
-        &self,
-        caller: &Caller,
-        phase: Option<Phase>,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<ListPage> {
-        let query = ListQuery {
-            owner: caller.owner.clone(),
-            phase,
-            limit,
-            after,
-        };
-        self.listing.list(&query).await
+        limit: u32,
+    ) -> Result<PartPage> {
+        let summary = self.get_summary(caller, id).await?;
+        let parts = self.committed_parts(id, after, limit).await?;
+        let last = parts.last().map(|part| part.number);
+        Ok(PartPage {
+            next: last.filter(|&last| last < summary.parts.committed()),
+            parts,
+        })
     }
 
     /// Watches a record. All watchers in this process share its reads.
@@ -375,10 +369,6 @@ impl Records {
             now,
             expires_at: now.plus(self.settings.upload_expiry),
         }
-    }
-
-    async fn count(&self, owner: &Owner) -> Result<u64> {
-        self.listing.count(owner).await
     }
 }
 

@@ -1,20 +1,35 @@
-//! Searches the caller's newest uploads.
+//! Lists the caller's uploads, newest first, page by page, and filters them.
+//!
+//! A page is bounded three times: by the number of uploads, by the records that are read for it, and by the bytes of its
+//! encoded form, which the edges measure.
 
 use super::{Caller, Records};
 use crate::{
     error::{Error, Result},
-    upload::Upload,
+    state::{Cursor, ListPage, ListQuery},
+    upload::{Phase, Upload},
 };
 
-/// How many of the newest uploads a search with filters reads. Also the largest offset.
-pub const SEARCHED_UPLOADS: usize = 10_000;
+/// The largest number of uploads, and of parts, on a page.
+pub const MAX_PAGE_LENGTH: usize = 1_000;
 
-/// How many uploads are read in one page.
-const PAGE: usize = 1_000;
+/// The largest size of an encoded page, in bytes: a quarter of what gRPC clients accept by default.
+pub const MAX_PAGE_SIZE: usize = 1024 * 1024;
 
-/// The filters of a search. An upload must match all of them.
+/// How many records a page with filters reads at most.
+pub const SEARCHED_UPLOADS: usize = 1_000;
+
+/// The largest number of uploads that a page can skip.
+pub const MAX_SKIPPED: usize = 10_000;
+
+/// How much of [`MAX_PAGE_SIZE`] is for what encloses the uploads, such as the token of the next page.
+const ENVELOPE: usize = 512;
+
+/// The filters of a listing. An upload must match all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
+    /// Only uploads in this phase.
+    pub phase: Option<Phase>,
     /// Only uploads in this storage.
     pub storage_id: Option<String>,
     /// Only uploads with all of these tags.
@@ -23,23 +38,45 @@ pub struct Search {
     pub file_name: Option<String>,
 }
 
-/// The result of a search.
+/// Where a page starts. By default at the newest upload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// After this position.
+    pub after: Option<Cursor>,
+    /// How many matches after that position are skipped, at most [`MAX_SKIPPED`].
+    pub skip: usize,
+    /// How many matches come before that position.
+    pub passed: u64,
+}
+
+/// A page of uploads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The requested page of uploads, newest first, without their parts.
+    /// The uploads, newest first, with a summary of their parts.
     pub uploads: Vec<Upload>,
-    /// How many uploads match, among those that were read.
-    pub total: u64,
+    /// How many matches come before the first upload.
+    pub first: u64,
+    /// How many uploads match in all. `None` without filters, see [`Records::count_uploads`], and if older uploads were
+    /// not read.
+    pub total: Option<u64>,
+    /// Where the next page starts; `None` on the last page. A page with filters can be empty and still have a next page.
+    pub next: Option<Start>,
 }
 
 // === impl Search ===
 
 impl Search {
+    /// Whether every upload matches.
+    pub fn matches_all(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn matches(&self, upload: &Upload) -> bool {
         let file = &upload.file;
         let storage_id = self.storage_id.as_ref();
         let file_name = self.file_name.as_ref();
-        storage_id.is_none_or(|id| *id == upload.storage_id)
+        self.phase.is_none_or(|phase| phase == upload.phase)
+            && storage_id.is_none_or(|id| *id == upload.storage_id)
             && self.tags.iter().all(|tag| file.tags.contains(tag))
             && file_name.is_none_or(|text| {
                 let text = text.to_lowercase();
@@ -48,57 +85,128 @@ impl Search {
     }
 }
 
+// === impl Start ===
+
+impl Start {
+    /// How many matches come before the first one that is not skipped.
+    fn first(&self) -> u64 {
+        // A caller may have made up the numbers.
+        self.passed.saturating_add(self.skip as u64)
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Drops the uploads at the end that do not fit into a page of [`MAX_PAGE_SIZE`]; the next page starts with them.
+    /// `sizes` are those of the encoded uploads, in bytes. The first upload always stays.
+    pub fn fit(&mut self, sizes: impl IntoIterator<Item = usize>) {
+        let mut left = MAX_PAGE_SIZE - ENVELOPE;
+        let fits = |size: usize| {
+            let rest = left.checked_sub(size);
+            left = rest.unwrap_or_default();
+            rest.is_some()
+        };
+        let fitting = sizes.into_iter().map(fits).take_while(|fits| *fits).count();
+        if fitting < self.uploads.len() {
+            self.uploads.truncate(fitting.max(1));
+            self.next = self.after_last();
+        }
+    }
+
+    /// The start of a page after the last upload.
+    fn after_last(&self) -> Option<Start> {
+        self.uploads.last().map(|last| Start {
+            after: Some(Cursor::of(last)),
+            skip: 0,
+            passed: self.first.saturating_add(self.uploads.len() as u64),
+        })
+    }
+}
+
 // === impl Records ===
 
 impl Records {
-    /// Searches the caller's uploads, skips the first `offset` matches and returns up to `limit` of the following ones.
-    ///
-    /// Without filters, the total counts all of the caller's uploads. With filters, it counts the matches among the
-    /// newest [`SEARCHED_UPLOADS`].
+    /// Lists up to `limit` of the caller's uploads that match `search`, at least 1. Without filters it reads `limit`
+    /// records. With filters it reads the next [`SEARCHED_UPLOADS`] records: it then stops, and the next page continues.
     ///
     /// # Errors
-    /// `InvalidArgument` if the offset is larger than [`SEARCHED_UPLOADS`]; `Unavailable` if the state store is
+    /// `InvalidArgument` if more than [`MAX_SKIPPED`] uploads are skipped; `Unavailable` if the state store is
     /// unavailable.
-    pub async fn search_uploads(
+    pub async fn list_uploads(
         &self,
         caller: &Caller,
         search: &Search,
+        start: Start,
         limit: usize,
-        offset: usize,
     ) -> Result<Found> {
-        if offset > SEARCHED_UPLOADS {
-            return Err(Error::invalid(
-                "offset",
-                format!("at most {SEARCHED_UPLOADS}"),
-            ));
+        if start.skip > MAX_SKIPPED {
+            return Err(Error::invalid("offset", format!("at most {MAX_SKIPPED}")));
         }
-        let matches_all = *search == Search::default();
-        let mut unread = if matches_all {
-            offset.saturating_add(limit)
-        } else {
-            SEARCHED_UPLOADS
+        let is_filtered = !search.matches_all();
+        let (skip, read) = match is_filtered {
+            true => (0, SEARCHED_UPLOADS),
+            false => (start.skip, limit),
         };
-        let mut found = Found::default();
-        let mut after = None;
-        while unread > 0 {
-            let page = self.list_uploads(caller, None, unread.min(PAGE), after);
-            let page = page.await?;
-            unread = unread.saturating_sub(page.uploads.len());
-            for upload in page.uploads {
-                if search.matches(&upload) {
-                    let wanted = found.total >= offset as u64 && found.uploads.len() < limit;
-                    found.total += 1;
-                    found.uploads.extend(wanted.then_some(upload));
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        if matches_all {
-            found.total = self.count(&caller.owner).await?;
-        }
-        Ok(found)
+        let query = ListQuery {
+            owner: caller.owner.clone(),
+            after: start.after.clone(),
+            skip,
+            limit: read,
+        };
+        let page = self.listing.list(&query).await?;
+        Ok(match is_filtered {
+            true => filtered(page, search, &start, limit),
+            false => unfiltered(page, &start),
+        })
     }
+
+    /// How many uploads the caller has, according to the listing.
+    ///
+    /// # Errors
+    /// `Unavailable` if the state store is unavailable.
+    pub async fn count_uploads(&self, caller: &Caller) -> Result<u64> {
+        self.listing.count(&caller.owner).await
+    }
+}
+
+fn unfiltered(page: ListPage, start: &Start) -> Found {
+    let first = start.first();
+    let passed = first.saturating_add(page.uploads.len() as u64);
+    Found {
+        uploads: page.uploads,
+        first,
+        total: None,
+        next: page.next.map(|cursor| Start {
+            after: Some(cursor),
+            skip: 0,
+            passed,
+        }),
+    }
+}
+
+/// The matches on `page`, of which those before `start.skip` are skipped.
+fn filtered(page: ListPage, search: &Search, start: &Start, limit: usize) -> Found {
+    let uploads = page.uploads.into_iter();
+    let matches: Vec<Upload> = uploads.filter(|upload| search.matches(upload)).collect();
+    let matched = matches.len();
+    let shown = matches.into_iter().skip(start.skip).take(limit);
+    let mut found = Found {
+        uploads: shown.collect(),
+        first: start.first(),
+        ..Found::default()
+    };
+    let read = start.passed.saturating_add(matched as u64);
+    found.total = page.next.is_none().then_some(read);
+    found.next = match page.next {
+        // The uploads that follow on this page may match, too.
+        _ if start.skip + found.uploads.len() < matched => found.after_last(),
+        Some(last) => Some(Start {
+            after: Some(last),
+            skip: start.skip.saturating_sub(matched),
+            passed: read,
+        }),
+        None => None,
+    };
+    found
 }
