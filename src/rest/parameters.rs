@@ -101,7 +101,7 @@ pub(super) struct ListParameters {
     pub(super) storage_id: Option<String>,
     /// Only uploads with all of these tags.
     pub(super) tags: Option<Tags>,
-    /// Only uploads with this text in the file name, in upper or lower case.
+    /// Only uploads with this text in the file name, in upper or lower case and in any normal form of Unicode.
     pub(super) file_search: Option<String>,
 }
 

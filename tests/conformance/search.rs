@@ -182,6 +182,7 @@ macro_rules! on_each_state_store {
 on_each_state_store![
     pages_without_conditions_show_all_uploads_newest_first,
     all_conditions_must_hold,
+    all_normal_forms_of_a_text_match,
     pages_of_matches_have_the_total_of_all_matches,
     an_offset_beyond_the_maximum_is_refused,
     a_listing_can_be_limited_to_one_phase,
@@ -247,6 +248,38 @@ async fn all_conditions_must_hold(subject: &Subject) {
         let (names, total) = subject.find(&search, 10, 0).await;
         assert_eq!(names, expected, "{search:?}");
         assert_eq!(total, expected.len() as u64, "{search:?}");
+    }
+}
+
+/// Macs send names and tags with decomposed letters.
+async fn all_normal_forms_of_a_text_match(subject: &Subject) {
+    let (composed, decomposed) = (
+        "M\u{fc}ller \u{1eaf}.pdf",
+        "Mu\u{308}ller a\u{306}\u{301}.pdf",
+    );
+    for (age, name) in [composed, decomposed, "Muller a.pdf"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut upload = subject.upload(name, age as u64);
+        upload.file.tags = vec![name.to_owned()];
+        create(&*subject.state, &upload).await;
+    }
+    for text in [composed, decomposed, "m\u{dc}LLER", "MU\u{308}ller"] {
+        let search = Search {
+            file_name: Some(text.to_owned()),
+            ..Search::default()
+        };
+        let (names, _) = subject.find(&search, 10, 0).await;
+        assert_eq!(names, [composed, decomposed], "{text}");
+    }
+    for tag in [composed, decomposed] {
+        let search = Search {
+            tags: vec![tag.to_owned()],
+            ..Search::default()
+        };
+        let (names, _) = subject.find(&search, 10, 0).await;
+        assert_eq!(names, [composed, decomposed], "{tag}");
     }
 }
 

@@ -3,6 +3,10 @@
 //! A page is bounded three times: by the number of uploads, by the records that are read for it, and by the bytes of its
 //! encoded form, which the edges measure.
 
+use std::borrow::Cow;
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+
 use super::{Caller, Records};
 use crate::{
     error::{Error, Result},
@@ -32,10 +36,17 @@ pub struct Search {
     pub phase: Option<Phase>,
     /// Only uploads in this storage.
     pub storage_id: Option<String>,
-    /// Only uploads with all of these tags.
+    /// Only uploads with all of these tags. As in the file name, normal forms of Unicode are the same.
     pub tags: Vec<String>,
     /// Only uploads with this text in the file name. Upper and lower case are the same.
     pub file_name: Option<String>,
+}
+
+/// A search whose texts are prepared for comparison.
+struct Matcher<'a> {
+    search: &'a Search,
+    tags: Vec<Cow<'a, str>>,
+    file_name: Option<String>,
 }
 
 /// Where a page starts. By default at the newest upload.
@@ -71,18 +82,38 @@ impl Search {
         *self == Self::default()
     }
 
-    fn matches(&self, upload: &Upload) -> bool {
-        let file = &upload.file;
-        let storage_id = self.storage_id.as_ref();
-        let file_name = self.file_name.as_ref();
-        self.phase.is_none_or(|phase| phase == upload.phase)
-            && storage_id.is_none_or(|id| *id == upload.storage_id)
-            && self.tags.iter().all(|tag| file.tags.contains(tag))
-            && file_name.is_none_or(|text| {
-                let text = text.to_lowercase();
-                file.file_name.to_lowercase().contains(&text)
-            })
+    fn matcher(&self) -> Matcher<'_> {
+        Matcher {
+            search: self,
+            tags: self.tags.iter().map(|tag| nfc(tag)).collect(),
+            file_name: self.file_name.as_deref().map(folded),
+        }
     }
+}
+
+// === impl Matcher ===
+
+impl Matcher<'_> {
+    fn matches(&self, upload: &Upload) -> bool {
+        let (search, file) = (self.search, &upload.file);
+        let has = |tag: &Cow<'_, str>| file.tags.iter().any(|known| nfc(known) == *tag);
+        let storage_id = search.storage_id.as_ref();
+        let file_name = self.file_name.as_ref();
+        search.phase.is_none_or(|phase| phase == upload.phase)
+            && storage_id.is_none_or(|id| *id == upload.storage_id)
+            && self.tags.iter().all(has)
+            && file_name.is_none_or(|text| folded(&file.file_name).contains(text))
+    }
+}
+
+/// The text in Unicode's normal form C. Some systems write an accented letter as two characters, others as one.
+fn nfc(text: &str) -> Cow<'_, str> {
+    ComposingNormalizerBorrowed::new_nfc().normalize(text)
+}
+
+/// The text without differences of case and of normal form.
+fn folded(text: &str) -> String {
+    nfc(&text.to_lowercase()).into_owned()
 }
 
 // === impl Start ===
@@ -187,8 +218,8 @@ fn unfiltered(page: ListPage, start: &Start) -> Found {
 
 /// The matches on `page`, of which those before `start.skip` are skipped.
 fn filtered(page: ListPage, search: &Search, start: &Start, limit: usize) -> Found {
-    let uploads = page.uploads.into_iter();
-    let matches: Vec<Upload> = uploads.filter(|upload| search.matches(upload)).collect();
+    let (uploads, matcher) = (page.uploads.into_iter(), search.matcher());
+    let matches: Vec<Upload> = uploads.filter(|upload| matcher.matches(upload)).collect();
     let matched = matches.len();
     let shown = matches.into_iter().skip(start.skip).take(limit);
     let mut found = Found {
