@@ -62,8 +62,8 @@ const MIN_FRAME_SIZE: u32 = 16 * 1024;
 /// The largest metadata of a call in bytes. A client that sends up to four times as much loses only that call.
 const MAX_METADATA: u32 = 64 * 1024;
 
-/// How many bytes of a response hyper keeps for an HTTP/1.1 connection whose client does not read.
-const HTTP1_BUFFER: usize = 64 * 1024;
+/// How many bytes of a response hyper keeps for an HTTP/1.1 connection, or an HTTP/2 stream, whose client does not read.
+const RESPONSE_BUFFER: usize = 64 * 1024;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -185,7 +185,7 @@ async fn connection<S, B>(
                 .timer(TokioTimer::new())
                 // The activity has the limits.
                 .header_read_timeout(None)
-                .max_buf_size(HTTP1_BUFFER)
+                .max_buf_size(RESPONSE_BUFFER)
                 .serve_connection(io, calls);
             let close = |serving: Pin<&mut http1::Connection<_, _>>| serving.graceful_shutdown();
             drive(serving, close, &activity, &ended, stopped).await
@@ -201,6 +201,7 @@ async fn connection<S, B>(
                 .initial_stream_window_size(stream_window)
                 .initial_connection_window_size(stream_window * max_concurrent_streams)
                 .max_concurrent_streams(max_concurrent_streams)
+                .max_send_buf_size(RESPONSE_BUFFER)
                 .max_frame_size(max_frame_size(stream_window))
                 .max_header_list_size(MAX_METADATA)
                 .keep_alive_interval(Some(PING_INTERVAL))

@@ -32,8 +32,10 @@ const CHECKS: u32 = 10;
 /// What a room allows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
-    /// What the room is for, as the subject of an error: `calls run`, …
+    /// What the room is for: `calls`, `downloads`, …
     pub(crate) what: &'static str,
+    /// The key in the table `limits` that sets `total`, if there is one.
+    pub(crate) limit: Option<&'static str>,
     /// How much there is.
     pub(crate) total: u64,
     /// How long a call waits for room.
@@ -227,11 +229,19 @@ impl Drop for Place {
 impl Rules {
     /// The error of a call for which there is no room.
     fn exceeded(&self) -> Error {
-        let message = format!(
-            "too many {} at once (limit: {}); retry later",
-            self.what, self.total
-        );
-        Error::new(Kind::ResourceExhausted, Reason::Overloaded, message).retry_after(RETRY_AFTER)
+        let Self { what, total, .. } = self;
+        let message = match self.limit {
+            Some(limit) => {
+                format!("too many {what} at once (limits.{limit} is {total}); retry later")
+            }
+            None => format!("too many {what} at once (at most {total}); retry later"),
+        };
+        let error = Error::new(Kind::ResourceExhausted, Reason::Overloaded, message)
+            .retry_after(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.5)));
+        match self.limit {
+            Some(limit) => error.with("limit", limit).with(limit, total),
+            None => error,
+        }
     }
 }
 
@@ -244,6 +254,7 @@ mod tests {
 
     const RULES: Rules = Rules {
         what: "things",
+        limit: None,
         total: 10,
         wait_limit: Duration::from_secs(2),
         yields_after: Duration::from_secs(5),

@@ -53,6 +53,10 @@ table! {
         pub max_streams: u32 = 1024, in POSITIVE;
         /// How many streams run at a time on one connection.
         pub max_concurrent_streams: u32 = 1024, in POSITIVE;
+        /// How many lists of uploads or parts run at a time. A list runs until its caller has read it.
+        pub max_lists: u32 = 8, in POSITIVE;
+        /// How many calls follow an upload at a time.
+        pub max_watches: u32 = 1024, in POSITIVE;
         /// The HTTP/2 window of one stream; the window of a connection is `max_concurrent_streams` times as large. The
         /// smallest value is HTTP/2's initial window (RFC 9113, section 6.9.2).
         pub stream_window: ByteSize = ByteSize(256 * 1024), in ByteSize(65_535)..=ByteSize(64 * MIB);
@@ -92,6 +96,8 @@ impl Limits {
             max_file_size: self.max_file_size.map(|size| size.0),
             max_message_size: self.max_message_size.0,
             max_streams: self.max_streams as usize,
+            max_lists: self.max_lists,
+            max_watches: self.max_watches,
             idle_timeout: Duration::from_secs(self.idle_timeout_seconds),
             min_rate: self.min_rate.0,
             min_rate_window: Duration::from_secs(self.min_rate_seconds),

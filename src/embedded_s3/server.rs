@@ -28,7 +28,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads leave a quarter of the connections to uploads. One that the client does not read ends for another one.
 const DOWNLOADS: Rules = Rules {
-    what: "downloads run",
+    what: "downloads",
+    limit: None,
     total: MAXIMUM_CONNECTIONS as u64 / 4 * 3,
     wait_limit: Duration::from_secs(2),
     yields_after: Duration::from_secs(5),

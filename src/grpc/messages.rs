@@ -29,7 +29,8 @@ use crate::{
 
 /// The memory of all requests of unary calls, in bytes.
 const ROOM: Rules = Rules {
-    what: "bytes of requests are received",
+    what: "bytes of requests",
+    limit: None,
     total: 16 * 1024 * 1024,
     wait_limit: Duration::from_secs(2),
     yields_after: Duration::from_secs(1),

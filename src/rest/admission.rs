@@ -14,7 +14,8 @@ use crate::room::{Place, ReceivedBody, Room, Rules};
 
 /// The memory of the bodies of all requests, in bytes: 32 of the largest.
 const BODIES: Rules = Rules {
-    what: "bytes of requests are received",
+    what: "bytes of requests",
+    limit: None,
     total: 64 * 1024 * 1024,
     wait_limit: Duration::from_secs(2),
     yields_after: Duration::from_secs(1),

@@ -41,7 +41,8 @@ use crate::{
 /// The rules for `max` downloads at a time.
 pub(super) fn room(max: u32) -> Rules {
     Rules {
-        what: "downloads run",
+        what: "downloads",
+        limit: Some("max_downloads"),
         total: max.into(),
         wait_limit: Duration::from_secs(2),
         yields_after: Duration::from_secs(5),

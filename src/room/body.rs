@@ -16,7 +16,7 @@ use super::Place;
 
 /// The size in bytes of the pieces in which a response is sent, so that only little of it waits for a slow client outside of
 /// its body.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 16 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 

@@ -1,4 +1,7 @@
-//! Limits how many calls run at once in this process.
+//! Limits how many calls, lists and watches run at once in this process.
+//!
+//! A call has its place from its request until its response was read or dropped, because the response of a client that does
+//! not read stays in memory.
 
 use std::{
     pin::Pin,
@@ -11,6 +14,7 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
+    http::Method,
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
@@ -18,17 +22,36 @@ use hyper::body::{Frame, SizeHint};
 use upload_gateway_core::error::Error;
 
 use crate::{
+    config::Limits,
     connections::EndCall,
-    room::{Place, Room, Rules},
+    rest,
+    room::{Place, Room, Rules, SentBody},
 };
 
 /// Calls that have no limit, so that a full process still says that it is alive.
 const UNLIMITED: [&str; 3] = ["/healthz", "/readyz", "/grpc.health.v1.Health/Check"];
 
+/// The gRPC calls that return pages.
+const LISTS: [&str; 2] = [
+    "/uploadgateway.v1.UploadService/ListUploads",
+    "/uploadgateway.v1.UploadService/ListParts",
+];
+
+/// The gRPC call that follows an upload.
+const WATCH: &str = "/uploadgateway.v1.UploadService/WatchUpload";
+
+/// The places for the calls of a process.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    calls: Arc<Room>,
+    lists: Arc<Room>,
+    watches: Arc<Room>,
+}
+
 /// What an edge limits its calls with.
 #[derive(Clone)]
 struct Admission {
-    calls: Arc<Room>,
+    places: Places,
     refuse: fn(Error) -> Response,
 }
 
@@ -38,31 +61,57 @@ struct Placed {
     _place: Arc<Place>,
 }
 
-/// Room for `max` calls. At the limit, a call whose client has not sent its request ends for a new one.
-pub(super) fn calls(max: u32) -> Arc<Room> {
-    Room::new(Rules {
-        what: "calls run",
-        total: max.into(),
-        wait_limit: Duration::from_secs(1),
-        yields_after: Duration::from_secs(1),
-        ends_after: None,
-    })
-}
+// === impl Places ===
 
-/// Gives each call to `router` a place among `calls`, and refuses it without one.
-pub(super) fn admitted(router: Router, calls: &Arc<Room>, refuse: fn(Error) -> Response) -> Router {
-    let calls = Arc::clone(calls);
-    router.layer(from_fn_with_state(Admission { calls, refuse }, admit))
+impl Places {
+    /// The places that the limits allow.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let room = |(what, limit), total: u32, wait| {
+            Room::new(Rules {
+                what,
+                limit: Some(limit),
+                total: total.into(),
+                wait_limit: Duration::from_secs(wait),
+                yields_after: Duration::from_secs(1),
+                ends_after: None,
+            })
+        };
+        Self {
+            calls: room(("calls", "max_calls"), limits.max_calls, 1),
+            lists: room(("lists", "max_lists"), limits.max_lists, 3),
+            watches: room(("watches", "max_watches"), limits.max_watches, 0),
+        }
+    }
+
+    /// Gives each call to `router` its places, and refuses it without them. At a limit, a call whose client does nothing ends
+    /// for a new one: one that has not sent its request, or does not read a list.
+    pub(super) fn admit(&self, router: Router, refuse: fn(Error) -> Response) -> Router {
+        let places = self.clone();
+        router.layer(from_fn_with_state(Admission { places, refuse }, admit))
+    }
 }
 
 async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
-    if UNLIMITED.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if UNLIMITED.contains(&path) {
         return next.run(request).await;
     }
+    let Admission { places, refuse } = admission;
     let end = request.extensions().get().map(EndCall::token);
-    let place = Arc::new(admission.calls.enter(end.unwrap_or_default()));
+    let end = end.unwrap_or_default();
+    let special = match path {
+        WATCH => Some(places.watches.enter(end.clone())),
+        _ if is_list(&request) => Some(places.lists.enter(end.clone())),
+        _ => None,
+    };
+    let place = Arc::new(places.calls.enter(end));
     if let Err(error) = place.take(1).await {
-        return (admission.refuse)(error);
+        return refuse(error);
+    }
+    if let Some(special) = &special
+        && let Err(error) = special.take(1).await
+    {
+        return refuse(error);
     }
     if !request.body().is_end_stream() {
         place.wait_for_client();
@@ -70,11 +119,21 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     request.extensions_mut().insert(Arc::clone(&place));
     let response = next.run(request).await;
     response.map(|body| {
+        let body = match special {
+            Some(special) => Body::new(SentBody::new(body, special)),
+            None => body,
+        };
         Body::new(Placed {
             body,
             _place: place,
         })
     })
+}
+
+fn is_list(request: &Request) -> bool {
+    let path = request.uri().path();
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    LISTS.contains(&path) || is_read && path.trim_end_matches('/') == rest::BASE
 }
 
 // === impl Placed ===

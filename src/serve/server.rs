@@ -7,7 +7,7 @@ use tonic::service::Routes;
 use upload_gateway_core::gateway::Gateway;
 
 use super::{
-    admission::{admitted, calls},
+    admission::Places,
     backends::{Backends, connect},
     clock::SystemClock,
     error::ServeError,
@@ -153,11 +153,11 @@ impl Server {
         let (reporter, grpc_health) = tonic_health::server::health_reporter();
         let (monitor, health) = Monitor::start(Arc::clone(&self.gateway), reporter).await;
         let grpc_routes = self.grpc_routes()?.add_service(grpc_health);
-        let calls = calls(self.limits.max_calls);
+        let places = Places::new(&self.limits);
         let grpc_routes = grpc::with_message_limits(grpc_routes.into_axum_router(), &self.gateway);
         let grpc_routes = grpc::with_deadlines(grpc_routes);
-        let grpc_routes = admitted(grpc_routes, &calls, grpc::refuse);
-        let http_routes = admitted(self.http_routes(health), &calls, rest::refuse);
+        let grpc_routes = places.admit(grpc_routes, grpc::refuse);
+        let http_routes = places.admit(self.http_routes(health), rest::refuse);
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
         let (stop, stopped) = watch::channel(false);
         let max_connections = self.limits.max_connections as usize;

@@ -154,6 +154,8 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         expiry_seconds,
         min_rate,
         min_rate_seconds,
+        max_lists,
+        max_watches,
     } = limits;
     for (field, value) in [
         ("max_file_size", max_file_size),
@@ -166,6 +168,8 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         ("expiry_seconds", expiry_seconds),
         ("min_rate", min_rate),
         ("min_rate_seconds", min_rate_seconds),
+        ("max_lists", max_lists.into()),
+        ("max_watches", max_watches.into()),
     ] {
         assert_eq!(rows.remove(field), u64::try_from(value).ok(), "{field}");
     }

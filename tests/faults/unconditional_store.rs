@@ -68,6 +68,8 @@ fn settings() -> Settings {
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
+        max_lists: 8,
+        max_watches: 100,
         store_settle: Duration::ZERO,
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(6 * 86_400),

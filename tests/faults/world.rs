@@ -146,6 +146,8 @@ pub(crate) fn settings() -> Settings {
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
+        max_lists: 8,
+        max_watches: 100,
         store_settle: Duration::ZERO,
         upload_expiry: DAY,
         upload_max_age: 6 * DAY,

@@ -81,6 +81,8 @@ impl Shared {
             idle_timeout: Duration::from_secs(60),
             store_retry_timeout: Duration::from_secs(5),
             commit_lease: Duration::from_secs(90),
+            max_lists: 8,
+            max_watches: 100,
             store_settle: Duration::ZERO,
             upload_expiry: Duration::from_millis(DAY),
             upload_max_age: Duration::from_millis(6 * DAY),

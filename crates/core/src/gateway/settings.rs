@@ -26,6 +26,10 @@ pub struct Settings {
     pub max_message_size: u64,
     /// The largest number of concurrent streams.
     pub max_streams: usize,
+    /// The largest number of concurrent lists of uploads or parts. The edges enforce it.
+    pub max_lists: u32,
+    /// The largest number of concurrent calls that watch an upload. The edges enforce it.
+    pub max_watches: u32,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
     /// The minimum rate of a sender in bytes per second, while the gateway waits for it. 0: no minimum.
