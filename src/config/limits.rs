@@ -53,6 +53,9 @@ table! {
         pub max_streams: u32 = 1024, in POSITIVE;
         /// How many streams run at a time on one connection.
         pub max_concurrent_streams: u32 = 1024, in POSITIVE;
+        /// How many uploads are open at a time, over all replicas. In Redis a new one takes 3.2 kB, with the longest names and
+        /// tags 7 kB: 100,000 take 320 to 700 MB.
+        pub max_open_uploads: u64 = 100_000, in 1..;
         /// How many lists of uploads or parts run at a time. A list runs until its caller has read it.
         pub max_lists: u32 = 8, in POSITIVE;
         /// How many calls follow an upload at a time.
@@ -96,6 +99,7 @@ impl Limits {
             max_file_size: self.max_file_size.map(|size| size.0),
             max_message_size: self.max_message_size.0,
             max_streams: self.max_streams as usize,
+            max_open_uploads: self.max_open_uploads,
             max_lists: self.max_lists,
             max_watches: self.max_watches,
             idle_timeout: Duration::from_secs(self.idle_timeout_seconds),

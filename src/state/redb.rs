@@ -139,6 +139,7 @@ impl Redb {
             // A claim may have begun a new cut since the caller read the record.
             updated.cut = updated.cut.max(record.cut);
             tables.schedule(&mut updated)?;
+            tables.mark_live(&updated)?;
             tables.store(&updated)?;
             Ok(Update::Updated(next))
         });
@@ -204,6 +205,14 @@ impl RecordStore for Redb {
             Ok(Creation::Created)
         })
         .await
+    }
+
+    async fn find_identical(&self, upload: &Upload) -> Result<Option<Upload>> {
+        let Some(fingerprint) = upload.fingerprint.clone() else {
+            return Ok(None);
+        };
+        self.read(move |snapshot| snapshot.holder(&fingerprint))
+            .await
     }
 
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>> {
@@ -370,6 +379,10 @@ impl ListingStore for Redb {
     async fn count(&self, owner: &Owner) -> Result<u64> {
         let owner = owner.clone();
         self.read(move |snapshot| snapshot.count(&owner)).await
+    }
+
+    async fn count_live(&self) -> Result<u64> {
+        self.read(Snapshot::count_live).await
     }
 }
 

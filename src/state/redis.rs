@@ -10,7 +10,7 @@
 //! | `receipts:{<tag>}:<upload id>` | hash | the receipts that a slot has no room for, by part number |
 //! | `fingerprints:{<tag>}` | hash | the id of the live upload of each fingerprint |
 //! | `owner:<owner>` | sorted set | the uploads of an owner, in the order of a listing |
-//! | `due` | sorted set | uploads by the time at which the sweeper must check them |
+//! | `due` | sorted set | uploads by the time at which the sweeper must check them, the ended ones after all live ones |
 //! | `lease:<name>` | string | the holder of a lease |
 //! | `secret` | string | the deployment's secret |
 //! | `format` | string | the version of all keys but those of the records |
@@ -70,7 +70,7 @@ use self::{
 
 /// The version of the keys that are not records: fingerprints, listings, `due`, leases and the secret. Stored under
 /// `format`; [`Redis::connect`] refuses another one.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// How often a create tries to replace the fingerprint of an upload that is over before it fails.
 const CREATE_ATTEMPTS: usize = 5;
@@ -287,10 +287,7 @@ impl RecordStore for Redis {
                 return Ok(Creation::Created);
             }
             // An upload that is over never becomes live again, so the new upload may have its fingerprint.
-            let holder_id = holder.parse().map_err(|cause| {
-                Error::internal("a fingerprint has an invalid upload id", cause)
-            })?;
-            match self.whole(&holder_id).await? {
+            match self.whole(&parse_holder(&holder)?).await? {
                 Some(known) if known.is_indexed() => return Ok(Creation::Exists(Box::new(known))),
                 _ => over = holder,
             }
@@ -298,6 +295,22 @@ impl RecordStore for Redis {
         Err(Error::state_unavailable(
             "the fingerprint got a new holder at each attempt",
         ))
+    }
+
+    async fn find_identical(&self, upload: &Upload) -> Result<Option<Upload>> {
+        let Some(fingerprint) = &upload.fingerprint else {
+            return Ok(None);
+        };
+        let get = redis::cmd("HGET")
+            .arg(self.fingerprints_key(&upload.id))
+            .arg(fingerprint.as_str())
+            .to_owned();
+        let holder: Option<String> = self.link.command(&get).await?;
+        let Some(holder) = holder else {
+            return Ok(None);
+        };
+        let known = self.whole(&parse_holder(&holder)?).await?;
+        Ok(known.filter(Upload::is_indexed))
     }
 
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>> {
@@ -360,6 +373,10 @@ impl ListingStore for Redis {
     async fn count(&self, owner: &Owner) -> Result<u64> {
         self.count_listed(owner).await
     }
+
+    async fn count_live(&self) -> Result<u64> {
+        self.count_scheduled_live().await
+    }
 }
 
 #[async_trait]
@@ -402,6 +419,12 @@ impl StateStore for Redis {
         // Connections are replaced.
         true
     }
+}
+
+/// The upload that holds a fingerprint.
+fn parse_holder(id: &str) -> Result<UploadId> {
+    id.parse()
+        .map_err(|cause| Error::internal("a fingerprint has an invalid upload id", cause))
 }
 
 /// The times of a write as script arguments: `updated_at`, `expires_at`, time of removal.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod conflicts;
 mod full_state;
+mod open_uploads;
 mod places;
 pub(crate) mod records;
 mod stores;

@@ -103,6 +103,8 @@ adapters! {
         a_summary_has_the_counts_and_the_last_committed_part,
         committed_parts_are_listed_in_pages,
         a_count_is_of_the_owners_uploads,
+        live_uploads_of_all_owners_are_counted,
+        an_identical_upload_is_found_while_it_is_live,
     ]
     claims [
         a_claim_is_stored_and_changes_only_the_times,

@@ -156,6 +156,7 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         min_rate_seconds,
         max_lists,
         max_watches,
+        max_open_uploads,
     } = limits;
     for (field, value) in [
         ("max_file_size", max_file_size),
@@ -170,6 +171,7 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         ("min_rate_seconds", min_rate_seconds),
         ("max_lists", max_lists.into()),
         ("max_watches", max_watches.into()),
+        ("max_open_uploads", max_open_uploads),
     ] {
         assert_eq!(rows.remove(field), u64::try_from(value).ok(), "{field}");
     }

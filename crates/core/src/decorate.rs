@@ -82,6 +82,7 @@ macro_rules! decorated {
 decorated! {
     "state", RECORD_CALLS: RecordStore for dyn StateStore;
     async fn create(upload: &Upload) -> Creation;
+    async fn find_identical(upload: &Upload) -> Option<Upload>;
     async fn get(id: &UploadId) -> Option<Upload>;
     async fn summary(id: &UploadId) -> Option<Upload>;
     async fn observe(id: &UploadId) -> Option<Upload>;
@@ -110,6 +111,7 @@ decorated! {
     "state", LISTING_CALLS: ListingStore for dyn StateStore;
     async fn list(query: &ListQuery) -> ListPage;
     async fn count(owner: &Owner) -> u64;
+    async fn count_live() -> u64;
 }
 
 decorated! {

@@ -50,6 +50,10 @@ pub trait RecordStore: Send + Sync + Debug {
     /// If a record with the same id exists, an earlier response was lost, and the result is [`Creation::Created`].
     async fn create(&self, upload: &Upload) -> Result<Creation>;
 
+    /// The upload that [`create`](Self::create) would find instead of storing `upload`: the live one with the same
+    /// fingerprint, if there is one.
+    async fn find_identical(&self, upload: &Upload) -> Result<Option<Upload>>;
+
     /// Reads a record with all its parts and claims. A large record takes several round trips, and as long as its pages
     /// arrive. Use [`summary`](Self::summary) if the parts are not needed.
     async fn get(&self, id: &UploadId) -> Result<Option<Upload>>;
@@ -156,6 +160,10 @@ pub trait ListingStore: Send + Sync + Debug {
 
     /// The number of uploads of an owner. Like listings, it is a hint.
     async fn count(&self, owner: &Owner) -> Result<u64>;
+
+    /// The number of live uploads (OPEN or COMMITTING) of all owners. It is the size of an index, so a hint, and costs
+    /// the same however many there are.
+    async fn count_live(&self) -> Result<u64>;
 }
 
 /// What the sweeper needs: the index of due uploads, and leases.

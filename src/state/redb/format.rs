@@ -9,7 +9,7 @@ use super::failure::internal;
 use crate::unknown_format::UnknownFormat;
 
 /// The version of all tables and of their rows. [`check`] refuses a file with another one.
-const FORMAT: &str = "3";
+const FORMAT: &str = "4";
 
 /// The version of the file. Its name and types stay the same in all versions, so that every release can read it.
 const TABLE: TableDefinition<'_, (), &str> = TableDefinition::new("format");

@@ -3,7 +3,8 @@
 use std::ops::Bound;
 
 use ::redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
@@ -45,6 +46,9 @@ const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("rem
 /// The secret (`secret`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
+/// The uploads that are OPEN or COMMITTING, by id, to count them.
+const LIVE: TableDefinition<'_, &str, ()> = TableDefinition::new("live");
+
 type ListingKey<'a> = (&'a str, &'a str, u64, &'a str);
 
 /// All tables in one write transaction.
@@ -54,6 +58,7 @@ pub(super) struct Tables<'a> {
     claims: Table<'a, NumberKey<'static>, &'static ClaimSlot>,
     fingerprints: Table<'a, &'static str, &'static str>,
     listing: Table<'a, ListingKey<'static>, ()>,
+    live: Table<'a, &'static str, ()>,
     pub(super) due: Table<'a, (u64, &'static str), ()>,
     removals: Table<'a, (u64, &'static str), ()>,
     pub(super) facts: Table<'a, &'static str, &'static [u8]>,
@@ -65,6 +70,8 @@ pub(super) struct Snapshot {
     parts: PartTables<SlotsRead, TextsRead>,
     claims: ReadOnlyTable<NumberKey<'static>, &'static ClaimSlot>,
     listing: ReadOnlyTable<ListingKey<'static>, ()>,
+    live: ReadOnlyTable<&'static str, ()>,
+    fingerprints: ReadOnlyTable<&'static str, &'static str>,
 }
 
 // === impl Tables ===
@@ -82,6 +89,7 @@ impl<'a> Tables<'a> {
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
             fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
             listing: transaction.open_table(LISTING).map_err(internal)?,
+            live: transaction.open_table(LIVE).map_err(internal)?,
             due: transaction.open_table(DUE).map_err(internal)?,
             removals: transaction.open_table(REMOVALS).map_err(internal)?,
             facts: transaction.open_table(FACTS).map_err(internal)?,
@@ -156,7 +164,19 @@ impl<'a> Tables<'a> {
             .map_err(internal)?;
         let mut record = Record::created(upload);
         self.schedule(&mut record)?;
+        self.mark_live(&record)?;
         self.store(&record)
+    }
+
+    /// Adds the upload to the live ones, or removes it if it has ended.
+    pub(super) fn mark_live(&mut self, record: &Record) -> Result<()> {
+        let id = record.written.id.as_str();
+        if record.written.is_live() {
+            self.live.insert(id, ()).map_err(internal)?;
+        } else {
+            self.live.remove(id).map_err(internal)?;
+        }
+        Ok(())
     }
 
     pub(super) fn store(&mut self, record: &Record) -> Result<()> {
@@ -250,6 +270,7 @@ impl<'a> Tables<'a> {
         }
         self.remove_parts_and_claims(&upload.id)?;
         self.listing.remove(listing_key(upload)).map_err(internal)?;
+        self.live.remove(upload.id.as_str()).map_err(internal)?;
         self.records
             .remove(upload.id.as_str())
             .map(drop)
@@ -305,6 +326,8 @@ impl Snapshot {
             },
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
             listing: transaction.open_table(LISTING).map_err(internal)?,
+            live: transaction.open_table(LIVE).map_err(internal)?,
+            fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
         })
     }
 
@@ -369,6 +392,26 @@ impl Snapshot {
             }
         }
         Ok(page)
+    }
+
+    /// The live upload with this fingerprint.
+    pub(super) fn holder(&self, fingerprint: &Fingerprint) -> Result<Option<Upload>> {
+        let holder = self
+            .fingerprints
+            .get(fingerprint.as_str())
+            .map_err(internal)?;
+        let Some(holder) = holder else {
+            return Ok(None);
+        };
+        let known = self.upload(&holder.value().parse().map_err(|cause| {
+            Error::internal("the state file holds an invalid upload id", cause)
+        })?)?;
+        Ok(known.filter(Upload::is_indexed))
+    }
+
+    /// How many uploads are live.
+    pub(super) fn count_live(&self) -> Result<u64> {
+        self.live.len().map_err(internal)
     }
 
     /// How many uploads the listing of the owner has.

@@ -1,7 +1,8 @@
 //! The uploads that are due, and the leases.
 //!
 //! `due` is a sorted set of uploads by the time at which the sweeper must check them: when they are due, and at last when
-//! their record is gone. It is a hint, written after the
+//! their record is gone. The scores of ended uploads are higher by [`ENDED`], so that the live ones can be counted with one
+//! command. It is a hint, written after the
 //! record and in another slot: an entry is checked against its record when it is read. Parts and claims, which postpone
 //! the end of an upload, do not change its entry; reading the entry corrects it.
 
@@ -23,12 +24,14 @@ use super::{
 /// How many records are read concurrently.
 const CONCURRENCY: usize = 16;
 
-/// The largest time that a score, which is a double, holds exactly.
-const LATEST: u64 = 1 << 53;
+/// What is added to the score of an ended upload: more than any time, half of what a score, which is a double, holds
+/// exactly.
+const ENDED: u64 = 1 << 52;
 
 /// A member of `due`.
 struct Entry {
     member: String,
+    score: u64,
     due: Due,
     /// The upload's member of its owner's listing.
     listed: String,
@@ -61,17 +64,12 @@ impl Redis {
         limit: usize,
     ) -> Result<DuePage> {
         let limit = limit.max(1);
-        let mut invocation = SCRIPTS.due.key(self.due_key());
-        invocation
-            .arg(after.map_or(0, |due| score(due.at)))
-            .arg(after.map_or("", |due| due.id.as_str()))
-            .arg(score(before))
-            .arg(limit);
-        let members: Vec<(String, u64)> = self.link.script(&invocation).await?;
-        let entries = members
-            .into_iter()
-            .map(|(member, at)| Entry::new(member, Timestamp(at)))
-            .collect::<Result<Vec<Entry>>>()?;
+        let live = self.due_entries(0, before, after, limit);
+        let ended = self.due_entries(ENDED, before, after, limit);
+        let (mut entries, ended) = tokio::try_join!(live, ended)?;
+        entries.extend(ended);
+        entries.sort_by(|one, other| one.due.cmp(&other.due));
+        entries.truncate(limit);
         let last = entries.last().filter(|_| entries.len() == limit);
         let next = last.map(|entry| entry.due.clone());
         let checked = entries
@@ -83,6 +81,34 @@ impl Redis {
             .try_collect();
         let uploads = uploads.await?;
         Ok(DuePage { uploads, next })
+    }
+
+    /// The first `limit` entries with scores from `offset`, after `after`.
+    async fn due_entries(
+        &self,
+        offset: u64,
+        before: Timestamp,
+        after: Option<&Due>,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        let mut invocation = SCRIPTS.due.key(self.due_key());
+        invocation
+            .arg(offset + after.map_or(0, |due| time(due.at)))
+            .arg(after.map_or("", |due| due.id.as_str()))
+            .arg(offset + time(before))
+            .arg(limit);
+        let members: Vec<(String, u64)> = self.link.script(&invocation).await?;
+        let entry = |(member, score)| Entry::new(member, score, Timestamp(score - offset));
+        members.into_iter().map(entry).collect()
+    }
+
+    /// See [`ListingStore::count_live`](upload_gateway_core::state::ListingStore::count_live).
+    pub(super) async fn count_scheduled_live(&self) -> Result<u64> {
+        let before = format!("({ENDED}");
+        let count = redis::cmd("ZCOUNT")
+            .arg((self.due_key(), "-inf", before))
+            .to_owned();
+        self.link.command(&count).await
     }
 
     /// The upload of an entry, if it is due; otherwise corrects the entry, and the listing that has the upload.
@@ -107,7 +133,7 @@ impl Redis {
         let mut invocation = SCRIPTS.repair_due.key(self.due_key());
         invocation
             .arg(member)
-            .arg(score(due.at))
+            .arg(entry.score)
             .arg(
                 upload
                     .as_ref()
@@ -127,19 +153,21 @@ impl Redis {
     ) -> Result<bool> {
         let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
         let mut invocation = SCRIPTS.lease.key(self.key(&format!("lease:{name}")));
-        invocation.arg(holder).arg(lasts.min(LATEST));
+        invocation.arg(holder).arg(lasts.min(ENDED));
         self.link.script(&invocation).await
     }
 }
 
-fn score(time: Timestamp) -> u64 {
-    time.0.min(LATEST)
+/// A time as a part of a score.
+fn time(time: Timestamp) -> u64 {
+    time.0.min(ENDED - 1)
 }
 
-/// When the sweeper looks at the upload next: when it is due, or when its record is gone.
+/// The score of the time at which the sweeper looks at the upload next: when it is due, or when its record is gone.
 fn next_look(upload: &Upload) -> u64 {
     let removal = Timestamp(removal_time(upload.expires_at));
-    score(upload.due_at().unwrap_or(removal))
+    let at = time(upload.due_at().unwrap_or(removal));
+    if upload.is_live() { at } else { ENDED + at }
 }
 
 /// The member of an upload. It names the upload, its member of the listing, and the listing.
@@ -151,7 +179,7 @@ fn due_member(upload: &Upload) -> String {
 // === impl Entry ===
 
 impl Entry {
-    fn new(member: String, at: Timestamp) -> Result<Self> {
+    fn new(member: String, score: u64, at: Timestamp) -> Result<Self> {
         let mut fields = member.splitn(3, ':');
         let (id, age, owner) = (fields.next(), fields.next(), fields.next());
         let (Some(id), Some(age), Some(owner)) = (id, age, owner) else {
@@ -163,6 +191,7 @@ impl Entry {
         let id = id.parse().map_err(unreadable)?;
         Ok(Self {
             member,
+            score,
             due: Due { at, id },
             listed,
             owner,

@@ -85,7 +85,7 @@ async fn redis_refuses_keys_of_an_unknown_format_at_the_start_and_keeps_them() {
     let client = redis::Client::open(&*backend.url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let format = "upload-gateway:format";
-    assert_eq!(connection.get::<_, String>(format).await.unwrap(), "2");
+    assert_eq!(connection.get::<_, String>(format).await.unwrap(), "3");
     let () = connection.set(format, "4").await.unwrap();
     let refused = Redis::connect(&config([backend.url.clone()])).await;
     let refused = refused.unwrap_err();
@@ -93,7 +93,7 @@ async fn redis_refuses_keys_of_an_unknown_format_at_the_start_and_keeps_them() {
     names_both_versions(cause.downcast_ref::<Error>().unwrap(), "format 4");
     assert!(cause.to_string().contains(format), "{cause}");
     assert_eq!(connection.get::<_, String>(format).await.unwrap(), "4");
-    let () = connection.set(format, "2").await.unwrap();
+    let () = connection.set(format, "3").await.unwrap();
     let again = Redis::connect(&config([backend.url.clone()]))
         .await
         .unwrap();
@@ -120,7 +120,7 @@ async fn a_state_file_of_an_unknown_format_is_refused_and_kept() {
     };
     let before = rows();
     assert_eq!(before.len(), 1);
-    for (format, found) in [(Some("4"), "format 4"), (None, "no format version")] {
+    for (format, found) in [(Some("9"), "format 9"), (None, "no format version")] {
         edit(&path, format);
         let refused = Redb::open(&path).await.unwrap_err();
         assert!(matches!(refused, OpenError::Unusable { .. }), "{refused:?}");
@@ -133,7 +133,7 @@ async fn a_state_file_of_an_unknown_format_is_refused_and_kept() {
             format.is_some()
         );
     }
-    edit(&path, Some("3"));
+    edit(&path, Some("4"));
     let store = Redb::open(&path).await.unwrap();
     assert_eq!(get(&store, &upload.id).await, upload);
 }

@@ -1,8 +1,8 @@
 //! Listings and counts, in every state store.
 
 use upload_gateway_core::{
-    state::{Cursor, ListQuery, StateStore},
-    upload::{Claims, Owner, PART_SIZE, Timestamp, Upload, UploadId},
+    state::{Cursor, ListQuery, Predecessor, StateStore},
+    upload::{Claims, Owner, PART_SIZE, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::samples::*;
@@ -169,6 +169,54 @@ pub(crate) async fn a_count_is_of_the_owners_uploads(store: &dyn StateStore) {
     assert_eq!(store.count(&mine).await.unwrap(), 3);
     assert_eq!(store.count(&other).await.unwrap(), 1);
     assert_eq!(store.count(&owner()).await.unwrap(), 0);
+}
+
+pub(crate) async fn live_uploads_of_all_owners_are_counted(store: &dyn StateStore) {
+    let before = store.count_live().await.unwrap();
+    let mut uploads = Vec::new();
+    for _ in 0..4 {
+        let upload = upload(&owner());
+        create(store, &upload).await;
+        create(store, &upload).await;
+        record(store, &upload.id, [1, 2]).await;
+        uploads.push(upload);
+    }
+    let counted = async || store.count_live().await.unwrap() - before;
+    assert_eq!(counted().await, 4);
+    for (number, (phase, left)) in [
+        (Phase::Committing, 4),
+        (Phase::Aborted, 3),
+        (Phase::Complete, 2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut upload = get(store, &uploads[number].id).await;
+        upload.phase = phase;
+        store.update(&upload, upload.writer).await.unwrap();
+        assert_eq!(counted().await, left, "{phase}");
+    }
+    let taken = store.take_over(&uploads[3].id, writer(2), Predecessor::Any, times());
+    taken.await.unwrap();
+    assert_eq!(counted().await, 2);
+}
+
+pub(crate) async fn an_identical_upload_is_found_while_it_is_live(store: &dyn StateStore) {
+    let owner = owner();
+    let mut known = findable(&owner, "a");
+    let twin = findable(&owner, "a");
+    let (other, bare) = (findable(&owner, "b"), upload(&owner));
+    let found = async |upload| store.find_identical(upload).await.unwrap();
+    assert_eq!(found(&twin).await, None);
+    create(store, &known).await;
+    record(store, &known.id, [1]).await;
+    assert_eq!(found(&twin).await, Some(get(store, &known.id).await));
+    assert_eq!(found(&other).await, None);
+    assert_eq!(found(&bare).await, None);
+    known = get(store, &known.id).await;
+    known.phase = Phase::Complete;
+    store.update(&known, known.writer).await.unwrap();
+    assert_eq!(found(&twin).await, None);
 }
 
 /// The uploads of all pages of an owner's listing.

@@ -81,6 +81,7 @@ impl Shared {
             idle_timeout: Duration::from_secs(60),
             store_retry_timeout: Duration::from_secs(5),
             commit_lease: Duration::from_secs(90),
+            max_open_uploads: 100_000,
             max_lists: 8,
             max_watches: 100,
             store_settle: Duration::ZERO,

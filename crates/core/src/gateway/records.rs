@@ -1,6 +1,7 @@
 //! Reads, lists, creates and updates records. Updates are compare-and-set.
 
 mod create;
+mod room;
 pub(super) mod search;
 pub(super) mod watch;
 
@@ -9,10 +10,13 @@ use std::{
     time::Duration,
 };
 
-use self::watch::{RecordWatch, Watches};
+use self::{
+    room::Room,
+    watch::{RecordWatch, Watches},
+};
 use super::{
     drain::Drain,
-    refusal::{state_lost, taken_over, wrong_phase},
+    refusal::{state_lost, taken_over, too_many_open, wrong_phase},
     settings::{Caller, Settings},
 };
 use crate::{
@@ -44,6 +48,7 @@ pub struct Records {
     clock: Arc<dyn Clock>,
     settings: Arc<Settings>,
     watches: Arc<Watches>,
+    room: Room,
 }
 
 /// A page of the committed parts of an upload.
@@ -91,6 +96,7 @@ impl Records {
             clock,
             settings: Arc::clone(settings),
             watches,
+            room: Room::new(settings.max_open_uploads),
         })
     }
 
@@ -191,7 +197,25 @@ impl Records {
 
     /// Stores a new record. See [`RecordStore::create`].
     pub(super) async fn create(&self, upload: &Upload) -> Result<Creation> {
-        self.records.create(upload).await
+        let creation = self.records.create(upload).await?;
+        if creation == Creation::Created {
+            self.room.note_created();
+        }
+        Ok(creation)
+    }
+
+    /// As [`Records::create`], if there is room for another open upload. An identical create is found in any case.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if there is no room.
+    pub(super) async fn create_if_room(&self, upload: &Upload) -> Result<Creation> {
+        if self.room.has_room(&*self.listing).await? {
+            return self.create(upload).await;
+        }
+        match self.records.find_identical(upload).await? {
+            Some(known) => Ok(Creation::Exists(Box::new(known))),
+            None => Err(too_many_open(self.settings.max_open_uploads)),
+        }
     }
 
     /// Makes `writer` the writer of an upload. See [`RecordStore::take_over`].

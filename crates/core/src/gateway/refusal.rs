@@ -10,6 +10,9 @@ use crate::{
 /// The largest number of missing parts in one error. The client learns of the others with its next call.
 pub(super) const NAMED_PARTS: usize = 100;
 
+/// When to repeat a create that had no room, about: uploads end one after the other.
+const ROOM_DELAY: Duration = Duration::from_secs(10);
+
 /// Another stream has taken over the upload.
 pub(super) fn taken_over() -> Error {
     Error::new(
@@ -42,6 +45,17 @@ pub(super) fn too_large(max: u64) -> Error {
     )
     .because(Reason::FileTooLarge)
     .with("max_file_size", max)
+}
+
+/// There are `max` open uploads or more.
+pub(super) fn too_many_open(max: u64) -> Error {
+    let message = format!(
+        "there are limits.max_open_uploads, {max}, open uploads; finish or delete some, or retry later"
+    );
+    Error::new(Kind::ResourceExhausted, Reason::Overloaded, message)
+        .with("limit", "max_open_uploads")
+        .with("max_open_uploads", max)
+        .retry_after(ROOM_DELAY.mul_f64(rand::random_range(0.5..1.5)))
 }
 
 /// A part of `part_size` bytes is larger than a quarter of the memory budget, both in bytes.

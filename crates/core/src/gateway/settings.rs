@@ -26,6 +26,8 @@ pub struct Settings {
     pub max_message_size: u64,
     /// The largest number of concurrent streams.
     pub max_streams: usize,
+    /// The largest number of open uploads, over all replicas. Beyond it nothing is created.
+    pub max_open_uploads: u64,
     /// The largest number of concurrent lists of uploads or parts. The edges enforce it.
     pub max_lists: u32,
     /// The largest number of concurrent calls that watch an upload. The edges enforce it.

@@ -100,14 +100,21 @@ impl Signing {
         storage_id: &str,
     ) -> Result<SignedStep> {
         let storage = self.storages.get(storage_id)?;
+        // An upload that replaces another one needs no room.
+        let mut is_replacement = false;
         for _ in 0..MAX_CREATES {
             let new = self.new_signed(caller, file.clone(), &storage)?;
-            match self.records.create(&new).await? {
+            let creation = match is_replacement {
+                true => self.records.create(&new).await?,
+                false => self.records.create_if_room(&new).await?,
+            };
+            match creation {
                 Creation::Created => return self.first_step(&storage, &new).await,
                 Creation::Exists(found) => {
                     if let Some(step) = self.resume_signed(*found).await? {
                         return Ok(step);
                     }
+                    is_replacement = true;
                 }
             }
         }

@@ -149,13 +149,19 @@ impl Opener {
                 .map_err(|error| Error::invalid("file.file_id", format!("{error}")))?;
         }
         let storage = self.storages.get(storage_id)?;
+        // An upload that replaces another one needs no room.
+        let mut is_replacement = false;
         for _ in 0..MAX_CREATES {
             let writer = WriterTag::random();
             let new = self
                 .records
                 .new_upload(caller, file.clone(), &storage, Some(writer))?;
             let takeovers = self.records.watch_takeovers(&new.id);
-            let mut found = match self.records.create(&new).await? {
+            let creation = match is_replacement {
+                true => self.records.create(&new).await?,
+                false => self.records.create_if_room(&new).await?,
+            };
+            let mut found = match creation {
                 Creation::Created => return Ok(Opened::Writing(new, writer, takeovers)),
                 Creation::Exists(found) => *found,
             };
@@ -165,10 +171,12 @@ impl Opener {
                     .abandon(&mut found, AbortReason::Restarted)
                     .await?;
                 self.sessions.discard(&found).await?;
+                is_replacement = true;
                 continue;
             }
             let denial = found.evidence.denial.map(|denial| denial.denied);
             if denial == Some(Denied::Session) && self.inspector.supersede(&mut found).await? {
+                is_replacement = true;
                 continue;
             }
             match self.open_known(caller, &found.id, takeover, None).await {
