@@ -53,6 +53,10 @@ table! {
         pub max_streams: u32 = 1024, in POSITIVE;
         /// How many streams run at a time on one connection.
         pub max_concurrent_streams: u32 = 1024, in POSITIVE;
+        /// How many tags an upload can have.
+        pub max_tags: u32 = 16, in 0..=64;
+        /// The largest tag, in bytes.
+        pub max_tag_size: u32 = 64, in 1..=255;
         /// How many uploads are open at a time, over all replicas. In Redis a new one takes 3.2 kB, with the longest names and
         /// tags 7 kB: 100,000 take 320 to 700 MB.
         pub max_open_uploads: u64 = 100_000, in 1..;
@@ -99,6 +103,8 @@ impl Limits {
             max_file_size: self.max_file_size.map(|size| size.0),
             max_message_size: self.max_message_size.0,
             max_streams: self.max_streams as usize,
+            max_tags: self.max_tags,
+            max_tag_size: self.max_tag_size,
             max_open_uploads: self.max_open_uploads,
             max_lists: self.max_lists,
             max_watches: self.max_watches,

@@ -256,6 +256,8 @@ pub(super) fn limits(limits: Limits, settings: &Settings) -> v1::Limits {
         expiry_seconds: bytes(settings.upload_expiry.as_secs()),
         min_rate: bytes(settings.min_rate),
         min_rate_seconds: bytes(settings.min_rate_window.as_secs()),
+        max_tags: number(settings.max_tags),
+        max_tag_size: number(settings.max_tag_size),
         max_open_uploads: bytes(settings.max_open_uploads),
         max_lists: number(settings.max_lists),
         max_watches: number(settings.max_watches),

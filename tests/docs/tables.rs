@@ -157,6 +157,8 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         max_lists,
         max_watches,
         max_open_uploads,
+        max_tags,
+        max_tag_size,
     } = limits;
     for (field, value) in [
         ("max_file_size", max_file_size),
@@ -172,6 +174,8 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         ("max_lists", max_lists.into()),
         ("max_watches", max_watches.into()),
         ("max_open_uploads", max_open_uploads),
+        ("max_tags", max_tags.into()),
+        ("max_tag_size", max_tag_size.into()),
     ] {
         assert_eq!(rows.remove(field), u64::try_from(value).ok(), "{field}");
     }

@@ -224,6 +224,8 @@ fn settings() -> Settings {
         idle_timeout: Duration::from_secs(10),
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
+        max_tags: 16,
+        max_tag_size: 64,
         max_open_uploads: 100_000,
         max_lists: 8,
         max_watches: 100,

@@ -146,6 +146,8 @@ pub(crate) fn settings() -> Settings {
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
+        max_tags: 16,
+        max_tag_size: 64,
         max_open_uploads: 100_000,
         max_lists: 8,
         max_watches: 100,

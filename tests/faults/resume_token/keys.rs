@@ -81,6 +81,8 @@ impl Shared {
             idle_timeout: Duration::from_secs(60),
             store_retry_timeout: Duration::from_secs(5),
             commit_lease: Duration::from_secs(90),
+            max_tags: 16,
+            max_tag_size: 64,
             max_open_uploads: 100_000,
             max_lists: 8,
             max_watches: 100,

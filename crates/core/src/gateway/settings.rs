@@ -26,6 +26,10 @@ pub struct Settings {
     pub max_message_size: u64,
     /// The largest number of concurrent streams.
     pub max_streams: usize,
+    /// The largest number of tags of a new upload.
+    pub max_tags: u32,
+    /// The largest size of a tag of a new upload, in bytes.
+    pub max_tag_size: u32,
     /// The largest number of open uploads, over all replicas. Beyond it nothing is created.
     pub max_open_uploads: u64,
     /// The largest number of concurrent lists of uploads or parts. The edges enforce it.

@@ -102,6 +102,21 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Rejects files with more than `max_count` tags, or with a tag of more than `max_size` bytes.
+///
+/// # Errors
+/// `InvalidArgument` on `file.tags`.
+pub fn check_tags(file: &FileMetadata, max_count: usize, max_size: usize) -> Result<()> {
+    let refuse = |why: String| Err(Error::invalid("file.tags", why));
+    if file.tags.len() > max_count {
+        return refuse(format!("at most {max_count} tags"));
+    }
+    if file.tags.iter().any(|tag| tag.len() > max_size) {
+        return refuse(format!("at most {max_size} bytes for each tag"));
+    }
+    Ok(())
+}
+
 /// The media type of the object: the given one, else that of the name's extension, else `binary/octet-stream`.
 pub fn effective_mime(file: &FileMetadata) -> String {
     match file.file_mime.as_str() {
@@ -337,6 +352,24 @@ mod tests {
             "uploads-1-2/a".into(),
         ] {
             assert_eq!(upload_of_key("", &key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn tags_have_a_largest_number_and_size() {
+        let tagged = |tags: &[&str]| FileMetadata {
+            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            ..FileMetadata::default()
+        };
+        // In bytes: ü has two.
+        for (tags, is_accepted) in [
+            (&[][..], true),
+            (&["abcd", "\u{fc}\u{fc}"], true),
+            (&["a", "b", "c"], false),
+            (&["abc\u{fc}"], false),
+        ] {
+            let checked = check_tags(&tagged(tags), 2, 4);
+            assert_eq!(checked.is_ok(), is_accepted, "{tags:?}");
         }
     }
 

@@ -241,6 +241,25 @@ async fn listings_of_parts_refuse_invalid_page_sizes_tokens_and_unknown_uploads(
     }
 }
 
+#[tokio::test]
+async fn too_many_or_too_long_tags_are_refused() {
+    let gateway = TestGateway::start().await;
+    let tagged = |tags: Vec<String>| FileMetadata {
+        file_name: "a.bin".into(),
+        tags,
+        ..FileMetadata::default()
+    };
+    let longest = "x".repeat(64);
+    for tags in [vec!["a".into(); 17], vec![format!("{longest}x")]] {
+        let mut stream = gateway.converse().await;
+        stream.send(open_file(tagged(tags))).await;
+        assert_eq!(fields(&stream.failure().await), ["file.tags"]);
+    }
+    let mut stream = gateway.converse().await;
+    stream.send(open_file(tagged(vec![longest; 16]))).await;
+    stream.next().await.unwrap();
+}
+
 /// A permission that this gateway does not know may be stricter than those that it knows.
 #[tokio::test]
 async fn unknown_permissions_are_refused() {

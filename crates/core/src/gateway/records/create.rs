@@ -22,6 +22,8 @@ impl Records {
         writer: Option<WriterTag>,
     ) -> Result<Upload> {
         policy::check(&file)?;
+        let (max_tags, max_tag_size) = (self.settings.max_tags, self.settings.max_tag_size);
+        policy::check_tags(&file, max_tags as usize, max_tag_size as usize)?;
         policy::check_filters(&file, &storage.extensions, &storage.mimes)?;
         file.file_mime = policy::effective_mime(&file);
         // The same digest can be written in several ways. The fingerprint must not depend on it.
