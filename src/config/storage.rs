@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize, de::Error as _};
 use toml::Table;
-use upload_gateway_core::upload::{MIB, PART_SIZE};
+use upload_gateway_core::{
+    escape::is_hidden,
+    upload::{MIB, PART_SIZE},
+};
 
 use super::{
     error::ConfigError,
@@ -215,12 +218,12 @@ impl StorageOptions {
         // Clients resolve `.` and `..` in a URL before they send it.
         let is_relative = |name| matches!(name, "." | "..");
         if self.prefix.contains("//")
-            || self.prefix.chars().any(char::is_control)
+            || self.prefix.chars().any(is_hidden)
             || self.prefix.split('/').any(is_relative)
         {
             return Err(InvalidKey::new(
                 "prefix",
-                "must be names separated by `/`, without `.`, `..` and control characters",
+                "must be names separated by `/`, without `.`, `..` and control or invisible characters",
             ));
         }
         self.validate_filters()

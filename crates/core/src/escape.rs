@@ -1,17 +1,17 @@
-//! Text from callers in lines of a log and in errors.
+//! Hidden characters in text from callers. Names and other metadata must not contain them, and they are escaped in lines of
+//! a log and in errors.
 
 use std::borrow::Cow;
 
-/// The text with escapes, `\n` or `\u{202e}`, in place of characters that would end its line, control a terminal, or change
-/// the order of what follows.
+/// The text with escapes, `\n` or `\u{202e}`, in place of [hidden](is_hidden) characters.
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    escaped_if(text, is_unsafe)
+    escaped_if(text, is_hidden)
 }
 
 /// As [`escaped`], for a terminal: keeps the character that begins the codes of colours.
 pub fn escaped_with_colours(text: &str) -> Cow<'_, str> {
     escaped_if(text, |character| {
-        character != '\u{1b}' && is_unsafe(character)
+        character != '\u{1b}' && is_hidden(character)
     })
 }
 
@@ -29,12 +29,23 @@ fn escaped_if(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     safe.into()
 }
 
-/// Control characters, separators of lines and paragraphs, and the controls of Unicode's bidirectional algorithm.
-fn is_unsafe(character: char) -> bool {
+/// Whether a character ends the line, controls a terminal, changes the order of what follows, or shows nothing: control
+/// characters, separators of lines and paragraphs, the controls of Unicode's bidirectional algorithm, the invisible format
+/// characters, and tag characters. Not the joiners U+200C and U+200D: Persian words and emojis contain them.
+/// <https://www.unicode.org/reports/tr36/>
+pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
         )
 }
 
@@ -43,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_breaks_a_line_is_escaped_and_nothing_else() {
+    fn hidden_characters_are_escaped_and_nothing_else() {
         for (text, safe) in [
             ("a\nb\r\tc", "a\\nb\\r\\tc"),
             ("\u{1b}[2J\u{7f}\u{9b}", "\\u{1b}[2J\\u{7f}\\u{9b}"),
@@ -52,8 +63,12 @@ mod tests {
                 "a\\u{2028}b\\u{202e}c\\u{2066}",
             ),
             (
-                "später/图片 \\n \"x\" \u{200d}",
-                "später/图片 \\n \"x\" \u{200d}",
+                "a\u{61c}b\u{180e}c\u{200b}d\u{feff}e\u{e0041}",
+                "a\\u{61c}b\\u{180e}c\\u{200b}d\\u{feff}e\\u{e0041}",
+            ),
+            (
+                "später/图片 \\n \"x\" \u{200c}\u{200d}",
+                "später/图片 \\n \"x\" \u{200c}\u{200d}",
             ),
         ] {
             assert_eq!(escaped(text), safe);

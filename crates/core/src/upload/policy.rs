@@ -1,7 +1,10 @@
 //! Rules for names and metadata of files, and for object keys.
 
 use super::{FileMetadata, UploadId};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    escape::is_hidden,
+};
 
 /// The longest file name, in bytes.
 pub const MAX_NAME_LENGTH: usize = 1024;
@@ -22,7 +25,7 @@ const DEVICE_NAMES: [&str; 22] = [
     "COM9", "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
 ];
 
-/// Characters that PlaceOS rejects in names, in addition to control characters.
+/// Characters that PlaceOS rejects in names, in addition to control characters. It also rejects `..` inside of names.
 const REFUSED_BY_PLACEOS: [char; 13] = [
     '<', '>', ':', '"', '/', '\\', '|', '?', '*', '#', '&', '%', '=',
 ];
@@ -58,17 +61,11 @@ pub fn check(file: &FileMetadata) -> Result<()> {
     file.tags
         .iter()
         .try_for_each(|tag| check_label("file.tags", tag))?;
-    if file.file_path.len() > MAX_NAME_LENGTH || file.file_path.chars().any(char::is_control) {
-        return Err(Error::invalid(
-            "file.file_path",
-            format!("at most {MAX_NAME_LENGTH} bytes and no control characters"),
-        ));
-    }
-    Ok(())
+    check_text("file.file_path", &file.file_path, MAX_NAME_LENGTH)
 }
 
-/// Rejects names that are empty, are longer than [`MAX_NAME_LENGTH`], contain a separator, a control character or `..`,
-/// or are a device name. Characters that look like a separator or change the text direction are rejected, too.
+/// Rejects names that are empty or longer than [`MAX_NAME_LENGTH`], are `.`, `..` or a device name, or contain a path
+/// separator, a character that looks like one, or one that is [hidden](is_hidden). The error names the character.
 ///
 /// # Errors
 /// `InvalidArgument` on `file.file_name`.
@@ -80,17 +77,11 @@ pub fn check_name(name: &str) -> Result<()> {
     if name.len() > MAX_NAME_LENGTH {
         return refuse("longer than 1,024 bytes");
     }
-    if name.chars().any(is_separator) {
-        return refuse("contains a path separator");
+    if let Some(why) = refused_character(name, is_separator) {
+        return refuse(&why);
     }
-    if name
-        .chars()
-        .any(|character| character.is_control() || is_invisible(character))
-    {
-        return refuse("contains a control character");
-    }
-    if name == "." || name.contains("..") {
-        return refuse("contains `..`");
+    if matches!(name, "." | "..") {
+        return refuse("refers to a directory");
     }
     let stem = name.split('.').next().unwrap_or_default().trim();
     if DEVICE_NAMES
@@ -164,7 +155,8 @@ fn takes(filter: &[String], value: &str) -> bool {
 pub fn check_placeos_name(name: &str) -> Result<()> {
     let checked = check_name(name);
     let has_length = (1..=MAX_NAME_LENGTH).contains(&name.len());
-    if name.contains(REFUSED_BY_PLACEOS) || (has_length && checked.is_err()) {
+    let is_refused = name.contains(REFUSED_BY_PLACEOS) || name.contains("..");
+    if is_refused || (has_length && checked.is_err()) {
         return Err(Error::invalid(
             "file.file_name",
             "filename contains unsupported characters or words",
@@ -226,13 +218,33 @@ fn sanitise(name: &str) -> String {
 }
 
 fn check_label(field: &'static str, text: &str) -> Result<()> {
-    if text.len() > MAX_LABEL_LENGTH || text.chars().any(char::is_control) {
-        return Err(Error::invalid(
-            field,
-            format!("at most {MAX_LABEL_LENGTH} bytes and no control characters"),
-        ));
+    check_text(field, text, MAX_LABEL_LENGTH)
+}
+
+/// Rejects texts of more than `max` bytes, and the characters that names must not have, except separators.
+fn check_text(field: &'static str, text: &str, max: usize) -> Result<()> {
+    if text.len() > max {
+        return Err(Error::invalid(field, format!("longer than {max} bytes")));
     }
-    Ok(())
+    match refused_character(text, |_| false) {
+        Some(why) => Err(Error::invalid(field, why)),
+        None => Ok(()),
+    }
+}
+
+/// Names the first character that is refused, and says why. `None`: there is no such character.
+fn refused_character(text: &str, is_separator: impl Fn(char) -> bool) -> Option<String> {
+    text.chars().find_map(|character| {
+        let what = match character {
+            _ if is_separator(character) => "a path separator, or looks like one",
+            _ if character.is_control() => "a control character",
+            _ if is_hidden(character) => "invisible, or changes the direction of the text",
+            char::REPLACEMENT_CHARACTER => "the replacement for bytes that are not UTF-8",
+            _ => return None,
+        };
+        let code = u32::from(character);
+        Some(format!("contains U+{code:04X}, which is {what}"))
+    })
 }
 
 /// `/`, `\` and the Unicode characters that look like them.
@@ -250,14 +262,6 @@ fn is_separator(character: char) -> bool {
     )
 }
 
-/// Characters that reorder or hide text, and the replacement character for invalid encodings.
-fn is_invisible(character: char) -> bool {
-    matches!(
-        character,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fffd}'
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +276,12 @@ mod tests {
             "a*b:c|d.txt",
             "console.log",
             "x\u{301}.txt",
+            "می\u{200c}خواهم.pdf",
+            "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}.jpg",
+            "Screenshot 2025-03-18 at 4.09.02\u{202f}p.m..png",
+            "wait...what.pdf",
+            "...",
+            "..a",
         ] {
             assert!(check_name(name).is_ok(), "{name}");
         }
@@ -286,18 +296,62 @@ mod tests {
             "a\\b",
             "..",
             ".",
-            "a..b",
             "nul",
             "COM1.txt",
             "a\nb",
             "a\0",
             "a\u{ff0f}b",
             "a\u{202e}b",
+            "a\u{fffd}b",
         ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         assert!(check_name(&long).is_err());
         assert!(check_name(&long[..1024]).is_ok());
+    }
+
+    #[test]
+    fn invisible_characters_are_rejected_by_name_in_all_texts() {
+        for (character, named) in [
+            ('\u{7}', "U+0007"),
+            ('\u{61c}', "U+061C"),
+            ('\u{180e}', "U+180E"),
+            ('\u{200b}', "U+200B"),
+            ('\u{200f}', "U+200F"),
+            ('\u{2029}', "U+2029"),
+            ('\u{2066}', "U+2066"),
+            ('\u{feff}', "U+FEFF"),
+            ('\u{e0001}', "U+E0001"),
+            ('\u{e007f}', "U+E007F"),
+        ] {
+            let text = format!("a{character}b");
+            let in_field = |field: &str| {
+                let mut file = FileMetadata {
+                    file_name: "a".into(),
+                    ..FileMetadata::default()
+                };
+                match field {
+                    "file.file_name" => file.file_name.clone_from(&text),
+                    "file.file_path" => file.file_path.clone_from(&text),
+                    "file.file_id" => file.file_id = Some(text.clone()),
+                    _ => file.tags = vec![text.clone()],
+                }
+                file
+            };
+            for field in [
+                "file.file_name",
+                "file.file_path",
+                "file.file_id",
+                "file.tags",
+            ] {
+                let error = check(&in_field(field)).unwrap_err();
+                let violation = &error.violations()[0];
+                assert!(violation.description.contains(named), "{violation:?}");
+                assert_eq!(violation.field, field);
+            }
+        }
+        let error = check_name("a/b").unwrap_err().to_string();
+        assert!(error.contains("U+002F"), "{error}");
     }
 
     #[test]

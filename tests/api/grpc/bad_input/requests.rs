@@ -106,6 +106,8 @@ async fn names_that_contain_paths_are_refused_and_unusual_ones_accepted() {
         "com1.txt",
         "a\u{ff0f}b",
         "a\u{202e}gpj.exe",
+        "a\u{61c}b",
+        "a\u{e0041}b",
         &long,
     ] {
         let status = refused(&gateway, vec![open(name, None), chunk(0, b"abc"), finish()]).await;
@@ -123,6 +125,10 @@ async fn names_that_contain_paths_are_refused_and_unusual_ones_accepted() {
         "-rf",
         "%2e%2e%2f",
         "<script>",
+        "می\u{200c}خواهم.pdf",
+        "\u{1f468}\u{200d}\u{1f467}.jpg",
+        "Screenshot 2025-03-18 at 4.09.02 p.m..png",
+        "...",
     ] {
         let upload = gateway
             .upload(vec![open(name, None), chunk(0, b"abc"), finish()])
@@ -130,6 +136,48 @@ async fn names_that_contain_paths_are_refused_and_unusual_ones_accepted() {
             .unwrap();
         assert_eq!(upload.file.as_ref().unwrap().file_name, name);
         assert_eq!(gateway.read(&upload).await, b"abc", "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_character_is_named_in_every_text() {
+    let gateway = TestGateway::start().await;
+    let hidden = "a\u{180e}b";
+    let file = FileMetadata {
+        file_name: hidden.into(),
+        tags: vec![hidden.into()],
+        file_path: hidden.into(),
+        ..FileMetadata::default()
+    };
+    for (field, file) in [
+        (
+            "file.file_name",
+            FileMetadata {
+                tags: vec![],
+                file_path: String::new(),
+                ..file.clone()
+            },
+        ),
+        (
+            "file.tags",
+            FileMetadata {
+                file_name: "a".into(),
+                file_path: String::new(),
+                ..file.clone()
+            },
+        ),
+        (
+            "file.file_path",
+            FileMetadata {
+                file_name: "a".into(),
+                tags: vec![],
+                ..file.clone()
+            },
+        ),
+    ] {
+        let status = refused(&gateway, vec![open_file(file)]).await;
+        assert_eq!(fields(&status), [field]);
+        assert!(status.message().contains("U+180E"), "{status:?}");
     }
 }
 
