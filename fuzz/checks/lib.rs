@@ -9,7 +9,10 @@ mod records;
 mod resume_token;
 
 use upload_gateway_core::{
-    blobs::{NewObject, Session, sign::ToSign},
+    blobs::{
+        NewObject, Session,
+        sign::{ReadVerb, ToSign},
+    },
     upload::{
         Claims, Cleanup, Evidence, FileMetadata, MIB, Md5, Owner, PART_SIZE, Parts, Phase, Plan,
         StoreKind, StoreLimits, Timestamp, Upload, UploadId, policy,
@@ -201,6 +204,7 @@ impl Wanted {
                 parts: &self.parts,
             },
             _ => ToSign::Read {
+                verb: ReadVerb::Get,
                 key: &self.object.key,
                 file_name: &self.file_name,
                 mime: &self.object.mime,

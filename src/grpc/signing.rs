@@ -8,7 +8,7 @@ use upload_gateway_client::proto::v1::{
     SignDownloadRequest, SignDownloadResponse, SignFinishRequest, SignPartRequest,
     SignPartsRequest, SignPartsResponse, SignedStep, UpdateUploadRequest, Upload,
 };
-use upload_gateway_core::{error::Error, gateway::Gateway};
+use upload_gateway_core::{blobs::sign::ReadVerb, error::Error, gateway::Gateway};
 
 use super::{
     call::{caller, respond},
@@ -145,7 +145,7 @@ impl SigningService for SigningApi {
             let lifetime = convert::signing::download_lifetime(request.expiry_minutes)?;
             self.gateway
                 .downloads
-                .sign_download(&caller, &id, lifetime)
+                .sign_download(&caller, &id, ReadVerb::Get, lifetime)
                 .await
         };
         respond(signed.await.map(|signed| SignDownloadResponse {

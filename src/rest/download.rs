@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     extract::State,
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, Method, StatusCode,
         header::{
             ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
             IF_RANGE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
@@ -18,6 +18,7 @@ use axum::{
 use futures::TryStreamExt;
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use upload_gateway_core::{
+    blobs::sign::ReadVerb,
     error::Error,
     gateway::{DOWNLOAD_LIFETIME, Download},
     upload::Object,
@@ -52,6 +53,8 @@ pub(super) fn room(max: u32) -> Rules {
 }
 
 /// Sign a URL that downloads a complete upload from the store
+///
+/// For HEAD the URL is signed for HEAD: stores bind the method, and clients follow the redirect with the same one.
 #[utoipa::path(
     get,
     context_path = BASE,
@@ -71,6 +74,7 @@ pub(super) fn room(max: u32) -> Rules {
 )]
 pub(super) async fn url(
     State(api): State<Api>,
+    method: Method,
     Id(id): Id,
     Parameters(parameters): Parameters<UrlParameters>,
 ) -> Result<Response, Failure> {
@@ -80,10 +84,14 @@ pub(super) async fn url(
         None => DOWNLOAD_LIFETIME,
     };
     let lifetime = lifetime.min(DOWNLOAD_LIFETIME);
+    let verb = match method {
+        Method::HEAD => ReadVerb::Head,
+        _ => ReadVerb::Get,
+    };
     let signed = api
         .gateway
         .downloads
-        .sign_download(&caller(), &id, lifetime)
+        .sign_download(&caller(), &id, verb, lifetime)
         .await?;
     Ok((StatusCode::SEE_OTHER, [(LOCATION, signed.url)]).into_response())
 }

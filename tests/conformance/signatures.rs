@@ -31,6 +31,7 @@ mod everywhere {
         parts_become_a_file_without_any_credentials
         a_list_names_the_stored_parts
         a_download_has_the_name_of_the_file
+        the_headers_of_a_download_can_be_read
         an_expired_signature_is_refused
         bytes_that_differ_from_the_signature_are_refused
     });

@@ -204,12 +204,13 @@ impl<'a> Unsigned<'a> {
                 }
             }
             ToSign::Read {
+                verb,
                 key,
                 file_name,
                 mime,
                 ..
             } => Self {
-                verb: "GET",
+                verb: verb.as_str(),
                 key,
                 permissions: "r",
                 answer: Some((attachment(file_name), mime)),

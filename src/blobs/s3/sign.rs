@@ -215,6 +215,7 @@ impl<'a> Unsigned<'a> {
                 ..Self::plain("POST", session.key, [("uploadId", session.id)])
             },
             ToSign::Read {
+                verb,
                 key,
                 file_name,
                 mime,
@@ -225,7 +226,7 @@ impl<'a> Unsigned<'a> {
                     ("response-content-disposition", disposition.as_str()),
                     ("response-content-type", mime),
                 ];
-                Self::plain("GET", key, query)
+                Self::plain(verb.as_str(), key, query)
             }
         }
     }
@@ -279,7 +280,10 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use aws_credential_types::provider::SharedCredentialsProvider;
-    use upload_gateway_core::{blobs::sign::Signer, error::Kind};
+    use upload_gateway_core::{
+        blobs::sign::{ReadVerb, Signer},
+        error::Kind,
+    };
     use url::Url;
 
     use super::*;
@@ -311,6 +315,7 @@ mod tests {
 
     fn read() -> ToSign<'static> {
         ToSign::Read {
+            verb: ReadVerb::Get,
             key: "a b.txt",
             file_name: "a b.txt",
             mime: "text/plain",

@@ -2,10 +2,11 @@
 
 use reqwest::header::{IF_RANGE, RANGE};
 use serde_json::json;
+use upload_gateway::config::{S3Profile, StorageConfig};
 
 use super::{
     client::{Http, answer, file, text},
-    common::{TestGateway, bytes},
+    common::{self, TestGateway, bytes},
 };
 
 #[tokio::test]
@@ -104,6 +105,30 @@ async fn a_link_expires_as_requested_and_after_a_day_at_most() {
         assert!(name.contains("a.txt"), "{name}");
         assert_eq!(found.bytes().await.unwrap(), "abc");
     }
+}
+
+/// A client follows the redirect with the method of its request, and stores bind the method.
+#[tokio::test]
+async fn a_link_for_head_is_signed_for_head() {
+    has_a_link_for_head(Vec::new()).await;
+    if let Some(s3) = common::s3().await {
+        has_a_link_for_head(vec![s3.storage(S3Profile::Compatible)]).await;
+    }
+    if let Some(azure) = common::azure().await {
+        has_a_link_for_head(vec![azure.storage()]).await;
+    }
+}
+
+async fn has_a_link_for_head(storage: Vec<StorageConfig>) {
+    let gateway = TestGateway::with(|config| config.storage = storage).await;
+    let http = Http::of(&gateway);
+    let id = http.upload("a.txt", b"abc", &json!({})).await;
+    let link = answer(http.request("HEAD", &format!("/{id}/url"))).await;
+    assert_eq!((link.status, link.body.len()), (303, 0));
+    let client = reqwest::Client::new();
+    let found = client.head(link.header("location")).send().await.unwrap();
+    assert_eq!(found.status(), 200, "{found:?}");
+    assert_eq!(found.headers()["content-length"], "3");
 }
 
 #[tokio::test]

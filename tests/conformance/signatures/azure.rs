@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use upload_gateway_core::{
     blobs::{
         Session,
-        sign::{SignedRequest, ToSign},
+        sign::{ReadVerb, SignedRequest, ToSign},
     },
     upload::Timestamp,
 };
@@ -51,6 +51,7 @@ pub(crate) async fn a_signature_allows_what_it_names(subject: &Subject) {
     let put = subject.sign(whole).await;
     send_bytes(&put, b"whole".to_vec()).await.expect_success();
     let read = ToSign::Read {
+        verb: ReadVerb::Get,
         key: &object.key,
         file_name: "file.txt",
         mime: "text/plain",

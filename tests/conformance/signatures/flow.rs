@@ -5,7 +5,7 @@ use std::time::Duration;
 use upload_gateway_core::{
     blobs::{
         Session,
-        sign::{SHORTEST_LIFETIME, ToSign},
+        sign::{ReadVerb, SHORTEST_LIFETIME, ToSign},
     },
     upload::Md5,
 };
@@ -89,6 +89,7 @@ pub(crate) async fn parts_become_a_file_without_any_credentials(subject: &Subjec
     assert!(subject.read(&object.key).await == body);
 
     let read = ToSign::Read {
+        verb: ReadVerb::Get,
         key: &object.key,
         file_name: "file.bin",
         mime: &object.mime,
@@ -122,6 +123,7 @@ pub(crate) async fn a_download_has_the_name_of_the_file(subject: &Subject) {
     let put = subject.store.put_object(&object, (&b"text"[..]).into());
     put.await.unwrap();
     let read = ToSign::Read {
+        verb: ReadVerb::Get,
         key: &object.key,
         file_name: "Grüße \"an\" 100%.txt",
         mime: "text/plain; charset=utf-8",
@@ -140,6 +142,24 @@ pub(crate) async fn a_download_has_the_name_of_the_file(subject: &Subject) {
              filename*=UTF-8''Gr%C3%BC%C3%9Fe%20%22an%22%20100%25.txt"
         )
     );
+}
+
+pub(crate) async fn the_headers_of_a_download_can_be_read(subject: &Subject) {
+    let object = object(b"text");
+    let put = subject.store.put_object(&object, (&b"text"[..]).into());
+    put.await.unwrap();
+    let read = ToSign::Read {
+        verb: ReadVerb::Head,
+        key: &object.key,
+        file_name: "file.txt",
+        mime: "text/plain",
+        lifetime: DAY,
+    };
+    let signed = subject.sign(read).await;
+    assert_eq!(signed.verb, "HEAD");
+    let answer = send(&signed).await.expect_success();
+    assert_eq!(answer.header("content-length"), Some("4"));
+    assert_eq!(answer.body, b"");
 }
 
 pub(crate) async fn an_expired_signature_is_refused(subject: &Subject) {
@@ -170,6 +190,7 @@ pub(crate) async fn an_expired_signature_is_refused(subject: &Subject) {
             parts: &parts,
         },
         ToSign::Read {
+            verb: ReadVerb::Get,
             key: &object.key,
             file_name: "x",
             mime: "text/plain",

@@ -18,7 +18,7 @@ use upload_gateway::blobs::{
 use upload_gateway_core::{
     blobs::{
         NewObject, Session,
-        sign::{SignedRequest, Signer, ToSign},
+        sign::{ReadVerb, SignedRequest, Signer, ToSign},
     },
     upload::{Md5, Timestamp},
 };
@@ -323,6 +323,7 @@ fn override_answer(case: &mut Value) {
 
 fn read(key: &str) -> ToSign<'_> {
     ToSign::Read {
+        verb: ReadVerb::Get,
         key,
         file_name: FILE_NAME,
         mime: MIME,

@@ -3,7 +3,7 @@
 use upload_gateway_core::{
     blobs::{
         Session,
-        sign::{SignedRequest, ToSign},
+        sign::{ReadVerb, SignedRequest, ToSign},
     },
     upload::Md5,
 };
@@ -150,6 +150,7 @@ pub(crate) async fn a_download_keeps_its_type(subject: &Subject) {
     let put = subject.store.put_object(&object, (&b"whole"[..]).into());
     put.await.unwrap();
     let read = ToSign::Read {
+        verb: ReadVerb::Get,
         key: &object.key,
         file_name: "file.txt",
         mime: "text/plain",

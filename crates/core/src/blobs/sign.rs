@@ -89,8 +89,10 @@ pub enum ToSign<'a> {
         /// The number and receipt of each part, in order.
         parts: &'a [(u32, String)],
     },
-    /// Download the object with this file name and media type.
+    /// Download the object, or its headers, with this file name and media type.
     Read {
+        /// What the response has.
+        verb: ReadVerb,
         /// The object's key.
         key: &'a str,
         /// The file name that the browser gives the download.
@@ -100,6 +102,15 @@ pub enum ToSign<'a> {
         /// How long the signature is valid, at most [`LONGEST_LIFETIME`].
         lifetime: Duration,
     },
+}
+
+/// The method of a signed download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadVerb {
+    /// The headers and the bytes.
+    Get,
+    /// The headers. S3 binds the method, so a URL for one is not valid for the other.
+    Head,
 }
 
 /// A request that any client can send while the signature is valid.
@@ -139,6 +150,18 @@ impl ToSign<'_> {
             return Err(Error::store_unavailable("the credentials have expired"));
         }
         Ok(self.lifetime().min(left))
+    }
+}
+
+// === impl ReadVerb ===
+
+impl ReadVerb {
+    /// The HTTP method.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 
 use super::{records::Records, settings::Caller, storage::Storages};
 use crate::{
-    blobs::sign::{SignedRequest, ToSign},
+    blobs::sign::{ReadVerb, SignedRequest, ToSign},
     error::{Error, Reason, Result},
     upload::{Object, Upload, UploadId},
 };
@@ -39,7 +39,7 @@ impl Downloads {
         Self { records, storages }
     }
 
-    /// Signs a download of a complete upload, valid for `lifetime`, but at most [`DOWNLOAD_LIFETIME`].
+    /// Signs a download of a complete upload, or of its headers, valid for `lifetime`, but at most [`DOWNLOAD_LIFETIME`].
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
@@ -47,12 +47,14 @@ impl Downloads {
         &self,
         caller: &Caller,
         id: &UploadId,
+        verb: ReadVerb,
         lifetime: Duration,
     ) -> Result<SignedRequest> {
         let upload = self.records.get_summary(caller, id).await?;
         object(&upload)?;
         let storage = self.storages.get(&upload.storage_id)?;
         let read = ToSign::Read {
+            verb,
             key: &upload.object_key,
             file_name: &upload.file.file_name,
             mime: &upload.file.file_mime,
