@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod browsers;
+mod conditions;
 mod demo;
 mod download;
 mod failure;

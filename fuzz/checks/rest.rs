@@ -1,15 +1,19 @@
 //! Random queries, JSON bodies and headers.
 
-use axum::http::{HeaderMap, HeaderValue, header::RANGE};
+use axum::http::{
+    HeaderMap, HeaderValue,
+    header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE},
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use upload_gateway_core::{
     error::{Error, Kind, Result},
     gateway::{Next, Report},
-    upload::{FileMetadata, Object, policy},
+    upload::{FileMetadata, Object, Timestamp, policy},
 };
 
 use super::{
+    conditions::Validators,
     download::{Chosen, choose},
     parameters::{EditParameters, FileParameters, ListParameters, UpdateParameters, UrlParameters},
     request::{json, query, typed},
@@ -50,24 +54,39 @@ pub fn http_parameters(bytes: &[u8]) {
     let _ = parse::<ListParameters>(&all).map_err(|error| check_error(&error));
 }
 
-/// An accepted range is inside the file and is not empty.
+/// An accepted range is inside the file and is not empty. The same value is no failure in a condition either.
 pub fn http_range(bytes: &[u8]) {
     let mut input = Input(bytes);
+    let size = input.number();
+    let Ok(value) = HeaderValue::from_bytes(input.0) else {
+        return;
+    };
+    if let Chosen::Part(range) = choose(&value, size) {
+        assert!(range.start < range.end && range.end <= size);
+    }
+    conditions(&value, size);
+}
+
+/// Conditions with any value hold, or end in one of their two statuses.
+fn conditions(value: &HeaderValue, size: u64) {
     let object = Object {
         bucket: String::new(),
         key: String::new(),
         etag: "tag".into(),
-        size: input.number(),
+        size,
         md5: None,
     };
-    let Ok(range) = HeaderValue::from_bytes(input.0) else {
-        return;
-    };
-    match choose(&HeaderMap::from_iter([(RANGE, range)]), &object) {
-        Chosen::Whole => {}
-        Chosen::Part(range) => assert!(range.start < range.end && range.end <= object.size),
-        Chosen::Nothing(size) => assert_eq!(size, object.size),
+    let validators = Validators::new(&object, Timestamp(size));
+    for name in [
+        IF_MATCH,
+        IF_NONE_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_UNMODIFIED_SINCE,
+    ] {
+        let refused = validators.refusal(&HeaderMap::from_iter([(name, value.clone())]));
+        assert!(refused.is_none_or(|status| [304, 412].contains(&status.as_u16())));
     }
+    validators.are_in_range(&HeaderMap::from_iter([(IF_RANGE, value.clone())]));
 }
 
 fn parse<T: DeserializeOwned>(all: &Map<String, Value>) -> Result<T> {

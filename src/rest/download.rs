@@ -7,10 +7,10 @@ use axum::{
     body::Body,
     extract::State,
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode,
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
-            ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-            IF_RANGE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+            ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+            LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
         },
     },
     response::{IntoResponse, Response},
@@ -20,12 +20,12 @@ use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use upload_gateway_core::{
     blobs::sign::ReadVerb,
     error::Error,
-    gateway::{DOWNLOAD_LIFETIME, Download},
-    upload::Object,
+    gateway::{DOWNLOAD_LIFETIME, StoredFile},
 };
 
 use super::{
     api::{Api, BASE, caller},
+    conditions::Validators,
     failure::Failure,
     parameters::UrlParameters,
     request::{Id, Parameters},
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     blobs::url::attachment,
     connections::EndCall,
-    room::{Place, Rules, SentBody},
+    room::{Rules, SentBody},
     status::{HttpError, log},
 };
 
@@ -98,7 +98,7 @@ pub(super) async fn url(
 
 /// Download a complete upload through the gateway
 ///
-/// A `Range` header may have one byte range. With several ranges, the response has the whole file.
+/// A `Range` header may have one byte range. With several ranges, the response has the whole file. HEAD ignores `Range`.
 #[utoipa::path(
     get,
     context_path = BASE,
@@ -107,7 +107,11 @@ pub(super) async fn url(
     params(
         ("id" = String, Path, description = "The upload id."),
         ("Range" = Option<String>, Header, description = "`bytes=a-b`"),
-        ("If-Range" = Option<String>, Header, description = "An ETag. If it is not the file's, the response has the whole file.")
+        ("If-Range" = Option<String>, Header, description = "An ETag or a Last-Modified. If it is not the file's, the response has the whole file."),
+        ("If-Match" = Option<String>, Header, description = "ETags, or `*`. If none is the file's, the response is 412."),
+        ("If-None-Match" = Option<String>, Header, description = "ETags, or `*`. If one is the file's, the response is 304."),
+        ("If-Modified-Since" = Option<String>, Header, description = "A date. If the file is not newer, the response is 304. Ignored if If-None-Match is set."),
+        ("If-Unmodified-Since" = Option<String>, Header, description = "A date. If the file is newer, the response is 412. Ignored if If-Match is set.")
     ),
     responses(
         (
@@ -116,6 +120,7 @@ pub(super) async fn url(
             content_type = "application/octet-stream",
             headers(
                 ("ETag" = String),
+                ("Last-Modified" = String, description = "When the upload was created."),
                 ("Accept-Ranges" = String),
                 ("Content-Disposition" = String, description = "`attachment` with the file name (RFC 6266).")
             )
@@ -124,7 +129,12 @@ pub(super) async fn url(
             status = 206,
             description = "The range.",
             content_type = "application/octet-stream",
-            headers(("ETag" = String), ("Content-Range" = String))
+            headers(("ETag" = String), ("Last-Modified" = String), ("Content-Range" = String))
+        ),
+        (
+            status = 304,
+            description = "The caller has the file already, as If-None-Match or If-Modified-Since says.",
+            headers(("ETag" = String), ("Last-Modified" = String))
         ),
         (
             status = 416,
@@ -138,27 +148,49 @@ pub(super) async fn url(
 )]
 pub(super) async fn download(
     State(api): State<Api>,
+    method: Method,
     Id(id): Id,
     end: Option<Extension<EndCall>>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let end = end.map(|Extension(end)| end.token());
-    let place = api.downloads.enter(end.unwrap_or_default());
-    place.take(1).await?;
-    let (caller, mut chosen) = (caller(), Chosen::Whole);
-    let download = api.gateway.downloads.download(&caller, &id, |object| {
-        chosen = choose(&headers, object);
-        match &chosen {
-            Chosen::Whole => Ok(0..object.size),
-            Chosen::Part(range) => Ok(range.clone()),
-            Chosen::Nothing(_) => Err(Error::invalid("range", "beyond the end of the file")),
-        }
-    });
-    match (download.await, chosen) {
-        (Ok(download), chosen) => Ok(send(download, &chosen, place)),
-        (Err(_), Chosen::Nothing(size)) => Ok(no_such_range(size)),
-        (Err(error), _) => Err(error.into()),
+    let file = api.gateway.downloads.find(&caller(), &id).await?;
+    let validators = Validators::new(&file.object, file.upload.created_at);
+    if let Some(status) = validators.refusal(&headers) {
+        return Ok(refuse(status, &file, &validators));
     }
+    let is_ranged = method == Method::GET && validators.are_in_range(&headers);
+    let chosen = match headers.get(RANGE).filter(|_| is_ranged) {
+        Some(range) => choose(range, file.object.size),
+        None => Chosen::Whole,
+    };
+    let range = match &chosen {
+        Chosen::Whole => 0..file.object.size,
+        Chosen::Part(range) => range.clone(),
+        Chosen::Nothing => return Ok(no_such_range(file.object.size)),
+    };
+    let mut head = head(&file, &validators, &range);
+    let status = match chosen {
+        Chosen::Part(_) => {
+            let (last, size) = (range.end - 1, file.object.size);
+            let place = format!("bytes {}-{last}/{size}", range.start);
+            head.extend(header_map([(CONTENT_RANGE, place)]));
+            StatusCode::PARTIAL_CONTENT
+        }
+        Chosen::Whole | Chosen::Nothing => StatusCode::OK,
+    };
+    let body = match method {
+        Method::HEAD => Body::empty(),
+        _ => {
+            let end = end.map(|Extension(end)| end.token());
+            let place = api.downloads.enter(end.unwrap_or_default());
+            place.take(1).await?;
+            let bytes = api.gateway.downloads.read(&file.upload, range);
+            // The status is already sent: the caller sees a connection that ends before Content-Length.
+            let bytes = Body::from_stream(bytes.await?.inspect_err(log));
+            Body::new(SentBody::new(bytes, place))
+        }
+    };
+    Ok((status, head, body).into_response())
 }
 
 /// The bytes of a file that a request selects.
@@ -166,58 +198,47 @@ pub(super) async fn download(
 pub(super) enum Chosen {
     Whole,
     Part(Range<u64>),
-    /// The range is beyond the end of the file, which has this size.
-    Nothing(u64),
+    /// The range is beyond the end of the file.
+    Nothing,
 }
 
-/// The bytes that the `Range` header selects (RFC 9110, 14.2). A header that is malformed or for another content is ignored.
-pub(super) fn choose(headers: &HeaderMap, object: &Object) -> Chosen {
-    let wanted = headers.get(RANGE).and_then(|value| value.to_str().ok());
-    let is_same = |value: &HeaderValue| value.as_bytes() == entity_tag(object).as_bytes();
-    if !headers.get(IF_RANGE).is_none_or(is_same) {
-        return Chosen::Whole;
-    }
-    let Some(Ok(ranges)) = wanted.map(parse_range_header) else {
+/// The bytes of a file of `size` bytes that a `Range` header selects (RFC 9110, 14.2). A malformed header is ignored.
+pub(super) fn choose(range: &HeaderValue, size: u64) -> Chosen {
+    let Ok(Ok(ranges)) = range.to_str().map(parse_range_header) else {
         return Chosen::Whole;
     };
-    match ranges.validate(object.size).as_deref() {
+    match ranges.validate(size).as_deref() {
         Ok([range]) => Chosen::Part(*range.start()..range.end() + 1),
-        Err(RangeUnsatisfiableError::Unsatisfiable) => Chosen::Nothing(object.size),
+        Err(RangeUnsatisfiableError::Unsatisfiable) => Chosen::Nothing,
         Ok(_) | Err(_) => Chosen::Whole,
     }
 }
 
-fn send(download: Download, chosen: &Chosen, place: Place) -> Response {
-    let (range, file) = (download.range, &download.upload.file);
-    let object = download.upload.object.as_ref();
-    let length = range.end - range.start;
-    let mut texts = vec![
-        (CONTENT_TYPE, file.file_mime.clone()),
-        (CONTENT_DISPOSITION, attachment(&file.file_name)),
-        (ETAG, object.map(entity_tag).unwrap_or_default()),
+/// The headers of a response with a range of the bytes of a file.
+fn head(file: &StoredFile, validators: &Validators, range: &Range<u64>) -> HeaderMap {
+    let metadata = &file.upload.file;
+    let mut headers = header_map([
+        (CONTENT_TYPE, metadata.file_mime.clone()),
+        (CONTENT_DISPOSITION, attachment(&metadata.file_name)),
         (ACCEPT_RANGES, "bytes".into()),
         // A caller uploaded the bytes: a browser must not run them as a page of this server.
         (X_CONTENT_TYPE_OPTIONS, "nosniff".into()),
-    ];
-    let status = match chosen {
-        Chosen::Part(_) => {
-            let size = object.map_or(range.end, |object| object.size);
-            let position = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-            texts.push((CONTENT_RANGE, position));
-            StatusCode::PARTIAL_CONTENT
-        }
-        Chosen::Whole | Chosen::Nothing(_) => StatusCode::OK,
-    };
-    let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(length))]);
-    for (name, text) in texts {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.insert(name, value);
-        }
+    ]);
+    headers.extend(header_map(validators.headers()));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    headers
+}
+
+/// The response to a request whose conditions do not hold.
+fn refuse(status: StatusCode, file: &StoredFile, validators: &Validators) -> Response {
+    if status != StatusCode::NOT_MODIFIED {
+        let message = "the file does not meet the conditions in the headers of the request";
+        return Failure::Refused(status, message).into_response();
     }
-    // The status is already sent: the caller sees a connection that ends before Content-Length.
-    let bytes = download.bytes.inspect_err(log);
-    let body = SentBody::new(Body::from_stream(bytes), place);
-    (status, headers, Body::new(body)).into_response()
+    let mut headers = header_map(validators.headers());
+    // Here it must be the size of the file, or not be set (RFC 9110, section 8.6). axum would set 0.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(file.object.size));
+    (status, headers).into_response()
 }
 
 fn no_such_range(size: u64) -> Response {
@@ -228,27 +249,18 @@ fn no_such_range(size: u64) -> Response {
     ([(CONTENT_RANGE, format!("bytes */{size}"))], refused).into_response()
 }
 
-fn entity_tag(object: &Object) -> String {
-    format!("\"{}\"", object.etag)
+/// The headers whose text is valid.
+fn header_map<const N: usize>(texts: [(HeaderName, String); N]) -> HeaderMap {
+    let headers = texts.into_iter().filter_map(|(name, text)| {
+        let value = HeaderValue::try_from(text).ok()?;
+        Some((name, value))
+    });
+    headers.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn chosen(headers: &[(axum::http::HeaderName, &'static str)], size: u64) -> Chosen {
-        let object = Object {
-            bucket: String::new(),
-            key: String::new(),
-            etag: "abc".into(),
-            size,
-            md5: None,
-        };
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        choose(&headers.collect(), &object)
-    }
 
     #[test]
     fn one_range_is_applied_and_malformed_ranges_are_ignored() {
@@ -262,27 +274,14 @@ mod tests {
             ("bytes=5-2", Chosen::Whole),
             ("items=0-1", Chosen::Whole),
             ("bytes=a-b", Chosen::Whole),
-            ("bytes=10-", Chosen::Nothing(10)),
-            ("bytes=-0", Chosen::Nothing(10)),
+            ("bytes=10-", Chosen::Nothing),
+            ("bytes=-0", Chosen::Nothing),
         ] {
-            assert_eq!(chosen(&[(RANGE, range)], 10), expected, "{range}");
+            let chosen = choose(&HeaderValue::from_static(range), 10);
+            assert_eq!(chosen, expected, "{range}");
         }
-        assert_eq!(chosen(&[], 10), Chosen::Whole);
-        assert_eq!(chosen(&[(RANGE, "bytes=0-0")], 0), Chosen::Nothing(0));
-        assert_eq!(chosen(&[(RANGE, "bytes=-1")], 0), Chosen::Whole);
-    }
-
-    #[test]
-    fn a_range_for_another_content_is_ignored() {
-        for (tag, expected) in [
-            ("\"abc\"", Chosen::Part(0..1)),
-            ("\"other\"", Chosen::Whole),
-            ("Mon, 23 Nov 2026 16:00:00 GMT", Chosen::Whole),
-        ] {
-            assert_eq!(
-                chosen(&[(RANGE, "bytes=0-0"), (IF_RANGE, tag)], 10),
-                expected
-            );
-        }
+        let of_nothing = |range| choose(&HeaderValue::from_static(range), 0);
+        assert_eq!(of_nothing("bytes=0-0"), Chosen::Nothing);
+        assert_eq!(of_nothing("bytes=-1"), Chosen::Whole);
     }
 }

@@ -26,7 +26,7 @@ use self::{
     stream::Base,
 };
 pub use self::{
-    download::{DOWNLOAD_LIFETIME, Download, Downloads},
+    download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
     drain::Drain,
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
     records::{

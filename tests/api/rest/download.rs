@@ -1,11 +1,13 @@
 //! Downloads through the gateway, whole and in ranges, and links to the store.
 
-use reqwest::header::{IF_RANGE, RANGE};
+use reqwest::header::{
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+};
 use serde_json::json;
 use upload_gateway::config::{S3Profile, StorageConfig};
 
 use super::{
-    client::{Http, answer, file, text},
+    client::{Http, UNKNOWN, answer, file, text},
     common::{self, TestGateway, bytes},
 };
 
@@ -64,11 +66,75 @@ async fn a_range_is_downloaded_alone() {
         assert_eq!(refused.refusal().0, 416, "{range}");
         assert_eq!(refused.header("content-range"), "bytes */300000");
     }
-    let tag = ranged("bytes=0-0").await.header("etag").to_owned();
-    for (tag, status) in [(tag.as_str(), 206), ("\"other\"", 200)] {
+    let part = ranged("bytes=0-0").await;
+    for (tag, status) in [
+        (part.header("etag"), 206),
+        (part.header("last-modified"), 206),
+        ("\"other\"", 200),
+        ("Mon, 23 Nov 2020 16:00:00 GMT", 200),
+    ] {
         let request = http.request("GET", &format!("/{id}/download"));
         let request = request.header(RANGE, "bytes=0-0").header(IF_RANGE, tag);
         assert_eq!(answer(request).await.status, status, "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_the_caller_has_is_not_sent_again() {
+    let gateway = TestGateway::start().await;
+    let http = Http::of(&gateway);
+    let id = http.upload("a.txt", b"abc", &json!({})).await;
+    let path = format!("/{id}/download");
+    let whole = http.get(&path).await;
+    let (tag, modified) = (whole.header("etag"), whole.header("last-modified"));
+    assert!(modified.ends_with(" GMT"), "{modified}");
+    for method in ["GET", "HEAD"] {
+        for (name, value) in [(IF_NONE_MATCH, tag), (IF_MODIFIED_SINCE, modified)] {
+            let request = http.request(method, &path).header(&name, value);
+            // A condition is checked before the range.
+            let known = answer(request.header(RANGE, "bytes=0-0")).await;
+            assert_eq!((known.status, known.body.len()), (304, 0), "{name}");
+            assert_eq!(known.header("etag"), tag);
+            assert_eq!(known.header("last-modified"), modified);
+            let length = known.header("content-length");
+            assert!(["", "3"].contains(&length), "{method}: {length}");
+            assert_eq!(known.header("content-type"), "");
+        }
+        for (name, value) in [
+            (IF_MATCH, "\"other\""),
+            (IF_UNMODIFIED_SINCE, "Mon, 23 Nov 2020 16:00:00 GMT"),
+        ] {
+            let refused = answer(http.request(method, &path).header(&name, value)).await;
+            assert_eq!(refused.status, 412, "{name}");
+        }
+        for (name, value) in [
+            (IF_MATCH, tag),
+            (IF_UNMODIFIED_SINCE, modified),
+            (IF_NONE_MATCH, "\"other\""),
+            (IF_MODIFIED_SINCE, "Mon, 23 Nov 2020 16:00:00 GMT"),
+        ] {
+            let sent = answer(http.request(method, &path).header(&name, value)).await;
+            assert_eq!((sent.status, sent.header("etag")), (200, tag), "{name}");
+        }
+    }
+    let refused = answer(http.request("GET", &path).header(IF_MATCH, "\"x\"")).await;
+    assert!(!text(&refused.json()["error"]).is_empty());
+    // Without the condition the response is an error as well, so the condition does not count.
+    let unknown = format!("/{UNKNOWN}/download");
+    let request = http.request("GET", &unknown).header(IF_NONE_MATCH, "*");
+    assert_eq!(answer(request).await.status, 404);
+}
+
+#[tokio::test]
+async fn head_ignores_the_range() {
+    let gateway = TestGateway::start().await;
+    let http = Http::of(&gateway);
+    let id = http.upload("a.txt", b"abc", &json!({})).await;
+    for range in ["bytes=0-0", "bytes=9-"] {
+        let request = http.request("HEAD", &format!("/{id}/download"));
+        let head = answer(request.header(RANGE, range)).await;
+        assert_eq!((head.status, head.header("content-length")), (200, "3"));
+        assert_eq!(head.header("content-range"), "");
     }
 }
 

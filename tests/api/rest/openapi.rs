@@ -8,7 +8,7 @@ use std::{
 
 use reqwest::{
     RequestBuilder,
-    header::{HOST, ORIGIN},
+    header::{HOST, IF_NONE_MATCH, ORIGIN},
 };
 use serde_json::{Value, json};
 use upload_gateway::config::{Config, PartDataForm};
@@ -94,6 +94,10 @@ async fn small_file(recorder: &mut Recorder) {
         let download = format!("{path}/download");
         recorder.send("GET", &download, String::new(), range).await;
     }
+    let download = format!("{path}/download");
+    let known = recorder.http.request("GET", &download);
+    let known = known.header(IF_NONE_MATCH, "*");
+    recorder.record("GET", &download, known).await;
     recorder.call("GET", "?limit=1", json!({})).await;
     recorder.call("GET", "?limit=0", json!({})).await;
 }

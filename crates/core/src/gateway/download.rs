@@ -1,6 +1,6 @@
 //! Downloads of complete uploads: through a signed URL, or through the gateway.
 
-use std::{fmt, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -15,14 +15,13 @@ use crate::{
 /// The longest validity of a signed download URL, and the default: a day.
 pub const DOWNLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The bytes of a complete upload's object, or a range of them.
-pub struct Download {
+/// A complete upload and its object.
+#[derive(Debug)]
+pub struct StoredFile {
     /// The upload.
     pub upload: Upload,
-    /// The range, in bytes.
-    pub range: Range<u64>,
-    /// The bytes.
-    pub bytes: BoxStream<'static, Result<Bytes>>,
+    /// The object.
+    pub object: Object,
 }
 
 /// Reads the objects of complete uploads.
@@ -50,8 +49,7 @@ impl Downloads {
         verb: ReadVerb,
         lifetime: Duration,
     ) -> Result<SignedRequest> {
-        let upload = self.records.get_summary(caller, id).await?;
-        object(&upload)?;
+        let StoredFile { upload, .. } = self.find(caller, id).await?;
         let storage = self.storages.get(&upload.storage_id)?;
         let read = ToSign::Read {
             verb,
@@ -63,45 +61,35 @@ impl Downloads {
         storage.store.sign(&read, self.records.clock()).await
     }
 
-    /// Reads the object of a complete upload. `range` gets the object and returns the range of bytes to read.
+    /// Finds a complete upload.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE; the errors of `range`.
-    pub async fn download(
-        &self,
-        caller: &Caller,
-        id: &UploadId,
-        range: impl FnOnce(&Object) -> Result<Range<u64>> + Send,
-    ) -> Result<Download> {
+    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
+    pub async fn find(&self, caller: &Caller, id: &UploadId) -> Result<StoredFile> {
         let upload = self.records.get_summary(caller, id).await?;
-        let range = range(object(&upload)?)?;
-        let storage = self.storages.get(&upload.storage_id)?;
-        let read = storage.store.read(&upload.object_key, Some(range.clone()));
-        Ok(Download {
-            bytes: read.await?,
-            range,
-            upload,
-        })
+        match upload.object.clone() {
+            Some(object) => Ok(StoredFile { upload, object }),
+            None => {
+                let message = format!(
+                    "the upload is {}; only a complete upload can be downloaded",
+                    upload.phase
+                );
+                let error = Error::precondition(Reason::WrongPhase, message);
+                Err(error.with("phase", upload.phase))
+            }
+        }
     }
-}
 
-/// The object of a complete upload.
-fn object(upload: &Upload) -> Result<&Object> {
-    upload.object.as_ref().ok_or_else(|| {
-        let message = format!(
-            "the upload is {}; only a complete upload can be downloaded",
-            upload.phase
-        );
-        Error::precondition(Reason::WrongPhase, message).with("phase", upload.phase)
-    })
-}
-
-impl fmt::Debug for Download {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Download")
-            .field("upload", &self.upload.id)
-            .field("range", &self.range)
-            .finish_non_exhaustive()
+    /// Reads a range of the bytes of a complete upload.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn read(
+        &self,
+        upload: &Upload,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        storage.store.read(&upload.object_key, Some(range)).await
     }
 }
