@@ -54,6 +54,9 @@ use crate::{
     room::Room,
 };
 
+/// The header with the id of the request, by which its lines in the log are found.
+const REQUEST_ID: &str = "x-request-id";
+
 /// The response to a request that is not handled.
 pub(crate) fn refuse(error: Error) -> Response {
     Failure::from(error).into_response()
@@ -113,9 +116,14 @@ fn cors(origins: &[CorsOrigin]) -> CorsLayer {
     ];
     let exposed = [
         HeaderName::from_static(records::TOTAL_COUNT),
+        HeaderName::from_static(REQUEST_ID),
+        header::ACCEPT_RANGES,
+        header::CONTENT_DISPOSITION,
         header::CONTENT_RANGE,
-        header::LINK,
         header::ETAG,
+        header::LAST_MODIFIED,
+        header::LINK,
+        header::RETRY_AFTER,
     ];
     cors::layer(origins, methods, exposed)
 }
