@@ -17,6 +17,7 @@ mod faults;
 #[path = "../fuzz/checks/rest.rs"]
 pub mod fuzzing;
 mod health;
+mod host;
 mod openapi;
 mod parameters;
 mod records;
@@ -47,6 +48,7 @@ pub use self::{
     demo::{DEMO, with_demo},
     faults::with_faults,
     health::{Failing, Health, Readiness},
+    host::with_one_host,
     settings::{PartDataForm, Settings},
 };
 use crate::{

@@ -10,15 +10,12 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{
-        HeaderMap, HeaderValue, StatusCode, Version,
-        header::{HOST, ORIGIN},
-    },
+    http::{HeaderMap, HeaderValue, StatusCode, header::ORIGIN},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 
-use super::{api::BASE, failure::Failure, health};
+use super::{api::BASE, failure::Failure, health, host::host};
 use crate::{cors::CorsOrigin, hosts::HostName};
 
 /// How the origin of a request relates to the page that sent it: a header that scripts cannot set.
@@ -56,6 +53,7 @@ impl Rules {
         if health::PATHS.contains(&request.uri().path()) {
             return Ok(());
         }
+        // A malformed value is not an accepted host.
         let host = host(request)?;
         // A target with a host overrides the header (RFC 9112, section 3.2.2), and must not hide it here.
         let authority = request.uri().authority().map(|target| target.as_str());
@@ -106,20 +104,6 @@ impl Rules {
         self.origins
             .iter()
             .any(|listed| listed.is_any() || origin == listed.as_str())
-    }
-}
-
-/// The value of `Host`, which an HTTP/1.0 request may lack.
-fn host(request: &Request) -> Result<Option<&str>, Failure> {
-    let mut sent = request.headers().get_all(HOST).iter();
-    match (sent.next(), sent.next()) {
-        // A malformed value is not an accepted host.
-        (Some(host), None) => Ok(Some(host.to_str().unwrap_or_default())),
-        (None, None) if request.version() == Version::HTTP_10 => Ok(None),
-        _ => Err(Failure::Refused(
-            StatusCode::BAD_REQUEST,
-            "exactly one Host header is required",
-        )),
     }
 }
 

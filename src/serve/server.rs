@@ -239,6 +239,7 @@ impl Server {
                 router = rest::without_foreign_pages(router, &self.http_hosts, origins);
             }
         }
+        router = rest::with_one_host(router);
         scoped(router)
     }
 }

@@ -1,10 +1,13 @@
 //! Calls from pages of other origins (CORS), and of pages that claim to be the gateway's own.
 
+use std::time::Duration;
+
 use reqwest::header::{HOST, ORIGIN};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 use upload_gateway::config::Config;
 
@@ -205,11 +208,35 @@ async fn a_request_has_one_host_or_is_http_1_0() {
         let request = format!("GET {BASE} {head}Connection: close\r\n\r\n");
         assert_eq!(status(&gateway, &request).await, expected, "{head}");
     }
+    // Every path needs the header, also those that answer for any host.
+    for path in ["/healthz", "/readyz", "/demo/", "/nowhere"] {
+        for hosts in ["", "Host: localhost\r\nHost: localhost\r\n"] {
+            let request = format!("GET {path} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+            assert_eq!(status(&gateway, &request).await, 400, "{path} {hosts:?}");
+        }
+    }
     // The host of the target overrides the header.
     let target = format!(
         "GET http://evil.example{BASE} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     );
     assert_eq!(status(&gateway, &target).await, 421);
+}
+
+/// The preface of HTTP/2 and an empty SETTINGS frame.
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn http_2_is_refused_at_once() {
+    let gateway = TestGateway::start().await;
+    let address = gateway.http.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(HTTP_2).await.unwrap();
+    let mut answer = Vec::new();
+    let read = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer));
+    // The connection may be reset, as the rest of the bytes was not read.
+    let _ = read.await.expect("the connection is closed");
+    let is_http_1 = answer.is_empty() || answer.starts_with(b"HTTP/1.1 4");
+    assert!(is_http_1, "{answer:?}");
 }
 
 #[tokio::test]
