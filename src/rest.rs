@@ -47,7 +47,7 @@ pub use self::{
     browsers::without_foreign_pages,
     demo::{DEMO, with_demo},
     faults::with_faults,
-    health::{Failing, Health, Readiness},
+    health::{Health, Readiness, StoreHealth, StoreStatus},
     host::with_one_host,
     settings::{PartDataForm, Settings},
 };

@@ -1,8 +1,11 @@
 //! Liveness and readiness.
 
-use std::fmt;
-
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
 use tokio::sync::watch;
 use upload_gateway_core::upload::Timestamp;
 
@@ -12,18 +15,23 @@ pub(super) const READY: &str = "/readyz";
 /// The paths of this module.
 pub(super) const PATHS: [&str; 2] = [ALIVE, READY];
 
-const BROKEN: &str = "the state file cannot be opened again; restart\n";
+/// Why only a restart may help.
+const BROKEN: &str = "the state file cannot be opened again; restart";
 
-/// Whether the gateway can accept uploads, and which of its stores fail.
+/// Whether this replica can serve, and the state of its stores. All of it is public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Whether it can accept uploads.
+    /// Whether this replica can serve.
     pub readiness: Readiness,
-    /// The stores that fail. One that answers and refuses some requests does not make the gateway unready.
-    pub failing: Vec<Failing>,
+    /// Since when.
+    pub since: Timestamp,
+    /// The state store.
+    pub state: StoreHealth,
+    /// The storages with their ids, in the order of the configuration.
+    pub storages: Vec<(String, StoreHealth)>,
 }
 
-/// Whether the gateway can accept uploads.
+/// Whether this replica can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     /// It can.
@@ -34,89 +42,176 @@ pub enum Readiness {
     Broken,
 }
 
-/// A store that fails. All of it is public.
+/// The health of one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failing {
-    /// Its name: `state`, or `storage` and its id.
-    pub store: String,
-    /// The store's error code, or a few words if it gave none.
-    pub problem: String,
-    /// When that was first seen.
+pub struct StoreHealth {
+    /// How the last check ended.
+    pub status: StoreStatus,
+    /// Since when the status has not changed.
     pub since: Timestamp,
+    /// Whether any check since the start of the process has succeeded.
+    pub was_reached: bool,
+}
+
+/// How a store answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreStatus {
+    /// It was not checked yet.
+    Unknown,
+    /// The check succeeds.
+    Available,
+    /// The check succeeds, but other requests are refused with this error code, and an operator must fix it.
+    Refusing(String),
+    /// The check fails: the store's error code, or a few words if it gave none.
+    Unavailable(String),
+    /// Its file cannot be opened again, and only a restart may help.
+    Broken,
+}
+
+/// The body of `/readyz`.
+#[derive(Serialize)]
+struct Body<'a> {
+    status: &'static str,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    state: StoreBody<'a>,
+    storages: Vec<StoreBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct StoreBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    status: &'static str,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
 }
 
 /// `/healthz`: 200 while the process runs, 503 if only a restart may help.
-pub(super) async fn alive(
-    State(health): State<watch::Receiver<Health>>,
-) -> (StatusCode, &'static str) {
+pub(super) async fn alive(State(health): State<watch::Receiver<Health>>) -> (StatusCode, String) {
     match health.borrow().readiness {
-        Readiness::Ready | Readiness::NotReady(_) => (StatusCode::OK, "ok\n"),
-        Readiness::Broken => (StatusCode::SERVICE_UNAVAILABLE, BROKEN),
+        Readiness::Ready | Readiness::NotReady(_) => (StatusCode::OK, "ok\n".into()),
+        Readiness::Broken => (StatusCode::SERVICE_UNAVAILABLE, format!("{BROKEN}\n")),
     }
 }
 
-/// `/readyz`: 200 while the gateway can accept uploads, otherwise 503 with the cause. Then one line for each store that
-/// fails.
-pub(super) async fn ready(State(health): State<watch::Receiver<Health>>) -> (StatusCode, String) {
+/// `/readyz`: 200 while this replica can serve, otherwise 503 with the cause; with the state of each store.
+pub(super) async fn ready(State(health): State<watch::Receiver<Health>>) -> Response {
     let health = health.borrow();
-    let (status, mut text) = match health.readiness {
-        Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
-        Readiness::NotReady(cause) => (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")),
-        Readiness::Broken => (StatusCode::SERVICE_UNAVAILABLE, BROKEN.to_owned()),
+    let (code, status, cause) = match health.readiness {
+        Readiness::Ready => (StatusCode::OK, "ready", None),
+        Readiness::NotReady(cause) => (StatusCode::SERVICE_UNAVAILABLE, "not ready", Some(cause)),
+        Readiness::Broken => (StatusCode::SERVICE_UNAVAILABLE, "not ready", Some(BROKEN)),
     };
-    for failing in &health.failing {
-        text.push_str(&format!("{failing}\n"));
-    }
-    (status, text)
+    let storages = health.storages.iter();
+    let body = Body {
+        status,
+        since: text(health.since),
+        cause,
+        state: health.state.body(None),
+        storages: storages.map(|(id, store)| store.body(Some(id))).collect(),
+    };
+    // With a line end, for people that call it in a terminal.
+    let text = serde_json::to_string(&body).unwrap_or_default() + "\n";
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (code, json, text).into_response()
 }
 
-// === impl Health ===
+fn text(time: Timestamp) -> String {
+    let time = prost_types::Timestamp {
+        seconds: i64::try_from(time.0 / 1000).unwrap_or(i64::MAX),
+        nanos: 0,
+    };
+    time.to_string()
+}
 
-impl From<Readiness> for Health {
-    fn from(readiness: Readiness) -> Self {
+// === impl StoreHealth ===
+
+impl StoreHealth {
+    /// That of a store that was not checked until `now`.
+    pub fn unknown(now: Timestamp) -> Self {
         Self {
-            readiness,
-            failing: Vec::new(),
+            status: StoreStatus::Unknown,
+            since: now,
+            was_reached: false,
         }
     }
-}
 
-// === impl Failing ===
-
-impl fmt::Display for Failing {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = prost_types::Timestamp {
-            seconds: i64::try_from(self.since.0 / 1000).unwrap_or(i64::MAX),
-            nanos: 0,
+    fn body<'a>(&'a self, id: Option<&'a str>) -> StoreBody<'a> {
+        let (status, cause) = match &self.status {
+            StoreStatus::Unknown => ("unknown", None),
+            StoreStatus::Available => ("available", None),
+            StoreStatus::Refusing(code) => ("refusing requests", Some(code.as_str())),
+            StoreStatus::Unavailable(cause) => ("unavailable", Some(cause.as_str())),
+            StoreStatus::Broken => ("unavailable", Some("cannot be opened again")),
         };
-        write!(formatter, "{}: {} since {since}", self.store, self.problem)
+        StoreBody {
+            id,
+            status,
+            since: text(self.since),
+            cause,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::to_bytes;
+
     use super::*;
 
     #[tokio::test]
-    async fn readiness_names_each_store_that_fails_with_its_code_and_since_when() {
-        let failing = ["state", "storage media"].map(|store| Failing {
-            store: store.into(),
-            problem: "NoSuchBucket".into(),
+    async fn readiness_has_the_status_of_each_store_and_since_when() {
+        let store = |status| StoreHealth {
+            status,
             since: Timestamp(1_000_999),
-        });
-        let line = |store: &str| format!("{store}: NoSuchBucket since 1970-01-01T00:16:40Z\n");
-        let lines = format!("{}{}", line("state"), line("storage media"));
-        for (readiness, status, first) in [
-            (Readiness::Ready, 200, "ready\n"),
-            (Readiness::NotReady("draining"), 503, "draining\n"),
-            (Readiness::Broken, 503, BROKEN),
+            was_reached: true,
+        };
+        for (readiness, code, status, cause) in [
+            (Readiness::Ready, 200, "ready", None),
+            (
+                Readiness::NotReady("draining"),
+                503,
+                "not ready",
+                Some("draining"),
+            ),
+            (Readiness::Broken, 503, "not ready", Some(BROKEN)),
         ] {
             let (_, health) = watch::channel(Health {
                 readiness,
-                failing: failing.to_vec(),
+                since: Timestamp(0),
+                state: store(StoreStatus::Available),
+                storages: vec![
+                    (
+                        "a".into(),
+                        store(StoreStatus::Unavailable("NoSuchBucket".into())),
+                    ),
+                    (
+                        "b".into(),
+                        store(StoreStatus::Refusing("AccessDenied".into())),
+                    ),
+                ],
             });
-            let (code, text) = ready(State(health)).await;
-            assert_eq!((code.as_u16(), text), (status, format!("{first}{lines}")));
+            let answered = ready(State(health)).await;
+            let answered_code = answered.status().as_u16();
+            let body = to_bytes(answered.into_body(), 4096).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let since = "1970-01-01T00:16:40Z";
+            let mut expected = serde_json::json!({
+                "status": status,
+                "since": "1970-01-01T00:00:00Z",
+                "state": {"status": "available", "since": since},
+                "storages": [
+                    {"id": "a", "status": "unavailable", "since": since, "cause": "NoSuchBucket"},
+                    {"id": "b", "status": "refusing requests", "since": since, "cause": "AccessDenied"},
+                ],
+            });
+            if let Some(cause) = cause {
+                expected["cause"] = cause.into();
+            }
+            assert_eq!((answered_code, body), (code, expected));
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     embedded_s3::{EmbeddedS3, EmbeddedS3Config},
     state::{
         redb::Redb,
-        redis::{Redis, RedisConfig},
+        redis::{FirstContact, Redis, RedisConfig},
     },
     values::REDACTED,
 };
@@ -46,7 +46,23 @@ pub struct Backends {
 /// The state store is unavailable or unsuitable, an embedded store cannot start, or an adapter refuses its configuration.
 /// Storages are not contacted before their first use: the readiness of the server reports their state.
 pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
-    let state = connect_state(config).await?;
+    with_state(config, connect_state(config).await?).await
+}
+
+/// As [`connect`], for a server, which can wait for Redis: if it is unavailable, its calls fail until a check reaches it.
+///
+/// # Errors
+/// As [`connect`], but not if Redis is unavailable.
+pub(super) async fn begin(config: &Config) -> Result<Backends, ServeError> {
+    let state = match redis_config(config) {
+        Some(redis) => FirstContact::begin(&redis).await?,
+        None => connect_state(config).await?,
+    };
+    with_state(config, state).await
+}
+
+/// Connects the storages of `config`, beside this state store.
+async fn with_state(config: &Config, state: Arc<dyn StateStore>) -> Result<Backends, ServeError> {
     let Some(default) = config.default_storage() else {
         return embedded(config, state).await;
     };
@@ -74,17 +90,21 @@ pub async fn connect(config: &Config) -> Result<Backends, ServeError> {
 /// # Errors
 /// It is unavailable or unsuitable.
 pub async fn connect_state(config: &Config) -> Result<Arc<dyn StateStore>, ServeError> {
-    let Some(url) = &config.redis_url else {
+    let Some(redis) = redis_config(config) else {
         return Ok(Arc::new(
             Redb::open(config.data_dir.join("state.redb")).await?,
         ));
     };
-    let config = RedisConfig {
-        url: url.clone(),
+    Ok(Arc::new(Redis::connect(&redis).await?))
+}
+
+/// How to reach Redis. `None`: the state is embedded.
+fn redis_config(config: &Config) -> Option<RedisConfig> {
+    Some(RedisConfig {
+        url: config.redis_url.clone()?,
         url_file: config.redis_url_file.clone(),
         ..config.redis.clone()
-    };
-    Ok(Arc::new(Redis::connect(&config).await?))
+    })
 }
 
 /// Prepares the adapter of one storage. The store itself is not contacted.

@@ -1,11 +1,12 @@
 //! The health of the server, which follows the real state of the state store and of every storage.
+//!
+//! Each store is watched by a task of its own, so that one that hangs delays no news of the others.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use futures::future::join_all;
 use tokio::{
     sync::watch,
-    task::JoinHandle,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -19,55 +20,73 @@ use upload_gateway_core::{
 use super::clock::SystemClock;
 use crate::{
     proto::v1::{signing_service_server, upload_service_server},
-    rest::{Failing, Health, Readiness},
+    rest::{Health, Readiness, StoreHealth, StoreStatus},
 };
 
-/// The interval between two checks of the stores.
+/// The interval between two checks of a store.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The first pause before the next check of a store that was never reached. Each further pause is twice as long, up to
+/// [`INTERVAL`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The time limit of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the server waits for its first checks before it accepts calls.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The name of the state store in reports.
 const STATE: &str = "state";
+
+/// The cause that is reported if the store gave no code.
+const UNAVAILABLE: &str = "unavailable";
+
+/// The cause that is reported if a check has no result in time.
+const SILENT: &str = "no answer in time";
 
 /// The longest error code that is reported, in characters. The known ones have at most 33.
 const MAX_CODE: usize = 64;
 
-/// The services whose health is reported; the empty name is the whole server.
+/// The services whose health is the readiness; the empty name is the whole server.
 const SERVICES: [&str; 3] = [
     "",
     upload_service_server::SERVICE_NAME,
     signing_service_server::SERVICE_NAME,
 ];
 
+const STARTING: Readiness = Readiness::NotReady("starting");
+const DRAINING: Readiness = Readiness::NotReady("draining");
+
 /// Checks the stores until it is drained or dropped, and reports their health over gRPC and HTTP.
 #[derive(Debug)]
 pub(super) struct Monitor {
-    reporter: HealthReporter,
+    published: Published,
     reported: watch::Sender<Health>,
-    task: JoinHandle<()>,
+    /// Watch the stores and publish their health.
+    tasks: JoinSet<()>,
 }
 
-/// Checks the stores again and again.
-struct Checks {
+/// What was reported over gRPC.
+#[derive(Debug, Clone)]
+struct Published {
+    reporter: HealthReporter,
+    /// Whether each service is SERVING.
+    services: BTreeMap<String, bool>,
+}
+
+/// Checks one store again and again.
+struct Watcher {
     gateway: Arc<Gateway>,
+    store: Watched,
     clock: Arc<dyn Clock>,
-    /// The stores that fail, by name.
-    failing: BTreeMap<String, (Problem, Timestamp)>,
+    reported: watch::Sender<Health>,
 }
 
-/// Why a store fails.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Problem {
-    /// It refuses requests with this code.
-    Refuses(String),
-    /// It cannot be used, and gave no code.
-    Unavailable,
-    /// It does not answer in time.
-    Silent,
-    /// Its file cannot be opened again, and only a restart may help.
-    Broken,
+/// The store that is checked.
+enum Watched {
+    State,
+    Storage(Arc<Storage>),
 }
 
 /// The result of a check. `Err(None)`: no answer in time.
@@ -76,107 +95,238 @@ type Checked = std::result::Result<(), Option<Error>>;
 // === impl Monitor ===
 
 impl Monitor {
-    /// Checks once, then continues in the background.
+    /// Begins to check. Returns after the first checks, or earlier if a store does not answer soon.
     pub(super) async fn start(
         gateway: Arc<Gateway>,
         reporter: HealthReporter,
     ) -> (Self, watch::Receiver<Health>) {
-        let (reported, health) = watch::channel(Readiness::NotReady("starting").into());
-        let mut checks = Checks {
-            gateway,
-            clock: Arc::new(SystemClock),
-            failing: BTreeMap::new(),
+        let clock = Arc::new(SystemClock);
+        let (reported, mut health) = watch::channel(unknown(&gateway, clock.now()));
+        let mut published = Published {
+            reporter,
+            services: BTreeMap::new(),
         };
-        report(&reporter, &reported, checks.run().await).await;
-        let task = tokio::spawn({
-            let (reporter, reported) = (reporter.clone(), reported.clone());
-            async move {
-                loop {
-                    sleep(INTERVAL).await;
-                    report(&reporter, &reported, checks.run().await).await;
-                }
-            }
-        });
-        (
-            Self {
-                reporter,
-                reported,
-                task,
-            },
-            health,
-        )
+        let mut tasks = JoinSet::new();
+        let storages = gateway.storages.iter().map(Arc::clone);
+        for store in std::iter::once(Watched::State).chain(storages.map(Watched::Storage)) {
+            let watcher = Watcher {
+                gateway: Arc::clone(&gateway),
+                store,
+                clock: Arc::clone(&clock) as _,
+                reported: reported.clone(),
+            };
+            tasks.spawn(watcher.run());
+        }
+        // If it is late, the server starts and is not ready yet.
+        let _ = timeout(START_TIMEOUT, health.wait_for(is_checked)).await;
+        let now = health.borrow_and_update().clone();
+        published.publish(&now).await;
+        tasks.spawn(published.clone().follow(health.clone()));
+        let monitor = Self {
+            published,
+            reported,
+            tasks,
+        };
+        (monitor, health)
     }
 
     /// Reports that the gateway is not ready, and ends every watch of its health: an open watch would keep its connection
     /// open.
     pub(super) async fn drain(mut self) {
-        self.task.abort();
-        let draining = Readiness::NotReady("draining").into();
-        report(&self.reporter, &self.reported, draining).await;
-        for service in SERVICES {
-            self.reporter.clear_service_status(service).await;
+        self.tasks.shutdown().await;
+        self.reported.send_modify(|health| {
+            health.readiness = DRAINING;
+            health.since = SystemClock.now();
+        });
+        let health = self.reported.borrow().clone();
+        // Published since by the task that is stopped now.
+        self.published.services.clear();
+        self.published.publish(&health).await;
+        for service in self.published.services.keys() {
+            self.published.reporter.clear_service_status(service).await;
         }
     }
 }
 
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        self.task.abort();
+// === impl Published ===
+
+impl Published {
+    /// Publishes each change of `health`.
+    async fn follow(mut self, mut health: watch::Receiver<Health>) {
+        while health.changed().await.is_ok() {
+            let now = health.borrow_and_update().clone();
+            self.publish(&now).await;
+        }
+    }
+
+    async fn publish(&mut self, health: &Health) {
+        for (service, is_serving) in services(health) {
+            if self.services.insert(service.clone(), is_serving) == Some(is_serving) {
+                continue;
+            }
+            let status = match is_serving {
+                true => ServingStatus::Serving,
+                false => ServingStatus::NotServing,
+            };
+            self.reporter.set_service_status(service, status).await;
+        }
     }
 }
 
-// === impl Checks ===
+/// The names of all services, and whether each is SERVING. While the gateway drains none is.
+fn services(health: &Health) -> Vec<(String, bool)> {
+    let is_ready = health.readiness == Readiness::Ready;
+    let is_draining = health.readiness == DRAINING;
+    let is_serving = |store: &StoreHealth| !is_draining && store.status == StoreStatus::Available;
+    let whole = SERVICES.map(|service| (service.to_owned(), is_ready));
+    let state = (STATE.to_owned(), is_serving(&health.state));
+    let storages = health.storages.iter();
+    let storages = storages.map(|(id, store)| (format!("storage/{id}"), is_serving(store)));
+    whole.into_iter().chain([state]).chain(storages).collect()
+}
 
-impl Checks {
-    /// Checks all stores, and logs each store that fails differently than before.
-    async fn run(&mut self) -> Health {
-        let gateway = Arc::clone(&self.gateway);
-        let stores = gateway
-            .storages
-            .iter()
-            .map(|storage| within(storage.check()));
-        let (state, stores) = tokio::join!(within(gateway.check_state()), join_all(stores));
-        let is_ready = state.is_ok() && stores.iter().all(std::result::Result::is_ok);
-        let is_silent = std::iter::once(&state)
-            .chain(&stores)
-            .any(|checked| matches!(checked, Err(None)));
-        let is_broken = state.is_err() && !gateway.is_usable();
-        let problem = is_broken.then_some(Problem::Broken);
-        self.note(STATE.to_owned(), problem.or(unavailable(&state)), state);
-        for (storage, checked) in gateway.storages.iter().zip(stores) {
-            let refusal = || refusal(storage).map(Problem::Refuses);
-            let problem = unavailable(&checked).or_else(refusal);
-            self.note(format!("storage {}", storage.id), problem, checked);
-        }
-        Health {
-            readiness: match (is_ready, is_silent) {
-                _ if is_broken => Readiness::Broken,
-                (true, _) => Readiness::Ready,
-                (false, true) => Readiness::NotReady("a store does not answer in time"),
-                (false, false) => Readiness::NotReady("a store cannot be used; the log names it"),
-            },
-            failing: self.failing.iter().map(failing).collect(),
+// === impl Watcher ===
+
+impl Watcher {
+    async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.check().await {
+                pause = INTERVAL;
+            }
+            sleep(pause).await;
+            pause = INTERVAL.min(pause * 2);
         }
     }
 
-    /// Notes the problem of one store, if it has one, and logs it if it is new. `checked` is the result of its check.
-    fn note(&mut self, store: String, problem: Option<Problem>, checked: Checked) {
-        let known = self.failing.get(&store).map(|(problem, _)| problem);
-        if known == problem.as_ref() {
-            return;
-        }
-        let error = checked.err().flatten();
-        log(&store, known, problem.as_ref(), error.as_ref());
-        match problem {
-            Some(problem) => {
-                let since = self.clock.now();
-                self.failing.insert(store, (problem, since));
+    /// Checks the store once, and reports and logs its status if it has changed. Returns whether it was reached.
+    async fn check(&self) -> bool {
+        let checked = match &self.store {
+            Watched::State => within(self.gateway.check_state()).await,
+            Watched::Storage(storage) => within(storage.check()).await,
+        };
+        let status = self.status(&checked);
+        let now = self.clock.now();
+        let mut before = None;
+        self.reported.send_if_modified(|health| {
+            let store = self.store.of(health);
+            store.was_reached |= checked.is_ok();
+            if store.status == status {
+                return false;
             }
-            None => {
-                self.failing.remove(&store);
+            before = Some(std::mem::replace(&mut store.status, status.clone()));
+            store.since = now;
+            let readiness = readiness(health);
+            if health.readiness != readiness {
+                (health.readiness, health.since) = (readiness, now);
+            }
+            true
+        });
+        if let Some(before) = before {
+            let error = checked.as_ref().err().and_then(Option::as_ref);
+            self.store.log(&before, &status, error);
+        }
+        checked.is_ok()
+    }
+
+    /// What the result of a check says about the store.
+    fn status(&self, checked: &Checked) -> StoreStatus {
+        if matches!(self.store, Watched::State) && checked.is_err() && !self.gateway.is_usable() {
+            return StoreStatus::Broken;
+        }
+        let refusal = match &self.store {
+            Watched::Storage(storage) => storage.refusal(),
+            Watched::State => None,
+        };
+        match (checked, refusal) {
+            (Ok(()), None) => StoreStatus::Available,
+            (Ok(()), Some(code)) => StoreStatus::Refusing(printable(&code)),
+            (Err(None), _) => StoreStatus::Unavailable(SILENT.into()),
+            (Err(Some(error)), _) => {
+                StoreStatus::Unavailable(printable(error.operator_code().unwrap_or(UNAVAILABLE)))
             }
         }
     }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// Its entry in `health`.
+    fn of<'a>(&self, health: &'a mut Health) -> &'a mut StoreHealth {
+        let Self::Storage(storage) = self else {
+            return &mut health.state;
+        };
+        let mut storages = health.storages.iter_mut();
+        let entry = storages.find(|(id, _)| *id == storage.id);
+        &mut entry.expect("every storage has an entry").1
+    }
+
+    /// Logs a change of the status. The storage itself logs refusals, because it is the first to notice them.
+    fn log(&self, before: &StoreStatus, status: &StoreStatus, error: Option<&Error>) {
+        let (name, storage) = match self {
+            Self::State => ("the state store", None),
+            Self::Storage(storage) => ("the storage", Some(storage.id.as_str())),
+        };
+        let cause = error.map(Error::causes);
+        match status {
+            StoreStatus::Broken => {
+                tracing::error!(cause, "the state file cannot be opened again: restart");
+            }
+            StoreStatus::Unavailable(why) if why == SILENT => {
+                tracing::warn!(storage, "{name} does not answer in time");
+            }
+            StoreStatus::Unavailable(why) if why == UNAVAILABLE => {
+                tracing::warn!(storage, cause, "{name} cannot be used");
+            }
+            StoreStatus::Available | StoreStatus::Refusing(_) if is_without_code(before) => {
+                tracing::info!(storage, "{name} can be used again");
+            }
+            StoreStatus::Unknown
+            | StoreStatus::Available
+            | StoreStatus::Refusing(_)
+            | StoreStatus::Unavailable(_) => {}
+        }
+    }
+}
+
+/// The health before the first checks.
+fn unknown(gateway: &Gateway, now: Timestamp) -> Health {
+    let storages = gateway.storages.iter();
+    Health {
+        readiness: STARTING,
+        since: now,
+        state: StoreHealth::unknown(now),
+        storages: storages
+            .map(|storage| (storage.id.clone(), StoreHealth::unknown(now)))
+            .collect(),
+    }
+}
+
+fn stores(health: &Health) -> impl Iterator<Item = &StoreHealth> {
+    std::iter::once(&health.state).chain(health.storages.iter().map(|(_, store)| store))
+}
+
+/// Whether every store was checked at least once.
+fn is_checked(health: &Health) -> bool {
+    stores(health).all(|store| store.status != StoreStatus::Unknown)
+}
+
+/// Ready: this replica has reached the state store and at least one storage since it started. Until then it may be
+/// misconfigured or cut off from a network that others can use, so a rollout must stop at it. Later a store that is
+/// unavailable takes no replica out: the others are no better, and one that is still called answers with an error that
+/// names the store, and with the uploads to other storages.
+fn readiness(health: &Health) -> Readiness {
+    if health.state.status == StoreStatus::Broken {
+        return Readiness::Broken;
+    }
+    if !health.state.was_reached {
+        return Readiness::NotReady("the state store was not reached yet");
+    }
+    if !health.storages.iter().any(|(_, store)| store.was_reached) {
+        return Readiness::NotReady("no storage was reached yet");
+    }
+    Readiness::Ready
 }
 
 async fn within(check: impl Future<Output = Result<()>>) -> Checked {
@@ -186,63 +336,19 @@ async fn within(check: impl Future<Output = Result<()>>) -> Checked {
     }
 }
 
-/// The problem of a store that cannot be used and gave no code.
-fn unavailable(checked: &Checked) -> Option<Problem> {
-    match checked {
-        Err(Some(error)) if error.operator_code().is_none() => Some(Problem::Unavailable),
-        Err(None) => Some(Problem::Silent),
-        Ok(()) | Err(Some(_)) => None,
+/// Whether the store could not be used, and gave no code.
+fn is_without_code(status: &StoreStatus) -> bool {
+    match status {
+        StoreStatus::Broken => true,
+        StoreStatus::Unavailable(why) => why == SILENT || why == UNAVAILABLE,
+        StoreStatus::Unknown | StoreStatus::Available | StoreStatus::Refusing(_) => false,
     }
 }
 
-/// Logs that a store fails differently than before, or no longer. The gateway itself logs refusals.
-fn log(store: &str, known: Option<&Problem>, problem: Option<&Problem>, error: Option<&Error>) {
-    match (problem, error) {
-        (Some(Problem::Refuses(_)), _) => {}
-        (Some(Problem::Broken), Some(error)) => {
-            tracing::error!(%error, cause = error.causes(), "the state file cannot be opened again: {error}");
-        }
-        (Some(_), Some(error)) => {
-            tracing::warn!(store, %error, cause = error.causes(), "a store cannot be used: {error}");
-        }
-        (Some(_), None) => tracing::warn!(store, "a store does not answer in time"),
-        (None, _) if matches!(known, Some(Problem::Refuses(_))) => {}
-        (None, _) => tracing::warn!(store, "the store can be used again"),
-    }
-}
-
-/// The code with which a store refuses requests, cut to what codes contain.
-fn refusal(storage: &Storage) -> Option<String> {
-    let code = storage.refusal()?;
+/// The code, cut to what codes contain.
+fn printable(code: &str) -> String {
     let is_usual = |character: &char| character.is_ascii_graphic() || *character == ' ';
-    Some(code.chars().filter(is_usual).take(MAX_CODE).collect())
-}
-
-fn failing((store, (problem, since)): (&String, &(Problem, Timestamp))) -> Failing {
-    Failing {
-        store: store.clone(),
-        problem: match problem {
-            Problem::Refuses(code) => code.clone(),
-            Problem::Unavailable => "unavailable".into(),
-            Problem::Silent => "no answer in time".into(),
-            Problem::Broken => "cannot be opened again".into(),
-        },
-        since: *since,
-    }
-}
-
-async fn report(reporter: &HealthReporter, reported: &watch::Sender<Health>, health: Health) {
-    let readiness = health.readiness;
-    let status = match readiness {
-        Readiness::Ready => ServingStatus::Serving,
-        Readiness::NotReady(_) | Readiness::Broken => ServingStatus::NotServing,
-    };
-    let before = reported.send_replace(health).readiness;
-    if before != readiness {
-        for service in SERVICES {
-            reporter.set_service_status(service, status).await;
-        }
-    }
+    code.chars().filter(is_usual).take(MAX_CODE).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use upload_gateway_core::gateway::Gateway;
 
 use super::{
     admission::Places,
-    backends::{Backends, connect},
+    backends::{self, Backends},
     clock::SystemClock,
     error::ServeError,
     health::Monitor,
@@ -61,7 +61,7 @@ impl Server {
     /// Binds the listeners, then connects the stores.
     ///
     /// # Errors
-    /// An address is in use, or the state store is unavailable or unsuitable.
+    /// An address is in use, or the state store is unsuitable. If Redis is unavailable, the server starts and is not ready.
     pub async fn bind(config: &Config) -> Result<Self, ServeError> {
         let bind = |key: &'static str, address: SocketAddr| async move {
             let bound = TcpListener::bind(address).await;
@@ -74,7 +74,7 @@ impl Server {
             http_listen: http.local_addr()?,
             ..config.clone()
         };
-        let mut backends = connect(&bound).await?;
+        let mut backends = backends::begin(&bound).await?;
         if config.faults.enabled {
             tracing::warn!(
                 "FAULTS ARE ENABLED: every caller can make calls fail and end this process; for tests only"

@@ -31,6 +31,7 @@ mod config;
 mod connection;
 mod due;
 mod eviction;
+mod first_contact;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redis.rs"]
@@ -42,7 +43,10 @@ mod record;
 mod scripts;
 mod subscription;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, Script, ToRedisArgs, Value};
@@ -59,7 +63,10 @@ use upload_gateway_core::{
 
 use crate::unknown_format::UnknownFormat;
 
-pub use self::config::{ConnectError, RedisConfig, RedisMode, RedisUrl};
+pub use self::{
+    config::{ConnectError, RedisConfig, RedisMode, RedisUrl},
+    first_contact::FirstContact,
+};
 use self::{
     connection::Link,
     pages::{PAGE, PAGE_TIMEOUT, Page, Pages},
@@ -97,20 +104,30 @@ pub struct Redis {
     key_prefix: String,
     takeovers: Takeovers,
     changes: Changes,
-    /// Follows the channels; aborted when the store is dropped.
-    _subscription: JoinSet<()>,
+    /// The settings of the server are checked when it is first reached.
+    allow_eviction: bool,
+    /// Follows the channels from the first contact; aborted when the store is dropped.
+    subscription: OnceLock<JoinSet<()>>,
 }
 
 // === impl Redis ===
 
 impl Redis {
-    /// Connects, and checks that the server does not evict keys (see [`RedisConfig::allow_eviction`]) and that this
-    /// build reads the format of its keys.
+    /// [Opens](Redis::open) and [prepares](Redis::prepare) the store.
     ///
     /// # Errors
-    /// See [`ConnectError`]. Keys in an unknown format are [`ConnectError::Failed`], caused by an `Internal` error that
-    /// names both versions.
+    /// Those of both.
     pub async fn connect(config: &RedisConfig) -> Result<Self, ConnectError> {
+        let store = Self::open(config).await?;
+        store.prepare().await?;
+        Ok(store)
+    }
+
+    /// Checks the configuration, and sends nothing yet. Before the first use the store must be prepared.
+    ///
+    /// # Errors
+    /// [`ConnectError::Invalid`] and [`ConnectError::AuthorityFile`].
+    pub(crate) async fn open(config: &RedisConfig) -> Result<Self, ConnectError> {
         config
             .validate()
             .map_err(|invalid| ConnectError::Invalid(invalid.to_string()))?;
@@ -122,30 +139,42 @@ impl Redis {
             call_timeout: PAGE_TIMEOUT,
             ..config.clone()
         };
-        let mut store = Self {
+        Ok(Self {
             link: Arc::new(link(config)?),
             pages: Pages::new(link(&for_pages)?),
             key_prefix: config.key_prefix.clone(),
             takeovers: Takeovers::default(),
             changes: Changes::default(),
-            _subscription: JoinSet::new(),
-        };
-        store.link.command::<()>(&redis::cmd("PING")).await?;
-        store.check_eviction(config.allow_eviction).await?;
-        store.check_format().await?;
-        let follow = subscription::follow(
-            Arc::clone(&store.link),
-            Channel {
-                name: store.takeovers_channel(),
-                listeners: store.takeovers.clone(),
-            },
-            Channel {
-                name: store.key("changes"),
-                listeners: store.changes.clone(),
-            },
-        );
-        store._subscription.spawn(follow);
-        Ok(store)
+            allow_eviction: config.allow_eviction,
+            subscription: OnceLock::new(),
+        })
+    }
+
+    /// Connects, and checks that the server does not evict keys (see [`RedisConfig::allow_eviction`]) and that this
+    /// build reads the format of its keys.
+    ///
+    /// # Errors
+    /// [`ConnectError::Evicts`] and [`ConnectError::Failed`]. Keys in an unknown format are the latter, caused by an
+    /// `Internal` error that names both versions.
+    pub(crate) async fn prepare(&self) -> Result<(), ConnectError> {
+        self.link.command::<()>(&redis::cmd("PING")).await?;
+        self.check_eviction(self.allow_eviction).await?;
+        self.check_format().await?;
+        self.subscription.get_or_init(|| {
+            let follow = subscription::follow(
+                Arc::clone(&self.link),
+                Channel {
+                    name: self.takeovers_channel(),
+                    listeners: self.takeovers.clone(),
+                },
+                Channel {
+                    name: self.key("changes"),
+                    listeners: self.changes.clone(),
+                },
+            );
+            JoinSet::from_iter([follow])
+        });
+        Ok(())
     }
 
     fn record_key(&self, id: &UploadId) -> String {

@@ -1,6 +1,8 @@
 //! Outages of Redis or of the store during a stream: the stream waits for the store retry time-out, then it ends with
 //! UNAVAILABLE, and the upload resumes by its id.
 
+use std::time::Duration;
+
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
@@ -147,51 +149,85 @@ async fn a_long_outage_ends_the_stream_and_the_upload_resumes(down: Down, expect
     assert_eq!(stream.end().await.unwrap().phase(), Phase::Complete);
 }
 
-async fn health_follows(down: Down) {
+async fn an_outage_is_reported_and_takes_no_replica_out(down: Down) {
     let Some(mut backends) = Backends::start(30).await else {
         return;
     };
     let gateway = TestGateway::over(backends.config.clone()).await;
+    let (service, pointer) = match down {
+        Down::Redis => ("state", "/state"),
+        Down::Store => ("storage/media", "/storages/0"),
+    };
     let channel = tonic::transport::Endpoint::new(gateway.grpc.clone())
         .unwrap()
         .connect_lazy();
     let mut health = HealthClient::new(channel);
-    let mut watched = health
-        .watch(HealthCheckRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let request = |service: &str| HealthCheckRequest {
+        service: service.into(),
+    };
+    let watched = health.watch(request(service)).await;
+    let mut watched = watched.unwrap().into_inner();
     let mut status = async || watched.message().await.unwrap().unwrap().status();
     let ready = async || {
         let answer = reqwest::get(format!("{}/readyz", gateway.http)).await;
         let answer = answer.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let code = answer.status().as_u16();
+        let body = answer.text().await.unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let store = body.pointer(pointer).unwrap().clone();
+        (code, store["status"].clone(), store["cause"].clone())
     };
+    let available = (200, "available".into(), serde_json::Value::Null);
     assert_eq!(status().await.as_str_name(), "SERVING");
-    assert_eq!(ready().await, (200, "ready\n".into()));
+    assert_eq!(ready().await, available);
     backends.server(down).kill();
     assert_eq!(status().await.as_str_name(), "NOT_SERVING");
-    let (code, text) = ready().await;
-    assert_eq!(code, 503);
-    let store = match down {
-        Down::Redis => "state",
-        Down::Store => "storage media",
-    };
-    let lines: Vec<_> = text.lines().skip(1).collect();
-    assert_eq!(lines.len(), 1, "{text}");
-    let failing = format!("{store}: unavailable since ");
-    assert!(lines[0].starts_with(&failing), "{text}");
-    assert_eq!(
-        reqwest::get(format!("{}/healthz", gateway.http))
-            .await
-            .unwrap()
-            .status()
-            .as_u16(),
-        200
-    );
+    let unavailable = (200, "unavailable".into(), "unavailable".into());
+    assert_eq!(ready().await, unavailable);
+    let whole = health.check(request("")).await.unwrap().into_inner();
+    assert_eq!(whole.status().as_str_name(), "SERVING");
     backends.server(down).restart();
     assert_eq!(status().await.as_str_name(), "SERVING");
-    assert_eq!(ready().await, (200, "ready\n".into()));
+    assert_eq!(ready().await, available);
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_without_redis_serves_when_redis_is_back() {
+    let Some(mut backends) = Backends::start(1).await else {
+        return;
+    };
+    backends.server(Down::Redis).kill();
+    let gateway = TestGateway::over(backends.config.clone()).await;
+    let page = async |page: &str| {
+        let answer = reqwest::get(format!("{}/{page}", gateway.http)).await;
+        let answer = answer.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(page("healthz").await.0, 200);
+    let (code, body) = page("readyz").await;
+    assert_eq!(code, 503);
+    assert!(
+        body.contains("the state store was not reached yet"),
+        "{body}"
+    );
+    let data = bytes(100);
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", Some(data.len()))).await;
+    let refused = stream.next().await.unwrap_err();
+    let unavailable = (Code::Unavailable, "STATE_UNAVAILABLE".into());
+    assert_eq!(reason(&refused), unavailable);
+    backends.server(Down::Redis).restart();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while page("readyz").await.0 != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "not ready");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", Some(data.len()))).await;
+    stream.next().await.unwrap();
+    stream.send_in_chunks(0, &data, 1 << 20).await;
+    stream.send(finish()).await;
+    assert_eq!(stream.end().await.unwrap().phase(), Phase::Complete);
 }
 
 #[tokio::test]
@@ -223,11 +259,11 @@ async fn a_long_outage_of_the_store_ends_the_stream_and_the_upload_resumes() {
 }
 
 #[tokio::test]
-async fn health_follows_redis() {
-    health_follows(Down::Redis).await;
+async fn an_outage_of_redis_is_reported_and_takes_no_replica_out() {
+    an_outage_is_reported_and_takes_no_replica_out(Down::Redis).await;
 }
 
 #[tokio::test]
-async fn health_follows_the_store() {
-    health_follows(Down::Store).await;
+async fn an_outage_of_the_store_is_reported_and_takes_no_replica_out() {
+    an_outage_is_reported_and_takes_no_replica_out(Down::Store).await;
 }

@@ -83,11 +83,12 @@ pub struct Gateway {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Creates a gateway for `state` and `storages`. Reads the secret of the deployment, or creates it.
+    /// Creates a gateway for `state` and `storages`. Reads the secret of the deployment, or creates it. If the state store
+    /// is unavailable, the first [check](Gateway::check_state) that succeeds does that, and creates fail until then.
     ///
     /// # Errors
-    /// `Unavailable` if the state store stays unavailable for the retry time-out; `Internal` if the system cannot start
-    /// a thread.
+    /// The state store cannot be used, for another reason than that it is unavailable; `Internal` if the system cannot
+    /// start a thread.
     pub async fn new(
         state: Arc<dyn StateStore>,
         storages: Storages,

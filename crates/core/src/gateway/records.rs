@@ -44,7 +44,8 @@ pub struct Records {
     /// The state store without retries. The health check must report what it answers now, and best-effort writes must
     /// not delay the response to a sender.
     single_try: Arc<dyn StateStore>,
-    secret: RwLock<Secret>,
+    /// Not known until the state store is first reached.
+    secret: RwLock<Option<Secret>>,
     clock: Arc<dyn Clock>,
     settings: Arc<Settings>,
     watches: Arc<Watches>,
@@ -60,6 +61,9 @@ pub struct PartPage {
     pub next: Option<u32>,
 }
 
+/// When to retry a call that needs the secret of the deployment before the state store was first reached.
+const FIRST_CHECK_DELAY: Duration = Duration::from_secs(1);
+
 /// Whether a change of a record requires the writer that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fence {
@@ -73,10 +77,11 @@ pub(super) enum Fence {
 // === impl Records ===
 
 impl Records {
-    /// The records in `state`. Reads the secret of the deployment, or creates it.
+    /// The records in `state`. Reads the secret of the deployment, or creates it. If the state store is unavailable, the
+    /// first [check](Records::check) that succeeds does that.
     ///
     /// # Errors
-    /// `Unavailable` if the state store stays unavailable for the retry time-out.
+    /// The state store cannot be used, for another reason than that it is unavailable.
     pub(super) async fn open(
         state: Arc<dyn StateStore>,
         retry: &Arc<Retry>,
@@ -85,7 +90,11 @@ impl Records {
         drain: &Arc<Drain>,
     ) -> Result<Self> {
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
-        let secret = retried.secret(&Secret::random()).await?;
+        let secret = match state.secret(&Secret::random()).await {
+            Ok(secret) => Some(secret),
+            Err(error) if error.is_retryable() => None,
+            Err(error) => return Err(error),
+        };
         let watches = Watches::new(Arc::clone(&retried) as _, Arc::clone(drain));
         Ok(Self {
             records: Arc::clone(&retried) as _,
@@ -147,14 +156,18 @@ impl Records {
     /// one.
     pub(super) async fn check(&self) -> Result<()> {
         self.single_try.check().await?;
-        let own = self.secret();
-        let kept = self.single_try.secret(&own).await?;
-        if kept != own {
+        let known = self.known_secret();
+        let offered = known.clone().unwrap_or_else(Secret::random);
+        let kept = self.single_try.secret(&offered).await?;
+        if known.as_ref() == Some(&kept) {
+            return Ok(());
+        }
+        if known.is_some() {
             tracing::warn!(
                 "the secret in the state store has changed; resume tokens with keys derived from the previous one are invalid"
             );
-            *self.secret.write().unwrap_or_else(PoisonError::into_inner) = kept;
         }
+        *self.secret.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(())
     }
 
@@ -163,7 +176,18 @@ impl Records {
         self.single_try.is_usable()
     }
 
-    pub(super) fn secret(&self) -> Secret {
+    /// The secret of the deployment.
+    ///
+    /// # Errors
+    /// `Unavailable` if the state store was not reached yet.
+    pub(super) fn secret(&self) -> Result<Secret> {
+        self.known_secret().ok_or_else(|| {
+            Error::state_unavailable("the secret of the deployment was not read yet")
+                .retry_after(FIRST_CHECK_DELAY)
+        })
+    }
+
+    fn known_secret(&self) -> Option<Secret> {
         let secret = self.secret.read().unwrap_or_else(PoisonError::into_inner);
         secret.clone()
     }

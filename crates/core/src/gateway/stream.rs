@@ -243,7 +243,7 @@ impl Streams {
             committed_size: upload.committed_size(),
             received_size: upload.committed_size(),
             committing: false,
-            resume_token: tokens.next_token(upload, &mut trail).into(),
+            resume_token: tokens.next_token(upload, &mut trail)?.into(),
         });
         // Fails if the observer is not interested in it.
         let _ = observer.opened.send(upload.clone());

@@ -81,7 +81,7 @@ impl Tokens {
                 break;
             }
         }
-        let token = self.seal(&Snapshot::of(summary, &trail));
+        let token = self.seal(&Snapshot::of(summary, &trail))?;
         known.set(summary.writer, &summary.parts, trail);
         Ok(token)
     }
@@ -97,13 +97,16 @@ impl Tokens {
 
     /// The resume token of an upload with all its parts, in constant time for each part that is not in `trail` yet.
     /// Empty as that of [`Tokens::resume_token`].
-    pub(super) fn next_token(&self, upload: &Upload, trail: &mut Trail) -> String {
+    ///
+    /// # Errors
+    /// `Unavailable` if the state store was not reached yet.
+    pub(super) fn next_token(&self, upload: &Upload, trail: &mut Trail) -> Result<String> {
         match self.storages.get(&upload.storage_id) {
             Ok(storage) if upload.is_live() => {
                 trail.follow(&upload.parts, |receipt| storage.store.writer(receipt));
                 self.seal(&Snapshot::of(upload, trail))
             }
-            _ => String::new(),
+            _ => Ok(String::new()),
         }
     }
 
@@ -111,13 +114,13 @@ impl Tokens {
     ///
     /// # Errors
     /// `InvalidArgument` with `InvalidToken` if the token is forged, expired, of another owner, or of another upload
-    /// than the one that is opened.
+    /// than the one that is opened; `Unavailable` if the state store was not reached yet.
     pub(super) fn snapshot(&self, caller: &Caller, open: &Open) -> Result<Option<Snapshot>> {
         if open.resume_token.is_empty() {
             return Ok(None);
         }
         let snapshot = self
-            .unseal(&open.resume_token)
+            .unseal(&open.resume_token)?
             .filter(|snapshot| snapshot.owner == caller.owner)
             .ok_or_else(|| invalid_token("the token is invalid or belongs to another owner"))?;
         if snapshot.expires_at <= self.records.now() {
@@ -136,19 +139,25 @@ impl Tokens {
         Ok(Some(snapshot))
     }
 
-    fn seal(&self, snapshot: &Snapshot) -> String {
-        match self.keys.first() {
+    fn seal(&self, snapshot: &Snapshot) -> Result<String> {
+        Ok(match self.keys.first() {
             Some(key) => key.seal(snapshot),
-            None => TokenKey::derived(&self.records.secret()).seal(snapshot),
-        }
+            None => self.derived_key()?.seal(snapshot),
+        })
     }
 
-    fn unseal(&self, token: &str) -> Option<Snapshot> {
-        let token = URL_SAFE_NO_PAD.decode(token).ok()?;
+    fn unseal(&self, token: &str) -> Result<Option<Snapshot>> {
+        let Ok(token) = URL_SAFE_NO_PAD.decode(token) else {
+            return Ok(None);
+        };
         if self.keys.is_empty() {
-            return TokenKey::derived(&self.records.secret()).open(&token);
+            return Ok(self.derived_key()?.open(&token));
         }
-        self.keys.iter().find_map(|key| key.open(&token))
+        Ok(self.keys.iter().find_map(|key| key.open(&token)))
+    }
+
+    fn derived_key(&self) -> Result<TokenKey> {
+        Ok(TokenKey::derived(&self.records.secret()?))
     }
 }
 

@@ -85,7 +85,7 @@ impl Refusals {
         *at = Some(Instant::now());
         let cause = failed.causes();
         tracing::warn!(
-            store = name,
+            storage = name,
             cause,
             "requests to the store are retried: {failed}"
         );
@@ -106,13 +106,13 @@ impl Refusals {
             Some(code) => {
                 let cause = error.map(Error::causes);
                 tracing::warn!(
-                    store = name,
+                    storage = name,
                     code,
                     cause,
                     "the store refuses requests, and an operator must fix it: {code}"
                 );
             }
-            None => tracing::warn!(store = name, "the store accepts requests again"),
+            None => tracing::info!(storage = name, "the store accepts requests again"),
         }
     }
 

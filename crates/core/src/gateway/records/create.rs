@@ -39,7 +39,7 @@ impl Records {
                     file_size,
                     file_id,
                 };
-                Some(identity.fingerprint(&self.secret()))
+                Some(identity.fingerprint(&self.secret()?))
             }
             _ => None,
         };

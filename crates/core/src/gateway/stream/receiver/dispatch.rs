@@ -117,6 +117,8 @@ impl Receiver {
             CallWait::reset();
             self.upload.expires_at = self.shared.records.times().expires_at;
             let token = self.shared.tokens.next_token(&self.upload, &mut self.trail);
+            // It does not fail here: the stream's first token was sealed, so the secret is known.
+            let token = token.unwrap_or_default();
             self.counts.send_modify(|counts| {
                 counts.committed_size = committed_size;
                 counts.resume_token = token.into();
