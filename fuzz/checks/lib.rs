@@ -94,6 +94,7 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         opaque_file_id: false,
         object: None,
         evidence: Evidence::default(),
+        attempts: 1,
         is_superseded: false,
         abort_reason: None,
         cleanup: Cleanup::default(),

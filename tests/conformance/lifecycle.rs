@@ -53,6 +53,7 @@ fn limits() -> StoreLimits {
 
 fn upload(phase: Phase) -> Upload {
     let mut upload = Upload {
+        attempts: 1,
         id: UploadId::generate(None),
         version: 1,
         phase: Phase::Open,

@@ -5,6 +5,7 @@ mod aborted;
 mod clocks;
 mod commits;
 mod expiry;
+mod log;
 mod process;
 mod sessions;
 mod sweepers;

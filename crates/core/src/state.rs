@@ -72,7 +72,8 @@ pub trait RecordStore: Send + Sync + Debug {
 
     /// Makes `writer` the writer of the upload, if the upload is OPEN and `from` allows its current writer to be
     /// replaced. In one step: later calls of [`record_parts`](PartStore::record_parts) by any other writer fail, parts
-    /// after a gap are dropped, `updated_at` and `expires_at` are set, and the version is incremented. Notifies
+    /// after a gap are dropped, `updated_at` and `expires_at` are set, the version is incremented, and so are `attempts`
+    /// unless `writer` was the writer already. Notifies
     /// [watchers](Self::watch_takeovers) and returns the new record. If the phase or the current writer does not allow
     /// it, returns the record unchanged.
     async fn take_over(

@@ -76,6 +76,8 @@ pub struct Upload {
     pub session: Option<String>,
     /// The tag of the stream that may write.
     pub writer: Option<WriterTag>,
+    /// How often it was begun: once when it was created, and once by each stream that took it over.
+    pub attempts: u32,
     /// The commit lease: which committer has it, and until when.
     pub lease: Option<Lease>,
     /// The parts that the store has acknowledged.

@@ -65,6 +65,7 @@ impl Record {
     /// Makes a stream the writer.
     pub(super) fn take_over(&mut self, writer: WriterTag, times: Times) {
         self.version += 1;
+        self.written.attempts += u32::from(self.writer != Some(writer));
         self.writer = Some(writer);
         self.replaced = None;
         self.set(times);

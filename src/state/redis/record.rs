@@ -21,7 +21,7 @@ use crate::{
 
 /// The version of a record: of its fields and of the parts and claims in them. A record with another one is refused,
 /// here when it is read and by the scripts before they write.
-pub(super) const FORMAT: &str = "3";
+pub(super) const FORMAT: &str = "4";
 
 /// The code of the error with which scripts refuse a record in another format; its detail is `<format> <key>`, with `-`
 /// for no format. See `prelude.lua`.
@@ -71,6 +71,7 @@ pub(super) fn header_fields(upload: &Upload) -> Vec<(&'static str, String)> {
     vec![
         ("phase", upload.phase.to_string()),
         ("writer", writer_text(upload.writer)),
+        ("attempts", upload.attempts.to_string()),
         ("last_part", upload.last_part().to_string()),
         (
             "is_cut_by_client",
@@ -293,6 +294,8 @@ fn read_header(key: &str, fields: &Fields) -> Result<Option<Upload>> {
             "" => None,
             tag => Some(parse_writer(tag).ok_or(Unreadable::Number("writer"))?),
         };
+        let attempts = u32::try_from(number(fields, "attempts")?);
+        upload.attempts = attempts.map_err(|_| Unreadable::Number("attempts"))?;
         upload.cut = u8::try_from(number(fields, "cut")?).map_err(|_| Unreadable::Number("cut"))?;
         let unproven = u32::try_from(number(fields, "unproven")?);
         let unproven = unproven.map_err(|_| Unreadable::Number("unproven"))?;

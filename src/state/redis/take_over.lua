@@ -23,6 +23,9 @@ if phase == 'open' and (ARGV[5] == '*' or writer == ARGV[5] or writer == ARGV[1]
       redis.call('HDEL', KEYS[1], 'digest:' .. number)
     end
   end
+  if writer ~= ARGV[1] then
+    redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+  end
   redis.call('HSET', KEYS[1], 'writer', ARGV[1], 'updated_at', ARGV[2], 'expires_at', ARGV[3])
   redis.call('HDEL', KEYS[1], 'replaced')
   redis.call('HINCRBY', KEYS[1], 'version', 1)

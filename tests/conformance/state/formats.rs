@@ -62,7 +62,7 @@ async fn redis_refuses_a_record_of_an_unknown_format_when_it_waits_for_replicas(
     set_format(
         &mut connection,
         &key("upload-gateway:", &upload.id),
-        Some("4"),
+        Some("5"),
     )
     .await;
     let waiting = RedisConfig {
@@ -188,7 +188,7 @@ async fn is_refused_and_kept(
     record(store, &upload.id, [1, 3]).await;
     let stored = get(store, &upload.id).await;
     let key = key(prefix, &upload.id);
-    for (format, found) in [(Some("4"), "format 4"), (None, "no format version")] {
+    for (format, found) in [(Some("5"), "format 5"), (None, "no format version")] {
         set_format(&mut connection, &key, format).await;
         let before = everything(&mut connection, prefix, &upload).await;
         for error in refusals(store, &upload).await {
@@ -200,7 +200,7 @@ async fn is_refused_and_kept(
         assert_eq!(due.uploads, std::slice::from_ref(&upload.id));
         assert_eq!(everything(&mut connection, prefix, &upload).await, before);
     }
-    set_format(&mut connection, &key, Some("3")).await;
+    set_format(&mut connection, &key, Some("4")).await;
     assert_eq!(get(store, &upload.id).await, stored);
 }
 

@@ -64,6 +64,7 @@ impl Model {
         };
         if may && record.phase == Phase::Open {
             record.parts.drop_beyond_committed();
+            record.attempts += u32::from(record.writer != Some(writer));
             record.writer = Some(writer);
             record.version += 1;
             (record.updated_at, record.expires_at) = (times.now, times.expires_at);

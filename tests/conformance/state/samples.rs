@@ -75,6 +75,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         claims: Claims::default(),
         opaque_file_id: false,
         evidence: Evidence::default(),
+        attempts: 1,
         is_superseded: false,
         abort_reason: None,
         cleanup: Cleanup::default(),

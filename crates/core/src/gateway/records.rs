@@ -2,6 +2,7 @@
 
 mod create;
 mod room;
+mod end;
 pub(super) mod search;
 pub(super) mod watch;
 
@@ -294,6 +295,9 @@ impl Records {
             match self.records.update(&changed, upload.writer).await? {
                 Update::Updated(version) => {
                     changed.version = version;
+                    if upload.is_live() && !changed.is_live() {
+                        end::log(&changed, self.now());
+                    }
                     *upload = changed;
                     return Ok(());
                 }
@@ -338,6 +342,7 @@ impl Records {
         match self.records.update_untouched(&ended, seen).await? {
             Update::Updated(version) => {
                 *upload = Upload { version, ..ended };
+                end::log(upload, self.now());
                 Ok(true)
             }
             Update::Conflict(_) | Update::Missing => Ok(false),

@@ -138,6 +138,7 @@ impl Snapshot {
                 is_commit_sent: true,
                 ..Evidence::default()
             },
+            attempts: 1,
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
@@ -259,6 +260,7 @@ mod tests {
             expires_at: Timestamp(1_700_086_400_000),
             ends_at: Timestamp(9),
             evidence: Evidence::default(),
+            attempts: 1,
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),

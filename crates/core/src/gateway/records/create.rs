@@ -70,6 +70,7 @@ impl Records {
             expires_at: times.expires_at,
             ends_at: times.now.plus(self.settings.upload_max_age),
             evidence: Evidence::default(),
+            attempts: 1,
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),

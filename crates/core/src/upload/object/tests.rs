@@ -103,6 +103,7 @@ impl Case {
             expires_at: Timestamp(2),
             ends_at: Timestamp::never(),
             evidence: Evidence::default(),
+            attempts: 1,
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),

@@ -78,6 +78,7 @@ impl World {
             expires_at: Timestamp(0),
             ends_at: Timestamp::never(),
             evidence: Evidence::default(),
+            attempts: 1,
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),

@@ -63,7 +63,7 @@ impl Pass<'_> {
             return Ok(());
         }
         self.report.expired += 1;
-        tracing::info!(upload_id = %upload.id, "an expired upload was aborted");
+        tracing::debug!(upload_id = %upload.id, "an expired upload was aborted");
         sweeper.sessions.discard(&upload).await
     }
 
@@ -76,7 +76,7 @@ impl Pass<'_> {
         match reconsidered {
             Err(error) if upload.phase == Phase::Aborted => {
                 self.report.expired += 1;
-                tracing::info!(upload_id = %upload.id, %error, "an upload was rejected");
+                tracing::debug!(upload_id = %upload.id, %error, "an upload was rejected");
                 self.clear(upload).await
             }
             reconsidered => reconsidered,
@@ -89,7 +89,7 @@ impl Pass<'_> {
             self.sweeper.commits.end(&mut upload).await?;
         }
         self.report.finished_commits += 1;
-        tracing::info!(upload_id = %upload.id, phase = %upload.phase, dry_run = self.sweep.dry_run, "ended a commit that was too old");
+        tracing::debug!(upload_id = %upload.id, phase = %upload.phase, dry_run = self.sweep.dry_run, "ended a commit that was too old");
         if upload.phase == Phase::Aborted {
             self.clear(upload).await?;
         }
@@ -128,7 +128,7 @@ impl Pass<'_> {
                     return self.note(&upload.id, Err(error), &upload.storage_id).await;
                 }
                 _ => {
-                    tracing::info!(upload_id = %upload.id, %error, "a commit was rejected");
+                    tracing::debug!(upload_id = %upload.id, %error, "a commit was rejected");
                     self.report.finished_commits += 1;
                     let storage_id = upload.storage_id.clone();
                     let cleared = self.clear(upload).await;
@@ -137,7 +137,7 @@ impl Pass<'_> {
             }
         }
         self.report.finished_commits += 1;
-        tracing::info!(upload_id = %upload.id, "finished the commit of a dead committer");
+        tracing::debug!(upload_id = %upload.id, "finished the commit of a dead committer");
         Ok(())
     }
 
