@@ -15,6 +15,7 @@ pub mod grpc;
 pub mod hosts;
 mod private_files;
 pub mod proto;
+mod request_id;
 pub mod rest;
 mod room;
 pub mod serve;

@@ -53,11 +53,9 @@ pub use self::{
 };
 use crate::{
     cors::{self, CorsOrigin},
+    request_id,
     room::Room,
 };
-
-/// The header with the id of the request, by which its lines in the log are found.
-const REQUEST_ID: &str = "x-request-id";
 
 /// The response to a request that is not handled.
 pub(crate) fn refuse(error: Error) -> Response {
@@ -118,7 +116,7 @@ fn cors(origins: &[CorsOrigin]) -> CorsLayer {
     ];
     let exposed = [
         HeaderName::from_static(records::TOTAL_COUNT),
-        HeaderName::from_static(REQUEST_ID),
+        request_id::HEADER,
         header::ACCEPT_RANGES,
         header::CONTENT_DISPOSITION,
         header::CONTENT_RANGE,

@@ -9,8 +9,13 @@ use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::Level;
 use upload_gateway_client::proto::v1::ErrorReason;
-use upload_gateway_core::error::{Error, Kind, Reason};
+use upload_gateway_core::{
+    call,
+    error::{Error, Kind, Reason},
+};
 use utoipa::ToSchema;
+
+use crate::request_id::RequestId;
 
 /// The domain of all reasons in `google.rpc.ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "uploadgateway.v1";
@@ -191,6 +196,7 @@ pub fn grpc_status(error: &Error) -> Status {
     if let Some(delay) = error.retry_delay() {
         details.set_retry_info(Some(delay));
     }
+    details.set_request_info(public.request_id.as_str(), "");
     Status::with_error_details_and_metadata(
         row(error.kind()).code,
         public.message,
@@ -225,7 +231,7 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
         reason: public_reason(error.reason()).map(ErrorReason::name),
         missing_parts,
         resumable_id: public.metadata.remove("resumable_id"),
-        request_id: public.metadata.remove("request_id"),
+        request_id: (error.kind() == Kind::Internal).then(|| public.request_id.as_str().to_owned()),
     };
     HttpAnswer {
         status,
@@ -243,12 +249,13 @@ pub fn log(error: &Error) {
 struct PublicError {
     message: String,
     metadata: HashMap<String, String>,
+    request_id: RequestId,
 }
 
 /// Separates the public part of an error, and logs all of it.
 fn report(error: &Error) -> PublicError {
-    let request_id = format!("{:016x}", rand::random::<u64>());
-    log_as(error, row(error.kind()), &request_id);
+    let request_id = RequestId::current();
+    log_as(error, row(error.kind()), request_id.as_str());
     let facts = error.metadata().iter();
     let mut metadata: HashMap<String, String> = facts
         .map(|(key, value)| ((*key).to_owned(), value.clone()))
@@ -256,14 +263,20 @@ fn report(error: &Error) -> PublicError {
     let mut message = error.to_string();
     if error.kind() == Kind::Internal {
         metadata.retain(|key, _| key == "upload_id");
-        metadata.insert("request_id".into(), request_id);
+        metadata.insert("request_id".into(), request_id.as_str().to_owned());
         message = FAULT.into();
     }
-    PublicError { message, metadata }
+    PublicError {
+        message,
+        metadata,
+        request_id,
+    }
 }
 
 fn log_as(error: &Error, row: Row, request_id: &str) {
     let cause = error.causes();
+    // The lines of a call have its id in their span.
+    let request_id = call::current::<RequestId>().is_none().then_some(request_id);
     let reason = public_reason(error.reason()).map_or("", ErrorReason::name);
     let upload_id = error.metadata().get("upload_id").map_or("", String::as_str);
     macro_rules! at {
@@ -281,7 +294,12 @@ fn log_as(error: &Error, row: Row, request_id: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use axum::http::HeaderValue;
+
     use super::*;
+    use crate::request_id::HEADER;
 
     #[test]
     fn a_server_fault_shows_callers_no_internal_details() {
@@ -297,6 +315,27 @@ mod tests {
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.reason, ErrorReason::Internal.name());
         assert!(info.metadata.contains_key("request_id"));
+    }
+
+    #[tokio::test]
+    async fn errors_of_a_call_have_its_request_id() {
+        let headers = [(HEADER, HeaderValue::from_static("mine"))].into_iter();
+        let id = RequestId::of(&headers.collect());
+        let errors = async {
+            let missing = Error::upload_not_found("u");
+            let fault = Error::internal("read", "cause");
+            (
+                grpc_status(&missing),
+                grpc_status(&fault),
+                http_answer(&fault),
+            )
+        };
+        let (missing, fault, answer) = call::scope(Arc::new(id), errors).await;
+        for status in [missing, fault] {
+            let details = status.get_error_details();
+            assert_eq!(details.request_info().unwrap().request_id, "mine");
+        }
+        assert_eq!(answer.body.unwrap().request_id.as_deref(), Some("mine"));
     }
 
     #[test]

@@ -1,14 +1,33 @@
-//! The scope that every call runs in.
+//! The scope that every call runs in, until its response is sent.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
     middleware::{Next, from_fn},
     response::Response,
 };
-use upload_gateway_core::{call, retry::CallWait};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tracing::{Instrument, Span};
+use upload_gateway_core::{
+    call::{self, Scope},
+    retry::CallWait,
+};
+
+use crate::request_id::{HEADER, RequestId};
+
+/// A response body that is sent in the scope of its call.
+struct ScopedBody {
+    body: Body,
+    scope: Scope,
+    span: Span,
+}
 
 /// Gives each call to `router` its own [`CallWait`], so that it waits for unavailable stores only once in all.
 pub(super) fn scoped(router: Router) -> Router {
@@ -17,4 +36,52 @@ pub(super) fn scoped(router: Router) -> Router {
 
 async fn scope(request: Request, next: Next) -> Response {
     call::scope(Arc::new(CallWait::default()), next.run(request)).await
+}
+
+/// Gives each call to `router` its [`RequestId`], in its scope, in every line that it logs, and in its response.
+pub(super) fn identified(router: Router) -> Router {
+    router.layer(from_fn(identify))
+}
+
+async fn identify(request: Request, next: Next) -> Response {
+    let id = Arc::new(RequestId::of(request.headers()));
+    // At the highest level, so that no filter of levels drops it.
+    let span = tracing::error_span!("call", request_id = id.as_str());
+    let run = async {
+        next.run(request).await.map(|body| {
+            Body::new(ScopedBody {
+                body,
+                scope: Scope::current(),
+                span: Span::current(),
+            })
+        })
+    };
+    let header = id.header();
+    let mut response = call::scope(id, run).instrument(span).await;
+    response.headers_mut().insert(HEADER, header);
+    response
+}
+
+// === impl ScopedBody ===
+
+impl HttpBody for ScopedBody {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let Self { body, scope, span } = &mut *self;
+        let _entered = span.enter();
+        scope.enter(|| Pin::new(body).poll_frame(context))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

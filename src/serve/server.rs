@@ -12,7 +12,7 @@ use super::{
     clock::SystemClock,
     error::ServeError,
     health::Monitor,
-    scope::scoped,
+    scope::{identified, scoped},
     sweeper::Sweeper,
 };
 use crate::{
@@ -156,8 +156,8 @@ impl Server {
         let places = Places::new(&self.limits);
         let grpc_routes = grpc::with_message_limits(grpc_routes.into_axum_router(), &self.gateway);
         let grpc_routes = grpc::with_deadlines(grpc_routes);
-        let grpc_routes = places.admit(grpc_routes, grpc::refuse);
-        let http_routes = places.admit(self.http_routes(health), rest::refuse);
+        let grpc_routes = identified(places.admit(grpc_routes, grpc::refuse));
+        let http_routes = identified(places.admit(self.http_routes(health), rest::refuse));
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
         let (stop, stopped) = watch::channel(false);
         let max_connections = self.limits.max_connections as usize;

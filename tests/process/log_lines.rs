@@ -9,11 +9,12 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tonic_types::StatusExt;
 use upload_gateway_client::proto::v1::{
     DeleteUploadRequest, FileMetadata, GetUploadRequest, upload_service_client::UploadServiceClient,
 };
 
-use crate::common::{Conversation, binary, bytes, chunk, finish, open_file, open_known};
+use crate::common::{Conversation, binary, bytes, chunk, finish, open, open_file, open_known};
 
 const FORGED: &str = "2026-01-01T00:00:00.000000Z ERROR forged";
 
@@ -221,4 +222,70 @@ async fn each_upload_that_ends_has_one_line() {
         ("signed", 100, 1, "complete"),
     ];
     assert_eq!(shown, expected, "{log}");
+}
+
+#[tokio::test]
+async fn a_call_has_one_request_id_in_its_answer_its_error_and_its_log_lines() {
+    let filter = ("UPLOAD_GATEWAY_LOG__FILTER", "info,upload_gateway=debug");
+    let format = ("UPLOAD_GATEWAY_LOG__FORMAT", "json");
+    let gateway = Gateway::start(&[filter, format]);
+    let mut client = UploadServiceClient::connect(gateway.grpc.clone())
+        .await
+        .unwrap();
+    let mut get = async |id: Option<&str>| {
+        let mut request = tonic::Request::new(GetUploadRequest {
+            upload_id: "uploads-0000000000000000-00000000000000000000000000000000".into(),
+        });
+        if let Some(id) = id {
+            request
+                .metadata_mut()
+                .insert("x-request-id", id.parse().unwrap());
+        }
+        let status = client.get_upload(request).await.unwrap_err();
+        let detail = status.get_details_request_info().unwrap().request_id;
+        let answered = status.metadata().get("x-request-id").unwrap();
+        assert_eq!(answered.to_str().unwrap(), detail);
+        detail
+    };
+    assert_eq!(get(Some("mine-1")).await, "mine-1");
+    let new = get(None).await;
+    assert_ne!(get(Some("not sane")).await, "not sane");
+
+    let request = "GET /api/engine/v2/uploads/no/url HTTP/1.1\r\nHost: localhost\r\n\
+                   X-Request-Id: mine-2\r\nConnection: close\r\n\r\n";
+    let answer = send_http(&gateway.http, request);
+    assert!(answer.contains("\r\nx-request-id: mine-2\r\n"), "{answer}");
+
+    // A stream is received by a task of its own, and fails after its handler has returned.
+    for (id, end) in [
+        ("mine-3", vec![finish()]),
+        ("mine-4", vec![finish(), finish()]),
+    ] {
+        let begin = [open("a", Some(3)), chunk(0, b"abc")];
+        let messages = tokio_stream::iter(begin.into_iter().chain(end));
+        let mut request = tonic::Request::new(messages);
+        let metadata = request.metadata_mut();
+        metadata.insert("x-request-id", id.parse().unwrap());
+        let answer = client.upload_with_progress(request).await.unwrap();
+        assert_eq!(answer.metadata().get("x-request-id").unwrap(), id);
+        let mut progress = answer.into_inner();
+        while let Ok(Some(_)) = progress.message().await {}
+    }
+
+    let log = gateway.stop();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |id: &str| {
+        let is_its = |line: &&Value| line["span"]["request_id"] == id;
+        let lines = lines.iter().filter(is_its);
+        let messages = lines.map(|line| line["fields"]["message"].as_str().unwrap());
+        messages.collect::<Vec<_>>()
+    };
+    for id in ["mine-1", "mine-2", &new] {
+        assert!(of(id)[0].contains("no upload"), "{id}: {log}");
+    }
+    assert!(of("mine-3").contains(&"an upload ended"), "{log}");
+    assert!(of("mine-4")[0].contains("no message may follow"), "{log}");
 }

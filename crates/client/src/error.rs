@@ -7,6 +7,9 @@ use tonic_types::StatusExt;
 
 use crate::{connect::ConnectError, proto::v1::ErrorReason};
 
+/// The entry in the metadata of an INTERNAL error that finds its cause in the log of the gateway.
+const REQUEST_ID: &str = "request_id";
+
 /// Why a call failed.
 ///
 /// # Examples
@@ -258,8 +261,11 @@ impl Refusal {
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
         let info = status.get_details_error_info();
-        let (reason_name, metadata) =
+        let (reason_name, mut metadata) =
             info.map_or_else(Default::default, |info| (info.reason, info.metadata));
+        if let Some(id) = request_id(&status).filter(|_| status.code() == Code::Internal) {
+            metadata.entry(REQUEST_ID.into()).or_insert(id);
+        }
         let retry_delay = status
             .get_details_retry_info()
             .and_then(|info| info.retry_delay);
@@ -340,9 +346,27 @@ fn in_brackets(reason_name: &str) -> String {
     }
 }
 
+/// The id of a failed call, from the details of its error or from its response.
+fn request_id(status: &Status) -> Option<String> {
+    let detail = status
+        .get_details_request_info()
+        .map(|info| info.request_id);
+    let sent = || {
+        Some(
+            status
+                .metadata()
+                .get("x-request-id")?
+                .to_str()
+                .ok()?
+                .to_owned(),
+        )
+    };
+    detail.or_else(sent)
+}
+
 /// The id that finds the cause of a server fault in the log of the gateway.
 fn describe_request(metadata: &HashMap<String, String>) -> String {
-    match metadata.get("request_id") {
+    match metadata.get(REQUEST_ID) {
         None => String::new(),
         Some(id) => format!(", request id {id}"),
     }
@@ -401,6 +425,16 @@ mod tests {
         let status = Status::with_error_details(Code::Internal, "no", details);
         let error = ClientError::from(status);
         assert_eq!(error.to_string(), "no [INTERNAL], request id 00c0ffee");
+
+        let details = ErrorDetails::with_request_info("00c0ffee", "");
+        let detailed = Status::with_error_details(Code::Internal, "no", details);
+        let mut bare = Status::new(Code::Internal, "no");
+        let id = "00c0ffee".parse().unwrap();
+        bare.metadata_mut().insert("x-request-id", id);
+        for status in [detailed, bare] {
+            let error = ClientError::from(status);
+            assert_eq!(error.to_string(), "no, request id 00c0ffee");
+        }
     }
 
     #[test]

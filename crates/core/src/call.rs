@@ -1,9 +1,10 @@
 //! Values that belong to a call, and that use cases pass on unchanged, also to the tasks that they spawn. An edge adds
 //! a value, and the code that knows its type reads it.
 
-use std::{any::Any, future::Future, sync::Arc};
+use std::{any::Any, fmt, future::Future, sync::Arc};
 
 use futures::future::Either;
+use tracing::{Instrument, Span};
 
 type Value = Arc<dyn Any + Send + Sync>;
 
@@ -11,6 +12,10 @@ tokio::task_local! {
     /// The values of the running call, the newest last.
     static CURRENT: Arc<[Value]>;
 }
+
+/// The values of a call, for work that is no future: it is polled after the call's own future has ended.
+#[derive(Clone)]
+pub struct Scope(Arc<[Value]>);
 
 /// Runs `call` with `value` in its scope, in addition to the values of the outer scope. A value hides an outer value of
 /// the same type.
@@ -29,11 +34,32 @@ pub fn current<T: Any + Send + Sync>() -> Option<Arc<T>> {
     CURRENT.try_with(find).ok().flatten()
 }
 
-/// Gives a spawned task the scope of the running call. Costs nothing if there is no scope.
+/// Gives a spawned task the scope of the running call, and its span, so that its log lines name the call.
 pub fn propagate<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    let task = task.instrument(Span::current());
     match CURRENT.try_with(Arc::clone) {
         Ok(values) => Either::Left(CURRENT.scope(values, task)),
         Err(_) => Either::Right(task),
+    }
+}
+
+// === impl Scope ===
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Scope({} values)", self.0.len())
+    }
+}
+
+impl Scope {
+    /// The scope of the running call.
+    pub fn current() -> Self {
+        Self(CURRENT.try_with(Arc::clone).unwrap_or_default())
+    }
+
+    /// Runs `work` in the scope.
+    pub fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Arc::clone(&self.0), work)
     }
 }
 
@@ -59,6 +85,14 @@ mod tests {
             (Some(&7), Some(&"seven"))
         );
         assert_eq!(other, None);
+    }
+
+    #[tokio::test]
+    async fn work_after_the_call_runs_in_its_scope() {
+        let call = async { Scope::current() };
+        let kept = scope(Arc::new(7_u8), call).await;
+        assert_eq!(current::<u8>(), None);
+        assert_eq!(kept.enter(current::<u8>).as_deref(), Some(&7));
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! Reads, lists, creates and updates records. Updates are compare-and-set.
 
 mod create;
-mod room;
 mod end;
+mod room;
 pub(super) mod search;
 pub(super) mod watch;
 
