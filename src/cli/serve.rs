@@ -32,6 +32,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         return output::data(config.to_toml().trim_end());
     }
     telemetry::init(&config.log).map_err(CliError::Serve)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        settings = %config.to_json(),
+        "the gateway starts"
+    );
     let stop =
         stop_signal().map_err(|error| CliError::input_output("listen for signals", error))?;
     let server = Server::bind(&config).await.map_err(CliError::Serve)?;

@@ -138,6 +138,13 @@ impl Config {
         toml::to_string(self).expect("tables and lists of plain values have a TOML form")
     }
 
+    /// The configuration in one line of JSON, with its secrets redacted.
+    pub fn to_json(&self) -> String {
+        // As TOML, which has no entries for keys that are not set.
+        let table = toml::Table::try_from(self).expect("it has a TOML form, see `to_toml`");
+        serde_json::to_string(&table).expect("every TOML table has a JSON form")
+    }
+
     /// The storage of uploads that ask for none. `None`: the embedded one.
     pub fn default_storage(&self) -> Option<&StorageConfig> {
         match self.storage.as_slice() {

@@ -289,3 +289,19 @@ async fn a_call_has_one_request_id_in_its_answer_its_error_and_its_log_lines() {
     assert!(of("mine-3").contains(&"an upload ended"), "{log}");
     assert!(of("mine-4")[0].contains("no message may follow"), "{log}");
 }
+
+#[test]
+fn the_first_line_has_the_version_and_the_settings_without_secrets() {
+    let secret = ("UPLOAD_GATEWAY_EMBEDDED__SECRET_ACCESS_KEY", "hunter2");
+    let budget = ("UPLOAD_GATEWAY_LIMITS__MEMORY_BUDGET", "64MiB");
+    let format = ("UPLOAD_GATEWAY_LOG__FORMAT", "json");
+    let log = Gateway::start(&[secret, budget, format]).stop();
+    assert!(!log.contains("hunter2"), "{log}");
+    let first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    let fields = &first["fields"];
+    assert_eq!(fields["message"], "the gateway starts");
+    assert_eq!(fields["version"], env!("CARGO_PKG_VERSION"));
+    let settings: Value = serde_json::from_str(fields["settings"].as_str().unwrap()).unwrap();
+    assert_eq!(settings["limits"]["memory_budget"], "64MiB");
+    assert_eq!(settings["embedded"]["secret_access_key"], "[redacted]");
+}
