@@ -6,6 +6,9 @@ use serde::de;
 
 use crate::values::InvalidKey;
 
+/// What a listen address looks like.
+const ADDRESS: &str = "an address and a port, such as 127.0.0.1:50051";
+
 /// A key that is unknown or has an invalid value. The message never contains the value, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
@@ -13,7 +16,7 @@ pub struct ConfigError {
     pub key: String,
     /// What is wrong.
     pub problem: String,
-    /// The file, variable or flag that the key comes from, if it is known.
+    /// The line of the file, the variable or the flag that the key comes from. None if none sets the key or its table.
     pub origin: Option<String>,
 }
 
@@ -40,9 +43,11 @@ impl ConfigError {
 
     /// `key` is not one of the `known` keys.
     pub(super) fn unknown_key<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        let problem = match nearest(key, known) {
+        let known: Vec<&str> = known.into_iter().collect();
+        let problem = match nearest(key, known.iter().copied()) {
             Some(similar) => format!("unknown key; did you mean `{similar}`?"),
-            None => "unknown key".into(),
+            None if known.is_empty() => "unknown key".into(),
+            None => format!("unknown key; expected one of {}", known.join(", ")),
         };
         Self::new(key, problem)
     }
@@ -69,15 +74,19 @@ impl From<InvalidKey> for ConfigError {
 
 impl de::Error for ConfigError {
     fn custom<T: Display>(problem: T) -> Self {
-        Self::new("", problem.to_string())
+        let problem = problem.to_string();
+        match problem.as_str() {
+            "invalid socket address syntax" => Self::new("", format!("expected {ADDRESS}")),
+            _ => Self::new("", problem),
+        }
     }
 
     fn invalid_type(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new("", format!("expected {expected}"))
+        Self::new("", format!("expected {}", in_words(expected)))
     }
 
     fn invalid_value(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new("", format!("expected {expected}"))
+        Self::new("", format!("expected {}", in_words(expected)))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
@@ -90,6 +99,25 @@ impl de::Error for ConfigError {
 
     fn missing_field(key: &'static str) -> Self {
         Self::new("", format!("`{key}` is required"))
+    }
+}
+
+/// What serde expects, in the words of TOML instead of Rust's.
+fn in_words(expected: &dyn de::Expected) -> String {
+    let text = expected.to_string();
+    match text.as_str() {
+        "u8" => format!("a whole number from 0 to {}", u8::MAX),
+        "u16" => format!("a whole number from 0 to {}", u16::MAX),
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "u64" | "usize" => "a whole number from 0".into(),
+        "i8" | "i16" | "i32" | "i64" => "a whole number".into(),
+        "a boolean" => "true or false".into(),
+        "a string" | "path string" => "text in quotes".into(),
+        "socket address" => ADDRESS.into(),
+        "a sequence" => "a list".into(),
+        "a map" => "a table".into(),
+        text if text.starts_with("struct ") => "a table".into(),
+        text => text.into(),
     }
 }
 

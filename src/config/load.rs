@@ -6,7 +6,10 @@ use std::{
 };
 
 use serde::Serialize;
-use toml::{Table, Value};
+use toml::{
+    Table, Value,
+    de::{DeTable, DeValue},
+};
 
 use super::{error::ConfigError, process::Config, reader::read, storage::StorageConfig};
 use crate::{state::redis::RedisUrl, values::listen_address};
@@ -57,12 +60,16 @@ struct Variable {
 
 /// Where the keys of a configuration come from.
 struct Origins {
-    file: Option<PathBuf>,
-    /// The top-level keys of the file.
-    file_keys: Vec<String>,
+    file: Option<File>,
     variables: Vec<Variable>,
     /// The flags that are set.
     flags: Table,
+}
+
+/// A configuration file.
+struct File {
+    path: PathBuf,
+    text: String,
 }
 
 /// The configuration of this process: [`load`] with its environment.
@@ -78,19 +85,20 @@ pub fn from_process(file: Option<&Path>, flags: &Flags) -> Result<Config, Config
 /// Merges the sources, reads the secrets that are stored in files, and validates the result.
 ///
 /// # Errors
-/// The first key that is unknown or invalid, and the file, variable or flag that it comes from.
+/// The first key that is unknown or invalid, and the line of the file, the variable or the flag that it comes from.
 pub fn load(
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
     flags: &Flags,
 ) -> Result<Config, ConfigError> {
-    let mut table = file.map(read_file).transpose()?.unwrap_or_default();
+    let file = file.map(File::read).transpose()?;
+    let table = file.as_ref().map(File::parse).transpose()?;
+    let mut table = table.unwrap_or_default();
     let variables: Vec<_> = variables.into_iter().collect();
     let bundle = variables.iter().find(|(name, _)| name == AWS_CA_BUNDLE);
     let bundle = bundle.map(|(_, path)| path.clone());
     let mut origins = Origins {
-        file: file.map(Path::to_owned),
-        file_keys: table.keys().cloned().collect(),
+        file,
         variables: variables.into_iter().filter_map(Variable::parse).collect(),
         flags: Table::try_from(flags)
             .map_err(|error| ConfigError::new("data_dir", error.to_string()))?,
@@ -112,26 +120,6 @@ pub fn load(
     }
     table.extend(origins.flags.clone());
     read_config(table).map_err(|error| origins.complete(error))
-}
-
-fn read_file(path: &Path) -> Result<Table, ConfigError> {
-    let refuse = |problem: String| ConfigError {
-        origin: Some(path.display().to_string()),
-        ..ConfigError::new("", problem)
-    };
-    let text = fs::read_to_string(path)
-        .map_err(|error| refuse(format!("cannot read the configuration: {error}")))?;
-    // The full message would repeat the line, which may contain a secret.
-    toml::from_str(&text).map_err(|error| {
-        let begin = error.span().map_or(0, |span| span.start);
-        let line = text
-            .bytes()
-            .take(begin)
-            .filter(|byte| *byte == b'\n')
-            .count()
-            + 1;
-        refuse(format!("line {line}: {}", error.message()))
-    })
 }
 
 /// Adds the storages that only variables describe: those whose `kind` is a variable, and that the file does not have. Returns
@@ -179,6 +167,87 @@ fn read_config(mut table: Table) -> Result<Config, ConfigError> {
     }
     config.validate()?;
     Ok(config)
+}
+
+// === impl File ===
+
+impl File {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError {
+            origin: Some(path.display().to_string()),
+            ..ConfigError::new("", format!("cannot read the configuration: {error}"))
+        })?;
+        let path = path.to_owned();
+        Ok(Self { path, text })
+    }
+
+    fn parse(&self) -> Result<Table, ConfigError> {
+        // The full message would repeat the line, which may contain a secret.
+        toml::from_str(&self.text).map_err(|error| ConfigError {
+            origin: Some(self.at(error.span().map_or(0, |span| span.start))),
+            ..ConfigError::new("", error.message())
+        })
+    }
+
+    /// The line of the key with this path or, if it is not set, of the innermost table around it. `None` if the file has no
+    /// such table either.
+    fn origin(&self, key: &str) -> Option<String> {
+        let table = DeTable::parse(&self.text).ok()?;
+        let (first, mut rest) = step(key);
+        let (name, value) = table.get_ref().get_key_value(first)?;
+        let (mut begin, mut value) = (name.span().start, value.get_ref());
+        loop {
+            let (at, inner, after) = match value {
+                DeValue::Table(table) => {
+                    let (name, after) = step(rest);
+                    let Some((name, inner)) = table.get_key_value(name) else {
+                        break;
+                    };
+                    (name.span().start, inner, after)
+                }
+                DeValue::Array(items) => {
+                    let found = items.iter().enumerate().filter_map(|(index, item)| {
+                        Some((item, within_item(index, item.get_ref(), rest)?))
+                    });
+                    // The longest one of the ids that fit: an id can contain a dot.
+                    let found = found.min_by_key(|(_, after)| after.len());
+                    let Some((item, after)) = found else { break };
+                    (item.span().start, item, after)
+                }
+                _ => break,
+            };
+            (begin, value, rest) = (at, inner.get_ref(), after);
+        }
+        Some(self.at(begin))
+    }
+
+    /// The place of a byte in the file.
+    fn at(&self, offset: usize) -> String {
+        let before = self.text.bytes().take(offset);
+        let line = before.filter(|byte| *byte == b'\n').count() + 1;
+        format!("{}, line {line}", self.path.display())
+    }
+}
+
+/// The first name of a path, and the rest.
+fn step(path: &str) -> (&str, &str) {
+    path.split_once('.').unwrap_or((path, ""))
+}
+
+/// The rest of a path that begins with an item of a list: with its index or, for a storage, its id.
+fn within_item<'a>(index: usize, item: &DeValue<'_>, path: &'a str) -> Option<&'a str> {
+    let id = match item {
+        DeValue::Table(table) => table.get("id").and_then(|id| id.get_ref().as_str()),
+        _ => None,
+    };
+    let index = index.to_string();
+    [Some(index.as_str()), id]
+        .into_iter()
+        .flatten()
+        .find_map(|name| {
+            let rest = path.strip_prefix(name)?;
+            rest.strip_prefix('.').or(rest.is_empty().then_some(""))
+        })
 }
 
 // === impl Flags ===
@@ -311,9 +380,13 @@ impl Variable {
         Ok(aliases)
     }
 
-    /// Whether it sets the key of that path.
+    /// Whether it sets the key of that path, or the list or table that contains it.
     fn sets(&self, key: &str) -> bool {
-        self.key == key || self.aliases.iter().any(|alias| alias == key)
+        let mut own = std::iter::once(&self.key).chain(&self.aliases);
+        own.any(|own| {
+            let rest = key.strip_prefix(own.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
     }
 }
 
@@ -337,21 +410,24 @@ fn is_service_link(rest: &str) -> bool {
 impl Origins {
     /// Adds the source with the highest precedence that sets the key of `error`.
     fn complete(&self, error: ConfigError) -> ConfigError {
-        let top = error.key.split('.').next().unwrap_or_default();
+        let flag = self.flags.contains_key(&error.key);
+        let flag = flag.then(|| format!("--{}", error.key.replace('_', "-")));
         let variable = || {
-            self.variables
-                .iter()
-                .find(|variable| variable.sets(&error.key))
-        };
-        let origin = if self.flags.contains_key(&error.key) {
-            Some(format!("--{}", error.key.replace('_', "-")))
-        } else if let Some(variable) = variable() {
+            let mut variables = self.variables.iter();
+            let variable = variables.find(|variable| variable.sets(&error.key))?;
             Some(variable.name.clone())
-        } else if self.file_keys.iter().any(|key| key == top) {
-            self.file.as_ref().map(|file| file.display().to_string())
-        } else {
-            None
         };
-        ConfigError { origin, ..error }
+        let line = || self.file.as_ref()?.origin(&error.key);
+        let origin = flag.or_else(variable).or_else(line);
+        if origin.is_some() || error.key.is_empty() {
+            return ConfigError { origin, ..error };
+        }
+        // Another key requires it, and nothing sets it.
+        let variable = format!(
+            "{PREFIX}{}",
+            error.key.to_ascii_uppercase().replace('.', "__")
+        );
+        let problem = format!("{}; {variable} sets it", error.problem);
+        ConfigError { problem, ..error }
     }
 }

@@ -212,7 +212,12 @@ impl Log {
         self.filter
             .parse::<Targets>()
             .map(drop)
-            .map_err(|error| InvalidKey::new("filter", error.to_string()))
+            .map_err(|_| {
+                InvalidKey::new(
+                    "filter",
+                    "must be a level (error, warn, info, debug, trace or off), or levels by module: info,upload_gateway=debug",
+                )
+            })
     }
 }
 
