@@ -15,7 +15,10 @@ use upload_gateway::blobs::{
     s3::{S3Config, S3Store},
 };
 use upload_gateway_core::{
-    blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session, sign::ToSign},
+    blobs::{
+        BlobStore, Commit, NewObject, NewPart, Put, Session,
+        sign::{ReadVerb, ToSign},
+    },
     error::{Error, Kind},
     upload::{MIB, Md5, Timestamp, UploadId, WriterTag},
 };
@@ -261,6 +264,7 @@ async fn requests_go_below_the_path_of_the_endpoint(kind: Sdk) {
 
 async fn signed_urls_are_below_the_path_of_the_public_endpoint(kind: Sdk) {
     let request = ToSign::Read {
+        verb: ReadVerb::Get,
         key: "a b.txt",
         file_name: "b.txt",
         mime: "text/plain",
