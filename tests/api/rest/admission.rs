@@ -67,6 +67,6 @@ async fn bodies_that_are_never_complete_make_room_for_others() {
     assert!(!answers.is_empty());
     for answer in answers {
         assert!(answer.starts_with("http/1.1 429"), "{answer}");
-        assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+        assert!(answer.contains("\r\nretry-after: "), "{answer}");
     }
 }
