@@ -4,6 +4,8 @@
 //! connection to a single server, or to the primary that Sentinels name, is replaced after every failure that makes it
 //! suspect; Sentinels are then asked for the primary again. A Cluster connection reconnects by itself.
 
+mod commands;
+
 use std::{
     fmt, io,
     path::Path,
@@ -11,20 +13,19 @@ use std::{
     time::Duration,
 };
 
-use futures::future::try_join_all;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
-    IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, RetryMethod,
-    ScriptInvocation, ServerErrorKind, TlsCertificates, TlsMode, Value,
-    aio::{ConnectionLike, MultiplexedConnection, PubSub},
+    IntoConnectionInfo, RedisError, RedisResult, RetryMethod, ScriptInvocation, ServerErrorKind,
+    TlsCertificates, TlsMode, Value,
+    aio::{ConnectionLike, PubSub},
     cluster::ClusterClient,
-    cluster_async::ClusterConnection,
     from_redis_value, make_extension_error,
     sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Mutex, time::timeout};
 use upload_gateway_core::error::{Error, Result};
 
+use self::commands::{Connection, pipelined};
 use super::{
     config::{RedisConfig, RedisMode},
     record::{UNKNOWN_FORMAT, refusal},
@@ -40,15 +41,6 @@ pub(super) struct Link {
     wait_replicas: u32,
     wait_milliseconds: u64,
     current: Mutex<Option<Current>>,
-}
-
-/// A connection that commands can be sent on; clones share it.
-#[derive(Clone)]
-pub(super) enum Connection {
-    /// To one server.
-    Server(MultiplexedConnection),
-    /// To all nodes of a cluster.
-    Cluster(ClusterConnection),
 }
 
 #[derive(Clone)]
@@ -384,39 +376,6 @@ async fn reread<T>(path: &Path, parse: fn(&str) -> Result<T, &'static str>) -> O
     }
 }
 
-/// Runs scripts that only read, without waiting for one answer before the next script is sent.
-async fn pipelined(
-    scripts: &[ScriptInvocation<'_>],
-    connection: &mut Connection,
-) -> RedisResult<Value> {
-    if let Connection::Cluster(cluster) = connection {
-        // A pipeline must not cross slots. The connection sends what is called at the same time to each node in a row.
-        let answers = scripts.iter().map(|script| {
-            let mut cluster = cluster.clone();
-            async move { script.invoke_async::<Value>(&mut cluster).await }
-        });
-        return try_join_all(answers).await.map(Value::Array);
-    }
-    let mut all = redis::pipe();
-    for script in scripts {
-        all.invoke_script(script);
-    }
-    let mut answers = connection
-        .req_packed_commands(&all, 0, scripts.len())
-        .await?;
-    let refused = answers
-        .iter()
-        .position(|answer| matches!(answer, Value::ServerError(_)));
-    if let Some(script) = refused.and_then(|index| scripts.get(index)) {
-        // Outside of a pipeline the client loads a missing script. If the script fails again, that error is the answer.
-        script.invoke_async::<Value>(connection).await?;
-        answers = connection
-            .req_packed_commands(&all, 0, scripts.len())
-            .await?;
-    }
-    Ok(Value::Array(answers))
-}
-
 /// How long one reply may take: calls queue behind those that wait for replicas.
 fn response_timeout(config: &RedisConfig) -> Duration {
     config.response_timeout + config.wait()
@@ -471,36 +430,6 @@ fn sentinel(
             .set_client_to_sentinel_certificates(certificates);
     }
     builder.build()
-}
-
-// === impl Connection ===
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::Server(connection) => connection.req_packed_command(command),
-            Self::Cluster(connection) => connection.req_packed_command(command),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Server(connection) => connection.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Server(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
-        }
-    }
 }
 
 /// Whether a new connection may work when this one does not: it broke, hangs, leads to a former primary, or is not
