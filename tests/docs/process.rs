@@ -92,8 +92,16 @@ fn operators_see_the_messages_that_the_page_explains() {
     let printed = String::from_utf8(output.stderr).unwrap();
     assert_prints(&text.replace("127.0.0.1:50051", &address), &printed);
 
-    let output = serve(&data, &["--redis-url", "redis://127.0.0.1:1"]);
-    is_explained("cannot use redis: …", &output, 1);
+    let text = "… WARN … the state store cannot be used …";
+    assert!(explained.contains(&text), "{text} is not explained");
+    let mut gateway = serving(&data, "127.0.0.1:0");
+    let gateway = gateway.args(["--redis-url", "redis://127.0.0.1:1"]);
+    let mut gateway = gateway.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap()).lines();
+    let warning = log.find_map(|line| line.ok().filter(|line| line.contains(" WARN ")));
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    assert_prints(text, &warning.unwrap());
 
     let mut unknown = binary();
     unknown.arg("serve").env("UPLOAD_GATEWAY_NOTHING", "1");

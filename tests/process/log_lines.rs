@@ -76,6 +76,13 @@ impl Gateway {
     }
 }
 
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.process.kill();
+    }
+}
+
 /// The answer to an HTTP request for an upload with such an id.
 fn call_http(address: &str) -> String {
     let id = format!("x%0A{}%0D%1B[31m", FORGED.replace(' ', "%20"));
