@@ -157,10 +157,14 @@ pub struct HttpError {
     /// What is wrong, for people.
     #[serde(rename = "error")]
     pub message: String,
-    /// The invalid parameter.
+    /// The first invalid parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub parameter: Option<String>,
+    /// All invalid parameters, the first 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub violations: Vec<HttpViolation>,
     /// The values that the storage allows for the invalid parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -181,6 +185,16 @@ pub struct HttpError {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub request_id: Option<String>,
+}
+
+/// An invalid parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HttpViolation {
+    /// What is wrong, for people.
+    #[serde(rename = "error")]
+    pub message: String,
+    /// The parameter.
+    pub parameter: String,
 }
 
 /// The gRPC status of an error. Also logs the error. A server fault has only a fixed message and a request id.
@@ -209,15 +223,9 @@ pub fn grpc_status(error: &Error) -> Status {
 pub fn http_answer(error: &Error) -> HttpAnswer {
     let mut public = report(error);
     let status = http_status(error);
-    let mut parameter = None;
-    if let Some(violation) = error.violations().first() {
-        let path = violation.field.trim_start_matches(FILE);
-        let name = path.split(['.', '[']).next().unwrap_or(path);
-        public.message = match violation.description.as_str() {
-            description if path == name => description.to_owned(),
-            description => format!("{path}: {description}"),
-        };
-        parameter = Some(name.to_owned());
+    let violations = http_violations(error);
+    if let Some(first) = violations.first() {
+        public.message.clone_from(&first.message);
     }
     let missing_parts = public.metadata.get("missing_parts").map(|list| {
         list.split(',')
@@ -226,7 +234,8 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
     });
     let body = HttpError {
         message: public.message,
-        parameter,
+        parameter: violations.first().map(|first| first.parameter.clone()),
+        violations,
         restriction: public.metadata.remove("restriction"),
         reason: public_reason(error.reason()).map(ErrorReason::name),
         missing_parts,
@@ -238,6 +247,27 @@ pub fn http_answer(error: &Error) -> HttpAnswer {
         retry_after: error.retry_delay(),
         body: (status != 403).then_some(body),
     }
+}
+
+/// The invalid parameters of a request, each one once.
+fn http_violations(error: &Error) -> Vec<HttpViolation> {
+    let mut all: Vec<HttpViolation> = Vec::new();
+    for violation in error.violations() {
+        let path = violation.field.trim_start_matches(FILE);
+        let name = path.split(['.', '[']).next().unwrap_or(path);
+        if all.iter().any(|known| known.parameter == name) {
+            continue;
+        }
+        let message = match violation.description.as_str() {
+            description if path == name => description.to_owned(),
+            description => format!("{path}: {description}"),
+        };
+        all.push(HttpViolation {
+            message,
+            parameter: name.to_owned(),
+        });
+    }
+    all
 }
 
 /// Logs an error that can no longer be sent to the caller.

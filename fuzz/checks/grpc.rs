@@ -56,7 +56,8 @@ pub fn unary_request(bytes: &[u8]) {
         }
         2 => {
             let accepted = read(bytes, signing::report);
-            if let Some((report, next)) = accepted {
+            if let Some((id, report, next)) = accepted {
+                is_canonical(&id);
                 assert!(report.claims.iter().all(|claim| claim.number > 0));
                 assert_ne!(report.resumable_id.as_deref(), Some(""));
                 assert!(!matches!(next, Next::Part(part) if part.number == 0));
@@ -76,7 +77,7 @@ pub fn unary_request(bytes: &[u8]) {
         }
         5 => {
             let accepted = read(bytes, |request: v1::GetUploadRequest| {
-                convert::upload_id(&request.upload_id)
+                convert::upload_id("upload_id", &request.upload_id)
             });
             accepted.iter().for_each(is_canonical);
         }
@@ -94,7 +95,7 @@ pub fn unary_request(bytes: &[u8]) {
         }
         _ => {
             let accepted = read(bytes, |request: v1::ListPartsRequest| {
-                convert::upload_id(&request.upload_id)?;
+                convert::upload_id("upload_id", &request.upload_id)?;
                 convert::part_cursor(&request.page_token)
             });
             let _: Option<u32> = accepted;

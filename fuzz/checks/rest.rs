@@ -4,7 +4,6 @@ use axum::http::{
     HeaderMap, HeaderValue,
     header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE},
 };
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use upload_gateway_core::{
     error::{Error, Kind, Result},
@@ -16,7 +15,7 @@ use super::{
     conditions::Validators,
     download::{Chosen, choose},
     parameters::{EditParameters, FileParameters, ListParameters, UpdateParameters, UrlParameters},
-    request::{json, query, typed},
+    request::{Parse, json, query, values},
 };
 use crate::{fuzzing::Input, status::http_answer};
 
@@ -33,7 +32,7 @@ pub fn http_parameters(bytes: &[u8]) {
         Ok(pairs) => all.extend(pairs),
         Err(error) => return check_error(&error),
     }
-    let read = |all: &Map<String, Value>| parse::<FileParameters>(all)?.parse();
+    let read = parse::<FileParameters>;
     match read(&all) {
         Ok(accepted) => {
             respects_limits(&accepted.0);
@@ -42,11 +41,11 @@ pub fn http_parameters(bytes: &[u8]) {
         }
         Err(error) => check_error(&error),
     }
-    match parse::<UpdateParameters>(&all).and_then(UpdateParameters::parse) {
+    match parse::<UpdateParameters>(&all) {
         Ok((report, next)) => is_sorted(&report, next),
         Err(error) => check_error(&error),
     }
-    match parse::<EditParameters>(&all).and_then(EditParameters::parse) {
+    match parse::<EditParameters>(&all) {
         Ok(next) => assert_ne!(next, Next::Nothing),
         Err(error) => check_error(&error),
     }
@@ -89,8 +88,8 @@ fn conditions(value: &HeaderValue, size: u64) {
     validators.are_in_range(&HeaderMap::from_iter([(IF_RANGE, value.clone())]));
 }
 
-fn parse<T: DeserializeOwned>(all: &Map<String, Value>) -> Result<T> {
-    typed(all.clone())
+fn parse<T: Parse>(all: &Map<String, Value>) -> Result<T::Value> {
+    values::<T>(all.clone())
 }
 
 fn check_error(error: &Error) {

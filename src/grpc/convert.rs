@@ -10,7 +10,7 @@ use prost_types::Timestamp as WireTimestamp;
 use tonic::{Code, Status};
 use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
-    error::{Error, Kind, Reason, Result},
+    error::{All, Error, Kind, Reason, Result},
     gateway::{
         Chunk, Counts, Finish, Found, Limits, MAX_PAGE_LENGTH, Message, Open, PartPage, Settings,
         Takeover, Target,
@@ -18,7 +18,7 @@ use upload_gateway_core::{
     state::Cursor,
     upload::{
         self, AbortReason, FileMetadata, Md5, Object, Part, Permissions, Phase, StoreKind,
-        Timestamp, Upload, UploadId,
+        Timestamp, Upload, UploadId, policy,
     },
 };
 
@@ -34,16 +34,14 @@ pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
             data: chunk.data,
             crc32c: chunk.crc32c,
         })),
-        Some(Wire::Finish(finish)) => Ok(Message::Finish(Finish {
-            file_size: finish
+        Some(Wire::Finish(finish)) => {
+            let file_size = finish
                 .file_size
-                .map(|value| size("finish.file_size", value))
-                .transpose()?,
-            file_id: finish
-                .file_id
-                .map(|text| digest("finish.file_id", &text))
-                .transpose()?,
-        })),
+                .map(|value| size("finish.file_size", value));
+            let file_id = finish.file_id.map(|text| digest("finish.file_id", &text));
+            let (file_size, file_id) = (file_size.transpose(), file_id.transpose()).all()?;
+            Ok(Message::Finish(Finish { file_size, file_id }))
+        }
         None => Err(Error::sequence("a message must be open, chunk or finish")),
     }
 }
@@ -68,8 +66,11 @@ pub(super) fn stream_error(status: &Status) -> Error {
     }
 }
 
-/// The id of an upload.
-pub(super) fn upload_id(text: &str) -> Result<UploadId> {
+/// The id of an upload, which `field` has.
+pub(super) fn upload_id(field: &'static str, text: &str) -> Result<UploadId> {
+    if text.is_empty() {
+        return Err(Error::invalid(field, "must not be empty"));
+    }
     // The same error as for an unknown id, so that callers learn nothing about ids.
     text.parse()
         .map_err(|_| Error::upload_not_found(text.chars().take(80).collect::<String>()))
@@ -269,39 +270,42 @@ fn open(open: v1::Open) -> Result<Open> {
     let target = match open.target {
         Some(Wire::File(file)) => {
             let storage_id = file.storage_id.clone();
-            Target::File {
-                file: file_metadata(file)?,
-                storage_id,
-            }
+            file_metadata(file, policy::check_streamed)
+                .map(|file| Target::File { file, storage_id })
         }
-        Some(Wire::UploadId(id)) => Target::Upload(upload_id(&id)?),
-        None => return Err(Error::invalid("open.target", "must be file or upload_id")),
+        Some(Wire::UploadId(id)) => upload_id("open.upload_id", &id).map(Target::Upload),
+        None => Err(Error::invalid("open.target", "must be file or upload_id")),
     };
+    let takeover = match v1::Takeover::try_from(open.takeover) {
+        Ok(v1::Takeover::Unspecified | v1::Takeover::Force) => Ok(Takeover::Force),
+        Ok(v1::Takeover::Forbid) => Ok(Takeover::Forbid),
+        Err(_) => Err(Error::invalid("open.takeover", "unknown value")),
+    };
+    let (target, takeover) = (target, takeover).all()?;
     Ok(Open {
         target,
         resume_token: open.resume_token,
         restart: open.restart,
-        takeover: match v1::Takeover::try_from(open.takeover) {
-            Ok(v1::Takeover::Unspecified | v1::Takeover::Force) => Takeover::Force,
-            Ok(v1::Takeover::Forbid) => Takeover::Forbid,
-            Err(_) => return Err(Error::invalid("open.takeover", "unknown value")),
-        },
+        takeover,
     })
 }
 
-fn file_metadata(file: v1::FileMetadata) -> Result<FileMetadata> {
-    Ok(FileMetadata {
-        // An unknown value may be stricter than all known ones, so it must not become the default.
-        permissions: match v1::Permissions::try_from(file.permissions) {
-            Ok(v1::Permissions::Unspecified | v1::Permissions::None) => Permissions::None,
-            Ok(v1::Permissions::Support) => Permissions::Support,
-            Ok(v1::Permissions::Admin) => Permissions::Admin,
-            Err(_) => return Err(Error::invalid("file.permissions", "unknown value")),
-        },
-        file_size: file
-            .file_size
-            .map(|value| size("file.file_size", value))
-            .transpose()?,
+/// A file that passes `check`.
+fn file_metadata(
+    file: v1::FileMetadata,
+    check: fn(&FileMetadata) -> Result<()>,
+) -> Result<FileMetadata> {
+    let permissions = match v1::Permissions::try_from(file.permissions) {
+        Ok(v1::Permissions::Unspecified | v1::Permissions::None) => Ok(Permissions::None),
+        Ok(v1::Permissions::Support) => Ok(Permissions::Support),
+        Ok(v1::Permissions::Admin) => Ok(Permissions::Admin),
+        // It may be stricter than all known ones, so it must not become the default.
+        Err(_) => Err(Error::invalid("file.permissions", "unknown value")),
+    };
+    let file_size = file.file_size.map(|value| size("file.file_size", value));
+    let (permissions, file_size) = (permissions, file_size.transpose());
+    let file = FileMetadata {
+        file_size: file_size.as_ref().ok().copied().flatten(),
         file_id: Some(file.file_id).filter(|text| !text.is_empty()),
         file_name: file.file_name,
         file_mime: file.file_mime,
@@ -309,6 +313,13 @@ fn file_metadata(file: v1::FileMetadata) -> Result<FileMetadata> {
         tags: file.tags,
         file_path: file.file_path,
         skip_file_digest: file.skip_file_digest,
+        ..FileMetadata::default()
+    };
+    // Checked here as well, so that one error names all invalid fields.
+    let (permissions, _, ()) = (permissions, file_size, check(&file)).all()?;
+    Ok(FileMetadata {
+        permissions,
+        ..file
     })
 }
 

@@ -8,7 +8,7 @@ use upload_gateway_client::proto::v1::{
     SignDownloadRequest, SignDownloadResponse, SignFinishRequest, SignPartRequest,
     SignPartsRequest, SignPartsResponse, SignedStep, UpdateUploadRequest, Upload,
 };
-use upload_gateway_core::{blobs::sign::ReadVerb, error::Error, gateway::Gateway};
+use upload_gateway_core::{blobs::sign::ReadVerb, error::All, gateway::Gateway};
 
 use super::{
     call::{caller, respond},
@@ -66,9 +66,7 @@ impl SigningService for SigningApi {
     ) -> Result<Response<SignedStep>, Status> {
         let caller = caller(&request);
         let step = async {
-            let request = request.into_inner();
-            let id = convert::upload_id(&request.upload_id)?;
-            let (report, next) = convert::signing::report(request)?;
+            let (id, report, next) = convert::signing::report(request.into_inner())?;
             self.gateway
                 .signing
                 .sign_next(&caller, &id, report, next)
@@ -84,8 +82,11 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let step = async {
             let request = request.get_ref();
-            let id = convert::upload_id(&request.upload_id)?;
-            let part = convert::signing::part_to_sign(request.part, &request.file_id)?;
+            let (id, part) = (
+                convert::upload_id("upload_id", &request.upload_id),
+                convert::signing::part_to_sign(request.part, &request.file_id),
+            )
+                .all()?;
             self.gateway.signing.sign_part(&caller, &id, part).await
         };
         respond(step.await.map(convert::signing::step))
@@ -98,11 +99,11 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let steps = async {
             let request = request.get_ref();
-            let id = convert::upload_id(&request.upload_id)?;
-            let parts = request.parts.iter();
-            let parts = parts
-                .map(|part| convert::signing::part_to_sign(part.part, &part.file_id))
-                .collect::<Result<Vec<_>, Error>>()?;
+            let (id, parts) = (
+                convert::upload_id("upload_id", &request.upload_id),
+                convert::signing::parts_to_sign(&request.parts),
+            )
+                .all()?;
             self.gateway.signing.sign_parts(&caller, &id, &parts).await
         };
         respond(steps.await.map(|steps| SignPartsResponse {
@@ -116,7 +117,7 @@ impl SigningService for SigningApi {
     ) -> Result<Response<SignedStep>, Status> {
         let caller = caller(&request);
         let step = async {
-            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             self.gateway.signing.sign_finish(&caller, &id).await
         };
         respond(step.await.map(convert::signing::step))
@@ -128,7 +129,7 @@ impl SigningService for SigningApi {
     ) -> Result<Response<Upload>, Status> {
         let caller = caller(&request);
         let completed = async {
-            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             self.gateway.signing.complete_upload(&caller, &id).await
         };
         respond(completed.await.map(|upload| convert::upload(&upload)))
@@ -141,8 +142,11 @@ impl SigningService for SigningApi {
         let caller = caller(&request);
         let signed = async {
             let request = request.get_ref();
-            let id = convert::upload_id(&request.upload_id)?;
-            let lifetime = convert::signing::download_lifetime(request.expiry_minutes)?;
+            let (id, lifetime) = (
+                convert::upload_id("upload_id", &request.upload_id),
+                convert::signing::download_lifetime(request.expiry_minutes),
+            )
+                .all()?;
             self.gateway
                 .downloads
                 .sign_download(&caller, &id, ReadVerb::Get, lifetime)

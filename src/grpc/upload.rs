@@ -15,7 +15,7 @@ use upload_gateway_client::proto::v1::{
 };
 use upload_gateway_core::{
     call,
-    error::{Error, Result},
+    error::{All, Error, Result},
     faults,
     gateway::{Caller, Counts, Gateway, Message, MessageMemory, Observer, Search, Start},
     upload,
@@ -160,7 +160,7 @@ impl UploadService for UploadApi {
     ) -> Result<Response<Upload>, Status> {
         let caller = caller(&request);
         let found = async {
-            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             let upload = self.gateway.records.get_summary(&caller, &id).await?;
             let token = self.gateway.tokens.resume_token(&upload).await?;
             Ok(convert::upload_with_token(&upload, &token))
@@ -175,13 +175,18 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let page = async {
             let request = request.get_ref();
+            let (phase, limit, after) = (
+                convert::phase_filter(request.phase),
+                convert::page_size(request.page_size),
+                convert::cursor(&request.page_token),
+            )
+                .all()?;
             let search = Search {
-                phase: convert::phase_filter(request.phase)?,
+                phase,
                 ..Search::default()
             };
-            let limit = convert::page_size(request.page_size)?;
             let start = Start {
-                after: convert::cursor(&request.page_token)?,
+                after,
                 ..Start::default()
             };
             self.gateway
@@ -199,10 +204,13 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let page = async {
             let request = request.get_ref();
-            let id = convert::upload_id(&request.upload_id)?;
-            let limit = convert::page_size(request.page_size)?;
+            let (id, limit, after) = (
+                convert::upload_id("upload_id", &request.upload_id),
+                convert::page_size(request.page_size),
+                convert::part_cursor(&request.page_token),
+            )
+                .all()?;
             let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-            let after = convert::part_cursor(&request.page_token)?;
             let records = &self.gateway.records;
             let page = records.list_parts(&caller, &id, after, limit).await?;
             Ok(convert::part_page(&page))
@@ -216,7 +224,7 @@ impl UploadService for UploadApi {
     ) -> Result<Response<Upload>, Status> {
         let caller = caller(&request);
         let deleted = async {
-            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             self.gateway.delete_upload(&caller, &id).await
         };
         respond(deleted.await.map(|upload| convert::upload(&upload)))
@@ -239,7 +247,7 @@ impl UploadService for UploadApi {
         let caller = caller(&request);
         let gateway = Arc::clone(&self.gateway);
         let id = async {
-            let id = convert::upload_id(&request.get_ref().upload_id)?;
+            let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             gateway.records.get_summary(&caller, &id).await?;
             Ok(id)
         };

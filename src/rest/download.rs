@@ -17,11 +17,7 @@ use axum::{
 };
 use futures::TryStreamExt;
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
-use upload_gateway_core::{
-    blobs::sign::ReadVerb,
-    error::Error,
-    gateway::{DOWNLOAD_LIFETIME, StoredFile},
-};
+use upload_gateway_core::{blobs::sign::ReadVerb, gateway::StoredFile};
 
 use super::{
     api::{Api, BASE, caller},
@@ -30,7 +26,6 @@ use super::{
     parameters::UrlParameters,
     request::{Id, Parameters},
     responses::{ParameterErrors, ServerErrors, UploadErrors},
-    values::Number,
 };
 use crate::{
     blobs::url::attachment,
@@ -76,14 +71,8 @@ pub(super) async fn url(
     State(api): State<Api>,
     method: Method,
     Id(id): Id,
-    Parameters(parameters): Parameters<UrlParameters>,
+    Parameters(lifetime): Parameters<UrlParameters>,
 ) -> Result<Response, Failure> {
-    let lifetime = match parameters.expiry {
-        Some(Number(0)) => return Err(Error::invalid("expiry", "must be at least 1 minute").into()),
-        Some(Number(minutes)) => Duration::from_secs(minutes.saturating_mul(60)),
-        None => DOWNLOAD_LIFETIME,
-    };
-    let lifetime = lifetime.min(DOWNLOAD_LIFETIME);
     let verb = match method {
         Method::HEAD => ReadVerb::Head,
         _ => ReadVerb::Get,

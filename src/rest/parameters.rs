@@ -1,14 +1,17 @@
 //! The parameters of the calls.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use upload_gateway_core::{
-    error::{Error, Result},
-    gateway::{Next, PartToSign, Report},
+    error::{All, Error, Result},
+    gateway::{DOWNLOAD_LIFETIME, Next, PartToSign, Report},
     upload::{Claim, Claims, FileMetadata, Md5, policy},
 };
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    request::Parse,
     shapes::Permissions,
     values::{Flag, Number, OptionalMd5, PartChoice, PartMd5, PartNumber, PartNumbers, Tags, md5},
 };
@@ -83,7 +86,7 @@ pub(super) struct EditParameters {
 #[into_params(parameter_in = Query)]
 pub(super) struct UrlParameters {
     /// The time in minutes, at least 1. Default and maximum: 1,440 (a day).
-    pub(super) expiry: Option<Number>,
+    expiry: Option<Number>,
 }
 
 /// Filters, and the page.
@@ -107,11 +110,12 @@ pub(super) struct ListParameters {
 
 // === impl FileParameters ===
 
-impl FileParameters {
+impl Parse for FileParameters {
     /// The file and its storage.
-    pub(super) fn parse(self) -> Result<(FileMetadata, String)> {
+    type Value = (FileMetadata, String);
+
+    fn parse(self) -> Result<Self::Value> {
         let file_name = self.file_name.unwrap_or_default();
-        policy::check_placeos_name(&file_name)?;
         let file_id = self.file_id.filter(|text| !text.is_empty());
         let file = FileMetadata {
             file_name,
@@ -125,15 +129,19 @@ impl FileParameters {
             file_path: self.file_path.unwrap_or_default(),
             skip_file_digest: false,
         };
+        let named = policy::check_placeos_name(&file.file_name);
+        (named, policy::check_signed(&file)).all()?;
         Ok((file, self.storage_id.unwrap_or_default()))
     }
 }
 
 // === impl UpdateParameters ===
 
-impl UpdateParameters {
+impl Parse for UpdateParameters {
     /// What is reported, and the step that is requested.
-    pub(super) fn parse(self) -> Result<(Report, Next)> {
+    type Value = (Report, Next);
+
+    fn parse(self) -> Result<Self::Value> {
         let next = if self.part_update == Some(Flag(true)) {
             Next::Nothing
         } else if self.part.is_none() && self.file_id.is_none() {
@@ -166,10 +174,28 @@ impl UpdateParameters {
 
 // === impl EditParameters ===
 
-impl EditParameters {
+impl Parse for EditParameters {
     /// The step that is requested.
-    pub(super) fn parse(self) -> Result<Next> {
+    type Value = Next;
+
+    fn parse(self) -> Result<Next> {
         step(self.part, self.file_id)
+    }
+}
+
+// === impl UrlParameters ===
+
+impl Parse for UrlParameters {
+    /// How long the URL is valid.
+    type Value = Duration;
+
+    fn parse(self) -> Result<Duration> {
+        let lifetime = match self.expiry {
+            Some(Number(0)) => return Err(Error::invalid("expiry", "must be at least 1 minute")),
+            Some(Number(minutes)) => Duration::from_secs(minutes.saturating_mul(60)),
+            None => DOWNLOAD_LIFETIME,
+        };
+        Ok(lifetime.min(DOWNLOAD_LIFETIME))
     }
 }
 
@@ -197,14 +223,13 @@ fn step(part: Option<PartChoice>, file_id: Option<PartMd5>) -> Result<Next> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{super::request::values, *};
 
     const MD5: &str = "5ymJIxM7GVLfTbMS6YI1Bw==";
 
     fn update(value: Value) -> Result<(Report, Next), String> {
-        let parameters: UpdateParameters =
-            serde_json::from_value(value).map_err(|error| error.to_string())?;
-        parameters.parse().map_err(|error| error.to_string())
+        let all = value.as_object().unwrap().clone();
+        values::<UpdateParameters>(all).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -294,7 +319,9 @@ mod tests {
         let (file, _) = parse(json!({"file_name": "a", "file_size": "7065473"})).unwrap();
         assert_eq!((file.file_size, file.public), (Some(7_065_473), true));
         let hex = "e7298923133b1952df4db312e9823507";
-        let (file, _) = parse(json!({"file_name": "a", "file_id": hex, "tags": "a, b"})).unwrap();
+        let (file, _) =
+            parse(json!({"file_name": "a", "file_size": 1, "file_id": hex, "tags": "a, b"}))
+                .unwrap();
         assert_eq!((file.file_id.as_deref(), file.tags.len()), (Some(MD5), 2));
     }
 }

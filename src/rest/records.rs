@@ -7,7 +7,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use upload_gateway_core::{
-    error::{Error, Result},
+    error::{All, Error, Result},
     gateway::{Found, MAX_PAGE_LENGTH, Search, Start},
     state::Cursor,
     upload::{Timestamp, Upload},
@@ -18,7 +18,7 @@ use super::{
     api::{Api, BASE, caller},
     failure::Failure,
     parameters::ListParameters,
-    request::Parameters,
+    request::{Parameters, Parse},
     responses::{ParameterErrors, ServerErrors},
     shapes::Record,
     values::{Number, Tags},
@@ -58,10 +58,8 @@ const DEFAULT_LIMIT: u64 = 100;
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Parameters(parameters): Parameters<ListParameters>,
+    Parameters((limit, start, search)): Parameters<ListParameters>,
 ) -> Result<Response, Failure> {
-    let (limit, start) = (parameters.limit()?, parameters.start()?);
-    let search = parameters.search();
     let (records, caller) = (&api.gateway.records, caller());
     let page = records.list_uploads(&caller, &search, start, limit);
     let mut found = if search.matches_all() {
@@ -175,6 +173,15 @@ fn parse_page_token(token: &str) -> Option<Start> {
 }
 
 // === impl ListParameters ===
+
+impl Parse for ListParameters {
+    type Value = (usize, Start, Search);
+
+    fn parse(self) -> Result<Self::Value> {
+        let (limit, start) = (self.limit(), self.start()).all()?;
+        Ok((limit, start, self.search()))
+    }
+}
 
 impl ListParameters {
     fn limit(&self) -> Result<usize> {

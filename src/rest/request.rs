@@ -11,9 +11,10 @@ use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
 use tokio::time::timeout;
 use upload_gateway_core::{
-    error::{Error, Result},
+    error::{All, Error, Result},
     upload::UploadId,
 };
 
@@ -35,8 +36,19 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The parameters of a request: those of the query, and those of a JSON body of any content type. The query has priority.
 /// A null counts as not set, an empty body as an empty object. Parameters that `T` does not have are ignored.
-#[derive(Debug)]
-pub(super) struct Parameters<T>(pub(super) T);
+pub(super) struct Parameters<T: Parse>(pub(super) T::Value);
+
+/// The parameters of a call as they are sent. All are optional here, so that each one can be invalid alone.
+pub(super) trait Parse: DeserializeOwned {
+    /// The parameters as values of the domain.
+    type Value;
+
+    /// The values.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the names of all invalid parameters.
+    fn parse(self) -> Result<Self::Value>;
+}
 
 /// The upload id in the path.
 #[derive(Debug)]
@@ -44,7 +56,7 @@ pub(super) struct Id(pub(super) UploadId);
 
 // === impl Parameters ===
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Parameters<T> {
+impl<S: Send + Sync, T: Parse> FromRequest<S> for Parameters<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
@@ -55,7 +67,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Parameters<T> {
             _ => parsed(&read(body).await?)?,
         };
         all.extend(query(parts.uri.query().unwrap_or_default())?);
-        Ok(Self(typed(all)?))
+        Ok(Self(values::<T>(all)?))
     }
 }
 
@@ -156,9 +168,38 @@ fn decode(text: &str) -> Option<String> {
     Some(decoded.into_owned())
 }
 
-pub(super) fn typed<T: DeserializeOwned>(all: Map<String, Value>) -> Result<T> {
-    serde_path_to_error::deserialize(Value::Object(all))
-        .map_err(|error| Error::invalid(error.path().to_string(), error.inner().to_string()))
+/// The values of all parameters.
+///
+/// # Errors
+/// One error with the names of all invalid parameters.
+pub(super) fn values<T: Parse>(all: Map<String, Value>) -> Result<T::Value> {
+    let (mut all, mut failed) = (Value::Object(all), None::<Error>);
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, T>(&all) {
+            Ok(valid) => {
+                let ((), values) = (failed.map_or(Ok(()), Err), valid.parse()).all()?;
+                return Ok(values);
+            }
+            Err(error) => error,
+        };
+        let invalid = Error::invalid(error.path().to_string(), error.inner().to_string());
+        // Without this parameter, the next invalid one is found.
+        let name = match error.path().iter().next() {
+            Some(Segment::Map { key }) => key,
+            _ => return Err(invalid),
+        };
+        if all
+            .as_object_mut()
+            .and_then(|all| all.remove(name))
+            .is_none()
+        {
+            return Err(invalid);
+        }
+        failed = Some(match failed {
+            Some(failed) => failed.and(invalid),
+            None => invalid,
+        });
+    }
 }
 
 #[cfg(test)]

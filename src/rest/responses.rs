@@ -31,7 +31,7 @@ type Responses = BTreeMap<String, RefOr<Response>>;
 
 impl IntoResponses for ParameterErrors {
     fn responses() -> Responses {
-        let description = "A parameter is missing or invalid. `parameter` names it.";
+        let description = "Parameters are missing or invalid. `violations` names them, `parameter` the first one.";
         [error("400", description)].into()
     }
 }

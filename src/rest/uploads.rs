@@ -32,9 +32,8 @@ use super::{
 )]
 pub(super) async fn residence(
     State(api): State<Api>,
-    Parameters(file): Parameters<FileParameters>,
+    Parameters((file, storage_id)): Parameters<FileParameters>,
 ) -> Result<Json<ResidenceAnswer>, Failure> {
-    let (file, storage_id) = file.parse()?;
     let residence = api
         .gateway
         .signing
@@ -67,9 +66,8 @@ pub(super) async fn residence(
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    Parameters(file): Parameters<FileParameters>,
+    Parameters((file, storage_id)): Parameters<FileParameters>,
 ) -> Result<(StatusCode, Json<FirstStep>), Failure> {
-    let (file, storage_id) = file.parse()?;
     let step = api
         .gateway
         .signing
@@ -105,9 +103,8 @@ pub(super) async fn create(
 pub(super) async fn update(
     State(api): State<Api>,
     Id(id): Id,
-    Parameters(update): Parameters<UpdateParameters>,
+    Parameters((report, next)): Parameters<UpdateParameters>,
 ) -> Result<Json<UpdateAnswer>, Failure> {
-    let (report, next) = update.parse()?;
     if next == Next::Nothing {
         api.gateway.signing.report(&caller(), &id, report).await?;
         return Ok(Json(UpdateAnswer::Reported(Done::OK)));
@@ -138,9 +135,9 @@ pub(super) async fn update(
 pub(super) async fn edit(
     State(api): State<Api>,
     Id(id): Id,
-    Parameters(edit): Parameters<EditParameters>,
+    Parameters(next): Parameters<EditParameters>,
 ) -> Result<Json<NextStep>, Failure> {
-    let (report, next) = (Report::default(), edit.parse()?);
+    let report = Report::default();
     let step = api
         .gateway
         .signing

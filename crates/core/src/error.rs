@@ -4,8 +4,11 @@
 //! for programs, and the message describes it for people. The edges add status codes. The cause of a server fault is
 //! the error's source, which is logged and never returned to the caller.
 
+mod all;
+
 use std::{borrow::Cow, collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
+pub use self::all::{All, each};
 use crate::escape::escaped;
 
 /// When to retry after an error that only an operator can fix.

@@ -5,23 +5,28 @@ use std::{collections::HashMap, time::Duration};
 use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
     blobs::sign::SignedRequest,
-    error::{Error, Result},
+    error::{All, Error, Result, each},
     gateway::{DOWNLOAD_LIFETIME, KnownPart, Next, PartToSign, Report, SignedStep, StepType},
-    upload::{Claim, FileMetadata, StoreKind},
+    upload::{Claim, FileMetadata, Md5, StoreKind, UploadId, policy},
 };
 
-use super::{bytes, digest, file_metadata, number, residence, size};
+use super::{bytes, digest, file_metadata, number, residence, size, upload_id};
+
+/// What is wrong with the number of a part.
+const FROM_1: &str = "parts are numbered from 1";
 
 /// A file that is to be checked but not created, and its storage.
 pub(in crate::grpc) fn file_to_check(
     request: v1::GetResidenceRequest,
 ) -> Result<(FileMetadata, String)> {
+    let file_size = size("file.file_size", request.file_size);
     let file = FileMetadata {
         file_name: request.file_name,
-        file_size: Some(size("file_size", request.file_size)?),
+        file_size: file_size.as_ref().ok().copied(),
         file_mime: request.file_mime,
         ..FileMetadata::default()
     };
+    (file_size, policy::check_signed(&file)).all()?;
     Ok((file, request.storage_id))
 }
 
@@ -33,52 +38,66 @@ pub(in crate::grpc) fn file_to_create(
         .file
         .ok_or_else(|| Error::invalid("file", "must be set"))?;
     let storage_id = file.storage_id.clone();
-    Ok((file_metadata(file)?, storage_id))
+    Ok((file_metadata(file, policy::check_signed)?, storage_id))
 }
 
-/// What a client reports, and the step that it requests.
-pub(in crate::grpc) fn report(request: v1::UpdateUploadRequest) -> Result<(Report, Next)> {
+/// An upload, what a client reports of it, and the step that it requests.
+pub(in crate::grpc) fn report(
+    request: v1::UpdateUploadRequest,
+) -> Result<(UploadId, Report, Next)> {
     use v1::update_upload_request::Next as Wire;
     let next = match request.next {
-        Some(Wire::Part(part)) => Next::Part(part_to_sign(part.part, &part.file_id)?),
-        Some(Wire::Finish(())) => Next::Finish,
-        None => Next::Nothing,
+        Some(Wire::Part(part)) => part_to_sign(part.part, &part.file_id)
+            .map(Next::Part)
+            .map_err(|error| error.within("part")),
+        Some(Wire::Finish(())) => Ok(Next::Finish),
+        None => Ok(Next::Nothing),
     };
-    let listed = request.part_list.into_iter().map(|part| {
-        Ok(Claim {
-            number: part_number("part_list", part)?,
-            md5: None,
-            signed_for: None,
-        })
+    let listed = request.part_list.into_iter().enumerate();
+    let listed = listed.map(|(index, part)| {
+        let number = part_number(part);
+        number
+            .map(|number| claim(number, None))
+            .ok_or_else(|| Error::invalid(format!("part_list[{index}]"), FROM_1))
     });
-    let described = request.part_data.into_iter().map(|part| {
-        Ok(Claim {
-            number: part_number("part_data", part.part)?,
-            md5: match part.md5.as_str() {
-                "" => None,
-                text => Some(digest("part_data", text)?),
-            },
-            signed_for: None,
-        })
+    let described = request.part_data.iter().enumerate();
+    let described = described.map(|(index, part)| {
+        let number = part_number(part.part).ok_or_else(|| Error::invalid("part", FROM_1));
+        let md5 = Some(part.md5.as_str()).filter(|text| !text.is_empty());
+        let md5 = md5.map(|text| digest("md5", text)).transpose();
+        let claimed = (number, md5).all().map(|(number, md5)| claim(number, md5));
+        claimed.map_err(|error| error.within(&format!("part_data[{index}]")))
     });
-    Ok((
-        Report {
-            resumable_id: Some(request.resumable_id).filter(|id| !id.is_empty()),
-            claims: listed.chain(described).collect::<Result<_>>()?,
-        },
+    let (id, claims, next) = (
+        upload_id("upload_id", &request.upload_id),
+        each(listed.chain(described)),
         next,
-    ))
+    )
+        .all()?;
+    let report = Report {
+        resumable_id: Some(request.resumable_id).filter(|id| !id.is_empty()),
+        claims,
+    };
+    Ok((id, report, next))
 }
 
 /// A part that is to be signed. Both its number and its MD5 must be set.
 pub(in crate::grpc) fn part_to_sign(part: i32, file_id: &str) -> Result<PartToSign> {
-    if file_id.is_empty() {
-        return Err(Error::invalid("file_id", "must be the MD5 of the part"));
-    }
-    Ok(PartToSign {
-        number: part_number("part", part)?,
-        md5: digest("file_id", file_id)?,
-    })
+    let number = part_number(part).ok_or_else(|| Error::invalid("part", FROM_1));
+    let md5 = match file_id {
+        "" => Err(Error::invalid("file_id", "must be the MD5 of the part")),
+        text => digest("file_id", text),
+    };
+    let (number, md5) = (number, md5).all()?;
+    Ok(PartToSign { number, md5 })
+}
+
+/// The parts that are to be signed.
+pub(in crate::grpc) fn parts_to_sign(parts: &[v1::PartRef]) -> Result<Vec<PartToSign>> {
+    each(parts.iter().enumerate().map(|(index, part)| {
+        let part = part_to_sign(part.part, &part.file_id);
+        part.map_err(|error| error.within(&format!("parts[{index}]")))
+    }))
 }
 
 /// How long a signed download is valid.
@@ -147,9 +166,15 @@ fn step_type(kind: StepType) -> v1::StepType {
     }
 }
 
-fn part_number(field: &'static str, part: i32) -> Result<u32> {
-    match u32::try_from(part) {
-        Ok(0) | Err(_) => Err(Error::invalid(field, "parts are numbered from 1")),
-        Ok(part) => Ok(part),
+fn claim(number: u32, md5: Option<Md5>) -> Claim {
+    Claim {
+        number,
+        md5,
+        signed_for: None,
     }
+}
+
+/// The number of a part. `None`: it is less than 1.
+fn part_number(part: i32) -> Option<u32> {
+    u32::try_from(part).ok().filter(|&number| number > 0)
 }

@@ -3,6 +3,7 @@
 
 mod content;
 mod requests;
+mod violations;
 
 use tonic::Status;
 use tonic_types::StatusExt;

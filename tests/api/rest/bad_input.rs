@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    client::{BASE, Http, UNKNOWN, answer, file, text},
+    client::{Answer, BASE, Http, UNKNOWN, answer, file, text},
     common::{TestGateway, azure, bytes},
 };
 
@@ -66,6 +66,69 @@ async fn an_invalid_file_is_refused_and_its_parameter_named() {
         .get("/new?file_name=a&file_size=9999999999999999")
         .await;
     assert_eq!(too_large.status, 413);
+}
+
+/// The parameters that a refusal names, in alphabetical order. The first one is also in the fields that PlaceOS has.
+fn violations(refused: &Answer) -> Vec<String> {
+    let body = refused.json();
+    let all = body["violations"].as_array().unwrap();
+    assert_eq!(all[0]["parameter"], body["parameter"]);
+    assert_eq!(all[0]["error"], body["error"]);
+    let mut named: Vec<_> = all.iter().map(|one| text(&one["parameter"])).collect();
+    named.sort();
+    named
+}
+
+#[tokio::test]
+async fn all_invalid_parameters_are_reported_together() {
+    let gateway = TestGateway::start().await;
+    let http = Http::of(&gateway);
+    let nothing = http.call("POST", "", json!({})).await;
+    assert_eq!(violations(&nothing), ["file_name", "file_size"]);
+    let nothing = http.get("/new").await;
+    assert_eq!(violations(&nothing), ["file_name", "file_size"]);
+    let body = json!({
+        "file_name": "a?b",
+        "file_size": -1,
+        "file_id": 7,
+        "file_mime": "ü",
+        "file_path": "a\u{0}b",
+        "permissions": "all",
+        "public": "perhaps",
+        "tags": [1],
+    });
+    let refused = http.call("POST", "", body.clone()).await;
+    let named = body.as_object().unwrap().keys().cloned();
+    let mut expected: Vec<_> = named.collect();
+    expected.sort();
+    assert_eq!(violations(&refused), expected);
+
+    let path = two_parts(&http).await;
+    let body = json!({
+        "part": 0,
+        "file_id": "x",
+        "part_list": [0],
+        "part_data": [{"part": 0}],
+        "part_update": "later",
+        "resumable_id": 5,
+    });
+    let refused = http.call("PATCH", &path, body).await;
+    let expected = [
+        "file_id",
+        "part",
+        "part_data",
+        "part_list",
+        "part_update",
+        "resumable_id",
+    ];
+    assert_eq!(violations(&refused), expected);
+    let refused = http.get(&format!("{path}/edit?part=0&file_id=x")).await;
+    assert_eq!(violations(&refused), ["file_id", "part"]);
+    let refused = http.get("?limit=x&offset=-1&tags=").await;
+    assert_eq!(violations(&refused), ["limit", "offset"]);
+    // Errors about something else name no parameters.
+    let unknown = http.get(&format!("/{UNKNOWN}/url")).await;
+    assert_eq!(unknown.json().get("violations"), None);
 }
 
 #[tokio::test]

@@ -33,8 +33,8 @@ use crate::{
     error::{Error, Reason, Result},
     state::Creation,
     upload::{
-        Claim, Event, FileMetadata, MAX_CUT, Md5, Phase, Present, SINGLE_PUT_MAX, StoreKind,
-        Upload, UploadId,
+        Claim, Event, FileMetadata, MAX_CUT, Phase, Present, SINGLE_PUT_MAX, StoreKind, Upload,
+        UploadId, policy,
     },
 };
 
@@ -294,16 +294,8 @@ impl Signing {
         file: FileMetadata,
         storage: &Arc<Storage>,
     ) -> Result<Upload> {
-        let size = file.file_size.ok_or_else(|| {
-            let message = "the size of the file is required for a direct upload";
-            Error::invalid("file.file_size", message)
-        })?;
-        let is_chunked = size > SINGLE_PUT_MAX;
-        if let Some(file_id) = file.file_id.as_deref().filter(|_| !is_chunked) {
-            let _: Md5 = file_id
-                .parse()
-                .map_err(|error| Error::invalid("file.file_id", format!("{error}")))?;
-        }
+        policy::check_signed(&file)?;
+        let is_chunked = file.file_size.is_some_and(|size| size > SINGLE_PUT_MAX);
         let mut upload = self.records.new_upload(caller, file, storage, None)?;
         upload.opaque_file_id = is_chunked;
         upload.is_cut_by_client = is_chunked && !storage.capabilities().binds_part_size;

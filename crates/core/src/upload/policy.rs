@@ -1,8 +1,8 @@
 //! Rules for names and metadata of files, and for object keys.
 
-use super::{FileMetadata, UploadId};
+use super::{FileMetadata, Md5, SINGLE_PUT_MAX, UploadId};
 use crate::{
-    error::{Error, Result},
+    error::{All, Error, Result, each},
     escape::is_hidden,
 };
 
@@ -30,38 +30,92 @@ const REFUSED_BY_PLACEOS: [char; 13] = [
     '<', '>', ':', '"', '/', '\\', '|', '?', '*', '#', '&', '%', '=',
 ];
 
-/// Checks the metadata of a file: the name with [`check_name`], and the size of the other fields.
+/// Checks the metadata of a file: the name with [`check_name`], and the size and the characters of the other fields.
 ///
 /// # Errors
-/// `InvalidArgument` with the name of the field.
+/// `InvalidArgument` with the names of all invalid fields.
 pub fn check(file: &FileMetadata) -> Result<()> {
-    check_name(&file.file_name)?;
-    check_label("file.file_mime", &file.file_mime)?;
-    if !file.file_mime.is_ascii() {
+    let tags = each(file.tags.iter().map(|tag| check_label("file.tags", tag)));
+    let labels = (
+        check_mime(&file.file_mime),
+        check_file_id(file),
+        check_text("file.file_path", &file.file_path, MAX_NAME_LENGTH),
+    );
+    let checked = (
+        check_name(&file.file_name),
+        labels.all(),
+        check_tag_count(file),
+        tags,
+    );
+    checked.all().map(drop)
+}
+
+/// Checks a file whose bytes a stream sends: as [`check`], and the `file_id` is an MD5.
+///
+/// # Errors
+/// `InvalidArgument` with the names of all invalid fields.
+pub fn check_streamed(file: &FileMetadata) -> Result<()> {
+    (check(file), check_md5(file)).all().map(drop)
+}
+
+/// Checks a file whose bytes the client sends to the store itself: as [`check`], and the size is set. For a single put the
+/// `file_id` is an MD5; for a file in parts it may be any text.
+///
+/// # Errors
+/// `InvalidArgument` with the names of all invalid fields.
+pub fn check_signed(file: &FileMetadata) -> Result<()> {
+    let message = "the size of the file is required for a direct upload";
+    let size = file.file_size;
+    let has_size = size.ok_or_else(|| Error::invalid("file.file_size", message));
+    let md5 = match size {
+        Some(size) if size <= SINGLE_PUT_MAX => check_md5(file),
+        _ => Ok(()),
+    };
+    (check(file), has_size, md5).all().map(drop)
+}
+
+fn check_md5(file: &FileMetadata) -> Result<()> {
+    let Some(file_id) = &file.file_id else {
+        return Ok(());
+    };
+    let parsed = file_id.parse::<Md5>().map(drop);
+    parsed.map_err(|error| Error::invalid("file.file_id", error.to_string()))
+}
+
+fn check_mime(mime: &str) -> Result<()> {
+    check_label("file.file_mime", mime)?;
+    if !mime.is_ascii() {
         return Err(Error::invalid(
             "file.file_mime",
             "must be ASCII: the media type becomes a header of the object",
         ));
     }
-    if let Some(file_id) = &file.file_id {
-        check_label("file.file_id", file_id)?;
-        if file.skip_file_digest {
-            return Err(Error::invalid(
-                "file.skip_file_digest",
-                "a file_id cannot be checked without a file digest",
-            ));
-        }
-    }
-    if file.tags.len() > MAX_TAGS {
-        return Err(Error::invalid(
+    Ok(())
+}
+
+fn check_file_id(file: &FileMetadata) -> Result<()> {
+    let Some(file_id) = &file.file_id else {
+        return Ok(());
+    };
+    let is_checkable = match file.skip_file_digest {
+        true => Err(Error::invalid(
+            "file.skip_file_digest",
+            "a file_id cannot be checked without a file digest",
+        )),
+        false => Ok(()),
+    };
+    let checked = (check_label("file.file_id", file_id), is_checkable);
+    checked.all().map(drop)
+}
+
+fn check_tag_count(file: &FileMetadata) -> Result<()> {
+    match file.tags.len() > MAX_TAGS {
+        true => Err(Error::invalid(
             "file.tags",
             format!("at most {MAX_TAGS} tags"),
-        ));
+        )),
+        false => Ok(()),
     }
-    file.tags
-        .iter()
-        .try_for_each(|tag| check_label("file.tags", tag))?;
-    check_text("file.file_path", &file.file_path, MAX_NAME_LENGTH)
 }
 
 /// Rejects names that are empty or longer than [`MAX_NAME_LENGTH`], are `.`, `..` or a device name, or contain a path
@@ -124,24 +178,23 @@ pub fn effective_mime(file: &FileMetadata) -> String {
 ///
 /// # Errors
 /// `InvalidArgument` on `file.file_name` or `file.file_mime`. The entry `restriction` in the metadata lists what is
-/// allowed.
+/// allowed for the first of them.
 pub fn check_filters(file: &FileMetadata, extensions: &[String], mimes: &[String]) -> Result<()> {
+    let refuse = |field, what: &str, allowed: &[String]| {
+        Err(Error::invalid(field, what).with("restriction", allowed.join(",")))
+    };
     let extension = file.file_name.rsplit_once('.').map_or("", |(_, last)| last);
-    if !takes(extensions, extension) {
-        return Err(
-            Error::invalid("file.file_name", "File extension not allowed")
-                .with("restriction", extensions.join(",")),
-        );
-    }
+    let by_extension = match takes(extensions, extension) {
+        true => Ok(()),
+        false => refuse("file.file_name", "File extension not allowed", extensions),
+    };
     let mime = effective_mime(file);
     let essence = mime.split(';').next().unwrap_or_default().trim();
-    if !takes(mimes, essence) {
-        return Err(
-            Error::invalid("file.file_mime", "File mimetype not allowed")
-                .with("restriction", mimes.join(",")),
-        );
-    }
-    Ok(())
+    let by_mime = match takes(mimes, essence) {
+        true => Ok(()),
+        false => refuse("file.file_mime", "File mimetype not allowed", mimes),
+    };
+    (by_extension, by_mime).all().map(drop)
 }
 
 fn takes(filter: &[String], value: &str) -> bool {

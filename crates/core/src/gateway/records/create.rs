@@ -2,7 +2,7 @@
 
 use super::Records;
 use crate::{
-    error::Result,
+    error::{All, Result},
     gateway::{refusal::too_large, settings::Caller, storage::Storage},
     upload::{
         Claims, Cleanup, Evidence, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge,
@@ -21,10 +21,13 @@ impl Records {
         storage: &Storage,
         writer: Option<WriterTag>,
     ) -> Result<Upload> {
-        policy::check(&file)?;
         let (max_tags, max_tag_size) = (self.settings.max_tags, self.settings.max_tag_size);
-        policy::check_tags(&file, max_tags as usize, max_tag_size as usize)?;
-        policy::check_filters(&file, &storage.extensions, &storage.mimes)?;
+        (
+            policy::check(&file),
+            policy::check_tags(&file, max_tags as usize, max_tag_size as usize),
+            policy::check_filters(&file, &storage.extensions, &storage.mimes),
+        )
+            .all()?;
         file.file_mime = policy::effective_mime(&file);
         // The same digest can be written in several ways. The fingerprint must not depend on it.
         let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());

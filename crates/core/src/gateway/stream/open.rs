@@ -15,7 +15,7 @@ use crate::{
     },
     state::{Creation, Predecessor, TakeoverWatch},
     upload::{
-        AbortReason, Denied, FileMetadata, Md5, Phase, Snapshot, Upload, UploadId, WriterTag,
+        AbortReason, Denied, FileMetadata, Phase, Snapshot, Upload, UploadId, WriterTag, policy,
     },
 };
 
@@ -143,11 +143,7 @@ impl Opener {
         storage_id: &str,
         (restart, takeover): (bool, Takeover),
     ) -> Result<Opened> {
-        if let Some(file_id) = &file.file_id {
-            let _: Md5 = file_id
-                .parse()
-                .map_err(|error| Error::invalid("file.file_id", format!("{error}")))?;
-        }
+        policy::check_streamed(&file)?;
         let storage = self.storages.get(storage_id)?;
         // An upload that replaces another one needs no room.
         let mut is_replacement = false;
