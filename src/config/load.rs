@@ -380,12 +380,16 @@ impl Variable {
         Ok(aliases)
     }
 
-    /// Whether it sets the key of that path, or the list or table that contains it.
+    /// Whether it sets the key of that path, or the list whose item or item's key it is.
     fn sets(&self, key: &str) -> bool {
         let mut own = std::iter::once(&self.key).chain(&self.aliases);
         own.any(|own| {
-            let rest = key.strip_prefix(own.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            let Some(rest) = key.strip_prefix(own.as_str()) else {
+                return false;
+            };
+            let item = rest.strip_prefix('.').map(step);
+            let is_index = |name: &str| name.parse::<usize>().is_ok();
+            rest.is_empty() || item.is_some_and(|(name, _)| is_index(name))
         })
     }
 }

@@ -40,7 +40,7 @@ fn an_error_in_the_file_names_the_line() {
         ),
         (
             "http_listen = 'localhost'".into(),
-            "http_listen: expected an address and a port, such as 127.0.0.1:50051 (in gateway.toml, line 1)",
+            "http_listen: expected an address and a port, such as 127.0.0.1:50051, [::1]:50051 or localhost:50051 (in gateway.toml, line 1)",
         ),
         (
             "limits = 3".into(),
@@ -91,7 +91,7 @@ fn an_error_in_the_file_names_the_line() {
         ),
         (
             format!("{second}prefix = 'a//b'"),
-            "storage.a.b.prefix: must be names separated by `/`, without `.`, `..` and control characters (in gateway.toml, line 11)",
+            "storage.a.b.prefix: must be names separated by `/`, without `.`, `..` and control or invisible characters (in gateway.toml, line 11)",
         ),
         (
             "\n[[storage]]\nid = 'a'\nkind = 's3'".into(),
@@ -144,7 +144,12 @@ fn an_error_in_a_variable_names_it_and_what_is_expected() {
 #[test]
 fn an_error_in_a_flag_names_it_and_what_is_expected() {
     for (flag, value, code, expected) in [
-        ("--grpc-listen", "localhost", 2, "invalid socket address"),
+        (
+            "--grpc-listen",
+            "localhost",
+            2,
+            "expected an address and a port, such as ",
+        ),
         (
             "--grpc-listen",
             "0.0.0.0:1",
