@@ -246,7 +246,7 @@ async fn a_sentinel_has_a_user_and_a_password_of_its_own() {
     let Some((primary, sentinel, mut config)) = behind_a_sentinel().await else {
         return;
     };
-    let refusal = Box::pin(serve::Server::bind(&config)).await;
+    let refusal = serve::connect_state(&config).await;
     let refusal = format!("{:?}", refusal.unwrap_err());
     assert!(refusal.contains("NOAUTH"), "{refusal}");
 
