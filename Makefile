@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help demo run dev test check generate bench chaos lies fuzz
+.PHONY: help demo run dev test check generate bench chaos lies soak fuzz
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -41,6 +41,9 @@ chaos: ## Kill, pause, cut, flush, fill and lie to everything under 440 uploads,
 lies: ## Answer every call to a store wrongly, in every way, on every way in which a file gets in (half an hour)
 	@tests/backends/install
 	TMPDIR=$${TMPDIR:-/dev/shm} cargo test --locked --test lies -- --full $(if $(ONLY),--only "$(ONLY)")
+
+soak: ## Attack a gateway in every way beside honest uploads: memory, failures, latency (20 minutes; ONLY="stalled messages" runs one attack)
+	cargo test --locked --test soak -- --full $(if $(ONLY),--only "$(ONLY)")
 
 fuzz: ## Fuzz all parsers of external input, and the signatures: SECONDS_EACH seconds (30) for each target (needs c++)
 	@fuzz/run $(or $(SECONDS_EACH),30)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use upload_gateway_core::{
-    gateway::{Settings, TokenKey},
+    gateway::{EdgeLimits, Settings, TokenKey},
     upload::{MIB, PART_SIZE},
 };
 
@@ -24,6 +24,15 @@ const STORE_RETENTION_SECONDS: u64 = 7 * 24 * 60 * 60;
 
 /// The largest window of HTTP/2, in bytes (RFC 9113, section 6.9.1).
 const MAX_WINDOW: u64 = (1 << 31) - 1;
+
+/// The memory of one call beside its window, in bytes.
+const CALL_MEMORY: u64 = 16 * 1024;
+
+/// The memory of the bodies of HTTP requests, in bytes.
+const HTTP_MEMORY: u64 = 64 * MIB;
+
+/// The memory of everything else, in bytes: code, connections, caches, the requests of unary calls.
+const PROCESS_MEMORY: u64 = 128 * MIB;
 
 table! {
     /// What the process uses and accepts at most.
@@ -106,8 +115,14 @@ impl Limits {
             max_tags: self.max_tags,
             max_tag_size: self.max_tag_size,
             max_open_uploads: self.max_open_uploads,
-            max_lists: self.max_lists,
-            max_watches: self.max_watches,
+            edges: EdgeLimits {
+                connections: self.max_connections,
+                calls_per_connection: self.max_concurrent_streams,
+                calls: self.max_calls,
+                lists: self.max_lists,
+                watches: self.max_watches,
+                downloads: self.max_downloads,
+            },
             idle_timeout: Duration::from_secs(self.idle_timeout_seconds),
             min_rate: self.min_rate.0,
             min_rate_window: Duration::from_secs(self.min_rate_seconds),
@@ -118,6 +133,23 @@ impl Limits {
             upload_max_age: Duration::from_secs(self.upload_max_age_seconds),
             token_keys,
         }
+    }
+
+    /// The memory that clients can make the process use, for people: `memory at most N MiB (…)`.
+    pub(crate) fn memory_line(&self) -> String {
+        let call = self.stream_window.0 + CALL_MEMORY;
+        let calls = u64::from(self.max_calls).saturating_mul(call);
+        let all = [self.memory_budget.0, calls, HTTP_MEMORY, PROCESS_MEMORY];
+        let sum = all.into_iter().fold(0, u64::saturating_add);
+        format!(
+            "memory at most {} MiB (memory_budget {} MiB, {} calls of {} KiB, HTTP {} MiB, the rest {} MiB)",
+            sum / MIB,
+            self.memory_budget.0 / MIB,
+            self.max_calls,
+            call / 1024,
+            HTTP_MEMORY / MIB,
+            PROCESS_MEMORY / MIB,
+        )
     }
 
     /// Checks each key, and the keys that depend on each other.

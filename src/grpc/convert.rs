@@ -260,8 +260,12 @@ pub(super) fn limits(limits: Limits, settings: &Settings) -> v1::Limits {
         max_tags: number(settings.max_tags),
         max_tag_size: number(settings.max_tag_size),
         max_open_uploads: bytes(settings.max_open_uploads),
-        max_lists: number(settings.max_lists),
-        max_watches: number(settings.max_watches),
+        max_connections: number(settings.edges.connections),
+        max_calls_per_connection: number(settings.edges.calls_per_connection),
+        max_calls: number(settings.edges.calls),
+        max_lists: number(settings.edges.lists),
+        max_watches: number(settings.edges.watches),
+        max_downloads: number(settings.edges.downloads),
     }
 }
 

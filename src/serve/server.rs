@@ -123,7 +123,7 @@ impl Server {
         self.http.local_addr()
     }
 
-    /// One line for each listener. With the embedded S3, one for it with its development keys, and one for the demo page.
+    /// One line for each listener, and one for the memory that clients can make the process use. With the embedded S3, one for it with its development keys, and one for the demo page.
     ///
     /// # Errors
     /// The operating system cannot report an address.
@@ -131,6 +131,7 @@ impl Server {
         let mut lines = vec![
             format!("grpc listening on http://{}", self.grpc_address()?),
             format!("http listening on http://{}", self.http_address()?),
+            self.limits.memory_line(),
         ];
         if let Some(embedded) = self.backends.embedded_line() {
             let http = self.http_address()?;

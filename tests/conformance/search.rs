@@ -12,7 +12,9 @@ use upload_gateway::{
 use upload_gateway_core::{
     clock::Clock,
     error::Kind,
-    gateway::{Caller, Found, Gateway, MAX_SKIPPED, SEARCHED_UPLOADS, Search, Settings, Start},
+    gateway::{
+        Caller, EdgeLimits, Found, Gateway, MAX_SKIPPED, SEARCHED_UPLOADS, Search, Settings, Start,
+    },
     state::StateStore,
     upload::{FileMetadata, MIB, Owner, Phase, Timestamp, Upload},
 };

@@ -27,8 +27,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::{Error, Result},
     gateway::{
-        Caller, Chunk, Counts, Finish, Gateway, Message, Next, Observer, Open, Report, Settings,
-        Storage, Storages, Takeover, Target,
+        Caller, Chunk, Counts, EdgeLimits, Finish, Gateway, Message, Next, Observer, Open, Report,
+        Settings, Storage, Storages, Takeover, Target,
     },
     upload::{
         Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, StoreKind, StoreLimits, Timestamp,

@@ -13,8 +13,8 @@ use upload_gateway_core::{
     decorate::{Around, Decorated},
     error::{Error, Kind, Reason, Result},
     gateway::{
-        Caller, Chunk, Counts, Finish, Gateway, Message, Observer, Open, Settings, Storage,
-        Storages, Takeover, Target,
+        Caller, Chunk, Counts, EdgeLimits, Finish, Gateway, Message, Observer, Open, Settings,
+        Storage, Storages, Takeover, Target,
     },
     upload::{FileMetadata, MIB, Md5, PART_SIZE, Phase, Timestamp},
 };

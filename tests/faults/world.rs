@@ -26,8 +26,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::Result,
     gateway::{
-        Caller, Chunk, Counts, Gateway, Message, Observer, Open, Report, Settings, Storages, Sweep,
-        SweepReport, Takeover, Target,
+        Caller, Chunk, Counts, EdgeLimits, Gateway, Message, Observer, Open, Report, Settings,
+        Storages, Sweep, SweepReport, Takeover, Target,
     },
     state::StateStore,
     upload::{FileMetadata, MIB, Timestamp, Upload, UploadId},

@@ -37,7 +37,7 @@ pub use self::{
         watch::RecordWatch,
     },
     recovery::sweep::{Sweep, SweepReport, Sweeper},
-    settings::{Caller, Limits, Settings},
+    settings::{Caller, EdgeLimits, Limits, Settings},
     signing::{
         MAX_SIGNED_PARTS, Signing,
         step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},

@@ -80,6 +80,11 @@ impl Frames {
         self.incomplete
     }
 
+    /// How many bytes the incomplete message still lacks, as far as its length is known.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing
+    }
+
     /// Whether a complete message has arrived.
     pub(super) fn has_message(&self) -> bool {
         self.has_message

@@ -98,6 +98,7 @@ impl StreamBody {
     /// Reserves memory for a frame, or waits for it.
     fn arrive(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let missing = self.frames.missing();
         let Some(memory) = self.memory.clone() else {
             return Some(frame);
         };
@@ -106,7 +107,7 @@ impl StreamBody {
         }
         self.arriving = Some(Arriving {
             frame: Some(frame),
-            arriving: Box::pin(async move { memory.arrive(bytes).await }),
+            arriving: Box::pin(async move { memory.arrive(bytes, missing).await }),
         });
         None
     }

@@ -19,8 +19,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::{Error, Kind, Reason},
     gateway::{
-        Caller, Counts, Gateway, Message, Observer, Open, Settings, Storage, Storages, Takeover,
-        Target, TokenKey,
+        Caller, Counts, EdgeLimits, Gateway, Message, Observer, Open, Settings, Storage, Storages,
+        Takeover, Target, TokenKey,
     },
     upload::{FileMetadata, MIB, Owner, PART_SIZE, Timestamp, UploadId},
 };

@@ -32,10 +32,8 @@ pub struct Settings {
     pub max_tag_size: u32,
     /// The largest number of open uploads, over all replicas. Beyond it nothing is created.
     pub max_open_uploads: u64,
-    /// The largest number of concurrent lists of uploads or parts. The edges enforce it.
-    pub max_lists: u32,
-    /// The largest number of concurrent calls that watch an upload. The edges enforce it.
-    pub max_watches: u32,
+    /// What the edges allow.
+    pub edges: EdgeLimits,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
     /// The minimum rate of a sender in bytes per second, while the gateway waits for it. 0: no minimum.
@@ -57,6 +55,23 @@ pub struct Settings {
     /// The keys of resume tokens: the first one seals, all of them open. If empty, a key is derived from the secret of
     /// the deployment, which is lost if the state store is flushed while no gateway runs.
     pub token_keys: Vec<TokenKey>,
+}
+
+/// The largest numbers at a time that the edges allow in this process. The gateway only reports them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EdgeLimits {
+    /// The connections of each listener.
+    pub connections: u32,
+    /// The calls on one gRPC connection.
+    pub calls_per_connection: u32,
+    /// The calls over gRPC and HTTP.
+    pub calls: u32,
+    /// The lists of uploads or parts.
+    pub lists: u32,
+    /// The calls that watch an upload.
+    pub watches: u32,
+    /// The downloads through the gateway.
+    pub downloads: u32,
 }
 
 /// The caller of a use case.

@@ -42,6 +42,9 @@ const MAX_SPARE: usize = 16;
 /// a part.
 const SHARE_PAUSE: Duration = Duration::from_secs(1);
 
+/// After how long without a byte of its sender a stream is recalled as soon as another one waits for memory.
+const STALL_LIMIT: Duration = Duration::from_secs(1);
+
 /// The bytes that all streams share.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -61,6 +64,18 @@ pub(super) struct Reservation {
     holder: Holder,
     amount: Amount,
     begun: Instant,
+}
+
+/// What a part or a message needs.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    bytes: u64,
+    /// How many more bytes the message lacks.
+    missing: u64,
+    /// How many bytes are reserved so far.
+    reserved: u64,
+    /// Whether a kept buffer will do.
+    reuses: bool,
 }
 
 /// A request for bytes that waits. Bytes that are granted while it is being dropped are returned.
@@ -130,16 +145,10 @@ impl Budget {
         Some((memory, reservation))
     }
 
-    /// Gets `bytes` for `holder`, whose stream has `reserved` bytes so far without its parts in flight, and waits until they
-    /// are available.
-    async fn get(
-        &self,
-        owner: &Owner,
-        holder: Holder,
-        reserved: u64,
-        (bytes, reuses): (u64, bool),
-    ) -> Result<Grant> {
-        let wanted = reserved.saturating_add(bytes);
+    /// Gets bytes for `holder`, and waits until they are available.
+    async fn get(&self, owner: &Owner, holder: Holder, wish: Wish) -> Result<Grant> {
+        let Wish { bytes, .. } = wish;
+        let wanted = wish.reserved.saturating_add(bytes);
         if wanted > self.total {
             return Err(budget_too_small(wanted, self.total));
         }
@@ -153,8 +162,8 @@ impl Budget {
                 owner: owner.clone(),
                 holder,
                 bytes,
-                reserved,
-                reuses,
+                missing: wish.missing,
+                reuses: wish.reuses,
                 since: Instant::now(),
                 granted,
             });
@@ -209,13 +218,17 @@ impl Reservation {
         self.amount.add(moved);
         let bytes = bytes - moved.total();
         if bytes == 0 {
+            self.report();
             return Ok(None);
         }
-        let wish = (bytes, reuses && self.reserved() == 0);
-        let got = self
-            .budget
-            .get(&self.owner, self.holder, self.reserved(), wish);
-        Ok(match got.await? {
+        let wish = Wish {
+            bytes,
+            missing: 0,
+            reserved: self.reserved(),
+            reuses: reuses && self.reserved() == 0,
+        };
+        let got = self.budget.get(&self.owner, self.holder, wish);
+        let memory = match got.await? {
             Grant::FromFree => {
                 self.amount.from_free += bytes;
                 None
@@ -228,12 +241,26 @@ impl Reservation {
                 self.amount.from_free += PART_SIZE;
                 Some(memory)
             }
-        })
+        };
+        self.report();
+        Ok(memory)
     }
 
     /// How many bytes are reserved.
     pub(super) fn reserved(&self) -> u64 {
         self.amount.total()
+    }
+
+    /// Reports the size of the current part.
+    fn report(&self) {
+        let mut ledger = self.budget.lock();
+        ledger.receiving(self.holder.stream).part = self.amount.total();
+    }
+
+    /// Reports that the part is complete.
+    pub(super) fn complete(&self) {
+        let mut ledger = self.budget.lock();
+        ledger.receiving(self.holder.stream).part = 0;
     }
 
     /// When the part began.
@@ -264,10 +291,10 @@ impl Pending<'_> {
     /// The grant, or `None` after the wait limit of the budget.
     async fn wait(&mut self) -> Option<Grant> {
         let (begun, wait_limit) = (Instant::now(), self.budget.wait_limit);
-        let mut pause = SHARE_PAUSE;
+        let mut share_at = SHARE_PAUSE;
         loop {
             let left = wait_limit.saturating_sub(begun.elapsed());
-            if let Ok(grant) = timeout(pause.min(left), &mut self.granted).await {
+            if let Ok(grant) = timeout(RECALL_PAUSE.min(left), &mut self.granted).await {
                 return grant.ok();
             }
             let waited = begun.elapsed();
@@ -275,13 +302,13 @@ impl Pending<'_> {
                 return None;
             }
             let mut ledger = self.budget.lock();
+            ledger.recall_stalled(self.bytes, STALL_LIMIT);
             // The first half of the time is for parts that end by themselves, the second half for recalls.
-            if waited < wait_limit / 2 {
-                ledger.recall_beyond_share(self.bytes, self.owner);
-                pause = SHARE_PAUSE.min(wait_limit / 2 - waited);
-            } else {
+            if waited >= wait_limit / 2 {
                 ledger.recall(self.bytes);
-                pause = RECALL_PAUSE;
+            } else if waited >= share_at {
+                ledger.recall_beyond_share(self.bytes, self.owner);
+                share_at += SHARE_PAUSE;
             }
         }
     }

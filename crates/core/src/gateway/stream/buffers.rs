@@ -101,6 +101,7 @@ impl PartBuffer {
 
     /// Makes the bytes shareable. The memory is returned to the budget when the last reference is dropped.
     pub(super) fn freeze(self) -> Bytes {
+        self.reservation.complete();
         Bytes::from_owner(self)
     }
 }

@@ -89,12 +89,12 @@ mod tests {
         let budget = Budget::new(100, 100, 0, Duration::from_secs(100));
         let memory = || MessageMemory::new(&budget, &Owner::default());
         let (other, stream) = (memory(), Arc::new(memory()));
-        other.arrive(100).await.unwrap();
+        other.arrive(100, 0).await.unwrap();
         let begun = Instant::now();
         let waits = Arc::clone(&stream);
         tokio::spawn(async move {
             sleep(Duration::from_secs(10)).await;
-            waits.arrive(1).await
+            waits.arrive(1, 0).await
         });
         tokio::spawn(async move {
             sleep(Duration::from_secs(90)).await;

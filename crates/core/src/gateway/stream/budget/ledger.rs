@@ -22,8 +22,8 @@ pub(super) struct Ledger {
     /// What is left of the reserve.
     pub(super) reserve: u64,
     pub(super) lent: Option<Lent>,
-    /// What messages hold, by stream.
-    messages: HashMap<u64, Amount>,
+    /// What streams receive, by stream.
+    streams: HashMap<u64, Receiving>,
     pub(super) waiting: Vec<Waiter>,
     /// Kept buffers. Their bytes are neither free nor held by a caller.
     pub(super) spare: Vec<MmapMut>,
@@ -55,6 +55,17 @@ pub(super) struct Amount {
     pub(super) from_reserve: u64,
 }
 
+/// What one stream receives.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    /// What its messages hold.
+    pub(super) messages: Amount,
+    /// The reserved bytes of its current part.
+    pub(super) part: u64,
+    /// When bytes of a message arrived last.
+    arrived_at: Instant,
+}
+
 /// What one caller holds.
 #[derive(Debug, Default)]
 struct Holding {
@@ -68,8 +79,8 @@ pub(super) struct Waiter {
     pub(super) owner: Owner,
     pub(super) holder: Holder,
     pub(super) bytes: u64,
-    /// How many bytes its stream has reserved so far, without parts in flight.
-    pub(super) reserved: u64,
+    /// How many bytes its message lacks.
+    pub(super) missing: u64,
     /// Whether nothing is reserved yet, and a kept buffer will do.
     pub(super) reuses: bool,
     pub(super) since: Instant,
@@ -86,6 +97,8 @@ pub(super) struct Idle {
     /// The reserved bytes of its current part.
     pub(super) reserved: u64,
     pub(super) begun: Instant,
+    /// When the wait began.
+    pub(super) since: Instant,
     pub(super) recall: oneshot::Sender<()>,
 }
 
@@ -110,7 +123,7 @@ impl Ledger {
             max_debt,
             reserve,
             lent: None,
-            messages: HashMap::new(),
+            streams: HashMap::new(),
             waiting: Vec::new(),
             spare: Vec::new(),
             idle: Vec::new(),
@@ -142,23 +155,33 @@ impl Ledger {
         self.serve();
     }
 
-    /// What the messages of `stream` hold.
-    pub(super) fn messages(&mut self, stream: u64) -> &mut Amount {
-        self.messages.entry(stream).or_default()
+    /// What `stream` receives.
+    pub(super) fn receiving(&mut self, stream: u64) -> &mut Receiving {
+        self.streams.entry(stream).or_default()
     }
 
-    /// Ends the account of the messages of `stream`, and returns what they hold.
+    /// Adds bytes of a message of `stream`, which have arrived.
+    pub(super) fn arrive(&mut self, stream: u64, amount: Amount) {
+        let receiving = self.receiving(stream);
+        receiving.messages.add(amount);
+        receiving.arrived_at = Instant::now();
+    }
+
+    /// Ends the account of `stream`, and returns what its messages hold.
     pub(super) fn close(&mut self, stream: u64) -> Amount {
-        self.messages.remove(&stream).unwrap_or_default()
+        let closed = self.streams.remove(&stream);
+        closed
+            .map(|receiving| receiving.messages)
+            .unwrap_or_default()
     }
 
     /// Moves up to `bytes` from the messages of a stream to one of its parts.
     pub(super) fn hand_over(&mut self, part: Holder, bytes: u64) -> Amount {
         let may_borrow = self.may_borrow(part);
-        let Some(held) = self.messages.get_mut(&part.stream) else {
+        let Some(receiving) = self.streams.get_mut(&part.stream) else {
             return Amount::default();
         };
-        let mut moved = held.split(bytes);
+        let mut moved = receiving.messages.split(bytes);
         if moved.from_reserve > 0 {
             if may_borrow {
                 self.lent = Some(Lent {
@@ -205,14 +228,15 @@ impl Ledger {
         if lent.stream != holder.stream || (is_of_part && lent.part != holder.part) {
             return;
         }
-        let mut held = self.messages.get(&lent.stream).copied().unwrap_or_default();
+        let held = self.streams.get(&lent.stream);
+        let mut held = held.map(|held| held.messages).unwrap_or_default();
         if held.from_reserve > 0 {
             if !is_of_part || self.debt + held.from_reserve > self.max_debt {
                 self.lent = Some(Lent { part: None, ..lent });
                 return;
             }
             self.redeem(&mut held);
-            self.messages.insert(lent.stream, held);
+            self.receiving(lent.stream).messages = held;
         }
         self.lent = None;
     }
@@ -267,18 +291,27 @@ impl Ledger {
         }
     }
 
-    /// Whether parts that are served before those of `owner` have waited for longer than `long`.
+    /// Whether parts that are served before those of a new stream of `owner` have waited for longer than `long`.
     pub(super) fn is_short(&self, owner: &Owner, long: Duration) -> bool {
         let is_beyond = self.is_beyond_share(owner);
         let mut waiting = self.waiting.iter();
         waiting.any(|waiter| {
-            waiter.since.elapsed() > long && (is_beyond || !self.is_beyond_share(&waiter.owner))
+            waiter.since.elapsed() > long
+                && (waiter.holder.part.is_some() || self.part(waiter.holder.stream) > 0)
+                && (is_beyond || !self.is_beyond_share(&waiter.owner))
         })
     }
 
+    /// The reserved bytes of the current part of a stream.
+    fn part(&self, stream: u64) -> u64 {
+        self.streams
+            .get(&stream)
+            .map_or(0, |receiving| receiving.part)
+    }
+
     /// Serves those that wait for as long as possible: the stream to which the reserve is lent; then those of callers within
-    /// their share, then those with the larger reservation, then those that came first. A part gets a kept buffer, or free
-    /// bytes (including those of kept buffers), or the reserve.
+    /// their share, then those with more bytes in their part, then those whose message lacks fewer bytes, then those that came
+    /// first. A part gets a kept buffer, or free bytes (including those of kept buffers), or the reserve.
     pub(super) fn serve(&mut self) {
         self.waiting.retain(|waiter| !waiter.granted.is_closed());
         loop {
@@ -290,8 +323,14 @@ impl Ledger {
                 continue;
             }
             let first_of_equals = self.waiting.iter().enumerate().rev();
-            let first = first_of_equals
-                .max_by_key(|(_, waiter)| (!self.is_beyond_share(&waiter.owner), waiter.reserved));
+            let first = first_of_equals.max_by_key(|(_, waiter)| {
+                let is_within = !self.is_beyond_share(&waiter.owner);
+                (
+                    is_within,
+                    self.part(waiter.holder.stream),
+                    Reverse(waiter.missing),
+                )
+            });
             let Some((index, first)) = first else {
                 return;
             };
@@ -336,6 +375,22 @@ impl Ledger {
         }
     }
 
+    /// Recalls streams that wait for senders which have sent nothing for `limit`.
+    pub(super) fn recall_stalled(&mut self, bytes: u64, limit: Duration) {
+        let (stalled, others) = std::mem::take(&mut self.idle)
+            .into_iter()
+            .partition(|idle| self.stalled_since(idle).elapsed() >= limit);
+        self.idle = stalled;
+        self.recall(bytes);
+        self.idle.extend(others);
+    }
+
+    /// Since when a sender has sent nothing.
+    fn stalled_since(&self, idle: &Idle) -> Instant {
+        let receiving = self.streams.get(&idle.stream);
+        receiving.map_or(idle.since, |receiving| idle.since.max(receiving.arrived_at))
+    }
+
     /// Recalls the slowest parts, first those of callers beyond their share, until the recalled parts return `bytes`.
     /// Does nothing if another waiting part has just caused a recall.
     pub(super) fn recall(&mut self, bytes: u64) {
@@ -353,7 +408,9 @@ impl Ledger {
         idle.sort_by_cached_key(|idle| {
             // All rates are computed for the same time, so that the order does not change during the sort.
             let age = (now - idle.begun).as_millis().max(1);
-            let received = idle.received + self.messages.get(&idle.stream).map_or(0, Amount::total);
+            let messages = self.streams.get(&idle.stream);
+            let messages = messages.map_or(0, |receiving| receiving.messages.total());
+            let received = idle.received + messages;
             let rate = u128::from(received) * 1000 / age;
             (self.is_beyond_share(&idle.owner), Reverse(rate))
         });
@@ -378,7 +435,8 @@ impl Ledger {
         if waiting.any(|waiter| waiter.holder.stream == idle.stream) {
             return 0;
         }
-        idle.reserved + self.messages.get(&idle.stream).map_or(0, Amount::total)
+        let messages = self.streams.get(&idle.stream);
+        idle.reserved + messages.map_or(0, |receiving| receiving.messages.total())
     }
 
     /// Whether a caller holds more than an equal share of all callers that have parts. Never true for the only caller.
@@ -408,6 +466,18 @@ impl Ledger {
                     self.spare.push(memory);
                 }
             }
+        }
+    }
+}
+
+// === impl Receiving ===
+
+impl Default for Receiving {
+    fn default() -> Self {
+        Self {
+            messages: Amount::default(),
+            part: 0,
+            arrived_at: Instant::now(),
         }
     }
 }

@@ -28,9 +28,9 @@ async fn send(budget: Arc<Budget>, parts: u64) {
     let (mut part, mut received) = (begin(&budget, &memory), 0);
     for _ in 0..parts * PART / MESSAGE {
         // The bytes of a message arrive in two frames.
-        memory.arrive(MESSAGE / 2).await.unwrap();
+        memory.arrive(MESSAGE / 2, 0).await.unwrap();
         yield_now().await;
-        memory.arrive(MESSAGE / 2).await.unwrap();
+        memory.arrive(MESSAGE / 2, 0).await.unwrap();
         let mut left = MESSAGE;
         while left > 0 {
             let piece = left.min(PART - received);
@@ -69,7 +69,7 @@ async fn a_part_takes_over_the_memory_of_its_messages() {
     let budget = budget(20);
     let memory = stream(&budget);
     let mut part = begin(&budget, &memory);
-    memory.arrive(15).await.unwrap();
+    memory.arrive(15, 0).await.unwrap();
     part.reserve(12, false).await.unwrap();
     assert_eq!((part.reserved(), budget.lock().free), (12, 5));
     // The frame of the message is not part of the file.
@@ -83,9 +83,9 @@ async fn a_part_takes_over_the_memory_of_its_messages() {
 async fn a_stream_that_ends_returns_the_memory_of_its_messages() {
     let budget = budget(20);
     let memory = stream(&budget);
-    memory.arrive(15).await.unwrap();
+    memory.arrive(15, 0).await.unwrap();
     // From the reserve.
-    memory.arrive(15).await.unwrap();
+    memory.arrive(15, 0).await.unwrap();
     drop(memory);
     let ledger = budget.lock();
     assert_eq!((ledger.free, ledger.reserve), (20, PART + MESSAGE));
@@ -97,17 +97,17 @@ async fn the_reserve_is_lent_to_another_stream_after_a_part() {
     let (first, second) = (stream(&budget), stream(&budget));
     let mut part = begin(&budget, &first);
     for _ in 0..PART / 10 {
-        first.arrive(10).await.unwrap();
+        first.arrive(10, 0).await.unwrap();
         part.reserve(10, false).await.unwrap();
     }
-    let mut waits = std::pin::pin!(second.arrive(10));
+    let mut waits = std::pin::pin!(second.arrive(10, 0));
     assert!(poll!(waits.as_mut()).is_pending());
     // The next message of the first stream has begun.
-    first.arrive(10).await.unwrap();
+    first.arrive(10, 0).await.unwrap();
     assert!(poll!(waits.as_mut()).is_pending());
     drop(part);
     assert!(poll!(waits.as_mut()).is_ready());
-    let more = std::pin::pin!(first.arrive(10));
+    let more = std::pin::pin!(first.arrive(10, 0));
     assert!(more.now_or_never().is_none());
 }
 
@@ -121,26 +121,57 @@ async fn a_stream_without_a_part_is_recalled_for_the_memory_of_its_message() {
         tokio::select! {
             () = idle.recalled(None) => {}
             () = async {
-                idle.arrive(20).await.unwrap();
+                idle.arrive(20, 0).await.unwrap();
                 std::future::pending().await
             } => {}
         }
     });
     yield_now().await;
-    other.arrive(PART + MESSAGE).await.unwrap();
-    other.arrive(1).await.unwrap();
+    other.arrive(PART + MESSAGE, 0).await.unwrap();
+    other.arrive(1, 0).await.unwrap();
     idle.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_whose_senders_stall_make_room_within_seconds() {
+    let budget = budget(100);
+    let mut stalled = Vec::new();
+    for _ in 0..40 {
+        let memory = stream(&budget);
+        stalled.push(tokio::spawn(async move {
+            // A message whose last bytes never arrive.
+            tokio::select! {
+                () = memory.recalled(None) => {}
+                () = async {
+                    for missing in [15, 10, 5] {
+                        if memory.arrive(5, missing).await.is_err() {
+                            return;
+                        }
+                    }
+                    std::future::pending().await
+                } => {}
+            }
+        }));
+    }
+    sleep(Duration::from_secs(5)).await;
+    let begun = Instant::now();
+    let honest = stream(&budget);
+    for _ in 0..10 {
+        honest.arrive(4, 0).await.unwrap();
+        honest.keep(0);
+    }
+    assert!(begun.elapsed() < 2 * STALL_LIMIT, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_waits_for_memory_is_not_recalled() {
     let budget = budget(20);
     let (holder, waiting) = (stream(&budget), stream(&budget));
-    holder.arrive(20).await.unwrap();
-    holder.arrive(PART + MESSAGE).await.unwrap();
+    holder.arrive(20, 0).await.unwrap();
+    holder.arrive(PART + MESSAGE, 0).await.unwrap();
     let mut recalled = std::pin::pin!(waiting.recalled(None));
     assert!(poll!(recalled.as_mut()).is_pending());
-    let error = waiting.arrive(1).await.unwrap_err();
+    let error = waiting.arrive(1, 0).await.unwrap_err();
     assert_eq!(error.reason(), Reason::Overloaded);
     assert!(poll!(recalled.as_mut()).is_pending());
     assert_eq!(waiting.waited(), WAIT_LIMIT);

@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Budget, Reservation,
+    Budget, Reservation, Wish,
     ledger::{Amount, Grant, Holder, Idle},
 };
 use crate::{error::Result, upload::Owner};
@@ -52,24 +52,27 @@ impl MessageMemory {
         let grant = ledger.take(&self.owner, self.holder(), bytes);
         let is_granted = grant.is_some();
         if let Some(grant) = grant {
-            ledger.messages(self.stream).add(amount(&grant, bytes));
+            ledger.arrive(self.stream, amount(&grant, bytes));
         }
         is_granted
     }
 
-    /// Reserves memory for `bytes` that have arrived, and waits for it.
+    /// Reserves memory for `bytes` that have arrived of a message that lacks `missing` more, and waits for it.
     ///
     /// # Errors
     /// `ResourceExhausted` if no memory is free for too long. `FailedPrecondition` for a message that is larger than all
     /// memory.
-    pub async fn arrive(&self, bytes: u64) -> Result<()> {
+    pub async fn arrive(&self, bytes: u64, missing: u64) -> Result<()> {
         let _wait = self.wait();
-        let reserved = self.held();
-        let grant = self
-            .budget
-            .get(&self.owner, self.holder(), reserved, (bytes, false));
+        let wish = Wish {
+            bytes,
+            missing,
+            reserved: self.held(),
+            reuses: false,
+        };
+        let grant = self.budget.get(&self.owner, self.holder(), wish);
         let amount = amount(&grant.await?, bytes);
-        self.budget.lock().messages(self.stream).add(amount);
+        self.budget.lock().arrive(self.stream, amount);
         Ok(())
     }
 
@@ -77,7 +80,7 @@ impl MessageMemory {
     /// `bytes` have arrived.
     pub fn keep(&self, bytes: u64) {
         let mut ledger = self.budget.lock();
-        let held = ledger.messages(self.stream);
+        let held = &mut ledger.receiving(self.stream).messages;
         let beyond = held.total().saturating_sub(bytes);
         if beyond > 0 {
             let released = held.split(beyond);
@@ -106,6 +109,7 @@ impl MessageMemory {
             received: part.map_or(0, |(_, received)| received),
             reserved: part.map_or(0, |(reservation, _)| reservation.reserved()),
             begun: part.map_or_else(Instant::now, |(reservation, _)| reservation.begun()),
+            since: Instant::now(),
             recall,
         };
         self.budget.lock().wait_for_sender(idle);
@@ -115,7 +119,7 @@ impl MessageMemory {
     }
 
     fn held(&self) -> u64 {
-        self.budget.lock().messages(self.stream).total()
+        self.budget.lock().receiving(self.stream).messages.total()
     }
 
     fn holder(&self) -> Holder {

@@ -1,0 +1,306 @@
+//! What hostile clients do, for ever.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{StreamExt, future::join_all, stream};
+use hyper::{Request, body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use upload_gateway_client::proto::v1::{
+    FileMetadata, ListUploadsRequest, Open, UploadRequest, open::Target,
+    upload_request::Message as Content,
+};
+
+use super::hostile::Targets;
+
+const MIB: usize = 1 << 20;
+
+/// How long a client waits before it repeats what failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a stalled call is kept, if the gateway does not end it.
+const STALL: Duration = Duration::from_secs(120);
+
+/// All attacks.
+pub(crate) const ATTACKS: [&str; 14] = [
+    "silent connections",
+    "half heads",
+    "connection flood",
+    "stalled unary calls",
+    "stalled reports",
+    "stalled messages",
+    "streams without open",
+    "stalled bodies",
+    "unread lists",
+    "searches",
+    "creates",
+    "unread downloads",
+    "large metadata",
+    "resets",
+];
+
+/// Runs one attack. `burn` is none: it uses the processors and never connects.
+pub(crate) async fn run(attack: String, targets: Targets) {
+    let (grpc, http) = (targets.grpc.to_string(), targets.http);
+    let (grpc, http) = (grpc.as_str(), http.as_str());
+    match attack.as_str() {
+        "burn" => burn(),
+        "silent connections" => {
+            let each = |address| repeat(150, move || hold(address, Vec::new()));
+            tokio::join!(each(grpc), each(http));
+        }
+        "half heads" => {
+            let head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ";
+            repeat(150, || hold(http, head.to_vec())).await;
+        }
+        "connection flood" => repeat(4500, || hold(http, Vec::new())).await,
+        "stalled unary calls" => {
+            let sent = || framed(&vec![10; 64 * 1024 - 8], 1);
+            repeat(4, || calls(grpc, "UploadService/GetUpload", 100, sent)).await;
+        }
+        "stalled reports" => {
+            let sent = || framed(&vec![10; 4 * MIB - 8], 1);
+            repeat(2, || calls(grpc, "SigningService/UpdateUpload", 32, sent)).await;
+        }
+        "stalled messages" => {
+            let sent = || [framed(&open(), 0), framed(&vec![10; 4 * MIB - 8], 1)].concat();
+            repeat(2, || calls(grpc, "UploadService/Upload", 128, sent)).await;
+        }
+        "streams without open" => {
+            repeat(11, || calls(grpc, "UploadService/Upload", 100, Vec::new)).await;
+        }
+        "stalled bodies" => {
+            let post = format!(
+                "POST /api/engine/v2/uploads HTTP/1.1\r\nHost: {http}\r\nContent-Length: {}\r\n\r\n",
+                2 * MIB
+            );
+            let sent = [post.into_bytes(), vec![b' '; 2 * MIB - 1]].concat();
+            repeat(70, || hold(http, sent.clone())).await;
+        }
+        "unread lists" => {
+            let request = ListUploadsRequest {
+                page_size: 1000,
+                ..ListUploadsRequest::default()
+            };
+            let sent = || framed(&request.encode_to_vec(), 0);
+            repeat(4, || calls(grpc, "UploadService/ListUploads", 10, sent)).await;
+        }
+        "searches" => {
+            let search = get(http, "/api/engine/v2/uploads?file_search=zzzz&limit=1000");
+            repeat(16, || exchange(http, search.clone())).await;
+        }
+        "creates" => {
+            let create = format!(
+                "POST /api/engine/v2/uploads?file_name=hostile.bin&file_size=50000000 HTTP/1.1\r\nHost: {http}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            repeat(16, || exchange(http, create.clone().into_bytes())).await;
+        }
+        "unread downloads" => unread_downloads(grpc, http).await,
+        "large metadata" => repeat(8, || large_metadata(grpc)).await,
+        "resets" => repeat(4, || resets(grpc)).await,
+        unknown => panic!("there is no attack {unknown}"),
+    }
+}
+
+/// Runs `count` clients that do the same again and again.
+async fn repeat<F: Future<Output = ()> + Send>(count: usize, client: impl Fn() -> F + Sync) {
+    let clients = (0..count).map(|_| async {
+        loop {
+            client().await;
+            sleep(PAUSE).await;
+        }
+    });
+    join_all(clients).await;
+}
+
+fn burn() {
+    for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+        std::thread::spawn(|| {
+            let mut number = 0_u64;
+            loop {
+                number = std::hint::black_box(number.wrapping_mul(31).wrapping_add(7));
+            }
+        });
+    }
+    std::thread::park();
+}
+
+/// Connects, sends this and then nothing, and reads nothing until the server closes the connection.
+async fn hold(address: &str, sent: Vec<u8>) {
+    let Ok(mut connection) = TcpStream::connect(address).await else {
+        return;
+    };
+    if connection.write_all(&sent).await.is_ok() {
+        let mut received = [0; 1024];
+        let read = async { while matches!(connection.read(&mut received).await, Ok(1..)) {} };
+        // Fails after that time.
+        let _ = timeout(STALL, read).await;
+    }
+}
+
+/// Connects, sends a request and reads the whole response.
+async fn exchange(address: &str, sent: Vec<u8>) {
+    let Ok(mut connection) = TcpStream::connect(address).await else {
+        return;
+    };
+    if connection.write_all(&sent).await.is_ok() {
+        let mut received = Vec::new();
+        let _ = connection.read_to_end(&mut received).await;
+    }
+}
+
+fn get(http: &str, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// A gRPC message, of which the last `missing` bytes are not sent.
+fn framed(message: &[u8], missing: usize) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let sent = &message[..message.len() - missing];
+    [&[0][..], &length, sent].concat()
+}
+
+fn open() -> Vec<u8> {
+    let file = FileMetadata {
+        file_name: "hostile.bin".into(),
+        ..FileMetadata::default()
+    };
+    let open = Open {
+        target: Some(Target::File(file)),
+        ..Open::default()
+    };
+    let request = UploadRequest {
+        message: Some(Content::Open(open)),
+    };
+    request.encode_to_vec()
+}
+
+async fn connect(address: &str) -> Option<http2::SendRequest<Body>> {
+    let io = TokioIo::new(TcpStream::connect(address).await.ok()?);
+    let connected = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(65_535)
+        .max_header_list_size(1 << 20)
+        .handshake(io);
+    let (sender, connection) = connected.await.ok()?;
+    tokio::spawn(connection);
+    Some(sender)
+}
+
+fn request(method: &str, body: Body) -> Request<Body> {
+    Request::post(format!("http://gateway/uploadgateway.v1.{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap()
+}
+
+/// Makes calls over one connection. Each sends this and then nothing, and nothing of a response is read.
+async fn calls(address: &str, method: &str, count: usize, sent: impl Fn() -> Vec<u8> + Send) {
+    let Some(mut sender) = connect(address).await else {
+        return;
+    };
+    let mut answers = Vec::new();
+    for _ in 0..count {
+        let pieces: Vec<Bytes> = Bytes::from(sent())
+            .chunks(64 * 1024)
+            .map(Bytes::copy_from_slice)
+            .collect();
+        let sent = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+        let body = Body::from_stream(sent.chain(stream::pending()));
+        if sender.ready().await.is_err() {
+            return;
+        }
+        answers.push(sender.send_request(request(method, body)));
+    }
+    let held = join_all(answers.into_iter().map(|answer| async {
+        let answer: Option<hyper::Response<Incoming>> = answer.await.ok();
+        // An answer is kept and not read.
+        if answer.is_some_and(|answer| !answer.headers().contains_key("grpc-status")) {
+            std::future::pending::<()>().await;
+        }
+    }));
+    let _ = timeout(STALL, held).await;
+}
+
+/// Uploads a file, and downloads it many times without reading.
+async fn unread_downloads(grpc: &str, http: &str) {
+    let client = upload_gateway_client::Client::connect(&format!("http://{grpc}")).unwrap();
+    let data = std::io::Cursor::new(vec![7; 32 * MIB]);
+    let uploaded = client
+        .upload(
+            upload_gateway_client::Source::seekable(data),
+            upload_gateway_client::Target::file("large.bin", 32 * MIB as u64),
+            &upload_gateway_client::UploadOptions::default(),
+            |_: upload_gateway_client::Event<'_>| {},
+        )
+        .await;
+    let Ok(uploaded) = uploaded else { return };
+    let signed = client.sign_download(&uploaded.upload.upload_id, 0).await;
+    let url = signed.unwrap().url;
+    let (store, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+    let through = get(
+        http,
+        &format!(
+            "/api/engine/v2/uploads/{}/download",
+            uploaded.upload.upload_id
+        ),
+    );
+    let signed = get(store, &format!("/{path}"));
+    let from_gateway = repeat(300, || unread(http, through.clone()));
+    tokio::join!(from_gateway, repeat(300, || unread(store, signed.clone())));
+}
+
+/// Sends a request, and reads one byte of the response in ten seconds.
+async fn unread(address: &str, sent: Vec<u8>) {
+    let Ok(mut connection) = TcpStream::connect(address).await else {
+        return;
+    };
+    if connection.write_all(&sent).await.is_err() {
+        return;
+    }
+    let mut received = [0];
+    while matches!(connection.read(&mut received).await, Ok(1..)) {
+        sleep(Duration::from_secs(10)).await;
+    }
+}
+
+/// Calls with more metadata than the gateway takes.
+async fn large_metadata(address: &str) {
+    let Some(mut sender) = connect(address).await else {
+        return;
+    };
+    for _ in 0..100 {
+        let mut call = request("UploadService/GetLimits", Body::from(framed(&[], 0)));
+        let value = "x".repeat(100_000).parse().unwrap();
+        call.headers_mut().insert("x-large", value);
+        if sender.ready().await.is_err() || sender.send_request(call).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Begins calls and resets them at once.
+async fn resets(address: &str) {
+    let Some(mut sender) = connect(address).await else {
+        return;
+    };
+    for _ in 0..1000 {
+        if sender.ready().await.is_err() {
+            return;
+        }
+        let call = request(
+            "UploadService/GetLimits",
+            Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
+        );
+        let answer = sender.send_request(call);
+        let _ = timeout(Duration::from_millis(1), answer).await;
+    }
+}
