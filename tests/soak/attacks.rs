@@ -46,7 +46,7 @@ pub(crate) const ATTACKS: [&str; 14] = [
     "resets",
 ];
 
-/// Runs one attack. `burn` is none: it uses the processors and never connects.
+/// Runs one attack. `burn` only uses the processors; it never connects.
 pub(crate) async fn run(attack: String, targets: Targets) {
     let (grpc, http) = (targets.grpc.to_string(), targets.http);
     let (grpc, http) = (grpc.as_str(), http.as_str());
