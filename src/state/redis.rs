@@ -126,7 +126,7 @@ impl Redis {
     /// Checks the configuration, and sends nothing yet. Before the first use the store must be prepared.
     ///
     /// # Errors
-    /// [`ConnectError::Invalid`] and [`ConnectError::AuthorityFile`].
+    /// [`ConnectError::Invalid`].
     pub(crate) async fn open(config: &RedisConfig) -> Result<Self, ConnectError> {
         config
             .validate()
