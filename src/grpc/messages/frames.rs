@@ -59,7 +59,7 @@ impl Frames {
                 if self.prefix_length < PREFIX {
                     return Ok(());
                 }
-                self.missing = self.length()?;
+                self.missing = self.announced()?;
             }
             let length = self.missing.min(bytes.len() as u64);
             self.missing -= length;
@@ -80,9 +80,13 @@ impl Frames {
         self.incomplete
     }
 
-    /// How many bytes the incomplete message still lacks, as far as its length is known.
-    pub(super) fn missing(&self) -> u64 {
-        self.missing
+    /// The length in bytes of the incomplete message. 0 without one, or if it is not known yet.
+    pub(super) fn length(&self) -> u64 {
+        if self.missing > 0 {
+            self.incomplete + self.missing
+        } else {
+            0
+        }
     }
 
     /// Whether a complete message has arrived.
@@ -91,7 +95,7 @@ impl Frames {
     }
 
     /// The length that the prefix announces.
-    fn length(&self) -> Result<u64, Malformed> {
+    fn announced(&self) -> Result<u64, Malformed> {
         let [flag, length @ ..] = self.prefix;
         let length = u64::from(u32::from_be_bytes(length));
         match flag {

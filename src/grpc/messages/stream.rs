@@ -98,16 +98,16 @@ impl StreamBody {
     /// Reserves memory for a frame, or waits for it.
     fn arrive(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-        let missing = self.frames.missing();
+        let length = self.frames.length();
         let Some(memory) = self.memory.clone() else {
             return Some(frame);
         };
-        if bytes == 0 || memory.try_arrive(bytes) {
+        if bytes == 0 || memory.try_arrive(bytes, length) {
             return Some(frame);
         }
         self.arriving = Some(Arriving {
             frame: Some(frame),
-            arriving: Box::pin(async move { memory.arrive(bytes, missing).await }),
+            arriving: Box::pin(async move { memory.arrive(bytes, length).await }),
         });
         None
     }

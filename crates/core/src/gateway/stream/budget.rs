@@ -70,8 +70,8 @@ pub(super) struct Reservation {
 #[derive(Debug, Clone, Copy)]
 struct Wish {
     bytes: u64,
-    /// How many more bytes the message lacks.
-    missing: u64,
+    /// The length of the message in bytes, as far as it is known.
+    length: u64,
     /// How many bytes are reserved so far.
     reserved: u64,
     /// Whether a kept buffer will do.
@@ -154,7 +154,7 @@ impl Budget {
         }
         let granted = {
             let mut ledger = self.lock();
-            if let Some(grant) = ledger.take(owner, holder, bytes) {
+            if let Some(grant) = ledger.take(owner, holder, (bytes, wish.length)) {
                 return Ok(grant);
             }
             let (granted, grant) = oneshot::channel();
@@ -162,7 +162,7 @@ impl Budget {
                 owner: owner.clone(),
                 holder,
                 bytes,
-                missing: wish.missing,
+                length: wish.length,
                 reuses: wish.reuses,
                 since: Instant::now(),
                 granted,
@@ -223,7 +223,7 @@ impl Reservation {
         }
         let wish = Wish {
             bytes,
-            missing: 0,
+            length: 0,
             reserved: self.reserved(),
             reuses: reuses && self.reserved() == 0,
         };

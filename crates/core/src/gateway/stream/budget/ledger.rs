@@ -10,6 +10,9 @@ use crate::upload::{Owner, PART_SIZE};
 /// The time between two recalls. A recalled part returns its bytes well within it, and they may be enough.
 pub(super) const RECALL_PAUSE: Duration = Duration::from_millis(100);
 
+/// A longer message, in bytes, does not get the last free memory. Four times the size that clients are asked for.
+const LONG_MESSAGE: u64 = 1024 * 1024;
+
 /// The accounts of the memory budget.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -79,8 +82,8 @@ pub(super) struct Waiter {
     pub(super) owner: Owner,
     pub(super) holder: Holder,
     pub(super) bytes: u64,
-    /// How many bytes its message lacks.
-    pub(super) missing: u64,
+    /// The length of its message in bytes, as far as it is known.
+    pub(super) length: u64,
     /// Whether nothing is reserved yet, and a kept buffer will do.
     pub(super) reuses: bool,
     pub(super) since: Instant,
@@ -133,10 +136,15 @@ impl Ledger {
     }
 
     /// Takes `bytes` at once, if no other request waits for them.
-    pub(super) fn take(&mut self, owner: &Owner, holder: Holder, bytes: u64) -> Option<Grant> {
+    pub(super) fn take(
+        &mut self,
+        owner: &Owner,
+        holder: Holder,
+        (bytes, length): (u64, u64),
+    ) -> Option<Grant> {
         let grant = if self.may_borrow(holder) && self.reserve >= bytes {
             Grant::FromReserve
-        } else if self.waiting.is_empty() && self.free >= bytes {
+        } else if self.waiting.is_empty() && self.free_for(length) >= bytes {
             Grant::FromFree
         } else {
             return None;
@@ -302,6 +310,16 @@ impl Ledger {
         })
     }
 
+    /// The free bytes for a message of this length. The last eighth of the memory is for messages of usual sizes, so that
+    /// long ones which never end do not stop them.
+    fn free_for(&self, length: u64) -> u64 {
+        if length > LONG_MESSAGE {
+            self.free.saturating_sub(self.total / 8)
+        } else {
+            self.free
+        }
+    }
+
     /// The reserved bytes of the current part of a stream.
     fn part(&self, stream: u64) -> u64 {
         self.streams
@@ -310,8 +328,7 @@ impl Ledger {
     }
 
     /// Serves those that wait for as long as possible: the stream to which the reserve is lent; then those of callers within
-    /// their share, then those with more bytes in their part, then those whose message lacks fewer bytes, then those that came
-    /// first. A part gets a kept buffer, or free bytes (including those of kept buffers), or the reserve.
+    /// their share, then those with more bytes in their part, then those with the shorter message, then those that came first. A part gets a kept buffer, or free bytes (including those of kept buffers), or the reserve.
     pub(super) fn serve(&mut self) {
         self.waiting.retain(|waiter| !waiter.granted.is_closed());
         loop {
@@ -328,25 +345,25 @@ impl Ledger {
                 (
                     is_within,
                     self.part(waiter.holder.stream),
-                    Reverse(waiter.missing),
+                    Reverse(waiter.length),
                 )
             });
             let Some((index, first)) = first else {
                 return;
             };
-            let bytes = first.bytes;
+            let (bytes, length) = (first.bytes, first.length);
             if first.reuses
                 && let Some(spare) = self.spare.pop()
             {
                 self.grant(index, Grant::Buffer(spare));
                 continue;
             }
-            while self.free < bytes
+            while self.free_for(length) < bytes
                 && let Some(spare) = self.spare.pop()
             {
                 self.credit(spare.len() as u64);
             }
-            if self.free >= bytes {
+            if self.free_for(length) >= bytes {
                 self.grant(index, Grant::FromFree);
             } else if self.lent.is_none() && self.reserve >= bytes {
                 self.grant(index, Grant::FromReserve);

@@ -46,10 +46,10 @@ impl MessageMemory {
         }
     }
 
-    /// Reserves memory for `bytes` that have arrived, at once. `false` if there is not enough.
-    pub fn try_arrive(&self, bytes: u64) -> bool {
+    /// Reserves memory for `bytes` that have arrived of a message of this length, at once. `false` if there is not enough.
+    pub fn try_arrive(&self, bytes: u64, length: u64) -> bool {
         let mut ledger = self.budget.lock();
-        let grant = ledger.take(&self.owner, self.holder(), bytes);
+        let grant = ledger.take(&self.owner, self.holder(), (bytes, length));
         let is_granted = grant.is_some();
         if let Some(grant) = grant {
             ledger.arrive(self.stream, amount(&grant, bytes));
@@ -57,16 +57,17 @@ impl MessageMemory {
         is_granted
     }
 
-    /// Reserves memory for `bytes` that have arrived of a message that lacks `missing` more, and waits for it.
+    /// Reserves memory for `bytes` that have arrived of a message of this length, and waits for it. The length is
+    /// 0 if it is not known yet.
     ///
     /// # Errors
     /// `ResourceExhausted` if no memory is free for too long. `FailedPrecondition` for a message that is larger than all
     /// memory.
-    pub async fn arrive(&self, bytes: u64, missing: u64) -> Result<()> {
+    pub async fn arrive(&self, bytes: u64, length: u64) -> Result<()> {
         let _wait = self.wait();
         let wish = Wish {
             bytes,
-            missing,
+            length,
             reserved: self.held(),
             reuses: false,
         };
