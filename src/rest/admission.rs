@@ -17,7 +17,7 @@ const BODIES: Rules = Rules {
     what: "bytes of requests",
     limit: None,
     total: 64 * 1024 * 1024,
-    wait_limit: Duration::from_secs(2),
+    wait_limit: Duration::from_secs(5),
     yields_after: Duration::from_secs(1),
     ends_after: None,
 };
