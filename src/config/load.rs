@@ -423,7 +423,7 @@ impl Origins {
         };
         let line = || self.file.as_ref()?.origin(&error.key);
         let origin = flag.or_else(variable).or_else(line);
-        if origin.is_some() || error.key.is_empty() {
+        if origin.is_some() || error.key.is_empty() || error.key == STORAGE {
             return ConfigError { origin, ..error };
         }
         // Another key requires it, and nothing sets it.

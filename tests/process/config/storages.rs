@@ -77,6 +77,9 @@ fn a_mistake_is_named_with_its_variable() {
         "{without_bucket}"
     );
 
+    let beside_others = load_text(TWO_STORAGES, &MEDIA[..1]).unwrap_err();
+    assert_eq!(beside_others.origin.as_deref(), Some(MEDIA[0].0));
+
     for (key, value) in [
         ("BUKET", "a"),
         ("PART_SIZE", "1MiB"),
@@ -89,5 +92,8 @@ fn a_mistake_is_named_with_its_variable() {
     }
     let two = [&MEDIA[..], &ARCHIVE[..4]].concat();
     let error = load_variables(&two).unwrap_err();
-    assert!(error.problem.contains("default = true"), "{error}");
+    assert!(
+        error.problem.ends_with("default = true; 0 have it"),
+        "{error}"
+    );
 }
