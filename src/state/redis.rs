@@ -113,7 +113,7 @@ pub struct Redis {
 // === impl Redis ===
 
 impl Redis {
-    /// [Opens](Redis::open) and [prepares](Redis::prepare) the store.
+    /// Opens and prepares the store.
     ///
     /// # Errors
     /// Those of both.

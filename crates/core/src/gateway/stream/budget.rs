@@ -10,6 +10,7 @@
 //! Used buffers are kept for later parts, with their reservation, because fresh memory costs a page fault for each 4
 //! KiB. They are freed as soon as half-full parts need their bytes.
 
+mod amount;
 mod ledger;
 mod messages;
 
@@ -27,7 +28,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::ledger::{Amount, Grant, Holder, Ledger, RECALL_PAUSE, Waiter};
+use self::amount::Amount;
+use self::ledger::{Grant, Holder, Ledger, RECALL_PAUSE, Waiter};
 pub use self::messages::MessageMemory;
 use crate::{
     error::{Error, Kind, Reason, Result},

@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 use memmap2::MmapMut;
 use tokio::{sync::oneshot, time::Instant};
 
+use super::amount::Amount;
 use crate::upload::{Owner, PART_SIZE};
 
 /// The time between two recalls. A recalled part returns its bytes well within it, and they may be enough.
@@ -49,13 +50,6 @@ pub(super) struct Lent {
 pub(super) struct Holder {
     pub(super) stream: u64,
     pub(super) part: Option<u64>,
-}
-
-/// Reserved bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Amount {
-    pub(super) from_free: u64,
-    pub(super) from_reserve: u64,
 }
 
 /// What one stream receives.
@@ -495,32 +489,6 @@ impl Default for Receiving {
             messages: Amount::default(),
             part: 0,
             arrived_at: Instant::now(),
-        }
-    }
-}
-
-// === impl Amount ===
-
-impl Amount {
-    pub(super) fn total(&self) -> u64 {
-        self.from_free + self.from_reserve
-    }
-
-    /// Adds what was granted.
-    pub(super) fn add(&mut self, other: Self) {
-        self.from_free += other.from_free;
-        self.from_reserve += other.from_reserve;
-    }
-
-    /// Takes up to `bytes` of it, first those from the reserve.
-    pub(super) fn split(&mut self, bytes: u64) -> Self {
-        let from_reserve = self.from_reserve.min(bytes);
-        let from_free = self.from_free.min(bytes - from_reserve);
-        self.from_reserve -= from_reserve;
-        self.from_free -= from_free;
-        Self {
-            from_free,
-            from_reserve,
         }
     }
 }

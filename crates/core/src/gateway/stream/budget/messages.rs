@@ -9,7 +9,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Budget, Reservation, Wish,
-    ledger::{Amount, Grant, Holder, Idle},
+    amount::Amount,
+    ledger::{Grant, Holder, Idle},
 };
 use crate::{error::Result, upload::Owner};
 
