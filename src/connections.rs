@@ -25,6 +25,7 @@ use hyper::{
     server::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -64,6 +65,10 @@ const MAX_METADATA: u32 = 64 * 1024;
 
 /// How many bytes of a response hyper keeps for an HTTP/1.1 connection, or an HTTP/2 stream, whose client does not read.
 const RESPONSE_BUFFER: usize = 64 * 1024;
+
+/// How many bytes of responses the system keeps for a connection whose client does not read, instead of up to 4 MiB: enough
+/// for 10 MB/s over a round trip of 100 ms, because Linux doubles it.
+const SEND_BUFFER: usize = 512 * 1024;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -174,6 +179,9 @@ async fn connection<S, B>(
 {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set TCP_NODELAY");
+    }
+    if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
+        tracing::debug!(%error, "set SO_SNDBUF");
     }
     let io = TokioIo::new(Counted::new(stream, Arc::clone(&activity)));
     let ended = CancellationToken::new();

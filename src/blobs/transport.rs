@@ -39,6 +39,9 @@ use self::{
 };
 use crate::certificates::PemError;
 
+/// How many bytes of a response that is not read are kept for each download.
+const RESPONSE_BUFFER: usize = 128 * 1024;
+
 /// Sends requests to a store. Clones share their connections.
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
@@ -110,6 +113,7 @@ impl Transport {
     fn with(route: Route) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(RESPONSE_BUFFER)
             .build(connector(route.clone()));
         Self { client, route }
     }

@@ -10,7 +10,7 @@ use s3s::dto::StreamingBlob;
 use tokio::task::spawn_blocking;
 
 /// How many bytes are read at a time; a download holds no more in memory.
-const PIECE_SIZE: u64 = 256 << 10;
+const PIECE_SIZE: u64 = 64 << 10;
 
 /// A range of bytes in one file.
 #[derive(Debug)]

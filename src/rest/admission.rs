@@ -1,6 +1,9 @@
 //! Limits the memory of the bodies of concurrent requests.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -33,7 +36,7 @@ pub(super) fn room() -> Arc<Room> {
 /// Handles a request, whose body takes room when it arrives and returns it with the response.
 pub(super) async fn admit(State(room): State<Arc<Room>>, request: Request, next: Next) -> Response {
     let place = Arc::new(room.enter(CancellationToken::new()));
-    let call = request.extensions().get::<Arc<Place>>().cloned();
+    let call = request.extensions().get::<Weak<Place>>().cloned();
     let request = request.map(|body| Body::new(ReceivedBody::new(body, &place, call, FREE)));
     next.run(request).await
 }

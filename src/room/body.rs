@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct ReceivedBody {
     body: Body,
     place: Arc<Place>,
     /// The place of the call, until the body has arrived.
-    call: Option<Arc<Place>>,
+    call: Option<Weak<Place>>,
     /// How many bytes still need no room.
     free: usize,
     waiting: Option<Waiting>,
@@ -55,7 +55,7 @@ impl ReceivedBody {
     pub(crate) fn new(
         body: Body,
         place: &Arc<Place>,
-        call: Option<Arc<Place>>,
+        call: Option<Weak<Place>>,
         free: usize,
     ) -> Self {
         place.wait_for_client();
@@ -122,7 +122,7 @@ impl HttpBody for ReceivedBody {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => {
                     this.place.wait_for_gateway();
-                    if let Some(call) = this.call.take() {
+                    if let Some(call) = this.call.take().and_then(|call| call.upgrade()) {
                         call.wait_for_gateway();
                     }
                     return Poll::Ready(None);

@@ -116,7 +116,8 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     if !request.body().is_end_stream() {
         place.wait_for_client();
     }
-    request.extensions_mut().insert(Arc::clone(&place));
+    // Weak: what is left of the request after the response must not keep the place.
+    request.extensions_mut().insert(Arc::downgrade(&place));
     let response = next.run(request).await;
     response.map(|body| {
         let body = match special {

@@ -233,11 +233,11 @@ async fn calls(address: &str, method: &str, count: usize, sent: impl Fn() -> Vec
 /// Uploads a file, and downloads it many times without reading.
 async fn unread_downloads(grpc: &str, http: &str) {
     let client = upload_gateway_client::Client::connect(&format!("http://{grpc}")).unwrap();
-    let data = std::io::Cursor::new(vec![7; 32 * MIB]);
+    let data = std::io::Cursor::new(vec![7; 8 * MIB]);
     let uploaded = client
         .upload(
             upload_gateway_client::Source::seekable(data),
-            upload_gateway_client::Target::file("large.bin", 32 * MIB as u64),
+            upload_gateway_client::Target::file("large.bin", 8 * MIB as u64),
             &upload_gateway_client::UploadOptions::default(),
             |_: upload_gateway_client::Event<'_>| {},
         )

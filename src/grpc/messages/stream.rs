@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -32,7 +32,7 @@ pub(super) struct StreamBody {
     frames: Frames,
     memory: Option<Arc<MessageMemory>>,
     /// The place of the call, until its first message.
-    call: Option<Arc<Place>>,
+    call: Option<Weak<Place>>,
     arriving: Option<Arriving>,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn metered(
     if let Some(memory) = &memory {
         request.extensions_mut().insert(Arc::clone(memory));
     }
-    let call = request.extensions().get::<Arc<Place>>().cloned();
+    let call = request.extensions().get::<Weak<Place>>().cloned();
     // A stream of questions yields to other calls at any time.
     let call = call.filter(|_| memory.is_some());
     request.map(|body| {
@@ -88,7 +88,7 @@ impl StreamBody {
                 }
             })?;
         if self.frames.has_message()
-            && let Some(call) = self.call.take()
+            && let Some(call) = self.call.take().and_then(|call| call.upgrade())
         {
             call.wait_for_gateway();
         }

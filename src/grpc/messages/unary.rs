@@ -1,6 +1,9 @@
 //! Receives the request of a unary call.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -32,7 +35,7 @@ pub(super) async fn received(
     max: u64,
 ) -> Result<(Request, Arc<Place>)> {
     let place = Arc::new(room.enter(CancellationToken::new()));
-    let call = request.extensions().get::<Arc<Place>>().cloned();
+    let call = request.extensions().get::<Weak<Place>>().cloned();
     let (head, body) = request.into_parts();
     let body = ReceivedBody::new(body, &place, call, FREE);
     let received = timeout(TIMEOUT, collected(Body::new(body), max));
