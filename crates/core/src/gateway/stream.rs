@@ -190,6 +190,7 @@ impl Streams {
         let silence = Silence::begin(OPEN_TIMEOUT.min(settings.idle_timeout), memory);
         let first = tokio::select! {
             first = silence.next(messages) => first?,
+            () = memory.recalled(None) => return Err(overloaded(Kind::Unavailable)),
             error = drain.begun() => return Err(error),
         };
         match first {

@@ -1,10 +1,12 @@
 //! The memory budget: how many file bytes the process may keep in memory.
 //!
 //! A stream reserves memory for the bytes of a message when they arrive, and hands it over to the part that takes them;
-//! never for a whole message or part in advance. Under pressure, the stream with the largest reservation is served first,
-//! so that parts become full one after the other instead of all staying half full. To rule out a deadlock of half-full
+//! never for a whole message or part in advance. Under pressure, the stream with the most bytes in its part is served first,
+//! so that parts become full one after the other instead of all staying half full; of others, the one with the shortest
+//! message. To rule out a deadlock of half-full
 //! parts, a reserve of one maximal part and one message is lent to one stream at a time: that stream can always complete
-//! its part, and then returns everything. If parts fill too slowly for that, the slowest ones are recalled. A caller that
+//! its part, and then returns everything. Streams whose senders stall are recalled as soon as others wait; if that is not
+//! enough, the slowest ones are. A caller that
 //! has more than an equal share is served after the others, and its parts are recalled before theirs.
 //!
 //! Used buffers are kept for later parts, with their reservation, because fresh memory costs a page fault for each 4
@@ -28,9 +30,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::amount::Amount;
-use self::ledger::{Grant, Holder, Ledger, RECALL_PAUSE, Waiter};
 pub use self::messages::MessageMemory;
+use self::{
+    amount::Amount,
+    ledger::{Grant, Holder, Ledger, RECALL_PAUSE, Recall, Waiter},
+};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::refusal::budget_too_small,
@@ -43,9 +47,6 @@ const MAX_SPARE: usize = 16;
 /// How often a waiting part causes a recall of parts of callers with more than their share: longer than it takes to put
 /// a part.
 const SHARE_PAUSE: Duration = Duration::from_secs(1);
-
-/// After how long without a byte of its sender a stream is recalled as soon as another one waits for memory.
-const STALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// The bytes that all streams share.
 #[derive(Debug)]
@@ -160,10 +161,16 @@ impl Budget {
                 return Ok(grant);
             }
             let (granted, grant) = oneshot::channel();
+            let part = match holder.part {
+                Some(_) => wish.reserved,
+                // It does not grow while its stream waits.
+                None => ledger.part(holder.stream),
+            };
             ledger.waiting.push(Waiter {
                 owner: owner.clone(),
                 holder,
                 bytes,
+                part,
                 length: wish.length,
                 reuses: wish.reuses,
                 since: Instant::now(),
@@ -220,7 +227,6 @@ impl Reservation {
         self.amount.add(moved);
         let bytes = bytes - moved.total();
         if bytes == 0 {
-            self.report();
             return Ok(None);
         }
         let wish = Wish {
@@ -230,7 +236,7 @@ impl Reservation {
             reuses: reuses && self.reserved() == 0,
         };
         let got = self.budget.get(&self.owner, self.holder, wish);
-        let memory = match got.await? {
+        Ok(match got.await? {
             Grant::FromFree => {
                 self.amount.from_free += bytes;
                 None
@@ -243,9 +249,7 @@ impl Reservation {
                 self.amount.from_free += PART_SIZE;
                 Some(memory)
             }
-        };
-        self.report();
-        Ok(memory)
+        })
     }
 
     /// How many bytes are reserved.
@@ -253,16 +257,10 @@ impl Reservation {
         self.amount.total()
     }
 
-    /// Reports the size of the current part.
-    fn report(&self) {
-        let mut ledger = self.budget.lock();
-        ledger.receiving(self.holder.stream).part = self.amount.total();
-    }
-
-    /// Reports that the part is complete.
-    pub(super) fn complete(&self) {
-        let mut ledger = self.budget.lock();
-        ledger.receiving(self.holder.stream).part = 0;
+    /// Records how many bytes of the part have been received, for the order in which streams are served. 0 once it is
+    /// complete.
+    pub(super) fn fill(&self, received: u64) {
+        self.budget.lock().fill(self.holder.stream, received);
     }
 
     /// When the part began.
@@ -304,12 +302,13 @@ impl Pending<'_> {
                 return None;
             }
             let mut ledger = self.budget.lock();
-            ledger.recall_stalled(self.bytes, STALL_LIMIT);
+            let mut recall = |which| ledger.recall(which, self.bytes, self.owner);
+            recall(Recall::Stalled);
             // The first half of the time is for parts that end by themselves, the second half for recalls.
             if waited >= wait_limit / 2 {
-                ledger.recall(self.bytes);
+                recall(Recall::Any);
             } else if waited >= share_at {
-                ledger.recall_beyond_share(self.bytes, self.owner);
+                recall(Recall::BeyondShare);
                 share_at += SHARE_PAUSE;
             }
         }

@@ -82,6 +82,7 @@ impl PartBuffer {
             memory[self.length..end].copy_from_slice(bytes);
         }
         self.length = end;
+        self.reservation.fill(end as u64);
         Ok(())
     }
 
@@ -101,7 +102,7 @@ impl PartBuffer {
 
     /// Makes the bytes shareable. The memory is returned to the budget when the last reference is dropped.
     pub(super) fn freeze(self) -> Bytes {
-        self.reservation.complete();
+        self.reservation.fill(0);
         Bytes::from_owner(self)
     }
 }

@@ -1,15 +1,25 @@
 //! The accounts of the memory budget: reservations by caller, waiting parts, and the order in which they are served.
 
-use std::{cmp::Reverse, collections::HashMap, time::Duration};
+mod loan;
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use memmap2::MmapMut;
 use tokio::{sync::oneshot, time::Instant};
 
+use self::loan::Lent;
 use super::amount::Amount;
 use crate::upload::{Owner, PART_SIZE};
 
 /// The time between two recalls. A recalled part returns its bytes well within it, and they may be enough.
 pub(super) const RECALL_PAUSE: Duration = Duration::from_millis(100);
+
+/// After how long without a byte of its sender a stream is recalled as soon as another one waits for memory.
+pub(super) const STALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// A longer message, in bytes, does not get the last free memory. Four times the size that clients are asked for.
 const LONG_MESSAGE: u64 = 1024 * 1024;
@@ -25,7 +35,7 @@ pub(super) struct Ledger {
     max_debt: u64,
     /// What is left of the reserve.
     pub(super) reserve: u64,
-    pub(super) lent: Option<Lent>,
+    lent: Option<Lent>,
     /// What streams receive, by stream.
     streams: HashMap<u64, Receiving>,
     pub(super) waiting: Vec<Waiter>,
@@ -33,16 +43,10 @@ pub(super) struct Ledger {
     pub(super) spare: Vec<MmapMut>,
     /// Parts that wait for their senders.
     idle: Vec<Idle>,
-    last_recall: Option<Instant>,
+    /// When a stream that waits last looked for each kind of streams to recall.
+    last_recall: [Option<Instant>; 3],
     /// The callers that have parts.
     holdings: HashMap<Owner, Holding>,
-}
-
-/// To whom the reserve is lent: a stream, for its messages and one of its parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lent {
-    stream: u64,
-    part: Option<u64>,
 }
 
 /// Who holds bytes: the messages of a stream, or one of its parts.
@@ -57,8 +61,8 @@ pub(super) struct Holder {
 pub(super) struct Receiving {
     /// What its messages hold.
     pub(super) messages: Amount,
-    /// The reserved bytes of its current part.
-    pub(super) part: u64,
+    /// The received bytes of its current part.
+    part: u64,
     /// When bytes of a message arrived last.
     arrived_at: Instant,
 }
@@ -76,6 +80,8 @@ pub(super) struct Waiter {
     pub(super) owner: Owner,
     pub(super) holder: Holder,
     pub(super) bytes: u64,
+    /// How many bytes the part of its stream has.
+    pub(super) part: u64,
     /// The length of its message in bytes, as far as it is known.
     pub(super) length: u64,
     /// Whether nothing is reserved yet, and a kept buffer will do.
@@ -97,6 +103,17 @@ pub(super) struct Idle {
     /// When the wait began.
     pub(super) since: Instant,
     pub(super) recall: oneshot::Sender<()>,
+}
+
+/// Which of the streams that wait for their senders are recalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// Those whose senders have sent nothing for [`STALL_LIMIT`].
+    Stalled,
+    /// Those of callers beyond their share, for a caller within its share.
+    BeyondShare,
+    /// All.
+    Any,
 }
 
 /// What a waiting part gets.
@@ -124,7 +141,7 @@ impl Ledger {
             waiting: Vec::new(),
             spare: Vec::new(),
             idle: Vec::new(),
-            last_recall: None,
+            last_recall: [None; 3],
             holdings: HashMap::new(),
         }
     }
@@ -157,16 +174,30 @@ impl Ledger {
         self.serve();
     }
 
-    /// What `stream` receives.
-    pub(super) fn receiving(&mut self, stream: u64) -> &mut Receiving {
-        self.streams.entry(stream).or_default()
+    /// Opens the account of `stream`.
+    pub(super) fn open(&mut self, stream: u64) {
+        self.streams.insert(stream, Receiving::default());
+    }
+
+    /// What the messages of `stream` hold.
+    pub(super) fn messages(&mut self, stream: u64) -> Option<&mut Amount> {
+        let receiving = self.streams.get_mut(&stream)?;
+        Some(&mut receiving.messages)
     }
 
     /// Adds bytes of a message of `stream`, which have arrived.
     pub(super) fn arrive(&mut self, stream: u64, amount: Amount) {
-        let receiving = self.receiving(stream);
-        receiving.messages.add(amount);
-        receiving.arrived_at = Instant::now();
+        if let Some(receiving) = self.streams.get_mut(&stream) {
+            receiving.messages.add(amount);
+            receiving.arrived_at = Instant::now();
+        }
+    }
+
+    /// Records how many bytes of its current part a stream has received.
+    pub(super) fn fill(&mut self, stream: u64, part: u64) {
+        if let Some(receiving) = self.streams.get_mut(&stream) {
+            receiving.part = part;
+        }
     }
 
     /// Ends the account of `stream`, and returns what its messages hold.
@@ -175,87 +206,6 @@ impl Ledger {
         closed
             .map(|receiving| receiving.messages)
             .unwrap_or_default()
-    }
-
-    /// Moves up to `bytes` from the messages of a stream to one of its parts.
-    pub(super) fn hand_over(&mut self, part: Holder, bytes: u64) -> Amount {
-        let may_borrow = self.may_borrow(part);
-        let Some(receiving) = self.streams.get_mut(&part.stream) else {
-            return Amount::default();
-        };
-        let mut moved = receiving.messages.split(bytes);
-        if moved.from_reserve > 0 {
-            if may_borrow {
-                self.lent = Some(Lent {
-                    stream: part.stream,
-                    part: part.part,
-                });
-            } else {
-                self.redeem(&mut moved);
-            }
-        }
-        moved
-    }
-
-    /// Replaces what is from the reserve by free bytes, or by a debt.
-    fn redeem(&mut self, amount: &mut Amount) {
-        let bytes = std::mem::take(&mut amount.from_reserve);
-        amount.from_free += bytes;
-        self.reserve += bytes;
-        let paid = self.free.min(bytes);
-        self.free -= paid;
-        self.debt += bytes - paid;
-    }
-
-    /// Adds free bytes, which first pay the debt.
-    fn credit(&mut self, bytes: u64) {
-        let paid = self.debt.min(bytes);
-        self.debt -= paid;
-        self.free += bytes - paid;
-    }
-
-    /// Whether the reserve is lent to `holder`, or only to its stream.
-    fn may_borrow(&self, holder: Holder) -> bool {
-        self.lent.is_some_and(|lent| {
-            lent.stream == holder.stream
-                && (holder.part.is_none() || lent.part.is_none() || lent.part == holder.part)
-        })
-    }
-
-    /// Ends a loan whose `holder` has returned its bytes. A message that its stream has begun to receive in the meantime
-    /// keeps its bytes. They are replaced, so that the next stream gets the whole reserve.
-    fn end_loan(&mut self, holder: Holder) {
-        let Some(lent) = self.lent else { return };
-        let is_of_part = lent.part.is_some();
-        if lent.stream != holder.stream || (is_of_part && lent.part != holder.part) {
-            return;
-        }
-        let held = self.streams.get(&lent.stream);
-        let mut held = held.map(|held| held.messages).unwrap_or_default();
-        if held.from_reserve > 0 {
-            if !is_of_part || self.debt + held.from_reserve > self.max_debt {
-                self.lent = Some(Lent { part: None, ..lent });
-                return;
-            }
-            self.redeem(&mut held);
-            self.receiving(lent.stream).messages = held;
-        }
-        self.lent = None;
-    }
-
-    fn withdraw(&mut self, grant: &Grant, holder: Holder, bytes: u64) {
-        match grant {
-            Grant::FromFree => self.free -= bytes,
-            Grant::FromReserve => {
-                self.reserve -= bytes;
-                let part = self.lent.and_then(|lent| lent.part).or(holder.part);
-                self.lent = Some(Lent {
-                    stream: holder.stream,
-                    part,
-                });
-            }
-            Grant::Buffer(_) => {}
-        }
     }
 
     /// Adds a part of `owner`.
@@ -299,7 +249,7 @@ impl Ledger {
         let mut waiting = self.waiting.iter();
         waiting.any(|waiter| {
             waiter.since.elapsed() > long
-                && (waiter.holder.part.is_some() || self.part(waiter.holder.stream) > 0)
+                && (waiter.holder.part.is_some() || waiter.part > 0)
                 && (is_beyond || !self.is_beyond_share(&waiter.owner))
         })
     }
@@ -314,15 +264,15 @@ impl Ledger {
         }
     }
 
-    /// The reserved bytes of the current part of a stream.
-    fn part(&self, stream: u64) -> u64 {
-        self.streams
-            .get(&stream)
-            .map_or(0, |receiving| receiving.part)
+    /// The received bytes of the current part of a stream.
+    pub(super) fn part(&self, stream: u64) -> u64 {
+        let receiving = self.streams.get(&stream);
+        receiving.map_or(0, |receiving| receiving.part)
     }
 
     /// Serves those that wait for as long as possible: the stream to which the reserve is lent; then those of callers within
-    /// their share, then those with more bytes in their part, then those with the shorter message, then those that came first. A part gets a kept buffer, or free bytes (including those of kept buffers), or the reserve.
+    /// their share, then those with more bytes in their part, then those with the shorter message, then those that came
+    /// first. A part gets a kept buffer, or free bytes (including those of kept buffers), or the reserve.
     pub(super) fn serve(&mut self) {
         self.waiting.retain(|waiter| !waiter.granted.is_closed());
         loop {
@@ -336,11 +286,7 @@ impl Ledger {
             let first_of_equals = self.waiting.iter().enumerate().rev();
             let first = first_of_equals.max_by_key(|(_, waiter)| {
                 let is_within = !self.is_beyond_share(&waiter.owner);
-                (
-                    is_within,
-                    self.part(waiter.holder.stream),
-                    Reverse(waiter.length),
-                )
+                (is_within, waiter.part, Reverse(waiter.length))
             });
             let Some((index, first)) = first else {
                 return;
@@ -372,28 +318,52 @@ impl Ledger {
         self.idle.push(idle);
     }
 
-    /// Recalls parts of callers beyond their share, for a part of a caller that is within its share.
-    pub(super) fn recall_beyond_share(&mut self, bytes: u64, owner: &Owner) {
-        if self.is_beyond_share(owner) {
+    /// Recalls the slowest of the streams that `which` selects, first those of callers beyond their share, until they return
+    /// `bytes` for a stream of `owner`. Does nothing if another waiting stream has just looked for the same ones, or has just
+    /// caused a recall.
+    pub(super) fn recall(&mut self, which: Recall, bytes: u64, owner: &Owner) {
+        let now = Instant::now();
+        let last = &mut self.last_recall[which as usize];
+        if last.is_some_and(|last| now - last < RECALL_PAUSE) {
             return;
         }
-        let idle = self.idle.iter();
-        let beyond =
-            idle.filter(|idle| !idle.recall.is_closed() && self.is_beyond_share(&idle.owner));
-        let reserved: u64 = beyond.map(|idle| self.held(idle)).sum();
-        if reserved > 0 {
-            self.recall(bytes.min(reserved));
+        *last = Some(now);
+        let waiting = self.waiting.iter().map(|waiter| waiter.holder.stream);
+        let waiting: HashSet<u64> = waiting.collect();
+        let may_take = !self.is_beyond_share(owner);
+        let idle = std::mem::take(&mut self.idle).into_iter();
+        let idle = idle.filter(|idle| !idle.recall.is_closed());
+        let (mut selected, others): (Vec<_>, Vec<_>) = idle.partition(|idle| {
+            // One that waits for memory itself returns nothing soon.
+            !waiting.contains(&idle.stream)
+                && self.held(idle) > 0
+                && match which {
+                    Recall::Stalled => now - self.stalled_since(idle) >= STALL_LIMIT,
+                    Recall::BeyondShare => may_take && self.is_beyond_share(&idle.owner),
+                    Recall::Any => true,
+                }
+        });
+        // Streams are recalled from the end of the list.
+        selected.sort_by_cached_key(|idle| {
+            // All rates are computed for the same time, so that the order does not change during the sort.
+            let age = (now - idle.begun).as_millis().max(1);
+            let rate = u128::from(idle.received + self.incomplete(idle)) * 1000 / age;
+            (self.is_beyond_share(&idle.owner), Reverse(rate))
+        });
+        let mut recalled = 0;
+        while recalled < bytes
+            && let Some(idle) = selected.pop()
+        {
+            let held = self.held(&idle);
+            if idle.recall.send(()).is_ok() {
+                recalled += held;
+            }
         }
-    }
-
-    /// Recalls streams that wait for senders which have sent nothing for `limit`.
-    pub(super) fn recall_stalled(&mut self, bytes: u64, limit: Duration) {
-        let (stalled, others) = std::mem::take(&mut self.idle)
-            .into_iter()
-            .partition(|idle| self.stalled_since(idle).elapsed() >= limit);
-        self.idle = stalled;
-        self.recall(bytes);
-        self.idle.extend(others);
+        if recalled > 0 {
+            self.last_recall = [Some(now); 3];
+        }
+        self.idle = others;
+        self.idle.extend(selected);
     }
 
     /// Since when a sender has sent nothing.
@@ -402,52 +372,15 @@ impl Ledger {
         receiving.map_or(idle.since, |receiving| idle.since.max(receiving.arrived_at))
     }
 
-    /// Recalls the slowest parts, first those of callers beyond their share, until the recalled parts return `bytes`.
-    /// Does nothing if another waiting part has just caused a recall.
-    pub(super) fn recall(&mut self, bytes: u64) {
-        let now = Instant::now();
-        if self
-            .last_recall
-            .is_some_and(|last| now - last < RECALL_PAUSE)
-        {
-            return;
-        }
-        self.last_recall = Some(now);
-        let mut idle = std::mem::take(&mut self.idle);
-        idle.retain(|idle| !idle.recall.is_closed());
-        // Parts are recalled from the end of the list.
-        idle.sort_by_cached_key(|idle| {
-            // All rates are computed for the same time, so that the order does not change during the sort.
-            let age = (now - idle.begun).as_millis().max(1);
-            let messages = self.streams.get(&idle.stream);
-            let messages = messages.map_or(0, |receiving| receiving.messages.total());
-            let received = idle.received + messages;
-            let rate = u128::from(received) * 1000 / age;
-            (self.is_beyond_share(&idle.owner), Reverse(rate))
-        });
-        let (mut recalled, mut kept) = (0, Vec::new());
-        while recalled < bytes
-            && let Some(idle) = idle.pop()
-        {
-            let held = self.held(&idle);
-            if held == 0 {
-                kept.push(idle);
-            } else if idle.recall.send(()).is_ok() {
-                recalled += held;
-            }
-        }
-        idle.extend(kept);
-        self.idle = idle;
+    /// How many bytes the recall of a stream returns.
+    fn held(&self, idle: &Idle) -> u64 {
+        idle.reserved + self.incomplete(idle)
     }
 
-    /// How many bytes the recall of a stream returns. None if it does not wait for its sender, but for memory.
-    fn held(&self, idle: &Idle) -> u64 {
-        let mut waiting = self.waiting.iter();
-        if waiting.any(|waiter| waiter.holder.stream == idle.stream) {
-            return 0;
-        }
-        let messages = self.streams.get(&idle.stream);
-        idle.reserved + messages.map_or(0, |receiving| receiving.messages.total())
+    /// How many bytes the messages of a stream hold.
+    fn incomplete(&self, idle: &Idle) -> u64 {
+        let receiving = self.streams.get(&idle.stream);
+        receiving.map_or(0, |receiving| receiving.messages.total())
     }
 
     /// Whether a caller holds more than an equal share of all callers that have parts. Never true for the only caller.

@@ -3,7 +3,7 @@
 use futures::{FutureExt, future::join_all, poll};
 use tokio::{task::yield_now, time::sleep};
 
-use super::*;
+use super::{ledger::STALL_LIMIT, *};
 
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 const PART: u64 = 50;
@@ -162,6 +162,55 @@ async fn streams_whose_senders_stall_make_room_within_seconds() {
     }
     // At most one stall for each of the ten messages.
     assert!(begun.elapsed() <= 10 * STALL_LIMIT, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slowest_stream_is_recalled_even_if_it_does_not_stall() {
+    let budget = budget(0);
+    let slow = stream(&budget);
+    // It gets the reserve.
+    slow.arrive(1, MESSAGE).await.unwrap();
+    let slow = tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = slow.recalled(None) => return,
+                () = sleep(STALL_LIMIT / 2) => slow.arrive(1, MESSAGE).await.unwrap(),
+            }
+        }
+    });
+    let begun = Instant::now();
+    let waiting = stream(&budget);
+    waiting.arrive(1, 0).await.unwrap();
+    slow.await.unwrap();
+    assert!(begun.elapsed() >= WAIT_LIMIT / 2);
+}
+
+#[tokio::test]
+async fn the_stream_with_more_bytes_in_its_part_is_served_first_then_the_shorter_message() {
+    let budget = budget(100);
+    let holder = stream(&budget);
+    holder.arrive(60, 0).await.unwrap();
+    let [fuller, longer, shorter] = [(); 3].map(|()| stream(&budget));
+    let mut part = begin(&budget, &fuller);
+    fuller.arrive(10, 20).await.unwrap();
+    part.reserve(10, false).await.unwrap();
+    part.fill(10);
+    // What is left of the reserve does not suffice for another request.
+    let rest = stream(&budget);
+    rest.arrive(30, 0).await.unwrap();
+    rest.arrive(PART + MESSAGE, 0).await.unwrap();
+    let waits = [(&longer, 1000), (&shorter, 20), (&fuller, 2000)];
+    let mut waits = waits.map(|(memory, length)| Box::pin(memory.arrive(30, length)));
+    for waiting in &mut waits {
+        assert!(poll!(waiting.as_mut()).is_pending());
+    }
+    holder.keep(0);
+    let served = waits.map(|mut waiting| poll_once(&mut waiting));
+    assert_eq!(served, [false, true, true]);
+}
+
+fn poll_once(waiting: &mut (impl Future + Unpin)) -> bool {
+    waiting.now_or_never().is_some()
 }
 
 #[tokio::test]

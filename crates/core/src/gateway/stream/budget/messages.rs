@@ -38,11 +38,15 @@ struct Wait<'a>(&'a MessageMemory);
 
 impl MessageMemory {
     pub(in super::super) fn new(budget: &Arc<Budget>, owner: &Owner) -> Self {
-        budget.lock().begin(owner);
+        let stream = budget.number();
+        let mut ledger = budget.lock();
+        ledger.begin(owner);
+        ledger.open(stream);
+        drop(ledger);
         Self {
             budget: Arc::clone(budget),
             owner: owner.clone(),
-            stream: budget.number(),
+            stream,
             waits: Mutex::default(),
         }
     }
@@ -82,7 +86,9 @@ impl MessageMemory {
     /// `bytes` have arrived.
     pub fn keep(&self, bytes: u64) {
         let mut ledger = self.budget.lock();
-        let held = &mut ledger.receiving(self.stream).messages;
+        let Some(held) = ledger.messages(self.stream) else {
+            return;
+        };
         let beyond = held.total().saturating_sub(bytes);
         if beyond > 0 {
             let released = held.split(beyond);
@@ -121,7 +127,8 @@ impl MessageMemory {
     }
 
     fn held(&self) -> u64 {
-        self.budget.lock().receiving(self.stream).messages.total()
+        let mut ledger = self.budget.lock();
+        ledger.messages(self.stream).map_or(0, |held| held.total())
     }
 
     fn holder(&self) -> Holder {
