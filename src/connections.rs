@@ -43,8 +43,9 @@ use self::{
 };
 pub(crate) use self::{calls::EndCall, descriptors::raise_limit};
 
-/// The pause after a failed accept, for example without a free file descriptor, instead of a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, for example without a free file descriptor, instead of a busy loop. Short, because each
+/// silent connection in the socket's queue costs one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The interval of HTTP/2 keep-alive pings.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -99,7 +100,7 @@ pub(crate) struct Listener {
     pub(crate) tcp: TcpListener,
     /// What its connections speak.
     pub(crate) protocol: Protocol,
-    /// How many connections it has at a time. One more replaces one without a running call, or waits in the socket's queue.
+    /// How many connections it has at a time. One more replaces one without a running call, or waits.
     pub(crate) max_connections: usize,
 }
 
@@ -124,9 +125,9 @@ impl Listener {
         loop {
             let (stream, place) = tokio::select! {
                 accepted = self.accept(&open) => accepted,
-                Some(_) = connections.join_next() => continue,
                 () = &mut stop => break,
             };
+            while connections.try_join_next().is_some() {}
             let activity = Arc::new(Activity::new(self.protocol));
             let listed = open.add(&activity, place);
             let (service, stopped) = (service.clone(), stopped.clone());
@@ -140,12 +141,12 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The next connection, and its place.
+    /// The next connection, and its place. At the limit it waits for the place outside of the socket's queue, because no other
+    /// connection is asked for its place before one needs it.
     async fn accept(&self, open: &OpenConnections) -> (TcpStream, Place) {
         loop {
-            let place = open.place().await;
             match self.tcp.accept().await {
-                Ok((stream, _)) => return (stream, place),
+                Ok((stream, _)) => return (stream, open.place().await),
                 // The client has closed it already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::activity::Activity;
 
-/// How long a place may take to become free before another connection is asked for its place.
+/// How long a connection that is asked for its place has to give it, before another one is asked.
 const REPLACE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The shortest time between two warnings about the same listener.
@@ -61,17 +61,20 @@ impl OpenConnections {
 
     /// Waits for a free place. Connections without a call make room for it, one after the other.
     pub(super) async fn place(&self) -> Place {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        self.warn(&format!(
+            "the limit of {} connections is reached: those without a call are closed",
+            self.max
+        ));
         loop {
-            let place = Arc::clone(&self.places).acquire_owned();
-            match timeout(REPLACE_INTERVAL, place).await {
-                // The semaphore is never closed.
-                Ok(place) => return place.ok(),
-                Err(_) => self.warn(&format!(
-                    "the limit of {} connections is reached: those without a call are closed",
-                    self.max
-                )),
-            }
             self.close_one();
+            let place = Arc::clone(&self.places).acquire_owned();
+            if let Ok(place) = timeout(REPLACE_INTERVAL, place).await {
+                // The semaphore is never closed.
+                return place.ok();
+            }
         }
     }
 

@@ -7,7 +7,10 @@ mod frames;
 mod stream;
 mod unary;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -23,7 +26,7 @@ use upload_gateway_core::{
 
 pub(super) use self::stream::Refused;
 use crate::{
-    room::{Room, Rules},
+    room::{Place, Room, Rules},
     status::grpc_status,
 };
 
@@ -45,6 +48,13 @@ const MAX_REPORT: u64 = 4 * 1024 * 1024;
 
 /// The largest message of a reflection stream in bytes. Its memory is part of that of its call.
 const MAX_QUESTION: u64 = 16 * 1024;
+
+/// Calls that last as long as their client wants. At the limit of calls they end for others.
+const FOLLOWS: [&str; 3] = [
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
 
 /// The header that names the compressions that the receiver understands.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
@@ -75,10 +85,14 @@ pub fn with_message_limits(services: Router, gateway: &Arc<Gateway>) -> Router {
     services.layer(from_fn_with_state(reception, receive))
 }
 
-async fn receive(State(reception): State<Reception>, request: Request, next: Next) -> Response {
+async fn receive(State(reception): State<Reception>, mut request: Request, next: Next) -> Response {
     let encoding = request.headers().get("grpc-encoding");
     if encoding.is_some_and(|encoding| encoding != "identity") {
         return refuse(&compressed(Kind::Unimplemented));
+    }
+    if FOLLOWS.contains(&request.uri().path()) {
+        // It stays a call whose client does nothing.
+        request.extensions_mut().remove::<Weak<Place>>();
     }
     match Call::of(request.uri().path()) {
         Call::Unary(max) => match unary::received(&reception.room, request, max).await {

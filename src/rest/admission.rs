@@ -13,6 +13,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::request::BODY_LIMIT;
 use crate::room::{Place, ReceivedBody, Room, Rules};
 
 /// The memory of the bodies of all requests, in bytes: 32 of the largest.
@@ -37,6 +38,7 @@ pub(super) fn room() -> Arc<Room> {
 pub(super) async fn admit(State(room): State<Arc<Room>>, request: Request, next: Next) -> Response {
     let place = Arc::new(room.enter(CancellationToken::new()));
     let call = request.extensions().get::<Weak<Place>>().cloned();
-    let request = request.map(|body| Body::new(ReceivedBody::new(body, &place, call, FREE)));
+    let request =
+        request.map(|body| Body::new(ReceivedBody::new(body, &place, call, FREE..BODY_LIMIT)));
     next.run(request).await
 }

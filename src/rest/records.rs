@@ -110,7 +110,7 @@ fn headers(search: &Search, limit: usize, found: &Found) -> HeaderMap {
     headers
 }
 
-/// The range of a page with `length` uploads, after `first` others. There is none for an empty page of an unknown total.
+/// The range of a page with `length` uploads, after `first` others. Not set for an empty page of an unknown total.
 fn range(first: u64, length: u64, total: Option<u64>) -> Option<String> {
     let last = first.saturating_add(length.saturating_sub(1));
     match (length, total) {

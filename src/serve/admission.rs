@@ -28,8 +28,11 @@ use crate::{
     room::{Place, Room, Rules, SentBody},
 };
 
-/// Calls that have no limit, so that a full process still says that it is alive.
-const UNLIMITED: [&str; 3] = ["/healthz", "/readyz", "/grpc.health.v1.Health/Check"];
+/// Calls with places of their own, so that a full process still says that it is alive.
+const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/grpc.health.v1.Health/Check"];
+
+/// How many of them run at a time.
+const MAX_HEALTH: u32 = 256;
 
 /// The gRPC calls that return pages.
 const LISTS: [&str; 2] = [
@@ -44,6 +47,7 @@ const WATCH: &str = "/uploadgateway.v1.UploadService/WatchUpload";
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     calls: Arc<Room>,
+    health: Arc<Room>,
     lists: Arc<Room>,
     watches: Arc<Room>,
 }
@@ -69,7 +73,7 @@ impl Places {
         let room = |(what, limit), total: u32, wait| {
             Room::new(Rules {
                 what,
-                limit: Some(limit),
+                limit,
                 total: total.into(),
                 wait_limit: Duration::from_secs(wait),
                 yields_after: Duration::from_secs(1),
@@ -77,9 +81,10 @@ impl Places {
             })
         };
         Self {
-            calls: room(("calls", "max_calls"), limits.max_calls, 1),
-            lists: room(("lists", "max_lists"), limits.max_lists, 3),
-            watches: room(("watches", "max_watches"), limits.max_watches, 0),
+            calls: room(("calls", Some("max_calls")), limits.max_calls, 2),
+            health: room(("health checks", None), MAX_HEALTH, 2),
+            lists: room(("lists", Some("max_lists")), limits.max_lists, 3),
+            watches: room(("watches", Some("max_watches")), limits.max_watches, 0),
         }
     }
 
@@ -93,9 +98,6 @@ impl Places {
 
 async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if UNLIMITED.contains(&path) {
-        return next.run(request).await;
-    }
     let Admission { places, refuse } = admission;
     let end = request.extensions().get().map(EndCall::token);
     let end = end.unwrap_or_default();
@@ -104,7 +106,11 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         _ if is_list(&request) => Some(places.lists.enter(end.clone())),
         _ => None,
     };
-    let place = Arc::new(places.calls.enter(end));
+    let calls = match HEALTH.contains(&path) {
+        true => &places.health,
+        false => &places.calls,
+    };
+    let place = Arc::new(calls.enter(end));
     if let Err(error) = place.take(1).await {
         return refuse(error);
     }

@@ -130,23 +130,6 @@ async fn a_changed_file_is_read_again(sdk: Sdk) {
     sdk.connect(&endpoint, Some(file)).await.unwrap_err();
 }
 
-macro_rules! for_both_sdks {
-    ($($case:ident)*) => {
-        mod s3 {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::Sdk::S3).await;
-            })*
-        }
-        mod azure {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::Sdk::Azure).await;
-            })*
-        }
-    };
-}
-
 for_both_sdks! {
     is_trusted_with_its_authority_only
     a_changed_file_is_read_again

@@ -1,9 +1,11 @@
 //! How both adapters send requests: where to, the form of those with the bytes of a file, and their time-outs by progress.
 //! The store is a socket that reads and answers as its [`Behaviour`] says.
 
+mod endpoints;
+
 use std::{fmt::Write, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
+use futures::{StreamExt, TryStreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -15,12 +17,9 @@ use upload_gateway::blobs::{
     s3::{S3Config, S3Store},
 };
 use upload_gateway_core::{
-    blobs::{
-        BlobStore, Commit, NewObject, NewPart, Put, Session,
-        sign::{ReadVerb, ToSign},
-    },
+    blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session},
     error::{Error, Kind},
-    upload::{MIB, Md5, Timestamp, UploadId, WriterTag},
+    upload::{MIB, Md5, UploadId, WriterTag},
 };
 
 /// The longest time without progress in these tests.
@@ -59,23 +58,6 @@ struct Received {
     body: Vec<u8>,
 }
 
-macro_rules! for_both_sdks {
-    ($($case:ident)*) => {
-        mod s3 {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::Sdk::S3).await;
-            })*
-        }
-        mod azure {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(super::Sdk::Azure).await;
-            })*
-        }
-    };
-}
-
 for_both_sdks! {
     a_part_is_a_body_of_known_length
     an_object_is_a_body_of_known_length
@@ -88,8 +70,6 @@ for_both_sdks! {
     a_download_times_out_when_its_bytes_stop
     a_commit_may_take_longer_than_other_requests
     a_request_without_a_body_has_a_time_limit
-    requests_go_below_the_path_of_the_endpoint
-    signed_urls_are_below_the_path_of_the_public_endpoint
 }
 
 async fn a_part_is_a_body_of_known_length(kind: Sdk) {
@@ -204,89 +184,6 @@ async fn a_request_without_a_body_has_a_time_limit(kind: Sdk) {
     };
     let (store, _received) = kind.store(behaviour).await;
     assert_times_out(async { store.head("key").await.map(drop) }).await;
-}
-
-async fn requests_go_below_the_path_of_the_endpoint(kind: Sdk) {
-    for (path, below) in [
-        ("", ""),
-        ("/", ""),
-        ("/storage/v1/s3", "/storage/v1/s3"),
-        ("/storage/v1/s3/", "/storage/v1/s3"),
-    ] {
-        // Kept connections would end within the next request.
-        let behaviour = Behaviour::quick(answer("200 OK", &[("connection", "close")], b""));
-        let (store, mut received) = kind.store_at(path, behaviour).await;
-        let (store, object) = (&*store, object());
-        let whole = async {
-            store
-                .put_object(&object, b"whole".as_slice().into())
-                .await
-                .is_ok()
-        };
-        let calls: [(&str, BoxFuture<'_, bool>); 9] = [
-            ("", async { store.check().await.is_ok() }.boxed()),
-            ("/key", whole.boxed()),
-            ("/key", async { put_part(store, 8).await.is_ok() }.boxed()),
-            (
-                "/key",
-                async { store.list_parts(&SESSION).await.is_ok() }.boxed(),
-            ),
-            (
-                "/key",
-                async { store.commit(&SESSION, &object, &[]).await.is_ok() }.boxed(),
-            ),
-            ("/key", async { store.head("key").await.is_ok() }.boxed()),
-            (
-                "/key",
-                async { store.read("key", None).await.is_ok() }.boxed(),
-            ),
-            ("/key", async { store.delete("key").await.is_ok() }.boxed()),
-            (
-                "/a%20b",
-                async { store.delete("a b").await.is_ok() }.boxed(),
-            ),
-        ];
-        for (number, (key, call)) in calls.into_iter().enumerate() {
-            call.await;
-            let head = received.recv().await.unwrap().head;
-            let target = head.split(' ').nth(1).unwrap_or_default();
-            let requested = target.split('?').next().unwrap_or_default();
-            let wanted = format!("{below}/{}{key}", kind.bucket());
-            assert_eq!(
-                requested.trim_end_matches('/'),
-                wanted,
-                "call {number} at {path:?}"
-            );
-            while received.try_recv().is_ok() {}
-        }
-    }
-}
-
-async fn signed_urls_are_below_the_path_of_the_public_endpoint(kind: Sdk) {
-    let request = ToSign::Read {
-        verb: ReadVerb::Get,
-        key: "a b.txt",
-        file_name: "b.txt",
-        mime: "text/plain",
-        lifetime: Duration::from_secs(60),
-    };
-    for public in [
-        "https://files.example/storage/v1/s3",
-        "https://files.example/storage/v1/s3/",
-        "https://files.example",
-    ] {
-        let store = kind
-            .connect("http://127.0.0.1:1/inside", Some(public))
-            .await;
-        let signed = store.sign(&request, &Timestamp::default()).await.unwrap();
-        let bucket = kind.bucket();
-        let wanted = format!("{}/{bucket}/a%20b.txt?", public.trim_end_matches('/'));
-        assert!(
-            signed.url.starts_with(&wanted),
-            "{} at {public}",
-            signed.url
-        );
-    }
 }
 
 /// The request fails with an error that is worth a retry, after [`SILENCE`], and soon.

@@ -12,6 +12,7 @@ mod cli;
 mod client;
 mod config;
 mod connecting;
+mod descriptors;
 mod direct;
 mod doctor;
 mod drain;

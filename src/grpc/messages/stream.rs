@@ -56,8 +56,6 @@ pub(super) fn metered(
         request.extensions_mut().insert(Arc::clone(memory));
     }
     let call = request.extensions().get::<Weak<Place>>().cloned();
-    // A stream of questions yields to other calls at any time.
-    let call = call.filter(|_| memory.is_some());
     request.map(|body| {
         Body::new(StreamBody {
             body,

@@ -37,7 +37,7 @@ pub(super) async fn received(
     let place = Arc::new(room.enter(CancellationToken::new()));
     let call = request.extensions().get::<Weak<Place>>().cloned();
     let (head, body) = request.into_parts();
-    let body = ReceivedBody::new(body, &place, call, FREE);
+    let body = ReceivedBody::new(body, &place, call, FREE..usize::MAX);
     let received = timeout(TIMEOUT, collected(Body::new(body), max));
     let message = received.await.unwrap_or_else(|_| Err(too_slow()))?;
     Ok((Request::from_parts(head, Body::from(message)), place))

@@ -6,6 +6,7 @@ use tonic::{
     client::Grpc,
     transport::{Channel, Endpoint},
 };
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 use upload_gateway_client::proto::v1::{
     GetLimitsRequest, ListUploadsRequest, ListUploadsResponse, WatchUploadRequest,
@@ -87,4 +88,51 @@ async fn a_watch_beyond_the_limit_is_refused_until_another_one_ends() {
     assert!(refused.get_details_retry_info().is_some());
     watches.pop();
     common::until("a place is free again", async || watch().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn calls_that_have_sent_nothing_end_for_others() {
+    let gateway = TestGateway::with(|config| config.limits.max_calls = 2).await;
+    let mut client = gateway.client().await;
+    let mut silent = [gateway.converse().await, gateway.converse().await];
+    let limits = client.get_limits(GetLimitsRequest::default()).await;
+    assert_eq!(limits.unwrap().into_inner().max_calls, 2);
+    // One of them has ended.
+    let mut opened = 0;
+    for stream in &mut silent {
+        stream.send(open("a.bin", None)).await;
+        opened += usize::from(stream.next().await.is_ok());
+    }
+    assert_eq!(opened, 1);
+}
+
+#[tokio::test]
+async fn health_is_reported_while_all_calls_are_busy() {
+    let gateway = TestGateway::with(|config| config.limits.max_calls = 1).await;
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    stream.next().await.unwrap();
+    let mut client = gateway.client().await;
+    let refused = client.get_limits(GetLimitsRequest::default()).await;
+    let info = refused.unwrap_err().get_details_error_info().unwrap();
+    assert_eq!(info.reason, "OVERLOADED");
+    assert_eq!(info.metadata["limit"], "max_calls");
+    let mut health = HealthClient::new(channel(&gateway).await);
+    let checked = health.check(HealthCheckRequest::default()).await;
+    checked.unwrap();
+    let ready = reqwest::get(format!("{}/readyz", gateway.http));
+    assert_eq!(ready.await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_watch_of_the_health_ends_for_another_call() {
+    let gateway = TestGateway::with(|config| config.limits.max_calls = 1).await;
+    let mut health = HealthClient::new(channel(&gateway).await);
+    let watched = health.watch(HealthCheckRequest::default()).await;
+    let mut watched = watched.unwrap().into_inner();
+    watched.next().await.unwrap().unwrap();
+    let mut client = gateway.client().await;
+    let limits = client.get_limits(GetLimitsRequest::default()).await;
+    limits.unwrap();
+    assert!(watched.next().await.is_none_or(|next| next.is_err()));
 }
