@@ -173,7 +173,7 @@ impl Published {
     }
 }
 
-/// The names of all services, and whether each is SERVING. While the gateway drains none is.
+/// The names of all services, and whether each is SERVING. None of them while the gateway drains.
 fn services(health: &Health) -> Vec<(String, bool)> {
     let is_ready = health.readiness == Readiness::Ready;
     let is_draining = health.readiness == DRAINING;
