@@ -43,7 +43,7 @@ lies: ## Answer every call to a store wrongly, in every way, on every way in whi
 	TMPDIR=$${TMPDIR:-/dev/shm} cargo test --locked --test lies -- --full $(if $(ONLY),--only "$(ONLY)")
 
 soak: ## Attack a gateway in every way beside honest uploads: memory, failures, latency (20 minutes; ONLY="stalled messages" runs one attack)
-	cargo test --locked --test soak -- --full $(if $(ONLY),--only "$(ONLY)")
+	cargo test --locked --release --test soak -- --full $(if $(ONLY),--only "$(ONLY)")
 
 fuzz: ## Fuzz all parsers of external input, and the signatures: SECONDS_EACH seconds (30) for each target (needs c++)
 	@fuzz/run $(or $(SECONDS_EACH),30)

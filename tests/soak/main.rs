@@ -28,8 +28,8 @@ use self::{
 /// The name by which `cargo test FILTER` finds the short form.
 const NAME: &str = "hostile_clients_do_not_stop_honest_ones";
 
-/// The configuration of the gateway: the defaults, but creates reach their limit early.
-const CONFIGURATION: &str = "[limits]\nmax_open_uploads = 5000\n";
+/// The load without a connection to the gateway.
+const BURN: &str = "burn";
 
 /// What a run has shown.
 struct Run {
@@ -37,6 +37,8 @@ struct Run {
     latencies: Latencies,
     /// The largest resident memory, in bytes.
     memory: u64,
+    /// The sum that the gateway prints, in bytes.
+    limit: u64,
 }
 
 /// What the command line asks for.
@@ -74,54 +76,53 @@ fn main() -> ExitCode {
 }
 
 async fn soak(arguments: &Arguments) -> bool {
-    let gateway = gateway_process(CONFIGURATION);
-    let (http, limit) = announced(&gateway).await;
-    let targets = Targets::new(gateway.address(), http);
-    let honest = Honest::start(&targets).await;
-    println!("memory limit: {} MiB", limit >> 20);
     println!(
-        "| run | honest uploads | failed | p50 ms | p99 ms | p99 to load alone | memory MiB |"
+        "| run | honest uploads | failed | p50 ms | p99 ms | p99 to load alone | memory MiB | limit MiB |"
     );
-    println!("|---|---|---|---|---|---|---|");
-    let alone: Vec<&str> = match &arguments.only {
-        Some(only) => vec![only],
-        None => ATTACKS.to_vec(),
-    };
-    let time = Duration::from_secs(arguments.seconds);
+    println!("|---|---|---|---|---|---|---|---|");
+    let time = |most| Duration::from_secs(arguments.seconds.min(most));
     let mut is_ok = true;
     let mut baseline = None;
     if arguments.is_full {
-        let burn = Hostile::start(&targets, &["burn"]);
-        let run = measure(
-            &gateway,
-            &honest,
-            "load alone",
-            time.min(Duration::from_secs(60)),
-        )
-        .await;
-        drop(burn);
-        is_ok &= run.report(limit, None);
+        let run = run("load alone", &[BURN], time(60)).await;
+        is_ok &= run.report(None);
         baseline = Some(run.latencies.p99());
     }
-    if arguments.only.is_none() {
-        let hostile = Hostile::start(&targets, &alone);
-        let run = measure(&gateway, &honest, "all at once", time).await;
-        drop(hostile);
-        is_ok &= run.report(limit, baseline);
-    }
+    let alone = match &arguments.only {
+        Some(only) => vec![only.as_str()],
+        None => {
+            let run = run("all at once", &ATTACKS, time(u64::MAX)).await;
+            is_ok &= run.report(baseline);
+            ATTACKS.to_vec()
+        }
+    };
     if arguments.is_full {
         for attack in alone {
-            let hostile = Hostile::start(&targets, &[attack]);
-            let run = measure(&gateway, &honest, attack, time.min(Duration::from_secs(30))).await;
-            drop(hostile);
-            is_ok &= run.report(limit, baseline);
+            is_ok &= run(attack, &[attack], time(30)).await.report(baseline);
         }
     }
     is_ok
 }
 
+/// Uploads to a new gateway while it is attacked.
+async fn run(name: &str, attacks: &[&str], time: Duration) -> Run {
+    let gateway = gateway_process("");
+    let (http, limit) = announced(&gateway).await;
+    let targets = Targets::new(gateway.address(), http);
+    let honest = Honest::start(&targets).await;
+    let hostile = Hostile::start(&targets, attacks);
+    let (latencies, memory) = measure(&gateway, &honest, time).await;
+    drop(hostile);
+    Run {
+        name: name.to_owned(),
+        latencies,
+        memory,
+        limit,
+    }
+}
+
 /// Uploads for some time, and watches the memory of the gateway.
-async fn measure(gateway: &Server, honest: &Honest, name: &str, time: Duration) -> Run {
+async fn measure(gateway: &Server, honest: &Honest, time: Duration) -> (Latencies, u64) {
     let end = Instant::now() + time;
     let uploads = honest.upload_until(end);
     let memory = async {
@@ -132,12 +133,7 @@ async fn measure(gateway: &Server, honest: &Honest, name: &str, time: Duration) 
         }
         largest
     };
-    let (latencies, memory) = tokio::join!(uploads, memory);
-    Run {
-        name: name.to_owned(),
-        latencies,
-        memory,
-    }
+    tokio::join!(uploads, memory)
 }
 
 /// The resident memory of a process, in bytes.
@@ -168,11 +164,11 @@ async fn announced(gateway: &Server) -> (String, u64) {
 
 impl Run {
     /// Prints a row. Whether nothing failed, and memory and latencies are within their limits.
-    fn report(&self, limit: u64, baseline: Option<Duration>) -> bool {
+    fn report(&self, baseline: Option<Duration>) -> bool {
         let (p50, p99) = (self.latencies.p50(), self.latencies.p99());
         let ratio = baseline.map(|baseline| p99.as_secs_f64() / baseline.as_secs_f64());
         println!(
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             self.name,
             self.latencies.count(),
             self.latencies.failures.len(),
@@ -180,6 +176,7 @@ impl Run {
             p99.as_millis(),
             ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
             self.memory >> 20,
+            self.limit >> 20,
         );
         for failure in self.latencies.failures.iter().take(5) {
             println!("failed: {failure}");
@@ -187,7 +184,7 @@ impl Run {
         let is_quick = ratio.is_none_or(|ratio| ratio <= 2.0);
         self.latencies.failures.is_empty()
             && self.latencies.count() > 0
-            && self.memory < limit
+            && self.memory < self.limit
             && is_quick
     }
 }

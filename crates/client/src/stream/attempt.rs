@@ -77,7 +77,9 @@ impl Attempt<'_> {
         let sends_digest = !known.lacks_digest && keeps_digest(&upload);
         let (committed, committed_size) = watch::channel(known.committed_size);
         let part_size = u64::try_from(upload.part_size).unwrap_or_default();
-        let mut sending = pin!(async {
+        let mut sending = pin!(async move {
+            // Dropped after the last message, which closes this side of the stream.
+            let messages = messages;
             let chunks = self.send_chunks(reader, &messages, committed_size, part_size);
             match chunks.await? {
                 true => send_finish(reader, &messages, sends_digest).await,

@@ -1,9 +1,8 @@
 //! The end of a stream: checks the size and the digest, and starts the commit.
 
-use std::time::Duration;
+use std::future;
 
 use futures::{Stream, StreamExt};
-use tokio::time::timeout;
 
 use super::{CurrentPart, Receiver};
 use crate::{
@@ -17,17 +16,26 @@ use crate::{
     upload::{FileDigest, Md5, SINGLE_PUT_MAX, Upload},
 };
 
-/// How long the receiver waits for an invalid message after `finish`.
-const FINISH_GRACE: Duration = Duration::from_millis(200);
-
 // === impl Receiver ===
 
 impl Receiver {
-    /// Finishes the upload: the last part, the checks and the commit.
+    /// Finishes the upload: the last part, the checks and the commit. A message that arrives before the commit is refused.
     pub(super) async fn finish<S>(&mut self, finish: Finish, messages: &mut S) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
+        let total = tokio::select! {
+            biased;
+            error = refuse_message(messages) => return Err(error),
+            total = self.store_rest(finish) => total?,
+        };
+        self.counts.send_modify(|counts| counts.committing = true);
+        self.shared.commits.commit(&mut self.upload, total).await?;
+        Ok(self.upload.clone())
+    }
+
+    /// Stores what is not stored yet, and checks the size and the digest. Returns the size in bytes.
+    async fn store_rest(&mut self, finish: Finish) -> Result<u64> {
         let total = self
             .next_offset
             .unwrap_or_else(|| self.upload.committed_size());
@@ -37,10 +45,6 @@ impl Receiver {
                 Reason::DigestUnknown,
                 "this upload keeps no digest of the whole file, so file_id cannot be checked",
             ));
-        }
-        // Short, because some clients close their side only after the response.
-        if let Ok(Some(Ok(_))) = timeout(FINISH_GRACE, messages.next()).await {
-            return Err(Error::sequence("no message may follow finish"));
         }
         let promised = [self.upload.promised_md5(), self.promised, finish.file_id];
         if self.upload.parts.is_empty()
@@ -56,9 +60,7 @@ impl Receiver {
         }
         let digest = committed_digest(&self.upload)?.map(FileDigest::finish);
         self.check_promise(promised, digest).await?;
-        self.counts.send_modify(|counts| counts.committing = true);
-        self.shared.commits.commit(&mut self.upload, total).await?;
-        Ok(self.upload.clone())
+        Ok(total)
     }
 
     /// Checks the number of received bytes against the declared size.
@@ -150,5 +152,17 @@ impl Receiver {
                 Err(self.shared.inspector.refuse(&mut self.upload, error).await)
             }
         }
+    }
+}
+
+/// The error of a message after `finish`. Does not return while there is no message: some clients close their side only
+/// after the response.
+async fn refuse_message<S>(messages: &mut S) -> Error
+where
+    S: Stream<Item = Result<Message>> + Unpin + Send,
+{
+    match messages.next().await {
+        Some(Ok(_)) => Error::sequence("no message may follow finish"),
+        Some(Err(_)) | None => future::pending().await,
     }
 }
