@@ -6,13 +6,14 @@
 mod body;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::{
-    sync::Notify,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,9 @@ pub(crate) use self::body::{ReceivedBody, SentBody};
 
 /// When a refused call may be retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How many calls wait for room at a time.
+const MAX_WAITING: usize = 256;
 
 /// How often a call that waits for room looks for a place to revoke.
 const REVOKE_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,7 +41,7 @@ pub(crate) struct Rules {
     /// The key in the table `limits` that sets `total`, if there is one.
     pub(crate) limit: Option<&'static str>,
     /// How much there is.
-    pub(crate) total: u64,
+    pub(crate) total: u32,
     /// How long a call waits for room.
     pub(crate) wait_limit: Duration,
     /// After how long without any progress of its client a place may be revoked for another one.
@@ -50,24 +54,31 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 pub(crate) struct Room {
     rules: Rules,
-    state: Mutex<State>,
-    freed: Notify,
+    /// What is free. The call that has waited longest gets it first.
+    free: Semaphore,
+    /// For calls that wait: the bytes that such a call has received are in memory, too.
+    waiting: Semaphore,
+    places: Mutex<Places>,
 }
 
-#[derive(Debug)]
-struct State {
-    free: u64,
+/// The places in a room.
+#[derive(Debug, Default)]
+struct Places {
     next: u64,
-    places: HashMap<u64, Held>,
+    held: HashMap<u64, Held>,
+    /// Those that can be revoked, by the time since when their clients have done nothing.
+    stalled: BTreeSet<(Instant, u64)>,
 }
 
 /// What one place holds.
 #[derive(Debug)]
 struct Held {
-    amount: u64,
+    amount: u32,
     /// Since when its client has done nothing. `None`: it waits for the gateway.
     stalled_since: Option<Instant>,
-    revoked: CancellationToken,
+    is_revoked: bool,
+    /// Cancelled when the place is revoked.
+    end: CancellationToken,
 }
 
 /// The place of one call in a room. What it has taken returns when this is dropped.
@@ -85,12 +96,9 @@ impl Room {
     pub(crate) fn new(rules: Rules) -> Arc<Self> {
         let room = Arc::new(Self {
             rules,
-            state: Mutex::new(State {
-                free: rules.total,
-                next: 0,
-                places: HashMap::new(),
-            }),
-            freed: Notify::new(),
+            free: Semaphore::new(rules.total as usize),
+            waiting: Semaphore::new(MAX_WAITING),
+            places: Mutex::default(),
         });
         if let Some(limit) = rules.ends_after {
             tokio::spawn(end_stalled(Arc::downgrade(&room), limit));
@@ -100,15 +108,7 @@ impl Room {
 
     /// A place that has taken nothing yet. Cancels `revoked` if it must end.
     pub(crate) fn enter(self: &Arc<Self>, revoked: CancellationToken) -> Place {
-        let mut state = self.lock();
-        let number = state.next;
-        state.next += 1;
-        let held = Held {
-            amount: 0,
-            stalled_since: None,
-            revoked: revoked.clone(),
-        };
-        state.places.insert(number, held);
+        let number = self.lock().add(revoked.clone());
         Place {
             room: Arc::clone(self),
             number,
@@ -116,25 +116,14 @@ impl Room {
         }
     }
 
-    /// Revokes the place whose client has done nothing for the longest time, except those that are being revoked.
-    fn revoke_one(&self, beside: u64) {
-        let now = Instant::now();
-        let state = self.lock();
-        let others = state.places.iter().filter(|(number, held)| {
-            **number != beside && held.amount > 0 && !held.revoked.is_cancelled()
-        });
-        let stalled = others.filter_map(|(_, held)| Some((held.stalled_since?, held)));
-        let longest = stalled.min_by_key(|(since, _)| *since);
-        if let Some((since, held)) = longest
-            && now - since >= self.rules.yields_after
-        {
-            held.revoked.cancel();
-        }
+    /// Revokes the place whose client has done nothing for the longest time, if that is long enough.
+    fn revoke_one(&self) {
+        self.lock().revoke_first(self.rules.yields_after);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A std mutex: held for one pass over the places, never across an await.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        // A std mutex: held for a few instructions, never across an await.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,12 +133,71 @@ async fn end_stalled(room: Weak<Room>, limit: Duration) {
     loop {
         checks.tick().await;
         let Some(room) = room.upgrade() else { return };
-        let now = Instant::now();
-        for held in room.lock().places.values() {
-            if held.stalled_since.is_some_and(|since| now - since >= limit) {
-                held.revoked.cancel();
-            }
+        let mut places = room.lock();
+        while places.revoke_first(limit) {}
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    /// Adds a place that holds nothing.
+    fn add(&mut self, end: CancellationToken) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let held = Held {
+            amount: 0,
+            stalled_since: None,
+            is_revoked: false,
+            end,
+        };
+        self.held.insert(number, held);
+        number
+    }
+
+    /// Changes a place.
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut Held)) {
+        let Some(held) = self.held.get_mut(&number) else {
+            return;
+        };
+        let before = held.revocable_since();
+        change(held);
+        let after = held.revocable_since();
+        if before != after {
+            before.map(|since| self.stalled.remove(&(since, number)));
+            after.map(|since| self.stalled.insert((since, number)));
         }
+    }
+
+    /// Revokes the first place whose client has done nothing for that long. Whether there was one.
+    fn revoke_first(&mut self, limit: Duration) -> bool {
+        let Some((since, number)) = self.stalled.first().copied() else {
+            return false;
+        };
+        let is_due = since.elapsed() >= limit;
+        if is_due {
+            self.change(number, |held| {
+                held.is_revoked = true;
+                held.end.cancel();
+            });
+        }
+        is_due
+    }
+
+    /// Removes a place, and returns what it held.
+    fn remove(&mut self, number: u64) -> u32 {
+        self.change(number, |held| held.stalled_since = None);
+        self.held.remove(&number).map_or(0, |held| held.amount)
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Since when the place can be revoked for another one. `None`: not now, or it is revoked already.
+    fn revocable_since(&self) -> Option<Instant> {
+        self.stalled_since
+            .filter(|_| self.amount > 0 && !self.is_revoked)
     }
 }
 
@@ -157,37 +205,52 @@ async fn end_stalled(room: Weak<Room>, limit: Duration) {
 
 impl Place {
     /// Takes `amount` more, if it is free.
-    pub(crate) fn try_take(&self, amount: u64) -> bool {
-        let mut state = self.room.lock();
-        let is_free = state.free >= amount;
-        if is_free {
-            state.free -= amount;
-            if let Some(held) = state.places.get_mut(&self.number) {
-                held.amount += amount;
-            }
-        }
-        is_free
+    pub(crate) fn try_take(&self, amount: u32) -> bool {
+        let taken = self.room.free.try_acquire_many(amount);
+        taken.map(|permit| self.keep(permit)).is_ok()
     }
 
     /// Takes `amount` more, and waits for it. Places of clients that do nothing make room.
     ///
     /// # Errors
-    /// `ResourceExhausted` if there is no room in time.
-    pub(crate) async fn take(&self, amount: u64) -> Result<(), Error> {
-        let deadline = Instant::now() + self.room.rules.wait_limit;
-        loop {
-            let freed = self.room.freed.notified();
-            if self.try_take(amount) {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(self.room.rules.exceeded());
-            }
-            self.room.revoke_one(self.number);
-            let next = deadline.min(Instant::now() + REVOKE_INTERVAL);
-            // Tried again in both cases.
-            let _ = timeout_at(next, freed).await;
+    /// `ResourceExhausted` if there is no room in time, or too many calls wait.
+    pub(crate) async fn take(&self, amount: u32) -> Result<(), Error> {
+        if self.try_take(amount) {
+            return Ok(());
         }
+        let Room {
+            rules,
+            free,
+            waiting,
+            ..
+        } = &*self.room;
+        let Ok(_waiting) = waiting.try_acquire() else {
+            return Err(rules.exceeded());
+        };
+        let deadline = Instant::now() + rules.wait_limit;
+        let mut taking = pin!(free.acquire_many(amount));
+        loop {
+            self.room.revoke_one();
+            let now = Instant::now();
+            let next = deadline.min(now + REVOKE_INTERVAL);
+            match timeout_at(next, taking.as_mut()).await {
+                Ok(Ok(permit)) => {
+                    self.keep(permit);
+                    return Ok(());
+                }
+                Err(_) if next < deadline => {}
+                _ => return Err(rules.exceeded()),
+            }
+        }
+    }
+
+    /// Keeps what was taken until this is dropped.
+    fn keep(&self, permit: SemaphorePermit<'_>) {
+        let amount = u32::try_from(permit.num_permits()).unwrap_or(u32::MAX);
+        permit.forget();
+        self.room
+            .lock()
+            .change(self.number, |held| held.amount += amount);
     }
 
     /// Records that the gateway waits for the client from now on.
@@ -207,20 +270,16 @@ impl Place {
     }
 
     fn set_stalled(&self, since: Option<Instant>) {
-        if let Some(held) = self.room.lock().places.get_mut(&self.number) {
-            held.stalled_since = since;
-        }
+        self.room
+            .lock()
+            .change(self.number, |held| held.stalled_since = since);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.room.lock();
-        if let Some(held) = state.places.remove(&self.number) {
-            state.free += held.amount;
-        }
-        drop(state);
-        self.room.freed.notify_waiters();
+        let amount = self.room.lock().remove(self.number);
+        self.room.free.add_permits(amount as usize);
     }
 }
 
@@ -247,7 +306,7 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
+    use futures::{FutureExt, StreamExt};
     use tokio::time::advance;
 
     use super::*;
@@ -261,7 +320,7 @@ mod tests {
         ends_after: None,
     };
 
-    fn place(room: &Arc<Room>, amount: u64) -> Place {
+    fn place(room: &Arc<Room>, amount: u32) -> Place {
         let place = room.enter(CancellationToken::new());
         assert!(place.try_take(amount));
         place
@@ -278,7 +337,7 @@ mod tests {
         assert!(error.retry_delay().is_some());
         assert_eq!(begun.elapsed(), RULES.wait_limit);
         drop(held);
-        assert_eq!(room.lock().free, 10);
+        assert_eq!(room.free.available_permits(), 10);
     }
 
     #[tokio::test(start_paused = true)]
@@ -290,6 +349,54 @@ mod tests {
         assert!(waits.as_mut().now_or_never().is_none());
         drop(held);
         waits.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn freed_room_goes_to_the_call_that_has_waited_longest() {
+        let room = Room::new(RULES);
+        let held: Vec<_> = (0..2).map(|_| place(&room, 5)).collect();
+        let first = room.enter(CancellationToken::new());
+        let mut first = std::pin::pin!(first.take(6));
+        assert!(first.as_mut().now_or_never().is_none());
+        let [one, other] = held.try_into().unwrap();
+        drop(one);
+        let second = room.enter(CancellationToken::new());
+        assert!(!second.try_take(1));
+        drop(other);
+        first.await.unwrap();
+        assert!(second.try_take(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_some_calls_wait() {
+        let room = Room::new(RULES);
+        let _held = place(&room, 10);
+        let place = || room.enter(CancellationToken::new());
+        let places: Vec<_> = (0..=MAX_WAITING).map(|_| place()).collect();
+        let takes = places.iter().map(|place| place.take(1));
+        let begun = Instant::now();
+        let mut waiting: futures::stream::FuturesUnordered<_> = takes.collect();
+        assert!(waiting.next().await.unwrap().is_err());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        waiting.next().await.unwrap().unwrap_err();
+        assert_eq!(begun.elapsed(), RULES.wait_limit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_ends_otherwise_makes_room_for_others() {
+        let room = Room::new(RULES);
+        let end = CancellationToken::new();
+        let ending = room.enter(end.clone());
+        assert!(ending.try_take(5));
+        ending.wait_for_client();
+        end.cancel();
+        drop(ending);
+        let stalled = place(&room, 10);
+        stalled.wait_for_client();
+        advance(RULES.yields_after).await;
+        let other = room.enter(CancellationToken::new());
+        assert!(other.take(1).now_or_never().is_none());
+        assert!(stalled.revoked().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]

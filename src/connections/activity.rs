@@ -39,6 +39,9 @@ pub(super) enum Ending {
     Drop,
 }
 
+/// Whether there ever was a call on a connection, and since when there has been none.
+pub(super) type Quiet = (bool, Instant);
+
 /// What a connection is doing.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -117,8 +120,8 @@ impl Activity {
         self.close(SHORT_GOAWAY_TIME)
     }
 
-    /// Since when there has been no call, and whether there ever was one. `None` while there is a call, or while it closes.
-    pub(super) fn quiet(&self) -> Option<(bool, Instant)> {
+    /// `None` while there is a call, or while the connection closes.
+    pub(super) fn quiet(&self) -> Option<Quiet> {
         let state = self.lock();
         let is_quiet = state.calls == 0 && state.closing.is_none();
         is_quiet.then_some((state.has_served, state.quiet_since))

@@ -1,6 +1,7 @@
 //! The open connections of a listener, and which of them makes room for another one.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,10 +12,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::activity::Activity;
+use super::activity::{Activity, Quiet};
 
 /// How long a connection that is asked for its place has to give it, before another one is asked.
 const REPLACE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How many connections are chosen to make room in one pass over the list.
+const CHOSEN: usize = 64;
 
 /// The shortest time between two warnings about the same listener.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
@@ -32,6 +36,8 @@ pub(super) struct OpenConnections {
 struct State {
     next: u64,
     connections: HashMap<u64, Arc<Activity>>,
+    /// Those that make room next, the last one first, and since when they have had no call.
+    chosen: Vec<(Quiet, Arc<Activity>)>,
     warned: Option<Instant>,
 }
 
@@ -94,11 +100,15 @@ impl OpenConnections {
     /// Asks one connection to end: one that never had a call, or else the one that has been without a call for the longest
     /// time.
     pub(super) fn close_one(&self) {
-        let state = self.lock();
-        let quiet = state.connections.values();
-        let quiet = quiet.filter_map(|activity| Some((activity.quiet()?, activity)));
-        if let Some((_, longest)) = quiet.min_by_key(|(quiet, _)| *quiet) {
-            longest.replace();
+        let mut state = self.lock();
+        if state.chosen.is_empty() {
+            state.choose();
+        }
+        while let Some((quiet, connection)) = state.chosen.pop() {
+            if connection.quiet() == Some(quiet) {
+                connection.replace();
+                return;
+            }
         }
     }
 
@@ -117,6 +127,26 @@ impl OpenConnections {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A std mutex: held for one pass over the list, never across an await.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Chooses the connections that make room next.
+    fn choose(&mut self) {
+        let connections = self.connections.values();
+        let quiet = connections.filter_map(|activity| Some((activity.quiet()?, activity)));
+        let mut quiet: Vec<_> = quiet.collect();
+        if quiet.len() > CHOSEN {
+            quiet.select_nth_unstable_by_key(CHOSEN, |(quiet, _)| *quiet);
+            quiet.truncate(CHOSEN);
+        }
+        quiet.sort_unstable_by_key(|(quiet, _)| Reverse(*quiet));
+        let chosen = quiet.into_iter();
+        self.chosen = chosen
+            .map(|(quiet, activity)| (quiet, Arc::clone(activity)))
+            .collect();
     }
 }
 

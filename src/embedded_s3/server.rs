@@ -19,7 +19,7 @@ use crate::cors::{self, CorsOrigin};
 use crate::room::{Room, Rules, SentBody};
 
 /// How many connections are served at once. Each holds less than 1 MiB.
-const MAXIMUM_CONNECTIONS: usize = 1024;
+const MAXIMUM_CONNECTIONS: u32 = 1024;
 /// How long a connection may stay idle. Longer than the 90 seconds for which hyper's clients keep an idle connection, so
 /// that the client closes it, not the server.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
@@ -30,7 +30,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const DOWNLOADS: Rules = Rules {
     what: "downloads",
     limit: None,
-    total: MAXIMUM_CONNECTIONS as u64 / 4 * 3,
+    total: MAXIMUM_CONNECTIONS / 4 * 3,
     wait_limit: Duration::from_millis(500),
     yields_after: Duration::from_secs(5),
     ends_after: Some(Duration::from_secs(5 * 60)),
@@ -93,7 +93,7 @@ impl Server {
             protocol: Protocol::Http1 {
                 keep_alive: KEEP_ALIVE,
             },
-            max_connections: MAXIMUM_CONNECTIONS,
+            max_connections: MAXIMUM_CONNECTIONS as usize,
         };
         let (stopping, stopped) = watch::channel(false);
         let task = tokio::spawn(listener.serve(service, stopped));

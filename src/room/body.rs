@@ -84,7 +84,7 @@ impl ReceivedBody {
     fn take(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         let before = self.charge();
         self.arrived += frame.data_ref().map_or(0, Bytes::len);
-        let amount = u64::try_from(self.charge() - before).unwrap_or(u64::MAX);
+        let amount = u32::try_from(self.charge() - before).unwrap_or(u32::MAX);
         if amount == 0 || self.place.try_take(amount) {
             return Some(frame);
         }

@@ -74,7 +74,7 @@ impl Places {
             Room::new(Rules {
                 what,
                 limit,
-                total: total.into(),
+                total,
                 wait_limit: Duration::from_secs(wait),
                 yields_after: Duration::from_secs(1),
                 ends_after: None,

@@ -112,7 +112,7 @@ pub(super) enum Recall {
     Stalled,
     /// Those of callers beyond their share, for a caller within its share.
     BeyondShare,
-    /// All.
+    /// All, except those that have just begun.
     Any,
 }
 
@@ -328,19 +328,30 @@ impl Ledger {
             return;
         }
         *last = Some(now);
-        let waiting = self.waiting.iter().map(|waiter| waiter.holder.stream);
-        let waiting: HashSet<u64> = waiting.collect();
+        let parts = self
+            .waiting
+            .iter()
+            .filter(|waiter| waiter.holder.part.is_some());
+        let parts: HashSet<u64> = parts.map(|waiter| waiter.holder.stream).collect();
+        let messages = self
+            .waiting
+            .iter()
+            .filter(|waiter| waiter.holder.part.is_none());
+        let messages: HashSet<u64> = messages.map(|waiter| waiter.holder.stream).collect();
         let may_take = !self.is_beyond_share(owner);
         let idle = std::mem::take(&mut self.idle).into_iter();
         let idle = idle.filter(|idle| !idle.recall.is_closed());
         let (mut selected, others): (Vec<_>, Vec<_>) = idle.partition(|idle| {
-            // One that waits for memory itself returns nothing soon.
-            !waiting.contains(&idle.stream)
+            // One whose part waits for memory returns nothing soon. One whose message waits does, but its sender does not
+            // stall.
+            let waits = messages.contains(&idle.stream);
+            !parts.contains(&idle.stream)
                 && self.held(idle) > 0
                 && match which {
-                    Recall::Stalled => now - self.stalled_since(idle) >= STALL_LIMIT,
-                    Recall::BeyondShare => may_take && self.is_beyond_share(&idle.owner),
-                    Recall::Any => true,
+                    Recall::Stalled => !waits && now - self.stalled_since(idle) >= STALL_LIMIT,
+                    Recall::BeyondShare => !waits && may_take && self.is_beyond_share(&idle.owner),
+                    // The rate of one that has just begun says nothing.
+                    Recall::Any => now - idle.begun >= STALL_LIMIT,
                 }
         });
         // Streams are recalled from the end of the list.

@@ -164,25 +164,75 @@ async fn streams_whose_senders_stall_make_room_within_seconds() {
     assert!(begun.elapsed() <= 10 * STALL_LIMIT, "{:?}", begun.elapsed());
 }
 
+/// Receives a byte of a message from time to time, until it is recalled.
+async fn trickle(memory: MessageMemory) {
+    loop {
+        tokio::select! {
+            () = memory.recalled(None) => return,
+            () = sleep(STALL_LIMIT / 2) => memory.arrive(1, MESSAGE).await.unwrap(),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_slowest_stream_is_recalled_even_if_it_does_not_stall() {
     let budget = budget(0);
     let slow = stream(&budget);
     // It gets the reserve.
     slow.arrive(1, MESSAGE).await.unwrap();
-    let slow = tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = slow.recalled(None) => return,
-                () = sleep(STALL_LIMIT / 2) => slow.arrive(1, MESSAGE).await.unwrap(),
-            }
-        }
-    });
+    let slow = tokio::spawn(trickle(slow));
     let begun = Instant::now();
     let waiting = stream(&budget);
     waiting.arrive(1, 0).await.unwrap();
     slow.await.unwrap();
     assert!(begun.elapsed() >= WAIT_LIMIT / 2);
+}
+
+/// Waits for the last message, and returns whether the stream was recalled meanwhile.
+async fn is_recalled(memory: MessageMemory, bytes: u64) -> bool {
+    tokio::select! {
+        () = memory.recalled(None) => true,
+        _ = memory.arrive(bytes, MESSAGE) => false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_all_wait_for_memory_make_room_for_each_other() {
+    let budget = budget(40);
+    let begun = Instant::now();
+    let streams: Vec<_> = (0..4).map(|_| stream(&budget)).collect();
+    for memory in &streams {
+        memory.arrive(10, MESSAGE).await.unwrap();
+    }
+    let holder = stream(&budget);
+    holder.arrive(PART + MESSAGE, 0).await.unwrap();
+    let waiting = streams
+        .into_iter()
+        .map(|memory| tokio::spawn(is_recalled(memory, 10)));
+    let ended = join_all(waiting).await;
+    let recalled = ended.into_iter().filter(|ended| *ended.as_ref().unwrap());
+    assert_eq!(recalled.count(), 1);
+    assert!(begun.elapsed() < WAIT_LIMIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_has_just_begun_is_not_recalled() {
+    let budget = budget(1);
+    let slow = stream(&budget);
+    // It gets the reserve.
+    slow.arrive(30, MESSAGE).await.unwrap();
+    let slow = tokio::spawn(trickle(slow));
+    let waiting = stream(&budget);
+    let waiting = tokio::spawn(async move { waiting.arrive(2, MESSAGE).await });
+    sleep(WAIT_LIMIT / 2 - STALL_LIMIT / 2).await;
+    let new = stream(&budget);
+    // Slower so far than the slow one.
+    new.arrive(1, 1).await.unwrap();
+    let mut recalled = std::pin::pin!(new.recalled(None));
+    assert!(poll!(recalled.as_mut()).is_pending());
+    waiting.await.unwrap().unwrap();
+    slow.await.unwrap();
+    assert!(poll!(recalled.as_mut()).is_pending());
 }
 
 #[tokio::test]

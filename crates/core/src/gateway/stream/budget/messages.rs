@@ -21,6 +21,7 @@ pub struct MessageMemory {
     budget: Arc<Budget>,
     owner: Owner,
     stream: u64,
+    begun: Instant,
     waits: Mutex<Waits>,
 }
 
@@ -47,6 +48,7 @@ impl MessageMemory {
             budget: Arc::clone(budget),
             owner: owner.clone(),
             stream,
+            begun: Instant::now(),
             waits: Mutex::default(),
         }
     }
@@ -116,7 +118,7 @@ impl MessageMemory {
             stream: self.stream,
             received: part.map_or(0, |(_, received)| received),
             reserved: part.map_or(0, |(reservation, _)| reservation.reserved()),
-            begun: part.map_or_else(Instant::now, |(reservation, _)| reservation.begun()),
+            begun: part.map_or(self.begun, |(reservation, _)| reservation.begun()),
             since: Instant::now(),
             recall,
         };
