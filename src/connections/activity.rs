@@ -30,6 +30,10 @@ const SHORT_GOAWAY_TIME: Duration = Duration::from_secs(1);
 /// The length in bytes of the preface with which a client begins HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 
+/// How many bytes an HTTP/2 client may send without a call. A client that goes on sending calls with too much metadata, which
+/// take time to decode and reach no service, loses its connection. More than is usually on its way when a call ends early.
+const MAX_WITHOUT_CALL: usize = 4 * 1024 * 1024;
+
 /// How a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -55,6 +59,8 @@ pub(super) struct Activity {
 struct State {
     /// The bytes received.
     received: usize,
+    /// The bytes received since the last call.
+    without_call: usize,
     /// The calls that have begun and whose response has not been sent completely.
     calls: usize,
     /// Whether there was a call.
@@ -75,6 +81,7 @@ impl Activity {
             protocol,
             state: Mutex::new(State {
                 received: 0,
+                without_call: 0,
                 calls: 0,
                 has_served: false,
                 quiet_since: Instant::now(),
@@ -90,6 +97,7 @@ impl Activity {
         let mut state = self.lock();
         state.received = state.received.saturating_add(bytes);
         if state.calls == 0 && bytes > 0 {
+            state.without_call = state.without_call.saturating_add(bytes);
             state.head_since.get_or_insert_with(Instant::now);
         }
     }
@@ -100,6 +108,7 @@ impl Activity {
         state.calls += 1;
         state.has_served = true;
         state.head_since = None;
+        state.without_call = 0;
     }
 
     /// Records that a call ended.
@@ -136,6 +145,9 @@ impl Activity {
             if replaced.as_mut().poll(context).is_ready() && self.quiet().is_some() {
                 return Poll::Ready(self.close(SHORT_GOAWAY_TIME));
             }
+            if self.is_excessive() {
+                return Poll::Ready(self.close(SHORT_GOAWAY_TIME));
+            }
             let Some((deadline, ending)) = self.deadline() else {
                 return Poll::Pending;
             };
@@ -148,6 +160,12 @@ impl Activity {
             })
         })
         .await
+    }
+
+    /// Whether the client has sent too much without a call.
+    fn is_excessive(&self) -> bool {
+        let state = self.lock();
+        state.closing.is_none() && state.without_call > MAX_WITHOUT_CALL
     }
 
     /// When and how the connection ends if nothing happens. Never while there is a call.
@@ -195,6 +213,7 @@ impl Activity {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use tokio::time::{advance, timeout};
 
     use super::*;
@@ -267,6 +286,22 @@ mod tests {
         assert_eq!((after, ending), (IDLE_TIME, Ending::Close));
         let (after, ending) = end_of(&activity).await;
         assert_eq!((after, ending), (GOAWAY_TIME, Ending::Drop));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_much_without_a_call_loses_its_connection() {
+        let activity = Activity::new(HTTP2);
+        activity.receive(MAX_WITHOUT_CALL);
+        activity.begin_call();
+        activity.receive(MAX_WITHOUT_CALL + 1);
+        activity.end_call();
+        activity.receive(MAX_WITHOUT_CALL);
+        assert!(activity.ending().now_or_never().is_none());
+        activity.receive(1);
+        let (after, ending) = end_of(&activity).await;
+        assert_eq!((after, ending), (Duration::ZERO, Ending::Close));
+        let (after, ending) = end_of(&activity).await;
+        assert_eq!((after, ending), (SHORT_GOAWAY_TIME, Ending::Drop));
     }
 
     #[tokio::test(start_paused = true)]
