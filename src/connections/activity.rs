@@ -31,8 +31,8 @@ const SHORT_GOAWAY_TIME: Duration = Duration::from_secs(1);
 const PREFACE: usize = 24;
 
 /// How many bytes an HTTP/2 client may send without a call. A client that goes on sending calls with too much metadata, which
-/// take time to decode and reach no service, loses its connection. More than is usually on its way when a call ends early.
-const MAX_WITHOUT_CALL: usize = 4 * 1024 * 1024;
+/// take time to decode and reach no service, loses its connection. Twice the largest metadata that costs only its call.
+const MAX_WITHOUT_CALL: usize = 512 * 1024;
 
 /// How a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,9 @@ use ::redb::{Database, DatabaseError, backends::FileBackend};
 use super::format;
 use crate::private_files;
 
+/// How many bytes of the file redb keeps in memory; its default is 1 GiB. The system keeps others.
+const CACHE_SIZE: usize = 32 * 1024 * 1024;
+
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -46,8 +49,11 @@ pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
         source,
     };
     let file = private_files::open_or_create(path).map_err(|failure| unusable(failure.into()))?;
-    let created =
-        FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+    let created = FileBackend::new(file).and_then(|file| {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_SIZE);
+        builder.create_with_backend(file)
+    });
     let database = created.map_err(|failure| match failure {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
             path: path.to_owned(),
