@@ -1,5 +1,6 @@
 //! The command line. Data goes to standard output, all other output to standard error.
 
+mod api_key;
 mod demo;
 mod doctor;
 mod error;
@@ -12,6 +13,7 @@ mod serve;
 mod server;
 mod status;
 mod sweep;
+mod token;
 mod url;
 
 use std::process::ExitCode;
@@ -53,6 +55,10 @@ enum Command {
     /// Expire uploads and delete what is orphaned in the stores, once; `serve` does so by itself
     #[command(after_help = AFTER_HELP)]
     Sweep(sweep::Arguments),
+    /// Make an API key, and the table that lets the gateway accept it
+    ApiKey(api_key::Arguments),
+    /// Make a token for development, and the table that lets the gateway accept it
+    Token(token::Arguments),
     /// Upload, kill the gateway during the stream, resume, compare digests
     Demo,
 }
@@ -94,6 +100,8 @@ impl Command {
             Self::Rm(arguments) => remove::run(arguments).await,
             Self::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
             Self::Sweep(arguments) => Box::pin(sweep::run(arguments)).await,
+            Self::ApiKey(arguments) => api_key::run(arguments),
+            Self::Token(arguments) => token::run(&arguments),
             Self::Demo => Box::pin(demo::run()).await,
         }
     }

@@ -27,10 +27,12 @@ pub use self::{
     sweeper::Sweeper,
 };
 pub use crate::{
+    auth::{ApiKeyConfig, ClientCertificateConfig, CredentialSource, IssuerConfig, Role},
     blobs::{
         azure::AzureConfig,
         s3::{Profile as S3Profile, S3Config},
     },
+    connections::{ClientAuth, TlsConfig},
     cors::CorsOrigin,
     embedded_s3::EmbeddedS3Config,
     hosts::HostName,

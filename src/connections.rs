@@ -8,11 +8,14 @@ mod calls;
 mod counted;
 mod descriptors;
 mod open;
+mod peer;
+mod tls;
 
 use std::{
     error::Error,
     future::Future,
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -27,6 +30,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -35,13 +39,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+pub use self::tls::{ClientAuth, TlsConfig};
 use self::{
     activity::{Activity, Ending},
     calls::{Calls, Spawner},
     counted::Counted,
     open::{OpenConnections, Place},
 };
-pub(crate) use self::{calls::EndCall, descriptors::raise_limit};
+pub(crate) use self::{calls::EndCall, descriptors::raise_limit, peer::Peer, tls::Tls};
 
 /// The pause after a failed accept, for example without a free file descriptor, instead of a busy loop. Short, because each
 /// silent connection in the socket's queue costs one.
@@ -100,6 +105,8 @@ pub(crate) struct Listener {
     pub(crate) tcp: TcpListener,
     /// What its connections speak.
     pub(crate) protocol: Protocol,
+    /// TLS, below that protocol.
+    pub(crate) tls: Option<Tls>,
     /// How many connections it has at a time. One more replaces one without a running call, or waits.
     pub(crate) max_connections: usize,
 }
@@ -110,7 +117,7 @@ impl Listener {
     /// Serves connections with `service` until `stopped` is true. Then connections without a running call are closed at once,
     /// and the others when their calls have ended. Dropping the future closes all.
     ///
-    /// A call finds an [`EndCall`] in the extensions of its request.
+    /// A call finds an [`EndCall`], and the [`Peer`] in an `Arc`, in the extensions of its request.
     pub(crate) async fn serve<S, B>(self, service: S, stopped: watch::Receiver<bool>)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -123,7 +130,7 @@ impl Listener {
         let mut connections = JoinSet::new();
         let mut stop = pin!(until(stopped.clone()));
         loop {
-            let (stream, place) = tokio::select! {
+            let (accepted, place) = tokio::select! {
                 accepted = self.accept(&open) => accepted,
                 () = &mut stop => break,
             };
@@ -131,9 +138,16 @@ impl Listener {
             let activity = Arc::new(Activity::new(self.protocol));
             let listed = open.add(&activity, place);
             let (service, stopped) = (service.clone(), stopped.clone());
-            let serving = connection(stream, self.protocol, service, activity, stopped);
+            let serving = Accepted {
+                protocol: self.protocol,
+                service,
+                activity,
+                stopped,
+            };
+            let (tcp, address) = accepted;
+            let tls = self.tls.clone();
             connections.spawn(async move {
-                serving.await;
+                serving.begin(tcp, address, tls).await;
                 drop(listed);
             });
         }
@@ -143,10 +157,10 @@ impl Listener {
 
     /// The next connection, and its place. At the limit it waits for the place outside of the socket's queue, because no other
     /// connection is asked for its place before one needs it.
-    async fn accept(&self, open: &OpenConnections) -> (TcpStream, Place) {
+    async fn accept(&self, open: &OpenConnections) -> ((TcpStream, SocketAddr), Place) {
         loop {
             match self.tcp.accept().await {
-                Ok((stream, _)) => return (stream, open.place().await),
+                Ok(accepted) => return (accepted, open.place().await),
                 // The client has closed it already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -165,63 +179,111 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn connection<S, B>(
-    stream: TcpStream,
+/// An accepted connection, and what serves it.
+struct Accepted<S> {
     protocol: Protocol,
     service: S,
     activity: Arc<Activity>,
     stopped: watch::Receiver<bool>,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+}
+
+impl<S, B> Accepted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "set TCP_NODELAY");
-    }
-    if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
-        tracing::debug!(%error, "set SO_SNDBUF");
-    }
-    let io = TokioIo::new(Counted::new(stream, Arc::clone(&activity)));
-    let ended = CancellationToken::new();
-    let result = match protocol {
-        Protocol::Http1 { .. } => {
-            // A response that ends early ends its connection.
-            let calls = Calls::new(service, Arc::clone(&activity), ended.clone());
-            let serving = http1::Builder::new()
-                .timer(TokioTimer::new())
-                // The activity has the limits.
-                .header_read_timeout(None)
-                .max_buf_size(RESPONSE_BUFFER)
-                .serve_connection(io, calls);
-            let close = |serving: Pin<&mut http1::Connection<_, _>>| serving.graceful_shutdown();
-            drive(serving, close, &activity, &ended, stopped).await
+    /// Serves the connection to its end, after the handshake of TLS.
+    async fn begin(self, tcp: TcpStream, address: SocketAddr, tls: Option<Tls>) {
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, "set TCP_NODELAY");
         }
-        Protocol::Http2 {
-            stream_window,
-            max_concurrent_streams,
-        } => {
-            let spawner = Spawner::default();
-            let calls = Calls::spawned_by(&spawner, service, Arc::clone(&activity));
-            let serving = http2::Builder::new(spawner)
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(stream_window)
-                .initial_connection_window_size(stream_window * max_concurrent_streams)
-                .max_concurrent_streams(max_concurrent_streams)
-                .max_send_buf_size(RESPONSE_BUFFER)
-                .max_frame_size(max_frame_size(stream_window))
-                .max_header_list_size(MAX_METADATA)
-                .keep_alive_interval(Some(PING_INTERVAL))
-                .keep_alive_timeout(PING_TIMEOUT)
-                .serve_connection(io, calls);
-            let close = |serving: Pin<&mut http2::Connection<_, _, _>>| serving.graceful_shutdown();
-            drive(serving, close, &activity, &ended, stopped).await
+        if let Err(error) = SockRef::from(&tcp).set_send_buffer_size(SEND_BUFFER) {
+            tracing::debug!(%error, "set SO_SNDBUF");
         }
-    };
-    if let Some(Err(error)) = result {
-        tracing::debug!(%error, "a connection failed");
+        let Some(tls) = tls else {
+            let certificates = Vec::new();
+            return self
+                .serve(
+                    tcp,
+                    Peer {
+                        address,
+                        certificates,
+                    },
+                )
+                .await;
+        };
+        let accepted = tokio::select! {
+            accepted = tls.accept(tcp, self.protocol) => accepted,
+            // The time for the first bytes is over, or another connection needs the place.
+            _ = self.activity.ending() => return,
+            () = until(self.stopped.clone()) => return,
+        };
+        match accepted {
+            Ok((stream, certificates)) => {
+                let peer = Peer {
+                    address,
+                    certificates,
+                };
+                self.serve(stream, peer).await;
+            }
+            Err(error) => tracing::debug!(%error, %address, "a TLS handshake failed"),
+        }
+    }
+
+    async fn serve<I>(self, io: I, peer: Peer)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            protocol,
+            service,
+            activity,
+            stopped,
+        } = self;
+        let io = TokioIo::new(Counted::new(io, Arc::clone(&activity)));
+        let (peer, ended) = (Arc::new(peer), CancellationToken::new());
+        let result = match protocol {
+            Protocol::Http1 { .. } => {
+                // A response that ends early ends its connection.
+                let calls = Calls::new(service, Arc::clone(&activity), peer, ended.clone());
+                let serving = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    // The activity has the limits.
+                    .header_read_timeout(None)
+                    .max_buf_size(RESPONSE_BUFFER)
+                    .serve_connection(io, calls);
+                let close =
+                    |serving: Pin<&mut http1::Connection<_, _>>| serving.graceful_shutdown();
+                drive(serving, close, &activity, &ended, stopped).await
+            }
+            Protocol::Http2 {
+                stream_window,
+                max_concurrent_streams,
+            } => {
+                let spawner = Spawner::default();
+                let calls = Calls::spawned_by(&spawner, service, Arc::clone(&activity), peer);
+                let serving = http2::Builder::new(spawner)
+                    .timer(TokioTimer::new())
+                    .initial_stream_window_size(stream_window)
+                    .initial_connection_window_size(stream_window * max_concurrent_streams)
+                    .max_concurrent_streams(max_concurrent_streams)
+                    .max_send_buf_size(RESPONSE_BUFFER)
+                    .max_frame_size(max_frame_size(stream_window))
+                    .max_header_list_size(MAX_METADATA)
+                    .keep_alive_interval(Some(PING_INTERVAL))
+                    .keep_alive_timeout(PING_TIMEOUT)
+                    .serve_connection(io, calls);
+                let close =
+                    |serving: Pin<&mut http2::Connection<_, _, _>>| serving.graceful_shutdown();
+                drive(serving, close, &activity, &ended, stopped).await
+            }
+        };
+        if let Some(Err(error)) = result {
+            tracing::debug!(%error, "a connection failed");
+        }
     }
 }
 

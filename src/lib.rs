@@ -1,5 +1,7 @@
 #![doc = include_str!("../docs/architecture.md")]
 
+pub mod auth;
+mod authorities;
 pub mod blobs;
 mod certificates;
 pub mod cli;
@@ -15,6 +17,7 @@ pub mod grpc;
 pub mod hosts;
 mod private_files;
 pub mod proto;
+mod reload;
 mod request_id;
 pub mod rest;
 mod room;

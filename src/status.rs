@@ -122,6 +122,11 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::StoreUnavailable => ErrorReason::StoreUnavailable,
         Reason::Draining => ErrorReason::Draining,
         Reason::InjectedFault => ErrorReason::InjectedFault,
+        Reason::CredentialMissing => ErrorReason::CredentialMissing,
+        Reason::CredentialExpired => ErrorReason::CredentialExpired,
+        Reason::CredentialInvalid => ErrorReason::CredentialInvalid,
+        Reason::IssuerUnavailable => ErrorReason::IssuerUnavailable,
+        Reason::RoleMissing => ErrorReason::RoleMissing,
         Reason::NotOffered => ErrorReason::NotOffered,
         Reason::ClientGone => return None,
         Reason::Internal => ErrorReason::Internal,
@@ -417,7 +422,7 @@ mod tests {
         let body = answer.body.unwrap();
         assert_eq!((answer.status, &*body.message), (500, FAULT));
         assert!(body.request_id.is_some());
-        let denied = Error::new(Kind::PermissionDenied, Reason::NotOffered, "secret");
+        let denied = Error::new(Kind::PermissionDenied, Reason::RoleMissing, "secret");
         assert_eq!(
             (http_answer(&denied).status, http_answer(&denied).body),
             (403, None)

@@ -8,7 +8,6 @@
 //! Requests go through the proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name, except to
 //! addresses of this machine and to link-local ones.
 
-mod authorities;
 mod body;
 mod connect;
 mod progress;
@@ -32,12 +31,11 @@ use upload_gateway_core::blobs::CONNECT_TIMEOUT;
 
 pub(super) use self::body::Answer;
 use self::{
-    authorities::client_config,
     body::{Sliced, Taken},
     connect::{Connector, Route, SEND_BUFFER, connector},
     progress::Progress,
 };
-use crate::certificates::PemError;
+use crate::{authorities::client_config, certificates::PemError};
 
 /// How many bytes of a response that is not read are kept for each download.
 const RESPONSE_BUFFER: usize = 128 * 1024;

@@ -259,9 +259,7 @@ impl Arguments {
         let program = env::args().next().unwrap_or_default();
         let mut words = vec![program, "put".into(), file];
         words.extend(["--resume".into(), upload_id.into()]);
-        if let Some(server) = self.server.given() {
-            words.extend(["--server".into(), server.into()]);
-        }
+        words.extend(self.server.words());
         if let Some(rate) = self.limit_rate {
             words.extend(["--limit-rate".into(), rate.to_string()]);
         }

@@ -1,6 +1,7 @@
 //! The configuration of the whole process.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -17,6 +18,8 @@ use super::{
     sweeper::Sweeper,
 };
 use crate::{
+    auth::{ApiKeyConfig, ClientCertificateConfig, IssuerConfig},
+    connections::{ClientAuth, TlsConfig},
     embedded_s3::EmbeddedS3Config,
     hosts::HostName,
     rest,
@@ -47,6 +50,11 @@ pub struct Config {
     pub redis_url_file: Option<PathBuf>,
     /// How callers are authenticated.
     pub auth: Auth,
+    /// Whether addresses beyond loopback may be plain TCP, because something else encrypts the connections, such as a service
+    /// mesh.
+    pub allow_plaintext: bool,
+    /// Whether gRPC reflection, which describes the API, is open to callers without a credential.
+    pub open_reflection: bool,
     /// What the process uses and accepts at most.
     pub limits: Limits,
     /// The clean-up of expired uploads and orphaned sessions.
@@ -63,6 +71,14 @@ pub struct Config {
     pub embedded: EmbeddedS3Config,
     /// Injected faults, for tests.
     pub faults: Faults,
+    /// TLS of both listeners.
+    pub tls: TlsConfig,
+    /// The issuers whose tokens are accepted.
+    pub issuer: Vec<IssuerConfig>,
+    /// The API keys that are accepted.
+    pub api_key: Vec<ApiKeyConfig>,
+    /// The client certificates that are accepted.
+    pub client_certificate: Vec<ClientCertificateConfig>,
     /// The stores for files. Empty: the embedded S3.
     pub storage: Vec<StorageConfig>,
 }
@@ -74,6 +90,8 @@ pub enum Auth {
     /// They are not: credentials are ignored, and listen addresses must be loopback addresses.
     #[default]
     None,
+    /// Every call needs a credential, except health checks.
+    Required,
 }
 
 /// What is logged, to standard error.
@@ -119,6 +137,8 @@ impl Default for Config {
             redis_url: None,
             redis_url_file: None,
             auth: Auth::None,
+            allow_plaintext: false,
+            open_reflection: false,
             limits: Limits::default(),
             sweeper: Sweeper::default(),
             rest: rest::Settings::default(),
@@ -127,6 +147,10 @@ impl Default for Config {
             redis: RedisConfig::default(),
             embedded: EmbeddedS3Config::default(),
             faults: Faults::default(),
+            tls: TlsConfig::default(),
+            issuer: Vec::new(),
+            api_key: Vec::new(),
+            client_certificate: Vec::new(),
             storage: Vec::new(),
         }
     }
@@ -166,22 +190,11 @@ impl Config {
     /// # Errors
     /// The first key that is invalid.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let listeners = [
-            ("grpc_listen", self.grpc_listen),
-            ("http_listen", self.http_listen),
-        ];
-        for (key, address) in listeners {
-            if self.auth == Auth::None && !address.ip().is_loopback() {
-                return Err(ConfigError::new(
-                    key,
-                    format!(
-                        "{address} is not a loopback address, and auth = \"none\" accepts every caller"
-                    ),
-                ));
-            }
-        }
+        self.validate_listeners()?;
+        self.validate_credentials()?;
         let tables = [
             ("limits", self.limits.validate()),
+            ("tls", self.tls.validate()),
             ("sweeper", self.sweeper.validate()),
             ("log", self.log.validate()),
             ("redis", self.redis.validate()),
@@ -193,6 +206,81 @@ impl Config {
         }
         self.resume_tokens.token_keys()?;
         storage::validate(&self.storage, self.limits.memory_budget)
+    }
+}
+
+impl Config {
+    /// Beyond loopback, callers must be authenticated, and their credentials encrypted.
+    fn validate_listeners(&self) -> Result<(), ConfigError> {
+        let listeners = [
+            ("grpc_listen", self.grpc_listen),
+            ("http_listen", self.http_listen),
+        ];
+        for (key, address) in listeners {
+            if address.ip().is_loopback() {
+                continue;
+            }
+            let problem = match self.auth {
+                Auth::None => "auth = \"none\" accepts every caller; set auth = \"required\"",
+                Auth::Required if !self.tls.is_on() && !self.allow_plaintext => {
+                    "credentials would be sent over plain TCP; set tls.cert_file and tls.key_file, or allow_plaintext = true if something else encrypts the connections"
+                }
+                Auth::Required => continue,
+            };
+            let problem = format!("{address} is not a loopback address, and {problem}");
+            return Err(ConfigError::new(key, problem));
+        }
+        Ok(())
+    }
+
+    fn validate_credentials(&self) -> Result<(), ConfigError> {
+        let mut ids = BTreeSet::new();
+        for (index, api_key) in self.api_key.iter().enumerate() {
+            let path = format!("api_key.{index}");
+            let checked = api_key.validate();
+            checked.map_err(|invalid| ConfigError::from(invalid).within(&path))?;
+            if !ids.insert(&api_key.id) {
+                return Err(ConfigError::new(path, "two API keys have this id"));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (index, issuer) in self.issuer.iter().enumerate() {
+            let path = format!("issuer.{index}");
+            let checked = issuer.validate();
+            checked.map_err(|invalid| ConfigError::from(invalid).within(&path))?;
+            if !names.insert(&issuer.issuer) {
+                return Err(ConfigError::new(path, "two tables have this issuer"));
+            }
+        }
+        for (index, certificate) in self.client_certificate.iter().enumerate() {
+            let path = format!("client_certificate.{index}");
+            let checked = certificate.validate();
+            checked.map_err(|invalid| ConfigError::from(invalid).within(&path))?;
+        }
+        self.validate_acceptance()
+    }
+
+    /// At least one caller must be accepted.
+    fn validate_acceptance(&self) -> Result<(), ConfigError> {
+        let asks_for_certificates = self.tls.client_auth != ClientAuth::None;
+        if !self.client_certificate.is_empty() && !asks_for_certificates {
+            let problem = "must be \"optional\" or \"required\" for [[client_certificate]]";
+            return Err(ConfigError::new("tls.client_auth", problem));
+        }
+        let accepts_none =
+            self.issuer.is_empty() && self.api_key.is_empty() && self.client_certificate.is_empty();
+        if self.auth == Auth::Required && accepts_none {
+            let problem = "\"required\" needs a table [[issuer]], [[api_key]] or [[client_certificate]]: otherwise no caller is accepted";
+            return Err(ConfigError::new("auth", problem));
+        }
+        if asks_for_certificates
+            && self.tls.client_ca_file.is_none()
+            && self.client_certificate.is_empty()
+        {
+            let problem = "needs client_ca_file, or a table [[client_certificate]]";
+            return Err(ConfigError::new("tls.client_auth", problem));
+        }
+        Ok(())
     }
 }
 

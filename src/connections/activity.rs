@@ -30,8 +30,8 @@ const SHORT_GOAWAY_TIME: Duration = Duration::from_secs(1);
 /// The length in bytes of the preface with which a client begins HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 
-/// How many bytes an HTTP/2 client may send without a call. A client that goes on sending calls with too much metadata, which
-/// take time to decode and reach no service, loses its connection. Twice the largest metadata that costs only its call.
+/// How many bytes an HTTP/2 client may send without a call. A client that sends only calls with too much metadata, which take
+/// time to decode and reach no service, loses its connection. Twice the largest metadata that costs only its call.
 const MAX_WITHOUT_CALL: usize = 512 * 1024;
 
 /// How a connection is ended.

@@ -16,7 +16,7 @@ use hyper::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use super::{BoxError, activity::Activity};
+use super::{BoxError, activity::Activity, peer::Peer};
 
 /// Ends a call from outside, also while its client does not read the response: an HTTP/2 stream is reset, an HTTP/1.1
 /// connection closed. In the extensions of every request.
@@ -28,6 +28,7 @@ pub(crate) struct EndCall(CancellationToken);
 pub(super) struct Calls<S> {
     service: S,
     activity: Arc<Activity>,
+    peer: Arc<Peer>,
     ends: Ends,
 }
 
@@ -71,19 +72,31 @@ impl EndCall {
 
 impl<S> Calls<S> {
     /// The calls of an HTTP/1.1 connection, which ends when `ended` is cancelled.
-    pub(super) fn new(service: S, activity: Arc<Activity>, ended: CancellationToken) -> Self {
+    pub(super) fn new(
+        service: S,
+        activity: Arc<Activity>,
+        peer: Arc<Peer>,
+        ended: CancellationToken,
+    ) -> Self {
         Self {
             service,
             activity,
+            peer,
             ends: Ends::Connection(EndCall(ended)),
         }
     }
 
     /// The calls of an HTTP/2 connection.
-    pub(super) fn spawned_by(spawner: &Spawner, service: S, activity: Arc<Activity>) -> Self {
+    pub(super) fn spawned_by(
+        spawner: &Spawner,
+        service: S,
+        activity: Arc<Activity>,
+        peer: Arc<Peer>,
+    ) -> Self {
         Self {
             service,
             activity,
+            peer,
             ends: Ends::Task(spawner.clone()),
         }
     }
@@ -107,6 +120,7 @@ where
             Ends::Task(spawner) => spawner.expect(),
         };
         request.extensions_mut().insert(end);
+        request.extensions_mut().insert(Arc::clone(&self.peer));
         let response = self.service.clone().oneshot(request);
         Box::pin(async move {
             let response = response.await?;

@@ -41,6 +41,7 @@ impl Server {
             name: "test",
             tcp,
             protocol,
+            tls: None,
             max_connections,
         };
         let (begun, calls) = mpsc::unbounded_channel();

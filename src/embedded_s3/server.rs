@@ -93,6 +93,7 @@ impl Server {
             protocol: Protocol::Http1 {
                 keep_alive: KEEP_ALIVE,
             },
+            tls: None,
             max_connections: MAXIMUM_CONNECTIONS as usize,
         };
         let (stopping, stopped) = watch::channel(false);

@@ -6,16 +6,15 @@ use upload_gateway_core::{
     gateway::Caller,
 };
 
-use crate::status::grpc_status;
+use crate::{auth, status::grpc_status};
 
-/// The caller of a request. Without authentication all callers are the same one.
-pub(super) fn caller<T>(_request: &Request<T>) -> Caller {
-    Caller::default()
-}
-
-/// The caller of an HTTP request.
-pub(super) fn caller_of(_request: &axum::extract::Request) -> Caller {
-    Caller::default()
+/// The caller of a request.
+///
+/// # Errors
+/// UNAUTHENTICATED if the request has none.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let found = auth::caller(request.extensions());
+    found.map_err(|error| grpc_status(&error))
 }
 
 /// The response to a call, or its error.

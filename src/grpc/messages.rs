@@ -26,6 +26,7 @@ use upload_gateway_core::{
 
 pub(super) use self::stream::Refused;
 use crate::{
+    auth,
     room::{Place, Room, Rules},
     status::grpc_status,
 };
@@ -101,7 +102,10 @@ async fn receive(State(reception): State<Reception>, mut request: Request, next:
         },
         Call::Upload => {
             let max = reception.gateway.settings.max_message_size;
-            let caller = super::call::caller_of(&request);
+            let caller = match auth::caller(request.extensions()) {
+                Ok(caller) => caller,
+                Err(error) => return refuse(&error),
+            };
             let memory = reception.gateway.streams.memory(&caller);
             next.run(stream::metered(request, max, Some(memory))).await
         }

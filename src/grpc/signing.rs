@@ -37,7 +37,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<GetResidenceRequest>,
     ) -> Result<Response<GetResidenceResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let found =
             convert::signing::file_to_check(request.into_inner()).and_then(|(file, storage_id)| {
                 self.gateway.signing.residence(&caller, file, &storage_id)
@@ -49,7 +49,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<CreateUploadRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let step = async {
             let (file, storage_id) = convert::signing::file_to_create(request.into_inner())?;
             self.gateway
@@ -64,7 +64,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<UpdateUploadRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let step = async {
             let (id, report, next) = convert::signing::report(request.into_inner())?;
             self.gateway
@@ -79,7 +79,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<SignPartRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let step = async {
             let request = request.get_ref();
             let (id, part) = (
@@ -96,7 +96,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<SignPartsRequest>,
     ) -> Result<Response<SignPartsResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let steps = async {
             let request = request.get_ref();
             let (id, parts) = (
@@ -115,7 +115,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<SignFinishRequest>,
     ) -> Result<Response<SignedStep>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let step = async {
             let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             self.gateway.signing.sign_finish(&caller, &id).await
@@ -127,7 +127,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<CompleteUploadRequest>,
     ) -> Result<Response<Upload>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let completed = async {
             let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             self.gateway.signing.complete_upload(&caller, &id).await
@@ -139,7 +139,7 @@ impl SigningService for SigningApi {
         &self,
         request: Request<SignDownloadRequest>,
     ) -> Result<Response<SignDownloadResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let signed = async {
             let request = request.get_ref();
             let (id, lifetime) = (

@@ -17,7 +17,7 @@ use upload_gateway_core::{
     call,
     error::{All, Error, Result},
     faults,
-    gateway::{Caller, Counts, Gateway, Message, MessageMemory, Observer, Search, Start},
+    gateway::{Action, Caller, Counts, Gateway, Message, MessageMemory, Observer, Search, Start},
     upload,
 };
 
@@ -68,8 +68,8 @@ impl UploadApi {
     }
 
     /// Receives in a task of its own: if the client disconnects, complete parts are still committed.
-    fn receive(&self, request: Request<Streaming<UploadRequest>>) -> Receiving {
-        let caller = caller(&request);
+    fn receive(&self, request: Request<Streaming<UploadRequest>>) -> Result<Receiving, Status> {
+        let caller = caller(&request)?;
         let gateway = Arc::clone(&self.gateway);
         let memory = request.extensions().get::<Arc<MessageMemory>>().cloned();
         let memory = memory.unwrap_or_else(|| gateway.streams.memory(&caller));
@@ -92,11 +92,11 @@ impl UploadApi {
             }
             discard(&mut messages).await;
         }));
-        Receiving {
+        Ok(Receiving {
             opened: opened_by,
             counts: counted,
             finished: ended,
-        }
+        })
     }
 }
 
@@ -136,7 +136,7 @@ impl UploadService for UploadApi {
         &self,
         request: Request<Streaming<UploadRequest>>,
     ) -> Result<Response<UploadResponse>, Status> {
-        let result = self.receive(request).ended().await;
+        let result = self.receive(request)?.ended().await;
         respond(result.map(|upload| UploadResponse {
             upload: Some(convert::upload(&upload)),
         }))
@@ -148,7 +148,7 @@ impl UploadService for UploadApi {
         &self,
         request: Request<Streaming<UploadRequest>>,
     ) -> Result<Response<Self::UploadWithProgressStream>, Status> {
-        let progress = Progress::Opening(self.receive(request));
+        let progress = Progress::Opening(self.receive(request)?);
         Ok(Response::new(
             stream::unfold(progress, Progress::next).boxed(),
         ))
@@ -158,10 +158,14 @@ impl UploadService for UploadApi {
         &self,
         request: Request<GetUploadRequest>,
     ) -> Result<Response<Upload>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let found = async {
             let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
-            let upload = self.gateway.records.get_summary(&caller, &id).await?;
+            let upload = self
+                .gateway
+                .records
+                .get_summary(&caller, Action::Read, &id)
+                .await?;
             let token = self.gateway.tokens.resume_token(&upload).await?;
             Ok(convert::upload_with_token(&upload, &token))
         };
@@ -172,7 +176,7 @@ impl UploadService for UploadApi {
         &self,
         request: Request<ListUploadsRequest>,
     ) -> Result<Response<ListUploadsResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let page = async {
             let request = request.get_ref();
             let (phase, limit, after) = (
@@ -201,7 +205,7 @@ impl UploadService for UploadApi {
         &self,
         request: Request<ListPartsRequest>,
     ) -> Result<Response<ListPartsResponse>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let page = async {
             let request = request.get_ref();
             let (id, limit, after) = (
@@ -222,7 +226,7 @@ impl UploadService for UploadApi {
         &self,
         request: Request<DeleteUploadRequest>,
     ) -> Result<Response<Upload>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let deleted = async {
             let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
             self.gateway.delete_upload(&caller, &id).await
@@ -244,11 +248,14 @@ impl UploadService for UploadApi {
         &self,
         request: Request<WatchUploadRequest>,
     ) -> Result<Response<Self::WatchUploadStream>, Status> {
-        let caller = caller(&request);
+        let caller = caller(&request)?;
         let gateway = Arc::clone(&self.gateway);
         let id = async {
             let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
-            gateway.records.get_summary(&caller, &id).await?;
+            gateway
+                .records
+                .get_summary(&caller, Action::Read, &id)
+                .await?;
             Ok(id)
         };
         let id = id.await.map_err(|error| grpc_status(&error))?;
@@ -272,7 +279,7 @@ fn watch(
                 loop {
                     let found = records.next().await?;
                     let upload = found
-                        .filter(|upload| upload.owner == caller.owner)
+                        .filter(|upload| caller.may_read(upload))
                         .ok_or_else(|| Error::upload_not_found(&id))?;
                     if seen.as_ref() == Some(&upload) {
                         continue;

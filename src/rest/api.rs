@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::{extract::FromRequestParts, http::request::Parts};
 use upload_gateway_core::gateway::{Caller, Gateway};
 
-use super::settings::PartDataForm;
-use crate::room::Room;
+use super::{failure::Failure, settings::PartDataForm};
+use crate::{auth, room::Room};
 
 /// The path of the collection of uploads.
 pub const BASE: &str = "/api/engine/v2/uploads";
@@ -18,7 +19,16 @@ pub(super) struct Api {
     pub(super) part_data: PartDataForm,
 }
 
-/// The caller of a request. Without authentication all callers are the same one.
-pub(super) fn caller() -> Caller {
-    Caller::default()
+/// The caller of a request.
+#[derive(Debug)]
+pub(super) struct CalledBy(pub(super) Caller);
+
+// === impl CalledBy ===
+
+impl<S: Send + Sync> FromRequestParts<S> for CalledBy {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
+        Ok(Self(auth::caller(&parts.extensions)?))
+    }
 }

@@ -20,7 +20,7 @@ use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use upload_gateway_core::{blobs::sign::ReadVerb, gateway::StoredFile};
 
 use super::{
-    api::{Api, BASE, caller},
+    api::{Api, BASE, CalledBy},
     conditions::Validators,
     failure::Failure,
     parameters::UrlParameters,
@@ -39,7 +39,7 @@ pub(super) fn room(max: u32) -> Rules {
     Rules {
         what: "downloads",
         limit: Some("max_downloads"),
-        total: max.into(),
+        total: max,
         wait_limit: Duration::from_secs(2),
         yields_after: Duration::from_secs(5),
         // A paused video is not an error.
@@ -69,6 +69,7 @@ pub(super) fn room(max: u32) -> Rules {
 )]
 pub(super) async fn url(
     State(api): State<Api>,
+    CalledBy(caller): CalledBy,
     method: Method,
     Id(id): Id,
     Parameters(lifetime): Parameters<UrlParameters>,
@@ -80,7 +81,7 @@ pub(super) async fn url(
     let signed = api
         .gateway
         .downloads
-        .sign_download(&caller(), &id, verb, lifetime)
+        .sign_download(&caller, &id, verb, lifetime)
         .await?;
     Ok((StatusCode::SEE_OTHER, [(LOCATION, signed.url)]).into_response())
 }
@@ -137,12 +138,13 @@ pub(super) async fn url(
 )]
 pub(super) async fn download(
     State(api): State<Api>,
+    CalledBy(caller): CalledBy,
     method: Method,
     Id(id): Id,
     end: Option<Extension<EndCall>>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let file = api.gateway.downloads.find(&caller(), &id).await?;
+    let file = api.gateway.downloads.find(&caller, &id).await?;
     let validators = Validators::new(&file.object, file.upload.created_at);
     if let Some(status) = validators.refusal(&headers) {
         return Ok(refuse(status, &file, &validators));

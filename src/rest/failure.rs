@@ -2,7 +2,10 @@
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use upload_gateway_core::error::Error;
@@ -45,6 +48,10 @@ impl IntoResponse for Failure {
             Some(body) => (status, Json(body)).into_response(),
             None => status.into_response(),
         };
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         if let Some(delay) = answer.retry_after {
             // Whole seconds, rounded up.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);

@@ -15,7 +15,7 @@ use upload_gateway_core::{
 use url::form_urlencoded::Serializer;
 
 use super::{
-    api::{Api, BASE, caller},
+    api::{Api, BASE, CalledBy},
     failure::Failure,
     parameters::ListParameters,
     request::{Parameters, Parse},
@@ -58,9 +58,10 @@ const DEFAULT_LIMIT: u64 = 100;
 )]
 pub(super) async fn list(
     State(api): State<Api>,
+    CalledBy(caller): CalledBy,
     Parameters((limit, start, search)): Parameters<ListParameters>,
 ) -> Result<Response, Failure> {
-    let (records, caller) = (&api.gateway.records, caller());
+    let records = &api.gateway.records;
     let page = records.list_uploads(&caller, &search, start, limit);
     let mut found = if search.matches_all() {
         let (found, total) = tokio::try_join!(page, records.count_uploads(&caller))?;

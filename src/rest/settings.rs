@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cors::CorsOrigin, values};
+use crate::{auth::CredentialSource, cors::CorsOrigin, values};
 
 /// How the HTTP API answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,10 @@ pub struct Settings {
     /// The origins whose pages may call the API and the embedded S3 from a browser. Empty: only the API's own.
     #[serde(deserialize_with = "values::list")]
     pub cors_origins: Vec<CorsOrigin>,
+    /// Where GET and HEAD may carry a credential besides headers: `cookie`, `query`. Needed for images in pages, which send
+    /// no headers. Under the names of PlaceOS, `bearer_token` and `api-key`.
+    #[serde(deserialize_with = "values::list")]
+    pub credentials_in: Vec<CredentialSource>,
 }
 
 /// The form of `part_data` in answers.

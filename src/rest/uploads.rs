@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use upload_gateway_core::gateway::{Next, Report, StepType};
 
 use super::{
-    api::{Api, BASE, caller},
+    api::{Api, BASE, CalledBy},
     failure::Failure,
     parameters::{EditParameters, FileParameters, UpdateParameters},
     request::{Id, Parameters},
@@ -32,12 +32,10 @@ use super::{
 )]
 pub(super) async fn residence(
     State(api): State<Api>,
+    CalledBy(caller): CalledBy,
     Parameters((file, storage_id)): Parameters<FileParameters>,
 ) -> Result<Json<ResidenceAnswer>, Failure> {
-    let residence = api
-        .gateway
-        .signing
-        .residence(&caller(), file, &storage_id)?;
+    let residence = api.gateway.signing.residence(&caller, file, &storage_id)?;
     Ok(Json(ResidenceAnswer {
         residence: residence.into(),
     }))
@@ -66,12 +64,13 @@ pub(super) async fn residence(
 )]
 pub(super) async fn create(
     State(api): State<Api>,
+    CalledBy(caller): CalledBy,
     Parameters((file, storage_id)): Parameters<FileParameters>,
 ) -> Result<(StatusCode, Json<FirstStep>), Failure> {
     let step = api
         .gateway
         .signing
-        .create_signed(&caller(), file, &storage_id)
+        .create_signed(&caller, file, &storage_id)
         .await?;
     let status = match step.kind {
         StepType::Parts => StatusCode::OK,
@@ -102,17 +101,18 @@ pub(super) async fn create(
 )]
 pub(super) async fn update(
     State(api): State<Api>,
+    CalledBy(caller): CalledBy,
     Id(id): Id,
     Parameters((report, next)): Parameters<UpdateParameters>,
 ) -> Result<Json<UpdateAnswer>, Failure> {
     if next == Next::Nothing {
-        api.gateway.signing.report(&caller(), &id, report).await?;
+        api.gateway.signing.report(&caller, &id, report).await?;
         return Ok(Json(UpdateAnswer::Reported(Done::OK)));
     }
     let step = api
         .gateway
         .signing
-        .sign_next(&caller(), &id, report, next)
+        .sign_next(&caller, &id, report, next)
         .await?;
     Ok(Json(UpdateAnswer::Next(step.into())))
 }
@@ -134,6 +134,7 @@ pub(super) async fn update(
 )]
 pub(super) async fn edit(
     State(api): State<Api>,
+    CalledBy(caller): CalledBy,
     Id(id): Id,
     Parameters(next): Parameters<EditParameters>,
 ) -> Result<Json<NextStep>, Failure> {
@@ -141,7 +142,7 @@ pub(super) async fn edit(
     let step = api
         .gateway
         .signing
-        .sign_next(&caller(), &id, report, next)
+        .sign_next(&caller, &id, report, next)
         .await?;
     Ok(Json(step.into()))
 }
@@ -162,8 +163,12 @@ pub(super) async fn edit(
         ServerErrors
     )
 )]
-pub(super) async fn complete(State(api): State<Api>, Id(id): Id) -> Result<Json<Done>, Failure> {
-    api.gateway.signing.complete_upload(&caller(), &id).await?;
+pub(super) async fn complete(
+    State(api): State<Api>,
+    CalledBy(caller): CalledBy,
+    Id(id): Id,
+) -> Result<Json<Done>, Failure> {
+    api.gateway.signing.complete_upload(&caller, &id).await?;
     Ok(Json(Done::OK))
 }
 
@@ -183,7 +188,11 @@ pub(super) async fn complete(State(api): State<Api>, Id(id): Id) -> Result<Json<
         ServerErrors
     )
 )]
-pub(super) async fn remove(State(api): State<Api>, Id(id): Id) -> Result<StatusCode, Failure> {
-    api.gateway.delete_upload(&caller(), &id).await?;
+pub(super) async fn remove(
+    State(api): State<Api>,
+    CalledBy(caller): CalledBy,
+    Id(id): Id,
+) -> Result<StatusCode, Failure> {
+    api.gateway.delete_upload(&caller, &id).await?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -16,8 +16,9 @@ use super::{
     sweeper::Sweeper,
 };
 use crate::{
+    auth::{self, Authentication, Credentials, Edge, authenticated},
     config::{self, Auth, Config, CorsOrigin, HostName, Limits},
-    connections::{self, Listener, Protocol},
+    connections::{self, Listener, Protocol, Tls},
     grpc::{self, SigningApi, UploadApi},
     proto::v1::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
@@ -45,7 +46,8 @@ pub struct Server {
     backends: Backends,
     limits: Limits,
     rest: rest::Settings,
-    auth: Auth,
+    authentication: Authentication,
+    tls: Option<Tls>,
     http_hosts: Vec<HostName>,
     faults: bool,
     sweeper: config::Sweeper,
@@ -86,6 +88,12 @@ impl Server {
                 "rest.cors_origins = [\"*\"] with auth = \"none\": every web page in a browser on this machine can list, read and delete all files"
             );
         }
+        let authentication = authentication(config)?;
+        let client_authorities = config.client_certificate.iter();
+        let client_authorities: Vec<_> = client_authorities
+            .map(|table| table.ca_file.clone())
+            .collect();
+        let tls = Tls::new(&config.tls, &client_authorities)?;
         let gateway = Gateway::new(
             Arc::clone(&backends.state),
             backends.storages.clone(),
@@ -100,7 +108,8 @@ impl Server {
             backends,
             limits: config.limits.clone(),
             rest: config.rest.clone(),
-            auth: config.auth,
+            authentication,
+            tls,
             http_hosts: config.http_hosts.clone(),
             faults: config.faults.enabled,
             sweeper: config.sweeper.clone(),
@@ -128,14 +137,18 @@ impl Server {
     /// # Errors
     /// The operating system cannot report an address.
     pub fn announcement(&self) -> std::io::Result<Vec<String>> {
+        let scheme = match self.tls {
+            Some(_) => "https",
+            None => "http",
+        };
         let mut lines = vec![
-            format!("grpc listening on http://{}", self.grpc_address()?),
-            format!("http listening on http://{}", self.http_address()?),
+            format!("grpc listening on {scheme}://{}", self.grpc_address()?),
+            format!("http listening on {scheme}://{}", self.http_address()?),
             self.limits.memory_line(),
         ];
         if let Some(embedded) = self.backends.embedded_line() {
             let http = self.http_address()?;
-            lines.push(format!("demo page at http://{http}{}", rest::DEMO));
+            lines.push(format!("demo page at {scheme}://{http}{}", rest::DEMO));
             // The last one, because `demo` reads no further.
             lines.push(embedded);
         }
@@ -157,8 +170,12 @@ impl Server {
         let places = Places::new(&self.limits);
         let grpc_routes = grpc::with_message_limits(grpc_routes.into_axum_router(), &self.gateway);
         let grpc_routes = grpc::with_deadlines(grpc_routes);
-        let grpc_routes = identified(places.admit(grpc_routes, grpc::refuse));
-        let http_routes = identified(places.admit(self.http_routes(health), rest::refuse));
+        let grpc_routes = places.admit(grpc_routes, grpc::refuse);
+        let http_routes = places.admit(self.http_routes(health), rest::refuse);
+        let (grpc_edge, http_edge) = edges();
+        let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc_edge);
+        let http_routes = authenticated(http_routes, &self.authentication, http_edge);
+        let (grpc_routes, http_routes) = (identified(grpc_routes), identified(http_routes));
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
         let (stop, stopped) = watch::channel(false);
         let max_connections = self.limits.max_connections as usize;
@@ -169,6 +186,7 @@ impl Server {
                 stream_window: u32::try_from(self.limits.stream_window.0)?,
                 max_concurrent_streams: self.limits.max_concurrent_streams,
             },
+            tls: self.tls.clone(),
             max_connections,
         };
         let http = Listener {
@@ -177,6 +195,7 @@ impl Server {
             protocol: Protocol::Http1 {
                 keep_alive: KEEP_ALIVE,
             },
+            tls: self.tls,
             max_connections,
         };
         let grpc = Serving::start(grpc.serve(grpc_routes, stopped.clone()));
@@ -234,15 +253,38 @@ impl Server {
         if self.faults {
             router = rest::with_faults(router);
         }
-        match self.auth {
-            Auth::None => {
-                let origins = &self.rest.cors_origins;
-                router = rest::without_foreign_pages(router, &self.http_hosts, origins);
-            }
+        if matches!(self.authentication, Authentication::None) {
+            let origins = &self.rest.cors_origins;
+            router = rest::without_foreign_pages(router, &self.http_hosts, origins);
         }
         router = rest::with_one_host(router);
         scoped(router)
     }
+}
+
+fn authentication(config: &Config) -> Result<Authentication, ServeError> {
+    Ok(match config.auth {
+        Auth::None => Authentication::None,
+        Auth::Required => {
+            let settings = auth::Settings {
+                issuers: &config.issuer,
+                api_keys: &config.api_key,
+                client_certificates: &config.client_certificate,
+                sources: &config.rest.credentials_in,
+                is_reflection_open: config.open_reflection,
+            };
+            Authentication::Required(Arc::new(Credentials::new(settings)?))
+        }
+    })
+}
+
+/// The edges for gRPC and for HTTP, as authentication sees them.
+fn edges() -> (Edge, Edge) {
+    let edge = |refuse, has_preflights| Edge {
+        refuse,
+        has_preflights,
+    };
+    (edge(grpc::refuse, false), edge(rest::refuse, true))
 }
 
 /// Waits until all calls have `ended`; after the drain time it ends the streams, and waits for their final responses.

@@ -78,6 +78,7 @@ impl Subject {
             state,
             caller: Caller {
                 owner: samples::owner(),
+                ..Caller::default()
             },
             backends,
             _directory: directory,

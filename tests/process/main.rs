@@ -6,6 +6,7 @@
 mod common;
 
 mod architecture;
+mod authentication;
 mod backends;
 mod changes;
 mod cli;

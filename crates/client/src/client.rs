@@ -2,14 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use tonic::{
-    Streaming,
-    transport::{Channel, ClientTlsConfig, Endpoint},
-};
+use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     connect,
     error::ClientError,
+    options::{ConnectOptions, Transport},
     proto::v1::{
         DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
         ListPartsResponse, ListUploadsRequest, ListUploadsResponse, SignDownloadRequest, Signature,
@@ -46,8 +44,8 @@ const MAX_RESPONSE_SIZE: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Endpoint,
-    pub(crate) uploads: UploadServiceClient<Channel>,
-    pub(crate) signing: SigningServiceClient<Channel>,
+    pub(crate) uploads: UploadServiceClient<Transport>,
+    pub(crate) signing: SigningServiceClient<Transport>,
 }
 
 // === impl Client ===
@@ -70,6 +68,14 @@ impl Client {
     /// # }
     /// ```
     pub fn connect(server: &str) -> Result<Self, ClientError> {
+        Self::connect_with(server, &ConnectOptions::default())
+    }
+
+    /// As [`Client::connect`], with authorities, a client certificate, a token or an API key.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidServer`] if `server` is not a valid URL, or a certificate or key is not valid.
+    pub fn connect_with(server: &str, options: &ConnectOptions) -> Result<Self, ClientError> {
         let invalid = |error: &dyn fmt::Display| ClientError::InvalidServer {
             server: server.to_owned(),
             problem: error.to_string(),
@@ -83,12 +89,12 @@ impl Client {
             Some("http") => {}
             Some("https") => {
                 endpoint = endpoint
-                    .tls_config(ClientTlsConfig::new().with_enabled_roots())
+                    .tls_config(options.tls())
                     .map_err(|error| invalid(&error))?;
             }
             _ => return Err(invalid(&"must begin with http:// or https://")),
         }
-        let channel = endpoint.connect_lazy();
+        let channel = Transport::new(endpoint.connect_lazy(), options.credential());
         let uploads = UploadServiceClient::new(channel.clone());
         let signing = SigningServiceClient::new(channel);
         Ok(Self {

@@ -36,6 +36,7 @@ mod digest;
 #[cfg(feature = "direct")]
 mod direct;
 mod error;
+mod options;
 pub mod proto;
 mod reason;
 mod stamp;
@@ -47,6 +48,7 @@ pub use self::{
     connect::ConnectError,
     digest::Md5,
     error::{ClientError, Refusal, StoreRefusal},
+    options::ConnectOptions,
     stream::{ReadSeek, Source, SourceFile},
     upload::{Event, Target, UploadOptions, Uploaded},
 };

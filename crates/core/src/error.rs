@@ -120,6 +120,16 @@ pub enum Reason {
     Draining,
     /// The caller asked for this fault in a header.
     InjectedFault,
+    /// The call has no credential.
+    CredentialMissing,
+    /// The credential has expired. Another one may be accepted.
+    CredentialExpired,
+    /// The credential is not accepted.
+    CredentialInvalid,
+    /// The keys of the issuer of a token cannot be fetched.
+    IssuerUnavailable,
+    /// The roles of the caller do not allow the call.
+    RoleMissing,
     /// The operation is not offered.
     NotOffered,
     /// The client disconnected before it finished.

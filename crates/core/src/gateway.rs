@@ -3,6 +3,7 @@
 //! [`Gateway`] is a façade of components that own their state: [`Records`], [`Streams`], [`Signing`], [`Downloads`] and
 //! [`Sweeper`].
 
+mod caller;
 mod commit;
 mod digest;
 mod download;
@@ -20,12 +21,8 @@ mod token_key;
 
 use std::sync::Arc;
 
-use self::{
-    commit::Commits,
-    recovery::{denials::Denials, inspect::Inspector, session::Sessions},
-    stream::Base,
-};
 pub use self::{
+    caller::{Action, Caller, Roles},
     download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
     drain::Drain,
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
@@ -37,7 +34,7 @@ pub use self::{
         watch::RecordWatch,
     },
     recovery::sweep::{Sweep, SweepReport, Sweeper},
-    settings::{Caller, EdgeLimits, Limits, Settings},
+    settings::{EdgeLimits, Limits, Settings},
     signing::{
         MAX_SIGNED_PARTS, Signing,
         step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
@@ -46,6 +43,11 @@ pub use self::{
     stream::{MessageMemory, Streams},
     token::Tokens,
     token_key::TokenKey,
+};
+use self::{
+    commit::Commits,
+    recovery::{denials::Denials, inspect::Inspector, session::Sessions},
+    stream::Base,
 };
 use crate::{
     clock::Clock,
@@ -167,7 +169,7 @@ impl Gateway {
     /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if a commit is running or the upload is
     /// COMPLETE.
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let mut upload = self.records.get_summary(caller, id).await?;
+        let mut upload = self.records.get_summary(caller, Action::Delete, id).await?;
         self.storages.get(&upload.storage_id)?;
         self.records
             .abandon(&mut upload, AbortReason::Deleted)

@@ -19,8 +19,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::{Error, Kind, Reason},
     gateway::{
-        Caller, Counts, EdgeLimits, Gateway, Message, Observer, Open, Settings, Storage, Storages,
-        Takeover, Target, TokenKey,
+        Action, Caller, Counts, EdgeLimits, Gateway, Message, Observer, Open, Settings, Storage,
+        Storages, Takeover, Target, TokenKey,
     },
     upload::{FileMetadata, MIB, Owner, PART_SIZE, Timestamp, UploadId},
 };
@@ -157,6 +157,7 @@ fn caller(subject: &str) -> Caller {
             tenant: "acme".into(),
             subject: subject.into(),
         },
+        ..Caller::default()
     }
 }
 
@@ -198,7 +199,11 @@ async fn every_key_opens_and_the_first_one_seals() {
         reopen(gateway, &caller, &id, token).await.reason()
     };
     assert_eq!(reason(&both, &token).await, Reason::Incomplete);
-    let summary = both.records.get_summary(&caller, &id).await.unwrap();
+    let summary = both
+        .records
+        .get_summary(&caller, Action::Read, &id)
+        .await
+        .unwrap();
     let newer = both.tokens.resume_token(&summary).await.unwrap();
     let new = shared.gateway(&[("new", 2)]).await;
     assert_eq!(reason(&new, &newer).await, Reason::Incomplete);

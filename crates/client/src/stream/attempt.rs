@@ -8,11 +8,12 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{known::Known, source::SourceReader};
 use crate::{
     error::{ClientError, Refusal},
+    options::Transport,
     proto::v1::{
         Chunk, Finish, Phase, Upload, UploadProgress, UploadRequest, upload_request::Message,
         upload_service_client::UploadServiceClient,
@@ -30,7 +31,7 @@ const QUEUED_MESSAGES: usize = 2;
 /// One try of an upload.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
-    pub(super) uploads: UploadServiceClient<Channel>,
+    pub(super) uploads: UploadServiceClient<Transport>,
     pub(super) options: &'a UploadOptions,
 }
 

@@ -1,10 +1,9 @@
 //! Whether a source begins with the committed parts of an upload that was begun earlier.
 
-use tonic::transport::Channel;
-
 use super::source::SourceReader;
 use crate::{
     error::ClientError,
+    options::Transport,
     proto::v1::{
         GetUploadRequest, ListPartsRequest, Part, Phase, upload_service_client::UploadServiceClient,
     },
@@ -35,7 +34,7 @@ impl UncheckedParts {
     /// `OtherFile` if they differ; `Refused`; `Source`.
     pub(super) async fn check(
         &mut self,
-        uploads: &mut UploadServiceClient<Channel>,
+        uploads: &mut UploadServiceClient<Transport>,
         reader: &mut SourceReader,
     ) -> Result<(), ClientError> {
         if self.page_token.is_empty() && !self.has_parts(uploads, reader).await? {
@@ -65,7 +64,7 @@ impl UncheckedParts {
     /// Compares the sizes, and goes to the beginning of the source. False: the upload is not open, which the open reports.
     async fn has_parts(
         &self,
-        uploads: &mut UploadServiceClient<Channel>,
+        uploads: &mut UploadServiceClient<Transport>,
         reader: &mut SourceReader,
     ) -> Result<bool, ClientError> {
         let request = GetUploadRequest {

@@ -5,7 +5,11 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{records::Records, settings::Caller, storage::Storages};
+use super::{
+    caller::{Action, Caller},
+    records::Records,
+    storage::Storages,
+};
 use crate::{
     blobs::sign::{ReadVerb, SignedRequest, ToSign},
     error::{Error, Reason, Result},
@@ -66,7 +70,8 @@ impl Downloads {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
     pub async fn find(&self, caller: &Caller, id: &UploadId) -> Result<StoredFile> {
-        let upload = self.records.get_summary(caller, id).await?;
+        let records = &self.records;
+        let upload = records.get_summary(caller, Action::Download, id).await?;
         match upload.object.clone() {
             Some(object) => Ok(StoredFile { upload, object }),
             None => {

@@ -16,9 +16,10 @@ use self::{
     watch::{RecordWatch, Watches},
 };
 use super::{
+    caller::{Action, Caller},
     drain::Drain,
     refusal::{state_lost, taken_over, too_many_open, wrong_phase},
-    settings::{Caller, Settings},
+    settings::Settings,
 };
 use crate::{
     blobs::sign::sending_lifetime,
@@ -110,27 +111,37 @@ impl Records {
         })
     }
 
-    /// Reads an upload of the caller with all its parts and claims.
+    /// Reads an upload with all its parts and claims, for an action of the caller.
     ///
     /// # Errors
-    /// `NotFound`, also for an upload of another owner.
-    pub async fn get_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        owned(caller, id, self.find(id).await?)
+    /// `NotFound`, also if the caller must not know of the upload; `PermissionDenied` if its roles do not allow the action.
+    pub async fn get_upload(
+        &self,
+        caller: &Caller,
+        action: Action,
+        id: &UploadId,
+    ) -> Result<Upload> {
+        caller.permit(action, id, self.find(id).await?)
     }
 
-    /// Reads a summary of an upload of the caller: see [`RecordStore::summary`].
+    /// Reads a summary of an upload, for an action of the caller: see [`RecordStore::summary`].
     ///
     /// # Errors
-    /// `NotFound`, also for an upload of another owner.
-    pub async fn get_summary(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        owned(caller, id, self.find_summary(id).await?)
+    /// `NotFound`, also if the caller must not know of the upload; `PermissionDenied` if its roles do not allow the action.
+    pub async fn get_summary(
+        &self,
+        caller: &Caller,
+        action: Action,
+        id: &UploadId,
+    ) -> Result<Upload> {
+        caller.permit(action, id, self.find_summary(id).await?)
     }
 
-    /// Reads up to `limit` committed parts of an upload of the caller, starting after number `after`. Takes two round
+    /// Reads up to `limit` committed parts of an upload that the caller may read, starting after number `after`. Takes two round
     /// trips. The encoded parts of a page of [`MAX_PAGE_LENGTH`](search::MAX_PAGE_LENGTH) need less than 100 kB.
     ///
     /// # Errors
-    /// `NotFound`, also for an upload of another owner.
+    /// As [`Records::get_summary`].
     pub async fn list_parts(
         &self,
         caller: &Caller,
@@ -138,7 +149,7 @@ impl Records {
         after: u32,
         limit: u32,
     ) -> Result<PartPage> {
-        let summary = self.get_summary(caller, id).await?;
+        let summary = self.get_summary(caller, Action::Read, id).await?;
         let parts = self.committed_parts(id, after, limit).await?;
         let last = parts.last().map(|part| part.number);
         Ok(PartPage {
@@ -423,11 +434,4 @@ impl Records {
             expires_at: now.plus(self.settings.upload_expiry),
         }
     }
-}
-
-/// The upload, if it exists and belongs to the caller.
-fn owned(caller: &Caller, id: &UploadId, found: Option<Upload>) -> Result<Upload> {
-    found
-        .filter(|upload| upload.owner == caller.owner)
-        .ok_or_else(|| Error::upload_not_found(id))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{storage::Storage, token_key::TokenKey};
-use crate::upload::{Owner, Plan, SINGLE_PUT_MAX, StoreKind};
+use crate::upload::{Plan, SINGLE_PUT_MAX, StoreKind};
 
 /// The recommended size of a chunk in bytes: large enough that its framing costs little, and as small as the
 /// flow-control window of a stream, 256 KiB.
@@ -72,13 +72,6 @@ pub struct EdgeLimits {
     pub watches: u32,
     /// The downloads through the gateway.
     pub downloads: u32,
-}
-
-/// The caller of a use case.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Caller {
-    /// The owner of the caller's uploads.
-    pub owner: Owner,
 }
 
 /// The limits that clients must respect for one storage, beside those in [`Settings`].

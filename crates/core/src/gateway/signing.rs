@@ -15,6 +15,7 @@ use self::{
     step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
 };
 use super::{
+    caller::{Action, Caller},
     commit::Commits,
     records::{Fence, Records},
     recovery::{
@@ -22,7 +23,6 @@ use super::{
         session::{new_object, store_session},
     },
     refusal::{aborted, nothing_left, wrong_phase},
-    settings::Caller,
     storage::{Storage, Storages},
 };
 use crate::{
@@ -167,7 +167,8 @@ impl Signing {
             Next::Nothing => {
                 let open = self.report(caller, id, report).await?;
                 check_open(&open)?;
-                let mut upload = self.records.get_upload(caller, id).await?;
+                let records = &self.records;
+                let mut upload = records.get_upload(caller, Action::Send, id).await?;
                 if upload.is_cut_by_client {
                     // Only the store knows where the claimed parts begin.
                     let storage = self.storages.get(&upload.storage_id)?;
@@ -226,7 +227,8 @@ impl Signing {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` with `Incomplete` and the missing parts.
     pub async fn sign_finish(&self, caller: &Caller, id: &UploadId) -> Result<SignedStep> {
-        let mut upload = self.records.get_upload(caller, id).await?;
+        let records = &self.records;
+        let mut upload = records.get_upload(caller, Action::Send, id).await?;
         if upload.phase == Phase::Complete {
             return Ok(unsigned_step(&upload, StepType::Finish));
         }
@@ -267,7 +269,8 @@ impl Signing {
     /// `FailedPrecondition` with `PartReplaced`, or `DataLoss`, if the object is not the upload's: it is deleted and
     /// the upload is ABORTED.
     pub async fn complete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let mut upload = self.records.get_upload(caller, id).await?;
+        let records = &self.records;
+        let mut upload = records.get_upload(caller, Action::Complete, id).await?;
         match upload.phase {
             Phase::Complete => return Ok(upload),
             Phase::Committing => return self.commits.join(upload).await,
@@ -322,7 +325,12 @@ impl Signing {
     /// Records claims, if the upload is OPEN.
     async fn claim(&self, caller: &Caller, id: &UploadId, claims: &[Claim]) -> Result<Upload> {
         let claimed = self.records.claim(id, &caller.owner, claims);
-        let upload = claimed.await?.ok_or_else(|| Error::upload_not_found(id))?;
+        let Some(upload) = claimed.await? else {
+            // It does not exist, or not for this caller.
+            let records = &self.records;
+            records.get_summary(caller, Action::Send, id).await?;
+            return Err(Error::upload_not_found(id));
+        };
         if upload.phase == Phase::Open {
             part_count(&upload)?;
             let last = upload.last_part();

@@ -30,12 +30,13 @@ use self::{
     silence::Silence,
 };
 use super::{
+    caller::Caller,
     commit::Commits,
     drain::{Drain, draining},
     message::{Counts, Message, Observer, Open},
     records::Records,
     recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
-    settings::{Caller, Settings},
+    settings::Settings,
     storage::Storages,
     token::Tokens,
 };

@@ -12,9 +12,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use self::trails::Trails;
 use super::{
+    caller::Caller,
     message::{Open, Target},
     records::Records,
-    settings::Caller,
     storage::Storages,
     token_key::TokenKey,
 };

@@ -3,7 +3,7 @@
 use super::Records;
 use crate::{
     error::{All, Result},
-    gateway::{refusal::too_large, settings::Caller, storage::Storage},
+    gateway::{caller::Caller, refusal::too_large, storage::Storage},
     upload::{
         Claims, Cleanup, Evidence, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge,
         Upload, UploadId, WriterTag, policy,
@@ -13,7 +13,7 @@ use crate::{
 // === impl Records ===
 
 impl Records {
-    /// The record of a new upload, after checking its file.
+    /// The record of a new upload, after checking the caller and its file.
     pub(in crate::gateway) fn new_upload(
         &self,
         caller: &Caller,
@@ -21,6 +21,7 @@ impl Records {
         storage: &Storage,
         writer: Option<WriterTag>,
     ) -> Result<Upload> {
+        caller.may_create()?;
         let (max_tags, max_tag_size) = (self.settings.max_tags, self.settings.max_tag_size);
         (
             policy::check(&file),

@@ -6,11 +6,11 @@ use super::heartbeat::{predecessor, writer_active};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
+        caller::{Action, Caller},
         message::{Open, Takeover, Target},
         records::Records,
         recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
         refusal::{aborted, budget_too_small, nothing_left, state_lost},
-        settings::Caller,
         storage::{Storage, Storages},
     },
     state::{Creation, Predecessor, TakeoverWatch},
@@ -79,10 +79,10 @@ impl Opener {
         takeover: Takeover,
         snapshot: Option<&Snapshot>,
     ) -> Result<Opened> {
-        let upload = match (self.records.get_summary(caller, id).await, snapshot) {
+        let upload = match (self.find(caller, id).await, snapshot) {
             (Err(error), Some(snapshot)) if error.kind() == Kind::NotFound => {
                 self.rebuilder.rebuild(snapshot).await?;
-                self.records.get_summary(caller, id).await?
+                self.find(caller, id).await?
             }
             (found, _) => found?,
         };
@@ -125,7 +125,7 @@ impl Opener {
             upload
         } else if upload.phase == Phase::Committing {
             // The commit needs the parts.
-            self.records.get_upload(caller, id).await?
+            self.records.get_upload(caller, Action::Send, id).await?
         } else {
             upload
         };
@@ -197,6 +197,10 @@ impl Opener {
             Some(next) => Err(budget_too_small(next.size, self.memory_budget)),
             None => Ok(()),
         }
+    }
+
+    async fn find(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        self.records.get_summary(caller, Action::Send, id).await
     }
 
     fn predecessor(&self, upload: &Upload, takeover: Takeover) -> Result<Predecessor> {

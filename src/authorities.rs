@@ -1,4 +1,4 @@
-//! Which authorities vouch for a store: those of the system, and those of a file.
+//! Which authorities vouch for a server: those of the system, and those of a file.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,11 +34,11 @@ struct Last {
     problem: Option<String>,
 }
 
-/// The settings of TLS for connections to a store with this `ca_file`.
+/// The settings of TLS for connections to a server with this `ca_file`.
 ///
 /// # Errors
 /// The file cannot be used.
-pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, PemError> {
+pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, PemError> {
     static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     let builder = || {
         ClientConfig::builder_with_provider(provider())
@@ -69,7 +69,7 @@ fn system_roots() -> &'static RootCertStore {
         if roots.is_empty() {
             tracing::warn!(
                 errors = ?found.errors,
-                "the system has no root certificates: over https only stores with a ca_file can be reached"
+                "the system has no root certificates: over https only servers with a ca_file can be reached"
             );
         }
         roots
@@ -113,7 +113,7 @@ impl FileAuthorities {
             if pem != last.pem {
                 last.verifier = verifier(path, &pem)?;
                 last.pem = pem;
-                tracing::info!(path = %path.display(), "read the authorities of a store again");
+                tracing::info!(path = %path.display(), "read the authorities of a server again");
             }
             Ok(())
         });
@@ -121,7 +121,7 @@ impl FileAuthorities {
         if let Some(error) = &problem
             && last.problem != problem
         {
-            tracing::warn!(%error, "cannot read the authorities of a store again");
+            tracing::warn!(%error, "cannot read the authorities of a server again");
         }
         last.problem = problem;
         Arc::clone(&last.verifier)

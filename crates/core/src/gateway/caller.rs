@@ -1,0 +1,270 @@
+//! Callers, and what they may do with uploads: [`decide`] is the only place that decides.
+
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    upload::{Owner, Permissions, Upload, UploadId},
+};
+
+/// The caller of a use case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The owner of the caller's uploads. Empty without authentication, and then the same for all callers.
+    pub owner: Owner,
+    /// The roles of the caller.
+    pub roles: Roles,
+}
+
+/// The roles of a caller. Every caller is a user of its tenant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Acts on the uploads of its tenant.
+    pub support: bool,
+    /// Acts on the uploads of its tenant, and downloads the files that are only for administrators.
+    pub admin: bool,
+    /// Reads and aborts the uploads of all tenants.
+    pub operator: bool,
+}
+
+/// What a caller does with an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Creates it.
+    Create,
+    /// Reads, lists or watches its record.
+    Read,
+    /// Sends its bytes: in a stream, or with signed requests. Also reports them.
+    Send,
+    /// Completes it, after its bytes were sent.
+    Complete,
+    /// Aborts it.
+    Delete,
+    /// Reads its bytes.
+    Download,
+}
+
+/// Whose upload it is, as the caller sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    /// The caller's own, also one that does not exist yet.
+    Own,
+    /// Another owner's in the same tenant.
+    Tenant,
+    /// Another tenant's, or one without an owner.
+    Foreign,
+}
+
+/// Whether an action is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Allowed,
+    /// The caller knows of the upload, but its roles do not allow the action.
+    RoleMissing,
+    /// The caller must not learn whether the upload exists.
+    Hidden,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// Checks that the caller may create an upload.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for a caller without a tenant under authentication.
+    pub(super) fn may_create(&self) -> Result<()> {
+        let verdict = decide(
+            self.roles,
+            Action::Create,
+            self.creates_in(),
+            Permissions::None,
+        );
+        match verdict {
+            Verdict::Allowed => Ok(()),
+            Verdict::RoleMissing | Verdict::Hidden => Err(role_missing()),
+        }
+    }
+
+    /// Checks that the caller may do `action` with the upload that was `found`, and returns it.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, or if the caller must not know of it; `PermissionDenied` if only its roles are missing.
+    pub(super) fn permit(
+        &self,
+        action: Action,
+        id: &UploadId,
+        found: Option<Upload>,
+    ) -> Result<Upload> {
+        let upload = found.ok_or_else(|| Error::upload_not_found(id))?;
+        match decide(
+            self.roles,
+            action,
+            self.relation(&upload.owner),
+            readers(&upload),
+        ) {
+            Verdict::Allowed => Ok(upload),
+            Verdict::RoleMissing => Err(role_missing()),
+            Verdict::Hidden => Err(Error::upload_not_found(id)),
+        }
+    }
+
+    /// Whether the caller may still read the record of an upload.
+    pub fn may_read(&self, upload: &Upload) -> bool {
+        let relation = self.relation(&upload.owner);
+        decide(self.roles, Action::Read, relation, readers(upload)) == Verdict::Allowed
+    }
+
+    fn relation(&self, owner: &Owner) -> Relation {
+        if *owner == self.owner {
+            Relation::Own
+        } else if owner.tenant == self.owner.tenant && !owner.tenant.is_empty() {
+            Relation::Tenant
+        } else {
+            Relation::Foreign
+        }
+    }
+
+    /// Where the uploads of the caller are: nowhere, if it is an operator without a tenant.
+    fn creates_in(&self) -> Relation {
+        match self.roles.operator && self.owner.tenant.is_empty() {
+            true => Relation::Foreign,
+            false => Relation::Own,
+        }
+    }
+}
+
+/// Who in the tenant may download the file.
+fn readers(upload: &Upload) -> Permissions {
+    match upload.file.public {
+        true => Permissions::None,
+        false => upload.file.permissions,
+    }
+}
+
+/// Whether `action` is allowed, by the roles of the caller, whose upload it is, and who in its tenant may download it:
+/// `None` is all of it.
+fn decide(roles: Roles, action: Action, relation: Relation, readers: Permissions) -> Verdict {
+    let is_staff = roles.support || roles.admin;
+    match (relation, action) {
+        (Relation::Own, _) => Verdict::Allowed,
+        (_, Action::Read | Action::Delete) if roles.operator => Verdict::Allowed,
+        (Relation::Tenant, Action::Download) => match readers {
+            Permissions::None => Verdict::Allowed,
+            Permissions::Support if is_staff => Verdict::Allowed,
+            Permissions::Admin if roles.admin => Verdict::Allowed,
+            Permissions::Support | Permissions::Admin => Verdict::RoleMissing,
+        },
+        (Relation::Tenant, Action::Read | Action::Complete | Action::Delete) if is_staff => {
+            Verdict::Allowed
+        }
+        (Relation::Tenant, Action::Send | Action::Create) if is_staff => Verdict::RoleMissing,
+        _ if roles.operator => Verdict::RoleMissing,
+        _ => Verdict::Hidden,
+    }
+}
+
+fn role_missing() -> Error {
+    Error::new(
+        Kind::PermissionDenied,
+        Reason::RoleMissing,
+        "the roles of the caller do not allow this",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: Roles = Roles {
+        support: false,
+        admin: false,
+        operator: false,
+    };
+    const SUPPORT: Roles = Roles {
+        support: true,
+        ..USER
+    };
+    const ADMIN: Roles = Roles {
+        admin: true,
+        ..USER
+    };
+    const OPERATOR: Roles = Roles {
+        operator: true,
+        ..USER
+    };
+    const ACTIONS: [Action; 6] = [
+        Action::Create,
+        Action::Read,
+        Action::Send,
+        Action::Complete,
+        Action::Delete,
+        Action::Download,
+    ];
+
+    fn caller(tenant: &str, subject: &str, roles: Roles) -> Caller {
+        Caller {
+            owner: Owner {
+                tenant: tenant.into(),
+                subject: subject.into(),
+            },
+            roles,
+        }
+    }
+
+    fn verdicts(roles: Roles, relation: Relation, readers: Permissions) -> String {
+        let letter = |action| match decide(roles, action, relation, readers) {
+            Verdict::Allowed => 'A',
+            Verdict::RoleMissing => 'R',
+            Verdict::Hidden => '-',
+        };
+        ACTIONS.into_iter().map(letter).collect()
+    }
+
+    #[test]
+    fn the_table_of_roles_and_actions() {
+        // Create, Read, Send, Complete, Delete, Download.
+        for (roles, relation, readers, expected) in [
+            (USER, Relation::Own, Permissions::Admin, "AAAAAA"),
+            (SUPPORT, Relation::Own, Permissions::Admin, "AAAAAA"),
+            (USER, Relation::Tenant, Permissions::None, "-----A"),
+            (USER, Relation::Tenant, Permissions::Support, "-----R"),
+            (USER, Relation::Tenant, Permissions::Admin, "-----R"),
+            (SUPPORT, Relation::Tenant, Permissions::None, "RARAAA"),
+            (SUPPORT, Relation::Tenant, Permissions::Support, "RARAAA"),
+            (SUPPORT, Relation::Tenant, Permissions::Admin, "RARAAR"),
+            (ADMIN, Relation::Tenant, Permissions::Support, "RARAAA"),
+            (ADMIN, Relation::Tenant, Permissions::Admin, "RARAAA"),
+            (USER, Relation::Foreign, Permissions::None, "------"),
+            (SUPPORT, Relation::Foreign, Permissions::None, "------"),
+            (ADMIN, Relation::Foreign, Permissions::None, "------"),
+            (OPERATOR, Relation::Foreign, Permissions::None, "RARRAR"),
+            (OPERATOR, Relation::Foreign, Permissions::Admin, "RARRAR"),
+        ] {
+            let found = verdicts(roles, relation, readers);
+            assert_eq!(found, expected, "{roles:?} {relation:?} {readers:?}");
+        }
+    }
+
+    #[test]
+    fn uploads_without_an_owner_are_foreign_to_all_principals() {
+        let unowned = Owner::default();
+        assert_eq!(Caller::default().relation(&unowned), Relation::Own);
+        assert_eq!(
+            caller("a", "x", ADMIN).relation(&unowned),
+            Relation::Foreign
+        );
+        let operator = caller("", "ops", OPERATOR);
+        assert_eq!(operator.relation(&unowned), Relation::Foreign);
+        assert_eq!(
+            operator.may_create().unwrap_err().reason(),
+            Reason::RoleMissing
+        );
+        assert!(Caller::default().may_create().is_ok());
+    }
+
+    #[test]
+    fn the_same_subject_in_another_tenant_is_foreign() {
+        let owner = caller("a", "x", USER).owner;
+        assert_eq!(caller("a", "x", USER).relation(&owner), Relation::Own);
+        assert_eq!(caller("a", "y", USER).relation(&owner), Relation::Tenant);
+        assert_eq!(caller("b", "x", ADMIN).relation(&owner), Relation::Foreign);
+    }
+}

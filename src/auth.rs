@@ -1,0 +1,204 @@
+//! Authentication: who makes a call. One layer before both edges puts the [`Caller`] into the extensions of the request, and
+//! the edges read it there: a handler that finds none refuses the call.
+
+mod api_key;
+mod certificate;
+mod credential;
+mod issuer;
+mod principal;
+mod rejection;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{Extensions, HeaderValue, Method, header, request::Parts},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
+use upload_gateway_core::{
+    error::{Error, Result},
+    gateway::Caller,
+};
+
+use self::{
+    api_key::ApiKeys,
+    certificate::ClientCertificates,
+    credential::{Credential, Presented},
+    rejection::Rejection,
+    tokens::Tokens,
+};
+pub use self::{
+    api_key::{ApiKeyConfig, generate as generate_api_key},
+    certificate::ClientCertificateConfig,
+    credential::CredentialSource,
+    issuer::IssuerConfig,
+    principal::Role,
+};
+use crate::connections::Peer;
+
+/// The paths of health checks, which need no credential.
+const HEALTH: [&str; 4] = [
+    "/healthz",
+    "/readyz",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
+
+/// The beginning of the paths of gRPC reflection.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// Who may call.
+#[derive(Debug, Clone)]
+pub(crate) enum Authentication {
+    /// All clients. They are one caller, and credentials are ignored.
+    None,
+    /// Those with a credential.
+    Required(Arc<Credentials>),
+}
+
+/// The credentials that a gateway accepts.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    tokens: Tokens,
+    api_keys: ApiKeys,
+    certificates: ClientCertificates,
+    /// Where HTTP requests may carry one, besides headers.
+    sources: Vec<CredentialSource>,
+    is_reflection_open: bool,
+}
+
+/// What a gateway accepts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings<'a> {
+    pub(crate) issuers: &'a [IssuerConfig],
+    pub(crate) api_keys: &'a [ApiKeyConfig],
+    pub(crate) client_certificates: &'a [ClientCertificateConfig],
+    /// Where HTTP requests may carry a credential, besides headers.
+    pub(crate) sources: &'a [CredentialSource],
+    pub(crate) is_reflection_open: bool,
+}
+
+/// How an edge differs from the other one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edge {
+    /// The response to a call that is refused.
+    pub(crate) refuse: fn(Error) -> Response,
+    /// Whether browsers ask it which requests a page may send. They send no credential then.
+    pub(crate) has_preflights: bool,
+}
+
+/// What an edge authenticates its calls with.
+#[derive(Debug, Clone)]
+struct Layer {
+    authentication: Authentication,
+    edge: Edge,
+}
+
+/// A call that is admitted.
+struct Admitted {
+    /// `None` for calls that need no caller.
+    caller: Option<Caller>,
+    is_ambient: bool,
+}
+
+/// Gives each call to `router` its [`Caller`], or refuses it. Nothing of the body is read before.
+pub(crate) fn authenticated(router: Router, authentication: &Authentication, edge: Edge) -> Router {
+    let authentication = authentication.clone();
+    let layer = Layer {
+        authentication,
+        edge,
+    };
+    router.layer(from_fn_with_state(layer, authenticate))
+}
+
+/// The caller of a request with these extensions.
+///
+/// # Errors
+/// `Unauthenticated` if there is none.
+pub(crate) fn caller(extensions: &Extensions) -> Result<Caller> {
+    let caller = extensions.get().cloned();
+    Ok(caller.ok_or(Rejection::Missing)?)
+}
+
+async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let admitted = match layer.admit(&parts).await {
+        Ok(admitted) => admitted,
+        Err(rejection) => return (layer.edge.refuse)(rejection.into()),
+    };
+    if let Some(caller) = admitted.caller {
+        parts.extensions.insert(caller);
+    }
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if admitted.is_ambient {
+        let headers = response.headers_mut();
+        headers.insert(
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    response
+}
+
+// === impl Layer ===
+
+impl Layer {
+    async fn admit(&self, request: &Parts) -> Result<Admitted, Rejection> {
+        let admitted = |caller, is_ambient| Admitted { caller, is_ambient };
+        let Authentication::Required(credentials) = &self.authentication else {
+            return Ok(admitted(Some(Caller::default()), false));
+        };
+        let is_preflight = self.edge.has_preflights && request.method == Method::OPTIONS;
+        if is_preflight || credentials.is_open(request.uri.path()) {
+            return Ok(admitted(None, false));
+        }
+        let presented = Presented::of(request, &credentials.sources)?;
+        let caller = match &presented.credential {
+            Some(credential) => credentials.verify(credential).await?,
+            None => credentials.of_peer(request)?,
+        };
+        Ok(admitted(Some(caller), presented.is_ambient))
+    }
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// What these settings accept, which are valid. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// Says which file cannot be used.
+    pub(crate) fn new(settings: Settings<'_>) -> Result<Self, String> {
+        Ok(Self {
+            tokens: Tokens::new(settings.issuers)?,
+            api_keys: ApiKeys::new(settings.api_keys)?,
+            certificates: ClientCertificates::new(settings.client_certificates)?,
+            sources: settings.sources.to_vec(),
+            is_reflection_open: settings.is_reflection_open,
+        })
+    }
+
+    /// Whether the calls with this path need no credential.
+    fn is_open(&self, path: &str) -> bool {
+        HEALTH.contains(&path) || (self.is_reflection_open && path.starts_with(REFLECTION))
+    }
+
+    async fn verify(&self, credential: &Credential) -> Result<Caller, Rejection> {
+        match credential {
+            Credential::ApiKey(key) => self.api_keys.verify(key),
+            Credential::Token(token) => self.tokens.verify(token).await,
+        }
+    }
+
+    /// The principal of the certificate that the client of a request has presented.
+    fn of_peer(&self, request: &Parts) -> Result<Caller, Rejection> {
+        match request.extensions.get::<Arc<Peer>>() {
+            Some(peer) => self.certificates.verify(&peer.certificates),
+            None => Err(Rejection::Missing),
+        }
+    }
+}
