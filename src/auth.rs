@@ -127,7 +127,11 @@ async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) 
     let (mut parts, body) = request.into_parts();
     let admitted = match layer.admit(&parts).await {
         Ok(admitted) => admitted,
-        Err(rejection) => return (layer.edge.refuse)(rejection.into()),
+        Err(rejection) => {
+            let path = parts.uri.path();
+            tracing::info!(target: "audit", path, result = "refused", ?rejection, "audit");
+            return (layer.edge.refuse)(rejection.into());
+        }
     };
     if let Some(caller) = admitted.caller {
         parts.extensions.insert(caller);

@@ -169,11 +169,18 @@ impl Config {
         serde_json::to_string(&table).expect("every TOML table has a JSON form")
     }
 
-    /// The storage of uploads that ask for none. `None`: the embedded one.
+    /// The storage of uploads that ask for none, unless their tenant has a default of its own. `None`: there is no storage
+    /// for all tenants, or only the embedded one.
     pub fn default_storage(&self) -> Option<&StorageConfig> {
-        match self.storage.as_slice() {
+        let of_all = self.storage.iter();
+        let of_all = of_all.filter(|storage| storage.options.tenants.is_empty());
+        let of_all: Vec<&StorageConfig> = of_all.collect();
+        match of_all.as_slice() {
             [only] => Some(only),
-            several => several.iter().find(|storage| storage.options.default),
+            several => several
+                .iter()
+                .copied()
+                .find(|storage| storage.options.default),
         }
     }
 

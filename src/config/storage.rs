@@ -64,7 +64,7 @@ pub struct StorageConfig {
 pub struct StorageOptions {
     /// Its name, which uploads ask for and records keep.
     pub id: String,
-    /// Whether files go here if an upload asks for no storage.
+    /// Whether files go here if an upload asks for no storage: those of `tenants`, or else of all that have no other default.
     #[serde(default)]
     pub default: bool,
     /// The beginning of every object key.
@@ -79,9 +79,15 @@ pub struct StorageOptions {
     /// The extensions that files may have, in lower case and without the dot. Empty: any extension.
     #[serde(default, deserialize_with = "values::list")]
     pub ext_filter: Vec<String>,
-    /// The media types that files may have, in lower case. Empty: any media type.
+    /// The media types that files may have, in lower case: `image/png`, or `image/*`. Empty: any media type.
     #[serde(default, deserialize_with = "values::list")]
     pub mime_filter: Vec<String>,
+    /// The largest file. Not set: what the store and `limits.max_file_size` allow.
+    #[serde(default)]
+    pub max_file_size: Option<ByteSize>,
+    /// The tenants that have this storage. For others it does not exist. Empty: all tenants.
+    #[serde(default, deserialize_with = "values::list")]
+    pub tenants: Vec<String>,
 }
 
 /// A store of one kind.
@@ -113,15 +119,26 @@ pub(super) fn validate(
             .validate(memory_budget)
             .map_err(|invalid| ConfigError::from(invalid).within(&path))?;
     }
-    let defaults = storages
-        .iter()
-        .filter(|storage| storage.options.default)
-        .count();
-    if defaults > 1 || (defaults == 0 && storages.len() > 1) {
+    validate_defaults(storages)
+}
+
+/// Each tenant has one default, and so have all tenants together.
+fn validate_defaults(storages: &[StorageConfig]) -> Result<(), ConfigError> {
+    let of_all = |storage: &&StorageConfig| storage.options.tenants.is_empty();
+    let defaults = storages.iter().filter(|storage| storage.options.default);
+    let count = defaults.clone().filter(of_all).count();
+    if count > 1 || (count == 0 && storages.iter().filter(of_all).count() > 1) {
         return Err(ConfigError::new(
             "storage",
-            format!("exactly one of several storages must have default = true; {defaults} have it"),
+            format!("exactly one of several storages must have default = true; {count} have it"),
         ));
+    }
+    let mut tenants = BTreeSet::new();
+    for tenant in defaults.flat_map(|storage| &storage.options.tenants) {
+        if !tenants.insert(tenant) {
+            let problem = format!("two storages are the default of tenant {tenant}");
+            return Err(ConfigError::new("storage", problem));
+        }
     }
     Ok(())
 }
@@ -242,11 +259,15 @@ impl StorageOptions {
                 "must be extensions in lower case and without the dot, such as \"pdf\"",
             ));
         }
-        let is_mime = |mime: &String| mime.contains('/') && is_plain(mime, "/!#$&-^_.+");
+        let is_mime = |mime: &String| {
+            let all_of_type = mime.strip_suffix("/*").map(|kind| format!("{kind}/x"));
+            let mime = all_of_type.as_ref().unwrap_or(mime);
+            mime.contains('/') && is_plain(mime, "/!#$&-^_.+")
+        };
         if !self.mime_filter.iter().all(is_mime) {
             return Err(InvalidKey::new(
                 "mime_filter",
-                "must be media types in lower case, such as \"image/png\"",
+                "must be media types in lower case, such as \"image/png\" or \"image/*\"",
             ));
         }
         Ok(())

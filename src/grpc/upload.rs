@@ -238,7 +238,8 @@ impl UploadService for UploadApi {
         &self,
         request: Request<GetLimitsRequest>,
     ) -> Result<Response<Limits>, Status> {
-        let limits = self.gateway.limits(&request.get_ref().storage_id);
+        let caller = caller(&request)?;
+        let limits = self.gateway.limits(&caller, &request.get_ref().storage_id);
         respond(limits.map(|limits| convert::limits(limits, &self.gateway.settings)))
     }
 

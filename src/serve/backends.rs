@@ -63,21 +63,28 @@ pub(super) async fn begin(config: &Config) -> Result<Backends, ServeError> {
 
 /// Connects the storages of `config`, beside this state store.
 async fn with_state(config: &Config, state: Arc<dyn StateStore>) -> Result<Backends, ServeError> {
-    let Some(default) = config.default_storage() else {
+    if config.storage.is_empty() {
         return embedded(config, state).await;
-    };
+    }
     let mut storages = Vec::new();
     for storage in &config.storage {
         let store = connect_storage(storage).await?;
         let options = &storage.options;
-        storages.push(
-            Storage::new(&options.id, store, &options.prefix, options.part_size.0).with_filters(
+        let storage = Storage::new(&options.id, store, &options.prefix, options.part_size.0)
+            .with_filters(
                 options.ext_filter.iter().cloned(),
                 options.mime_filter.iter().cloned(),
-            ),
-        );
+            )
+            .with_max_file_size(options.max_file_size.map(|size| size.0))
+            .with_tenants(
+                options.tenants.clone(),
+                options.default && !options.tenants.is_empty(),
+            );
+        storages.push(storage);
     }
-    let storages = Storages::new(storages, &default.options.id)?;
+    let default = config.default_storage();
+    let default = default.map_or("", |storage| storage.options.id.as_str());
+    let storages = Storages::new(storages, default)?;
     Ok(Backends {
         state,
         storages,

@@ -20,7 +20,10 @@ use upload_gateway_core::{
     retry::CallWait,
 };
 
-use crate::request_id::{HEADER, RequestId};
+use crate::{
+    connections::Peer,
+    request_id::{HEADER, RequestId},
+};
 
 /// A response body that is sent in the scope of its call.
 struct ScopedBody {
@@ -46,7 +49,9 @@ pub(super) fn identified(router: Router) -> Router {
 async fn identify(request: Request, next: Next) -> Response {
     let id = Arc::new(RequestId::of(request.headers()));
     // At the highest level, so that no filter of levels drops it.
-    let span = tracing::error_span!("call", request_id = id.as_str());
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let peer = peer.map(|peer| tracing::field::display(peer.address));
+    let span = tracing::error_span!("call", request_id = id.as_str(), peer);
     let run = async {
         next.run(request).await.map(|body| {
             Body::new(ScopedBody {

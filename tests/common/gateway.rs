@@ -321,6 +321,8 @@ pub fn storage(store: StoreConfig) -> StorageConfig {
             allow_http: true,
             ext_filter: Vec::new(),
             mime_filter: Vec::new(),
+            max_file_size: None,
+            tenants: Vec::new(),
         },
         store,
     }

@@ -197,5 +197,11 @@ pub(crate) async fn put_unrecorded(gateway: &TestGateway, session: &Session<'_>,
 
 async fn store(gateway: &TestGateway) -> std::sync::Arc<dyn BlobStore> {
     let backends = connect(&gateway.config).await.unwrap();
-    std::sync::Arc::clone(&backends.storages.get("").unwrap().store)
+    std::sync::Arc::clone(
+        &backends
+            .storages
+            .for_caller(&upload_gateway_core::gateway::Caller::default(), "")
+            .unwrap()
+            .store,
+    )
 }

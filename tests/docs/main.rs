@@ -62,6 +62,7 @@ sections! {
     command_line_records: "docs/cli.md", "Look at uploads", embedded;
     configuration: "docs/configuration.md", "Sources", redis_and_s3;
     storages_from_variables: "docs/configuration.md", "Storages from variables", embedded;
+    callers: "docs/callers.md", "Try it", embedded_with_grpcurl;
     limits: "docs/limits.md", "What GetLimits returns", embedded_with_grpcurl;
     faults: "docs/fault-injection.md", "Ask for a fault", with_faults;
     permissions: "docs/operations.md", "Permissions", redis_and_s3;

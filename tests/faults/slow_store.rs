@@ -53,7 +53,13 @@ impl Slow {
     fn over(backends: &Backends, looks: usize) -> Arc<Self> {
         let gates = || (0..looks).map(|_| Semaphore::new(0)).collect();
         Arc::new(Self {
-            store: Arc::clone(&backends.storages.get("").unwrap().store),
+            store: Arc::clone(
+                &backends
+                    .storages
+                    .for_caller(&Caller::default(), "")
+                    .unwrap()
+                    .store,
+            ),
             looks: AtomicUsize::new(0),
             begun: gates(),
             let_go: gates(),

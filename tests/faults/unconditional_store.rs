@@ -87,7 +87,13 @@ async fn a_small_file_is_the_only_part_of_a_session() {
     };
     let backends = connect(&config).await.unwrap();
     let store: Arc<dyn BlobStore> = Arc::new(Decorated::new(
-        Arc::clone(&backends.storages.get("").unwrap().store),
+        Arc::clone(
+            &backends
+                .storages
+                .for_caller(&Caller::default(), "")
+                .unwrap()
+                .store,
+        ),
         Unconditional,
     ));
     let storage = Storage::new("plain", Arc::clone(&store), "", PART_SIZE);

@@ -256,11 +256,23 @@ impl World {
     }
 
     pub(crate) fn store(&self) -> Arc<dyn BlobStore> {
-        Arc::clone(&self.backends.storages.get("").unwrap().store)
+        Arc::clone(
+            &self
+                .backends
+                .storages
+                .for_caller(&Caller::default(), "")
+                .unwrap()
+                .store,
+        )
     }
 
     pub(crate) fn prefix(&self) -> String {
-        self.backends.storages.get("").unwrap().prefix.clone()
+        self.backends
+            .storages
+            .for_caller(&Caller::default(), "")
+            .unwrap()
+            .prefix
+            .clone()
     }
 
     pub(crate) async fn gateway(&self) -> Arc<Gateway> {

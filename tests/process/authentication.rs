@@ -18,8 +18,8 @@ use upload_gateway_client::{
     Client, ConnectOptions, Source, Target, UploadOptions,
     proto::v1::{
         CompleteUploadRequest, CreateUploadRequest, DeleteUploadRequest, FileMetadata,
-        GetUploadRequest, ListUploadsRequest, ListUploadsResponse, Permissions,
-        SignDownloadRequest, SignPartRequest, SignedStep, Upload, WatchUploadRequest,
+        GetLimitsRequest, GetUploadRequest, Limits, ListUploadsRequest, ListUploadsResponse,
+        Permissions, SignDownloadRequest, SignPartRequest, SignedStep, Upload, WatchUploadRequest,
     },
 };
 
@@ -73,6 +73,11 @@ impl Decoder for Bytes {
 impl Guarded {
     /// `None`: Python is not installed.
     fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// As [`Guarded::start`], with more tables in the configuration.
+    fn start_with(tables: &str) -> Option<Self> {
         let python = common::python()?;
         let server = Server::start(|port, directory| {
             let script =
@@ -82,7 +87,7 @@ impl Guarded {
             let jwks = directory.join("jwks.json");
             let config = format!(
                 "auth = \"required\"\n[[issuer]]\nissuer = \"https://issuer.example\"\naudiences = [\"uploads\"]\n\
-                 jwks_file = {jwks:?}\ntenant = \"/tenant\"\nroles = \"/roles\"\n"
+                 jwks_file = {jwks:?}\ntenant = \"/tenant\"\nroles = \"/roles\"\n{tables}"
             );
             serve(&config, port, directory)
         });
@@ -482,6 +487,98 @@ async fn callers_list_and_resume_only_their_own_uploads() {
         )
         .await;
     assert_eq!(reason(&operator.unwrap_err()), "ROLE_MISSING");
+}
+
+#[tokio::test]
+async fn a_storage_exists_only_for_its_tenants() {
+    let table = |id: &str, more: &str| {
+        format!(
+            "[[storage]]\nid = \"{id}\"\nkind = \"s3\"\nbucket = \"{id}\"\nendpoint = \"http://127.0.0.1:9\"\n\
+             access_key_id = \"key\"\nsecret_access_key = \"secret\"\nmax_file_size = \"1GiB\"\n{more}\n"
+        )
+    };
+    let tables = [
+        table("of-a", "tenants = [\"a\"]\ndefault = true"),
+        table("of-b", "tenants = [\"b\"]\ndefault = true"),
+        table("of-all", ""),
+    ];
+    let Some(guarded) = Guarded::start_with(&tables.concat()) else {
+        return;
+    };
+    for (credential, storage_id, expected) in [
+        ("owner", "", "of-a"),
+        ("other-tenant", "", "of-b"),
+        ("owner", "of-a", "of-a"),
+        ("owner", "of-all", "of-all"),
+        ("operator", "", "of-all"),
+        ("owner", "of-b", "STORAGE_NOT_FOUND"),
+        ("owner", "of-c", "STORAGE_NOT_FOUND"),
+        ("operator", "of-a", "STORAGE_NOT_FOUND"),
+    ] {
+        let storage_id = storage_id.to_owned();
+        let request = GetLimitsRequest { storage_id }.encode_to_vec();
+        let path = "/uploadgateway.v1.UploadService/GetLimits";
+        let outcome = match guarded.call(path, Some(credential), request).await {
+            Ok(limits) => {
+                let limits = Limits::decode(&*limits).unwrap();
+                assert_eq!(limits.max_file_size, 1 << 30);
+                limits.storage_id
+            }
+            Err(status) => reason(&status),
+        };
+        assert_eq!(outcome, expected, "{credential}");
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_names_each_action_and_no_secret() {
+    let Some(guarded) = Guarded::start() else {
+        return;
+    };
+    let id = guarded.upload(true, Permissions::None).await;
+    for (call, credential) in [
+        (4, "same-tenant"),
+        (5, "owner"),
+        (5, "other-tenant"),
+        (0, "expired"),
+    ] {
+        guarded.outcome(&CALLS[call], credential, &id).await;
+    }
+    let log = guarded.server.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("audit: "))
+        .collect();
+    for (action, subject, result) in [
+        ("create", "owner", "ok"),
+        ("complete", "owner", "ok"),
+        ("sign download", "other", "ok"),
+        ("delete", "owner", "failed"),
+        ("delete", "owner", "failed"),
+    ] {
+        let has = |line: &&&str| {
+            let parts = [
+                format!("subject={subject:?}"),
+                format!("action={action:?}"),
+                format!("result={result:?}"),
+                format!("upload_id={id}"),
+                "request_id=".into(),
+                "peer=127.0.0.1:".into(),
+            ];
+            parts.iter().all(|part| line.contains(part))
+        };
+        assert!(
+            lines.iter().any(|line| has(&line)),
+            "{action} {subject}: {log}"
+        );
+    }
+    let refused = lines
+        .iter()
+        .find(|line| line.contains("result=\"refused\""));
+    assert!(refused.unwrap().contains("Expired"), "{log}");
+    for (name, token) in &guarded.tokens {
+        assert!(token.len() < 10 || !log.contains(token.as_str()), "{name}");
+    }
 }
 
 /// Runs openssl in a directory.

@@ -285,7 +285,7 @@ async fn a_call_has_one_request_id_in_its_answer_its_error_and_its_log_lines() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let of = |id: &str| {
-        let is_its = |line: &&Value| line["span"]["request_id"] == id;
+        let is_its = |line: &&Value| line["span"]["request_id"] == id && line["target"] != "audit";
         let lines = lines.iter().filter(is_its);
         let messages = lines.map(|line| line["fields"]["message"].as_str().unwrap());
         messages.collect::<Vec<_>>()

@@ -3,6 +3,7 @@
 //! [`Gateway`] is a façade of components that own their state: [`Records`], [`Streams`], [`Signing`], [`Downloads`] and
 //! [`Sweeper`].
 
+mod audit;
 mod caller;
 mod commit;
 mod digest;
@@ -21,6 +22,12 @@ mod token_key;
 
 use std::sync::Arc;
 
+use self::{
+    audit::audit,
+    commit::Commits,
+    recovery::{denials::Denials, inspect::Inspector, session::Sessions},
+    stream::Base,
+};
 pub use self::{
     caller::{Action, Caller, Roles},
     download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
@@ -43,11 +50,6 @@ pub use self::{
     stream::{MessageMemory, Streams},
     token::Tokens,
     token_key::TokenKey,
-};
-use self::{
-    commit::Commits,
-    recovery::{denials::Denials, inspect::Inspector, session::Sessions},
-    stream::Base,
 };
 use crate::{
     clock::Clock,
@@ -169,6 +171,12 @@ impl Gateway {
     /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if a commit is running or the upload is
     /// COMPLETE.
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        let deleted = self.delete(caller, id).await;
+        audit(&caller.owner, "delete", Some(id), &deleted);
+        deleted
+    }
+
+    async fn delete(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let mut upload = self.records.get_summary(caller, Action::Delete, id).await?;
         self.storages.get(&upload.storage_id)?;
         self.records
@@ -178,12 +186,13 @@ impl Gateway {
         Ok(upload)
     }
 
-    /// The limits that clients must respect for a storage, beside those in `settings`. An empty `storage_id` means the default storage.
+    /// The limits that clients must respect for a storage, beside those in `settings`. An empty `storage_id` means the default
+    /// storage of the caller.
     ///
     /// # Errors
-    /// `NotFound` if there is no such storage.
-    pub fn limits(&self, storage_id: &str) -> Result<Limits> {
-        let storage = self.storages.get(storage_id)?;
+    /// `NotFound` if there is no such storage for the caller.
+    pub fn limits(&self, caller: &Caller, storage_id: &str) -> Result<Limits> {
+        let storage = self.storages.for_caller(caller, storage_id)?;
         Ok(self.settings.limits(&storage))
     }
 

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use upload_gateway_core::{
     decorate::{Around, Decorated},
-    gateway::Storages,
+    gateway::{Caller, Storages},
     state::StateStore,
 };
 
@@ -129,7 +129,10 @@ impl Checked {
         };
         let backends = connect(&config).await.unwrap();
         let (state, storages) = (Answers::default(), <[Answers; 2]>::default());
-        let inner = backends.storages.get("").unwrap();
+        let inner = backends
+            .storages
+            .for_caller(&Caller::default(), "")
+            .unwrap();
         let all = ["embedded", "media"].into_iter().zip(&storages);
         let all = all.map(|(id, answers)| {
             let store = Decorated::new(Arc::clone(&inner.store), answers.clone());
@@ -252,7 +255,11 @@ async fn a_refusal_of_some_requests_is_reported() {
     let checked = Checked::start().await;
     checked.storages[0].refuse_only("store.head");
     checked.storages[0].give(Some("AccessDenied"));
-    let storage = checked.gateway.storages.get("").unwrap();
+    let storage = checked
+        .gateway
+        .storages
+        .for_caller(&Caller::default(), "")
+        .unwrap();
     assert!(storage.store.head("key").await.is_err());
     let refusing = StoreStatus::Refusing("AccessDenied".into());
     assert_eq!(embedded(&checked.check().await).0, refusing);

@@ -143,6 +143,8 @@ fn elsewhere() -> StorageConfig {
             allow_http: true,
             ext_filter: Vec::new(),
             mime_filter: Vec::new(),
+            max_file_size: None,
+            tenants: Vec::new(),
         },
         store: StoreConfig::S3(S3Config {
             endpoint: Some("http://127.0.0.1:9".parse().unwrap()),

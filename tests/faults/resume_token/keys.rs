@@ -224,7 +224,14 @@ async fn a_storage_that_is_not_configured_is_not_written_to() {
     let gateway = shared.gateway(&[("k", 1)]).await;
     let (id, token) = begin(&gateway, &caller("a")).await;
     flush(&redis);
-    let store = Arc::clone(&shared.backends.storages.get("").unwrap().store);
+    let store = Arc::clone(
+        &shared
+            .backends
+            .storages
+            .for_caller(&Caller::default(), "")
+            .unwrap()
+            .store,
+    );
     let storages = Storages::new(vec![Storage::new("other", store, "", PART_SIZE)], "other");
     let other = shared.gateway_of(storages.unwrap(), &[("k", 1)]).await;
     let refused = reopen(&other, &caller("a"), &id, &token).await;

@@ -4,6 +4,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use upload_gateway::serve::connect;
 use upload_gateway_client::proto::v1::Phase;
+use upload_gateway_core::gateway::Caller;
 use upload_gateway_core::{
     blobs::{NewPart, Session},
     upload::{Md5, WriterTag},
@@ -118,7 +119,11 @@ async fn parts_that_the_store_has_lost_are_reported_as_lost() {
         key: &key,
         id: &record.resumable_id,
     };
-    let storage = connect(&deployment.config).await.unwrap().storages.get("");
+    let storage = connect(&deployment.config)
+        .await
+        .unwrap()
+        .storages
+        .for_caller(&Caller::default(), "");
     let put = storage.unwrap().store.put_part(&session, replacing).await;
     put.unwrap();
 

@@ -105,7 +105,13 @@ async fn an_unreachable_store_does_not_stop_the_others(world: World) {
     down.access_key_id = Some("id".into());
     down.secret_access_key = Some("secret".into());
     let down = Arc::new(S3Store::connect(down).await.unwrap());
-    let good = Storage::clone(&world.backends.storages.get("").unwrap());
+    let good = Storage::clone(
+        &world
+            .backends
+            .storages
+            .for_caller(&Caller::default(), "")
+            .unwrap(),
+    );
     let (down, id) = (Storage::new("down", down, "", PART_SIZE), good.id.clone());
     let storages = Storages::new(vec![down, good], &id).unwrap();
     let settings = Settings {

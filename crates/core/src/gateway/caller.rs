@@ -1,5 +1,6 @@
 //! Callers, and what they may do with uploads: [`decide`] is the only place that decides.
 
+use super::audit::audit;
 use crate::{
     error::{Error, Kind, Reason, Result},
     upload::{Owner, Permissions, Upload, UploadId},
@@ -63,6 +64,21 @@ enum Verdict {
     Hidden,
 }
 
+// === impl Action ===
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::Send => "send",
+            Self::Complete => "complete",
+            Self::Delete => "delete",
+            Self::Download => "download",
+        }
+    }
+}
+
 // === impl Caller ===
 
 impl Caller {
@@ -79,7 +95,11 @@ impl Caller {
         );
         match verdict {
             Verdict::Allowed => Ok(()),
-            Verdict::RoleMissing | Verdict::Hidden => Err(role_missing()),
+            Verdict::RoleMissing | Verdict::Hidden => {
+                let refused = Err(role_missing());
+                audit(&self.owner, Action::Create.name(), None, &refused);
+                refused
+            }
         }
     }
 
@@ -94,16 +114,14 @@ impl Caller {
         found: Option<Upload>,
     ) -> Result<Upload> {
         let upload = found.ok_or_else(|| Error::upload_not_found(id))?;
-        match decide(
-            self.roles,
-            action,
-            self.relation(&upload.owner),
-            readers(&upload),
-        ) {
-            Verdict::Allowed => Ok(upload),
+        let relation = self.relation(&upload.owner);
+        let refused = match decide(self.roles, action, relation, readers(&upload)) {
+            Verdict::Allowed => return Ok(upload),
             Verdict::RoleMissing => Err(role_missing()),
             Verdict::Hidden => Err(Error::upload_not_found(id)),
-        }
+        };
+        audit(&self.owner, action.name(), Some(id), &refused);
+        refused
     }
 
     /// Whether the caller may still read the record of an upload.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use super::{
+    audit::audit,
     caller::{Action, Caller},
     records::Records,
     storage::Storages,
@@ -53,7 +54,19 @@ impl Downloads {
         verb: ReadVerb,
         lifetime: Duration,
     ) -> Result<SignedRequest> {
-        let StoredFile { upload, .. } = self.find(caller, id).await?;
+        let signed = self.sign(caller, id, verb, lifetime).await;
+        audit(&caller.owner, "sign download", Some(id), &signed);
+        signed
+    }
+
+    async fn sign(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        verb: ReadVerb,
+        lifetime: Duration,
+    ) -> Result<SignedRequest> {
+        let StoredFile { upload, .. } = self.stored(caller, id).await?;
         let storage = self.storages.get(&upload.storage_id)?;
         let read = ToSign::Read {
             verb,
@@ -65,11 +78,17 @@ impl Downloads {
         storage.store.sign(&read, self.records.clock()).await
     }
 
-    /// Finds a complete upload.
+    /// Finds a complete upload, to read it.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
     pub async fn find(&self, caller: &Caller, id: &UploadId) -> Result<StoredFile> {
+        let found = self.stored(caller, id).await;
+        audit(&caller.owner, "download", Some(id), &found);
+        found
+    }
+
+    async fn stored(&self, caller: &Caller, id: &UploadId) -> Result<StoredFile> {
         let records = &self.records;
         let upload = records.get_summary(caller, Action::Download, id).await?;
         match upload.object.clone() {

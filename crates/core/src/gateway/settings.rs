@@ -102,8 +102,8 @@ impl Settings {
         Limits {
             storage_id: storage.id.clone(),
             store_kind: storage.store.kind(),
-            max_file_size: self.bounded(Plan::max_known(&storage.limits)),
-            max_unknown_file_size: self.bounded(unknown.capacity()),
+            max_file_size: storage.bounded(self.bounded(Plan::max_known(&storage.limits))),
+            max_unknown_file_size: storage.bounded(self.bounded(unknown.capacity())),
             part_size: storage.part_size,
             max_single_put_size: SINGLE_PUT_MAX,
             preferred_chunk_size: PREFERRED_CHUNK_SIZE,

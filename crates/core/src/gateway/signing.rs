@@ -15,6 +15,7 @@ use self::{
     step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
 };
 use super::{
+    audit::audit,
     caller::{Action, Caller},
     commit::Commits,
     records::{Fence, Records},
@@ -83,7 +84,7 @@ impl Signing {
         file: FileMetadata,
         storage_id: &str,
     ) -> Result<StoreKind> {
-        let storage = self.storages.get(storage_id)?;
+        let storage = self.storages.for_caller(caller, storage_id)?;
         let upload = self.new_signed(caller, file, &storage)?;
         Ok(upload.store_kind)
     }
@@ -99,7 +100,7 @@ impl Signing {
         file: FileMetadata,
         storage_id: &str,
     ) -> Result<SignedStep> {
-        let storage = self.storages.get(storage_id)?;
+        let storage = self.storages.for_caller(caller, storage_id)?;
         // An upload that replaces another one needs no room.
         let mut is_replacement = false;
         for _ in 0..MAX_CREATES {
@@ -109,7 +110,10 @@ impl Signing {
                 false => self.records.create_if_room(&new).await?,
             };
             match creation {
-                Creation::Created => return self.first_step(&storage, &new).await,
+                Creation::Created => {
+                    audit(&caller.owner, "create", Some(&new.id), &Ok(()));
+                    return self.first_step(&storage, &new).await;
+                }
                 Creation::Exists(found) => {
                     if let Some(step) = self.resume_signed(*found).await? {
                         return Ok(step);
@@ -269,6 +273,12 @@ impl Signing {
     /// `FailedPrecondition` with `PartReplaced`, or `DataLoss`, if the object is not the upload's: it is deleted and
     /// the upload is ABORTED.
     pub async fn complete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        let completed = self.complete(caller, id).await;
+        audit(&caller.owner, "complete", Some(id), &completed);
+        completed
+    }
+
+    async fn complete(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let records = &self.records;
         let mut upload = records.get_upload(caller, Action::Complete, id).await?;
         match upload.phase {

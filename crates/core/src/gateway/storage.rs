@@ -10,6 +10,7 @@ use tokio::time::Instant;
 pub(super) use self::turns::Turn;
 use self::turns::Turns;
 
+use super::caller::Caller;
 use crate::{
     blobs::{BlobStore, Capabilities, NewPart, Session},
     decorate::Decorated,
@@ -36,8 +37,14 @@ pub struct Storage {
     pub limits: StoreLimits,
     /// The file extensions that are accepted, in lower case and without the dot. Empty: all.
     pub extensions: Vec<String>,
-    /// The media types that are accepted, in lower case. Empty: all.
+    /// The media types that are accepted, in lower case: `image/png`, or `image/*`. Empty: all.
     pub mimes: Vec<String>,
+    /// The largest file, in bytes. `None`: what the store allows.
+    pub max_file_size: Option<u64>,
+    /// The tenants whose files it takes. For other tenants it does not exist. Empty: all.
+    pub tenants: Vec<String>,
+    /// Whether it is the default storage of its tenants, before that of all.
+    pub is_default: bool,
     /// One turn per part in flight. Each storage has its own, so that a slow or unavailable storage delays only its own
     /// senders.
     pub(super) turns: Arc<Turns>,
@@ -45,11 +52,12 @@ pub struct Storage {
     pub(super) retry: Arc<Retry>,
 }
 
-/// All configured storages, one of them the default.
+/// All configured storages.
 #[derive(Debug, Clone)]
 pub struct Storages {
     all: Vec<Arc<Storage>>,
-    default: usize,
+    /// The default of callers whose tenant has none of its own.
+    default: Option<usize>,
 }
 
 // === impl Storage ===
@@ -73,6 +81,9 @@ impl Storage {
             limits,
             extensions: Vec::new(),
             mimes: Vec::new(),
+            max_file_size: None,
+            tenants: Vec::new(),
+            is_default: false,
             turns: Turns::new(usize::MAX),
             retry: Arc::new(Retry::new(Duration::ZERO)),
         }
@@ -90,6 +101,35 @@ impl Storage {
             mimes: mimes.into_iter().collect(),
             ..self
         }
+    }
+
+    /// Takes files of up to `max` bytes.
+    #[must_use]
+    pub fn with_max_file_size(self, max: Option<u64>) -> Self {
+        Self {
+            max_file_size: max,
+            ..self
+        }
+    }
+
+    /// Takes files of these tenants only, and those that name no storage if it is their default. An empty list: of all.
+    #[must_use]
+    pub fn with_tenants(self, tenants: Vec<String>, is_default: bool) -> Self {
+        Self {
+            tenants,
+            is_default,
+            ..self
+        }
+    }
+
+    /// Whether it takes files of this caller.
+    fn is_for(&self, caller: &Caller) -> bool {
+        self.tenants.is_empty() || self.tenants.contains(&caller.owner.tenant)
+    }
+
+    /// The smaller of `size` and the largest file, in bytes.
+    pub(super) fn bounded(&self, size: u64) -> u64 {
+        self.max_file_size.map_or(size, |max| max.min(size))
     }
 
     /// Checks that the store answers and that the bucket or container exists. If it refuses the check for a reason that only
@@ -162,31 +202,47 @@ impl Storage {
 // === impl Storages ===
 
 impl Storages {
-    /// These storages. The one with the id `default` is used for uploads that name no storage.
+    /// These storages. The one with the id `default` is used for uploads that name no storage, unless their tenant has a
+    /// default of its own. Empty: there is no default of all tenants.
     ///
     /// # Errors
     /// `NotFound` if no storage has the id `default`.
     pub fn new(all: Vec<Storage>, default: &str) -> Result<Self> {
         let all: Vec<Arc<Storage>> = all.into_iter().map(Arc::new).collect();
-        let default = all
-            .iter()
-            .position(|storage| storage.id == default)
-            .ok_or_else(|| not_found(default))?;
-        Ok(Self { all, default })
+        let position = all.iter().position(|storage| storage.id == default);
+        if position.is_none() && !default.is_empty() {
+            return Err(not_found(default));
+        }
+        Ok(Self {
+            all,
+            default: position,
+        })
     }
 
-    /// The storage with this id, or the default storage if `id` is empty.
+    /// The storage of a record, which has this id.
     ///
     /// # Errors
     /// `NotFound` if there is no such storage.
     pub fn get(&self, id: &str) -> Result<Arc<Storage>> {
-        if id.is_empty() {
-            return Ok(Arc::clone(&self.all[self.default]));
-        }
         self.iter()
             .find(|storage| storage.id == id)
             .map(Arc::clone)
             .ok_or_else(|| not_found(id))
+    }
+
+    /// The storage that a caller asks for by its id. An empty id means the default storage.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such storage for the caller.
+    pub fn for_caller(&self, caller: &Caller, id: &str) -> Result<Arc<Storage>> {
+        let mut own = self.iter().filter(|storage| storage.is_for(caller));
+        let found = match id {
+            "" => own.find(|storage| storage.is_default).or_else(|| {
+                Some(&self.all[self.default?]).filter(|storage| storage.is_for(caller))
+            }),
+            id => own.find(|storage| storage.id == id),
+        };
+        found.map(Arc::clone).ok_or_else(|| not_found(id))
     }
 
     /// The same storages with the stores that `replace` returns. For tests and fault injection.

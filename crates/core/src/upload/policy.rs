@@ -197,8 +197,15 @@ pub fn check_filters(file: &FileMetadata, extensions: &[String], mimes: &[String
     (by_extension, by_mime).all().map(drop)
 }
 
+/// Whether the filter is empty, or has the value, or its type as `type/*`.
 fn takes(filter: &[String], value: &str) -> bool {
-    filter.is_empty() || filter.iter().any(|taken| taken.eq_ignore_ascii_case(value))
+    let is_taken = |taken: &String| match taken.strip_suffix("/*") {
+        Some(kind) => value
+            .split_once('/')
+            .is_some_and(|(own, _)| own.eq_ignore_ascii_case(kind)),
+        None => taken.eq_ignore_ascii_case(value),
+    };
+    filter.is_empty() || filter.iter().any(is_taken)
 }
 
 /// As [`check_name`], and also rejects what PlaceOS rejects, with the same message as PlaceOS.
@@ -421,6 +428,27 @@ mod tests {
         }
         let empty = check_placeos_name("").unwrap_err().to_string();
         assert!(empty.contains("must not be empty"), "{empty}");
+    }
+
+    #[test]
+    fn a_filter_can_name_all_media_types_of_a_kind() {
+        let file = |file_mime: &str| FileMetadata {
+            file_name: "a".into(),
+            file_mime: file_mime.into(),
+            ..FileMetadata::default()
+        };
+        let filter = ["image/*".to_owned(), "application/pdf".to_owned()];
+        for (mime, is_taken) in [
+            ("image/png", true),
+            ("IMAGE/SVG+XML; charset=utf-8", true),
+            ("application/pdf", true),
+            ("application/zip", false),
+            ("imagery/png", false),
+            ("image", false),
+        ] {
+            let checked = check_filters(&file(mime), &[], &filter);
+            assert_eq!(checked.is_ok(), is_taken, "{mime}");
+        }
     }
 
     #[test]

@@ -84,17 +84,18 @@ impl Records {
     }
 
     fn plan(&self, file: &FileMetadata, storage: &Storage) -> Result<Plan> {
-        let planned = match (file.file_size, self.settings.max_file_size) {
-            (Some(size), Some(max)) if size > max => Err(TooLarge { max }),
-            (Some(size), _) => Plan::known(size, storage.part_size, &storage.limits),
-            (None, _) => Ok(Plan::unknown(storage.part_size, &storage.limits)),
+        let max = storage.bounded(self.settings.bounded(u64::MAX));
+        let planned = match file.file_size {
+            Some(size) if size > max => Err(TooLarge { max }),
+            Some(size) => Plan::known(size, storage.part_size, &storage.limits),
+            None => Ok(Plan::unknown(storage.part_size, &storage.limits)),
         };
         planned.map_err(|TooLarge { max }| too_large(max))
     }
 
-    /// The largest size, in bytes, that `upload` can have.
-    pub(in crate::gateway) fn max_size(&self, upload: &Upload) -> u64 {
+    /// The largest size, in bytes, that `upload` can have in its storage.
+    pub(in crate::gateway) fn max_size(&self, upload: &Upload, storage: &Storage) -> u64 {
         let capacity = upload.plan.capacity();
-        self.settings.bounded(capacity)
+        storage.bounded(self.settings.bounded(capacity))
     }
 }

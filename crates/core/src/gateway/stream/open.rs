@@ -6,6 +6,7 @@ use super::heartbeat::{predecessor, writer_active};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
+        audit::audit,
         caller::{Action, Caller},
         message::{Open, Takeover, Target},
         records::Records,
@@ -144,7 +145,7 @@ impl Opener {
         (restart, takeover): (bool, Takeover),
     ) -> Result<Opened> {
         policy::check_streamed(&file)?;
-        let storage = self.storages.get(storage_id)?;
+        let storage = self.storages.for_caller(caller, storage_id)?;
         // An upload that replaces another one needs no room.
         let mut is_replacement = false;
         for _ in 0..MAX_CREATES {
@@ -158,7 +159,10 @@ impl Opener {
                 false => self.records.create_if_room(&new).await?,
             };
             let mut found = match creation {
-                Creation::Created => return Ok(Opened::Writing(new, writer, takeovers)),
+                Creation::Created => {
+                    audit(&caller.owner, "create", Some(&new.id), &Ok(()));
+                    return Ok(Opened::Writing(new, writer, takeovers));
+                }
                 Creation::Exists(found) => *found,
             };
             if restart {

@@ -252,7 +252,7 @@ impl Receiver {
             )
             .with("file_size", size)),
             Some(_) => Ok(()),
-            None => match self.shared.records.max_size(&self.upload) {
+            None => match self.shared.records.max_size(&self.upload, &self.storage) {
                 max if end > max => Err(too_large(max)),
                 _ => Ok(()),
             },

@@ -8,6 +8,7 @@ use super::{CurrentPart, Receiver};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
+        audit::audit,
         digest::committed_digest,
         message::{Finish, Message},
         refusal::digest_mismatch,
@@ -30,8 +31,11 @@ impl Receiver {
             total = self.store_rest(finish) => total?,
         };
         self.counts.send_modify(|counts| counts.committing = true);
-        self.shared.commits.commit(&mut self.upload, total).await?;
-        Ok(self.upload.clone())
+        let committed = self.shared.commits.commit(&mut self.upload, total).await;
+        let upload = &self.upload;
+        audit(&upload.owner, "complete", Some(&upload.id), &committed);
+        committed?;
+        Ok(upload.clone())
     }
 
     /// Stores what is not stored yet, and checks the size and the digest. Returns the size in bytes.
