@@ -55,7 +55,9 @@ async fn ran_since(url: &str, before: &BTreeMap<String, u64>) -> (u64, Vec<Strin
     for (name, count) in &mut new {
         *count -= before.get(name).unwrap_or(&0);
     }
-    new.retain(|name, count| *count > 0 && name != "info" && !name.starts_with("client"));
+    // The connection for notices may be set up at the same time.
+    let sets_up = |name: &str| matches!(name, "info" | "subscribe") || name.starts_with("client");
+    new.retain(|name, count| *count > 0 && !sets_up(name));
     let scripts = new.remove("evalsha").unwrap_or_default();
     (scripts, new.into_keys().collect())
 }
