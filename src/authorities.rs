@@ -76,7 +76,8 @@ fn system_roots() -> &'static RootCertStore {
     })
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The cryptography of all TLS connections.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use rustls::{
-    crypto::aws_lc_rs,
     pki_types::{CertificateDer, UnixTime},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
@@ -23,6 +22,7 @@ use super::{
     rejection::Rejection,
 };
 use crate::{
+    authorities::provider,
     certificates,
     reload::Reloaded,
     values::{self, InvalidKey},
@@ -239,8 +239,7 @@ impl ClientCertificates {
 impl Verifier {
     fn new(path: &std::path::Path, pem: &[u8]) -> Result<Self, String> {
         let roots = certificates::authorities(path, pem).map_err(|error| error.to_string())?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         builder.build().map(Self).map_err(|error| error.to_string())
     }
 }

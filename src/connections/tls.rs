@@ -1,17 +1,9 @@
 //! TLS on connections of callers.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::CertificateDer,
-    server::WebPkiClientVerifier,
+    RootCertStore, ServerConfig, pki_types::CertificateDer, server::WebPkiClientVerifier,
 };
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -20,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Protocol;
 use crate::{
+    authorities::provider,
     certificates,
     reload::Reloaded,
     room::{Room, Rules},
@@ -214,9 +207,4 @@ impl Configs {
             http2: Arc::new(http2),
         })
     }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
