@@ -5,6 +5,7 @@ mod api_key;
 mod certificate;
 mod credential;
 mod issuer;
+mod memory;
 mod principal;
 mod rejection;
 mod tokens;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{Extensions, HeaderValue, Method, header, request::Parts},
+    http::{Extensions, HeaderValue, header, request::Parts},
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
@@ -81,20 +82,11 @@ pub(crate) struct Settings<'a> {
     pub(crate) is_reflection_open: bool,
 }
 
-/// How an edge differs from the other one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Edge {
-    /// The response to a call that is refused.
-    pub(crate) refuse: fn(Error) -> Response,
-    /// Whether browsers ask it which requests a page may send. They send no credential then.
-    pub(crate) has_preflights: bool,
-}
-
 /// What an edge authenticates its calls with.
 #[derive(Debug, Clone)]
 struct Layer {
     authentication: Authentication,
-    edge: Edge,
+    refuse: fn(Error) -> Response,
 }
 
 /// A call that is admitted.
@@ -105,11 +97,14 @@ struct Admitted {
 }
 
 /// Gives each call to `router` its [`Caller`], or refuses it. Nothing of the body is read before.
-pub(crate) fn authenticated(router: Router, authentication: &Authentication, edge: Edge) -> Router {
-    let authentication = authentication.clone();
+pub(crate) fn authenticated(
+    router: Router,
+    authentication: &Authentication,
+    refuse: fn(Error) -> Response,
+) -> Router {
     let layer = Layer {
-        authentication,
-        edge,
+        authentication: authentication.clone(),
+        refuse,
     };
     router.layer(from_fn_with_state(layer, authenticate))
 }
@@ -117,7 +112,7 @@ pub(crate) fn authenticated(router: Router, authentication: &Authentication, edg
 /// The caller of a request with these extensions.
 ///
 /// # Errors
-/// `Unauthenticated` if there is none.
+/// `Unauthenticated` if the layer admitted the call without a caller.
 pub(crate) fn caller(extensions: &Extensions) -> Result<Caller> {
     let caller = extensions.get().cloned();
     Ok(caller.ok_or(Rejection::Missing)?)
@@ -130,7 +125,7 @@ async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) 
         Err(rejection) => {
             let path = parts.uri.path();
             tracing::info!(target: "audit", path, result = "refused", ?rejection, "audit");
-            return (layer.edge.refuse)(rejection.into());
+            return (layer.refuse)(rejection.into());
         }
     };
     if let Some(caller) = admitted.caller {
@@ -156,8 +151,7 @@ impl Layer {
         let Authentication::Required(credentials) = &self.authentication else {
             return Ok(admitted(Some(Caller::default()), false));
         };
-        let is_preflight = self.edge.has_preflights && request.method == Method::OPTIONS;
-        if is_preflight || credentials.is_open(request.uri.path()) {
+        if credentials.is_open(request.uri.path()) {
             return Ok(admitted(None, false));
         }
         let presented = Presented::of(request, &credentials.sources)?;

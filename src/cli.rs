@@ -6,6 +6,7 @@ mod doctor;
 mod error;
 mod list;
 mod output;
+mod principal;
 mod progress;
 mod put;
 mod remove;

@@ -79,7 +79,7 @@ pub fn router(
     let one = patch(uploads::update)
         .put(uploads::complete)
         .delete(uploads::remove);
-    let router = Router::new()
+    Router::new()
         .route(&at(""), collection.clone())
         .route(&at("/"), collection)
         .route(&at("/new"), get(uploads::residence))
@@ -98,11 +98,16 @@ pub fn router(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "the path does not have this method",
             )
-        });
-    if settings.cors_origins.is_empty() {
-        return router;
+        })
+}
+
+/// Lets pages of the configured origins call `router`, and read all of its responses: also those to calls that are refused
+/// before they reach a handler.
+pub fn with_pages(router: Router, settings: &Settings) -> Router {
+    match settings.cors_origins.as_slice() {
+        [] => router,
+        origins => router.layer(cors(origins)),
     }
-    router.layer(cors(&settings.cors_origins))
 }
 
 fn cors(origins: &[CorsOrigin]) -> CorsLayer {

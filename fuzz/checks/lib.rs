@@ -15,7 +15,7 @@ use upload_gateway_core::{
     },
     upload::{
         Claims, Cleanup, Evidence, FileMetadata, MIB, Md5, Owner, PART_SIZE, Parts, Phase, Plan,
-        StoreKind, StoreLimits, Timestamp, Upload, UploadId, policy,
+        StoreKind, StoreLimits, Timestamp, Upload, UploadId, keys, policy,
     },
 };
 
@@ -79,7 +79,7 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         owner: Owner::default(),
         storage_id,
         store_kind: StoreKind::S3,
-        object_key: policy::object_key("media", &id, &file.file_name),
+        object_key: keys::object_key("media", &id, &file.file_name),
         plan: Plan::unknown(PART_SIZE, &limits),
         is_cut_by_client: false,
         cut: 0,
@@ -161,7 +161,7 @@ impl Wanted {
             kind,
             object: NewObject {
                 size: None,
-                key: policy::object_key(&prefix, &upload_id, &file.file_name),
+                key: keys::object_key(&prefix, &upload_id, &file.file_name),
                 mime: policy::effective_mime(&file),
                 md5: (kind & 8 == 0).then_some(md5),
                 upload_id,

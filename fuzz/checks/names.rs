@@ -4,7 +4,7 @@ use axum::http::HeaderValue;
 use percent_encoding::percent_decode_str;
 use upload_gateway_core::{
     escape::is_hidden,
-    upload::{FileMetadata, UploadId, policy},
+    upload::{FileMetadata, UploadId, keys, policy},
 };
 
 use super::Input;
@@ -44,9 +44,9 @@ fn is_harmless(name: &str) {
 
 fn key(prefix: &str, name: &str) {
     let id = UploadId::generate(None);
-    let key = policy::object_key(prefix, &id, name);
-    assert_eq!(policy::upload_of_key(prefix, &key), Some(id.clone()));
-    assert!(key.starts_with(&policy::object_key_prefix(prefix)));
+    let key = keys::object_key(prefix, &id, name);
+    assert_eq!(keys::upload_of_key(prefix, &key), Some(id.clone()));
+    assert!(key.starts_with(&keys::object_key_prefix(prefix)));
     let (folder, last) = key.rsplit_once('/').unwrap_or_default();
     assert!(folder.ends_with(id.as_str()));
     assert!((1..=100).contains(&last.len()) && last != "." && last != "..");

@@ -1,23 +1,18 @@
 //! Client certificates: which principal one stands for.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
     pki_types::{CertificateDer, UnixTime},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use sha2::{Digest as _, Sha256};
 use upload_gateway_core::gateway::Caller;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 use super::{
+    memory::{Digest, Memory},
     principal::{Role, principal},
     rejection::Rejection,
 };
@@ -27,12 +22,6 @@ use crate::{
     reload::Reloaded,
     values::{self, InvalidKey},
 };
-
-/// How long a verified chain is remembered.
-const MEMORY: Duration = Duration::from_secs(60);
-
-/// How many are remembered.
-const MAX_REMEMBERED: usize = 10_000;
 
 /// Client certificates of one authority: a table `[[client_certificate]]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +47,8 @@ pub struct ClientCertificateConfig {
 #[derive(Debug)]
 pub(super) struct ClientCertificates {
     entries: Vec<Entry>,
-    /// By the SHA-256 of the chain.
-    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    /// With the index of the entry, and its verifier at that time.
+    remembered: Memory<(usize, Arc<Verifier>, Caller)>,
 }
 
 #[derive(Debug)]
@@ -70,15 +59,6 @@ struct Entry {
 
 #[derive(Debug)]
 struct Verifier(Arc<dyn ClientCertVerifier>);
-
-#[derive(Debug)]
-struct Remembered {
-    caller: Caller,
-    /// The index of the entry, and its verifier at that time.
-    entry: usize,
-    verifier: Arc<Verifier>,
-    until: Instant,
-}
 
 /// The names of a certificate.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -159,7 +139,7 @@ impl ClientCertificates {
         });
         Ok(Self {
             entries: entries.collect::<Result<_, String>>()?,
-            remembered: Mutex::default(),
+            remembered: Memory::default(),
         })
     }
 
@@ -168,18 +148,18 @@ impl ClientCertificates {
     /// # Errors
     /// `Invalid` if it stands for none.
     pub(super) fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<Caller, Rejection> {
+        let Some((leaf, others)) = chain.split_first() else {
+            return Err(Rejection::Missing);
+        };
         let mut digest = Sha256::new();
         for certificate in chain {
             digest.update(certificate.len().to_be_bytes());
             digest.update(certificate);
         }
-        let digest: [u8; 32] = digest.finalize().into();
+        let digest: Digest = digest.finalize().into();
         if let Some(caller) = self.remembered(&digest) {
             return Ok(caller);
         }
-        let Some((leaf, others)) = chain.split_first() else {
-            return Err(Rejection::Missing);
-        };
         let names =
             Names::of(leaf).ok_or_else(|| Rejection::invalid("the certificate is malformed"))?;
         for (index, entry) in self.entries.iter().enumerate() {
@@ -194,7 +174,8 @@ impl ClientCertificates {
             }
             let caller = principal(&entry.config.tenant, subject, &entry.config.roles);
             let caller = caller.map_err(Rejection::invalid)?;
-            self.remember(digest, caller.clone(), index, verifier);
+            let verified = (index, verifier, caller.clone());
+            self.remembered.insert(digest, verified, Duration::MAX);
             return Ok(caller);
         }
         Err(Rejection::invalid(
@@ -202,35 +183,10 @@ impl ClientCertificates {
         ))
     }
 
-    fn remembered(&self, digest: &[u8; 32]) -> Option<Caller> {
-        let remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let found = remembered.get(digest)?;
-        let latest = self.entries.get(found.entry)?.verifier.latest();
-        let is_valid = found.until > Instant::now() && Arc::ptr_eq(&found.verifier, &latest);
-        is_valid.then(|| found.caller.clone())
-    }
-
-    fn remember(&self, digest: [u8; 32], caller: Caller, entry: usize, verifier: Arc<Verifier>) {
-        let mut remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.clear();
-        }
-        let until = Instant::now() + MEMORY;
-        remembered.insert(
-            digest,
-            Remembered {
-                caller,
-                entry,
-                verifier,
-                until,
-            },
-        );
+    fn remembered(&self, digest: &Digest) -> Option<Caller> {
+        let (entry, verifier, caller) = self.remembered.get(digest)?;
+        let latest = self.entries.get(entry)?.verifier.latest();
+        Arc::ptr_eq(&verifier, &latest).then_some(caller)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Header {
 }
 
 /// A verified token.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Verified {
     pub(super) caller: Caller,
     /// When it expires, in seconds since 1970.

@@ -1,42 +1,24 @@
 //! JSON Web Tokens: which issuer a token is from, and the memory of those that were verified.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use sha2::{Digest as _, Sha256};
 use upload_gateway_core::gateway::Caller;
 
 use super::{
     issuer::{Header, Issuer, IssuerConfig, Verified},
+    memory::{Digest, Memory},
     rejection::Rejection,
 };
-
-/// How many verified tokens are remembered.
-const MAX_REMEMBERED: usize = 10_000;
-
-/// How long at most a token is remembered.
-const MEMORY: Duration = Duration::from_secs(60);
 
 /// Verifies the tokens of all issuers.
 #[derive(Debug)]
 pub(super) struct Tokens {
     issuers: Vec<Issuer>,
-    /// By the SHA-256 of the token.
-    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
-}
-
-#[derive(Debug)]
-struct Remembered {
-    verified: Verified,
-    /// The index of the issuer.
-    issuer: usize,
-    until: Instant,
+    /// With the index of the issuer.
+    remembered: Memory<(usize, Verified)>,
 }
 
 /// The claim that names the issuer.
@@ -56,7 +38,7 @@ impl Tokens {
         let issuers = issuers.iter().cloned().map(Issuer::start);
         Ok(Self {
             issuers: issuers.collect::<Result<_, _>>()?,
-            remembered: Mutex::default(),
+            remembered: Memory::default(),
         })
     }
 
@@ -65,7 +47,7 @@ impl Tokens {
     /// # Errors
     /// As [`Rejection`] says.
     pub(super) async fn verify(&self, token: &str) -> Result<Caller, Rejection> {
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let digest: Digest = Sha256::digest(token.as_bytes()).into();
         if let Some(caller) = self.remembered(&digest) {
             return Ok(caller);
         }
@@ -80,50 +62,22 @@ impl Tokens {
         let (index, issuer) = issuer.ok_or_else(|| Rejection::invalid("unknown issuer"))?;
         let verified = issuer.verify(token, &header).await?;
         let caller = verified.caller.clone();
-        self.remember(digest, verified, index);
+        let age = left(verified.expires_at);
+        self.remembered.insert(digest, (index, verified), age);
         Ok(caller)
     }
 
-    fn remembered(&self, digest: &[u8; 32]) -> Option<Caller> {
-        let mut remembered = self.lock();
-        let found = remembered.get(digest)?;
-        let is_valid = found.until > Instant::now()
-            && self.issuers.get(found.issuer)?.still_has(&found.verified);
-        if !is_valid {
-            remembered.remove(digest);
-            return None;
-        }
-        Some(found.verified.caller.clone())
+    fn remembered(&self, digest: &Digest) -> Option<Caller> {
+        let (issuer, verified) = self.remembered.get(digest)?;
+        let issuer = self.issuers.get(issuer)?;
+        issuer.still_has(&verified).then_some(verified.caller)
     }
+}
 
-    fn remember(&self, digest: [u8; 32], verified: Verified, issuer: usize) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let left = verified
-            .expires_at
-            .saturating_sub(now.unwrap_or_default().as_secs());
-        let until = Instant::now() + MEMORY.min(Duration::from_secs(left));
-        let mut remembered = self.lock();
-        if remembered.len() >= MAX_REMEMBERED {
-            let now = Instant::now();
-            remembered.retain(|_, remembered| remembered.until > now);
-            if remembered.len() >= MAX_REMEMBERED {
-                remembered.clear();
-            }
-        }
-        let token = Remembered {
-            verified,
-            issuer,
-            until,
-        };
-        remembered.insert(digest, token);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Remembered>> {
-        // A std mutex: held for a few instructions, never across an await.
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
+/// How long a token is valid that expires then, in seconds since 1970.
+fn left(expires_at: u64) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Duration::from_secs(expires_at).saturating_sub(now.unwrap_or_default())
 }
 
 /// A part of a token as JSON.

@@ -1,7 +1,7 @@
 //! `api-key`: makes a key, and the table that lets the gateway accept it.
 
-use super::{error::CliError, output};
-use crate::auth::{self, ApiKeyConfig, Role};
+use super::{error::CliError, output, principal::Principal};
+use crate::auth::{self, ApiKeyConfig};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -13,15 +13,8 @@ pub(super) struct Arguments {
     /// The public part of the key: letters, digits, `-` and `_`
     #[arg(long)]
     id: String,
-    /// The tenant of the principal; not for operators
-    #[arg(long, default_value = "")]
-    tenant: String,
-    /// The subject of the principal, which owns its uploads
-    #[arg(long)]
-    subject: String,
-    /// The roles of the principal, with commas: support, admin, operator
-    #[arg(long, value_delimiter = ',')]
-    roles: Vec<Role>,
+    #[command(flatten)]
+    principal: Principal,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
@@ -31,9 +24,9 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
         id: arguments.id,
         sha256: Some(sha256),
         sha256_file: None,
-        tenant: arguments.tenant,
-        subject: arguments.subject,
-        roles: arguments.roles,
+        tenant: arguments.principal.tenant,
+        subject: arguments.principal.subject,
+        roles: arguments.principal.roles,
     };
     let checked = table.validate();
     checked.map_err(|invalid| CliError::failed(invalid.to_string()))?;

@@ -11,8 +11,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::json;
 
-use super::{error::CliError, output};
-use crate::{auth::Role, private_files};
+use super::{error::CliError, output, principal::Principal};
+use crate::private_files;
 
 /// The issuer of tokens for development.
 const ISSUER: &str = "upload-gateway-development";
@@ -30,15 +30,8 @@ pub(super) struct Arguments {
     /// A file with the secret that signs tokens; it is made if it does not exist
     #[arg(long, value_name = "FILE")]
     secret_file: PathBuf,
-    /// The tenant of the principal; not for operators
-    #[arg(long, default_value = "")]
-    tenant: String,
-    /// The subject of the principal, which owns its uploads
-    #[arg(long)]
-    subject: String,
-    /// The roles of the principal, with commas: support, admin, operator
-    #[arg(long, value_delimiter = ',')]
-    roles: Vec<Role>,
+    #[command(flatten)]
+    principal: Principal,
     /// How long the token is valid
     #[arg(long, value_name = "N", default_value_t = 60)]
     minutes: u32,
@@ -53,9 +46,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let claims = json!({
         "iss": ISSUER,
         "aud": AUDIENCE,
-        "tenant": arguments.tenant,
-        "sub": arguments.subject,
-        "roles": arguments.roles,
+        "tenant": arguments.principal.tenant,
+        "sub": arguments.principal.subject,
+        "roles": arguments.principal.roles,
         "exp": expires.as_secs(),
     });
     let key = EncodingKey::from_secret(secret.as_bytes());

@@ -165,7 +165,9 @@ impl Activity {
     /// Whether the client has sent too much without a call.
     fn is_excessive(&self) -> bool {
         let state = self.lock();
-        state.closing.is_none() && state.without_call > MAX_WITHOUT_CALL
+        // The rest of an HTTP/1.1 body can follow the response, and hyper ends that.
+        let is_http2 = matches!(self.protocol, Protocol::Http2 { .. });
+        is_http2 && state.closing.is_none() && state.without_call > MAX_WITHOUT_CALL
     }
 
     /// When and how the connection ends if nothing happens. Never while there is a call.
@@ -302,6 +304,11 @@ mod tests {
         assert_eq!((after, ending), (Duration::ZERO, Ending::Close));
         let (after, ending) = end_of(&activity).await;
         assert_eq!((after, ending), (SHORT_GOAWAY_TIME, Ending::Drop));
+        let activity = Activity::new(HTTP1);
+        activity.begin_call();
+        activity.end_call();
+        activity.receive(MAX_WITHOUT_CALL + 1);
+        assert!(activity.ending().now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use super::{
     sweeper::Sweeper,
 };
 use crate::{
-    auth::{self, Authentication, Credentials, Edge, authenticated},
+    auth::{self, Authentication, Credentials, authenticated},
     config::{self, Auth, Config, CorsOrigin, HostName, Limits},
     connections::{self, Listener, Protocol, Tls},
     grpc::{self, SigningApi, UploadApi},
@@ -172,10 +172,11 @@ impl Server {
         let grpc_routes = grpc::with_deadlines(grpc_routes);
         let grpc_routes = places.admit(grpc_routes, grpc::refuse);
         let http_routes = places.admit(self.http_routes(health), rest::refuse);
-        let (grpc_edge, http_edge) = edges();
-        let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc_edge);
-        let http_routes = authenticated(http_routes, &self.authentication, http_edge);
+        let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc::refuse);
+        let http_routes = authenticated(http_routes, &self.authentication, rest::refuse);
         let (grpc_routes, http_routes) = (identified(grpc_routes), identified(http_routes));
+        // Outside of all that refuses a call. It answers the requests with which browsers ask first.
+        let http_routes = rest::with_pages(http_routes, &self.rest);
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
         let (stop, stopped) = watch::channel(false);
         let max_connections = self.limits.max_connections as usize;
@@ -276,15 +277,6 @@ fn authentication(config: &Config) -> Result<Authentication, ServeError> {
             Authentication::Required(Arc::new(Credentials::new(settings)?))
         }
     })
-}
-
-/// The edges for gRPC and for HTTP, as authentication sees them.
-fn edges() -> (Edge, Edge) {
-    let edge = |refuse, has_preflights| Edge {
-        refuse,
-        has_preflights,
-    };
-    (edge(grpc::refuse, false), edge(rest::refuse, true))
 }
 
 /// Waits until all calls have `ended`; after the drain time it ends the streams, and waits for their final responses.

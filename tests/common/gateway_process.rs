@@ -1,24 +1,27 @@
 //! The real binary as a server process.
 
-use std::{fs, net::SocketAddr, process::Command};
+use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use super::{RedisBackend, S3Backend, server::Server};
 
 /// A gateway in a process of its own, with this configuration; it serves gRPC on the server's port.
 pub fn gateway_process(toml: &str) -> Server {
-    Server::start(|port, directory| {
-        let config = directory.join("config.toml");
-        fs::write(&config, toml).unwrap();
-        let mut command = binary();
-        command
-            .args(["serve", "--http-listen", "127.0.0.1:0", "--grpc-listen"])
-            .arg(format!("127.0.0.1:{port}"))
-            .arg("--data-dir")
-            .arg(directory.join("data"))
-            .arg("--config")
-            .arg(config);
-        command
-    })
+    Server::start(|port, directory| serve(toml, port, directory))
+}
+
+/// The command of a gateway with this configuration, which serves gRPC on `port` and keeps its files in `directory`.
+pub fn serve(toml: &str, port: u16, directory: &Path) -> Command {
+    let config = directory.join("config.toml");
+    fs::write(&config, toml).unwrap();
+    let mut command = binary();
+    command
+        .args(["serve", "--http-listen", "127.0.0.1:0", "--grpc-listen"])
+        .arg(format!("127.0.0.1:{port}"))
+        .arg("--data-dir")
+        .arg(directory.join("data"))
+        .arg("--config")
+        .arg(config);
+    command
 }
 
 /// The binary, without the environment variables of the caller.

@@ -47,7 +47,7 @@ pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,
     s3_client, sdk_http_client, storage,
 };
-pub use gateway_process::{binary, gateway_process};
+pub use gateway_process::{binary, gateway_process, serve};
 pub use opaque_etags::OpaqueEtags;
 pub use programs::{Chromium, chromium, command, find, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};

@@ -25,7 +25,7 @@ async fn a_signal_prints_the_command_that_resumes() {
     let path = path.to_str().unwrap();
     std::fs::write(path, bytes(SIZE)).unwrap();
     for signal in ["TERM", "HUP", "INT"] {
-        let arguments = ["put", path, "--json", "--limit-rate", "4MiB"];
+        let arguments = ["put", path, "--json", "--limit-rate", "8MiB"];
         let (id, output) = interrupted(&gateway, &arguments, signal).await;
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert_eq!(output.stdout, b"", "{output:?}");

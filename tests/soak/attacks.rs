@@ -85,6 +85,7 @@ pub(crate) async fn run(attack: String, targets: Targets) {
             repeat(70, || hold(http, sent.clone())).await;
         }
         "unread lists" => {
+            fill(http).await;
             let request = ListUploadsRequest {
                 page_size: 1000,
                 ..ListUploadsRequest::default()
@@ -93,15 +94,11 @@ pub(crate) async fn run(attack: String, targets: Targets) {
             repeat(4, || calls(grpc, "UploadService/ListUploads", 10, sent)).await;
         }
         "searches" => {
+            fill(http).await;
             let search = get(http, "/api/engine/v2/uploads?file_search=zzzz&limit=1000");
             repeat(16, || exchange(http, search.clone())).await;
         }
-        "creates" => {
-            let create = format!(
-                "POST /api/engine/v2/uploads?file_name=hostile.bin&file_size=50000000 HTTP/1.1\r\nHost: {http}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            );
-            repeat(16, || exchange(http, create.clone().into_bytes())).await;
-        }
+        "creates" => repeat(16, || exchange(http, create(http))).await,
         "unread downloads" => unread_downloads(grpc, http).await,
         "large metadata" => repeat(8, || large_metadata(grpc)).await,
         "resets" => repeat(4, || resets(grpc)).await,
@@ -118,6 +115,14 @@ async fn repeat<F: Future<Output = ()> + Send>(count: usize, client: impl Fn() -
         }
     });
     join_all(clients).await;
+}
+
+/// Creates the uploads that lists and searches read.
+async fn fill(http: &str) {
+    for _ in 0..100 {
+        let creates = (0..10).map(|_| exchange(http, create(http)));
+        join_all(creates).await;
+    }
 }
 
 fn burn() {
@@ -158,6 +163,12 @@ async fn exchange(address: &str, sent: Vec<u8>) {
 
 fn get(http: &str, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+fn create(http: &str) -> Vec<u8> {
+    let path = "/api/engine/v2/uploads?file_name=hostile.bin&file_size=50000000";
+    let head = "Content-Length: 0\r\nConnection: close";
+    format!("POST {path} HTTP/1.1\r\nHost: {http}\r\n{head}\r\n\r\n").into_bytes()
 }
 
 /// A gRPC message, of which the last `missing` bytes are not sent.

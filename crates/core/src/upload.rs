@@ -7,6 +7,7 @@ mod digest;
 mod event;
 mod evidence;
 mod id;
+pub mod keys;
 pub mod object;
 mod part;
 mod plan;

@@ -79,6 +79,7 @@ struct Fetcher {
     state: watch::Sender<State>,
     wanted: Arc<Notify>,
     interval: Duration,
+    pause: Duration,
     /// The document that was fetched last, and when.
     last: Vec<u8>,
     last_at: Instant,
@@ -118,6 +119,7 @@ impl Keys {
             state: sender,
             wanted: Arc::clone(&wanted),
             interval,
+            pause,
             last,
             last_at: Instant::now(),
         };
@@ -179,19 +181,18 @@ impl Keys {
     async fn fetched(&self, id: Option<&str>) -> Result<Arc<KeySet>, Rejection> {
         let (mut state, arrived) = (self.state.clone(), Instant::now());
         loop {
-            let (ended, may_begin) = {
+            let (ended, is_running, begun) = {
                 let state = state.borrow_and_update();
-                let left = state
-                    .begun
-                    .map(|begun| self.pause.saturating_sub(begun.elapsed()));
-                let left = left.filter(|left| !left.is_zero() && !state.is_running);
-                (state.ended, left.map_or(Ok(()), Err))
+                (state.ended, state.is_running, state.begun)
             };
-            if let Err(left) = may_begin {
-                let cause = "the keys have just been fetched".to_owned();
-                return Err(Rejection::Unavailable(cause, left));
+            if !is_running {
+                let left = begun.map(|begun| self.pause.saturating_sub(begun.elapsed()));
+                if let Some(left) = left.filter(|left| !left.is_zero()) {
+                    let cause = "the keys have just been fetched".to_owned();
+                    return Err(Rejection::Unavailable(cause, left));
+                }
+                self.wanted.notify_one();
             }
-            self.wanted.notify_one();
             let changed = state.wait_for(|state| state.ended > ended).await;
             let state = changed
                 .map_err(|_| Rejection::invalid("no key has this id"))?
@@ -215,8 +216,9 @@ impl Keys {
 impl Fetcher {
     async fn run(mut self) {
         loop {
+            let begun = Instant::now();
             self.state.send_modify(|state| {
-                state.begun = Some(Instant::now());
+                state.begun = Some(begun);
                 state.is_running = true;
             });
             let fetched = timeout(FETCH_TIMEOUT, self.fetch.get()).await;
@@ -225,8 +227,18 @@ impl Fetcher {
             self.end(keys);
             tokio::select! {
                 () = sleep(self.interval) => {}
-                () = self.wanted.notified() => {}
+                () = self.wanted_after(begun + self.pause) => {}
                 () = self.state.closed() => return,
+            }
+        }
+    }
+
+    /// Waits until a call wants a fetch after that time. One that wanted it earlier waits for the fetch that has just ended.
+    async fn wanted_after(&self, time: Instant) {
+        loop {
+            self.wanted.notified().await;
+            if Instant::now() >= time {
+                return;
             }
         }
     }
@@ -342,4 +354,66 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+
+    const KEYS: &str = r#"{"keys":[{"kid":"one","kty":"OKP","crv":"Ed25519","x":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"}]}"#;
+
+    fn keys(directory: &tempfile::TempDir) -> Keys {
+        let path = directory.path().join("jwks.json");
+        std::fs::write(&path, KEYS).unwrap();
+        let config = IssuerConfig {
+            issuer: "issuer".into(),
+            jwks_file: Some(path),
+            ..IssuerConfig::default()
+        };
+        Keys::start(&config).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_keys_cause_few_fetches() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = keys(&directory);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) {
+            let calls = (0..50).map(|_| keys.with(Some("forged")));
+            for refused in join_all(calls).await {
+                assert!(refused.is_err());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        let fetches = keys.state.borrow().ended;
+        assert!((5..=12).contains(&fetches), "{fetches} fetches");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_for_a_key_that_is_published_at_the_same_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = keys(&directory);
+        let mut state = keys.state.clone();
+        state.wait_for(|state| state.ended > 0).await.unwrap();
+        sleep(keys.pause).await;
+        let path = directory.path().join("jwks.json");
+        std::fs::write(path, KEYS.replace("one", "two")).unwrap();
+        assert!(keys.with(Some("two")).await.is_ok());
+        assert!(keys.with(Some("one")).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_that_is_no_key_set_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = keys(&directory);
+        for document in ["<html>", "", r#"{"keys":[]}"#, &" ".repeat(2 * MAX_SIZE)] {
+            std::fs::write(directory.path().join("jwks.json"), document).unwrap();
+            sleep(3 * keys.pause).await;
+            assert!(keys.with(Some("one")).await.is_ok());
+            let unknown = keys.with(Some("two")).await.unwrap_err();
+            assert!(matches!(unknown, Rejection::Unavailable(..)), "{unknown:?}");
+        }
+    }
 }

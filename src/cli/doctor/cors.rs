@@ -8,7 +8,7 @@ use upload_gateway_core::{
         sign::{SignedRequest, ToSign},
     },
     error::Error,
-    upload::{Md5, UploadId, policy},
+    upload::{Md5, UploadId, keys},
 };
 
 use super::Report;
@@ -74,7 +74,7 @@ async fn signed(store: &dyn BlobStore, prefix: &str) -> Result<Vec<SignedRequest
     let upload_id = UploadId::generate(None);
     let object = &NewObject {
         size: Some(0),
-        key: policy::object_key(prefix, &upload_id, "doctor-probe.txt"),
+        key: keys::object_key(prefix, &upload_id, "doctor-probe.txt"),
         mime: "text/plain".into(),
         md5: Some(Md5::of(b"")),
         upload_id,

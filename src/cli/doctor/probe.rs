@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use upload_gateway_core::{
     blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session},
     error::{Error, Kind},
-    upload::{CompositeMd5, Md5, Part, UploadId, WriterTag, policy},
+    upload::{CompositeMd5, Md5, Part, UploadId, WriterTag, keys},
 };
 
 use super::{
@@ -101,7 +101,7 @@ impl Probe<'_> {
         };
         let aborted = self.store.abort(&session).await;
         aborted.map_err(|error| Step::Abort.failed(error))?;
-        let swept = policy::object_key_prefix(self.prefix);
+        let swept = keys::object_key_prefix(self.prefix);
         let listed = self.store.list_sessions(&swept, None).await;
         listed
             .map(drop)
@@ -218,7 +218,7 @@ impl Probe<'_> {
     fn new_object(&self, content: &[u8]) -> NewObject {
         let upload_id = UploadId::generate(None);
         NewObject {
-            key: policy::object_key(self.prefix, &upload_id, NAME),
+            key: keys::object_key(self.prefix, &upload_id, NAME),
             mime: "text/plain".into(),
             size: Some(content.len() as u64),
             md5: Some(Md5::of(content)),

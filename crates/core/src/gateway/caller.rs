@@ -106,7 +106,7 @@ impl Caller {
     /// Checks that the caller may do `action` with the upload that was `found`, and returns it.
     ///
     /// # Errors
-    /// `NotFound` if there is none, or if the caller must not know of it; `PermissionDenied` if only its roles are missing.
+    /// `NotFound` if no upload was found, or if the caller must not know of it; `PermissionDenied` if only its roles are missing.
     pub(super) fn permit(
         &self,
         action: Action,
@@ -120,7 +120,10 @@ impl Caller {
             Verdict::RoleMissing => Err(role_missing()),
             Verdict::Hidden => Err(Error::upload_not_found(id)),
         };
-        audit(&self.owner, action.name(), Some(id), &refused);
+        // The use case logs every result of the other actions.
+        if matches!(action, Action::Read | Action::Send) {
+            audit(&self.owner, action.name(), Some(id), &refused);
+        }
         refused
     }
 

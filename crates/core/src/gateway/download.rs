@@ -54,28 +54,21 @@ impl Downloads {
         verb: ReadVerb,
         lifetime: Duration,
     ) -> Result<SignedRequest> {
-        let signed = self.sign(caller, id, verb, lifetime).await;
+        let signed = async {
+            let StoredFile { upload, .. } = self.stored(caller, id).await?;
+            let storage = self.storages.get(&upload.storage_id)?;
+            let read = ToSign::Read {
+                verb,
+                key: &upload.object_key,
+                file_name: &upload.file.file_name,
+                mime: &upload.file.file_mime,
+                lifetime: lifetime.min(DOWNLOAD_LIFETIME),
+            };
+            storage.store.sign(&read, self.records.clock()).await
+        };
+        let signed = signed.await;
         audit(&caller.owner, "sign download", Some(id), &signed);
         signed
-    }
-
-    async fn sign(
-        &self,
-        caller: &Caller,
-        id: &UploadId,
-        verb: ReadVerb,
-        lifetime: Duration,
-    ) -> Result<SignedRequest> {
-        let StoredFile { upload, .. } = self.stored(caller, id).await?;
-        let storage = self.storages.get(&upload.storage_id)?;
-        let read = ToSign::Read {
-            verb,
-            key: &upload.object_key,
-            file_name: &upload.file.file_name,
-            mime: &upload.file.file_mime,
-            lifetime: lifetime.min(DOWNLOAD_LIFETIME),
-        };
-        storage.store.sign(&read, self.records.clock()).await
     }
 
     /// Finds a complete upload, to read it.

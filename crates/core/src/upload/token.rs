@@ -198,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::upload::{Capabilities, FileDigest, MIB, PART_SIZE, StoreLimits, policy};
+    use crate::upload::{Capabilities, FileDigest, MIB, PART_SIZE, StoreLimits, keys};
 
     const LIMITS: StoreLimits = StoreLimits {
         max_parts: 10_000,
@@ -240,7 +240,7 @@ mod tests {
             },
             storage_id: "media".into(),
             store_kind,
-            object_key: policy::object_key("incoming/media", &id, "sp_ter___mehr_.bin"),
+            object_key: keys::object_key("incoming/media", &id, "sp_ter___mehr_.bin"),
             parts: (1..).zip(writers).map(part).collect(),
             plan,
             is_cut_by_client: false,

@@ -6,7 +6,7 @@ use crate::{
     gateway::{caller::Caller, refusal::too_large, storage::Storage},
     upload::{
         Claims, Cleanup, Evidence, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge,
-        Upload, UploadId, WriterTag, policy,
+        Upload, UploadId, WriterTag, keys, policy,
     },
 };
 
@@ -55,7 +55,7 @@ impl Records {
             owner: caller.owner.clone(),
             storage_id: storage.id.clone(),
             store_kind: storage.store.kind(),
-            object_key: policy::object_key(&storage.prefix, &id, &file.file_name),
+            object_key: keys::object_key(&storage.prefix, &id, &file.file_name),
             plan,
             is_cut_by_client: false,
             cut: 0,

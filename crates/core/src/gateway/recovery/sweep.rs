@@ -30,7 +30,7 @@ use crate::{
         storage::{Storage, Storages},
     },
     state::ScheduleStore,
-    upload::{Phase, Timestamp, Upload, UploadId, policy},
+    upload::{Phase, Timestamp, Upload, UploadId, keys},
 };
 
 /// The largest difference between the clocks of two replicas. An upload expires only after it has expired by all
@@ -367,7 +367,7 @@ impl<'a> Pass<'a> {
         let sweeper = self.sweeper;
         let max_age = sweeper.upload_max_age + SESSION_MARGIN;
         let min_age = self.sweep.session_age.unwrap_or(max_age);
-        let prefix = policy::object_key_prefix(&storage.prefix);
+        let prefix = keys::object_key_prefix(&storage.prefix);
         let mut after = None;
         loop {
             if !self.next_permit().await? {
@@ -378,7 +378,7 @@ impl<'a> Pass<'a> {
                 return Ok(());
             };
             for session in &page.sessions {
-                let Some(id) = policy::upload_of_key(&storage.prefix, &session.key) else {
+                let Some(id) = keys::upload_of_key(&storage.prefix, &session.key) else {
                     continue;
                 };
                 self.report.examined += 1;

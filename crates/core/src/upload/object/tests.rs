@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::upload::{
     Claim, Claims, Cleanup, Evidence, FileMetadata, MIB, Owner, PART_SIZE, Part, Parts, Phase,
-    Plan, StoreKind, StoreLimits, Timestamp, WriterTag, policy,
+    Plan, StoreKind, StoreLimits, Timestamp, WriterTag, keys,
 };
 
 /// A file, and how it was stored.
@@ -84,7 +84,7 @@ impl Case {
             owner: Owner::default(),
             storage_id: "media".into(),
             store_kind: StoreKind::S3,
-            object_key: policy::object_key("", &id, "film.mp4"),
+            object_key: keys::object_key("", &id, "film.mp4"),
             plan,
             is_cut_by_client: false,
             cut: 0,

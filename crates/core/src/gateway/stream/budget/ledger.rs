@@ -328,16 +328,12 @@ impl Ledger {
             return;
         }
         *last = Some(now);
-        let parts = self
-            .waiting
-            .iter()
-            .filter(|waiter| waiter.holder.part.is_some());
-        let parts: HashSet<u64> = parts.map(|waiter| waiter.holder.stream).collect();
-        let messages = self
-            .waiting
-            .iter()
-            .filter(|waiter| waiter.holder.part.is_none());
-        let messages: HashSet<u64> = messages.map(|waiter| waiter.holder.stream).collect();
+        let waiting = |for_part: bool| -> HashSet<u64> {
+            let holders = self.waiting.iter().map(|waiter| waiter.holder);
+            let holders = holders.filter(|holder| holder.part.is_some() == for_part);
+            holders.map(|holder| holder.stream).collect()
+        };
+        let (parts, messages) = (waiting(true), waiting(false));
         let may_take = !self.is_beyond_share(owner);
         let idle = std::mem::take(&mut self.idle).into_iter();
         let idle = idle.filter(|idle| !idle.recall.is_closed());
