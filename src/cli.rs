@@ -9,6 +9,7 @@ mod output;
 mod principal;
 mod progress;
 mod put;
+mod records;
 mod remove;
 mod serve;
 mod server;
@@ -56,6 +57,9 @@ enum Command {
     /// Expire uploads and delete what is orphaned in the stores, once; `serve` does so by itself
     #[command(after_help = AFTER_HELP)]
     Sweep(sweep::Arguments),
+    /// Change records without a gateway
+    #[command(after_help = AFTER_HELP)]
+    Records(records::Arguments),
     /// Make an API key, and the table that lets the gateway accept it
     ApiKey(api_key::Arguments),
     /// Make a token for development, and the table that lets the gateway accept it
@@ -101,6 +105,7 @@ impl Command {
             Self::Rm(arguments) => remove::run(arguments).await,
             Self::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
             Self::Sweep(arguments) => Box::pin(sweep::run(arguments)).await,
+            Self::Records(arguments) => Box::pin(records::run(arguments)).await,
             Self::ApiKey(arguments) => api_key::run(arguments),
             Self::Token(arguments) => token::run(&arguments),
             Self::Demo => Box::pin(demo::run()).await,

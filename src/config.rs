@@ -19,7 +19,7 @@ mod table;
 
 pub use self::{
     error::ConfigError,
-    limits::Limits,
+    limits::{Limits, PerOwner},
     load::{FILE_VARIABLE, Flags, SERVER_VARIABLE, from_process, load},
     process::{Auth, Config, Faults, Log, LogFormat},
     resume_tokens::{ResumeTokenKey, ResumeTokens},

@@ -62,16 +62,16 @@ pub(crate) fn refuse(error: Error) -> Response {
     Failure::from(error).into_response()
 }
 
-/// Serves the uploads of `gateway` with up to `max_downloads` downloads at a time, and its health.
+/// Serves the uploads of `gateway`, and its health.
 pub fn router(
     gateway: Arc<Gateway>,
     settings: &Settings,
-    max_downloads: u32,
     health: watch::Receiver<Health>,
 ) -> Router {
+    let downloads = Room::new(download::room(&gateway.settings));
     let api = Api {
         gateway,
-        downloads: Room::new(download::room(max_downloads)),
+        downloads,
         part_data: settings.part_data,
     };
     let at = |path: &str| format!("{BASE}{path}");

@@ -4,9 +4,11 @@
 //! nothing for the longest time is revoked.
 
 mod body;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -17,7 +19,10 @@ use tokio::{
     time::{Instant, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use upload_gateway_core::error::{Error, Kind, Reason};
+use upload_gateway_core::{
+    error::{Error, Kind, Reason},
+    upload::Owner,
+};
 
 pub(crate) use self::body::{ReceivedBody, SentBody};
 
@@ -42,6 +47,8 @@ pub(crate) struct Rules {
     pub(crate) limit: Option<&'static str>,
     /// How much there is.
     pub(crate) total: u32,
+    /// How many places one owner has at a time, if it has a tenant.
+    pub(crate) per_owner: u32,
     /// How long a call waits for room.
     pub(crate) wait_limit: Duration,
     /// After how long without any progress of its client a place may be revoked for another one.
@@ -66,6 +73,8 @@ pub(crate) struct Room {
 struct Places {
     next: u64,
     held: HashMap<u64, Held>,
+    /// How many places each owner has.
+    owners: HashMap<Owner, u32>,
     /// Those that can be revoked, by the time since when their clients have done nothing.
     stalled: BTreeSet<(Instant, u64)>,
 }
@@ -79,6 +88,8 @@ struct Held {
     is_revoked: bool,
     /// Cancelled when the place is revoked.
     end: CancellationToken,
+    /// Whose place it is, if owners have shares.
+    owner: Option<Owner>,
 }
 
 /// The place of one call in a room. What it has taken returns when this is dropped.
@@ -108,7 +119,32 @@ impl Room {
 
     /// A place that has taken nothing yet. Cancels `revoked` if it must end.
     pub(crate) fn enter(self: &Arc<Self>, revoked: CancellationToken) -> Place {
-        let number = self.lock().add(revoked.clone());
+        let number = self.lock().add(revoked.clone(), None);
+        self.place(number, revoked)
+    }
+
+    /// As [`Room::enter`], for a call of `owner`.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if the owner has its share of the places.
+    pub(crate) fn enter_for(
+        self: &Arc<Self>,
+        owner: &Owner,
+        revoked: CancellationToken,
+    ) -> Result<Place, Error> {
+        if owner.tenant.is_empty() {
+            return Ok(self.enter(revoked));
+        }
+        let mut places = self.lock();
+        if places.owners.get(owner) >= Some(&self.rules.per_owner) {
+            return Err(self.rules.share_exceeded());
+        }
+        let number = places.add(revoked.clone(), Some(owner.clone()));
+        drop(places);
+        Ok(self.place(number, revoked))
+    }
+
+    fn place(self: &Arc<Self>, number: u64, revoked: CancellationToken) -> Place {
         Place {
             room: Arc::clone(self),
             number,
@@ -142,14 +178,18 @@ async fn end_stalled(room: Weak<Room>, limit: Duration) {
 
 impl Places {
     /// Adds a place that holds nothing.
-    fn add(&mut self, end: CancellationToken) -> u64 {
+    fn add(&mut self, end: CancellationToken, owner: Option<Owner>) -> u64 {
         let number = self.next;
         self.next += 1;
+        if let Some(owner) = &owner {
+            *self.owners.entry(owner.clone()).or_default() += 1;
+        }
         let held = Held {
             amount: 0,
             stalled_since: None,
             is_revoked: false,
             end,
+            owner,
         };
         self.held.insert(number, held);
         number
@@ -187,7 +227,18 @@ impl Places {
     /// Removes a place, and returns what it held.
     fn remove(&mut self, number: u64) -> u32 {
         self.change(number, |held| held.stalled_since = None);
-        self.held.remove(&number).map_or(0, |held| held.amount)
+        let Some(held) = self.held.remove(&number) else {
+            return 0;
+        };
+        if let Some(owner) = held.owner
+            && let Entry::Occupied(mut places) = self.owners.entry(owner)
+        {
+            *places.get_mut() -= 1;
+            if *places.get() == 0 {
+                places.remove();
+            }
+        }
+        held.amount
     }
 }
 
@@ -295,156 +346,27 @@ impl Rules {
             }
             None => format!("too many {what} at once (at most {total}); retry later"),
         };
-        let error = Error::new(Kind::ResourceExhausted, Reason::Overloaded, message)
-            .retry_after(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.5)));
+        let error = overloaded(message);
         match self.limit {
             Some(limit) => error.with("limit", limit).with(limit, total),
             None => error,
         }
     }
+
+    /// The error of a call whose owner has its share.
+    fn share_exceeded(&self) -> Error {
+        let Self {
+            what, per_owner, ..
+        } = self;
+        let limit = format!("per_owner.{}", self.limit.unwrap_or(what));
+        overloaded(format!(
+            "too many {what} of the caller at once (limits.{limit} is {per_owner}); retry later"
+        ))
+        .with("limit", limit)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use futures::{FutureExt, StreamExt};
-    use tokio::time::advance;
-
-    use super::*;
-
-    const RULES: Rules = Rules {
-        what: "things",
-        limit: None,
-        total: 10,
-        wait_limit: Duration::from_secs(2),
-        yields_after: Duration::from_secs(5),
-        ends_after: None,
-    };
-
-    fn place(room: &Arc<Room>, amount: u32) -> Place {
-        let place = room.enter(CancellationToken::new());
-        assert!(place.try_take(amount));
-        place
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_without_room_is_refused_after_its_wait_limit() {
-        let room = Room::new(RULES);
-        let held = place(&room, 10);
-        let begun = Instant::now();
-        let refused = room.enter(CancellationToken::new()).take(1).await;
-        let error = refused.unwrap_err();
-        assert_eq!(error.kind(), Kind::ResourceExhausted);
-        assert!(error.retry_delay().is_some());
-        assert_eq!(begun.elapsed(), RULES.wait_limit);
-        drop(held);
-        assert_eq!(room.free.available_permits(), 10);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_gets_the_room_that_is_freed_while_it_waits() {
-        let room = Room::new(RULES);
-        let held = place(&room, 10);
-        let waiting = room.enter(CancellationToken::new());
-        let mut waits = std::pin::pin!(waiting.take(4));
-        assert!(waits.as_mut().now_or_never().is_none());
-        drop(held);
-        waits.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn freed_room_goes_to_the_call_that_has_waited_longest() {
-        let room = Room::new(RULES);
-        let held: Vec<_> = (0..2).map(|_| place(&room, 5)).collect();
-        let first = room.enter(CancellationToken::new());
-        let mut first = std::pin::pin!(first.take(6));
-        assert!(first.as_mut().now_or_never().is_none());
-        let [one, other] = held.try_into().unwrap();
-        drop(one);
-        let second = room.enter(CancellationToken::new());
-        assert!(!second.try_take(1));
-        drop(other);
-        first.await.unwrap();
-        assert!(second.try_take(4));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_some_calls_wait() {
-        let room = Room::new(RULES);
-        let _held = place(&room, 10);
-        let place = || room.enter(CancellationToken::new());
-        let places: Vec<_> = (0..=MAX_WAITING).map(|_| place()).collect();
-        let takes = places.iter().map(|place| place.take(1));
-        let begun = Instant::now();
-        let mut waiting: futures::stream::FuturesUnordered<_> = takes.collect();
-        assert!(waiting.next().await.unwrap().is_err());
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        waiting.next().await.unwrap().unwrap_err();
-        assert_eq!(begun.elapsed(), RULES.wait_limit);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_place_that_ends_otherwise_makes_room_for_others() {
-        let room = Room::new(RULES);
-        let end = CancellationToken::new();
-        let ending = room.enter(end.clone());
-        assert!(ending.try_take(5));
-        ending.wait_for_client();
-        end.cancel();
-        drop(ending);
-        let stalled = place(&room, 10);
-        stalled.wait_for_client();
-        advance(RULES.yields_after).await;
-        let other = room.enter(CancellationToken::new());
-        assert!(other.take(1).now_or_never().is_none());
-        assert!(stalled.revoked().now_or_never().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_place_of_the_client_that_did_nothing_for_longest_is_revoked() {
-        let room = Room::new(RULES);
-        let places: Vec<_> = (0..3).map(|_| place(&room, 3)).collect();
-        places[1].wait_for_client();
-        advance(Duration::from_secs(1)).await;
-        places[0].wait_for_client();
-        advance(Duration::from_secs(9)).await;
-        let mut waits = {
-            let room = Arc::clone(&room);
-            Box::pin(async move { room.enter(CancellationToken::new()).take(2).await })
-        };
-        assert!(waits.as_mut().now_or_never().is_none());
-        let revoked = |place: &Place| place.revoked().now_or_never().is_some();
-        let all: Vec<_> = places.iter().map(revoked).collect();
-        assert_eq!(all, [false, true, false]);
-        drop(places);
-        waits.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_makes_progress_keeps_its_place() {
-        let room = Room::new(RULES);
-        let held = place(&room, 10);
-        held.wait_for_client();
-        advance(Duration::from_secs(1)).await;
-        let refused = room.enter(CancellationToken::new()).take(1).await;
-        assert!(refused.is_err());
-        held.wait_for_client();
-        held.wait_for_gateway();
-        advance(Duration::from_secs(100)).await;
-        let refused = room.enter(CancellationToken::new()).take(1).await;
-        assert!(refused.is_err());
-        assert!(held.revoked().now_or_never().is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_nothing_loses_its_place_after_the_limit() {
-        let limit = Duration::from_secs(300);
-        let room = Room::new(Rules {
-            ends_after: Some(limit),
-            ..RULES
-        });
-        let (held, begun) = (place(&room, 1), Instant::now());
-        held.wait_for_client();
-        held.revoked().await;
-        assert!(begun.elapsed() >= limit && begun.elapsed() <= limit + limit / CHECKS);
-    }
+fn overloaded(message: String) -> Error {
+    Error::new(Kind::ResourceExhausted, Reason::Overloaded, message)
+        .retry_after(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.5)))
 }

@@ -160,7 +160,7 @@ async fn write(
     };
     upload.file.file_size = Some(size);
     upload.object_key = format!("uploads/{}", upload.id);
-    if state.create(&upload).await? != Creation::Created {
+    if state.create(&upload, u64::MAX).await? != Creation::Created {
         return Err("the record exists already".into());
     }
     let parts: Vec<Part> = (1..=parts)

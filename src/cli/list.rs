@@ -13,6 +13,25 @@ pub(super) struct Arguments {
     /// Only uploads in this phase
     #[arg(long)]
     phase: Option<PhaseName>,
+    /// Uploads of this owner. Another owner needs the role support or admin
+    #[arg(
+        long,
+        value_name = "SUBJECT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    owner: String,
+    /// Uploads of all owners in the tenant. Needs the role support or admin
+    #[arg(long, conflicts_with = "owner")]
+    all_owners: bool,
+    /// The tenant, by default that of the caller. Another one needs the role operator
+    #[arg(
+        long,
+        value_name = "TENANT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    tenant: String,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
@@ -36,6 +55,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
             page_size: 0,
             page_token,
             phase: phase.into(),
+            owner: arguments.owner.clone(),
+            all_owners: arguments.all_owners,
+            tenant: arguments.tenant.clone(),
         };
         let page = client.list(request).await?;
         for upload in &page.uploads {

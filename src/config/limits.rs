@@ -6,7 +6,7 @@ use std::{
 };
 
 use upload_gateway_core::{
-    gateway::{EdgeLimits, Settings, TokenKey},
+    gateway::{EdgeLimits, OwnerLimits, Settings, TokenKey},
     upload::{MIB, PART_SIZE},
 };
 
@@ -73,6 +73,8 @@ table! {
         pub max_lists: u32 = 8, in POSITIVE;
         /// How many calls follow an upload at a time.
         pub max_watches: u32 = 1024, in POSITIVE;
+        /// What one owner has of it at most, with authentication.
+        pub per_owner: PerOwner = PerOwner::default();
         /// The HTTP/2 window of one stream; the window of a connection is `max_concurrent_streams` times as large. The
         /// smallest value is HTTP/2's initial window (RFC 9113, section 6.9.2).
         pub stream_window: ByteSize = ByteSize(256 * 1024), in ByteSize(65_535)..=ByteSize(64 * MIB);
@@ -96,6 +98,41 @@ table! {
         /// How long running streams may continue to the end of a part after a shutdown begins, in seconds. The final
         /// responses have 5 seconds more.
         pub drain_seconds: u64 = 20, in SECONDS;
+    }
+}
+
+table! {
+    /// What one owner has at most. Three quarters of everything, so that the others always find room.
+    pub struct PerOwner {
+        /// How many uploads are open at a time, over all replicas.
+        pub max_open_uploads: u64 = 75_000, in 1..;
+        /// How many streams run at a time.
+        pub max_streams: u32 = 768, in POSITIVE;
+        /// How many lists of uploads or parts run at a time.
+        pub max_lists: u32 = 6, in POSITIVE;
+        /// How many calls follow an upload at a time.
+        pub max_watches: u32 = 768, in POSITIVE;
+        /// How many downloads through the gateway run at a time.
+        pub max_downloads: u32 = 192, in POSITIVE;
+    }
+}
+
+// === impl PerOwner ===
+
+impl PerOwner {
+    fn limits(&self) -> OwnerLimits {
+        OwnerLimits {
+            open_uploads: self.max_open_uploads,
+            streams: self.max_streams,
+            lists: self.max_lists,
+            watches: self.max_watches,
+            downloads: self.max_downloads,
+        }
+    }
+
+    /// Checks each key.
+    pub(super) fn validate(&self) -> Result<(), InvalidKey> {
+        self.check_ranges()
     }
 }
 
@@ -123,6 +160,7 @@ impl Limits {
                 watches: self.max_watches,
                 downloads: self.max_downloads,
             },
+            per_owner: self.per_owner.limits(),
             idle_timeout: Duration::from_secs(self.idle_timeout_seconds),
             min_rate: self.min_rate.0,
             min_rate_window: Duration::from_secs(self.min_rate_seconds),

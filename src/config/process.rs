@@ -201,6 +201,7 @@ impl Config {
         self.validate_credentials()?;
         let tables = [
             ("limits", self.limits.validate()),
+            ("limits.per_owner", self.limits.per_owner.validate()),
             ("tls", self.tls.validate()),
             ("sweeper", self.sweeper.validate()),
             ("log", self.log.validate()),

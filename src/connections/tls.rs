@@ -24,6 +24,7 @@ const HANDSHAKES: Rules = Rules {
     what: "TLS handshakes",
     limit: None,
     total: 2048,
+    per_owner: u32::MAX,
     wait_limit: Duration::from_secs(10),
     yields_after: Duration::ZERO,
     ends_after: None,

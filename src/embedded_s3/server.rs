@@ -31,6 +31,7 @@ const DOWNLOADS: Rules = Rules {
     what: "downloads",
     limit: None,
     total: MAXIMUM_CONNECTIONS / 4 * 3,
+    per_owner: u32::MAX,
     wait_limit: Duration::from_millis(500),
     yields_after: Duration::from_secs(5),
     ends_after: Some(Duration::from_secs(5 * 60)),

@@ -12,8 +12,8 @@ use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
     error::{All, Error, Kind, Reason, Result},
     gateway::{
-        Chunk, Counts, Finish, Found, Limits, MAX_PAGE_LENGTH, Message, Open, PartPage, Settings,
-        Takeover, Target,
+        Caller, Chunk, Counts, Finish, Found, Limits, MAX_PAGE_LENGTH, Message, Open, OwnerLimits,
+        PartPage, Settings, Takeover, Target,
     },
     state::Cursor,
     upload::{
@@ -243,7 +243,7 @@ pub(super) fn progress(
 }
 
 /// What clients must respect for a storage: the limits of the storage and of the gateway.
-pub(super) fn limits(limits: Limits, settings: &Settings) -> v1::Limits {
+pub(super) fn limits(limits: Limits, settings: &Settings, caller: &Caller) -> v1::Limits {
     v1::Limits {
         storage_id: limits.storage_id,
         residence: residence(limits.store_kind).into(),
@@ -266,6 +266,17 @@ pub(super) fn limits(limits: Limits, settings: &Settings) -> v1::Limits {
         max_lists: number(settings.edges.lists),
         max_watches: number(settings.edges.watches),
         max_downloads: number(settings.edges.downloads),
+        per_owner: (!caller.owner.tenant.is_empty()).then(|| owner_limits(&settings.per_owner)),
+    }
+}
+
+fn owner_limits(limits: &OwnerLimits) -> v1::OwnerLimits {
+    v1::OwnerLimits {
+        max_open_uploads: bytes(limits.open_uploads),
+        max_streams: number(limits.streams),
+        max_lists: number(limits.lists),
+        max_watches: number(limits.watches),
+        max_downloads: number(limits.downloads),
     }
 }
 

@@ -17,7 +17,9 @@ use upload_gateway_core::{
     call,
     error::{All, Error, Result},
     faults,
-    gateway::{Action, Caller, Counts, Gateway, Message, MessageMemory, Observer, Search, Start},
+    gateway::{
+        Action, Caller, Counts, Gateway, Message, MessageMemory, Observer, Scope, Search, Start,
+    },
     upload,
 };
 
@@ -178,14 +180,16 @@ impl UploadService for UploadApi {
     ) -> Result<Response<ListUploadsResponse>, Status> {
         let caller = caller(&request)?;
         let page = async {
-            let request = request.get_ref();
-            let (phase, limit, after) = (
+            let request = request.into_inner();
+            let (phase, limit, after, scope) = (
                 convert::phase_filter(request.phase),
                 convert::page_size(request.page_size),
                 convert::cursor(&request.page_token),
+                Scope::new(request.owner, request.all_owners, request.tenant),
             )
                 .all()?;
             let search = Search {
+                scope,
                 phase,
                 ..Search::default()
             };
@@ -240,7 +244,7 @@ impl UploadService for UploadApi {
     ) -> Result<Response<Limits>, Status> {
         let caller = caller(&request)?;
         let limits = self.gateway.limits(&caller, &request.get_ref().storage_id);
-        respond(limits.map(|limits| convert::limits(limits, &self.gateway.settings)))
+        respond(limits.map(|limits| convert::limits(limits, &self.gateway.settings, &caller)))
     }
 
     type WatchUploadStream = BoxStream<'static, Result<UploadProgress, Status>>;

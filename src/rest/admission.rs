@@ -21,6 +21,7 @@ const BODIES: Rules = Rules {
     what: "bytes of requests",
     limit: None,
     total: 64 * 1024 * 1024,
+    per_owner: u32::MAX,
     wait_limit: Duration::from_secs(5),
     yields_after: Duration::from_secs(1),
     ends_after: None,

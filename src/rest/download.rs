@@ -17,7 +17,10 @@ use axum::{
 };
 use futures::TryStreamExt;
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
-use upload_gateway_core::{blobs::sign::ReadVerb, gateway::StoredFile};
+use upload_gateway_core::{
+    blobs::sign::ReadVerb,
+    gateway::{Settings, StoredFile},
+};
 
 use super::{
     api::{Api, BASE, CalledBy},
@@ -34,12 +37,13 @@ use crate::{
     status::{HttpError, log},
 };
 
-/// The rules for `max` downloads at a time.
-pub(super) fn room(max: u32) -> Rules {
+/// The rules for downloads at the same time.
+pub(super) fn room(settings: &Settings) -> Rules {
     Rules {
         what: "downloads",
         limit: Some("max_downloads"),
-        total: max,
+        total: settings.edges.downloads,
+        per_owner: settings.per_owner.downloads,
         wait_limit: Duration::from_secs(2),
         yields_after: Duration::from_secs(5),
         // A paused video is not an error.
@@ -173,7 +177,9 @@ pub(super) async fn download(
         Method::HEAD => Body::empty(),
         _ => {
             let end = end.map(|Extension(end)| end.token());
-            let place = api.downloads.enter(end.unwrap_or_default());
+            let place = api
+                .downloads
+                .enter_for(&caller.owner, end.unwrap_or_default())?;
             place.take(1).await?;
             let bytes = api.gateway.downloads.read(&file.upload, range);
             // The status is already sent: the caller sees a connection that ends before Content-Length.

@@ -106,6 +106,12 @@ pub(super) struct ListParameters {
     pub(super) tags: Option<Tags>,
     /// Only uploads with this text in the file name, in upper or lower case and in any normal form of Unicode.
     pub(super) file_search: Option<String>,
+    /// Only uploads of this owner. Another owner than the caller needs the role support or admin. Default: the caller.
+    pub(super) owner: Option<String>,
+    /// `true`: uploads of all owners in the tenant. Needs the role support or admin.
+    pub(super) all_owners: Option<Flag>,
+    /// The tenant. Another tenant than the caller's needs the role operator. Without `owner`: the uploads of all its owners.
+    pub(super) tenant: Option<String>,
 }
 
 // === impl FileParameters ===

@@ -1,4 +1,4 @@
-//! Lists the uploads of the caller.
+//! Lists uploads.
 
 use axum::{
     extract::State,
@@ -8,7 +8,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use upload_gateway_core::{
     error::{All, Error, Result},
-    gateway::{Found, MAX_PAGE_LENGTH, Search, Start},
+    gateway::{Found, MAX_PAGE_LENGTH, Scope, Search, Start},
     state::Cursor,
     upload::{Timestamp, Upload},
 };
@@ -21,7 +21,7 @@ use super::{
     request::{Parameters, Parse},
     responses::{ParameterErrors, ServerErrors},
     shapes::Record,
-    values::{Number, Tags},
+    values::{Flag, Number, Tags},
 };
 
 /// The header with the number of all matching uploads.
@@ -30,7 +30,7 @@ pub(super) const TOTAL_COUNT: &str = "x-total-count";
 /// The length of a page if the request has no `limit`.
 const DEFAULT_LIMIT: u64 = 100;
 
-/// List the caller's uploads, newest first
+/// List uploads, newest first, by default the caller's own
 ///
 /// A page has at most 1 MiB. Without filters, it has `limit` uploads, as far as they fit. With filters, it has those that
 /// match among the next 1,000 uploads: it can have fewer, or none, and still have a next page. Follow `Link` to the end.
@@ -64,7 +64,7 @@ pub(super) async fn list(
     let records = &api.gateway.records;
     let page = records.list_uploads(&caller, &search, start, limit);
     let mut found = if search.matches_all() {
-        let (found, total) = tokio::try_join!(page, records.count_uploads(&caller))?;
+        let (found, total) = tokio::try_join!(page, records.count_uploads(&caller, &search.scope))?;
         Found {
             total: Some(total),
             ..found
@@ -131,14 +131,21 @@ fn link(search: &Search, limit: usize, start: &Start) -> String {
     }
     let token = page_token(start);
     let tags = search.tags.join(",");
+    let (owner, tenant) = match &search.scope {
+        Scope::Own => ("", ""),
+        Scope::Owner { tenant, subject } => (subject.as_str(), tenant.as_str()),
+        Scope::Tenant { tenant } => ("", tenant.as_str()),
+    };
+    let is_tenant = matches!(search.scope, Scope::Tenant { .. });
+    let given = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let parameters = [
-        (
-            "page_token",
-            Some(token.as_str()).filter(|token| !token.is_empty()),
-        ),
+        ("page_token", given(token.as_str())),
         ("storage_id", search.storage_id.as_deref()),
-        ("tags", Some(tags.as_str()).filter(|tags| !tags.is_empty())),
+        ("tags", given(tags.as_str())),
         ("file_search", search.file_name.as_deref()),
+        ("owner", given(owner)),
+        ("all_owners", is_tenant.then_some("true")),
+        ("tenant", given(tenant)),
     ];
     for (name, value) in parameters {
         if let Some(value) = value {
@@ -179,8 +186,8 @@ impl Parse for ListParameters {
     type Value = (usize, Start, Search);
 
     fn parse(self) -> Result<Self::Value> {
-        let (limit, start) = (self.limit(), self.start()).all()?;
-        Ok((limit, start, self.search()))
+        let (limit, start, scope) = (self.limit(), self.start(), self.scope()).all()?;
+        Ok((limit, start, self.search(scope)))
     }
 }
 
@@ -204,9 +211,16 @@ impl ListParameters {
         })
     }
 
-    fn search(self) -> Search {
+    fn scope(&self) -> Result<Scope> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let all_owners = self.all_owners == Some(Flag(true));
+        Scope::new(text(&self.owner), all_owners, text(&self.tenant))
+    }
+
+    fn search(self, scope: Scope) -> Search {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Search {
+            scope,
             phase: None,
             storage_id: given(self.storage_id),
             tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),

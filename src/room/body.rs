@@ -222,6 +222,7 @@ mod tests {
         what: "bytes",
         limit: None,
         total: 10,
+        per_owner: u32::MAX,
         wait_limit: Duration::from_secs(2),
         yields_after: Duration::from_secs(1),
         ends_after: None,

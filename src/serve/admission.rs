@@ -19,10 +19,10 @@ use axum::{
     response::Response,
 };
 use hyper::body::{Frame, SizeHint};
-use upload_gateway_core::error::Error;
+use upload_gateway_core::{error::Error, gateway::Caller};
 
 use crate::{
-    config::Limits,
+    config::{Limits, PerOwner},
     connections::EndCall,
     rest,
     room::{Place, Room, Rules, SentBody},
@@ -70,21 +70,36 @@ struct Placed {
 impl Places {
     /// The places that the limits allow.
     pub(super) fn new(limits: &Limits) -> Self {
-        let room = |(what, limit), total: u32, wait| {
+        let all = u32::MAX;
+        let PerOwner {
+            max_lists,
+            max_watches,
+            ..
+        } = limits.per_owner;
+        let room = |(what, limit), (total, per_owner): (u32, u32), wait| {
             Room::new(Rules {
                 what,
                 limit,
                 total,
+                per_owner,
                 wait_limit: Duration::from_secs(wait),
                 yields_after: Duration::from_secs(1),
                 ends_after: None,
             })
         };
         Self {
-            calls: room(("calls", Some("max_calls")), limits.max_calls, 2),
-            health: room(("health checks", None), MAX_HEALTH, 2),
-            lists: room(("lists", Some("max_lists")), limits.max_lists, 3),
-            watches: room(("watches", Some("max_watches")), limits.max_watches, 0),
+            calls: room(("calls", Some("max_calls")), (limits.max_calls, all), 2),
+            health: room(("health checks", None), (MAX_HEALTH, all), 2),
+            lists: room(
+                ("lists", Some("max_lists")),
+                (limits.max_lists, max_lists),
+                3,
+            ),
+            watches: room(
+                ("watches", Some("max_watches")),
+                (limits.max_watches, max_watches),
+                0,
+            ),
         }
     }
 
@@ -101,10 +116,20 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     let Admission { places, refuse } = admission;
     let end = request.extensions().get().map(EndCall::token);
     let end = end.unwrap_or_default();
-    let special = match path {
-        WATCH => Some(places.watches.enter(end.clone())),
-        _ if is_list(&request) => Some(places.lists.enter(end.clone())),
+    let room = match path {
+        WATCH => Some(&places.watches),
+        _ if is_list(&request) => Some(&places.lists),
         _ => None,
+    };
+    // A call without a caller is refused after it.
+    let owner = request
+        .extensions()
+        .get()
+        .map(|caller: &Caller| &caller.owner);
+    let owner = owner.cloned().unwrap_or_default();
+    let special = match room.map(|room| room.enter_for(&owner, end.clone())) {
+        Some(Err(error)) => return refuse(error),
+        entered => entered.and_then(Result::ok),
     };
     let calls = match HEALTH.contains(&path) {
         true => &places.health,

@@ -242,12 +242,7 @@ impl Server {
     }
 
     fn http_routes(&self, health: watch::Receiver<rest::Health>) -> axum::Router {
-        let mut router = rest::router(
-            Arc::clone(&self.gateway),
-            &self.rest,
-            self.limits.max_downloads,
-            health,
-        );
+        let mut router = rest::router(Arc::clone(&self.gateway), &self.rest, health);
         if let Some(store) = self.backends.embedded_endpoint() {
             router = rest::with_demo(router, &store);
         }

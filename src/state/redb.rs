@@ -1,6 +1,6 @@
 //! The embedded state store: one [redb](https://www.redb.org) file, locked by the process that has it open.
 //!
-//! Every write is one transaction, durable before the call returns. The conditions of each write are those of the Redis
+//! Every write is durable before the call returns; those that wait at the same time share a transaction. The conditions of each write are those of the Redis
 //! scripts. Records are removed [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after they
 //! expire: all of them when the file is opened, a few at each create. The file holds the version of its format.
 
@@ -12,10 +12,12 @@ mod format;
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redb.rs"]
 pub mod fuzzing;
+mod listing;
 mod open;
 mod parts;
 mod record;
 mod tables;
+mod writes;
 
 use std::{
     fmt,
@@ -30,7 +32,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
     error::Result,
     state::{
-        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, ListingStore,
+        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
         PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
         Takeovers, Times, Update,
     },
@@ -46,6 +48,7 @@ use self::{
     open::open,
     record::Record,
     tables::{Snapshot, Tables},
+    writes::Writes,
 };
 
 /// How many expired records a create removes at most: more than it adds, so that they cannot accumulate.
@@ -62,8 +65,10 @@ const REMOVALS_PER_CREATE: usize = 4;
 #[derive(Clone)]
 pub struct Redb {
     file: File,
-    /// Held by one write at a time, so that waiting writes occupy no thread.
-    turn: Arc<Mutex<()>>,
+    writes: Writes,
+    /// Held by one page of a listing at a time: it reads up to a thousand records, and several would leave no processor to
+    /// short calls.
+    page_turn: Arc<Mutex<()>>,
     takeovers: Takeovers,
     changes: Changes,
 }
@@ -87,7 +92,8 @@ impl Redb {
             .map_err(|cause| unusable.clone()(cause.into()))??;
         let store = Self {
             file: File::new(path, database),
-            turn: Arc::default(),
+            writes: Writes::default(),
+            page_turn: Arc::default(),
             takeovers: Takeovers::default(),
             changes: Changes::default(),
         };
@@ -134,12 +140,12 @@ impl Redb {
                 tables.remove_parts_and_claims(&upload.id)?;
                 counts = Parts::default();
             }
-            let mut updated = Record::updated(upload, &counts);
+            let mut updated = Record::updated(upload.clone(), &counts);
             updated.scheduled_at = record.scheduled_at;
             // A claim may have begun a new cut since the caller read the record.
             updated.cut = updated.cut.max(record.cut);
             tables.schedule(&mut updated)?;
-            tables.mark_live(&updated)?;
+            tables.listings.mark_live(&updated.written)?;
             tables.store(&updated)?;
             Ok(Update::Updated(next))
         });
@@ -148,21 +154,12 @@ impl Redb {
         Ok(replaced)
     }
 
-    /// Runs `work` in one durable transaction. Stores nothing if `work` fails.
+    /// Runs `work` in a durable transaction. Stores nothing of it if it fails.
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Tables<'_>) -> Result<T> + Send + 'static,
+        work: impl Fn(&mut Tables<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let write = move |database: &Database| {
-            // Held until the transaction ends, even if the caller was cancelled.
-            let _turn = turn;
-            let transaction = database.begin_write().map_err(internal)?;
-            let answer = work(&mut Tables::open(&transaction)?)?;
-            transaction.commit().map_err(internal)?;
-            Ok(answer)
-        };
-        self.file.write(write).await
+        self.writes.run(&self.file, work).await
     }
 
     /// Runs `work` on a snapshot of the tables; does not block writes.
@@ -186,22 +183,26 @@ impl fmt::Debug for Redb {
 
 #[async_trait]
 impl RecordStore for Redb {
-    async fn create(&self, upload: &Upload) -> Result<Creation> {
+    async fn create(&self, upload: &Upload, max_live: u64) -> Result<Creation> {
         let upload = upload.clone();
         self.write(move |tables| {
             tables.remove_expired(upload.updated_at, REMOVALS_PER_CREATE)?;
             if tables.record(&upload.id)?.is_some() {
                 return Ok(Creation::Created);
             }
+            if let Some(fingerprint) = &upload.fingerprint
+                && let Some(known) = tables.holder(fingerprint)?
+                && known.is_indexed()
+            {
+                return Ok(Creation::Exists(Box::new(known)));
+            }
+            if tables.listings.live_of(&upload.owner)? >= max_live {
+                return Ok(Creation::Full);
+            }
             if let Some(fingerprint) = &upload.fingerprint {
-                if let Some(known) = tables.holder(fingerprint)?
-                    && known.is_indexed()
-                {
-                    return Ok(Creation::Exists(Box::new(known)));
-                }
                 tables.hold(fingerprint, &upload.id)?;
             }
-            tables.insert(upload)?;
+            tables.insert(upload.clone())?;
             Ok(Creation::Created)
         })
         .await
@@ -280,6 +281,34 @@ impl RecordStore for Redb {
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
         self.replace(upload, upload.writer, Some(seen)).await
     }
+
+    async fn give(&self, upload: &Upload, owner: &Owner) -> Result<Update> {
+        let (upload, owner) = (upload.clone(), owner.clone());
+        self.write(move |tables| {
+            let Some(record) = tables.record(&upload.id)? else {
+                return Ok(Update::Missing);
+            };
+            let next = upload.version + 1;
+            if (record.version, &record.written.owner) == (next, &owner) {
+                return Ok(Update::Updated(next));
+            }
+            if (record.version, record.writer) != (upload.version, upload.writer) {
+                let current = tables.whole(record)?;
+                return Ok(Update::Conflict(Box::new(current)));
+            }
+            if let Some(fingerprint) = &record.written.fingerprint {
+                tables.release(fingerprint, &upload.id)?;
+            }
+            tables.listings.remove(&record.written)?;
+            let mut given = record;
+            given.give(owner.clone());
+            tables.listings.add(&given.written)?;
+            tables.listings.mark_live(&given.written)?;
+            tables.store(&given)?;
+            Ok(Update::Updated(next))
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -294,8 +323,8 @@ impl PartStore for Redb {
     ) -> Result<PartRecord> {
         let (key, parts) = (id.clone(), parts.to_vec());
         let recorded = self.write(move |tables| {
-            let id = key;
-            let Some(mut record) = tables.record(&id)? else {
+            let id = &key;
+            let Some(mut record) = tables.record(id)? else {
                 return Ok(PartRecord::Missing);
             };
             // Checked before the phase: the stream that took the upload over may have finished it.
@@ -309,13 +338,13 @@ impl PartStore for Redb {
                 return Ok(PartRecord::NotOpen(record.written.phase));
             }
             for part in &parts {
-                let is_other = tables.parts.put(&id, part)?;
+                let is_other = tables.parts.put(id, part)?;
                 if is_other && part.number <= record.committed {
                     record.rewritten += 1;
                 }
-                record.committed = tables.parts.contiguous_from(&id, record.committed)?;
+                record.committed = tables.parts.contiguous_from(id, record.committed)?;
             }
-            tables.parts.drop_digests(&id, record.committed)?;
+            tables.parts.drop_digests(id, record.committed)?;
             record.set(times);
             tables.store(&record)?;
             Ok(PartRecord::Recorded {
@@ -373,12 +402,18 @@ impl PartStore for Redb {
 impl ListingStore for Redb {
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
         let query = query.clone();
-        self.read(move |snapshot| snapshot.page(&query)).await
+        let turn = Arc::clone(&self.page_turn).lock_owned().await;
+        self.read(move |snapshot| {
+            // Held until the page is read, even if the caller was cancelled.
+            let _turn = turn;
+            snapshot.page(&query)
+        })
+        .await
     }
 
-    async fn count(&self, owner: &Owner) -> Result<u64> {
-        let owner = owner.clone();
-        self.read(move |snapshot| snapshot.count(&owner)).await
+    async fn count(&self, listing: &Listing) -> Result<u64> {
+        let listing = listing.clone();
+        self.read(move |snapshot| snapshot.count(&listing)).await
     }
 
     async fn count_live(&self) -> Result<u64> {

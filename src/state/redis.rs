@@ -10,6 +10,8 @@
 //! | `receipts:{<tag>}:<upload id>` | hash | the receipts that a slot has no room for, by part number |
 //! | `fingerprints:{<tag>}` | hash | the id of the live upload of each fingerprint |
 //! | `owner:<owner>` | sorted set | the uploads of an owner, in the order of a listing |
+//! | `tenant:<tenant>` | sorted set | the uploads of a tenant, in the order of a listing |
+//! | `live:<owner>` | sorted set | the live uploads of an owner with a tenant, to count them, by the time at which each must have ended |
 //! | `due` | sorted set | uploads by the time at which the sweeper must check them, the ended ones after all live ones |
 //! | `lease:<name>` | string | the holder of a lease |
 //! | `secret` | string | the deployment's secret |
@@ -23,7 +25,7 @@
 //! that one channel is enough in a Cluster, too, whose nodes forward every message to each other.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read. `due` has every upload, also
-//! after its end: when the record is gone, the sweeper removes the upload from `due` and from its owner's listing.
+//! after its end: when the record is gone, the sweeper removes the upload from `due` and from its listings.
 //!
 //! When the server's memory is full, scripts that end an upload, or that the sweeper needs, still run.
 
@@ -54,7 +56,7 @@ use tokio::task::JoinSet;
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, ListingStore,
+        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
         Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
         Update,
     },
@@ -230,6 +232,18 @@ impl Redis {
         seen: Option<Timestamp>,
     ) -> Result<Update> {
         let released = upload.fingerprint.as_ref().filter(|_| !upload.is_indexed());
+        self.replace_and_release(upload, writer, seen, released)
+            .await
+    }
+
+    /// As [`Redis::replace`]. Also releases a fingerprint, if the upload holds it.
+    async fn replace_and_release(
+        &self,
+        upload: &Upload,
+        writer: Option<WriterTag>,
+        seen: Option<Timestamp>,
+        released: Option<&Fingerprint>,
+    ) -> Result<Update> {
         let mut arguments = vec![
             upload.version.to_string(),
             upload.id.to_string(),
@@ -248,6 +262,7 @@ impl Redis {
         for (name, value) in record::header_fields(upload) {
             arguments.extend([name.to_owned(), value]);
         }
+        arguments.extend(["owner".to_owned(), record::owner_text(&upload.owner)]);
         let script = match upload.is_live() {
             true => &SCRIPTS.update,
             false => &SCRIPTS.end,
@@ -270,22 +285,8 @@ impl Redis {
         }
     }
 
-    /// Runs a script that changes a record and the fingerprints of its tag.
-    async fn invoke<T: FromRedisValue>(
-        &self,
-        script: &Script,
-        id: &UploadId,
-        arguments: &[impl ToRedisArgs + Sync],
-    ) -> Result<T> {
-        let mut invocation = self.keyed(script, id);
-        invocation.arg(arguments);
-        self.link.write(&invocation).await
-    }
-}
-
-#[async_trait]
-impl RecordStore for Redis {
-    async fn create(&self, upload: &Upload) -> Result<Creation> {
+    /// Stores a new record. Returns the live upload with its fingerprint instead, if there is one.
+    async fn create_record(&self, upload: &Upload) -> Result<Option<Upload>> {
         let fingerprint = upload.fingerprint.as_ref().map_or("", Fingerprint::as_str);
         let Stored {
             fields,
@@ -312,18 +313,61 @@ impl RecordStore for Redis {
             }
             let holder: String = self.invoke(&SCRIPTS.create, &upload.id, &arguments).await?;
             if holder.is_empty() {
-                self.index(upload).await?;
-                return Ok(Creation::Created);
+                return Ok(None);
             }
             // An upload that is over never becomes live again, so the new upload may have its fingerprint.
             match self.whole(&parse_holder(&holder)?).await? {
-                Some(known) if known.is_indexed() => return Ok(Creation::Exists(Box::new(known))),
+                Some(known) if known.is_indexed() => return Ok(Some(known)),
                 _ => over = holder,
             }
         }
         Err(Error::state_unavailable(
             "the fingerprint got a new holder at each attempt",
         ))
+    }
+
+    /// Removes a new record. Whether that was possible: it is not if the record is used already.
+    async fn uncreate(&self, upload: &Upload) -> Result<bool> {
+        let fingerprint = upload.fingerprint.as_ref().map_or("", Fingerprint::as_str);
+        let arguments = [
+            upload.id.to_string(),
+            fingerprint.to_owned(),
+            upload.version.to_string(),
+            upload.updated_at.0.to_string(),
+        ];
+        self.invoke(&SCRIPTS.uncreate, &upload.id, &arguments).await
+    }
+
+    /// Runs a script that changes a record and the fingerprints of its tag.
+    async fn invoke<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        id: &UploadId,
+        arguments: &[impl ToRedisArgs + Sync],
+    ) -> Result<T> {
+        let mut invocation = self.keyed(script, id);
+        invocation.arg(arguments);
+        self.link.write(&invocation).await
+    }
+}
+
+#[async_trait]
+impl RecordStore for Redis {
+    async fn create(&self, upload: &Upload, max_live: u64) -> Result<Creation> {
+        let (holder, has_room) =
+            tokio::try_join!(self.create_record(upload), self.reserve(upload, max_live))?;
+        if let Some(known) = holder {
+            if has_room {
+                self.end_reservation(upload).await?;
+            }
+            return Ok(Creation::Exists(Box::new(known)));
+        }
+        // At its limit, too: an identical create may have found the upload already.
+        if !has_room && self.uncreate(upload).await? {
+            return Ok(Creation::Full);
+        }
+        self.index(upload).await?;
+        Ok(Creation::Created)
     }
 
     async fn find_identical(&self, upload: &Upload) -> Result<Option<Upload>> {
@@ -391,6 +435,21 @@ impl RecordStore for Redis {
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update> {
         self.replace(upload, upload.writer, Some(seen)).await
     }
+
+    async fn give(&self, upload: &Upload, owner: &Owner) -> Result<Update> {
+        let given = Upload {
+            owner: owner.clone(),
+            fingerprint: None,
+            ..upload.clone()
+        };
+        let released = upload.fingerprint.as_ref();
+        let given = self.replace_and_release(&given, upload.writer, None, released);
+        let given = given.await?;
+        if let Update::Updated(_) = given {
+            self.unlist(upload).await?;
+        }
+        Ok(given)
+    }
 }
 
 #[async_trait]
@@ -399,8 +458,8 @@ impl ListingStore for Redis {
         self.page(query).await
     }
 
-    async fn count(&self, owner: &Owner) -> Result<u64> {
-        self.count_listed(owner).await
+    async fn count(&self, listing: &Listing) -> Result<u64> {
+        self.count_listed(listing).await
     }
 
     async fn count_live(&self) -> Result<u64> {

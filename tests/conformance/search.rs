@@ -13,7 +13,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::Kind,
     gateway::{
-        Caller, EdgeLimits, Found, Gateway, MAX_SKIPPED, SEARCHED_UPLOADS, Search, Settings, Start,
+        Caller, EdgeLimits, Found, Gateway, MAX_SKIPPED, OwnerLimits, SEARCHED_UPLOADS, Scope,
+        Search, Settings, Start,
     },
     state::StateStore,
     upload::{FileMetadata, MIB, Owner, Phase, Timestamp, Upload},
@@ -103,7 +104,10 @@ impl Subject {
         let total = match found.total {
             Some(total) => total,
             None => {
-                let count = self.gateway.records.count_uploads(&self.caller);
+                let count = self
+                    .gateway
+                    .records
+                    .count_uploads(&self.caller, &search.scope);
                 count.await.unwrap()
             }
         };
@@ -160,6 +164,7 @@ fn settings() -> Settings {
         max_tag_size: 64,
         max_open_uploads: 100_000,
         edges: EdgeLimits::default(),
+        per_owner: OwnerLimits::default(),
         store_settle: Duration::ZERO,
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(6 * 86_400),
@@ -230,6 +235,7 @@ async fn all_conditions_must_hold(subject: &Subject) {
         create(&*subject.state, &upload).await;
     }
     let search = |storage_id: &str, tags: &[&str], file_name: &str| Search {
+        scope: Scope::Own,
         phase: None,
         storage_id: Some(storage_id.to_owned()).filter(|id| !id.is_empty()),
         tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
@@ -394,7 +400,7 @@ async fn a_filter_that_finds_little_stops_and_continues_on_the_next_page() {
     stream::iter(uploads)
         .map(|upload| async {
             let upload = upload;
-            subject.state.create(&upload).await
+            subject.state.create(&upload, u64::MAX).await
         })
         .buffer_unordered(CREATIONS)
         .try_for_each(|_| async { Ok(()) })

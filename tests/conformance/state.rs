@@ -105,6 +105,10 @@ adapters! {
         a_count_is_of_the_owners_uploads,
         live_uploads_of_all_owners_are_counted,
         an_identical_upload_is_found_while_it_is_live,
+        a_tenants_listing_has_the_uploads_of_all_its_owners,
+        an_owner_with_too_many_live_uploads_creates_no_other,
+        concurrent_creates_do_not_exceed_the_limit_of_an_owner,
+        an_upload_given_to_another_owner_leaves_the_first_one,
     ]
     claims [
         a_claim_is_stored_and_changes_only_the_times,

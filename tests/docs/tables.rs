@@ -120,8 +120,12 @@ fn the_storage_table_has_the_keys_of_the_example() {
 }
 
 #[test]
-fn the_limits_of_streams_are_the_defaults_of_their_keys() {
-    for row in Page::read("docs/limits.md").table(&["limit", "default", "set by"]) {
+fn the_limits_of_streams_and_owners_are_the_defaults_of_their_keys() {
+    let page = Page::read("docs/limits.md");
+    let streams = page.table(&["limit", "default", "set by"]);
+    let owners = page.table(&["field of `per_owner`", "default", "set by"]);
+    assert_eq!(owners.len(), 5);
+    for row in streams.iter().chain(&owners) {
         if let (Some(shown), Some(key)) = (code(&row[1]), code(&row[2])) {
             assert_eq!(format!("`{shown}`"), default(key), "{key}");
         }
@@ -163,7 +167,9 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         max_open_uploads,
         max_tags,
         max_tag_size,
+        per_owner,
     } = limits;
+    assert_eq!(per_owner, None, "without authentication");
     for (field, value) in [
         ("max_file_size", max_file_size),
         ("max_unknown_file_size", max_unknown_file_size),

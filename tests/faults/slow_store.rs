@@ -27,8 +27,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::{Error, Result},
     gateway::{
-        Caller, Chunk, Counts, EdgeLimits, Finish, Gateway, Message, Next, Observer, Open, Report,
-        Settings, Storage, Storages, Takeover, Target,
+        Caller, Chunk, Counts, EdgeLimits, Finish, Gateway, Message, Next, Observer, Open,
+        OwnerLimits, Report, Settings, Storage, Storages, Takeover, Target,
     },
     upload::{
         Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, StoreKind, StoreLimits, Timestamp,
@@ -234,6 +234,7 @@ fn settings() -> Settings {
         max_tag_size: 64,
         max_open_uploads: 100_000,
         edges: EdgeLimits::default(),
+        per_owner: OwnerLimits::default(),
         store_settle: Duration::ZERO,
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(3600),

@@ -13,8 +13,8 @@ use upload_gateway_core::{
     decorate::{Around, Decorated},
     error::{Error, Kind, Reason, Result},
     gateway::{
-        Caller, Chunk, Counts, EdgeLimits, Finish, Gateway, Message, Observer, Open, Settings,
-        Storage, Storages, Takeover, Target,
+        Caller, Chunk, Counts, EdgeLimits, Finish, Gateway, Message, Observer, Open, OwnerLimits,
+        Settings, Storage, Storages, Takeover, Target,
     },
     upload::{FileMetadata, MIB, Md5, PART_SIZE, Phase, Timestamp},
 };
@@ -72,6 +72,7 @@ fn settings() -> Settings {
         max_tag_size: 64,
         max_open_uploads: 100_000,
         edges: EdgeLimits::default(),
+        per_owner: OwnerLimits::default(),
         store_settle: Duration::ZERO,
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(6 * 86_400),

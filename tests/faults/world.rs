@@ -26,8 +26,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::Result,
     gateway::{
-        Caller, Chunk, Counts, EdgeLimits, Gateway, Message, Observer, Open, Report, Settings,
-        Storages, Sweep, SweepReport, Takeover, Target,
+        Caller, Chunk, Counts, EdgeLimits, Gateway, Message, Observer, Open, OwnerLimits, Report,
+        Settings, Storages, Sweep, SweepReport, Takeover, Target,
     },
     state::StateStore,
     upload::{FileMetadata, MIB, Timestamp, Upload, UploadId},
@@ -150,6 +150,7 @@ pub(crate) fn settings() -> Settings {
         max_tag_size: 64,
         max_open_uploads: 100_000,
         edges: EdgeLimits::default(),
+        per_owner: OwnerLimits::default(),
         store_settle: Duration::ZERO,
         upload_expiry: DAY,
         upload_max_age: 6 * DAY,

@@ -18,9 +18,9 @@ use crate::{
     clock::Clock,
     error::Result,
     state::{
-        ChangeWatch, Creation, Due, DuePage, ListPage, ListQuery, ListingStore, PartRecord,
-        PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Times,
-        Update,
+        ChangeWatch, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
+        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
+        Times, Update,
     },
     upload::{
         Claim, Owner, Part, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
@@ -81,7 +81,7 @@ macro_rules! decorated {
 
 decorated! {
     "state", RECORD_CALLS: RecordStore for dyn StateStore;
-    async fn create(upload: &Upload) -> Creation;
+    async fn create(upload: &Upload, max_live: u64) -> Creation;
     async fn find_identical(upload: &Upload) -> Option<Upload>;
     async fn get(id: &UploadId) -> Option<Upload>;
     async fn summary(id: &UploadId) -> Option<Upload>;
@@ -89,6 +89,7 @@ decorated! {
     async fn take_over(id: &UploadId, writer: WriterTag, from: Predecessor, times: Times) -> Option<Upload>;
     async fn update(upload: &Upload, writer: Option<WriterTag>) -> Update;
     async fn update_untouched(upload: &Upload, seen: Timestamp) -> Update;
+    async fn give(upload: &Upload, owner: &Owner) -> Update;
     undecorated {
         fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
             self.inner.watch_takeovers(id)
@@ -110,7 +111,7 @@ decorated! {
 decorated! {
     "state", LISTING_CALLS: ListingStore for dyn StateStore;
     async fn list(query: &ListQuery) -> ListPage;
-    async fn count(owner: &Owner) -> u64;
+    async fn count(listing: &Listing) -> u64;
     async fn count_live() -> u64;
 }
 

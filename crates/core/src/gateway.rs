@@ -29,19 +29,20 @@ use self::{
     stream::Base,
 };
 pub use self::{
-    caller::{Action, Caller, Roles},
+    caller::{Action, Caller, Roles, Scope},
     download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
     drain::Drain,
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
     records::{
         PartPage, Records,
+        adopt::AdoptReport,
         search::{
             Found, MAX_PAGE_LENGTH, MAX_PAGE_SIZE, MAX_SKIPPED, SEARCHED_UPLOADS, Search, Start,
         },
         watch::RecordWatch,
     },
     recovery::sweep::{Sweep, SweepReport, Sweeper},
-    settings::{EdgeLimits, Limits, Settings},
+    settings::{EdgeLimits, Limits, OwnerLimits, Settings},
     signing::{
         MAX_SIGNED_PARTS, Signing,
         step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},

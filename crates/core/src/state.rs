@@ -48,7 +48,9 @@ pub trait RecordStore: Send + Sync + Debug {
     ///
     /// If a live upload (OPEN or COMMITTING) has the same fingerprint, that upload is returned and nothing is stored.
     /// If a record with the same id exists, an earlier response was lost, and the result is [`Creation::Created`].
-    async fn create(&self, upload: &Upload) -> Result<Creation>;
+    /// Otherwise, if the owner has `max_live` live uploads or more, nothing is stored. An owner without a tenant may have any
+    /// number.
+    async fn create(&self, upload: &Upload, max_live: u64) -> Result<Creation>;
 
     /// The upload that [`create`](Self::create) would find instead of storing `upload`: the live one with the same
     /// fingerprint, if there is one.
@@ -99,6 +101,11 @@ pub trait RecordStore: Send + Sync + Debug {
     /// As [`update`](Self::update), keeping the writer, but only if the stored `updated_at` is `seen`: no part and no
     /// claim was recorded since. Otherwise it is a conflict.
     async fn update_untouched(&self, upload: &Upload, seen: Timestamp) -> Result<Update>;
+
+    /// Gives an upload to another owner, if the stored version and writer are those of `upload`. The version increases by one.
+    /// The upload leaves the listings of its owner for those of the new one, and its fingerprint is removed: creates of
+    /// neither owner find it.
+    async fn give(&self, upload: &Upload, owner: &Owner) -> Result<Update>;
 }
 
 /// Parts that streams record, and claims of clients that put parts into the store themselves.
@@ -150,17 +157,17 @@ pub trait PartStore: Send + Sync + Debug {
     ) -> Result<Option<Upload>>;
 }
 
-/// Lists an owner's uploads.
+/// Lists the uploads of an owner or of a tenant.
 #[async_trait]
 pub trait ListingStore: Send + Sync + Debug {
-    /// Reads the first `limit` entries of an owner's listing that the query selects, newest first: each upload with a
+    /// Reads the first `limit` entries of a listing that the query selects, newest first: each upload with a
     /// [summary](crate::upload::Parts::summary) of its parts. Takes two round trips: one for the ids, one for all
     /// records. The listing is a hint: an entry whose record does not exist any more counts, but is not returned. So a
     /// page can have fewer than `limit` uploads, or none, and still have a next page.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
 
-    /// The number of uploads of an owner. Like listings, it is a hint.
-    async fn count(&self, owner: &Owner) -> Result<u64>;
+    /// The number of uploads in a listing. Like the listing, it is a hint.
+    async fn count(&self, listing: &Listing) -> Result<u64>;
 
     /// The number of live uploads (OPEN or COMMITTING) of all owners. It is the size of an index, so a hint, and costs
     /// the same however many there are.
@@ -209,6 +216,8 @@ pub enum Creation {
     Created,
     /// A live upload with the same fingerprint exists: this one, with its parts.
     Exists(Box<Upload>),
+    /// The owner has too many live uploads. Nothing is stored.
+    Full,
 }
 
 /// The result of recording parts.
@@ -238,11 +247,20 @@ pub enum Update {
     Missing,
 }
 
+/// Whose uploads a listing has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listing {
+    /// Those of one owner.
+    Owner(Owner),
+    /// Those of all owners in a tenant, which is not empty.
+    Tenant(String),
+}
+
 /// Which entries of a listing to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuery {
-    /// The owner.
-    pub owner: Owner,
+    /// The listing.
+    pub listing: Listing,
     /// Only entries after this position.
     pub after: Option<Cursor>,
     /// How many entries after that position are skipped. Their records are not read.
@@ -267,6 +285,24 @@ pub struct ListPage {
     pub uploads: Vec<Upload>,
     /// The position after which the next page starts; `None` on the last page.
     pub next: Option<Cursor>,
+}
+
+// === impl Listing ===
+
+impl Listing {
+    /// Whether the uploads of `owner` are in the listing.
+    pub fn has(&self, owner: &Owner) -> bool {
+        match self {
+            Self::Owner(listed) => listed == owner,
+            Self::Tenant(tenant) => *tenant == owner.tenant,
+        }
+    }
+}
+
+impl From<Owner> for Listing {
+    fn from(owner: Owner) -> Self {
+        Self::Owner(owner)
+    }
 }
 
 // === impl Cursor ===

@@ -171,7 +171,7 @@ fn lock(health: &Mutex<Health>) -> MutexGuard<'_, Health> {
     health.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::state_unavailable("the state file failed and is not open again yet")
 }
 

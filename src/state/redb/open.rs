@@ -1,6 +1,10 @@
 //! Opens a state file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use ::redb::{Database, DatabaseError, backends::FileBackend};
 
@@ -37,19 +41,44 @@ pub enum OpenError {
     },
 }
 
-/// Opens the file at `path`; creates it, and its directory, if it does not exist.
+/// Opens the file at `path`; creates it, and its directory, if it does not exist. A process that is killed meanwhile leaves a
+/// file that can be opened, or none.
 pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
-    let directory = path.parent().unwrap_or(Path::new(""));
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new("."));
     private_files::create_directories(directory).map_err(|source| OpenError::Directory {
         path: path.to_owned(),
         source,
     })?;
-    let unusable = |source| OpenError::Unusable {
-        path: path.to_owned(),
-        source,
+    if !path.exists() {
+        create(path, directory)?;
+    }
+    open_existing(path, path)
+}
+
+/// Creates the file as a whole, under another name at first: redb cannot open one whose creation a kill has interrupted.
+fn create(path: &Path, directory: &Path) -> Result<(), OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".new-{:016x}", rand::random::<u64>()));
+    let new = PathBuf::from(name);
+    drop(open_existing(&new, path)?);
+    let linked = match fs::hard_link(&new, path) {
+        // Another process was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
     };
-    let file = private_files::open_or_create(path).map_err(|failure| unusable(failure.into()))?;
-    let created = FileBackend::new(file).and_then(|file| {
+    let created = linked
+        .and_then(|()| fs::remove_file(&new))
+        .and_then(|()| File::open(directory)?.sync_all());
+    created.map_err(|failure| unusable(path, failure))
+}
+
+/// Opens the database in `file`. Errors name `path`.
+fn open_existing(file: &Path, path: &Path) -> Result<Database, OpenError> {
+    let opened = private_files::open_or_create(file).map_err(|failure| unusable(path, failure))?;
+    let created = FileBackend::new(opened).and_then(|file| {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_SIZE);
         builder.create_with_backend(file)
@@ -58,8 +87,52 @@ pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
             path: path.to_owned(),
         },
-        other => unusable(other.into()),
+        other => unusable(path, other),
     })?;
-    format::check(&database, path).map_err(|refusal| unusable(refusal.into()))?;
+    format::check(&database, path).map_err(|refusal| unusable(path, refusal))?;
     Ok(database)
+}
+
+fn unusable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {
+    OpenError::Unusable {
+        path: path.to_owned(),
+        source: source.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn an_interrupted_creation_leaves_nothing_that_stops_the_next_one() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("state.redb");
+        // As left by a process that was killed.
+        fs::write(directory.path().join("state.redb.new-0"), [0; 4096]).unwrap();
+        drop(open(&path).unwrap());
+        drop(open(&path).unwrap());
+        let names = fs::read_dir(directory.path()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        let file = fs::read(&path).unwrap();
+        assert!(!file.starts_with(&[0; 9]), "it was never incomplete");
+    }
+
+    #[test]
+    fn processes_that_start_at_the_same_time_share_no_half_made_file() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("state.redb");
+        let opened = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| open(&path))).collect();
+            let opened = threads.into_iter().map(|thread| thread.join().unwrap());
+            opened.collect::<Vec<_>>()
+        });
+        assert!(opened.iter().any(Result::is_ok));
+        for refused in opened.iter().filter_map(|opened| opened.as_ref().err()) {
+            assert!(matches!(refused, OpenError::Locked { .. }), "{refused:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     state::Times,
-    upload::{Claims, Parts, Timestamp, Upload, WriterTag},
+    upload::{Claims, Owner, Parts, Timestamp, Upload, WriterTag},
 };
 
 /// A record as it was last created or updated, and the values that changed since.
@@ -69,6 +69,14 @@ impl Record {
         self.writer = Some(writer);
         self.replaced = None;
         self.set(times);
+    }
+
+    /// Gives the upload to another owner, whose creates do not find it.
+    pub(super) fn give(&mut self, owner: Owner) {
+        self.version += 1;
+        self.replaced = None;
+        self.written.owner = owner;
+        self.written.fingerprint = None;
     }
 
     /// The counts of the parts, without parts.

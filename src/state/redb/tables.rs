@@ -1,27 +1,22 @@
 //! The tables of the state file, and the reads and writes of several tables.
 
-use std::ops::Bound;
-
 use ::redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
-    WriteTransaction,
+    ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     error::{Error, Result},
-    state::{Cursor, ListPage, ListQuery, removal_time},
-    upload::{Claim, Claims, Fingerprint, Owner, Part, Parts, Secret, Timestamp, Upload, UploadId},
+    state::{ListPage, ListQuery, Listing, removal_time},
+    upload::{Claim, Claims, Fingerprint, Part, Parts, Secret, Timestamp, Upload, UploadId},
 };
 
 use super::{
     failure::internal,
+    listing::{Listings, ListingsRead},
     parts::{NumberKey, PartTables, Slots, SlotsRead, Texts, TextsRead, all_numbers, unreadable},
     record::Record,
 };
 use crate::state::slot::{self, ClaimSlot, PartSlot};
-
-/// Sorts after every upload id.
-const LAST_ID: &str = "~";
 
 /// [`Record`]s as JSON, by upload id.
 const RECORDS: TableDefinition<'_, &str, &str> = TableDefinition::new("records");
@@ -36,8 +31,6 @@ const CLAIMS: TableDefinition<'_, NumberKey<'static>, &'static ClaimSlot> =
     TableDefinition::new("claims");
 /// The id of the live upload, by fingerprint.
 const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fingerprints");
-/// The uploads by tenant, subject, creation (see [`age`]) and id: the order of a listing.
-const LISTING: TableDefinition<'_, ListingKey<'static>, ()> = TableDefinition::new("listing");
 /// The uploads that are due, by time and id. A hint: parts and claims, which postpone the end of an upload, do not
 /// change its entry; reading the entry corrects it.
 const DUE: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("due");
@@ -46,19 +39,13 @@ const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("rem
 /// The secret (`secret`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
-/// The uploads that are OPEN or COMMITTING, by id, to count them.
-const LIVE: TableDefinition<'_, &str, ()> = TableDefinition::new("live");
-
-type ListingKey<'a> = (&'a str, &'a str, u64, &'a str);
-
 /// All tables in one write transaction.
 pub(super) struct Tables<'a> {
     records: Table<'a, &'static str, &'static str>,
     pub(super) parts: PartTables<Slots<'a>, Texts<'a>>,
     claims: Table<'a, NumberKey<'static>, &'static ClaimSlot>,
     fingerprints: Table<'a, &'static str, &'static str>,
-    listing: Table<'a, ListingKey<'static>, ()>,
-    live: Table<'a, &'static str, ()>,
+    pub(super) listings: Listings<'a>,
     pub(super) due: Table<'a, (u64, &'static str), ()>,
     removals: Table<'a, (u64, &'static str), ()>,
     pub(super) facts: Table<'a, &'static str, &'static [u8]>,
@@ -69,8 +56,7 @@ pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static str, &'static str>,
     parts: PartTables<SlotsRead, TextsRead>,
     claims: ReadOnlyTable<NumberKey<'static>, &'static ClaimSlot>,
-    listing: ReadOnlyTable<ListingKey<'static>, ()>,
-    live: ReadOnlyTable<&'static str, ()>,
+    listings: ListingsRead,
     fingerprints: ReadOnlyTable<&'static str, &'static str>,
 }
 
@@ -88,8 +74,7 @@ impl<'a> Tables<'a> {
             },
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
             fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
-            listing: transaction.open_table(LISTING).map_err(internal)?,
-            live: transaction.open_table(LIVE).map_err(internal)?,
+            listings: Listings::open(transaction)?,
             due: transaction.open_table(DUE).map_err(internal)?,
             removals: transaction.open_table(REMOVALS).map_err(internal)?,
             facts: transaction.open_table(FACTS).map_err(internal)?,
@@ -155,28 +140,15 @@ impl<'a> Tables<'a> {
         for claim in upload.claims.iter() {
             self.put_claim(&upload.id, &claim)?;
         }
-        self.listing
-            .insert(listing_key(&upload), ())
-            .map_err(internal)?;
+        self.listings.add(&upload)?;
         let removal = removal_time(upload.expires_at).0;
         self.removals
             .insert((removal, upload.id.as_str()), ())
             .map_err(internal)?;
         let mut record = Record::created(upload);
         self.schedule(&mut record)?;
-        self.mark_live(&record)?;
+        self.listings.mark_live(&record.written)?;
         self.store(&record)
-    }
-
-    /// Adds the upload to the live ones, or removes it if it has ended.
-    pub(super) fn mark_live(&mut self, record: &Record) -> Result<()> {
-        let id = record.written.id.as_str();
-        if record.written.is_live() {
-            self.live.insert(id, ()).map_err(internal)?;
-        } else {
-            self.live.remove(id).map_err(internal)?;
-        }
-        Ok(())
     }
 
     pub(super) fn store(&mut self, record: &Record) -> Result<()> {
@@ -269,8 +241,7 @@ impl<'a> Tables<'a> {
             self.release(fingerprint, &upload.id)?;
         }
         self.remove_parts_and_claims(&upload.id)?;
-        self.listing.remove(listing_key(upload)).map_err(internal)?;
-        self.live.remove(upload.id.as_str()).map_err(internal)?;
+        self.listings.remove(upload)?;
         self.records
             .remove(upload.id.as_str())
             .map(drop)
@@ -325,8 +296,7 @@ impl Snapshot {
                 digests: transaction.open_table(DIGESTS).map_err(internal)?,
             },
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
-            listing: transaction.open_table(LISTING).map_err(internal)?,
-            live: transaction.open_table(LIVE).map_err(internal)?,
+            listings: ListingsRead::open(transaction)?,
             fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
         })
     }
@@ -360,37 +330,16 @@ impl Snapshot {
     }
 
     pub(super) fn page(&self, query: &ListQuery) -> Result<ListPage> {
-        let (tenant, subject) = (query.owner.tenant.as_str(), query.owner.subject.as_str());
-        let start = query
-            .after
-            .as_ref()
-            .map_or(Bound::Included((tenant, subject, 0, "")), |cursor| {
-                Bound::Excluded((tenant, subject, age(cursor.created_at), cursor.id.as_str()))
-            });
-        let end = Bound::Included((tenant, subject, u64::MAX, LAST_ID));
+        let mut entries = self.listings.entries(query)?;
+        let has_more = entries.len() > query.limit;
+        entries.truncate(query.limit);
         let mut page = ListPage::default();
-        let mut last = None;
-        let members = self
-            .listing
-            .range::<ListingKey<'_>>((start, end))
-            .map_err(internal)?;
-        for (read, member) in members.skip(query.skip).enumerate() {
-            if read == query.limit {
-                page.next = last;
-                break;
-            }
-            let (member, _) = member.map_err(internal)?;
-            let (_, _, age, id) = member.value();
-            last = Some(Cursor {
-                created_at: Timestamp(u64::MAX - age),
-                id: id.parse().map_err(|cause| {
-                    Error::internal("the state file holds an invalid upload id", cause)
-                })?,
-            });
-            if let Some(record) = record(&self.records, id)? {
+        for entry in &entries {
+            if let Some(record) = record(&self.records, entry.id.as_str())? {
                 page.uploads.push(summary(record, &self.parts, [])?);
             }
         }
+        page.next = entries.pop().filter(|_| has_more);
         Ok(page)
     }
 
@@ -411,15 +360,12 @@ impl Snapshot {
 
     /// How many uploads are live.
     pub(super) fn count_live(&self) -> Result<u64> {
-        self.live.len().map_err(internal)
+        self.listings.count_live()
     }
 
-    /// How many uploads the listing of the owner has.
-    pub(super) fn count(&self, owner: &Owner) -> Result<u64> {
-        let (tenant, subject) = (owner.tenant.as_str(), owner.subject.as_str());
-        let all = (tenant, subject, 0, "")..=(tenant, subject, u64::MAX, LAST_ID);
-        let members = self.listing.range::<ListingKey<'_>>(all);
-        Ok(members.map_err(internal)?.count() as u64)
+    /// How many uploads a listing has.
+    pub(super) fn count(&self, listing: &Listing) -> Result<u64> {
+        self.listings.count(listing)
     }
 }
 
@@ -468,21 +414,6 @@ fn summary(
     }
     let parts = Parts::summary(record.committed, known);
     Ok(record.with(parts, Claims::default()))
-}
-
-fn listing_key(upload: &Upload) -> ListingKey<'_> {
-    let owner = &upload.owner;
-    (
-        &owner.tenant,
-        &owner.subject,
-        age(upload.created_at),
-        upload.id.as_str(),
-    )
-}
-
-/// A number that is larger for older uploads, so that the newest comes first.
-fn age(created_at: Timestamp) -> u64 {
-    u64::MAX - created_at.0
 }
 
 fn to_json(value: &impl Serialize) -> Result<String> {

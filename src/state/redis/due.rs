@@ -12,12 +12,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway_core::{
     error::{Error, Result},
     state::{Due, DuePage},
-    upload::{Timestamp, Upload, UploadId},
+    upload::{Owner, Timestamp, Upload, UploadId},
 };
 
 use super::{
     Redis,
-    record::{age, owner_text, removal_time},
+    record::{age, owner_text, parse_owner, removal_time},
     scripts::SCRIPTS,
 };
 
@@ -33,10 +33,9 @@ struct Entry {
     member: String,
     score: u64,
     due: Due,
-    /// The upload's member of its owner's listing.
+    /// The upload's member of listings.
     listed: String,
-    /// The owner, as in the key of the listing.
-    owner: String,
+    owner: Owner,
 }
 
 // === impl Redis ===
@@ -54,6 +53,15 @@ impl Redis {
             .arg(next_look(upload))
             .arg(removal_time(upload.expires_at));
         self.link.script(&invocation).await
+    }
+
+    /// Removes what the sweeper knows of the upload.
+    pub(super) async fn unschedule(&self, upload: &Upload) -> Result<()> {
+        let remove = redis::cmd("ZREM")
+            .arg(self.due_key())
+            .arg(due_member(upload))
+            .to_owned();
+        self.link.command(&remove).await
     }
 
     /// See [`ScheduleStore::due`](upload_gateway_core::state::ScheduleStore::due).
@@ -111,7 +119,7 @@ impl Redis {
         self.link.command(&count).await
     }
 
-    /// The upload of an entry, if it is due; otherwise corrects the entry, and the listing that has the upload.
+    /// The upload of an entry, if it is due; otherwise corrects the entry, and the other indexes that have the upload.
     async fn check_due(&self, entry: Entry, before: Timestamp) -> Result<Option<UploadId>> {
         let Entry { member, due, .. } = &entry;
         let upload = match self.read_summary(&due.id).await {
@@ -124,11 +132,10 @@ impl Redis {
             return Ok(Some(entry.due.id));
         }
         if upload.is_none() {
-            let forget = redis::cmd("ZREM")
-                .arg(self.owner_key(&entry.owner))
-                .arg(&entry.listed)
-                .to_owned();
-            self.link.command::<()>(&forget).await?;
+            self.remove_listed(&entry.owner, &entry.listed).await?;
+        }
+        if !upload.as_ref().is_some_and(Upload::is_live) {
+            self.remove_live(&entry.owner, &due.id).await?;
         }
         let mut invocation = SCRIPTS.repair_due.key(self.due_key());
         invocation
@@ -187,7 +194,9 @@ impl Entry {
                 "redis holds an invalid member among the due uploads",
             ));
         };
-        let (listed, owner) = (format!("{age}:{id}"), owner.to_owned());
+        let listed = format!("{age}:{id}");
+        let owner = parse_owner(owner)
+            .ok_or_else(|| Error::fault("redis holds an invalid owner among the due uploads"))?;
         let id = id.parse().map_err(unreadable)?;
         Ok(Self {
             member,

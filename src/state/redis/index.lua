@@ -1,4 +1,4 @@
--- Adds an upload to a sorted set (its owner's listing, or due) and makes the set expire no earlier than the record.
+-- Adds an upload to a sorted set (a listing, or due) and makes the set expire no earlier than the record.
 -- KEYS  1 sorted set
 -- ARGV  1 member  2 score  3 time the record is removed (ms)
 -- Returns nothing.

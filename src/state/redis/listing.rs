@@ -1,13 +1,15 @@
-//! The listing of an owner's uploads: a sorted set with equal scores. Redis orders its members by their bytes, which gives
-//! the order of the listing.
+//! The listings of owners and tenants: sorted sets with equal scores. Redis orders the members by their bytes, which gives the
+//! order of a listing. And the live uploads of each owner, to count them.
 //!
-//! It is written after the record, so it can be out of date. Reading the listing also reads each record, and removes
-//! members without one; so does the sweeper (`due.rs`). Opening or updating an upload adds its member again.
+//! They are written after the record, so they can be out of date. Reading a listing also reads each record, and removes
+//! members without one; so does the sweeper (`due.rs`). Opening or updating an upload adds its members again.
 
+use futures::future::try_join_all;
 use redis::ScriptInvocation;
+use tokio::task::yield_now;
 use upload_gateway_core::{
     error::Result,
-    state::{Cursor, ListPage, ListQuery},
+    state::{Cursor, ListPage, ListQuery, Listing},
     upload::{Owner, Timestamp, Upload, UploadId},
 };
 
@@ -20,19 +22,24 @@ use super::{
 /// How long changes of a record are published after it was read for a watcher: longer than the time to the next read.
 const WATCHED_SECONDS: u32 = 15;
 
+/// How many summaries are parsed before other calls have a turn: about a millisecond.
+const READ_AT_ONCE: usize = 64;
+
 impl Redis {
-    fn listing_key(&self, owner: &Owner) -> String {
-        self.owner_key(&record::owner_text(owner))
+    fn listing_key(&self, listing: &Listing) -> String {
+        match listing {
+            Listing::Owner(owner) => self.key(&format!("owner:{}", record::owner_text(owner))),
+            Listing::Tenant(tenant) => self.key(&format!("tenant:{tenant}")),
+        }
     }
 
-    /// The listing of the owner with this text.
-    pub(super) fn owner_key(&self, owner: &str) -> String {
-        self.key(&format!("owner:{owner}"))
+    fn live_key(&self, owner: &Owner) -> String {
+        self.key(&format!("live:{}", record::owner_text(owner)))
     }
 
     /// See [`ListingStore::list`](upload_gateway_core::state::ListingStore::list).
     pub(super) async fn page(&self, query: &ListQuery) -> Result<ListPage> {
-        let listing = self.listing_key(&query.owner);
+        let listing = self.listing_key(&query.listing);
         let after = query.after.as_ref().map_or_else(
             || "-".to_owned(),
             |cursor| format!("({}", listing_member(cursor.created_at, &cursor.id)),
@@ -55,7 +62,7 @@ impl Redis {
         let mut vanished = Vec::new();
         for (member, cursor) in members.into_iter().zip(&cursors) {
             match cursor.as_ref().and_then(|_| summaries.next().flatten()) {
-                Some(upload) if upload.owner == query.owner => page.uploads.push(upload),
+                Some(upload) if query.listing.has(&upload.owner) => page.uploads.push(upload),
                 Some(_) => {}
                 None => vanished.push(member),
             }
@@ -69,21 +76,93 @@ impl Redis {
     }
 
     /// See [`ListingStore::count`](upload_gateway_core::state::ListingStore::count).
-    pub(super) async fn count_listed(&self, owner: &Owner) -> Result<u64> {
-        let count = redis::cmd("ZCARD").arg(self.listing_key(owner)).to_owned();
+    pub(super) async fn count_listed(&self, listing: &Listing) -> Result<u64> {
+        let count = redis::cmd("ZCARD")
+            .arg(self.listing_key(listing))
+            .to_owned();
         self.link.command(&count).await
     }
 
-    /// Adds the upload to its owner's listing, and sets when the sweeper looks at it next.
+    /// Adds the upload to its listings, counts it among the live ones of its owner if it is live, and sets when the sweeper
+    /// looks at it next.
     pub(super) async fn index(&self, upload: &Upload) -> Result<()> {
-        let mut invocation = SCRIPTS.index.key(self.listing_key(&upload.owner));
+        let listed =
+            try_join_all(listings(&upload.owner).map(|listing| self.add_to(listing, upload)));
+        tokio::try_join!(listed, self.mark_live(upload), self.schedule(upload)).map(drop)
+    }
+
+    async fn add_to(&self, listing: Listing, upload: &Upload) -> Result<()> {
+        let mut invocation = SCRIPTS.index.key(self.listing_key(&listing));
         let member = listing_member(upload.created_at, &upload.id);
         invocation
             .arg(member)
             .arg(0)
             .arg(removal_time(upload.expires_at));
-        let listed = self.link.script::<()>(&invocation);
-        tokio::try_join!(listed, self.schedule(upload)).map(drop)
+        self.link.script(&invocation).await
+    }
+
+    /// Removes the upload from the listings of its owner, and what the sweeper knows of it.
+    pub(super) async fn unlist(&self, upload: &Upload) -> Result<()> {
+        let member = listing_member(upload.created_at, &upload.id);
+        let unlisted = self.remove_listed(&upload.owner, &member);
+        tokio::try_join!(
+            unlisted,
+            self.end_reservation(upload),
+            self.unschedule(upload)
+        )
+        .map(drop)
+    }
+
+    /// Removes a member from the listings of an owner.
+    pub(super) async fn remove_listed(&self, owner: &Owner, member: &str) -> Result<()> {
+        let remove = |listing| {
+            let command = redis::cmd("ZREM")
+                .arg(self.listing_key(&listing))
+                .arg(member)
+                .to_owned();
+            async move { self.link.command::<()>(&command).await }
+        };
+        try_join_all(listings(owner).map(remove)).await.map(drop)
+    }
+
+    /// Adds the upload to the live ones of its owner, or removes it if it has ended.
+    async fn mark_live(&self, upload: &Upload) -> Result<()> {
+        match upload.is_live() {
+            true => self.reserve(upload, u64::MAX).await.map(drop),
+            false => self.end_reservation(upload).await,
+        }
+    }
+
+    /// Adds the upload to the live ones of its owner, unless there are `max` others. Whether it was added.
+    pub(super) async fn reserve(&self, upload: &Upload, max: u64) -> Result<bool> {
+        if upload.owner.tenant.is_empty() {
+            return Ok(true);
+        }
+        let mut invocation = SCRIPTS.reserve.key(self.live_key(&upload.owner));
+        let max = (max < u64::MAX).then(|| max.to_string());
+        invocation
+            .arg(upload.id.as_str())
+            .arg(upload.ends_at.0)
+            .arg(max.unwrap_or_default())
+            .arg(upload.updated_at.0);
+        self.link.script(&invocation).await
+    }
+
+    /// Removes the upload from the live ones of its owner.
+    pub(super) async fn end_reservation(&self, upload: &Upload) -> Result<()> {
+        self.remove_live(&upload.owner, &upload.id).await
+    }
+
+    /// Removes an upload from the live ones of an owner.
+    pub(super) async fn remove_live(&self, owner: &Owner, id: &UploadId) -> Result<()> {
+        if owner.tenant.is_empty() {
+            return Ok(());
+        }
+        let remove = redis::cmd("ZREM")
+            .arg(self.live_key(owner))
+            .arg(id.as_str())
+            .to_owned();
+        self.link.command(&remove).await
     }
 
     /// The summaries of records, in one round trip. `None` for a record that does not exist.
@@ -91,10 +170,15 @@ impl Redis {
         let invocations: Vec<_> = ids.iter().map(|id| self.summary_of(id, 0)).collect();
         // Together they are large, so they delay no other call.
         let summaries: Vec<Summary> = self.pages.link.scripts(&invocations).await?;
-        let read = |(id, summary): (&&UploadId, Summary)| {
-            record::read_summary(&self.record_key(id), &summary, [])
-        };
-        ids.iter().zip(summaries).map(read).collect()
+        let mut uploads = Vec::with_capacity(ids.len());
+        for (read, (id, summary)) in ids.iter().zip(summaries).enumerate() {
+            if read % READ_AT_ONCE == READ_AT_ONCE - 1 {
+                // Other calls must not wait for all of them.
+                yield_now().await;
+            }
+            uploads.push(record::read_summary(&self.record_key(id), &summary, [])?);
+        }
+        Ok(uploads)
     }
 
     /// See [`RecordStore::summary`](upload_gateway_core::state::RecordStore::summary).
@@ -117,6 +201,13 @@ impl Redis {
         invocation.arg(watched_for);
         invocation
     }
+}
+
+/// The listings that have the uploads of an owner.
+fn listings(owner: &Owner) -> impl Iterator<Item = Listing> {
+    let tenant = Some(&owner.tenant).filter(|tenant| !tenant.is_empty());
+    let tenant = tenant.map(|tenant| Listing::Tenant(tenant.clone()));
+    [Listing::Owner(owner.clone())].into_iter().chain(tenant)
 }
 
 /// A member of a listing. In byte order the newest upload comes first, then the lowest id.

@@ -266,6 +266,16 @@ pub(super) fn owner_text(owner: &Owner) -> String {
     format!("{}:{tenant}:{subject}", tenant.len())
 }
 
+/// The inverse of [`owner_text`]; `None` for any other text.
+pub(super) fn parse_owner(text: &str) -> Option<Owner> {
+    let (length, rest) = text.split_once(':')?;
+    let (tenant, subject) = rest.split_at_checked(length.parse().ok()?)?;
+    Some(Owner {
+        tenant: tenant.to_owned(),
+        subject: subject.strip_prefix(':')?.to_owned(),
+    })
+}
+
 /// A number that is larger for older uploads, in 16 hexadecimal digits, so that the newest comes first.
 pub(super) fn age(created_at: Timestamp) -> String {
     format!("{:016x}", u64::MAX - created_at.0)

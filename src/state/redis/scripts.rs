@@ -15,6 +15,7 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(Scripts::default);
 /// One script for each operation that must be atomic.
 pub(super) struct Scripts {
     pub(super) create: Script,
+    pub(super) uncreate: Script,
     pub(super) take_over: Script,
     pub(super) record_parts: Script,
     pub(super) claim: Script,
@@ -24,6 +25,7 @@ pub(super) struct Scripts {
     pub(super) read: Script,
     pub(super) summary: Script,
     pub(super) index: Script,
+    pub(super) reserve: Script,
     pub(super) due: Script,
     pub(super) repair_due: Script,
     pub(super) lease: Script,
@@ -35,6 +37,7 @@ impl Default for Scripts {
     fn default() -> Self {
         Self {
             create: record_script(include_str!("create.lua")),
+            uncreate: in_full_memory(&record_text(include_str!("uncreate.lua"))),
             take_over: record_script(include_str!("take_over.lua")),
             record_parts: record_script(include_str!("record_parts.lua")),
             claim: record_script(include_str!("claim.lua")),
@@ -43,6 +46,7 @@ impl Default for Scripts {
             read: record_script(include_str!("read.lua")),
             summary: record_script(include_str!("summary.lua")),
             index: in_full_memory(include_str!("index.lua")),
+            reserve: in_full_memory(include_str!("reserve.lua")),
             due: Script::new(include_str!("due.lua")),
             repair_due: in_full_memory(include_str!("repair_due.lua")),
             lease: in_full_memory(include_str!("lease.lua")),
@@ -55,6 +59,7 @@ impl Scripts {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Script> {
         [
             &self.create,
+            &self.uncreate,
             &self.take_over,
             &self.record_parts,
             &self.claim,
@@ -63,6 +68,7 @@ impl Scripts {
             &self.read,
             &self.summary,
             &self.index,
+            &self.reserve,
             &self.due,
             &self.repair_due,
             &self.lease,

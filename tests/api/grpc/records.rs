@@ -38,6 +38,7 @@ async fn uploads_are_listed_newest_first_page_by_page_and_by_phase() {
             page_size: 2,
             page_token,
             phase: 0,
+            ..ListUploadsRequest::default()
         };
         let page = client.list_uploads(request).await.unwrap().into_inner();
         assert!(page.uploads.len() <= 2);
@@ -80,6 +81,7 @@ async fn a_page_of_the_largest_records_has_at_most_a_mebibyte() {
             page_size: i32::MAX,
             page_token,
             phase: 0,
+            ..ListUploadsRequest::default()
         };
         let page = client.list_uploads(request).await.unwrap().into_inner();
         sizes.push(page.encoded_len());

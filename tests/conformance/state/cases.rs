@@ -36,7 +36,7 @@ pub(crate) async fn the_same_fingerprint_finds_the_live_upload(store: &dyn State
     create(store, &first).await;
     record(store, &first.id, [1, 2]).await;
     let second = findable(&owner, "a");
-    let Creation::Exists(found) = store.create(&second).await.unwrap() else {
+    let Creation::Exists(found) = store.create(&second, u64::MAX).await.unwrap() else {
         panic!("a second upload of one fingerprint was created");
     };
     assert_eq!(*found, get(store, &first.id).await);
@@ -51,7 +51,10 @@ pub(crate) async fn a_committing_upload_keeps_its_fingerprint(store: &dyn StateS
     create(store, &upload).await;
     upload.phase = Phase::Committing;
     store.update(&upload, upload.writer).await.unwrap();
-    let again = store.create(&findable(&owner, "a")).await.unwrap();
+    let again = store
+        .create(&findable(&owner, "a"), u64::MAX)
+        .await
+        .unwrap();
     assert!(matches!(again, Creation::Exists(found) if found.id == upload.id));
 }
 
@@ -67,7 +70,10 @@ pub(crate) async fn an_upload_that_has_ended_releases_its_fingerprint(store: &dy
         // Another write of the first upload does not change the fingerprint of the second one.
         first.version += 1;
         store.update(&first, first.writer).await.unwrap();
-        let third = store.create(&findable(&owner, "a")).await.unwrap();
+        let third = store
+            .create(&findable(&owner, "a"), u64::MAX)
+            .await
+            .unwrap();
         assert!(matches!(third, Creation::Exists(found) if found.id == second.id));
     }
 }
@@ -83,7 +89,7 @@ pub(crate) async fn create_repeated_after_a_lost_reply_is_created(store: &dyn St
 pub(crate) async fn concurrent_creates_make_one_upload(store: &dyn StateStore) {
     let owner = owner();
     let uploads: Vec<_> = (0..20).map(|_| findable(&owner, "a")).collect();
-    let outcomes = join_all(uploads.iter().map(|upload| store.create(upload))).await;
+    let outcomes = join_all(uploads.iter().map(|upload| store.create(upload, u64::MAX))).await;
     let created = |outcome: &Creation| *outcome == Creation::Created;
     let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
     assert_eq!(

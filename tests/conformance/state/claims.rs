@@ -231,7 +231,11 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
         panic!("an older version was replaced");
     };
     assert_eq!(present.claims, claims);
-    let Creation::Exists(found) = store.create(&findable(&owner, "a")).await.unwrap() else {
+    let Creation::Exists(found) = store
+        .create(&findable(&owner, "a"), u64::MAX)
+        .await
+        .unwrap()
+    else {
         panic!("a second upload of one fingerprint was created");
     };
     assert_eq!(found.claims, claims);

@@ -212,7 +212,7 @@ async fn refusals(store: &dyn StateStore, upload: &Upload) -> Vec<Error> {
         ..upload.clone()
     };
     let all = ListQuery {
-        owner: upload.owner.clone(),
+        listing: upload.owner.clone().into(),
         after: None,
         skip: 0,
         limit: 10,
@@ -222,8 +222,8 @@ async fn refusals(store: &dyn StateStore, upload: &Upload) -> Vec<Error> {
     let recorded = store.record_parts(id, writer(1), 0, &parts, times());
     let claimed = store.claim(id, &upload.owner, &claims, times());
     vec![
-        store.create(upload).await.unwrap_err(),
-        store.create(&twin).await.unwrap_err(),
+        store.create(upload, u64::MAX).await.unwrap_err(),
+        store.create(&twin, u64::MAX).await.unwrap_err(),
         store.get(id).await.unwrap_err(),
         taken.await.unwrap_err(),
         recorded.await.unwrap_err(),

@@ -1,7 +1,7 @@
 //! Listings and counts, in every state store.
 
 use upload_gateway_core::{
-    state::{Cursor, ListQuery, Predecessor, StateStore},
+    state::{Creation, Cursor, ListQuery, Listing, Predecessor, StateStore, Update},
     upload::{Claims, Owner, PART_SIZE, Phase, Timestamp, Upload, UploadId},
 };
 
@@ -79,7 +79,7 @@ pub(crate) async fn a_page_can_skip_entries(store: &dyn StateStore) {
             id: ids[last].1.clone(),
         });
         let query = ListQuery {
-            owner: owner.clone(),
+            listing: owner.clone().into(),
             after,
             skip,
             limit,
@@ -166,9 +166,9 @@ pub(crate) async fn a_count_is_of_the_owners_uploads(store: &dyn StateStore) {
         create(store, &upload).await;
         create(store, &upload).await;
     }
-    assert_eq!(store.count(&mine).await.unwrap(), 3);
-    assert_eq!(store.count(&other).await.unwrap(), 1);
-    assert_eq!(store.count(&owner()).await.unwrap(), 0);
+    assert_eq!(store.count(&mine.clone().into()).await.unwrap(), 3);
+    assert_eq!(store.count(&other.clone().into()).await.unwrap(), 1);
+    assert_eq!(store.count(&owner().into()).await.unwrap(), 0);
 }
 
 pub(crate) async fn live_uploads_of_all_owners_are_counted(store: &dyn StateStore) {
@@ -219,13 +219,120 @@ pub(crate) async fn an_identical_upload_is_found_while_it_is_live(store: &dyn St
     assert_eq!(found(&twin).await, None);
 }
 
+pub(crate) async fn a_tenants_listing_has_the_uploads_of_all_its_owners(store: &dyn StateStore) {
+    let (one, two) = (owner(), owner());
+    let other = Owner {
+        tenant: "another".into(),
+        ..one.clone()
+    };
+    let mut expected = Vec::new();
+    for (age, owner) in [(3, &one), (1, &two), (2, &one), (0, &other)] {
+        let mut upload = upload(owner);
+        upload.created_at = Timestamp(upload.created_at.0 - age * 1_000);
+        create(store, &upload).await;
+        if *owner != other {
+            expected.push((age, upload.id));
+        }
+    }
+    expected.sort();
+    let tenant = Listing::Tenant(one.tenant.clone());
+    for limit in [1, 2, 10] {
+        let listed = list_all_of(store, &tenant, limit).await;
+        let ids = listed.iter().map(|upload| &upload.id);
+        assert!(ids.eq(expected.iter().map(|(_, id)| id)), "{limit}");
+    }
+    assert_eq!(store.count(&tenant).await.unwrap(), 3);
+    let unknown = Listing::Tenant("unknown".into());
+    assert_eq!(store.count(&unknown).await.unwrap(), 0);
+    assert!(list_all_of(store, &unknown, 10).await.is_empty());
+}
+
+pub(crate) async fn an_owner_with_too_many_live_uploads_creates_no_other(store: &dyn StateStore) {
+    let (owner, other) = (owner(), owner());
+    let create = async |upload: &Upload| store.create(upload, 2).await.unwrap();
+    let (first, second) = (findable(&owner, "a"), upload(&owner));
+    assert_eq!(create(&first).await, Creation::Created);
+    assert_eq!(create(&second).await, Creation::Created);
+    let refused = findable(&owner, "b");
+    assert_eq!(create(&refused).await, Creation::Full);
+    assert_eq!(store.get(&refused.id).await.unwrap(), None);
+    assert_eq!(store.find_identical(&refused).await.unwrap(), None);
+    assert_eq!(store.count(&owner.clone().into()).await.unwrap(), 2);
+    // What exists is found, a lost reply is repeated, and others have room.
+    assert_eq!(create(&second).await, Creation::Created);
+    let twin = findable(&owner, "a");
+    assert!(matches!(create(&twin).await, Creation::Exists(found) if found.id == first.id));
+    assert_eq!(create(&upload(&other)).await, Creation::Created);
+    let unowned = Owner::default();
+    for _ in 0..3 {
+        assert_eq!(create(&upload(&unowned)).await, Creation::Created);
+    }
+    let mut ended = get(store, &second.id).await;
+    ended.phase = Phase::Aborted;
+    store.update(&ended, ended.writer).await.unwrap();
+    assert_eq!(create(&refused).await, Creation::Created);
+    assert_eq!(create(&upload(&owner)).await, Creation::Full);
+}
+
+pub(crate) async fn concurrent_creates_do_not_exceed_the_limit_of_an_owner(store: &dyn StateStore) {
+    let owner = owner();
+    let uploads: Vec<_> = (0..20).map(|_| upload(&owner)).collect();
+    let created = uploads.iter().map(|upload| store.create(upload, 5));
+    let created = futures::future::try_join_all(created).await.unwrap();
+    let created = created
+        .iter()
+        .filter(|created| **created == Creation::Created);
+    assert_eq!(created.count(), 5);
+    assert_eq!(list_all(store, &owner, 100).await.len(), 5);
+}
+
+pub(crate) async fn an_upload_given_to_another_owner_leaves_the_first_one(store: &dyn StateStore) {
+    let (unowned, owner) = (Owner::default(), owner());
+    let before = store.count(&unowned.clone().into()).await.unwrap();
+    let upload = findable(&unowned, &UploadId::generate(None).to_string());
+    create(store, &upload).await;
+    record(store, &upload.id, [1]).await;
+    let known = get(store, &upload.id).await;
+    let given = store.give(&known, &owner).await.unwrap();
+    assert_eq!(given, Update::Updated(known.version + 1));
+    // A repeated call after a lost reply.
+    let given = store.give(&known, &owner).await.unwrap();
+    assert_eq!(given, Update::Updated(known.version + 1));
+    let expected = Upload {
+        owner: owner.clone(),
+        fingerprint: None,
+        version: known.version + 1,
+        ..known.clone()
+    };
+    assert_eq!(get(store, &upload.id).await, expected);
+    assert_eq!(store.find_identical(&upload).await.unwrap(), None);
+    assert_eq!(list_all(store, &owner, 10).await.len(), 1);
+    let tenant = Listing::Tenant(owner.tenant.clone());
+    assert_eq!(store.count(&tenant).await.unwrap(), 1);
+    assert_eq!(store.count(&unowned.into()).await.unwrap(), before);
+    assert_eq!(
+        store.create(&self::upload(&owner), 1).await.unwrap(),
+        Creation::Full
+    );
+    // An older version does not overwrite a newer one.
+    let other = store.give(&known, &self::owner()).await.unwrap();
+    assert_eq!(other, Update::Conflict(Box::new(expected)));
+    let missing = store.give(&self::upload(&owner), &owner).await.unwrap();
+    assert_eq!(missing, Update::Missing);
+}
+
 /// The uploads of all pages of an owner's listing.
 async fn list_all(store: &dyn StateStore, owner: &Owner, limit: usize) -> Vec<Upload> {
+    list_all_of(store, &owner.clone().into(), limit).await
+}
+
+/// The uploads of all pages of a listing.
+async fn list_all_of(store: &dyn StateStore, listing: &Listing, limit: usize) -> Vec<Upload> {
     let mut uploads = Vec::new();
     let mut after: Option<Cursor> = None;
     loop {
         let query = ListQuery {
-            owner: owner.clone(),
+            listing: listing.clone(),
             after,
             skip: 0,
             limit,

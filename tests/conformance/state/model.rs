@@ -229,7 +229,10 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
         match *call {
             Call::Create(number) => {
                 let upload = &uploads[number];
-                prop_assert_eq!(store.create(upload).await.unwrap(), model.create(upload));
+                prop_assert_eq!(
+                    store.create(upload, u64::MAX).await.unwrap(),
+                    model.create(upload)
+                );
             }
             Call::TakeOver(number, tag, from, seconds) => {
                 let from = from.map_or(Predecessor::Any, |tag| {
@@ -271,7 +274,7 @@ async fn compare(store: &dyn StateStore, calls: &[Call]) -> Result<(), TestCaseE
             }
             Call::List(skip, limit) => {
                 let query = ListQuery {
-                    owner: owner.clone(),
+                    listing: owner.clone().into(),
                     after: None,
                     skip,
                     limit,

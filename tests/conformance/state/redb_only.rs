@@ -142,11 +142,11 @@ async fn the_sweeper_removes_what_expired_meanwhile() {
     create(&store, &old).await;
     old.phase = Phase::Complete;
     store.update(&old, old.writer).await.unwrap();
-    assert_eq!(store.count(&old.owner).await.unwrap(), 1);
+    assert_eq!(store.count(&old.owner.clone().into()).await.unwrap(), 1);
     let due = store.due(now(), None, 10).await.unwrap();
     assert!(due.uploads.is_empty());
     assert_eq!(store.get(&old.id).await.unwrap(), None);
-    assert_eq!(store.count(&old.owner).await.unwrap(), 0);
+    assert_eq!(store.count(&old.owner.clone().into()).await.unwrap(), 0);
 }
 
 /// Records part 1 without prolonging the upload.

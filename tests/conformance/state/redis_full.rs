@@ -48,7 +48,7 @@ async fn uploads_can_be_ended_in_full_memory_and_make_room() {
     // Less than is used, also after the buffers of connections have shrunk.
     ask::<()>(&url, &set_memory_limit(full - 500_000)).await;
 
-    let refused = store.create(&upload(&owner())).await.unwrap_err();
+    let refused = store.create(&upload(&owner()), u64::MAX).await.unwrap_err();
     assert_eq!(
         (refused.kind(), refused.reason()),
         (Kind::ResourceExhausted, Reason::StateFull)
@@ -79,7 +79,10 @@ async fn uploads_can_be_ended_in_full_memory_and_make_room() {
     let left = used_memory(&url).await;
     assert!(left + 4_000_000 < full, "{full} bytes before, {left} after");
     let again = upload(&owner());
-    assert_eq!(store.create(&again).await.unwrap(), Creation::Created);
+    assert_eq!(
+        store.create(&again, u64::MAX).await.unwrap(),
+        Creation::Created
+    );
     let parts = [part(1)];
     let recorded = store.record_parts(&again.id, writer(1), 0, &parts, times());
     assert_eq!(

@@ -146,7 +146,7 @@ async fn a_page_takes_two_round_trips() {
         record(&store, &upload.id, 1..number % 3).await;
     }
     let query = ListQuery {
-        owner,
+        listing: owner.into(),
         after: None,
         skip: 5,
         limit: 20,
@@ -180,7 +180,7 @@ async fn the_nodes_of_a_cluster_get_the_reads_of_a_page_together() {
         create(&store, &upload(&owner)).await;
     }
     let query = ListQuery {
-        owner,
+        listing: owner.into(),
         after: None,
         skip: 0,
         limit: 150,
@@ -210,7 +210,7 @@ async fn a_server_that_lost_the_scripts_still_lists() {
         create(&store, &upload(&owner)).await;
     }
     let query = ListQuery {
-        owner,
+        listing: owner.into(),
         after: None,
         skip: 0,
         limit: 10,
@@ -274,14 +274,15 @@ async fn keys_expire_seven_days_after_the_upload_but_the_secret_and_the_format_n
         .unwrap();
     store.secret(&Secret::random()).await.unwrap();
     let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg("upload-gateway:*")).await;
-    assert_eq!(keys.len(), 9, "{keys:?}");
+    assert_eq!(keys.len(), 11, "{keys:?}");
     for key in keys {
         let end: i64 = ask(&backend.url, redis::cmd("PEXPIRETIME").arg(&key)).await;
         let grace = i64::try_from(RECORD_GRACE_SECONDS * 1_000).unwrap();
         let expected = match key.split(':').nth(1).unwrap() {
             "secret" | "format" => -1,
             // Recording parts does not change the expiry of the keys; reading prolongs it.
-            "owner" | "due" => i64::try_from(upload.expires_at.0).unwrap() + grace,
+            "owner" | "tenant" | "due" => i64::try_from(upload.expires_at.0).unwrap() + grace,
+            "live" => i64::try_from(upload.ends_at.0).unwrap(),
             _ => i64::try_from(later.expires_at.0).unwrap() + grace,
         };
         assert_eq!(end, expected, "{key}");
@@ -325,7 +326,7 @@ async fn a_record_that_vanished_leaves_the_listing_and_frees_its_fingerprint() {
     let removed: u32 = ask(&backend.url, redis::cmd("DEL").arg(&key)).await;
     assert_eq!(removed, 1);
     let query = ListQuery {
-        owner: owner.clone(),
+        listing: owner.clone().into(),
         after: None,
         skip: 0,
         limit: 10,
@@ -366,7 +367,7 @@ async fn the_index_of_due_uploads_removes_vanished_records_from_listings() {
         );
         let _: u32 = ask(&backend.url, redis::cmd("DEL").arg(key)).await;
     }
-    assert_eq!(store.count(&owner).await.unwrap(), 4);
+    assert_eq!(store.count(&owner.clone().into()).await.unwrap(), 4);
     let removed = kept
         .expires_at
         .plus(Duration::from_secs(RECORD_GRACE_SECONDS));
@@ -382,7 +383,7 @@ async fn the_index_of_due_uploads_removes_vanished_records_from_listings() {
         }
     }
     assert_eq!(due, [kept.id]);
-    assert_eq!(store.count(&owner).await.unwrap(), 1);
+    assert_eq!(store.count(&owner.clone().into()).await.unwrap(), 1);
     let left: u32 = ask(&backend.url, redis::cmd("ZCARD").arg("upload-gateway:due")).await;
     assert_eq!(left, 1);
 }

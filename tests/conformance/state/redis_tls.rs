@@ -41,7 +41,10 @@ async fn tls_trusts_only_the_authority_of_the_file() {
     create(&store, &upload).await;
     upload.phase = Phase::Aborted;
     store.update(&upload, upload.writer).await.unwrap();
-    assert_eq!(store.create(&upload).await.unwrap(), Creation::Created);
+    assert_eq!(
+        store.create(&upload, u64::MAX).await.unwrap(),
+        Creation::Created
+    );
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ async fn a_write_without_enough_replicas_does_not_succeed() {
     };
     let store = waiting(&url).await;
     let upload = upload(&owner());
-    does_not_succeed(store.create(&upload).await);
+    does_not_succeed(store.create(&upload, u64::MAX).await);
     // Reads do not wait for replicas.
     assert_eq!(get(&store, &upload.id).await, upload);
 }
@@ -60,7 +60,7 @@ async fn a_write_that_succeeded_is_on_the_replica() {
     let store = waiting(&url).await;
     let upload = upload(&owner());
     // The replica joins within a few seconds.
-    let created = retry(|| store.create(&upload)).await;
+    let created = retry(|| store.create(&upload, u64::MAX)).await;
     assert_eq!(created, Creation::Created);
     let parts = [part(1), part(2)];
     let writer = upload.writer.unwrap();
@@ -79,7 +79,7 @@ async fn a_repeated_write_without_enough_replicas_does_not_succeed() {
     let plain = Redis::connect(&config([url.clone()])).await.unwrap();
     let mut upload = upload(&owner());
     create(&plain, &upload).await;
-    does_not_succeed(waiting(&url).await.create(&upload).await);
+    does_not_succeed(waiting(&url).await.create(&upload, u64::MAX).await);
     upload.phase = Phase::Aborted;
     assert_eq!(
         plain.update(&upload, upload.writer).await.unwrap(),
@@ -95,7 +95,7 @@ async fn a_write_through_sentinels_waits_for_the_replica() {
     };
     let store = waiting_as(RedisMode::Sentinel, sentinels.urls.clone()).await;
     let upload = upload(&owner());
-    let created = retry(|| store.create(&upload)).await;
+    let created = retry(|| store.create(&upload, u64::MAX)).await;
     assert_eq!(created, Creation::Created);
     let url = format!("redis://127.0.0.1:{}", sentinels.replica.port());
     let replica = Redis::connect(&config([url])).await.unwrap();
@@ -135,11 +135,11 @@ async fn a_write_to_a_cluster_waits_for_the_replica_of_its_own_node() {
     let (with_replica, without): (Vec<_>, Vec<_>) = uploads.into_iter().partition(is_first);
     assert!(!with_replica.is_empty() && !without.is_empty());
     for upload in &with_replica {
-        let created = retry(|| store.create(upload)).await;
+        let created = retry(|| store.create(upload, u64::MAX)).await;
         assert_eq!(created, Creation::Created);
         record(&store, &upload.id, [1]).await;
     }
-    does_not_succeed(store.create(&without[0]).await);
+    does_not_succeed(store.create(&without[0], u64::MAX).await);
     replica.pause();
     let parts = [part(2)];
     let late = store.record_parts(&with_replica[0].id, writer(1), 0, &parts, times());

@@ -157,7 +157,10 @@ pub(crate) fn bare_claim(number: u32) -> Claim {
 
 /// Stores `upload`, which must be new.
 pub(crate) async fn create(store: &dyn StateStore, upload: &Upload) {
-    assert_eq!(store.create(upload).await.unwrap(), Creation::Created);
+    assert_eq!(
+        store.create(upload, u64::MAX).await.unwrap(),
+        Creation::Created
+    );
 }
 
 /// The stored record.

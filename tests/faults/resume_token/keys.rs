@@ -19,8 +19,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::{Error, Kind, Reason},
     gateway::{
-        Action, Caller, Counts, EdgeLimits, Gateway, Message, Observer, Open, Settings, Storage,
-        Storages, Takeover, Target, TokenKey,
+        Action, Caller, Counts, EdgeLimits, Gateway, Message, Observer, Open, OwnerLimits,
+        Settings, Storage, Storages, Takeover, Target, TokenKey,
     },
     upload::{FileMetadata, MIB, Owner, PART_SIZE, Timestamp, UploadId},
 };
@@ -85,6 +85,7 @@ impl Shared {
             max_tag_size: 64,
             max_open_uploads: 100_000,
             edges: EdgeLimits::default(),
+            per_owner: OwnerLimits::default(),
             store_settle: Duration::ZERO,
             upload_expiry: Duration::from_millis(DAY),
             upload_max_age: Duration::from_millis(6 * DAY),

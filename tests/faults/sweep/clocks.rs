@@ -149,7 +149,7 @@ async fn a_listing_in_pages_loses_and_repeats_nothing(world: World) {
     }
     let mut listed = Vec::new();
     let mut query = ListQuery {
-        owner: Caller::default().owner,
+        listing: Caller::default().owner.into(),
         after: None,
         skip: 0,
         limit: 5,

@@ -3,6 +3,7 @@
 use super::audit::audit;
 use crate::{
     error::{Error, Kind, Reason, Result},
+    state::Listing,
     upload::{Owner, Permissions, Upload, UploadId},
 };
 
@@ -24,6 +25,26 @@ pub struct Roles {
     pub admin: bool,
     /// Reads and aborts the uploads of all tenants.
     pub operator: bool,
+}
+
+/// Whose uploads a caller asks for. By default its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// The caller's own.
+    #[default]
+    Own,
+    /// Those of one owner.
+    Owner {
+        /// The tenant; empty: that of the caller.
+        tenant: String,
+        /// The subject of the owner.
+        subject: String,
+    },
+    /// Those of all owners in a tenant.
+    Tenant {
+        /// The tenant; empty: that of the caller.
+        tenant: String,
+    },
 }
 
 /// What a caller does with an upload.
@@ -62,6 +83,29 @@ enum Verdict {
     RoleMissing,
     /// The caller must not learn whether the upload exists.
     Hidden,
+}
+
+// === impl Scope ===
+
+impl Scope {
+    /// The scope of a request: the uploads of `owner`, of all owners in a tenant, or by default the caller's own. An empty text
+    /// is not given.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if both an owner and all are asked for.
+    pub fn new(owner: String, all_owners: bool, tenant: String) -> Result<Self> {
+        match (owner.is_empty(), all_owners || !tenant.is_empty()) {
+            (false, _) if all_owners => {
+                Err(Error::invalid("owner", "not together with all_owners"))
+            }
+            (false, _) => Ok(Self::Owner {
+                tenant,
+                subject: owner,
+            }),
+            (true, true) => Ok(Self::Tenant { tenant }),
+            (true, false) => Ok(Self::Own),
+        }
+    }
 }
 
 // === impl Action ===
@@ -125,6 +169,51 @@ impl Caller {
             audit(&self.owner, action.name(), Some(id), &refused);
         }
         refused
+    }
+
+    /// The listing of `scope`, if the caller may read it.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, whether there are such uploads or not; `InvalidArgument` if an operator names no tenant.
+    pub(super) fn may_list(&self, scope: &Scope) -> Result<Listing> {
+        let tenant_or_own = |tenant: &String| match tenant.is_empty() {
+            true => self.owner.tenant.clone(),
+            false => tenant.clone(),
+        };
+        let (listing, relation) = match scope {
+            Scope::Own => return Ok(self.owner.clone().into()),
+            Scope::Owner { tenant, subject } => {
+                let owner = Owner {
+                    tenant: tenant_or_own(tenant),
+                    subject: subject.clone(),
+                };
+                let relation = self.relation(&owner);
+                (owner.into(), relation)
+            }
+            Scope::Tenant { tenant } => {
+                let tenant = tenant_or_own(tenant);
+                if tenant.is_empty() {
+                    return match self.roles.operator {
+                        true => Err(Error::invalid("tenant", "required: the caller has none")),
+                        // Without authentication all callers are one owner.
+                        false => Ok(self.owner.clone().into()),
+                    };
+                }
+                let relation = match tenant == self.owner.tenant {
+                    true => Relation::Tenant,
+                    false => Relation::Foreign,
+                };
+                (Listing::Tenant(tenant), relation)
+            }
+        };
+        match decide(self.roles, Action::Read, relation, Permissions::None) {
+            Verdict::Allowed => Ok(listing),
+            Verdict::RoleMissing | Verdict::Hidden => {
+                let refused = Err(role_missing());
+                audit(&self.owner, "list", None, &refused);
+                refused
+            }
+        }
     }
 
     /// Whether the caller may still read the record of an upload.
@@ -279,6 +368,51 @@ mod tests {
             Reason::RoleMissing
         );
         assert!(Caller::default().may_create().is_ok());
+    }
+
+    #[test]
+    fn who_may_list_which_uploads() {
+        let own = |subject: &str| Scope::Owner {
+            tenant: String::new(),
+            subject: subject.into(),
+        };
+        let in_b = Scope::Owner {
+            tenant: "b".into(),
+            subject: "x".into(),
+        };
+        let tenant = |tenant: &str| Scope::Tenant {
+            tenant: tenant.into(),
+        };
+        for (roles, allowed) in [
+            (USER, [true, true, false, false, false, false, false]),
+            (SUPPORT, [true, true, true, true, true, false, false]),
+            (ADMIN, [true, true, true, true, true, false, false]),
+        ] {
+            let caller = caller("a", "x", roles);
+            let scopes = [
+                Scope::Own,
+                own("x"),
+                own("y"),
+                tenant(""),
+                tenant("a"),
+                tenant("b"),
+                in_b.clone(),
+            ];
+            let found = scopes.map(|scope| caller.may_list(&scope).is_ok());
+            assert_eq!(found, allowed, "{roles:?}");
+        }
+        let operator = caller("", "ops", OPERATOR);
+        assert_eq!(
+            operator.may_list(&tenant("b")).unwrap(),
+            Listing::Tenant("b".into())
+        );
+        assert!(operator.may_list(&in_b).is_ok());
+        assert_eq!(
+            operator.may_list(&tenant("")).unwrap_err().reason(),
+            Reason::InvalidField
+        );
+        assert!(Caller::default().may_list(&own("y")).is_err());
+        assert!(Caller::default().may_list(&tenant("")).is_ok());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reads, lists, creates and updates records. Updates are compare-and-set.
 
+pub(super) mod adopt;
 mod create;
 mod end;
 mod room;
@@ -16,7 +17,7 @@ use self::{
     watch::{RecordWatch, Watches},
 };
 use super::{
-    caller::{Action, Caller},
+    caller::{Action, Caller, Scope},
     drain::Drain,
     refusal::{state_lost, taken_over, too_many_open, wrong_phase},
     settings::Settings,
@@ -231,26 +232,40 @@ impl Records {
         self.single_try.summary(id).await
     }
 
-    /// Stores a new record. See [`RecordStore::create`].
-    pub(super) async fn create(&self, upload: &Upload) -> Result<Creation> {
-        let creation = self.records.create(upload).await?;
-        if creation == Creation::Created {
-            self.room.note_created();
-        }
-        Ok(creation)
+    /// Stores a new record, however many uploads the owner has. Returns the upload that an identical create has made, if there
+    /// is a live one; then nothing is stored. See [`RecordStore::create`].
+    pub(super) async fn create(&self, upload: &Upload) -> Result<Option<Upload>> {
+        self.create_within(upload, u64::MAX).await
     }
 
-    /// As [`Records::create`], if there is room for another open upload. An identical create is found in any case.
+    /// As [`Records::create`], if there is room for another open upload, also for its owner. An identical create is found in
+    /// any case.
     ///
     /// # Errors
     /// `ResourceExhausted` if there is no room.
-    pub(super) async fn create_if_room(&self, upload: &Upload) -> Result<Creation> {
+    pub(super) async fn create_if_room(&self, upload: &Upload) -> Result<Option<Upload>> {
+        let Settings {
+            per_owner,
+            max_open_uploads,
+            ..
+        } = &*self.settings;
         if self.room.has_room(&*self.listing).await? {
-            return self.create(upload).await;
+            return self.create_within(upload, per_owner.open_uploads).await;
         }
         match self.records.find_identical(upload).await? {
-            Some(known) => Ok(Creation::Exists(Box::new(known))),
-            None => Err(too_many_open(self.settings.max_open_uploads)),
+            Some(known) => Ok(Some(known)),
+            None => Err(too_many_open("max_open_uploads", *max_open_uploads)),
+        }
+    }
+
+    async fn create_within(&self, upload: &Upload, max_live: u64) -> Result<Option<Upload>> {
+        match self.records.create(upload, max_live).await? {
+            Creation::Created => {
+                self.room.note_created();
+                Ok(None)
+            }
+            Creation::Exists(known) => Ok(Some(*known)),
+            Creation::Full => Err(too_many_open("per_owner.max_open_uploads", max_live)),
         }
     }
 

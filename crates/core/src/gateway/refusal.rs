@@ -47,13 +47,13 @@ pub(super) fn too_large(max: u64) -> Error {
     .with("max_file_size", max)
 }
 
-/// There are `max` open uploads or more.
-pub(super) fn too_many_open(max: u64) -> Error {
+/// There are `max` open uploads or more, as many as the key `limit` allows.
+pub(super) fn too_many_open(limit: &'static str, max: u64) -> Error {
     let message = format!(
-        "there are limits.max_open_uploads, {max}, open uploads; finish or delete some, or retry later"
+        "there are limits.{limit}, {max}, open uploads; finish or delete some, or retry later"
     );
     Error::new(Kind::ResourceExhausted, Reason::Overloaded, message)
-        .with("limit", "max_open_uploads")
+        .with("limit", limit)
         .with("max_open_uploads", max)
         .retry_after(ROOM_DELAY.mul_f64(rand::random_range(0.5..1.5)))
 }

@@ -34,6 +34,8 @@ pub struct Settings {
     pub max_open_uploads: u64,
     /// What the edges allow.
     pub edges: EdgeLimits,
+    /// What one owner may have of it. Callers without a tenant, as without authentication, may have everything.
+    pub per_owner: OwnerLimits,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
     /// The minimum rate of a sender in bytes per second, while the gateway waits for it. 0: no minimum.
@@ -74,6 +76,21 @@ pub struct EdgeLimits {
     pub downloads: u32,
 }
 
+/// The largest numbers at a time that one owner may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnerLimits {
+    /// The open uploads, over all replicas.
+    pub open_uploads: u64,
+    /// The streams in this process.
+    pub streams: u32,
+    /// The lists of uploads or parts in this process.
+    pub lists: u32,
+    /// The calls in this process that watch an upload.
+    pub watches: u32,
+    /// The downloads through this process.
+    pub downloads: u32,
+}
+
 /// The limits that clients must respect for one storage, beside those in [`Settings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -91,6 +108,21 @@ pub struct Limits {
     pub max_single_put_size: u64,
     /// The recommended size of a chunk, in bytes.
     pub preferred_chunk_size: u64,
+}
+
+// === impl OwnerLimits ===
+
+impl Default for OwnerLimits {
+    /// No limits.
+    fn default() -> Self {
+        Self {
+            open_uploads: u64::MAX,
+            streams: u32::MAX,
+            lists: u32::MAX,
+            watches: u32::MAX,
+            downloads: u32::MAX,
+        }
+    }
 }
 
 // === impl Settings ===

@@ -32,7 +32,6 @@ use crate::{
         sign::{SignedRequest, ToSign},
     },
     error::{Error, Reason, Result},
-    state::Creation,
     upload::{
         Claim, Event, FileMetadata, MAX_CUT, Phase, Present, SINGLE_PUT_MAX, StoreKind, Upload,
         UploadId, policy,
@@ -105,22 +104,18 @@ impl Signing {
         let mut is_replacement = false;
         for _ in 0..MAX_CREATES {
             let new = self.new_signed(caller, file.clone(), &storage)?;
-            let creation = match is_replacement {
+            let found = match is_replacement {
                 true => self.records.create(&new).await?,
                 false => self.records.create_if_room(&new).await?,
             };
-            match creation {
-                Creation::Created => {
-                    audit(&caller.owner, "create", Some(&new.id), &Ok(()));
-                    return self.first_step(&storage, &new).await;
-                }
-                Creation::Exists(found) => {
-                    if let Some(step) = self.resume_signed(*found).await? {
-                        return Ok(step);
-                    }
-                    is_replacement = true;
-                }
+            let Some(found) = found else {
+                audit(&caller.owner, "create", Some(&new.id), &Ok(()));
+                return self.first_step(&storage, &new).await;
+            };
+            if let Some(step) = self.resume_signed(found).await? {
+                return Ok(step);
             }
+            is_replacement = true;
         }
         Err(Error::fault(
             "create an upload: each upload that was found ended before it could be resumed",

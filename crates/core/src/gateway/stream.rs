@@ -106,7 +106,7 @@ impl Streams {
             idle_timeout: settings.idle_timeout,
             memory_budget: settings.memory_budget,
         };
-        let admission = Admission::new(settings.max_streams);
+        let admission = Admission::new(settings.max_streams, settings.per_owner.streams as usize);
         let shared = Arc::new(Shared {
             parts: PartWriter::new(Arc::clone(&records), hasher.clone(), Arc::clone(&inspector)),
             settings,

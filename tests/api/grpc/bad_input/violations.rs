@@ -152,6 +152,7 @@ async fn all_invalid_fields_of_a_call_are_reported_together() {
         page_size: -1,
         page_token: "x".into(),
         phase: 99,
+        ..ListUploadsRequest::default()
     });
     let list = list.await.unwrap_err();
     assert_eq!(sorted(&list), ["page_size", "page_token", "phase"]);

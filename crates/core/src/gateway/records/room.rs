@@ -76,8 +76,7 @@ mod tests {
     use super::*;
     use crate::{
         error::Error,
-        state::{ListPage, ListQuery},
-        upload::Owner,
+        state::{ListPage, ListQuery, Listing},
     };
 
     /// An index of `live` uploads; `u64::MAX`: it is unavailable.
@@ -93,7 +92,7 @@ mod tests {
             unreachable!("the room only counts")
         }
 
-        async fn count(&self, _: &Owner) -> Result<u64> {
+        async fn count(&self, _: &Listing) -> Result<u64> {
             unreachable!("the room only counts live uploads")
         }
 

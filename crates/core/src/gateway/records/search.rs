@@ -1,4 +1,4 @@
-//! Lists the caller's uploads, newest first, page by page, and filters them.
+//! Lists uploads, the caller's own or others' of a tenant, newest first, page by page, and filters them.
 //!
 //! A page is bounded three times: by the number of uploads, by the records that are read for it, and by the bytes of its
 //! encoded form, which the edges measure.
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-use super::{Caller, Records};
+use super::{Caller, Records, Scope};
 use crate::{
     error::{Error, Result},
     state::{Cursor, ListPage, ListQuery},
@@ -32,6 +32,8 @@ const ENVELOPE: usize = 512;
 /// The filters of a listing. An upload must match all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
+    /// Whose uploads.
+    pub scope: Scope,
     /// Only uploads in this phase.
     pub phase: Option<Phase>,
     /// Only uploads in this storage.
@@ -79,7 +81,11 @@ pub struct Found {
 impl Search {
     /// Whether every upload matches.
     pub fn matches_all(&self) -> bool {
-        *self == Self::default()
+        let all = Self {
+            scope: self.scope.clone(),
+            ..Self::default()
+        };
+        *self == all
     }
 
     fn matcher(&self) -> Matcher<'_> {
@@ -158,12 +164,12 @@ impl Found {
 // === impl Records ===
 
 impl Records {
-    /// Lists up to `limit` of the caller's uploads that match `search`, at least 1. Without filters it reads `limit`
+    /// Lists up to `limit` of the uploads that match `search`, at least 1. Without filters it reads `limit`
     /// records. With filters it reads the next [`SEARCHED_UPLOADS`] records: it then stops, and the next page continues.
     ///
     /// # Errors
-    /// `InvalidArgument` if more than [`MAX_SKIPPED`] uploads are skipped; `Unavailable` if the state store is
-    /// unavailable.
+    /// `InvalidArgument` if more than [`MAX_SKIPPED`] uploads are skipped; `PermissionDenied` if the roles of the caller do
+    /// not allow the scope; `Unavailable` if the state store is unavailable.
     pub async fn list_uploads(
         &self,
         caller: &Caller,
@@ -180,7 +186,7 @@ impl Records {
             false => (start.skip, limit),
         };
         let query = ListQuery {
-            owner: caller.owner.clone(),
+            listing: caller.may_list(&search.scope)?,
             after: start.after.clone(),
             skip,
             limit: read,
@@ -192,12 +198,12 @@ impl Records {
         })
     }
 
-    /// How many uploads the caller has, according to the listing.
+    /// How many uploads are in the scope, according to the listing.
     ///
     /// # Errors
-    /// `Unavailable` if the state store is unavailable.
-    pub async fn count_uploads(&self, caller: &Caller) -> Result<u64> {
-        self.listing.count(&caller.owner).await
+    /// `PermissionDenied` if the roles of the caller do not allow the scope; `Unavailable` if the state store is unavailable.
+    pub async fn count_uploads(&self, caller: &Caller, scope: &Scope) -> Result<u64> {
+        self.listing.count(&caller.may_list(scope)?).await
     }
 }
 

@@ -13,7 +13,6 @@ use crate::{
         storage::{Storage, Storages},
         token::invalid_token,
     },
-    state::Creation,
     upload::{
         Event, FileDigest, Listed, Md5, Object, Part, Snapshot, Upload, WriterTag,
         object::{Expected, Verdict, verify},
@@ -66,7 +65,7 @@ impl Rebuilder {
                 .map_err(|error| Error::internal("rebuild a finished upload", error))?;
         }
         tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilding a record that the state store lost");
-        if let Creation::Exists(_) = self.records.create(&upload).await? {
+        if self.records.create(&upload).await?.is_some() {
             // An identical create has made another upload in the meantime, which keeps the index entry.
             upload.fingerprint = None;
             self.records.create(&upload).await?;

@@ -14,6 +14,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Admission {
     max: usize,
+    /// How many of them one owner may have, if it has a tenant.
+    per_owner: usize,
     running: watch::Sender<HashMap<Owner, usize>>,
 }
 
@@ -27,17 +29,18 @@ pub(super) struct Permit {
 // === impl Admission ===
 
 impl Admission {
-    /// Admits up to `max` concurrent streams.
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    /// Admits up to `max` concurrent streams, `per_owner` of each owner.
+    pub(super) fn new(max: usize, per_owner: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
+            per_owner,
             running: watch::Sender::default(),
         })
     }
 
     /// Gives `owner` a permit for one more stream. The last quarter of the permits is reserved for owners that have
-    /// less than an equal share, so that a new caller gets a permit whatever the others do. Without authentication
-    /// there is only one owner, which may have all permits.
+    /// less than an equal share, so that a new caller gets a permit whatever the others do. An owner without a tenant may have
+    /// all permits: without authentication it is the only one.
     ///
     /// # Errors
     /// `ResourceExhausted` if no permit is available.
@@ -50,7 +53,7 @@ impl Admission {
             has_room
         });
         if !admitted {
-            return Err(too_many_streams());
+            return Err(self.exceeded(owner));
         }
         Ok(Permit {
             admission: Arc::clone(self),
@@ -69,13 +72,33 @@ impl Admission {
         let taken: usize = running.values().sum();
         let held = running.get(owner).copied().unwrap_or_default();
         let others = running.len() - usize::from(held > 0);
-        let share = if *owner == Owner::default() {
-            self.max
+        let (share, most) = if owner.tenant.is_empty() {
+            (self.max, self.max)
         } else {
-            self.max / (others.max(1) + 1)
+            (self.max / (others.max(1) + 1), self.per_owner)
         };
         let is_short = taken >= self.max - self.max / 4;
-        taken < self.max && (!is_short || held < share)
+        taken < self.max && held < most && (!is_short || held < share)
+    }
+
+    fn exceeded(&self, owner: &Owner) -> Error {
+        let held = self.running.borrow().get(owner).copied();
+        let error = match !owner.tenant.is_empty() && held >= Some(self.per_owner) {
+            true => {
+                let most = self.per_owner;
+                let message = format!(
+                    "the caller has limits.per_owner.max_streams, {most}, streams; retry later"
+                );
+                Error::new(Kind::ResourceExhausted, Reason::Overloaded, message)
+                    .with("limit", "per_owner.max_streams")
+            }
+            false => Error::new(
+                Kind::ResourceExhausted,
+                Reason::Overloaded,
+                "the gateway has reached its limit of concurrent streams; retry later",
+            ),
+        };
+        error.retry_after(overload_delay())
     }
 }
 
@@ -94,22 +117,13 @@ impl Drop for Permit {
     }
 }
 
-fn too_many_streams() -> Error {
-    Error::new(
-        Kind::ResourceExhausted,
-        Reason::Overloaded,
-        "the gateway has reached its limit of concurrent streams; retry later",
-    )
-    .retry_after(overload_delay())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn owner(subject: &str) -> Owner {
         Owner {
-            tenant: String::new(),
+            tenant: "acme".into(),
             subject: subject.into(),
         }
     }
@@ -120,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_permit_is_returned_when_its_stream_ends() {
-        let admission = Admission::new(2);
+        let admission = Admission::new(2, 1);
         let mut permits = admit_all(&admission, &Owner::default());
         assert_eq!(permits.len(), 2);
         let error = admission.admit(&Owner::default()).unwrap_err();
@@ -134,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_new_owner_gets_permits_whatever_the_others_have() {
-        let admission = Admission::new(100);
+        let admission = Admission::new(100, 100);
         let greedy = admit_all(&admission, &owner("greedy"));
         assert_eq!(greedy.len(), 75);
         let other = admit_all(&admission, &owner("other"));
@@ -146,5 +160,15 @@ mod tests {
             .collect();
         assert!(admission.admit(&owner("greedy")).is_err());
         assert!(admission.admit(&owner("other")).is_ok());
+    }
+
+    #[test]
+    fn an_owner_at_its_limit_leaves_the_rest_to_others() {
+        let admission = Admission::new(100, 10);
+        let greedy = admit_all(&admission, &owner("greedy"));
+        assert_eq!(greedy.len(), 10);
+        let error = admission.admit(&owner("greedy")).unwrap_err();
+        assert!(error.to_string().contains("limits.per_owner.max_streams"));
+        assert_eq!(admit_all(&admission, &owner("other")).len(), 10);
     }
 }

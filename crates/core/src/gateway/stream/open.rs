@@ -14,7 +14,7 @@ use crate::{
         refusal::{aborted, budget_too_small, nothing_left, state_lost},
         storage::{Storage, Storages},
     },
-    state::{Creation, Predecessor, TakeoverWatch},
+    state::{Predecessor, TakeoverWatch},
     upload::{
         AbortReason, Denied, FileMetadata, Phase, Snapshot, Upload, UploadId, WriterTag, policy,
     },
@@ -154,16 +154,13 @@ impl Opener {
                 .records
                 .new_upload(caller, file.clone(), &storage, Some(writer))?;
             let takeovers = self.records.watch_takeovers(&new.id);
-            let creation = match is_replacement {
+            let found = match is_replacement {
                 true => self.records.create(&new).await?,
                 false => self.records.create_if_room(&new).await?,
             };
-            let mut found = match creation {
-                Creation::Created => {
-                    audit(&caller.owner, "create", Some(&new.id), &Ok(()));
-                    return Ok(Opened::Writing(new, writer, takeovers));
-                }
-                Creation::Exists(found) => *found,
+            let Some(mut found) = found else {
+                audit(&caller.owner, "create", Some(&new.id), &Ok(()));
+                return Ok(Opened::Writing(new, writer, takeovers));
             };
             if restart {
                 self.predecessor(&found, takeover)?;

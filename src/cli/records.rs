@@ -1,0 +1,88 @@
+//! `records`: changes records without a gateway.
+
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser;
+use upload_gateway_core::upload::Owner;
+
+use super::{error::CliError, output};
+use crate::{
+    config::{self, FILE_VARIABLE, Flags},
+    serve::{self, ServeError},
+    state::redb::OpenError,
+    telemetry,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Give uploads that were made without authentication to an owner
+    Adopt(Adopt),
+}
+
+#[derive(Debug, clap::Args)]
+struct Adopt {
+    /// The configuration file, in TOML
+    #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+    /// The tenant of the owner
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    tenant: String,
+    /// The subject of the owner, as credentials name it
+    #[arg(long, value_name = "SUBJECT", value_parser = NonEmptyStringValueParser::new())]
+    owner: String,
+    /// Change nothing, and count what would be adopted
+    #[arg(long)]
+    dry_run: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let Command::Adopt(adopt) = arguments.command;
+    adopt.run().await
+}
+
+// === impl Adopt ===
+
+impl Adopt {
+    async fn run(self) -> Result<(), CliError> {
+        let config = config::from_process(self.config.as_deref(), &self.flags)?;
+        telemetry::init(&config.log).map_err(CliError::Serve)?;
+        let owner = Owner {
+            tenant: self.tenant,
+            subject: self.owner,
+        };
+        let adopted = Box::pin(serve::adopt(&config, &owner, self.dry_run)).await;
+        let report = adopted.map_err(explained)?;
+        if self.json {
+            output::data(serde_json::json!(report))?;
+        } else {
+            output::data(format_args!("{:>8}  uploads adopted", report.adopted))?;
+        }
+        match report.busy {
+            0 => Ok(()),
+            busy => Err(CliError::failed(format!(
+                "{busy} uploads changed at the same time; repeat the command"
+            ))),
+        }
+    }
+}
+
+/// Adds to the error of a locked embedded state store what to do.
+fn explained(error: ServeError) -> CliError {
+    match error.downcast_ref() {
+        Some(OpenError::Locked { .. }) => {
+            CliError::failed(format!("{error}: stop it during the adoption"))
+        }
+        _ => CliError::Serve(error),
+    }
+}
