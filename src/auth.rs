@@ -4,6 +4,10 @@
 mod api_key;
 mod certificate;
 mod credential;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[path = "../fuzz/checks/credentials.rs"]
+pub mod fuzzing;
 mod issuer;
 mod memory;
 mod principal;
@@ -15,9 +19,9 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{Extensions, HeaderValue, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     middleware::{Next, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use upload_gateway_core::{
     error::{Error, Result},
@@ -38,7 +42,9 @@ pub use self::{
     issuer::IssuerConfig,
     principal::Role,
 };
-use crate::connections::Peer;
+#[cfg(any(test, fuzzing))]
+pub use self::{certificate::fuzzing::certificate_names, issuer::fuzzing::token_claims};
+use crate::connections::{MAX_METADATA, Peer};
 
 /// The paths of health checks, which need no credential.
 const HEALTH: [&str; 4] = [
@@ -120,6 +126,10 @@ pub(crate) fn caller(extensions: &Extensions) -> Result<Caller> {
 
 async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
+    // HTTP/2 has refused it already.
+    if size(&parts.headers) > MAX_METADATA as usize {
+        return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+    }
     let admitted = match layer.admit(&parts).await {
         Ok(admitted) => admitted,
         Err(rejection) => {
@@ -141,6 +151,12 @@ async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) 
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     response
+}
+
+/// The size of header fields in bytes, as HTTP/2 counts them.
+fn size(headers: &HeaderMap) -> usize {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    headers.iter().map(field).sum()
 }
 
 // === impl Layer ===

@@ -25,6 +25,7 @@ pub use self::{
     resume_token::resume_token,
 };
 pub use crate::{
+    auth::{certificate_names, fuzzing::credential_headers, token_claims},
     blobs::{azure::fuzzing::azure_signature, s3::fuzzing::s3_signature},
     grpc::fuzzing::{stream_message, unary_request},
     rest::fuzzing::{http_parameters, http_range},
@@ -34,8 +35,10 @@ pub use crate::{
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("azure_signature", azure_signature),
+    ("certificate_names", certificate_names),
+    ("credential_headers", credential_headers),
     ("file_name", file_name),
     ("http_parameters", http_parameters),
     ("http_range", http_range),
@@ -44,6 +47,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("resume_token", resume_token),
     ("s3_signature", s3_signature),
     ("stream_message", stream_message),
+    ("token_claims", token_claims),
     ("unary_request", unary_request),
 ];
 

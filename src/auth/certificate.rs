@@ -1,5 +1,10 @@
 //! Client certificates: which principal one stands for.
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[path = "../../fuzz/checks/certificates.rs"]
+pub(super) mod fuzzing;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{

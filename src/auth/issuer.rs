@@ -2,6 +2,10 @@
 
 mod claims;
 mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[path = "../../fuzz/checks/claims.rs"]
+pub(super) mod fuzzing;
 mod keys;
 mod source;
 

@@ -1,88 +1,19 @@
 //! Authentication over the process: tokens of PyJWT, certificates of openssl, API keys, and the answers to callers without a
 //! valid one.
 
+mod floods;
 mod guarded;
 mod http;
+mod key_server;
+mod matrix;
+mod ownership;
+mod rotation;
 mod tls;
 mod uploads;
 
 use std::fs;
 
-use prost::Message;
-use prost_types::FileDescriptorSet;
-use tonic::Code;
-use upload_gateway::proto::FILE_DESCRIPTOR_SET;
-
-use self::guarded::{Guarded, reason};
 use crate::common;
-
-/// The paths of all calls of the API.
-fn paths() -> Vec<String> {
-    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-    let mut paths = Vec::new();
-    for file in &set.file {
-        for service in file
-            .service
-            .iter()
-            .filter(|_| file.package() == "uploadgateway.v1")
-        {
-            let method = |method: &prost_types::MethodDescriptorProto| {
-                format!("/uploadgateway.v1.{}/{}", service.name(), method.name())
-            };
-            paths.extend(service.method.iter().map(method));
-        }
-    }
-    assert!(paths.len() >= 15, "{paths:?}");
-    paths
-}
-
-#[tokio::test]
-async fn every_call_needs_a_valid_credential() {
-    let Some(guarded) = Guarded::start() else {
-        return;
-    };
-    let invalid = guarded.tokens.keys().filter(|name| {
-        ![
-            "owner",
-            "same-tenant",
-            "support",
-            "admin",
-            "operator",
-            "other",
-        ]
-        .iter()
-        .any(|valid| name.starts_with(valid))
-    });
-    let invalid: Vec<&str> = invalid.map(String::as_str).collect();
-    assert!(invalid.len() >= 15, "{invalid:?}");
-    let mut reflection: Vec<String> = ["v1", "v1alpha"]
-        .map(|version| format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"))
-        .into();
-    reflection.extend(paths());
-    for path in reflection {
-        let status = guarded.call(&path, None, Vec::new()).await.unwrap_err();
-        assert_eq!(reason(&status), "CREDENTIAL_MISSING", "{path}");
-        assert_eq!(status.code(), Code::Unauthenticated);
-        for name in &invalid {
-            let status = guarded.call(&path, Some(name), Vec::new()).await;
-            let status = status.unwrap_err();
-            let expected = match *name {
-                "expired" => "CREDENTIAL_EXPIRED",
-                // The file may have been replaced just now.
-                "unknown-key" if status.code() == Code::Unavailable => "ISSUER_UNAVAILABLE",
-                _ => "CREDENTIAL_INVALID",
-            };
-            assert_eq!(reason(&status), expected, "{path} {name}");
-            assert!(
-                !status.message().contains("audience"),
-                "{}",
-                status.message()
-            );
-        }
-    }
-    let health = "/grpc.health.v1.Health/Check";
-    guarded.call(health, None, Vec::new()).await.unwrap();
-}
 
 #[test]
 fn a_gateway_beyond_loopback_needs_authentication_and_encryption() {

@@ -29,6 +29,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The same for a file, which is read at little cost.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
 
+/// A call waits for a fetch that begins within this time.
+const SOON: Duration = Duration::from_secs(1);
+
 /// How many calls wait for a fetch at a time.
 const MAX_WAITING: usize = 100;
 
@@ -45,6 +48,8 @@ pub(super) struct Keys {
     wanted: Arc<Notify>,
     waiting: Semaphore,
     pause: Duration,
+    /// How long after one fetch the next one begins if no call wants it earlier.
+    interval: Duration,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -129,6 +134,7 @@ impl Keys {
             wanted,
             waiting: Semaphore::new(MAX_WAITING),
             pause,
+            interval,
         })
     }
 
@@ -142,6 +148,7 @@ impl Keys {
             wanted: Arc::default(),
             waiting: Semaphore::new(0),
             pause: PAUSE,
+            interval: PAUSE,
         }
     }
 
@@ -186,12 +193,17 @@ impl Keys {
                 (state.ended, state.is_running, state.begun)
             };
             if !is_running {
-                let left = begun.map(|begun| self.pause.saturating_sub(begun.elapsed()));
-                if let Some(left) = left.filter(|left| !left.is_zero()) {
-                    let cause = "the keys have just been fetched".to_owned();
-                    return Err(Rejection::Unavailable(cause, left));
+                let since = begun.map(|begun| begun.elapsed());
+                let next = since.map(|since| self.interval.saturating_sub(since));
+                match since.filter(|since| *since < self.pause) {
+                    None => self.wanted.notify_one(),
+                    Some(_) if next.is_some_and(|next| next <= SOON) => {}
+                    Some(since) => {
+                        let cause = "the keys have just been fetched".to_owned();
+                        let delay = self.pause.min(self.interval).saturating_sub(since);
+                        return Err(Rejection::Unavailable(cause, delay));
+                    }
                 }
-                self.wanted.notify_one();
             }
             let changed = state.wait_for(|state| state.ended > ended).await;
             let state = changed

@@ -3,7 +3,6 @@
 use reqwest::{Client, Method, Response, StatusCode, header::HeaderMap};
 
 use super::guarded::Guarded;
-use crate::common;
 
 const ORIGIN: &str = "https://app.example";
 
@@ -13,13 +12,7 @@ fn start() -> Option<(Guarded, String)> {
         "[rest]\ncredentials_in = [\"cookie\", \"query\"]\ncors_origins = [\"{ORIGIN}\"]\n"
     );
     let guarded = Guarded::start_with(&rest)?;
-    let http = common::poll(|| {
-        let log = guarded.server.log();
-        let mut lines = log.lines();
-        let http = lines.find_map(|line| line.strip_prefix("http listening on "));
-        http.map(ToOwned::to_owned)
-    });
-    let uploads = format!("{}/api/engine/v2/uploads", http.unwrap());
+    let uploads = guarded.uploads_url();
     Some((guarded, uploads))
 }
 
@@ -105,6 +98,20 @@ async fn a_missing_role_is_403_without_a_body() {
     let response = send(Method::POST, &url, &[("authorization", &*bearer)]).await;
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(response.text().await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_long_credential_is_refused_and_longer_headers_are_not_read() {
+    let Some((guarded, uploads)) = start() else {
+        return;
+    };
+    for (length, status) in [(8 << 10, 401), (15 << 10, 401), (17 << 10, 431)] {
+        let bearer = format!("Bearer {}", "x".repeat(length));
+        let response = send(Method::GET, &uploads, &[("authorization", &*bearer)]).await;
+        assert_eq!(response.status().as_u16(), status, "{length}");
+        let log = guarded.server.log();
+        assert!(!log.contains("xxxxxxxx"));
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ fn openssl(directory: &Path, arguments: &str) {
 }
 
 /// Makes an authority `NAME.pem`, and a certificate that it issues for this name.
-fn certificates(directory: &Path, authority: &str, name: &str, alternative: &str) {
+pub(super) fn certificates(directory: &Path, authority: &str, name: &str, alternative: &str) {
     if !directory.join(format!("{authority}.pem")).exists() {
         openssl(
             directory,
@@ -95,7 +95,7 @@ fn read(server: &Server, name: &str) -> String {
 }
 
 /// A new connection, with a client certificate.
-fn connect(server: &Server, client: Option<&str>) -> Channel {
+pub(super) fn connect(server: &Server, client: Option<&str>) -> Channel {
     let authority = Certificate::from_pem(read(server, "ca.pem"));
     let mut tls = ClientTlsConfig::new().ca_certificate(authority);
     if let Some(name) = client {
