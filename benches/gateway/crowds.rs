@@ -113,7 +113,7 @@ async fn trickle(streams: &[Conversation]) {
 /// complete.
 pub(crate) async fn crowd(store: &Store, redis_url: &str, payload: &Payload) -> Result<Crowd> {
     let limits = format!("[limits]\nmemory_budget = {BUDGET}\nstream_window = {WINDOW}\n");
-    let gateway = Gateway::with_limits(store, redis_url, &limits)?;
+    let gateway = Gateway::configured(store, redis_url, &limits)?;
     let client = Client::connect(&gateway.address)?;
     let piece = payload.pieces(UPLOAD_SIZE, UPLOAD_SIZE).next();
     let (_, data) = piece.ok_or("an empty file")?;

@@ -21,14 +21,14 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// With default limits.
     pub(crate) fn start(store: &Store, redis_url: &str) -> Result<Self> {
-        Self::with_limits(store, redis_url, "")
+        Self::configured(store, redis_url, "")
     }
 
-    /// With the configuration's table `limits`.
-    pub(crate) fn with_limits(store: &Store, redis_url: &str, limits: &str) -> Result<Self> {
+    /// With these keys and tables of the configuration.
+    pub(crate) fn configured(store: &Store, redis_url: &str, config: &str) -> Result<Self> {
         let configuration = TempDir::with_prefix("upload-gateway-bench.")?;
         let file = configuration.path().join("config.toml");
-        fs::write(&file, limits.to_owned() + &store.configuration())?;
+        fs::write(&file, config.to_owned() + &store.configuration())?;
         let process = Server::start(|port, directory| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
             command

@@ -13,6 +13,7 @@ use upload_gateway::config::Limits;
 use crate::{
     GIB, Load, MIB, Measurement,
     crowds::{self, Crowd, Neighbours},
+    guarded::Guarded,
     records::{self, Records},
     signing::Signing,
 };
@@ -44,6 +45,12 @@ const MOST_SLOWDOWN: f64 = 1.5;
 
 /// The target: signed parts per second and core, in windows of 100.
 const LEAST_SIGNATURES: f64 = 8_000.0;
+
+/// The targets: the shares of the throughput that remain with authentication and under TLS, and how much longer the first call
+/// with a token takes at most.
+const LEAST_AUTHENTICATED: f64 = 0.95;
+const LEAST_ENCRYPTED: f64 = 0.8;
+const MOST_FIRST_CALL: Duration = Duration::from_millis(1);
 
 /// The measurements so far.
 #[derive(Debug, Default)]
@@ -350,6 +357,31 @@ fn count(number: u64) -> f64 {
 }
 
 /// The processor's name and the number of cores, from Linux.
+/// Prints what authentication and encryption cost.
+pub(crate) fn guarded(one: &Guarded) {
+    let ratio = |[without, with]: [Duration; 2]| without.as_secs_f64() / with.as_secs_f64();
+    let (signing, stream) = (ratio(one.signing), ratio(one.stream));
+    let first = one.first_call.as_secs_f64() * 1e3;
+    println!("\n| with | share of the throughput without |");
+    println!("|---|---:|");
+    println!("| authentication: SignPart, 16 at once | {signing:.3} |");
+    println!("| TLS: {} | {stream:.3} |\n", one.load);
+    judge(
+        signing >= LEAST_AUTHENTICATED,
+        &format!(
+            "signing with authentication ≥ {LEAST_AUTHENTICATED} of that without: {signing:.3}"
+        ),
+    );
+    judge(
+        stream >= LEAST_ENCRYPTED,
+        &format!("a stream under TLS ≥ {LEAST_ENCRYPTED} of a plain one: {stream:.3}"),
+    );
+    judge(
+        one.first_call <= MOST_FIRST_CALL,
+        &format!("the first call with a token ≤ 1 ms longer: {first:.2} ms"),
+    );
+}
+
 fn machine() -> String {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let names = processors

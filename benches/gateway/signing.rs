@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 use upload_gateway_client::proto::v1::{
     CreateUploadRequest, FileMetadata, PartRef, SignPartRequest, SignPartsRequest, SignedStep,
     UpdateUploadRequest, signing_service_client::SigningServiceClient,
@@ -37,10 +42,40 @@ pub(crate) struct Signing {
 
 /// One kind of load.
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    in_flight: usize,
-    window: i32,
-    calls: i32,
+pub(crate) struct Case {
+    pub(crate) in_flight: usize,
+    pub(crate) window: i32,
+    pub(crate) calls: i32,
+}
+
+/// Sends a token with each call, if there is one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+/// A client with a token.
+pub(crate) type Client = SigningServiceClient<InterceptedService<Channel, Bearer>>;
+
+impl Bearer {
+    pub(crate) fn new(token: &str) -> Result<Self> {
+        Ok(Self(Some(format!("Bearer {token}").parse()?)))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Connects to a gateway.
+pub(crate) async fn connect(address: &str, bearer: Bearer) -> Result<Client> {
+    let channel = Endpoint::from_shared(address.to_owned())?.connect().await?;
+    Ok(SigningServiceClient::with_interceptor(channel, bearer))
 }
 
 impl Signing {
@@ -61,7 +96,7 @@ impl Signing {
 /// Measures single parts and windows of 100, sequentially and several at once.
 pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Result<Vec<Signing>> {
     let gateway = Gateway::start(store, redis_url)?;
-    let mut client = SigningServiceClient::connect(gateway.address.clone()).await?;
+    let mut client = connect(&gateway.address, Bearer::default()).await?;
     let upload_id = begin(&mut client).await?;
     let scale = if quick { 1 } else { 10 };
     let case = |in_flight, window, calls| Case {
@@ -104,7 +139,7 @@ pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Resu
 }
 
 /// Creates an upload and the store's session for it.
-async fn begin(client: &mut SigningServiceClient<Channel>) -> Result<String> {
+pub(crate) async fn begin(client: &mut Client) -> Result<String> {
     let part_size = i64::try_from(PART_SIZE)?;
     let file = FileMetadata {
         file_name: "film.mp4".into(),
@@ -133,11 +168,8 @@ async fn begin(client: &mut SigningServiceClient<Channel>) -> Result<String> {
     Ok(step.upload_id)
 }
 
-async fn run(
-    client: &SigningServiceClient<Channel>,
-    upload_id: &str,
-    case: Case,
-) -> Result<Vec<Duration>> {
+/// Makes the calls of a case, and returns how long each took.
+pub(crate) async fn run(client: &Client, upload_id: &str, case: Case) -> Result<Vec<Duration>> {
     let calls = (0..case.calls).map(|call| {
         let mut client = client.clone();
         let first = call * case.window % PARTS + 1;

@@ -1,7 +1,7 @@
 //! Files through the gateway, by a client that only sends.
 
 use futures::{future, stream};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use upload_gateway_client::proto::v1::{
     Chunk, FileMetadata, Finish, GetLimitsRequest, Open, Phase, Upload, UploadRequest,
     open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
@@ -25,10 +25,26 @@ pub(crate) async fn upload(
     file_md5: Option<Md5>,
 ) -> Result<Vec<Upload>> {
     let streams = usize::try_from(load.streams)?;
-    let mut clients = Vec::new();
+    let mut channels = Vec::new();
     for _ in 0..streams.div_ceil(STREAMS_PER_CONNECTION) {
-        clients.push(UploadServiceClient::connect(address.to_owned()).await?);
+        channels.push(Endpoint::from_shared(address.to_owned())?.connect().await?);
     }
+    upload_over(&channels, load, payload, file_md5).await
+}
+
+/// As [`upload`], over connections that exist, one for each [`STREAMS_PER_CONNECTION`] files.
+pub(crate) async fn upload_over(
+    channels: &[Channel],
+    load: Load,
+    payload: &Payload,
+    file_md5: Option<Md5>,
+) -> Result<Vec<Upload>> {
+    let streams = usize::try_from(load.streams)?;
+    let mut clients: Vec<_> = channels
+        .iter()
+        .cloned()
+        .map(UploadServiceClient::new)
+        .collect();
     let limits = clients[0]
         .get_limits(GetLimitsRequest::default())
         .await?

@@ -22,6 +22,7 @@ mod certificates;
 mod forwarder;
 mod gateway;
 mod gateway_process;
+mod issuer;
 pub mod layer;
 pub mod lie;
 pub mod memory_azure;
@@ -48,6 +49,7 @@ pub use gateway::{
     s3_client, sdk_http_client, storage,
 };
 pub use gateway_process::{binary, gateway_process, serve};
+pub use issuer::Issuer;
 pub use opaque_etags::OpaqueEtags;
 pub use programs::{Chromium, chromium, command, find, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};

@@ -1,6 +1,10 @@
 //! The tables of errors, keys, limits and faults agree with the code.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    path::Path,
+};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -17,6 +21,7 @@ use upload_gateway_core::{error::Kind, faults::Plan};
 use super::{
     common::TestGateway,
     page::{Page, code},
+    run::repository,
 };
 
 const ERRORS: &str = "docs/errors.md";
@@ -194,6 +199,43 @@ async fn the_limits_are_those_that_the_gateway_returns() {
         assert_eq!(rows.remove(field), u64::try_from(value).ok(), "{field}");
     }
     assert!(rows.is_empty(), "{rows:?}");
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let boundaries = Page::read("SECURITY.md").table(&[
+        "boundary",
+        "what crosses it",
+        "threat",
+        "guard",
+        "test",
+    ]);
+    let mut sources = String::new();
+    for directory in ["tests", "src", "crates", "fuzz/checks"] {
+        add_sources(&repository().join(directory), &mut sources);
+    }
+    assert!(boundaries.len() >= 10);
+    for row in &boundaries {
+        let tests: Vec<_> = row[4].split(", ").filter_map(code).collect();
+        assert!(!tests.is_empty(), "{row:?}");
+        for test in tests {
+            let is_there =
+                sources.contains(&format!("fn {test}(")) || sources.contains(&format!("{test:?}"));
+            assert!(is_there, "there is no test {test}");
+        }
+    }
+}
+
+/// Appends all Rust files below a directory.
+fn add_sources(directory: &Path, sources: &mut String) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
 }
 
 #[test]

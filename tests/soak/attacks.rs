@@ -3,6 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream};
 use hyper::{Request, body::Incoming, client::conn::http2};
@@ -45,6 +46,9 @@ pub(crate) const ATTACKS: [&str; 14] = [
     "large metadata",
     "resets",
 ];
+
+/// Attacks on a gateway with authentication. The first one is on TLS, too.
+pub(crate) const ON_CREDENTIALS: [&str; 2] = ["stalled handshakes", "forged tokens"];
 
 /// Runs one attack. `burn` only uses the processors; it never connects.
 pub(crate) async fn run(attack: String, targets: Targets) {
@@ -102,6 +106,8 @@ pub(crate) async fn run(attack: String, targets: Targets) {
         "unread downloads" => unread_downloads(grpc, http).await,
         "large metadata" => repeat(8, || large_metadata(grpc)).await,
         "resets" => repeat(4, || resets(grpc)).await,
+        "stalled handshakes" => repeat(1000, || hold(grpc, Vec::new())).await,
+        "forged tokens" => repeat(4, || forged_tokens(grpc)).await,
         unknown => panic!("there is no attack {unknown}"),
     }
 }
@@ -292,6 +298,28 @@ async fn large_metadata(address: &str) {
         let mut call = request("UploadService/GetLimits", Body::from(framed(&[], 0)));
         let value = "x".repeat(100_000).parse().unwrap();
         call.headers_mut().insert("x-large", value);
+        if sender.ready().await.is_err() || sender.send_request(call).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Presents tokens of which no two have the same key id.
+async fn forged_tokens(address: &str) {
+    let Some(mut sender) = connect(address).await else {
+        return;
+    };
+    let part = |text: String| URL_SAFE_NO_PAD.encode(text);
+    for _ in 0..100 {
+        let mut call = request("UploadService/GetLimits", Body::from(framed(&[], 0)));
+        let header = part(format!(
+            r#"{{"alg":"ES256","kid":"{}"}}"#,
+            rand::random::<u64>()
+        ));
+        let claims = part(r#"{"iss":"issuer","aud":"uploads","sub":"x","exp":9999999999}"#.into());
+        let token = format!("Bearer {header}.{claims}.{}", part("x".repeat(64)));
+        call.headers_mut()
+            .insert("authorization", token.parse().unwrap());
         if sender.ready().await.is_err() || sender.send_request(call).await.is_err() {
             return;
         }

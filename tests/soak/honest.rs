@@ -5,7 +5,9 @@ use std::{io::Cursor, time::Duration};
 use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::Instant;
-use upload_gateway_client::{Client, Event, Source, Target, UploadOptions, proto::v1::Phase};
+use upload_gateway_client::{
+    Client, ConnectOptions, Event, Source, Target, UploadOptions, proto::v1::Phase,
+};
 
 use super::{common::bytes, hostile::Targets};
 
@@ -21,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Clients that upload files.
 pub(crate) struct Honest {
     server: String,
+    options: ConnectOptions,
     data: Bytes,
 }
 
@@ -35,9 +38,14 @@ pub(crate) struct Latencies {
 
 impl Honest {
     /// Clients that can reach the gateway: one upload is complete.
-    pub(crate) async fn start(targets: &Targets) -> Self {
+    pub(crate) async fn start(targets: &Targets, options: ConnectOptions) -> Self {
+        let scheme = match options.authorities {
+            Some(_) => "https",
+            None => "http",
+        };
         let honest = Self {
-            server: format!("http://{}", targets.grpc),
+            server: format!("{scheme}://{}", targets.grpc),
+            options,
             data: bytes(SIZE).into(),
         };
         honest.upload().await.unwrap();
@@ -69,7 +77,7 @@ impl Honest {
 
     async fn upload(&self) -> Result<(), String> {
         let send = async {
-            let client = Client::connect(&self.server)?;
+            let client = Client::connect_with(&self.server, &self.options)?;
             let target = Target::file("honest.bin", SIZE as u64);
             let source = Source::seekable(Cursor::new(self.data.clone()));
             let ignore = |_: Event<'_>| {};

@@ -17,10 +17,11 @@ mod hostile;
 use std::{env, fs, process::ExitCode, time::Duration};
 
 use tokio::time::Instant;
+use upload_gateway_client::ConnectOptions;
 
 use self::{
-    attacks::ATTACKS,
-    common::{Server, gateway_process},
+    attacks::{ATTACKS, ON_CREDENTIALS},
+    common::{Issuer, Server, gateway_process},
     honest::{Honest, Latencies},
     hostile::{Hostile, Targets},
 };
@@ -30,6 +31,12 @@ const NAME: &str = "hostile_clients_do_not_stop_honest_ones";
 
 /// The load without a connection to the gateway.
 const BURN: &str = "burn";
+
+/// How the clients of a gateway reach it.
+struct Front {
+    config: String,
+    options: ConnectOptions,
+}
 
 /// What a run has shown.
 struct Run {
@@ -81,35 +88,48 @@ async fn soak(arguments: &Arguments) -> bool {
     );
     println!("|---|---|---|---|---|---|---|---|");
     let time = |most| Duration::from_secs(arguments.seconds.min(most));
-    let mut is_ok = true;
-    let mut baseline = None;
-    if arguments.is_full {
-        let run = run("load alone", &[BURN], time(60)).await;
-        is_ok &= run.report(None);
-        baseline = Some(run.latencies.p99());
+    let open = Front::open();
+    if !arguments.is_full {
+        let run = run("all at once", &ATTACKS, time(u64::MAX), &open).await;
+        return run.report(None);
     }
-    let alone = match &arguments.only {
-        Some(only) => vec![only.as_str()],
-        None => {
-            let run = run("all at once", &ATTACKS, time(u64::MAX)).await;
-            is_ok &= run.report(baseline);
-            ATTACKS.to_vec()
+    let mut is_ok = true;
+    let only = arguments.only.as_deref();
+    let wanted = |attack: &&&str| only.is_none_or(|only| only == **attack);
+    let alone: Vec<_> = ATTACKS.iter().filter(wanted).collect();
+    if !alone.is_empty() {
+        let load = run("load alone", &[BURN], time(60), &open).await;
+        is_ok &= load.report(None);
+        let baseline = Some(load.latencies.p99());
+        if only.is_none() {
+            let all = run("all at once", &ATTACKS, time(u64::MAX), &open).await;
+            is_ok &= all.report(baseline);
         }
-    };
-    if arguments.is_full {
         for attack in alone {
-            is_ok &= run(attack, &[attack], time(30)).await.report(baseline);
+            let run = run(attack, &[attack], time(30), &open).await;
+            is_ok &= run.report(baseline);
         }
+    }
+    let issuer = Issuer::new();
+    let fronts = [Front::encrypted(&issuer), Front::authenticated(&issuer)];
+    for (attack, front) in ON_CREDENTIALS.iter().zip(&fronts) {
+        if !wanted(&attack) {
+            continue;
+        }
+        let load = run("load alone, with credentials", &[BURN], time(30), front).await;
+        is_ok &= load.report(None);
+        let run = run(attack, &[attack], time(30), front).await;
+        is_ok &= run.report(Some(load.latencies.p99()));
     }
     is_ok
 }
 
 /// Uploads to a new gateway while it is attacked.
-async fn run(name: &str, attacks: &[&str], time: Duration) -> Run {
-    let gateway = gateway_process("");
+async fn run(name: &str, attacks: &[&str], time: Duration, front: &Front) -> Run {
+    let gateway = gateway_process(&front.config);
     let (http, limit) = announced(&gateway).await;
     let targets = Targets::new(gateway.address(), http);
-    let honest = Honest::start(&targets).await;
+    let honest = Honest::start(&targets, front.options.clone()).await;
     let hostile = Hostile::start(&targets, attacks);
     let (latencies, memory) = measure(&gateway, &honest, time).await;
     drop(hostile);
@@ -158,6 +178,40 @@ async fn announced(gateway: &Server) -> (String, u64) {
     let memory = value("memory at most ").unwrap();
     let mebibytes: u64 = memory.split(' ').next().unwrap().parse().unwrap();
     (value("http listening on ").unwrap(), mebibytes << 20)
+}
+
+// === impl Front ===
+
+impl Front {
+    /// Without authentication.
+    fn open() -> Self {
+        Self {
+            config: String::new(),
+            options: ConnectOptions::default(),
+        }
+    }
+
+    fn authenticated(issuer: &Issuer) -> Self {
+        Self {
+            config: issuer.authentication(),
+            options: ConnectOptions {
+                token_file: Some(issuer.token_file("honest")),
+                ..ConnectOptions::default()
+            },
+        }
+    }
+
+    /// With authentication and TLS.
+    fn encrypted(issuer: &Issuer) -> Self {
+        let Self { config, options } = Self::authenticated(issuer);
+        Self {
+            config: config + &issuer.encryption(),
+            options: ConnectOptions {
+                authorities: Some(issuer.authority.clone()),
+                ..options
+            },
+        }
+    }
 }
 
 // === impl Run ===

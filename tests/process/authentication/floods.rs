@@ -16,6 +16,9 @@ use crate::common::{self, Server};
 /// How many handshakes are begun and never continued.
 const HANDSHAKES: usize = 1_000;
 
+/// How many handshakes there is room for.
+const MAX_HANDSHAKES: usize = 2_048;
+
 /// How many tokens are forged, each with a key id of its own.
 const FORGED: usize = 10_000;
 
@@ -96,10 +99,11 @@ async fn handshakes_and_forged_tokens_take_little_memory_and_few_fetches() {
         let calls = (first..first + 100)
             .map(|number| call(&channel, list, Some(forged(number)), Vec::new()));
         for answer in futures::future::join_all(calls).await {
-            let reason = reason(&answer.unwrap_err());
+            let status = answer.unwrap_err();
+            let reason = reason(&status);
             assert!(
                 ["CREDENTIAL_INVALID", "ISSUER_UNAVAILABLE"].contains(&&*reason),
-                "{reason}"
+                "{status:?}"
             );
         }
         honest().await;
@@ -112,5 +116,15 @@ async fn handshakes_and_forged_tokens_take_little_memory_and_few_fetches() {
     );
     let more = memory(&server).saturating_sub(before);
     assert!(more <= MORE_MEMORY, "{} MiB more", more >> 20);
-    drop(silent);
+    // Beyond the room for handshakes, those that have waited longest are closed.
+    let others = (HANDSHAKES..MAX_HANDSHAKES + 100).map(|_| TcpStream::connect(server.address()));
+    let _others = futures::future::try_join_all(others).await.unwrap();
+    honest().await;
+    let mut closed = 0;
+    for connection in &silent[..50] {
+        // Readable: it was closed, since the gateway sends nothing.
+        let readable = tokio::time::timeout(PAUSE, connection.readable()).await;
+        closed += usize::from(readable.is_ok());
+    }
+    assert_eq!(closed, 50);
 }

@@ -157,12 +157,14 @@ impl Caller {
         id: &UploadId,
         found: Option<Upload>,
     ) -> Result<Upload> {
-        let upload = found.ok_or_else(|| Error::upload_not_found(id))?;
-        let relation = self.relation(&upload.owner);
-        let refused = match decide(self.roles, action, relation, readers(&upload)) {
-            Verdict::Allowed => return Ok(upload),
-            Verdict::RoleMissing => Err(role_missing()),
-            Verdict::Hidden => Err(Error::upload_not_found(id)),
+        let verdict = found.as_ref().map_or(Verdict::Hidden, |upload| {
+            let relation = self.relation(&upload.owner);
+            decide(self.roles, action, relation, readers(upload))
+        });
+        let refused = match (verdict, found) {
+            (Verdict::Allowed, Some(upload)) => return Ok(upload),
+            (Verdict::RoleMissing, _) => Err(role_missing()),
+            (Verdict::Hidden | Verdict::Allowed, _) => Err(Error::upload_not_found(id)),
         };
         // The use case logs every result of the other actions.
         if matches!(action, Action::Read | Action::Send) {
