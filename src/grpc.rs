@@ -12,6 +12,10 @@ mod messages;
 mod signing;
 mod upload;
 
+use std::collections::HashSet;
+
+use prost::{DecodeError, Message};
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
 pub(crate) use self::call::refuse;
@@ -40,4 +44,26 @@ pub fn reflection() -> Result<
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok((builder().build_v1()?, builder().build_v1alpha()?))
+}
+
+/// The paths of all calls, with those of health checks and reflection.
+///
+/// # Errors
+/// A descriptor set is invalid. The build does not produce such a set.
+pub fn call_paths() -> Result<HashSet<String>, DecodeError> {
+    let mut paths: HashSet<String> = ["v1", "v1alpha"]
+        .map(|version| format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"))
+        .into();
+    for bytes in [FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+        let set = FileDescriptorSet::decode(bytes)?;
+        for file in &set.file {
+            for service in &file.service {
+                let path = |method: &MethodDescriptorProto| {
+                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
+                };
+                paths.extend(service.method.iter().map(path));
+            }
+        }
+    }
+    Ok(paths)
 }

@@ -15,6 +15,7 @@ pub mod embedded_s3;
 pub mod fuzzing;
 pub mod grpc;
 pub mod hosts;
+mod metrics;
 mod private_files;
 pub mod proto;
 mod reload;

@@ -90,8 +90,7 @@ pub fn router(
         .route(&at("/{id}/download"), get(download::download))
         .route_layer(from_fn_with_state(admission::room(), admission::admit))
         .with_state(api)
-        .route(health::ALIVE, get(health::alive).with_state(health.clone()))
-        .route(health::READY, get(health::ready).with_state(health))
+        .merge(probes(health))
         .fallback(|| async { Failure::Refused(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             Failure::Refused(
@@ -99,6 +98,13 @@ pub fn router(
                 "the path does not have this method",
             )
         })
+}
+
+/// The probes, for a listener of their own.
+pub fn probes(health: watch::Receiver<Health>) -> Router {
+    Router::new()
+        .route(health::ALIVE, get(health::alive).with_state(health.clone()))
+        .route(health::READY, get(health::ready).with_state(health))
 }
 
 /// Lets pages of the configured origins call `router`, and read all of its responses: also those to calls that are refused

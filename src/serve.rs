@@ -6,6 +6,7 @@ mod backends;
 mod clock;
 mod error;
 mod health;
+mod operations;
 mod scope;
 mod server;
 mod sweeper;

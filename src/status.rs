@@ -86,6 +86,32 @@ pub fn row(kind: Kind) -> Row {
     }
 }
 
+/// The name of the code of a call that its client left.
+pub const CANCELLED: &str = "CANCELLED";
+
+/// The name of the code in a `grpc-status` header, as the specification of gRPC has it.
+pub fn code_name(grpc_status: &[u8]) -> &'static str {
+    match Code::from_bytes(grpc_status) {
+        Code::Ok => "OK",
+        Code::Cancelled => CANCELLED,
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
 /// The reason that callers read. None: no caller reads the error, because the client has disconnected.
 pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
     Some(match reason {

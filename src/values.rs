@@ -108,6 +108,16 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     first.ok_or_else(|| format!("cannot resolve {text}: the name has no address"))
 }
 
+/// Reads a [`listen_address`], if there is one.
+///
+/// # Errors
+/// As [`listen_address`].
+pub fn read_optional_listen_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    read_listen_address(deserializer).map(Some)
+}
+
 /// Reads a [`listen_address`].
 ///
 /// # Errors

@@ -38,6 +38,10 @@ pub struct Config {
     /// A host name is resolved when it is read.
     #[serde(deserialize_with = "values::read_listen_address")]
     pub http_listen: SocketAddr,
+    /// The listen address for operations: measurements, probes and limits, in plain HTTP and without authentication. Not set:
+    /// none. Port 0 selects a free port.
+    #[serde(deserialize_with = "values::read_optional_listen_address")]
+    pub operations_listen: Option<SocketAddr>,
     /// More host names, without ports, that HTTP requests may have in `Host`. With `auth = "none"` the gateway answers only
     /// these, and the names and addresses of this machine: `localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`.
     #[serde(deserialize_with = "values::list")]
@@ -132,6 +136,7 @@ impl Default for Config {
         Self {
             grpc_listen: loopback(50051),
             http_listen: loopback(8080),
+            operations_listen: None,
             http_hosts: Vec::new(),
             data_dir: "./data".into(),
             redis_url: None,

@@ -19,6 +19,7 @@ use crate::{
     },
     config::{Config, CorsOrigin, StorageConfig},
     embedded_s3::{EmbeddedS3, EmbeddedS3Config},
+    metrics::{Metrics, Observed},
     state::{
         redb::Redb,
         redis::{FirstContact, Redis, RedisConfig},
@@ -170,7 +171,19 @@ impl Backends {
             state: Arc::new(Decorated::new(self.state, Faults)),
             storages: self
                 .storages
-                .with_stores(|store| Arc::new(Decorated::new(store, Faults))),
+                .with_stores(|_, store| Arc::new(Decorated::new(store, Faults))),
+            ..self
+        }
+    }
+
+    /// The same stores, with each call measured.
+    pub(super) fn with_metrics(self, metrics: &Metrics) -> Self {
+        let state = Observed::state(metrics);
+        Self {
+            state: Arc::new(Decorated::new(self.state, state)),
+            storages: self.storages.with_stores(|id, store| {
+                Arc::new(Decorated::new(store, Observed::storage(metrics, id)))
+            }),
             ..self
         }
     }

@@ -12,6 +12,7 @@ use super::{
     clock::SystemClock,
     error::ServeError,
     health::Monitor,
+    operations::Operations,
     scope::{identified, scoped},
     sweeper::Sweeper,
 };
@@ -20,6 +21,7 @@ use crate::{
     config::{self, Auth, Config, CorsOrigin, HostName, Limits},
     connections::{self, Listener, Protocol, Tls},
     grpc::{self, SigningApi, UploadApi},
+    metrics::{Metrics, http_calls, rpc_calls},
     proto::v1::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
     },
@@ -34,6 +36,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// stores.
 const OTHER_DESCRIPTORS: u64 = 2048;
 
+/// How many connections the listener for operations has.
+const MAX_OPERATIONS: usize = 64;
+
 /// How long streams have for their final responses when the drain time is over.
 const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 
@@ -42,6 +47,8 @@ const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 pub struct Server {
     grpc: TcpListener,
     http: TcpListener,
+    operations: Option<TcpListener>,
+    metrics: Metrics,
     gateway: Arc<Gateway>,
     backends: Backends,
     limits: Limits,
@@ -71,6 +78,10 @@ impl Server {
         };
         let grpc = bind("grpc_listen", config.grpc_listen).await?;
         let http = bind("http_listen", config.http_listen).await?;
+        let operations = match config.operations_listen {
+            Some(address) => Some(bind("operations_listen", address).await?),
+            None => None,
+        };
         // A port of 0 is a free one, which is known now.
         let bound = Config {
             http_listen: http.local_addr()?,
@@ -83,6 +94,8 @@ impl Server {
             );
             backends = backends.with_faults();
         }
+        let metrics = Metrics::new(grpc::call_paths()?);
+        backends = backends.with_metrics(&metrics);
         if config.auth == Auth::None && config.rest.cors_origins.iter().any(CorsOrigin::is_any) {
             tracing::warn!(
                 "rest.cors_origins = [\"*\"] with auth = \"none\": every web page in a browser on this machine can list, read and delete all files"
@@ -104,6 +117,8 @@ impl Server {
         Ok(Self {
             grpc,
             http,
+            operations,
+            metrics,
             gateway,
             backends,
             limits: config.limits.clone(),
@@ -144,8 +159,12 @@ impl Server {
         let mut lines = vec![
             format!("grpc listening on {scheme}://{}", self.grpc_address()?),
             format!("http listening on {scheme}://{}", self.http_address()?),
-            self.limits.memory_line(),
         ];
+        if let Some(operations) = &self.operations {
+            let address = operations.local_addr()?;
+            lines.push(format!("operations listening on http://{address}"));
+        }
+        lines.push(self.limits.memory_line());
         if let Some(embedded) = self.backends.embedded_line() {
             let http = self.http_address()?;
             lines.push(format!("demo page at {scheme}://{http}{}", rest::DEMO));
@@ -171,9 +190,11 @@ impl Server {
         let grpc_routes = grpc::with_message_limits(grpc_routes.into_axum_router(), &self.gateway);
         let grpc_routes = grpc::with_deadlines(grpc_routes);
         let grpc_routes = places.admit(grpc_routes, grpc::refuse);
-        let http_routes = places.admit(self.http_routes(health), rest::refuse);
+        let http_routes = places.admit(self.http_routes(health.clone()), rest::refuse);
         let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc::refuse);
         let http_routes = authenticated(http_routes, &self.authentication, rest::refuse);
+        let grpc_routes = rpc_calls(grpc_routes, &self.metrics);
+        let http_routes = http_calls(http_routes, &self.metrics);
         let (grpc_routes, http_routes) = (identified(grpc_routes), identified(http_routes));
         // Outside of all that refuses a call. It answers the requests with which browsers ask first.
         let http_routes = rest::with_pages(http_routes, &self.rest);
@@ -199,6 +220,26 @@ impl Server {
             tls: self.tls,
             max_connections,
         };
+        let operations = self.operations.map(|tcp| {
+            let listener = Listener {
+                name: "operations",
+                tcp,
+                protocol: Protocol::Http1 {
+                    keep_alive: KEEP_ALIVE,
+                },
+                tls: None,
+                max_connections: MAX_OPERATIONS,
+            };
+            let pages = Operations {
+                metrics: self.metrics.clone(),
+                gateway: Arc::clone(&self.gateway),
+                health,
+                limits: self.limits.clone(),
+            };
+            // Not stopped before the end: it shows how the process drains.
+            let (end, running) = watch::channel(false);
+            (Serving::start(listener.serve(pages.router(), running)), end)
+        });
         let grpc = Serving::start(grpc.serve(grpc_routes, stopped.clone()));
         let http = Serving::start(http.serve(http_routes, stopped));
         let sweeper = Sweeper::start(Arc::clone(&self.gateway), &self.sweeper);
@@ -220,6 +261,7 @@ impl Server {
         if drained(&self.gateway, drain_time, ended).await.is_none() {
             tracing::warn!("the drain time is over: calls that still run are cut off");
         }
+        drop(operations);
         self.backends.stop().await;
         Ok(())
     }

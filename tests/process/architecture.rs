@@ -105,6 +105,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 /// The only places that may use these names.
 const RESERVED: &[(&str, &[&str])] = &[
     ("std::env::var", &["src/config"]),
+    ("prometheus_client", &["src/metrics"]),
     (
         "tonic::Code",
         &[

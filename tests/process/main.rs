@@ -18,6 +18,7 @@ mod direct;
 mod doctor;
 mod drain;
 mod log_lines;
+mod metrics;
 mod overload;
 mod page_rules;
 mod proxies;

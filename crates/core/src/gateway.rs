@@ -9,6 +9,7 @@ mod commit;
 mod digest;
 mod download;
 mod drain;
+mod load;
 mod message;
 mod records;
 mod recovery;
@@ -32,6 +33,7 @@ pub use self::{
     caller::{Action, Caller, Roles, Scope},
     download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
     drain::Drain,
+    load::Load,
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
     records::{
         PartPage, Records,
@@ -195,6 +197,11 @@ impl Gateway {
     pub fn limits(&self, caller: &Caller, storage_id: &str) -> Result<Limits> {
         let storage = self.storages.for_caller(caller, storage_id)?;
         Ok(self.settings.limits(&storage))
+    }
+
+    /// The load of this process.
+    pub fn load(&self) -> Load {
+        self.streams.load()
     }
 
     /// Whether the process can use its state store as soon as that works again. If not, it must be restarted.

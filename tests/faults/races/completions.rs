@@ -39,11 +39,15 @@ async fn small_upload<F: Future<Output = ()> + Send + 'static>(
     let step = other.signing.create_signed(&caller, file(SIZE), "").await;
     let id = step.unwrap().upload_id;
     let known = id.clone();
-    let storages = world.backends.storages.clone().with_stores(move |store| {
-        let (other, id) = (Arc::clone(&other), known.clone());
-        let meanwhile = move || meanwhile(Arc::clone(&other), id.clone()).boxed();
-        Interrupted::store(store, "store.put_object", 1, meanwhile)
-    });
+    let storages = world
+        .backends
+        .storages
+        .clone()
+        .with_stores(move |_, store| {
+            let (other, id) = (Arc::clone(&other), known.clone());
+            let meanwhile = move || meanwhile(Arc::clone(&other), id.clone()).boxed();
+            Interrupted::store(store, "store.put_object", 1, meanwhile)
+        });
     let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
     (id, gateway.await)
 }
@@ -147,14 +151,18 @@ async fn a_commit_that_is_denied_and_found_meanwhile_succeeds(world: World) {
     let step = other.signing.create_signed(&caller, file(size), "").await;
     let id = step.unwrap().upload_id;
     let (state, inner, known) = (Arc::clone(&world.backends.state), world.store(), id.clone());
-    let storages = world.backends.storages.clone().with_stores(move |store| {
-        let stores = (Arc::clone(&state), Arc::clone(&inner), known.clone());
-        let ended = move || end_session(stores.clone()).boxed();
-        let record = (Arc::clone(&state), known.clone());
-        let found = move || find(record.clone()).boxed();
-        let store = Interrupted::store(store, "store.commit", 1, found);
-        Interrupted::store(store, "store.put_part", 2, ended)
-    });
+    let storages = world
+        .backends
+        .storages
+        .clone()
+        .with_stores(move |_, store| {
+            let stores = (Arc::clone(&state), Arc::clone(&inner), known.clone());
+            let ended = move || end_session(stores.clone()).boxed();
+            let record = (Arc::clone(&state), known.clone());
+            let found = move || find(record.clone()).boxed();
+            let store = Interrupted::store(store, "store.commit", 1, found);
+            Interrupted::store(store, "store.put_part", 2, ended)
+        });
     let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
     let sent = send(gateway.await, Target::Upload(id.clone()), size).await;
     assert_eq!(sent.unwrap(), world.get(&id).await);

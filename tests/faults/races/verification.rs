@@ -70,14 +70,18 @@ async fn interrupted(
     change: impl Fn(&mut Upload) + Copy + Send + Sync + 'static,
 ) -> Arc<Gateway> {
     let (state, id) = (Arc::clone(&world.backends.state), id.clone());
-    let storages = world.backends.storages.clone().with_stores(move |store| {
-        let (state, id) = (Arc::clone(&state), id.clone());
-        let meanwhile = move || {
+    let storages = world
+        .backends
+        .storages
+        .clone()
+        .with_stores(move |_, store| {
             let (state, id) = (Arc::clone(&state), id.clone());
-            async move { edit(&*state, &id, change).await }.boxed()
-        };
-        Interrupted::store(store, "store.composition", times, meanwhile)
-    });
+            let meanwhile = move || {
+                let (state, id) = (Arc::clone(&state), id.clone());
+                async move { edit(&*state, &id, change).await }.boxed()
+            };
+            Interrupted::store(store, "store.composition", times, meanwhile)
+        });
     let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
     gateway.await
 }
@@ -169,14 +173,18 @@ async fn a_different_object_that_a_second_head_does_not_find_is_not_believed(wor
     };
     replace(&*world.store(), &other).await;
     let (truth, own) = (world.store(), Arc::new(own));
-    let storages = world.backends.storages.clone().with_stores(move |store| {
-        let (truth, own) = (Arc::clone(&truth), Arc::clone(&own));
-        let meanwhile = move || {
+    let storages = world
+        .backends
+        .storages
+        .clone()
+        .with_stores(move |_, store| {
             let (truth, own) = (Arc::clone(&truth), Arc::clone(&own));
-            async move { replace(&*truth, &own).await }.boxed()
-        };
-        Interrupted::store(store, "store.composition", 1, meanwhile)
-    });
+            let meanwhile = move || {
+                let (truth, own) = (Arc::clone(&truth), Arc::clone(&own));
+                async move { replace(&*truth, &own).await }.boxed()
+            };
+            Interrupted::store(store, "store.composition", 1, meanwhile)
+        });
     let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
     let signing = &gateway.await.signing;
     let completed = signing

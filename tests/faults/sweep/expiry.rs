@@ -270,7 +270,7 @@ async fn an_upload_that_is_resumed_while_it_is_swept_stays_open() {
     s3.endpoint = Some(address.parse().unwrap());
     let detoured = connect_storage(&storage).await.unwrap();
     let storages = world.backends.storages.clone();
-    let storages = storages.with_stores(|_| Arc::clone(&detoured));
+    let storages = storages.with_stores(|_, _| Arc::clone(&detoured));
     let sweeper = world.gateway_with(settings(), world.clock.clone(), storages);
     let sweeper = sweeper.await;
 

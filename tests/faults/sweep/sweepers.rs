@@ -177,7 +177,7 @@ async fn a_store_that_fails_at_the_second_observation_is_a_failure(world: World)
     assert!(matches!(updated, Update::Updated(_)));
     world.clock.advance(HOUR);
     let storages = world.backends.storages.clone();
-    let storages = storages.with_stores(|store| Arc::new(Decorated::new(store, NoHead)));
+    let storages = storages.with_stores(|_, store| Arc::new(Decorated::new(store, NoHead)));
     let settings = Settings {
         store_retry_timeout: Duration::from_millis(200),
         ..settings()
@@ -230,7 +230,7 @@ async fn four_slow_commits_do_not_stop_a_pass(world: World) {
     };
     let mut running = held.running.subscribe();
     let storages = world.backends.storages.clone();
-    let storages = storages.with_stores(|store| Arc::new(Decorated::new(store, held.clone())));
+    let storages = storages.with_stores(|_, store| Arc::new(Decorated::new(store, held.clone())));
     let gateway = world.gateway_with(settings(), world.clock.clone(), storages);
     let gateway = gateway.await;
     let pass = tokio::spawn(async move { sweep(&gateway).await });

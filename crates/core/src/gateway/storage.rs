@@ -249,11 +249,11 @@ impl Storages {
     #[must_use]
     pub fn with_stores(
         mut self,
-        replace: impl Fn(Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
+        replace: impl Fn(&str, Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
     ) -> Self {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
-            storage.store = replace(Arc::clone(&storage.store));
+            storage.store = replace(&storage.id, Arc::clone(&storage.store));
             storage.single_try = Arc::clone(&storage.store);
         }
         self

@@ -33,6 +33,7 @@ use super::{
     caller::Caller,
     commit::Commits,
     drain::{Drain, draining},
+    load::Load,
     message::{Counts, Message, Observer, Open},
     records::Records,
     recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
@@ -155,6 +156,21 @@ impl Streams {
         // Boxed, to keep the future small: a connection holds it for as long as the stream lasts.
         let received = Box::pin(self.receive_admitted(caller, memory, open, messages, observer));
         call::scope(Arc::new(CallWait::default()), received).await
+    }
+
+    /// The load of the process.
+    pub(super) fn load(&self) -> Load {
+        let Shared {
+            settings, budget, ..
+        } = &*self.shared;
+        let (reserved, waiting) = budget.load();
+        Load {
+            streams: self.admission.running() as u64,
+            max_streams: settings.max_streams as u64,
+            waiting,
+            reserved,
+            budget: settings.memory_budget,
+        }
     }
 
     /// Waits until no stream is running, including those whose callers have disconnected.

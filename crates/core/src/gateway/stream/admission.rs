@@ -61,6 +61,11 @@ impl Admission {
         })
     }
 
+    /// How many streams run.
+    pub(super) fn running(&self) -> usize {
+        self.running.borrow().values().sum()
+    }
+
     /// Waits until no stream is running, including those whose callers have disconnected.
     pub(super) async fn all_ended(&self) {
         let mut running = self.running.subscribe();

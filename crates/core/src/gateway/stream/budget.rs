@@ -108,6 +108,16 @@ impl Budget {
         })
     }
 
+    /// The bytes that are reserved, and how many requests wait for bytes.
+    pub(super) fn load(&self) -> (u64, u64) {
+        let ledger = self.lock();
+        let unused = ledger.free + ledger.reserve + ledger.spare.len() as u64 * PART_SIZE;
+        (
+            self.total.saturating_sub(unused),
+            ledger.waiting.len() as u64,
+        )
+    }
+
     /// Whether parts have waited for so long that `owner` should not start another one. If `owner` is within its share,
     /// parts of callers beyond their share do not count.
     pub(super) fn is_short(&self, owner: &Owner) -> bool {

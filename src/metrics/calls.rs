@@ -1,0 +1,210 @@
+//! The calls at both edges, from their heads to the ends of their responses.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, Method, header::CONTENT_LENGTH},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::{HttpLabels, Metrics, OTHER, RpcLabels};
+use crate::status::{CANCELLED, code_name};
+
+/// Measures each gRPC call to `router`. A call that its client leaves is CANCELLED.
+pub(crate) fn rpc_calls(router: Router, metrics: &Metrics) -> Router {
+    router.layer(from_fn_with_state(metrics.clone(), rpc))
+}
+
+/// Measures each HTTP request to `router`.
+pub(crate) fn http_calls(router: Router, metrics: &Metrics) -> Router {
+    router.layer(from_fn_with_state(metrics.clone(), http))
+}
+
+/// A call that runs. It is counted when this is dropped.
+struct Running {
+    metrics: Metrics,
+    begun: Instant,
+    kind: Kind,
+}
+
+enum Kind {
+    Rpc {
+        method: String,
+        /// `None`: the response has not ended.
+        code: Option<&'static str>,
+    },
+    Http {
+        method: &'static str,
+        route: String,
+        /// `None`: there is no response yet.
+        status: Option<u16>,
+        is_whole: bool,
+    },
+}
+
+/// The body of a response, which ends its call.
+struct Measured {
+    body: Body,
+    /// How many bytes the head of the response announces, without those that were sent. hyper asks for no more.
+    left: Option<u64>,
+    call: Running,
+}
+
+async fn rpc(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let method = match metrics.0.known_calls.contains(path) {
+        true => path.trim_start_matches('/').to_owned(),
+        false => OTHER.to_owned(),
+    };
+    let call = Running::begin(metrics, Kind::Rpc { method, code: None });
+    measure(call, request, next).await
+}
+
+async fn http(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or(OTHER, MatchedPath::as_str).to_owned();
+    let known = [
+        (Method::GET, "GET"),
+        (Method::HEAD, "HEAD"),
+        (Method::POST, "POST"),
+        (Method::PATCH, "PATCH"),
+        (Method::PUT, "PUT"),
+        (Method::DELETE, "DELETE"),
+        (Method::OPTIONS, "OPTIONS"),
+    ];
+    let method = known.iter().find(|(method, _)| method == request.method());
+    let kind = Kind::Http {
+        method: method.map_or(OTHER, |(_, name)| name),
+        route,
+        status: None,
+        is_whole: false,
+    };
+    measure(Running::begin(metrics, kind), request, next).await
+}
+
+async fn measure(mut call: Running, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    call.responds(&response);
+    let length = response.headers().get(CONTENT_LENGTH);
+    let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    response.map(|body| {
+        if body.is_end_stream() || left == Some(0) {
+            call.ends();
+        }
+        Body::new(Measured { body, left, call })
+    })
+}
+
+// === impl Running ===
+
+impl Running {
+    fn begin(metrics: Metrics, kind: Kind) -> Self {
+        Self {
+            metrics,
+            begun: Instant::now(),
+            kind,
+        }
+    }
+
+    fn responds(&mut self, response: &Response) {
+        match &mut self.kind {
+            Kind::Rpc { .. } => self.finds_status(response.headers()),
+            Kind::Http { status, .. } => *status = Some(response.status().as_u16()),
+        }
+    }
+
+    /// Notes the status of a gRPC call, which is in its trailers, or in the head of a response without a body.
+    fn finds_status(&mut self, headers: &HeaderMap) {
+        if let Kind::Rpc { code, .. } = &mut self.kind
+            && let Some(status) = headers.get("grpc-status")
+        {
+            *code = Some(code_name(status.as_bytes()));
+        }
+    }
+
+    fn ends(&mut self) {
+        if let Kind::Http { is_whole, .. } = &mut self.kind {
+            *is_whole = true;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let families = &self.metrics.0.families;
+        match &mut self.kind {
+            Kind::Rpc { method, code } => {
+                let labels = RpcLabels {
+                    rpc_method: std::mem::take(method),
+                    rpc_response_status_code: code.unwrap_or(CANCELLED),
+                };
+                families.rpc.get_or_create(&labels).observe(seconds);
+            }
+            Kind::Http {
+                method,
+                route,
+                status,
+                is_whole,
+            } => {
+                let labels = HttpLabels {
+                    http_request_method: method,
+                    http_route: std::mem::take(route),
+                    http_response_status_code: status
+                        .map(|status| status.to_string())
+                        .unwrap_or_default(),
+                    error_type: if *is_whole { "" } else { "cancelled" },
+                };
+                families.http.get_or_create(&labels).observe(seconds);
+            }
+        }
+    }
+}
+
+// === impl Measured ===
+
+impl HttpBody for Measured {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let Self { body, left, call } = &mut *self;
+        let frame = Pin::new(body).poll_frame(context);
+        match &frame {
+            Poll::Ready(None) => call.ends(),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    call.finds_status(trailers);
+                }
+                if let (Some(left), Some(data)) = (left.as_mut(), frame.data_ref()) {
+                    *left = left.saturating_sub(data.len() as u64);
+                }
+                if *left == Some(0) || self.body.is_end_stream() {
+                    self.call.ends();
+                }
+            }
+            _ => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
