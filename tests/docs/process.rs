@@ -108,6 +108,8 @@ fn operators_see_the_messages_that_the_page_explains() {
     is_explained("configuration: …", &unknown.output().unwrap(), 64);
 
     let mut gateway = Server::start(|port, _| serving(&data, &format!("127.0.0.1:{port}")));
+    // Its port accepts connections before it has opened the file.
+    common::poll(|| gateway.log().contains("grpc listening on").then_some(())).unwrap();
     is_explained(
         "another gateway has …/state.redb open",
         &serve(&data, &[]),
