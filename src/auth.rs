@@ -44,7 +44,7 @@ pub use self::{
 };
 #[cfg(any(test, fuzzing))]
 pub use self::{certificate::fuzzing::certificate_names, issuer::fuzzing::token_claims};
-use crate::connections::{MAX_METADATA, Peer};
+use crate::connections::Peer;
 
 /// The paths of health checks, which need no credential.
 const HEALTH: [&str; 4] = [
@@ -53,6 +53,9 @@ const HEALTH: [&str; 4] = [
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
 ];
+
+/// The largest header fields of a request, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). Larger ones are not parsed.
+const MAX_HEADERS: usize = 16 * 1024;
 
 /// The beginning of the paths of gRPC reflection.
 const REFLECTION: &str = "/grpc.reflection.";
@@ -126,8 +129,7 @@ pub(crate) fn caller(extensions: &Extensions) -> Result<Caller> {
 
 async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    // HTTP/2 has refused it already.
-    if size(&parts.headers) > MAX_METADATA as usize {
+    if size(&parts.headers) > MAX_HEADERS {
         return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
     }
     let admitted = match layer.admit(&parts).await {

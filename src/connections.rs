@@ -69,9 +69,9 @@ const MAX_FRAME_SIZE: u32 = 128 * 1024;
 /// for a whole message after the part of it that the first frame contains, so a stream takes one frame more than its message.
 const MIN_FRAME_SIZE: u32 = 16 * 1024;
 
-/// The largest metadata of a call, and the largest fields in the head of an HTTP request, in bytes as HTTP/2 counts them (RFC
-/// 9113, section 6.5.2). A client that sends up to four times as much loses only that call.
-pub(crate) const MAX_METADATA: u32 = 16 * 1024;
+/// The largest metadata of a call that HTTP/2 decodes, in bytes. A client that sends up to four times as much loses only that
+/// call, so it is more than the authentication layer accepts.
+const MAX_METADATA: u32 = 32 * 1024;
 
 /// How many bytes of a response hyper keeps for an HTTP/1.1 connection, or an HTTP/2 stream, whose client does not read.
 const RESPONSE_BUFFER: usize = 64 * 1024;

@@ -52,27 +52,30 @@ pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
         path: path.to_owned(),
         source,
     })?;
-    if !path.exists() {
-        create(path, directory)?;
+    if !path.exists()
+        && let Some(created) = create(path, directory)?
+    {
+        return Ok(created);
     }
     open_existing(path, path)
 }
 
-/// Creates the file as a whole, under another name at first: redb cannot open one whose creation a kill has interrupted.
-fn create(path: &Path, directory: &Path) -> Result<(), OpenError> {
+/// Creates the file as a whole, under another name at first: redb cannot open one whose creation a kill has interrupted. `None`:
+/// another process was faster.
+fn create(path: &Path, directory: &Path) -> Result<Option<Database>, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".new-{:016x}", rand::random::<u64>()));
     let new = PathBuf::from(name);
-    drop(open_existing(&new, path)?);
-    let linked = match fs::hard_link(&new, path) {
-        // Another process was faster.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
+    let database = open_existing(&new, path)?;
+    let is_first = match fs::hard_link(&new, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        linked => linked
+            .map(|()| true)
+            .map_err(|failure| unusable(path, failure))?,
     };
-    let created = linked
-        .and_then(|()| fs::remove_file(&new))
-        .and_then(|()| File::open(directory)?.sync_all());
-    created.map_err(|failure| unusable(path, failure))
+    let cleared = fs::remove_file(&new).and_then(|()| File::open(directory)?.sync_all());
+    cleared.map_err(|failure| unusable(path, failure))?;
+    Ok(is_first.then_some(database))
 }
 
 /// Opens the database in `file`. Errors name `path`.
