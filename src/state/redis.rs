@@ -44,6 +44,7 @@ mod parts;
 mod record;
 mod scripts;
 mod subscription;
+mod writes;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -60,7 +61,7 @@ use upload_gateway_core::{
         Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
         Update,
     },
-    upload::{Fingerprint, Owner, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
+    upload::{Owner, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
 use crate::unknown_format::UnknownFormat;
@@ -72,17 +73,15 @@ pub use self::{
 use self::{
     connection::Link,
     pages::{PAGE, PAGE_TIMEOUT, Page, Pages},
-    record::{Stored, removal_time},
+    record::removal_time,
     scripts::SCRIPTS,
     subscription::Channel,
+    writes::parse_holder,
 };
 
 /// The version of the keys that are not records: fingerprints, listings, `due`, leases and the secret. Stored under
 /// `format`; [`Redis::connect`] refuses another one.
 const FORMAT: &str = "3";
-
-/// How often a create tries to replace the fingerprint of an upload that is over before it fails.
-const CREATE_ATTEMPTS: usize = 5;
 
 /// How long the key that [`StateStore::check`] writes exists, in milliseconds.
 const PROBE_LIFE: u64 = 60_000;
@@ -223,121 +222,6 @@ impl Redis {
         self.link.command(&get).await
     }
 
-    /// Replaces a record of version `upload.version`, written by `writer` and, if `seen` is given, with that
-    /// `updated_at`.
-    async fn replace(
-        &self,
-        upload: &Upload,
-        writer: Option<WriterTag>,
-        seen: Option<Timestamp>,
-    ) -> Result<Update> {
-        let released = upload.fingerprint.as_ref().filter(|_| !upload.is_indexed());
-        self.replace_and_release(upload, writer, seen, released)
-            .await
-    }
-
-    /// As [`Redis::replace`]. Also releases a fingerprint, if the upload holds it.
-    async fn replace_and_release(
-        &self,
-        upload: &Upload,
-        writer: Option<WriterTag>,
-        seen: Option<Timestamp>,
-        released: Option<&Fingerprint>,
-    ) -> Result<Update> {
-        let mut arguments = vec![
-            upload.version.to_string(),
-            upload.id.to_string(),
-            released.map_or("", Fingerprint::as_str).to_owned(),
-            removal_time(upload.expires_at).to_string(),
-            record::header_json(upload)?,
-            seen.map(|seen| seen.0.to_string()).unwrap_or_default(),
-            record::writer_text(writer),
-            if upload.phase == Phase::Aborted {
-                "1"
-            } else {
-                ""
-            }
-            .to_owned(),
-        ];
-        for (name, value) in record::header_fields(upload) {
-            arguments.extend([name.to_owned(), value]);
-        }
-        arguments.extend(["owner".to_owned(), record::owner_text(&upload.owner)]);
-        let script = match upload.is_live() {
-            true => &SCRIPTS.update,
-            false => &SCRIPTS.end,
-        };
-        let (outcome, detail): (String, String) =
-            self.invoke(script, &upload.id, &arguments).await?;
-        match outcome.as_str() {
-            "updated" => {
-                self.index(upload).await?;
-                detail.parse().map(Update::Updated).map_err(|cause| {
-                    Error::internal("update.lua returned an invalid version", cause)
-                })
-            }
-            "conflict" => {
-                let current = self.whole(&upload.id).await?;
-                Ok(current.map_or(Update::Missing, |upload| Update::Conflict(Box::new(upload))))
-            }
-            "missing" => Ok(Update::Missing),
-            _ => Err(Error::fault("update.lua returned an invalid answer")),
-        }
-    }
-
-    /// Stores a new record. Returns the live upload with its fingerprint instead, if there is one.
-    async fn create_record(&self, upload: &Upload) -> Result<Option<Upload>> {
-        let fingerprint = upload.fingerprint.as_ref().map_or("", Fingerprint::as_str);
-        let Stored {
-            fields,
-            parts,
-            receipts,
-            claims,
-        } = Stored::new(upload)?;
-        let mut over = String::new();
-        for _ in 0..CREATE_ATTEMPTS {
-            let mut arguments: Vec<Vec<u8>> = vec![
-                upload.id.to_string().into(),
-                fingerprint.into(),
-                over.into(),
-                removal_time(upload.expires_at).to_string().into(),
-                parts.clone(),
-                claims.clone(),
-                fields.len().to_string().into(),
-            ];
-            for (name, value) in &fields {
-                arguments.extend([name.clone().into(), value.clone().into()]);
-            }
-            for (number, receipt) in &receipts {
-                arguments.extend([number.to_string().into(), receipt.clone().into()]);
-            }
-            let holder: String = self.invoke(&SCRIPTS.create, &upload.id, &arguments).await?;
-            if holder.is_empty() {
-                return Ok(None);
-            }
-            // An upload that is over never becomes live again, so the new upload may have its fingerprint.
-            match self.whole(&parse_holder(&holder)?).await? {
-                Some(known) if known.is_indexed() => return Ok(Some(known)),
-                _ => over = holder,
-            }
-        }
-        Err(Error::state_unavailable(
-            "the fingerprint got a new holder at each attempt",
-        ))
-    }
-
-    /// Removes a new record. Whether that was possible: it is not if the record is used already.
-    async fn uncreate(&self, upload: &Upload) -> Result<bool> {
-        let fingerprint = upload.fingerprint.as_ref().map_or("", Fingerprint::as_str);
-        let arguments = [
-            upload.id.to_string(),
-            fingerprint.to_owned(),
-            upload.version.to_string(),
-            upload.updated_at.0.to_string(),
-        ];
-        self.invoke(&SCRIPTS.uncreate, &upload.id, &arguments).await
-    }
-
     /// Runs a script that changes a record and the fingerprints of its tag.
     async fn invoke<T: FromRedisValue>(
         &self,
@@ -354,20 +238,7 @@ impl Redis {
 #[async_trait]
 impl RecordStore for Redis {
     async fn create(&self, upload: &Upload, max_live: u64) -> Result<Creation> {
-        let (holder, has_room) =
-            tokio::try_join!(self.create_record(upload), self.reserve(upload, max_live))?;
-        if let Some(known) = holder {
-            if has_room {
-                self.end_reservation(upload).await?;
-            }
-            return Ok(Creation::Exists(Box::new(known)));
-        }
-        // At its limit, too: an identical create may have found the upload already.
-        if !has_room && self.uncreate(upload).await? {
-            return Ok(Creation::Full);
-        }
-        self.index(upload).await?;
-        Ok(Creation::Created)
+        self.create_within(upload, max_live).await
     }
 
     async fn find_identical(&self, upload: &Upload) -> Result<Option<Upload>> {
@@ -437,18 +308,7 @@ impl RecordStore for Redis {
     }
 
     async fn give(&self, upload: &Upload, owner: &Owner) -> Result<Update> {
-        let given = Upload {
-            owner: owner.clone(),
-            fingerprint: None,
-            ..upload.clone()
-        };
-        let released = upload.fingerprint.as_ref();
-        let given = self.replace_and_release(&given, upload.writer, None, released);
-        let given = given.await?;
-        if let Update::Updated(_) = given {
-            self.unlist(upload).await?;
-        }
-        Ok(given)
+        self.give_to(upload, owner).await
     }
 }
 
@@ -507,12 +367,6 @@ impl StateStore for Redis {
         // Connections are replaced.
         true
     }
-}
-
-/// The upload that holds a fingerprint.
-fn parse_holder(id: &str) -> Result<UploadId> {
-    id.parse()
-        .map_err(|cause| Error::internal("a fingerprint has an invalid upload id", cause))
 }
 
 /// The times of a write as script arguments: `updated_at`, `expires_at`, time of removal.

@@ -8,8 +8,8 @@ use upload_gateway::state::redis::{ConnectError, Redis, RedisConfig, RedisMode, 
 use upload_gateway_core::{
     error::Kind,
     state::{
-        ListQuery, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore, ScheduleStore,
-        StateStore,
+        Creation, ListQuery, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore,
+        ScheduleStore, StateStore,
     },
     upload::{Part, Phase, Secret},
 };
@@ -492,4 +492,21 @@ async fn an_invalid_configuration_is_refused() {
     }
     let secret = config("redis://:hunter2@127.0.0.1:1", "");
     assert!(!format!("{secret:?}").contains("hunter2"));
+}
+
+/// As left by a create that failed after it had taken its place.
+#[tokio::test]
+async fn an_upload_that_must_have_ended_takes_no_place_of_its_owner() {
+    let Some((store, _backend)) = fresh_redis().await else {
+        return;
+    };
+    let owner = owner();
+    let mut first = upload(&owner);
+    first.ends_at = first.updated_at.plus(Duration::from_secs(60));
+    let mut second = upload(&owner);
+    second.updated_at = first.updated_at;
+    assert_eq!(store.create(&first, 1).await.unwrap(), Creation::Created);
+    assert_eq!(store.create(&second, 1).await.unwrap(), Creation::Full);
+    second.updated_at = first.ends_at;
+    assert_eq!(store.create(&second, 1).await.unwrap(), Creation::Created);
 }

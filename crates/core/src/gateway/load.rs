@@ -18,7 +18,7 @@ pub struct Load {
 // === impl Load ===
 
 impl Load {
-    /// The fuller of streams and memory, from 0 to 1. What waits for memory shows that there is none.
+    /// The fuller of streams and memory, from 0 to 1. It is 1 while something waits for memory.
     pub fn saturation(&self) -> f64 {
         let share = |used: u64, all: u64| match all {
             0 => 0.0,

@@ -1,11 +1,12 @@
 //! The memory budget: how many file bytes the process may keep in memory.
 //!
 //! A stream reserves memory for the bytes of a message when they arrive, and hands it over to the part that takes them;
-//! never for a whole message or part in advance. Under pressure, the stream with the most bytes in its part is served first,
-//! so that parts become full one after the other instead of all staying half full; of others, the one with the shortest
-//! message. To rule out a deadlock of half-full parts, a reserve of one maximal part and one message is lent to one stream at a time: that stream can always complete
-//! its part, and then returns everything. Streams whose senders stall are recalled as soon as others wait; if that is not
-//! enough, the slowest ones are. A caller that has more than an equal share is served after the others, and its parts are recalled before theirs.
+//! never for a whole message or part in advance. Under pressure, the stream with the most bytes in its part is served
+//! first, so that parts become full one after the other instead of all staying half full; of others, the one with the
+//! shortest message. To rule out a deadlock of half-full parts, a reserve of one maximal part and one message is lent to
+//! one stream at a time: that stream can always complete its part, and then returns everything. Streams whose senders
+//! stall are recalled as soon as others wait; if that is not enough, the slowest ones are. A caller that has more than
+//! an equal share is served after the others, and its parts are recalled before theirs.
 //!
 //! Used buffers are kept for later parts, with their reservation, because fresh memory costs a page fault for each 4
 //! KiB. They are freed as soon as half-full parts need their bytes.
