@@ -11,6 +11,7 @@ pub mod fuzzing;
 mod issuer;
 mod memory;
 mod principal;
+mod refused;
 mod rejection;
 mod tokens;
 
@@ -137,6 +138,7 @@ async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) 
         Err(rejection) => {
             let path = parts.uri.path();
             tracing::info!(target: "audit", path, result = "refused", ?rejection, "audit");
+            refused::discard(body);
             return (layer.refuse)(rejection.into());
         }
     };

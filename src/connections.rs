@@ -9,7 +9,6 @@ mod counted;
 mod descriptors;
 mod open;
 mod peer;
-mod received;
 mod tls;
 
 use std::{
@@ -25,7 +24,7 @@ use std::{
 use bytes::Bytes;
 use hyper::{
     Request, Response,
-    body::Body,
+    body::{Body, Incoming},
     server::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -47,9 +46,7 @@ use self::{
     counted::Counted,
     open::{OpenConnections, Place},
 };
-pub(crate) use self::{
-    calls::EndCall, descriptors::raise_limit, peer::Peer, received::ReceivedRequest, tls::Tls,
-};
+pub(crate) use self::{calls::EndCall, descriptors::raise_limit, peer::Peer, tls::Tls};
 
 /// The pause after a failed accept, for example without a free file descriptor, instead of a busy loop. Short, because each
 /// silent connection in the socket's queue costs one.
@@ -124,11 +121,7 @@ impl Listener {
     /// A call finds an [`EndCall`], and the [`Peer`] in an `Arc`, in the extensions of its request.
     pub(crate) async fn serve<S, B>(self, service: S, stopped: watch::Receiver<bool>)
     where
-        S: Service<Request<ReceivedRequest>, Response = Response<B>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send,
         S::Error: Into<BoxError>,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -197,7 +190,7 @@ struct Accepted<S> {
 
 impl<S, B> Accepted<S>
 where
-    S: Service<Request<ReceivedRequest>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes> + Send + Unpin + 'static,

@@ -16,7 +16,7 @@ use hyper::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use super::{BoxError, activity::Activity, peer::Peer, received::ReceivedRequest};
+use super::{BoxError, activity::Activity, peer::Peer};
 
 /// Ends a call from outside, also while its client does not read the response: an HTTP/2 stream is reset, an HTTP/1.1
 /// connection closed. In the extensions of every request.
@@ -104,7 +104,7 @@ impl<S> Calls<S> {
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Calls<S>
 where
-    S: Service<Request<ReceivedRequest>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -113,11 +113,11 @@ where
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let call = Call::begin(&self.activity);
-        let (end, mut request) = match &self.ends {
-            Ends::Connection(end) => (end.clone(), request.map(ReceivedRequest::http1)),
-            Ends::Task(spawner) => (spawner.expect(), request.map(ReceivedRequest::http2)),
+        let end = match &self.ends {
+            Ends::Connection(end) => end.clone(),
+            Ends::Task(spawner) => spawner.expect(),
         };
         request.extensions_mut().insert(end);
         request.extensions_mut().insert(Arc::clone(&self.peer));

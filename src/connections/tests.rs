@@ -45,7 +45,7 @@ impl Server {
             max_connections,
         };
         let (begun, calls) = mpsc::unbounded_channel();
-        let service = service_fn(move |request: Request<ReceivedRequest>| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let end = request.extensions().get::<EndCall>().cloned();
             begun.send(end.unwrap()).unwrap();
             async move { Ok::<_, Infallible>(Response::new(body())) }

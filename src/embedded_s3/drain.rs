@@ -12,12 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::EXPECT;
 use s3s::service::S3Service;
 use s3s::{HttpError, HttpResponse};
-
-use crate::connections::ReceivedRequest;
 
 /// How many bytes are read and dropped at most: more than a usual part. A client that sends more may not get
 /// the response.
@@ -27,12 +25,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request body that can still be read after the service dropped its handle.
 #[derive(Clone)]
-struct SharedBody(Arc<Mutex<ReceivedRequest>>);
+struct SharedBody(Arc<Mutex<Incoming>>);
 
 /// Calls the service, and returns its response once the body was read or a limit was reached.
 pub(super) async fn call(
     service: S3Service,
-    request: Request<ReceivedRequest>,
+    request: Request<Incoming>,
 ) -> Result<HttpResponse, HttpError> {
     // Such a client sends the body only after "100 Continue", which reading the body would send.
     let expects_continue = request.headers().contains_key(EXPECT);
@@ -60,7 +58,7 @@ async fn drain(mut body: SharedBody) {
 // === impl SharedBody ===
 
 impl SharedBody {
-    fn lock(&self) -> MutexGuard<'_, ReceivedRequest> {
+    fn lock(&self) -> MutexGuard<'_, Incoming> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

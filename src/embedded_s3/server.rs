@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use s3s::HttpError;
 use s3s::service::S3Service;
 use tokio::net::TcpListener;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tower::{Layer, service_fn};
 
 use super::drain;
-use crate::connections::{EndCall, Listener, Protocol, ReceivedRequest};
+use crate::connections::{EndCall, Listener, Protocol};
 use crate::cors::{self, CorsOrigin};
 use crate::room::{Room, Rules, SentBody};
 
@@ -48,7 +48,7 @@ pub(super) struct Server {
 async fn call(
     service: S3Service,
     downloads: Arc<Room>,
-    request: Request<ReceivedRequest>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, HttpError> {
     if request.method() != Method::GET {
         return Ok(drain::call(service, request).await?.map(Body::new));
@@ -84,7 +84,7 @@ impl Server {
             Method::DELETE,
         ];
         let downloads = Room::new(DOWNLOADS);
-        let service = service_fn(move |request: Request<ReceivedRequest>| {
+        let service = service_fn(move |request: Request<Incoming>| {
             call(service.clone(), Arc::clone(&downloads), request)
         });
         let service = cors::layer(origins, methods, [ETAG]).layer(service);
