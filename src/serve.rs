@@ -1,21 +1,20 @@
 //! The server process: it binds the listeners, connects the stores, serves until it is stopped, and drains.
 
 mod admission;
-mod adoption;
 mod backends;
 mod clock;
 mod error;
 mod health;
+mod once;
 mod operations;
 mod scope;
 mod server;
 mod sweeper;
 
 pub use self::{
-    adoption::adopt,
     backends::{Backends, connect, connect_state, connect_storage},
     clock::SystemClock,
     error::ServeError,
+    once::{adopt, sweep_once},
     server::Server,
-    sweeper::sweep_once,
 };

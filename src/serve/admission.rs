@@ -127,9 +127,10 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         .get()
         .map(|caller: &Caller| &caller.owner);
     let owner = owner.cloned().unwrap_or_default();
-    let special = match room.map(|room| room.enter_for(&owner, end.clone())) {
-        Some(Err(error)) => return refuse(error),
-        entered => entered.and_then(Result::ok),
+    let entered = room.map(|room| room.enter_for(&owner, end.clone()));
+    let special = match entered.transpose() {
+        Ok(special) => special,
+        Err(error) => return refuse(error),
     };
     let calls = match HEALTH.contains(&path) {
         true => &places.health,

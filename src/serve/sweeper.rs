@@ -1,13 +1,15 @@
-//! The sweeper of a server, and a single sweep for the command line.
+//! The sweeper of a server, and a single sweep.
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use upload_gateway_core::gateway::{Gateway, Sweep, SweepReport};
+use upload_gateway_core::{
+    error::Result,
+    gateway::{Gateway, Sweep, SweepReport},
+};
 
-use super::{backends::connect, clock::SystemClock, error::ServeError};
-use crate::config::{self, Config};
+use crate::config;
 
 /// Sweeps until it is dropped.
 #[derive(Debug)]
@@ -16,30 +18,21 @@ pub(super) struct Sweeper {
     task: Option<JoinHandle<()>>,
 }
 
-/// Sweeps once with the stores of `config`, even if its sweeper is disabled. `None`: another replica sweeps right now.
-///
-/// # Errors
-/// The stores cannot be used, or the state store is unavailable.
-pub async fn sweep_once(config: &Config, dry_run: bool) -> Result<Option<SweepReport>, ServeError> {
-    let backends = connect(config).await?;
-    let gateway = Gateway::new(
-        Arc::clone(&backends.state),
-        backends.storages.clone(),
-        config.settings()?,
-        Arc::new(SystemClock),
-    );
+/// Sweeps once, also if the sweeper is disabled. `None`: another replica sweeps right now.
+pub(super) async fn sweep_once(
+    gateway: &Gateway,
+    config: &config::Sweeper,
+    dry_run: bool,
+) -> Result<Option<SweepReport>> {
     let sweep = Sweep {
         dry_run,
         interval: None,
-        ..pass(&config.sweeper)
+        ..pass(config)
     };
-    let swept = gateway
-        .await?
+    gateway
         .sweeper
         .sweep(&sweep, &CancellationToken::new())
-        .await;
-    backends.stop().await;
-    Ok(swept?)
+        .await
 }
 
 fn pass(config: &config::Sweeper) -> Sweep {
@@ -90,7 +83,7 @@ impl Sweeper {
     }
 }
 
-fn report(swept: upload_gateway_core::error::Result<Option<SweepReport>>) {
+fn report(swept: Result<Option<SweepReport>>) {
     match swept {
         Ok(None) => {}
         Ok(Some(report)) if report.is_idle() => tracing::debug!(?report, "nothing to sweep"),

@@ -280,7 +280,7 @@ async fn upload_on(
     }
 }
 
-/// One upload that takes as long as all rotations, on one connection.
+/// One upload that lasts for more than a minute, a dozen rotations, on one connection.
 async fn lasting_upload(rotation: &Rotation) {
     let size = 4 << 20;
     let source = Source::seekable(Cursor::new(vec![7; size]));
