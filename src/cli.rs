@@ -4,6 +4,7 @@ mod api_key;
 mod demo;
 mod doctor;
 mod error;
+mod health;
 mod list;
 mod output;
 mod principal;
@@ -52,6 +53,8 @@ enum Command {
     Url(url::Arguments),
     /// Abort an open upload
     Rm(remove::Arguments),
+    /// Ask a gateway whether it can serve, for health checks of containers
+    Health(health::Arguments),
     /// Check every configured store, and advise how to fix what is wrong
     Doctor(doctor::Arguments),
     /// Expire uploads and delete what is orphaned in the stores, once; `serve` does so by itself
@@ -103,6 +106,7 @@ impl Command {
             Self::Status(arguments) => status::run(arguments).await,
             Self::Url(arguments) => url::run(arguments).await,
             Self::Rm(arguments) => remove::run(arguments).await,
+            Self::Health(arguments) => health::run(arguments).await,
             Self::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
             Self::Sweep(arguments) => Box::pin(sweep::run(arguments)).await,
             Self::Records(arguments) => Box::pin(records::run(arguments)).await,

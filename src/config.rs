@@ -20,7 +20,7 @@ mod table;
 pub use self::{
     error::ConfigError,
     limits::{Limits, PerOwner},
-    load::{FILE_VARIABLE, Flags, SERVER_VARIABLE, from_process, load},
+    load::{FILE_VARIABLE, Flags, SERVER_VARIABLE, from_process, load, load_within},
     process::{Auth, Config, Faults, Log, LogFormat},
     resume_tokens::{ResumeTokenKey, ResumeTokens},
     storage::{StorageConfig, StorageOptions, StoreConfig},

@@ -30,11 +30,11 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, sink},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -46,11 +46,19 @@ use self::{
     counted::Counted,
     open::{OpenConnections, Place},
 };
-pub(crate) use self::{calls::EndCall, descriptors::raise_limit, peer::Peer, tls::Tls};
+pub(crate) use self::{
+    calls::{EndCall, LeaveConnection},
+    descriptors::raise_limit,
+    peer::Peer,
+    tls::Tls,
+};
 
 /// The pause after a failed accept, for example without a free file descriptor, instead of a busy loop. Short, because each
 /// silent connection in the socket's queue costs one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the rest of what a client sends is discarded when its connection has ended.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// The interval of HTTP/2 keep-alive pings.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -118,7 +126,7 @@ impl Listener {
     /// Serves connections with `service` until `stopped` is true. Then connections without a running call are closed at once,
     /// and the others when their calls have ended. Dropping the future closes all.
     ///
-    /// A call finds an [`EndCall`], and the [`Peer`] in an `Arc`, in the extensions of its request.
+    /// A call finds an [`EndCall`], a [`LeaveConnection`], and the [`Peer`] in an `Arc`, in the extensions of its request.
     pub(crate) async fn serve<S, B>(self, service: S, stopped: watch::Receiver<bool>)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -244,7 +252,8 @@ where
             activity,
             stopped,
         } = self;
-        let io = TokioIo::new(Counted::new(io, Arc::clone(&activity)));
+        let mut counted = Counted::new(io, Arc::clone(&activity));
+        let io = TokioIo::new(&mut counted);
         let (peer, ended) = (Arc::new(peer), CancellationToken::new());
         let result = match protocol {
             Protocol::Http1 { .. } => {
@@ -282,10 +291,24 @@ where
                 drive(serving, close, &activity, &ended, stopped).await
             }
         };
-        if let Some(Err(error)) = result {
-            tracing::debug!(%error, "a connection failed");
+        match result {
+            // It was dropped because its client was silent.
+            None => {}
+            Some(Ok(())) => discard_rest(&mut counted).await,
+            Some(Err(error)) => tracing::debug!(%error, "a connection failed"),
         }
     }
+}
+
+/// Discards what the client still sends after the last response. A socket that is closed before it has read everything is reset,
+/// and then the client may lose that response.
+async fn discard_rest(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let discard = async {
+        io.shutdown().await?;
+        copy(io, &mut sink()).await
+    };
+    // The client has had time to read the response.
+    let _ = timeout(DISCARD_TIME, discard).await;
 }
 
 /// Runs a connection to its end. `None` if it was dropped because its client was silent.

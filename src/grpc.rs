@@ -1,5 +1,6 @@
 //! The gRPC edge: parses a request, calls the gateway, converts the result.
 
+mod admin;
 mod call;
 mod convert;
 mod deadline;
@@ -20,7 +21,7 @@ use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
 pub(crate) use self::call::refuse;
 pub use self::{
-    deadline::with_deadlines, faults::with_faults, messages::with_message_limits,
+    admin::AdminApi, deadline::with_deadlines, faults::with_faults, messages::with_message_limits,
     signing::SigningApi, upload::UploadApi,
 };
 use crate::proto::FILE_DESCRIPTOR_SET;

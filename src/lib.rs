@@ -4,6 +4,7 @@ pub mod auth;
 mod authorities;
 pub mod blobs;
 mod certificates;
+mod cgroup;
 pub mod cli;
 pub mod config;
 mod connections;

@@ -147,6 +147,8 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::StateFull => ErrorReason::StateFull,
         Reason::StoreUnavailable => ErrorReason::StoreUnavailable,
         Reason::Draining => ErrorReason::Draining,
+        Reason::MoveOn => ErrorReason::MoveOn,
+        Reason::UploadsStopped => ErrorReason::UploadsStopped,
         Reason::InjectedFault => ErrorReason::InjectedFault,
         Reason::CredentialMissing => ErrorReason::CredentialMissing,
         Reason::CredentialExpired => ErrorReason::CredentialExpired,

@@ -31,7 +31,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     if arguments.print_config {
         return output::data(config.to_toml().trim_end());
     }
-    telemetry::init(&config.log).map_err(CliError::Serve)?;
+    let log = telemetry::init(&config.log).map_err(CliError::Serve)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         settings = %config.to_json(),
@@ -40,6 +40,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let stop =
         stop_signal().map_err(|error| CliError::input_output("listen for signals", error))?;
     let server = Server::bind(&config).await.map_err(CliError::Serve)?;
+    let server = server.with_log(log);
     let announcement = server.announcement();
     for line in
         announcement.map_err(|error| CliError::input_output("print the listen addresses", error))?

@@ -31,6 +31,12 @@ const CALL_MEMORY: u64 = 16 * 1024;
 /// The memory of the bodies of HTTP requests, in bytes.
 const HTTP_MEMORY: u64 = 64 * MIB;
 
+/// The largest share of the container's memory for file bytes that is taken without being asked for: more buys nothing.
+const MAX_DERIVED_BUDGET: u64 = 1024 * MIB;
+
+/// The fewest calls at a time that are derived from the container's memory. With less memory the gateway does not start.
+const MIN_DERIVED_CALLS: u32 = 64;
+
 /// The memory of everything else, in bytes: code, connections, caches, the requests of unary calls.
 const PROCESS_MEMORY: u64 = 128 * MIB;
 
@@ -80,6 +86,9 @@ table! {
         pub stream_window: ByteSize = ByteSize(256 * 1024), in ByteSize(65_535)..=ByteSize(64 * MIB);
         /// How long a stream may send nothing, in seconds.
         pub idle_timeout_seconds: u64 = 60, in SECONDS;
+        /// After how many seconds, ± 10 %, a stream ends between two parts, so that its sender resumes over a new connection,
+        /// which can lead to another replica. 0: never.
+        pub stream_age_seconds: u64 = 0, in 0..=365 * 24 * 60 * 60;
         /// The lowest average rate of a sender while the gateway waits for it, in bytes per second. 0: any rate.
         pub min_rate: ByteSize = ByteSize(1024);
         /// The waiting time over which `min_rate` is averaged, in seconds.
@@ -162,6 +171,8 @@ impl Limits {
             },
             per_owner: self.per_owner.limits(),
             idle_timeout: Duration::from_secs(self.idle_timeout_seconds),
+            stream_age: (self.stream_age_seconds > 0)
+                .then(|| Duration::from_secs(self.stream_age_seconds)),
             min_rate: self.min_rate.0,
             min_rate_window: Duration::from_secs(self.min_rate_seconds),
             store_retry_timeout: Duration::from_secs(self.store_retry_timeout_seconds),
@@ -173,21 +184,79 @@ impl Limits {
         }
     }
 
+    /// Fits the limits that are not set into `memory` bytes: `memory_budget`, `max_calls` and `max_streams`. With more memory
+    /// than the defaults need, only the budget grows.
+    ///
+    /// # Errors
+    /// All limits together need more than `memory`.
+    pub(super) fn fit(
+        &mut self,
+        memory: u64,
+        is_set: impl Fn(&str) -> bool,
+    ) -> Result<(), InvalidKey> {
+        let defaults = Self::default();
+        let rest = memory.saturating_sub(HTTP_MEMORY + PROCESS_MEMORY);
+        if !is_set("memory_budget") {
+            let left = match is_set("max_calls") {
+                true => rest.saturating_sub(self.calls_memory()),
+                // The share that it has of the defaults.
+                false => {
+                    let all = defaults.memory_budget.0 + defaults.calls_memory();
+                    rest / all.div_ceil(MIB) * (defaults.memory_budget.0 / MIB)
+                }
+            };
+            let whole = left / MIB * MIB;
+            self.memory_budget = ByteSize(whole.clamp(4 * PART_SIZE, MAX_DERIVED_BUDGET));
+        }
+        if !is_set("max_calls") {
+            let most = rest.saturating_sub(self.memory_budget.0) / self.call_memory();
+            let most = u32::try_from(most).unwrap_or(u32::MAX);
+            self.max_calls = most.clamp(MIN_DERIVED_CALLS, defaults.max_calls);
+        }
+        if !is_set("max_streams") {
+            self.max_streams = (self.max_calls / 2).clamp(1, defaults.max_streams);
+        }
+        if self.memory() <= memory {
+            return Ok(());
+        }
+        let problem = format!(
+            "{}, which is more than the {} MiB of the container",
+            self.memory_line(),
+            memory / MIB
+        );
+        Err(InvalidKey::new("memory_budget", problem))
+    }
+
     /// The memory that clients can make the process use, for people: `memory at most N MiB (…)`.
     pub(crate) fn memory_line(&self) -> String {
-        let call = self.stream_window.0 + CALL_MEMORY;
-        let calls = u64::from(self.max_calls).saturating_mul(call);
-        let all = [self.memory_budget.0, calls, HTTP_MEMORY, PROCESS_MEMORY];
-        let sum = all.into_iter().fold(0, u64::saturating_add);
         format!(
             "memory at most {} MiB (memory_budget {} MiB, {} calls of {} KiB, HTTP {} MiB, the rest {} MiB)",
-            sum / MIB,
+            self.memory() / MIB,
             self.memory_budget.0 / MIB,
             self.max_calls,
-            call / 1024,
+            self.call_memory() / 1024,
             HTTP_MEMORY / MIB,
             PROCESS_MEMORY / MIB,
         )
+    }
+
+    /// The memory that clients can make the process use, in bytes.
+    fn memory(&self) -> u64 {
+        let all = [
+            self.memory_budget.0,
+            self.calls_memory(),
+            HTTP_MEMORY,
+            PROCESS_MEMORY,
+        ];
+        all.into_iter().fold(0, u64::saturating_add)
+    }
+
+    fn calls_memory(&self) -> u64 {
+        u64::from(self.max_calls).saturating_mul(self.call_memory())
+    }
+
+    fn call_memory(&self) -> u64 {
+        self.stream_window.0 + CALL_MEMORY
     }
 
     /// Checks each key, and the keys that depend on each other.
@@ -215,5 +284,64 @@ impl Limits {
             return Err(InvalidKey::new("max_file_size", "must be at least 1"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(memory: u64) -> Result<Limits, InvalidKey> {
+        let mut limits = Limits::default();
+        limits.fit(memory * MIB, |_| false).map(|()| limits)
+    }
+
+    #[test]
+    fn the_limits_fit_into_the_memory_of_the_container() {
+        for memory in [256, 512, 1024, 4096, 65_536] {
+            let limits = fitted(memory).unwrap();
+            assert!(limits.memory() <= memory * MIB, "{memory}: {limits:?}");
+            limits.validate().unwrap();
+        }
+        let limits = fitted(512).unwrap();
+        assert_eq!(limits.memory_budget, ByteSize(102 * MIB));
+        assert_eq!((limits.max_calls, limits.max_streams), (820, 410));
+    }
+
+    #[test]
+    fn more_memory_than_the_defaults_need_only_raises_the_budget() {
+        let defaults = Limits::default();
+        let limits = fitted(4096).unwrap();
+        assert_eq!(limits.memory_budget, ByteSize(MAX_DERIVED_BUDGET));
+        assert_eq!(limits.max_calls, defaults.max_calls);
+        assert_eq!(limits.max_streams, defaults.max_streams);
+    }
+
+    #[test]
+    fn what_is_set_stays_and_the_rest_follows() {
+        let mut limits = Limits {
+            memory_budget: ByteSize(64 * MIB),
+            ..Limits::default()
+        };
+        limits.fit(512 * MIB, |key| key == "memory_budget").unwrap();
+        assert_eq!(limits.memory_budget, ByteSize(64 * MIB));
+        assert_eq!(limits.max_calls, 963);
+        let mut limits = Limits {
+            max_calls: 100,
+            ..Limits::default()
+        };
+        limits.fit(512 * MIB, |key| key == "max_calls").unwrap();
+        assert_eq!((limits.max_calls, limits.max_streams), (100, 50));
+        assert_eq!(limits.memory_budget, ByteSize(293 * MIB));
+    }
+
+    #[test]
+    fn limits_beyond_the_container_are_refused_with_their_sum() {
+        let mut limits = Limits::default();
+        let error = limits.fit(512 * MIB, |_| true).unwrap_err().to_string();
+        assert!(error.contains("memory at most 992 MiB"), "{error}");
+        assert!(error.contains("512 MiB of the container"), "{error}");
+        let error = fitted(128).unwrap_err().to_string();
+        assert!(error.contains("128 MiB of the container"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Merges the sources of a configuration, and reads it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -12,7 +13,7 @@ use toml::{
 };
 
 use super::{error::ConfigError, process::Config, reader::read, storage::StorageConfig};
-use crate::{state::redis::RedisUrl, values::listen_address};
+use crate::{cgroup, state::redis::RedisUrl, values::listen_address};
 
 /// The variable that names the server for the client commands.
 pub const SERVER_VARIABLE: &str = "UPLOAD_GATEWAY_SERVER";
@@ -28,6 +29,9 @@ const AWS_CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
 /// The key of the storages.
 const STORAGE: &str = "storage";
+
+/// The table of the limits.
+const LIMITS: &str = "limits";
 
 /// The key of the kind of a storage.
 const KIND: &str = "kind";
@@ -72,14 +76,15 @@ struct File {
     text: String,
 }
 
-/// The configuration of this process: [`load`] with its environment.
+/// The configuration of this process: [`load`] with its environment. The limits that are not set fit into the memory of its
+/// container.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`], and limits that need more memory than the container has.
 pub fn from_process(file: Option<&Path>, flags: &Flags) -> Result<Config, ConfigError> {
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    load(file, variables, flags)
+    load_within(cgroup::memory_limit(), file, variables, flags)
 }
 
 /// Merges the sources, reads the secrets that are stored in files, and validates the result.
@@ -87,6 +92,19 @@ pub fn from_process(file: Option<&Path>, flags: &Flags) -> Result<Config, Config
 /// # Errors
 /// The first key that is unknown or invalid, and the line of the file, the variable or the flag that it comes from.
 pub fn load(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    flags: &Flags,
+) -> Result<Config, ConfigError> {
+    load_within(None, file, variables, flags)
+}
+
+/// As [`load`], for a process that may use `memory` bytes.
+///
+/// # Errors
+/// As [`load`], and limits that need more memory.
+pub fn load_within(
+    memory: Option<u64>,
     file: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
     flags: &Flags,
@@ -119,7 +137,7 @@ pub fn load(
             .push(Variable::ca_bundle(&mut table, bundle));
     }
     table.extend(origins.flags.clone());
-    read_config(table).map_err(|error| origins.complete(error))
+    read_config(table, memory).map_err(|error| origins.complete(error))
 }
 
 /// Adds the storages that only variables describe: those whose `kind` is a variable, and that the file does not have. Returns
@@ -150,12 +168,14 @@ fn add_storages(table: &mut Table, variables: &[Variable]) -> Vec<String> {
     names
 }
 
-fn read_config(mut table: Table) -> Result<Config, ConfigError> {
+fn read_config(mut table: Table, memory: Option<u64>) -> Result<Config, ConfigError> {
     let storages = match table.remove(STORAGE) {
         None => Vec::new(),
         Some(Value::Array(storages)) => storages,
         Some(_) => return Err(ConfigError::new(STORAGE, "must be [[storage]] tables")),
     };
+    let limits = table.get(LIMITS).and_then(Value::as_table);
+    let limits: BTreeSet<String> = limits.into_iter().flat_map(Table::keys).cloned().collect();
     let mut config: Config = read(table)?;
     for (index, storage) in storages.into_iter().enumerate() {
         let path = format!("{STORAGE}.{index}");
@@ -164,6 +184,10 @@ fn read_config(mut table: Table) -> Result<Config, ConfigError> {
         };
         let storage = StorageConfig::read(storage).map_err(|error| error.within(&path))?;
         config.storage.push(storage);
+    }
+    if let Some(memory) = memory {
+        let fitted = config.limits.fit(memory, |key| limits.contains(key));
+        fitted.map_err(|invalid| ConfigError::from(invalid).within(LIMITS))?;
     }
     config.validate()?;
     Ok(config)

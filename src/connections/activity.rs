@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::Protocol;
 
 /// How long a client may take for the HTTP/2 preface or the head of a request.
@@ -53,6 +55,8 @@ pub(super) struct Activity {
     state: Mutex<State>,
     /// Another connection needs the place.
     replaced: Notify,
+    /// The client must use another connection for its next calls.
+    leaves: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -89,6 +93,7 @@ impl Activity {
                 closing: None,
             }),
             replaced: Notify::new(),
+            leaves: CancellationToken::new(),
         }
     }
 
@@ -124,6 +129,11 @@ impl Activity {
         self.replaced.notify_one();
     }
 
+    /// What closes the connection as soon as it has no call, when it is cancelled.
+    pub(super) fn leaves(&self) -> CancellationToken {
+        self.leaves.clone()
+    }
+
     /// Begins to close because the listener stops.
     pub(super) fn stop(&self) -> Ending {
         self.close(SHORT_GOAWAY_TIME)
@@ -140,10 +150,14 @@ impl Activity {
     /// deadline.
     pub(super) async fn ending(&self) -> Ending {
         let mut replaced = pin!(self.replaced.notified());
+        let mut leaves = pin!(self.leaves.cancelled());
         let mut waiting = pin!(sleep_until(Instant::now()));
         poll_fn(|context| {
             if replaced.as_mut().poll(context).is_ready() && self.quiet().is_some() {
                 return Poll::Ready(self.close(SHORT_GOAWAY_TIME));
+            }
+            if !self.is_closing() && leaves.as_mut().poll(context).is_ready() {
+                return Poll::Ready(self.close(GOAWAY_TIME));
             }
             if self.is_excessive() {
                 return Poll::Ready(self.close(SHORT_GOAWAY_TIME));
@@ -160,6 +174,10 @@ impl Activity {
             })
         })
         .await
+    }
+
+    fn is_closing(&self) -> bool {
+        self.lock().closing.is_some()
     }
 
     /// Whether the client has sent too much without a call.
@@ -332,6 +350,20 @@ mod tests {
         assert_eq!(activity.stop(), Ending::Close);
         let (after, ending) = end_of(&activity).await;
         assert_eq!((after, ending), (SHORT_GOAWAY_TIME, Ending::Drop));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_left_closes_once_and_ends_after_its_last_call() {
+        let activity = Activity::new(HTTP2);
+        activity.receive(PREFACE);
+        activity.begin_call();
+        activity.leaves().cancel();
+        let (after, ending) = end_of(&activity).await;
+        assert_eq!((after, ending), (Duration::ZERO, Ending::Close));
+        assert!(never_ends(&activity).await);
+        activity.end_call();
+        let (after, ending) = end_of(&activity).await;
+        assert_eq!((after, ending), (GOAWAY_TIME, Ending::Drop));
     }
 
     #[tokio::test(start_paused = true)]

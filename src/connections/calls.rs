@@ -23,6 +23,11 @@ use super::{BoxError, activity::Activity, peer::Peer};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EndCall(CancellationToken);
 
+/// Makes a client use another connection for its next calls: HTTP/2 sends GOAWAY, and running calls continue. In the extensions
+/// of every request.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaveConnection(CancellationToken);
+
 /// Passes requests to a service, and counts them.
 #[derive(Debug)]
 pub(super) struct Calls<S> {
@@ -63,6 +68,15 @@ struct Call(Arc<Activity>);
 
 impl EndCall {
     /// Ends the call when it is cancelled.
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.0.clone()
+    }
+}
+
+// === impl LeaveConnection ===
+
+impl LeaveConnection {
+    /// The client leaves the connection when it is cancelled.
     pub(crate) fn token(&self) -> CancellationToken {
         self.0.clone()
     }
@@ -119,7 +133,9 @@ where
             Ends::Connection(end) => end.clone(),
             Ends::Task(spawner) => spawner.expect(),
         };
+        let leave = LeaveConnection(self.activity.leaves());
         request.extensions_mut().insert(end);
+        request.extensions_mut().insert(leave);
         request.extensions_mut().insert(Arc::clone(&self.peer));
         let response = self.service.clone().oneshot(request);
         Box::pin(async move {

@@ -244,3 +244,23 @@ async fn the_end_of_an_http1_call_closes_its_connection() {
     server.calls.recv().await.unwrap().token().cancel();
     assert!(closed(&mut connection).await < Duration::from_secs(1));
 }
+
+/// The system would reset the connection, and the client could lose the response.
+#[tokio::test]
+async fn a_client_that_still_sends_reads_the_last_response() {
+    let server = Server::start(HTTP1, 10, empty).await;
+    let (mut reading, mut writing) = server.connect().await.into_split();
+    let sending = tokio::spawn(async move {
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n";
+        writing.write_all(head).await.unwrap();
+        // More than the socket and the server keep.
+        for _ in 0..200 {
+            writing.write_all(&[7; 64 * 1024]).await?;
+        }
+        writing.shutdown().await
+    });
+    let mut response = Vec::new();
+    reading.read_to_end(&mut response).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    sending.await.unwrap().unwrap();
+}

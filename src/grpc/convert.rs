@@ -1,5 +1,6 @@
 //! Converts between the messages of the API and the values of the domain. No other code names both.
 
+pub(super) mod admin;
 pub(super) mod signing;
 
 use std::{error::Error as _, iter::successors};

@@ -27,7 +27,10 @@ use super::{
     call::{caller, respond},
     convert, deadline,
 };
-use crate::{proto::v1::upload_service_server::UploadService, status::grpc_status};
+use crate::{
+    connections::LeaveConnection, proto::v1::upload_service_server::UploadService,
+    status::grpc_status,
+};
 
 /// How long messages are discarded after the response, so that the client reads the response before the connection ends.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,6 +79,8 @@ impl UploadApi {
         let memory = request.extensions().get::<Arc<MessageMemory>>().cloned();
         let memory = memory.unwrap_or_else(|| gateway.streams.memory(&caller));
         let deadline = deadline::of(request.metadata().as_ref());
+        let connection = request.extensions().get::<LeaveConnection>();
+        let moves_on = connection.map_or_else(Default::default, LeaveConnection::token);
         let (opened, opened_by) = oneshot::channel();
         let (counts, counted) = watch::channel(Counts::default());
         let (finished, ended) = oneshot::channel();
@@ -85,9 +90,14 @@ impl UploadApi {
                 Err(status) => Err(convert::stream_error(&status)),
             });
             let mut messages = faults::cut(until(deadline, messages).fuse().boxed());
+            let observer = Observer {
+                opened,
+                counts,
+                moves_on,
+            };
             let result = gateway
                 .streams
-                .receive(&caller, memory, &mut messages, Observer { opened, counts })
+                .receive(&caller, memory, &mut messages, observer)
                 .await;
             if let Err(Err(error)) = finished.send(result) {
                 tracing::debug!(%error, "the client disconnected before its stream failed");

@@ -2,9 +2,15 @@
 
 use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use upload_gateway_core::gateway::Gateway;
+use upload_gateway_core::gateway::{Gateway, STOPS_INTERVAL};
 
 use super::{
     admission::Places,
@@ -20,12 +26,14 @@ use crate::{
     auth::{self, Authentication, Credentials, authenticated},
     config::{self, Auth, Config, CorsOrigin, HostName, Limits},
     connections::{self, Listener, Protocol, Tls},
-    grpc::{self, SigningApi, UploadApi},
+    grpc::{self, AdminApi, SigningApi, UploadApi},
     metrics::{Metrics, http_calls, rpc_calls},
     proto::v1::{
-        signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
+        admin_service_server::AdminServiceServer, signing_service_server::SigningServiceServer,
+        upload_service_server::UploadServiceServer,
     },
     rest,
+    telemetry::LogFilter,
 };
 
 /// How long an HTTP/1.1 connection may be idle between two requests: longer than the 60 seconds of usual load balancers, so
@@ -58,6 +66,9 @@ pub struct Server {
     http_hosts: Vec<HostName>,
     faults: bool,
     sweeper: config::Sweeper,
+    log: Option<LogFilter>,
+    /// An operator has asked for the shutdown.
+    drain_requested: CancellationToken,
 }
 
 /// A listener that accepts connections. Dropping this closes them.
@@ -128,7 +139,18 @@ impl Server {
             http_hosts: config.http_hosts.clone(),
             faults: config.faults.enabled,
             sweeper: config.sweeper.clone(),
+            log: None,
+            drain_requested: CancellationToken::new(),
         })
+    }
+
+    /// The same server. Operators can change what the process logs.
+    #[must_use]
+    pub fn with_log(self, log: LogFilter) -> Self {
+        Self {
+            log: Some(log),
+            ..self
+        }
     }
 
     /// The bound address for gRPC.
@@ -180,17 +202,18 @@ impl Server {
     /// # Errors
     /// The limits do not fit this machine's types.
     pub async fn run(
-        self,
+        mut self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServeError> {
         let (reporter, grpc_health) = tonic_health::server::health_reporter();
         let (monitor, health) = Monitor::start(Arc::clone(&self.gateway), reporter).await;
+        let operations = self.operations(health.clone());
         let grpc_routes = self.grpc_routes()?.add_service(grpc_health);
         let places = Places::new(&self.limits);
         let grpc_routes = grpc::with_message_limits(grpc_routes.into_axum_router(), &self.gateway);
         let grpc_routes = grpc::with_deadlines(grpc_routes);
         let grpc_routes = places.admit(grpc_routes, grpc::refuse);
-        let http_routes = places.admit(self.http_routes(health.clone()), rest::refuse);
+        let http_routes = places.admit(self.http_routes(health), rest::refuse);
         let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc::refuse);
         let http_routes = authenticated(http_routes, &self.authentication, rest::refuse);
         let grpc_routes = rpc_calls(grpc_routes, &self.metrics);
@@ -220,30 +243,14 @@ impl Server {
             tls: self.tls,
             max_connections,
         };
-        let operations = self.operations.map(|tcp| {
-            let listener = Listener {
-                name: "operations",
-                tcp,
-                protocol: Protocol::Http1 {
-                    keep_alive: KEEP_ALIVE,
-                },
-                tls: None,
-                max_connections: MAX_OPERATIONS,
-            };
-            let pages = Operations {
-                metrics: self.metrics.clone(),
-                gateway: Arc::clone(&self.gateway),
-                health,
-                limits: self.limits.clone(),
-            };
-            // Not stopped before the end: it shows how the process drains.
-            let (end, running) = watch::channel(false);
-            (Serving::start(listener.serve(pages.router(), running)), end)
-        });
         let grpc = Serving::start(grpc.serve(grpc_routes, stopped.clone()));
         let http = Serving::start(http.serve(http_routes, stopped));
         let sweeper = Sweeper::start(Arc::clone(&self.gateway), &self.sweeper);
-        shutdown.await;
+        let stops = follow_stops(Arc::clone(&self.gateway));
+        tokio::select! {
+            () = shutdown => {}
+            () = self.drain_requested.cancelled() => tracing::info!("an operator drains this replica"),
+        }
         tracing::info!("draining: no new calls are accepted");
         monitor.drain().await;
         self.gateway.drain.begin();
@@ -261,9 +268,34 @@ impl Server {
         if drained(&self.gateway, drain_time, ended).await.is_none() {
             tracing::warn!("the drain time is over: calls that still run are cut off");
         }
-        drop(operations);
+        drop((operations, stops));
         self.backends.stop().await;
         Ok(())
+    }
+
+    /// Starts the listener for operations. It is not stopped before the sender is dropped: it shows how the process drains.
+    fn operations(
+        &mut self,
+        health: watch::Receiver<rest::Health>,
+    ) -> Option<(Serving, watch::Sender<bool>)> {
+        let listener = Listener {
+            name: "operations",
+            tcp: self.operations.take()?,
+            protocol: Protocol::Http1 {
+                keep_alive: KEEP_ALIVE,
+            },
+            tls: None,
+            max_connections: MAX_OPERATIONS,
+        };
+        let pages = Operations {
+            metrics: self.metrics.clone(),
+            gateway: Arc::clone(&self.gateway),
+            health,
+            limits: self.limits.clone(),
+        };
+        let (end, running) = watch::channel(false);
+        let serving = Serving::start(listener.serve(pages.router(), running));
+        Some((serving, end))
     }
 
     fn grpc_routes(&self) -> Result<Routes, ServeError> {
@@ -275,6 +307,11 @@ impl Server {
         let mut services = Routes::new(uploads).add_service(SigningServiceServer::new(signing));
         if self.faults {
             services = grpc::with_faults(services);
+        }
+        if matches!(self.authentication, Authentication::Required(_)) {
+            let (log, drain) = (self.log.clone(), self.drain_requested.clone());
+            let admin = AdminApi::new(Arc::clone(&self.gateway), log, drain);
+            services = services.add_service(AdminServiceServer::new(admin));
         }
         let services = scoped(services.into_axum_router());
         let (reflection, reflection_alpha) = grpc::reflection()?;
@@ -312,6 +349,20 @@ fn authentication(config: &Config) -> Result<Authentication, ServeError> {
                 is_reflection_open: config.open_reflection,
             };
             Authentication::Required(Arc::new(Credentials::new(settings)?))
+        }
+    })
+}
+
+/// Reads the stops of new uploads again and again, until it is dropped.
+fn follow_stops(gateway: Arc<Gateway>) -> Serving {
+    Serving::start(async move {
+        let mut every = interval(STOPS_INTERVAL);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            if let Err(error) = gateway.stops.refresh().await {
+                tracing::debug!(%error, "the stops of new uploads were not read");
+            }
         }
     })
 }

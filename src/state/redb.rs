@@ -33,8 +33,8 @@ use upload_gateway_core::{
     error::Result,
     state::{
         ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
-        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
-        Takeovers, Times, Update,
+        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, StopStore,
+        TakeoverWatch, Takeovers, Times, Update,
     },
     upload::{
         Claim, Claims, Owner, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId, WriterTag,
@@ -440,6 +440,19 @@ impl ScheduleStore for Redb {
 
     async fn release(&self, name: &str, holder: &str) -> Result<()> {
         self.lease(name, holder, Duration::ZERO).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl StopStore for Redb {
+    async fn stops(&self) -> Result<Option<String>> {
+        self.read(Snapshot::stops).await
+    }
+
+    async fn replace_stops(&self, seen: Option<&str>, text: &str) -> Result<bool> {
+        let (seen, text) = (seen.map(str::to_owned), text.to_owned());
+        self.write(move |tables| tables.replace_stops(seen.as_deref(), &text))
+            .await
     }
 }
 

@@ -14,12 +14,13 @@
 //! | `live:<owner>` | sorted set | the live uploads of an owner with a tenant, to count them, by the time at which each must have ended |
 //! | `due` | sorted set | uploads by the time at which the sweeper must check them, the ended ones after all live ones |
 //! | `lease:<name>` | string | the holder of a lease |
+//! | `stops` | string | the stops of new uploads |
 //! | `secret` | string | the deployment's secret |
 //! | `format` | string | the version of all keys but those of the records |
 //!
 //! The tag is [`UploadId::tag`]: all keys of a record and its fingerprint have one hash tag, so that one script can
 //! change them on a Cluster. Redis removes records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after
-//! they expire and indexes with their longest-lived record; `secret` and `format` stay. Takeovers are published on the
+//! they expire and indexes with their longest-lived record; `stops`, `secret` and `format` stay. Takeovers are published on the
 //! channel `takeovers`. Changes of a record are published on the channel `changes` while a process watches the record:
 //! each read for a watcher renews the field `watched` of the record. A record that is not watched publishes nothing, so
 //! that one channel is enough in a Cluster, too, whose nodes forward every message to each other.
@@ -58,8 +59,8 @@ use upload_gateway_core::{
     error::{Error, Result},
     state::{
         ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers, Times,
-        Update,
+        Predecessor, RecordStore, ScheduleStore, StateStore, StopStore, TakeoverWatch, Takeovers,
+        Times, Update,
     },
     upload::{Owner, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
@@ -339,6 +340,20 @@ impl ScheduleStore for Redis {
 
     async fn release(&self, name: &str, holder: &str) -> Result<()> {
         self.set_lease(name, holder, Duration::ZERO).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl StopStore for Redis {
+    async fn stops(&self) -> Result<Option<String>> {
+        let get = redis::cmd("GET").arg(self.key("stops")).to_owned();
+        self.link.command(&get).await
+    }
+
+    async fn replace_stops(&self, seen: Option<&str>, text: &str) -> Result<bool> {
+        let mut invocation = SCRIPTS.replace.key(self.key("stops"));
+        invocation.arg(seen.unwrap_or_default()).arg(text);
+        self.link.script(&invocation).await
     }
 }
 

@@ -135,9 +135,9 @@ async fn at_least(count: &watch::Sender<u64>, bytes: u64) {
 }
 
 async fn forward(client: TcpStream, shared: Arc<Shared>) {
-    for _ in 0..shared.servers.len() {
-        let turn = shared.next.fetch_add(1, Ordering::Relaxed);
-        let server = shared.servers[turn % shared.servers.len()];
+    let turn = shared.next.fetch_add(1, Ordering::Relaxed);
+    for skipped in 0..shared.servers.len() {
+        let server = shared.servers[(turn + skipped) % shared.servers.len()];
         if let Ok(server) = TcpStream::connect(server).await {
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();

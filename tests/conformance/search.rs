@@ -157,6 +157,7 @@ fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
+        stream_age: None,
         store_retry_timeout: Duration::from_secs(30),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),

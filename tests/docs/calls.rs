@@ -58,6 +58,9 @@ fn every_call_has_a_row() {
     let rows = rows.iter().filter_map(|row| code(&row[1]));
     let rows: Vec<_> = rows.filter(|call| !call.contains('/')).collect();
     assert_eq!(sorted(rows), sorted(calls("SigningService")));
+    let rows = Page::read("docs/operations.md").table(&["call of `AdminService`"]);
+    let rows: Vec<_> = rows.iter().filter_map(|row| code(&row[0])).collect();
+    assert_eq!(sorted(rows), sorted(calls("AdminService")));
 }
 
 #[tokio::test]

@@ -228,6 +228,7 @@ fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
+        stream_age: None,
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         max_tags: 16,
@@ -270,7 +271,7 @@ async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Res
             &Caller::default(),
             gateway.streams.memory(&Caller::default()),
             &mut messages,
-            Observer { opened, counts },
+            Observer::new(opened, counts),
         )
         .await
 }

@@ -28,7 +28,7 @@ async fn open(gateway: &Gateway, id: &UploadId) -> Result<Upload, Error> {
     });
     let (opened, _opened) = oneshot::channel();
     let (counts, _counts) = watch::channel(Counts::default());
-    let observer = Observer { opened, counts };
+    let observer = Observer::new(opened, counts);
     let mut messages = stream::iter([Ok(open)]);
     let caller = Caller::default();
     gateway
@@ -78,10 +78,7 @@ async fn parts_that_are_too_large_for_the_budget_are_refused_when_the_upload_is_
 }
 
 fn observer() -> Observer {
-    Observer {
-        opened: oneshot::channel().0,
-        counts: watch::channel(Counts::default()).0,
-    }
+    Observer::new(oneshot::channel().0, watch::channel(Counts::default()).0)
 }
 
 #[tokio::test]

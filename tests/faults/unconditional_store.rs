@@ -65,6 +65,7 @@ fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
+        stream_age: None,
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
@@ -130,7 +131,7 @@ async fn a_small_file_is_the_only_part_of_a_session() {
         ];
         let (opened, _opened) = oneshot::channel();
         let (counts, _counts) = watch::channel(Counts::default());
-        let observer = Observer { opened, counts };
+        let observer = Observer::new(opened, counts);
         let mut messages = stream::iter(messages.map(Ok));
         let upload = gateway
             .streams

@@ -143,6 +143,7 @@ pub(crate) fn settings() -> Settings {
         min_rate: 0,
         min_rate_window: Duration::from_secs(60),
         idle_timeout: MINUTE,
+        stream_age: None,
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
@@ -369,10 +370,7 @@ impl World {
         let (messages, queue) = mpsc::unbounded_channel();
         let (opened, id) = oneshot::channel();
         let (sender, mut counts) = watch::channel(Counts::default());
-        let observer = Observer {
-            opened,
-            counts: sender,
-        };
+        let observer = Observer::new(opened, sender);
         let gateway = Arc::clone(gateway);
         let task = tokio::spawn(async move {
             let mut queue = UnboundedReceiverStream::new(queue);

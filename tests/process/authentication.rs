@@ -1,6 +1,7 @@
 //! Authentication over the process: tokens of PyJWT, certificates of openssl, API keys, and the answers to callers without a
 //! valid one.
 
+mod admin;
 mod floods;
 mod guarded;
 mod http;

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use upload_gateway_client::Client;
 use upload_gateway_core::upload::Md5;
 
+use crate::common;
+
 /// A gateway on its embedded stores, killed when dropped.
 struct Gateway {
     child: Child,
@@ -321,6 +323,31 @@ fn exit_codes_are_as_documented() {
         "{}",
         errors(&wrong)
     );
+}
+
+#[test]
+fn health_asks_the_listener_for_operations() {
+    let server = common::gateway_process("operations_listen = \"127.0.0.1:0\"\n");
+    let operations = common::poll(|| {
+        let log = server.log();
+        let mut lines = log.lines();
+        let address = lines.find_map(|line| line.strip_prefix("operations listening on "));
+        address.map(ToOwned::to_owned)
+    });
+    let operations = operations.unwrap();
+    let health = |path: &str| {
+        let url = format!("{operations}{path}");
+        binary().args(["health", &url]).output().unwrap()
+    };
+    // It is ready after its first checks.
+    let ready = common::poll(|| Some(health("/readyz")).filter(|output| output.status.success()));
+    assert_eq!(json(&ready.unwrap())["status"], "ready");
+    let unknown = health("/unknown");
+    assert_eq!(unknown.status.code(), Some(1));
+    drop(server);
+    let gone = health("/readyz");
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(errors(&gone).contains("/readyz: "), "{gone:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod example;
 mod listen;
+mod memory;
 mod origins;
 mod pem_files;
 mod storages;

@@ -188,6 +188,14 @@ impl ClientError {
         }
     }
 
+    /// How much of the upload is committed, in bytes, if the gateway said it.
+    pub(crate) fn committed_size(&self) -> Option<u64> {
+        match self {
+            Self::Refused(refusal) => refusal.metadata.get("committed_size")?.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// The gateway's reason. None for any other failure.
     pub(crate) fn reason(&self) -> Option<ErrorReason> {
         match self {

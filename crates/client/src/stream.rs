@@ -69,7 +69,7 @@ impl Client {
                 Ok(upload) => return finish(reader, upload, &known).await,
                 Err(failure) => known.learn(failure)?,
             };
-            if failure.reason() == Some(ErrorReason::TooSlow) && reader.has_paused().await? {
+            if ends_idle(failure.reason()) && reader.has_paused().await? {
                 // The source had no bytes, which may last longer than the retry timeout.
                 back_off.restart();
             }
@@ -88,6 +88,12 @@ impl Client {
             sleep(delay).await;
         }
     }
+}
+
+/// Whether a stream can end with this reason only because its source had no bytes for it.
+fn ends_idle(reason: Option<ErrorReason>) -> bool {
+    use ErrorReason::{Draining, MoveOn, TooSlow};
+    matches!(reason, Some(TooSlow | MoveOn | Draining))
 }
 
 async fn finish(

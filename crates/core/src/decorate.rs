@@ -19,8 +19,8 @@ use crate::{
     error::Result,
     state::{
         ChangeWatch, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
-        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch,
-        Times, Update,
+        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, StopStore,
+        TakeoverWatch, Times, Update,
     },
     upload::{
         Claim, Owner, Part, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
@@ -123,6 +123,12 @@ decorated! {
 }
 
 decorated! {
+    "state", STOP_CALLS: StopStore for dyn StateStore;
+    async fn stops() -> Option<String>;
+    async fn replace_stops(seen: Option<&str>, text: &str) -> bool;
+}
+
+decorated! {
     "state", STATE_CALLS: StateStore for dyn StateStore;
     async fn secret(offered: &Secret) -> Secret;
     async fn check() -> ();
@@ -195,6 +201,7 @@ pub fn calls() -> impl Iterator<Item = &'static str> {
         PART_CALLS,
         LISTING_CALLS,
         SCHEDULE_CALLS,
+        STOP_CALLS,
         STATE_CALLS,
         OBJECT_CALLS,
         MULTIPART_CALLS,

@@ -118,6 +118,10 @@ pub enum Reason {
     StoreUnavailable,
     /// The gateway is shutting down.
     Draining,
+    /// The stream has reached the maximum age. Resume over a new connection.
+    MoveOn,
+    /// An operator has stopped new uploads.
+    UploadsStopped,
     /// The caller asked for this fault in a header.
     InjectedFault,
     /// The call has no credential.

@@ -16,6 +16,7 @@ mod recovery;
 mod refusal;
 mod settings;
 mod signing;
+mod stops;
 mod storage;
 mod stream;
 mod token;
@@ -49,6 +50,7 @@ pub use self::{
         MAX_SIGNED_PARTS, Signing,
         step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
     },
+    stops::{STOPS_INTERVAL, Stop, StopScope, Stops},
     storage::{Storage, Storages},
     stream::{MessageMemory, Streams},
     token::Tokens,
@@ -78,6 +80,8 @@ pub struct Gateway {
     pub sweeper: Sweeper,
     /// Seals and opens resume tokens.
     pub tokens: Arc<Tokens>,
+    /// Stops new uploads.
+    pub stops: Arc<Stops>,
     /// Controls the shutdown.
     pub drain: Arc<Drain>,
     /// The configured storages.
@@ -110,7 +114,17 @@ impl Gateway {
             settings.parts_in_flight_total,
         );
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
-        let records = Records::open(Arc::clone(&state), &retry, &settings, clock, &drain).await?;
+        let stops = Stops::new(Arc::clone(&state), &retry, Arc::clone(&clock));
+        let stops = Arc::new(stops);
+        let records = Records::open(
+            Arc::clone(&state),
+            &retry,
+            &settings,
+            clock,
+            &drain,
+            Arc::clone(&stops),
+        )
+        .await?;
         let records = Arc::new(records);
         let sessions = Arc::new(Sessions::new(Arc::clone(&records), storages.clone()));
         let inspector = Inspector::new(
@@ -161,6 +175,7 @@ impl Gateway {
             signing,
             sweeper,
             tokens,
+            stops,
             drain,
             storages,
             settings,

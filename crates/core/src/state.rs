@@ -29,7 +29,7 @@ pub const RECORD_GRACE_SECONDS: u64 = 7 * 24 * 60 * 60;
 
 /// The whole port. When a write returns, it is as durable as the store guarantees.
 #[async_trait]
-pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore {
+pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore + StopStore {
     /// The secret of the deployment: the secret that the first caller offered, for all callers.
     async fn secret(&self, offered: &Secret) -> Result<Secret>;
 
@@ -189,6 +189,17 @@ pub trait ScheduleStore: Send + Sync + Debug {
 
     /// Releases a lease, if `holder` has it.
     async fn release(&self, name: &str, holder: &str) -> Result<()>;
+}
+
+/// Keeps the stops of new uploads: one small text that all replicas share.
+#[async_trait]
+pub trait StopStore: Send + Sync + Debug {
+    /// The text; `None` before the first one.
+    async fn stops(&self) -> Result<Option<String>>;
+
+    /// Stores `text` in place of `seen`, unless another one is stored now. Returns whether `text` is stored. Succeeds even if
+    /// the store is full.
+    async fn replace_stops(&self, seen: Option<&str>, text: &str) -> Result<bool>;
 }
 
 /// The times that a write sets.

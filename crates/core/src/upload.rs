@@ -35,6 +35,7 @@ pub use self::{
     timestamp::Timestamp,
     token::{Listed, Snapshot, Trail},
 };
+use crate::escape::escaped;
 
 /// The record of one upload: the file, its destination, its split into parts, and its progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +205,14 @@ pub struct Owner {
     pub tenant: String,
     /// The caller within the organisation. Empty without authentication.
     pub subject: String,
+}
+
+impl fmt::Display for Owner {
+    /// The tenant and the subject, as far as they are known, separated by `/`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let both = format!("{}/{}", self.tenant, self.subject);
+        formatter.write_str(&escaped(both.trim_matches('/')))
+    }
 }
 
 /// The commit lease: the right to commit an upload for a limited time.

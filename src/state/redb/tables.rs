@@ -36,8 +36,11 @@ const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fing
 const DUE: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("due");
 /// The records by time of removal and id. A hint: a record that changed since is removed later.
 const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("removals");
-/// The secret (`secret`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
+/// The secret (`secret`), the stops of new uploads (`stops`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
+
+/// The key of the stops of new uploads.
+const STOPS: &str = "stops";
 
 /// All tables in one write transaction.
 pub(super) struct Tables<'a> {
@@ -58,6 +61,7 @@ pub(super) struct Snapshot {
     claims: ReadOnlyTable<NumberKey<'static>, &'static ClaimSlot>,
     listings: ListingsRead,
     fingerprints: ReadOnlyTable<&'static str, &'static str>,
+    facts: ReadOnlyTable<&'static str, &'static [u8]>,
 }
 
 // === impl Tables ===
@@ -273,6 +277,18 @@ impl<'a> Tables<'a> {
         Ok(offered.clone())
     }
 
+    /// See [`StopStore::replace_stops`](upload_gateway_core::state::StopStore::replace_stops).
+    pub(super) fn replace_stops(&mut self, seen: Option<&str>, text: &str) -> Result<bool> {
+        let stored = read_stops(&self.facts)?;
+        let is_expected = stored.as_deref() == seen || stored.as_deref() == Some(text);
+        if is_expected {
+            self.facts
+                .insert(STOPS, text.as_bytes())
+                .map_err(internal)?;
+        }
+        Ok(is_expected)
+    }
+
     /// Writes the time of this check.
     pub(super) fn probe(&mut self, now: Timestamp) -> Result<()> {
         let now = now.0.to_be_bytes();
@@ -298,7 +314,13 @@ impl Snapshot {
             claims: transaction.open_table(CLAIMS).map_err(internal)?,
             listings: ListingsRead::open(transaction)?,
             fingerprints: transaction.open_table(FINGERPRINTS).map_err(internal)?,
+            facts: transaction.open_table(FACTS).map_err(internal)?,
         })
+    }
+
+    /// The stops of new uploads.
+    pub(super) fn stops(&self) -> Result<Option<String>> {
+        read_stops(&self.facts)
     }
 
     pub(super) fn upload(&self, id: &UploadId) -> Result<Option<Upload>> {
@@ -367,6 +389,13 @@ impl Snapshot {
     pub(super) fn count(&self, listing: &Listing) -> Result<u64> {
         self.listings.count(listing)
     }
+}
+
+fn read_stops(facts: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<String>> {
+    let stored = facts.get(STOPS).map_err(internal)?;
+    let text = stored.map(|stored| String::from_utf8(stored.value().to_vec()));
+    text.transpose()
+        .map_err(|cause| Error::internal("read the stops of uploads", cause))
 }
 
 fn record(

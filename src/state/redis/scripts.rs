@@ -29,6 +29,7 @@ pub(super) struct Scripts {
     pub(super) due: Script,
     pub(super) repair_due: Script,
     pub(super) lease: Script,
+    pub(super) replace: Script,
 }
 
 // === impl Scripts ===
@@ -50,6 +51,7 @@ impl Default for Scripts {
             due: Script::new(include_str!("due.lua")),
             repair_due: in_full_memory(include_str!("repair_due.lua")),
             lease: in_full_memory(include_str!("lease.lua")),
+            replace: in_full_memory(include_str!("replace.lua")),
         }
     }
 }
@@ -72,6 +74,7 @@ impl Scripts {
             &self.due,
             &self.repair_due,
             &self.lease,
+            &self.replace,
         ]
         .into_iter()
     }

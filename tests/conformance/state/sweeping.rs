@@ -222,6 +222,19 @@ pub(crate) async fn an_untouched_upload_is_updated_also_after_a_lost_reply(store
     create(store, &findable(&seen.owner, "a")).await;
 }
 
+pub(crate) async fn stops_are_replaced_only_by_those_who_have_seen_them(store: &dyn StateStore) {
+    assert_eq!(store.stops().await.unwrap(), None);
+    let replace = async |seen, text| store.replace_stops(seen, text).await.unwrap();
+    assert!(!replace(Some("other"), "first").await);
+    assert!(replace(None, "first").await);
+    assert!(replace(None, "first").await, "after a lost reply");
+    assert!(!replace(None, "second").await);
+    assert!(!replace(Some("other"), "second").await);
+    assert_eq!(store.stops().await.unwrap().as_deref(), Some("first"));
+    assert!(replace(Some("first"), "second").await);
+    assert_eq!(store.stops().await.unwrap().as_deref(), Some("second"));
+}
+
 pub(crate) async fn a_lease_has_one_holder(store: &dyn StateStore) {
     const LONG: Duration = Duration::from_secs(60);
     let take = async |name, holder| store.lease(name, holder, LONG).await.unwrap();

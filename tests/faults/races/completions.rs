@@ -77,7 +77,7 @@ fn messages(target: Target, size: usize) -> impl Stream<Item = Result<Message>> 
 pub(crate) async fn send(gateway: Arc<Gateway>, target: Target, size: usize) -> Result<Upload> {
     let (opened, _opened) = oneshot::channel();
     let (counts, _counts) = watch::channel(Counts::default());
-    let observer = Observer { opened, counts };
+    let observer = Observer::new(opened, counts);
     gateway
         .streams
         .receive(
@@ -126,7 +126,7 @@ async fn a_caller_that_has_disconnected_takes_nothing_over(world: World) {
     let id = step.unwrap().upload_id;
     let before = world.get(&id).await;
     let (opened, counts) = (oneshot::channel().0, watch::channel(Counts::default()).0);
-    let observer = Observer { opened, counts };
+    let observer = Observer::new(opened, counts);
     let ended = gateway
         .streams
         .receive(

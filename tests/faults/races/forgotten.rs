@@ -63,7 +63,7 @@ async fn open(gateway: &Gateway) -> Upload {
     });
     let (opened, upload) = oneshot::channel();
     let (counts, _counts) = watch::channel(Counts::default());
-    let observer = Observer { opened, counts };
+    let observer = Observer::new(opened, counts);
     let mut messages = stream::iter([Ok(open)]);
     let caller = Caller::default();
     let ended = gateway.streams.receive(

@@ -79,6 +79,7 @@ impl Shared {
             min_rate: 0,
             min_rate_window: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
+            stream_age: None,
             store_retry_timeout: Duration::from_secs(5),
             commit_lease: Duration::from_secs(90),
             max_tags: 16,
@@ -110,7 +111,7 @@ async fn stream(
     let (opened, upload) = oneshot::channel();
     let (counts, counted) = watch::channel(Counts::default());
     let mut messages = stream::iter([Ok(Message::Open(open))]);
-    let observer = Observer { opened, counts };
+    let observer = Observer::new(opened, counts);
     let received = gateway.streams.receive(
         caller,
         gateway.streams.memory(caller),

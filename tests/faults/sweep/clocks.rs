@@ -66,7 +66,7 @@ async fn open(gateway: &Arc<Gateway>, id: &UploadId, token: &str) -> Result<Uplo
     // A stream whose caller has disconnected is not opened.
     let (opened, _opening) = tokio::sync::oneshot::channel();
     let (counts, _progress) = tokio::sync::watch::channel(Counts::default());
-    let observer = Observer { opened, counts };
+    let observer = Observer::new(opened, counts);
     let mut queue = UnboundedReceiverStream::new(queue);
     let gateway = Arc::clone(gateway);
     gateway

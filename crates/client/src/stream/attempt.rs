@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Status, Streaming};
 
 use super::{known::Known, source::SourceReader};
 use crate::{
@@ -49,13 +49,13 @@ impl Attempt<'_> {
             unchecked.check(&mut self.uploads, reader).await?;
             known.unchecked = None;
         }
-        let (messages, queue) = mpsc::channel(QUEUED_MESSAGES);
-        send(&messages, Message::Open(known.open(self.options))).await;
         let resumes = known.upload_id().is_some();
-        let call = self
-            .uploads
-            .upload_with_progress(ReceiverStream::new(queue));
-        let mut responses = call.await?.into_inner();
+        let (messages, mut responses) = match self.open(known).await {
+            // The connection had got GOAWAY: hyper notices it at the next call, which it does not send. The one after that
+            // uses a new connection.
+            Err(status) if was_not_sent(&status) => self.open(known).await?,
+            opened => opened?,
+        };
         let first = responses
             .message()
             .await?
@@ -94,6 +94,19 @@ impl Attempt<'_> {
             sent = &mut sending => sent?,
         }
         receiving.await
+    }
+
+    /// Begins the call and sends its first message.
+    async fn open(
+        &mut self,
+        known: &Known,
+    ) -> Result<(mpsc::Sender<UploadRequest>, Streaming<UploadProgress>), Status> {
+        let (messages, queue) = mpsc::channel(QUEUED_MESSAGES);
+        send(&messages, Message::Open(known.open(self.options))).await;
+        let call = self
+            .uploads
+            .upload_with_progress(ReceiverStream::new(queue));
+        Ok((messages, call.await?.into_inner()))
     }
 
     /// Sends the rest of the source. False: the stream has ended, and its responses have the error.
@@ -140,6 +153,11 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+/// Whether the connection was closed before the call was sent. Every error of a gateway has details.
+fn was_not_sent(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.details().is_empty()
 }
 
 async fn send_finish(

@@ -105,6 +105,10 @@ impl Known {
         {
             self.target = Target::Upload(upload_id.clone());
         }
+        // The last progress can be lost together with the stream.
+        if let Some(committed_size) = failure.committed_size() {
+            self.committed_size = self.committed_size.max(committed_size);
+        }
         Ok(failure)
     }
 
@@ -139,6 +143,18 @@ mod tests {
         let open = known.open(&UploadOptions::default());
         let expected = open::Target::UploadId("uploads-1".into());
         assert_eq!(open.target, Some(expected));
+    }
+
+    #[test]
+    fn an_error_reports_how_much_is_committed() {
+        let mut known = Known::new(Target::Upload("uploads-1".into()));
+        for (size, committed) in [("7", 7), ("3", 7), ("-", 7)] {
+            let metadata = HashMap::from([("committed_size".to_owned(), size.to_owned())]);
+            let details = ErrorDetails::with_error_info("MOVE_ON", "uploadgateway.v1", metadata);
+            let moved = Status::with_error_details(Code::Unavailable, "", details).into();
+            known.learn(moved).unwrap();
+            assert_eq!(known.committed_size, committed);
+        }
     }
 
     #[test]

@@ -218,6 +218,24 @@ impl Caller {
         }
     }
 
+    /// Checks that the caller is an operator, who may do `action` with the gateway.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub fn may_operate(&self, action: &'static str) -> Result<()> {
+        if self.roles.operator {
+            return Ok(());
+        }
+        let refused = Err(role_missing());
+        audit(&self.owner, action, None, &refused);
+        refused
+    }
+
+    /// Logs what an operator has done.
+    pub fn operated<T>(&self, action: &'static str, result: &Result<T>) {
+        audit(&self.owner, action, None, result);
+    }
+
     /// Whether the caller may still read the record of an upload.
     pub fn may_read(&self, upload: &Upload) -> bool {
         let relation = self.relation(&upload.owner);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{Error, Kind, Reason, Result},
@@ -85,6 +86,8 @@ pub struct Observer {
     pub opened: oneshot::Sender<Upload>,
     /// Receives the latest progress.
     pub counts: watch::Sender<Counts>,
+    /// Cancelled shortly before the stream ends because of its age: its sender resumes over another connection.
+    pub moves_on: CancellationToken,
 }
 
 /// The progress of a stream.
@@ -98,6 +101,19 @@ pub struct Counts {
     pub committing: bool,
     /// The resume token of the committed prefix. Empty once the upload is finished.
     pub resume_token: Arc<str>,
+}
+
+// === impl Observer ===
+
+impl Observer {
+    /// An observer that does not move its sender.
+    pub fn new(opened: oneshot::Sender<Upload>, counts: watch::Sender<Counts>) -> Self {
+        Self {
+            opened,
+            counts,
+            moves_on: CancellationToken::new(),
+        }
+    }
 }
 
 // === impl Open ===

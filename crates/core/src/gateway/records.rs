@@ -21,6 +21,7 @@ use super::{
     drain::Drain,
     refusal::{state_lost, taken_over, too_many_open, wrong_phase},
     settings::Settings,
+    stops::Stops,
 };
 use crate::{
     blobs::sign::sending_lifetime,
@@ -53,6 +54,7 @@ pub struct Records {
     settings: Arc<Settings>,
     watches: Arc<Watches>,
     room: Room,
+    stops: Arc<Stops>,
 }
 
 /// A page of the committed parts of an upload.
@@ -91,6 +93,7 @@ impl Records {
         settings: &Arc<Settings>,
         clock: Arc<dyn Clock>,
         drain: &Arc<Drain>,
+        stops: Arc<Stops>,
     ) -> Result<Self> {
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
         let secret = match state.secret(&Secret::random()).await {
@@ -109,6 +112,7 @@ impl Records {
             settings: Arc::clone(settings),
             watches,
             room: Room::new(settings.max_open_uploads),
+            stops,
         })
     }
 
@@ -238,23 +242,28 @@ impl Records {
         self.create_within(upload, u64::MAX).await
     }
 
-    /// As [`Records::create`], if there is room for another open upload, also for its owner. An identical create is found in
-    /// any case.
+    /// As [`Records::create`], if new uploads are not stopped, and if there is room for another open upload, also for its
+    /// owner. An identical create is found in any case.
     ///
     /// # Errors
-    /// `ResourceExhausted` if there is no room.
+    /// `Unavailable` if new uploads are stopped; `ResourceExhausted` if there is no room.
     pub(super) async fn create_if_room(&self, upload: &Upload) -> Result<Option<Upload>> {
         let Settings {
             per_owner,
             max_open_uploads,
             ..
         } = &*self.settings;
-        if self.room.has_room(&*self.listing).await? {
-            return self.create_within(upload, per_owner.open_uploads).await;
-        }
+        let stopped = self.stops.check(&upload.owner.tenant, &upload.storage_id);
+        let refusal = match stopped {
+            Err(stopped) => stopped,
+            Ok(()) if self.room.has_room(&*self.listing).await? => {
+                return self.create_within(upload, per_owner.open_uploads).await;
+            }
+            Ok(()) => too_many_open("max_open_uploads", *max_open_uploads),
+        };
         match self.records.find_identical(upload).await? {
             Some(known) => Ok(Some(known)),
-            None => Err(too_many_open("max_open_uploads", *max_open_uploads)),
+            None => Err(refusal),
         }
     }
 

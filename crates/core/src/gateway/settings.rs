@@ -38,6 +38,8 @@ pub struct Settings {
     pub per_owner: OwnerLimits,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
+    /// After which time ± 10 % a stream ends between two parts, so that its sender resumes over a new connection. None: never.
+    pub stream_age: Option<Duration>,
     /// The minimum rate of a sender in bytes per second, while the gateway waits for it. 0: no minimum.
     pub min_rate: u64,
     /// The waiting time over which the rate is averaged.

@@ -1,6 +1,7 @@
 //! Upload streams: their messages become parts, and the parts become an object.
 
 mod admission;
+mod age;
 mod budget;
 mod buffers;
 mod hash;
@@ -20,6 +21,7 @@ use futures::Stream;
 pub use self::budget::MessageMemory;
 use self::{
     admission::{Admission, Permit},
+    age::Age,
     budget::{Budget, overloaded},
     hash::Hasher,
     heartbeat::WriterHeartbeat,
@@ -263,6 +265,7 @@ impl Streams {
             committing: false,
             resume_token: tokens.next_token(upload, &mut trail)?.into(),
         });
+        let age = Age::begin(settings.stream_age, observer.moves_on);
         // Fails if the observer is not interested in it.
         let _ = observer.opened.send(upload.clone());
         match opened {
@@ -289,11 +292,13 @@ impl Streams {
                 let shared = Arc::clone(&self.shared);
                 let mut receiver =
                     Receiver::new(shared, storage, memory, (upload, writer), observer.counts)?
+                        .with_age(age.clone())
                         .promised(promised)
                         .with_resume_token(snapshot.as_ref(), trail);
                 let result = tokio::select! {
                     result = receiver.run(messages) => result,
                     error = heartbeat.fenced() => Err(error),
+                    never = age.announce() => match never {},
                 };
                 Box::pin(receiver.end(result)).await
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     escape::escaped,
-    upload::{AbortReason, Owner, Phase, Timestamp, Upload},
+    upload::{AbortReason, Phase, Timestamp, Upload},
 };
 
 /// Logs that `upload` has just become COMPLETE or ABORTED. Called by the one update that ended it, so the logs of all
@@ -15,7 +15,7 @@ pub(super) fn log(upload: &Upload, now: Timestamp) {
     let milliseconds = now.0.saturating_sub(upload.created_at.0);
     tracing::info!(
         upload_id = %upload.id,
-        owner = owner(&upload.owner),
+        owner = upload.owner.to_string(),
         storage = upload.storage_id,
         name = %escaped(&upload.file.file_name),
         size = object_size.unwrap_or(known_size),
@@ -24,12 +24,6 @@ pub(super) fn log(upload: &Upload, now: Timestamp) {
         result = result(upload),
         "an upload ended"
     );
-}
-
-/// The tenant and the subject, as far as they are known.
-fn owner(owner: &Owner) -> String {
-    let both = format!("{}/{}", owner.tenant, owner.subject);
-    escaped(both.trim_matches('/')).into_owned()
 }
 
 /// How it ended: the phase COMPLETE or the reason of the abort, in lower case.

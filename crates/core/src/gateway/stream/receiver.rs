@@ -8,10 +8,11 @@ mod finish;
 
 use std::sync::Arc;
 
-use futures::Stream;
+use futures::{FutureExt, Stream};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
+    age::Age,
     budget::{MessageMemory, overloaded},
     buffers::PartBuffer,
     heartbeat::leave,
@@ -25,7 +26,7 @@ use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
         digest::committed_digest,
-        drain::draining,
+        drain::Drain,
         message::{Chunk, Counts, Message},
         refusal::{budget_too_small, too_large},
         storage::Storage,
@@ -56,6 +57,7 @@ pub(super) struct Receiver {
     /// The committed size in the sender's resume token, in bytes.
     token_size: u64,
     overlap: Overlap,
+    age: Age,
 }
 
 /// The part that is being received.
@@ -100,12 +102,18 @@ impl Receiver {
             min_rate,
             token_size: 0,
             overlap: Overlap::default(),
+            age: Age::default(),
         })
     }
 
     /// Sets the MD5 from the first message, against which the file is checked.
     pub(super) fn promised(self, promised: Option<Md5>) -> Self {
         Self { promised, ..self }
+    }
+
+    /// Sets when the stream moves.
+    pub(super) fn with_age(self, age: Age) -> Self {
+        Self { age, ..self }
     }
 
     /// Sets the snapshot in the sender's resume token, and the trail to continue.
@@ -165,7 +173,7 @@ impl Receiver {
                 }
                 Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
                 () = recalled(&memory, self.current_part.as_ref()) => return Err(overloaded(Kind::Unavailable)),
-                error = self.shared.drain.begun(), if !within_part => return Err(error),
+                error = must_leave(&self.shared.drain, &self.age), if !within_part => return Err(error),
                 error = self.shared.drain.streams_end() => return Err(error),
             }
         }
@@ -201,8 +209,10 @@ impl Receiver {
             self.next_offset = Some(offset);
             if piece.len() == room && !self.is_kept_for_single_put() {
                 self.dispatch(current_part).await?;
-                if self.shared.drain.has_begun() && !self.is_within_part() {
-                    return Err(draining());
+                if !self.is_within_part()
+                    && let Some(error) = must_leave(&self.shared.drain, &self.age).now_or_never()
+                {
+                    return Err(error);
                 }
             } else {
                 self.current_part = Some(current_part);
@@ -322,6 +332,14 @@ impl Receiver {
         Err(error
             .with("upload_id", &self.upload.id)
             .with("committed_size", self.upload.committed_size()))
+    }
+}
+
+/// Waits until a stream must end between two parts.
+async fn must_leave(drain: &Drain, age: &Age) -> Error {
+    tokio::select! {
+        error = drain.begun() => error,
+        error = age.passed() => error,
     }
 }
 
