@@ -291,17 +291,18 @@ where
                 drive(serving, close, &activity, &ended, stopped).await
             }
         };
-        match result {
-            // It was dropped because its client was silent.
-            None => {}
-            Some(Ok(())) => discard_rest(&mut counted).await,
-            Some(Err(error)) => tracing::debug!(%error, "a connection failed"),
+        if let Some(Err(error)) = &result {
+            tracing::debug!(%error, "a connection failed");
+        }
+        // Not one that was dropped because its client was silent.
+        if result.is_some() {
+            discard_rest(&mut counted).await;
         }
     }
 }
 
-/// Discards what the client still sends after the last response. A socket that is closed before it has read everything is reset,
-/// and then the client may lose that response.
+/// Discards what the client still sends after the last response or GOAWAY. A socket that is closed before it has read
+/// everything is reset, and then the client may lose that answer.
 async fn discard_rest(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let discard = async {
         io.shutdown().await?;

@@ -114,7 +114,8 @@ impl Gateway {
             settings.parts_in_flight_total,
         );
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
-        let stops = Stops::new(Arc::clone(&state), &retry, Arc::clone(&clock));
+        let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(&retry)));
+        let stops = Stops::new(retried, Arc::clone(&state) as _, Arc::clone(&clock));
         let stops = Arc::new(stops);
         let records = Records::open(
             Arc::clone(&state),

@@ -13,10 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::caller::Caller;
 use crate::{
     clock::Clock,
-    decorate::Decorated,
     error::{Error, Kind, Reason, Result},
-    retry::Retry,
-    state::{StateStore, StopStore},
+    state::StopStore,
     upload::Timestamp,
 };
 
@@ -66,7 +64,7 @@ pub struct Stop {
 #[derive(Debug)]
 pub struct Stops {
     store: Arc<dyn StopStore>,
-    single_try: Arc<dyn StateStore>,
+    single_try: Arc<dyn StopStore>,
     clock: Arc<dyn Clock>,
     /// The stops that were read last.
     known: RwLock<Vec<Stop>>,
@@ -84,14 +82,15 @@ impl StopScope {
 // === impl Stops ===
 
 impl Stops {
+    /// The stops in `store`, whose calls are retried; `single_try` is the same store without retries.
     pub(super) fn new(
-        state: Arc<dyn StateStore>,
-        retry: &Arc<Retry>,
+        store: Arc<dyn StopStore>,
+        single_try: Arc<dyn StopStore>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
-            store: Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry))),
-            single_try: state,
+            store,
+            single_try,
             clock,
             known: RwLock::default(),
         }
@@ -254,4 +253,80 @@ fn parse(stored: Option<&str>) -> Result<Vec<Stop>> {
 fn too_many() -> Error {
     let message = format!("there are {MAX_STOPS} stops; end one of them first");
     Error::new(Kind::ResourceExhausted, Reason::Overloaded, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{gateway::Roles, upload::Owner};
+
+    const HOUR: u64 = 3_600_000;
+
+    /// A text; `None`: the store is unavailable.
+    #[derive(Debug)]
+    struct Text(Mutex<Option<String>>);
+
+    #[async_trait]
+    impl StopStore for Text {
+        async fn stops(&self) -> Result<Option<String>> {
+            match &*self.0.lock().unwrap() {
+                Some(text) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+                None => Err(Error::state_unavailable("down")),
+            }
+        }
+
+        async fn replace_stops(&self, _: Option<&str>, text: &str) -> Result<bool> {
+            *self.0.lock().unwrap() = Some(text.into());
+            Ok(true)
+        }
+    }
+
+    /// A clock that the test sets.
+    #[derive(Debug, Default)]
+    struct Set(Mutex<u64>);
+
+    impl Clock for Set {
+        fn now(&self) -> Timestamp {
+            Timestamp(*self.0.lock().unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn while_the_store_is_unavailable_known_stops_apply_up_to_their_end() {
+        let text = Arc::new(Text(Mutex::new(Some(String::new()))));
+        let clock = Arc::new(Set::default());
+        let stops = Stops::new(
+            Arc::clone(&text) as _,
+            Arc::clone(&text) as _,
+            Arc::clone(&clock) as _,
+        );
+        let operator = Caller {
+            owner: Owner::default(),
+            roles: Roles {
+                operator: true,
+                ..Roles::default()
+            },
+        };
+        let scope = StopScope {
+            storage_id: "media".into(),
+            ..StopScope::default()
+        };
+        let until = Timestamp(HOUR);
+        let stopped = stops.stop(&operator, scope, "it moves".into(), until).await;
+        assert_eq!(stopped.unwrap().len(), 1);
+        *text.0.lock().unwrap() = None;
+        assert!(stops.refresh().await.is_err());
+        *clock.0.lock().unwrap() = HOUR - 1;
+        let error = stops.check("acme", "media").unwrap_err();
+        assert_eq!(error.reason(), Reason::UploadsStopped);
+        assert!(error.to_string().contains("it moves"), "{error}");
+        assert!(error.retry_delay().unwrap() <= Duration::from_millis(1));
+        assert!(stops.check("acme", "archive").is_ok());
+        *clock.0.lock().unwrap() = HOUR;
+        assert!(stops.check("acme", "media").is_ok());
+    }
 }
