@@ -2,10 +2,10 @@
 
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help demo run dev test check generate bench chaos lies soak fuzz
+.PHONY: help demo run dev test check deploy-check generate bench chaos lies soak fuzz
 
 help: ## List these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: ## Upload, kill the gateway in mid-stream, resume, compare digests (needs Rust only)
 	cargo run --locked -- demo
@@ -29,6 +29,9 @@ check: ## Everything but the tests: formatting, lints, documentation, dependenci
 	tests/plain-english/check --self-test
 	tests/plain-english/check
 	.tools/bin/shellcheck -x $$(git grep --untracked -lE '^#!/usr/bin/env bash|^# shellcheck shell=bash')
+
+deploy-check: ## Check what is in deploy/, the manifests on a real Kubernetes API server (which is built once)
+	@tests/deploy/run
 
 generate: ## Generate code for Go, Python, TypeScript and Java from proto/, into ./gen
 	@tests/backends/install generators
