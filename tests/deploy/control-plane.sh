@@ -76,7 +76,8 @@ start_control_plane() {
     echo 'administrator,administrator,administrator,system:masters' >"$directory/administrators.csv"
     issuer=https://kubernetes.default.svc.cluster.local
     port=$(free_port)
-    kube-apiserver --bind-address 127.0.0.1 --secure-port "$port" --cert-dir "$directory/certificates" \
+    kube-apiserver --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$port" \
+        --cert-dir "$directory/certificates" \
         --etcd-servers "http://127.0.0.1:$etcd_port" --service-cluster-ip-range 10.96.0.0/16 \
         --authorization-mode RBAC --allow-privileged --token-auth-file "$directory/administrators.csv" \
         --service-account-issuer "$issuer" --service-account-signing-key-file "$directory/tokens.key" \
