@@ -23,6 +23,11 @@ use super::hostile::Targets;
 
 const MIB: usize = 1 << 20;
 
+/// The size in which the bytes of a call are given to the connection.
+const PIECE: usize = 64 * 1024;
+
+const UPLOAD: &str = "UploadService/Upload";
+
 /// How long a client waits before it repeats what failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,10 +55,15 @@ pub(crate) const ATTACKS: [&str; 14] = [
 /// Attacks on a gateway with authentication. The first one is on TLS, too.
 pub(crate) const ON_CREDENTIALS: [&str; 2] = ["stalled handshakes", "forged tokens"];
 
+/// Attacks on the memory of a gateway in a container.
+pub(crate) const ON_A_CONTAINER: [&str; 2] = ["1000 stalled messages", "1000 streams without open"];
+
 /// Runs one attack. `burn` only uses the processors; it never connects.
 pub(crate) async fn run(attack: String, targets: Targets) {
     let (grpc, http) = (targets.grpc.to_string(), targets.http);
     let (grpc, http) = (grpc.as_str(), http.as_str());
+    let api_key = targets.api_key.as_deref();
+    let calls = |method, count, sent| calls(grpc, api_key, method, count, sent);
     match attack.as_str() {
         "burn" => burn(),
         "silent connections" => {
@@ -66,19 +76,24 @@ pub(crate) async fn run(attack: String, targets: Targets) {
         }
         "connection flood" => repeat(4500, || hold(http, Vec::new())).await,
         "stalled unary calls" => {
-            let sent = || framed(&vec![10; 64 * 1024 - 8], 1);
-            repeat(4, || calls(grpc, "UploadService/GetUpload", 100, sent)).await;
+            let sent = framed(&vec![10; 64 * 1024 - 8], 1);
+            repeat(4, || calls("UploadService/GetUpload", 100, sent.clone())).await;
         }
         "stalled reports" => {
-            let sent = || framed(&vec![10; 4 * MIB - 8], 1);
-            repeat(2, || calls(grpc, "SigningService/UpdateUpload", 32, sent)).await;
+            let sent = framed(&vec![10; 4 * MIB - 8], 1);
+            repeat(2, || calls("SigningService/UpdateUpload", 32, sent.clone())).await;
         }
         "stalled messages" => {
-            let sent = || [framed(&open(), 0), framed(&vec![10; 4 * MIB - 8], 1)].concat();
-            repeat(2, || calls(grpc, "UploadService/Upload", 128, sent)).await;
+            repeat(2, || calls(UPLOAD, 128, stalled_message())).await;
+        }
+        "1000 stalled messages" => {
+            repeat(8, || calls(UPLOAD, 125, stalled_message())).await;
         }
         "streams without open" => {
-            repeat(11, || calls(grpc, "UploadService/Upload", 100, Vec::new)).await;
+            repeat(11, || calls(UPLOAD, 100, Bytes::new())).await;
+        }
+        "1000 streams without open" => {
+            repeat(8, || calls(UPLOAD, 125, Bytes::new())).await;
         }
         "stalled bodies" => {
             let post = format!(
@@ -94,8 +109,8 @@ pub(crate) async fn run(attack: String, targets: Targets) {
                 page_size: 1000,
                 ..ListUploadsRequest::default()
             };
-            let sent = || framed(&request.encode_to_vec(), 0);
-            repeat(4, || calls(grpc, "UploadService/ListUploads", 10, sent)).await;
+            let sent = framed(&request.encode_to_vec(), 0);
+            repeat(4, || calls("UploadService/ListUploads", 10, sent.clone())).await;
         }
         "searches" => {
             fill(http).await;
@@ -178,10 +193,16 @@ fn create(http: &str) -> Vec<u8> {
 }
 
 /// A gRPC message, of which the last `missing` bytes are not sent.
-fn framed(message: &[u8], missing: usize) -> Vec<u8> {
+fn framed(message: &[u8], missing: usize) -> Bytes {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let sent = &message[..message.len() - missing];
-    [&[0][..], &length, sent].concat()
+    [&[0][..], &length, sent].concat().into()
+}
+
+/// The first message of a stream, and the largest one without its last byte.
+fn stalled_message() -> Bytes {
+    let chunk = framed(&vec![10; 4 * MIB - 8], 1);
+    [framed(&open(), 0), chunk].concat().into()
 }
 
 fn open() -> Vec<u8> {
@@ -220,22 +241,28 @@ fn request(method: &str, body: Body) -> Request<Body> {
 }
 
 /// Makes calls over one connection. Each sends this and then nothing, and nothing of a response is read.
-async fn calls(address: &str, method: &str, count: usize, sent: impl Fn() -> Vec<u8> + Send) {
+async fn calls(address: &str, api_key: Option<&str>, method: &str, count: usize, sent: Bytes) {
     let Some(mut sender) = connect(address).await else {
         return;
     };
     let mut answers = Vec::new();
     for _ in 0..count {
-        let pieces: Vec<Bytes> = Bytes::from(sent())
-            .chunks(64 * 1024)
-            .map(Bytes::copy_from_slice)
+        // The calls share the bytes.
+        let pieces: Vec<_> = sent
+            .chunks(PIECE)
+            .map(|piece| sent.slice_ref(piece))
             .collect();
-        let sent = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
-        let body = Body::from_stream(sent.chain(stream::pending()));
+        let pieces = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+        let body = Body::from_stream(pieces.chain(stream::pending()));
+        let mut call = request(method, body);
+        if let Some(api_key) = api_key {
+            let value = api_key.parse().unwrap();
+            call.headers_mut().insert("x-api-key", value);
+        }
         if sender.ready().await.is_err() {
             return;
         }
-        answers.push(sender.send_request(request(method, body)));
+        answers.push(sender.send_request(call));
     }
     let held = join_all(answers.into_iter().map(|answer| async {
         let answer: Option<hyper::Response<Incoming>> = answer.await.ok();

@@ -11,6 +11,9 @@ use super::attacks;
 /// The option with which this program attacks instead of measuring.
 const OPTION: &str = "--hostile";
 
+/// The variable with the API key of a hostile process.
+const API_KEY: &str = "HOSTILE_API_KEY";
+
 /// What is attacked, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Targets {
@@ -18,6 +21,8 @@ pub(crate) struct Targets {
     pub(crate) grpc: SocketAddr,
     /// The address for HTTP.
     pub(crate) http: String,
+    /// The API key of hostile calls.
+    pub(crate) api_key: Option<String>,
     attacks: Vec<String>,
 }
 
@@ -33,6 +38,7 @@ impl Targets {
         Self {
             grpc,
             http,
+            api_key: None,
             attacks: Vec::new(),
         }
     }
@@ -45,6 +51,7 @@ impl Targets {
         (option == OPTION).then(|| Self {
             grpc: grpc.parse().unwrap(),
             http: http.clone(),
+            api_key: env::var(API_KEY).ok(),
             attacks: attacks.to_vec(),
         })
     }
@@ -62,6 +69,9 @@ impl Hostile {
             .args([OPTION, &targets.grpc.to_string(), &targets.http])
             .args(attacks)
             .stdin(Stdio::null());
+        if let Some(api_key) = &targets.api_key {
+            command.env(API_KEY, api_key);
+        }
         Self(command.spawn().unwrap())
     }
 }

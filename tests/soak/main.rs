@@ -11,6 +11,7 @@
 mod common;
 
 mod attacks;
+mod container;
 mod honest;
 mod hostile;
 
@@ -22,6 +23,7 @@ use upload_gateway_client::ConnectOptions;
 use self::{
     attacks::{ATTACKS, ON_CREDENTIALS},
     common::{Issuer, Server, gateway_process},
+    container::Container,
     honest::{Honest, Latencies},
     hostile::{Hostile, Targets},
 };
@@ -64,11 +66,14 @@ fn main() -> ExitCode {
     if let Some(targets) = Targets::parse(&arguments) {
         return runtime.block_on(Box::pin(hostile::attack(targets)));
     }
-    let Some(arguments) = Arguments::parse(&arguments) else {
+    let is_ok = if let Some(container) = Container::parse(&arguments) {
+        runtime.block_on(Box::pin(container.soak()))
+    } else if let Some(arguments) = Arguments::parse(&arguments) {
+        runtime.block_on(Box::pin(soak(&arguments)))
+    } else {
         println!("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 1 filtered out");
         return ExitCode::SUCCESS;
     };
-    let is_ok = runtime.block_on(Box::pin(soak(&arguments)));
     let (word, passed) = if is_ok { ("ok", 1) } else { ("FAILED", 0) };
     let failed = 1 - passed;
     println!("test {NAME} ... {word}");
