@@ -42,10 +42,7 @@ impl Container {
     /// upload is complete.
     pub(crate) async fn soak(&self) -> bool {
         let key = fs::read_to_string(&self.hostile_key).unwrap();
-        let targets = Targets {
-            api_key: Some(key.trim().to_owned()),
-            ..Targets::new(self.grpc, String::new())
-        };
+        let targets = Targets::new(self.grpc, String::new()).with_api_key(key.trim());
         let options = ConnectOptions {
             api_key_file: Some(self.honest_key.clone()),
             ..ConnectOptions::default()

@@ -43,6 +43,14 @@ impl Targets {
         }
     }
 
+    /// With the API key of hostile calls.
+    pub(crate) fn with_api_key(self, api_key: &str) -> Self {
+        Self {
+            api_key: Some(api_key.to_owned()),
+            ..self
+        }
+    }
+
     /// The targets in the arguments of a hostile process.
     pub(crate) fn parse(arguments: &[String]) -> Option<Self> {
         let [option, grpc, http, attacks @ ..] = arguments else {
