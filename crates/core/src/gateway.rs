@@ -58,6 +58,7 @@ use crate::{
     clock::Clock,
     decorate::Decorated,
     error::Result,
+    meter::{Meter, Unmeasured},
     retry::Retry,
     state::StateStore,
     upload::{AbortReason, MIB, Upload, UploadId},
@@ -102,16 +103,32 @@ impl Gateway {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let retry = Arc::new(Retry::new(settings.store_retry_timeout));
+        Self::measured(state, storages, settings, clock, Arc::new(Unmeasured)).await
+    }
+
+    /// As [`Gateway::new`], with what the use cases do noted by `meter`.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub async fn measured(
+        state: Arc<dyn StateStore>,
+        storages: Storages,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        meter: Arc<dyn Meter>,
+    ) -> Result<Self> {
+        let retry = Retry::new(settings.store_retry_timeout).measured(Arc::clone(&meter));
+        let retry = Arc::new(retry);
         let largest_part = settings.memory_budget / 4 / MIB * MIB;
         let storages = storages.prepared(
             settings.store_retry_timeout,
             largest_part,
             settings.parts_in_flight_total,
+            &meter,
         );
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
-        let records = Records::open(Arc::clone(&state), &retry, &settings, clock, &drain).await?;
-        let records = Arc::new(records);
+        let records = Records::open(Arc::clone(&state), &retry, &settings, clock, &drain, &meter);
+        let records = Arc::new(records.await?);
         let sessions = Arc::new(Sessions::new(Arc::clone(&records), storages.clone()));
         let inspector = Inspector::new(
             Arc::clone(&records),
@@ -125,6 +142,7 @@ impl Gateway {
             inspector: Arc::clone(&inspector),
             drain: Arc::clone(&drain),
             lease: settings.commit_lease,
+            meter: Arc::clone(&meter),
         });
         let keys = settings.token_keys.clone();
         let tokens = Arc::new(Tokens::new(keys, Arc::clone(&records), storages.clone()));
@@ -153,9 +171,14 @@ impl Gateway {
             inspector,
             commits,
             drain: Arc::clone(&drain),
+            meter: Arc::clone(&meter),
         })?;
         Ok(Self {
-            downloads: Downloads::new(Arc::clone(&records), storages.clone()),
+            downloads: Downloads {
+                records: Arc::clone(&records),
+                storages: storages.clone(),
+                meter,
+            },
             records,
             streams,
             signing,

@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     decorate::Decorated,
     error::{Error, Result},
+    meter::{Done, Meter},
     retry::Retry,
     state::{
         Creation, ListingStore, PartRecord, PartStore, Predecessor, RecordStore, StateStore,
@@ -53,6 +54,7 @@ pub struct Records {
     settings: Arc<Settings>,
     watches: Arc<Watches>,
     room: Room,
+    meter: Arc<dyn Meter>,
 }
 
 /// A page of the committed parts of an upload.
@@ -91,6 +93,7 @@ impl Records {
         settings: &Arc<Settings>,
         clock: Arc<dyn Clock>,
         drain: &Arc<Drain>,
+        meter: &Arc<dyn Meter>,
     ) -> Result<Self> {
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
         let secret = match state.secret(&Secret::random()).await {
@@ -109,6 +112,7 @@ impl Records {
             settings: Arc::clone(settings),
             watches,
             room: Room::new(settings.max_open_uploads),
+            meter: Arc::clone(meter),
         })
     }
 
@@ -262,6 +266,7 @@ impl Records {
         match self.records.create(upload, max_live).await? {
             Creation::Created => {
                 self.room.note_created();
+                self.meter.note(Done::Created(upload));
                 Ok(None)
             }
             Creation::Exists(known) => Ok(Some(*known)),
@@ -322,7 +327,7 @@ impl Records {
                 Update::Updated(version) => {
                     changed.version = version;
                     if upload.is_live() && !changed.is_live() {
-                        end::log(&changed, self.now());
+                        self.note_end(&changed);
                     }
                     *upload = changed;
                     return Ok(());
@@ -368,11 +373,18 @@ impl Records {
         match self.records.update_untouched(&ended, seen).await? {
             Update::Updated(version) => {
                 *upload = Upload { version, ..ended };
-                end::log(upload, self.now());
+                self.note_end(upload);
                 Ok(true)
             }
             Update::Conflict(_) | Update::Missing => Ok(false),
         }
+    }
+
+    /// Called by the one update that ended the upload.
+    fn note_end(&self, upload: &Upload) {
+        end::log(upload, self.now());
+        let result = end::result(upload);
+        self.meter.note(Done::Ended { upload, result });
     }
 
     /// Stores a changed record, if it has not changed in the meantime.

@@ -33,7 +33,7 @@ fn owner(owner: &Owner) -> String {
 }
 
 /// How it ended: the phase COMPLETE or the reason of the abort, in lower case.
-fn result(upload: &Upload) -> &'static str {
+pub(super) fn result(upload: &Upload) -> &'static str {
     match upload.abort_reason {
         _ if upload.phase == Phase::Complete => "complete",
         None => "aborted",
