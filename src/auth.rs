@@ -15,7 +15,7 @@ mod refused;
 mod rejection;
 mod tokens;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Router,
@@ -161,6 +161,21 @@ async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) 
 fn size(headers: &HeaderMap) -> usize {
     let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
     headers.iter().map(field).sum()
+}
+
+// === impl Authentication ===
+
+impl Authentication {
+    /// The issuers whose keys are fetched, and when these will be too old to be used, if they are not fetched again.
+    pub(crate) fn issuer_keys_expire_at(&self) -> Vec<(String, SystemTime)> {
+        let Self::Required(credentials) = self else {
+            return Vec::new();
+        };
+        let issuers = credentials.tokens.keys_expire_at();
+        issuers
+            .map(|(issuer, at)| (issuer.to_owned(), at))
+            .collect()
+    }
 }
 
 // === impl Layer ===

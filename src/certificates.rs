@@ -11,6 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 /// Why a PEM file cannot be used. The text names the file.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,13 @@ pub(crate) enum PemError {
 #[derive(Debug, thiserror::Error)]
 #[error("does not belong to the certificate: {0}")]
 pub(crate) struct KeyMismatch(rustls::Error);
+
+/// When a certificate is valid, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub(crate) begins_at: i64,
+    pub(crate) expires_at: i64,
+}
 
 /// The content of a PEM file.
 ///
@@ -69,6 +77,24 @@ pub(crate) fn certificates(
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(malformed(path, "certificates")),
     }
+}
+
+/// When the certificates in a PEM file with this content are valid: at least one.
+///
+/// # Errors
+/// The content is something else.
+pub(crate) fn validities(path: &Path, pem: &[u8]) -> Result<Vec<Validity>, PemError> {
+    let validity = |certificate: CertificateDer<'_>| {
+        let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+        let validity = parsed.validity();
+        Some(Validity {
+            begins_at: validity.not_before.timestamp(),
+            expires_at: validity.not_after.timestamp(),
+        })
+    };
+    let all = certificates(path, pem)?.into_iter().map(validity);
+    all.collect::<Option<_>>()
+        .ok_or_else(|| malformed(path, "certificates"))
 }
 
 /// The private key in a PEM file with this content.

@@ -10,6 +10,7 @@
 mod error;
 mod limits;
 mod load;
+mod metrics;
 mod process;
 mod reader;
 mod resume_tokens;
@@ -21,6 +22,7 @@ pub use self::{
     error::ConfigError,
     limits::{Limits, PerOwner},
     load::{FILE_VARIABLE, Flags, SERVER_VARIABLE, from_process, load, load_within},
+    metrics::Metrics,
     process::{Auth, Config, Faults, Log, LogFormat},
     resume_tokens::{ResumeTokenKey, ResumeTokens},
     storage::{StorageConfig, StorageOptions, StoreConfig},

@@ -1,42 +1,40 @@
 //! What the process measures, in the text format of OpenMetrics.
 //!
-//! Measurements enter where faults do: decorators of the two ports, one layer around each edge, and a snapshot that the gateway
-//! gives of its load. No other module knows of them. Every label has a bounded number of values.
+//! Measurements enter where faults do: decorators of the two ports, one layer around each edge, what use cases note, and a
+//! snapshot that the gateway gives of its load. No other module knows of them. Every label has a bounded number of values.
 
 mod calls;
+mod families;
+mod gateway;
 mod stores;
+mod tenants;
+#[cfg(test)]
+mod tests;
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::HashSet, fmt, sync::Arc, time::SystemTime};
 
-use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Registry, Unit},
-};
-use upload_gateway_core::gateway::Load;
+use prometheus_client::{encoding::text::encode, metrics::info::Info, registry::Registry};
+use upload_gateway_core::{gateway::Load, upload::Timestamp};
 
 pub(crate) use self::{
     calls::{http_calls, rpc_calls},
     stores::Observed,
+    tenants::{ALL as ALL_TENANTS, MAX as MAX_TENANTS},
 };
-use crate::rest::{Health, Readiness, StoreStatus};
+use self::{
+    families::{CallLabels, Families, FileLabel, IssuerLabel, StorageLabel, begin},
+    tenants::Tenants,
+};
+use crate::{
+    certificates::Validity,
+    rest::{Health, Readiness, StoreStatus},
+};
 
 /// The media type of the text.
 pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The upper bounds of durations, in seconds: calls of a millisecond to streams of hours.
-const DURATIONS: [f64; 14] = [
-    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3_600.0,
-];
-
 /// A name that is not one of the known ones.
 const OTHER: &str = "_OTHER";
-
-type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All measurements. Clones share them.
 #[derive(Clone)]
@@ -47,83 +45,65 @@ struct Inner {
     families: Families,
     /// The paths of the gRPC calls: all other paths have one label.
     known_calls: HashSet<String>,
+    tenants: Tenants,
 }
 
-type Count = Gauge<u64, AtomicU64>;
-
-/// What is measured.
-struct Families {
-    rpc: Durations<RpcLabels>,
-    http: Durations<HttpLabels>,
-    state: Durations<StateLabels>,
-    stores: Durations<StoreLabels>,
-    ready: Gauge,
-    state_available: Gauge,
-    storage_available: Family<StorageLabel, Gauge>,
-    streams: Count,
-    max_streams: Count,
-    waiting: Count,
-    reserved: Count,
-    budget: Count,
-    saturation: Gauge<f64, AtomicU64>,
+/// What is known when the process starts.
+pub(crate) struct Known<'a> {
+    /// The paths of all gRPC calls.
+    pub(crate) calls: HashSet<String>,
+    /// The ids of all storages.
+    pub(crate) storages: Vec<&'a str>,
+    /// `metrics.tenants`.
+    pub(crate) tenants: &'a [String],
+    /// How often this process sweeps, in seconds; 0: never.
+    pub(crate) sweep_interval: u64,
 }
 
-/// The stable names of OpenTelemetry's semantic conventions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RpcLabels {
-    rpc_method: String,
-    rpc_response_status_code: &'static str,
+/// What is read when the measurements are.
+pub(crate) struct Now<'a> {
+    /// The load of the gateway.
+    pub(crate) load: Load,
+    /// The health of its stores.
+    pub(crate) health: &'a Health,
+    /// What expires.
+    pub(crate) expiries: &'a Expiries,
 }
 
-/// The stable names of OpenTelemetry's semantic conventions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HttpLabels {
-    http_request_method: &'static str,
-    http_route: String,
-    http_response_status_code: String,
-    error_type: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    call: &'static str,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StoreLabels {
-    storage: String,
-    call: &'static str,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StorageLabel {
-    storage: String,
-}
-
-fn durations() -> Histogram {
-    Histogram::new(DURATIONS)
+/// When what the process authenticates with expires.
+#[derive(Debug, Default)]
+pub(crate) struct Expiries {
+    /// The certificates in files, by the path of the configuration.
+    pub(crate) certificates: Vec<(String, Validity)>,
+    /// The credentials that sign requests to stores, by storage.
+    pub(crate) credentials: Vec<(String, Timestamp)>,
+    /// The keys of issuers of tokens, by issuer.
+    pub(crate) issuer_keys: Vec<(String, SystemTime)>,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    /// No measurements yet. `known_calls` are the paths of all gRPC calls.
-    pub(crate) fn new(known_calls: HashSet<String>) -> Self {
-        let families = Families::default();
+    /// No measurements yet. Counters whose labels are known begin with 0, so that the first event is an increase.
+    pub(crate) fn new(known: Known<'_>) -> Self {
         let mut registry = Registry::default();
-        families.register(&mut registry);
+        let families = Families::new(&mut registry);
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("upload_gateway_build", "The version of the gateway", build);
+        families.begin(&known.storages);
+        families.sweep_interval.set(known.sweep_interval as f64);
+        families.last_sweep.set(seconds(SystemTime::now()));
         Self(Arc::new(Inner {
             registry,
             families,
-            known_calls,
+            known_calls: known.calls,
+            tenants: Tenants::new(known.tenants),
         }))
     }
 
     /// The text of all measurements.
-    pub(crate) fn text(&self, load: Load, health: &Health) -> String {
-        self.0.families.set(load, health);
+    pub(crate) fn text(&self, now: &Now<'_>) -> String {
+        self.0.families.set(now);
         let mut text = String::new();
         // Writing to a text cannot fail.
         let _ = encode(&mut text, &self.0.registry);
@@ -139,105 +119,61 @@ impl fmt::Debug for Metrics {
 
 // === impl Families ===
 
-impl Default for Families {
-    fn default() -> Self {
-        let new = durations as fn() -> Histogram;
-        Self {
-            rpc: Family::new_with_constructor(new),
-            http: Family::new_with_constructor(new),
-            state: Family::new_with_constructor(new),
-            stores: Family::new_with_constructor(new),
-            ready: Gauge::default(),
-            state_available: Gauge::default(),
-            storage_available: Family::default(),
-            streams: Count::default(),
-            max_streams: Count::default(),
-            waiting: Count::default(),
-            reserved: Count::default(),
-            budget: Count::default(),
-            saturation: Gauge::default(),
-        }
-    }
-}
-
 impl Families {
-    fn register(&self, registry: &mut Registry) {
-        let seconds = || Unit::Seconds;
-        registry.register_with_unit(
-            "rpc_server_call_duration",
-            "gRPC calls, until their last trailer",
-            seconds(),
-            self.rpc.clone(),
-        );
-        registry.register_with_unit(
-            "http_server_request_duration",
-            "HTTP requests, until the end of their responses",
-            seconds(),
-            self.http.clone(),
-        );
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        let own = registry.sub_registry_with_prefix("upload_gateway");
-        own.register("build", "The version of the gateway", build);
-        own.register_with_unit(
-            "state_call_duration",
-            "Calls to the state store, each try by itself",
-            seconds(),
-            self.state.clone(),
-        );
-        own.register_with_unit(
-            "store_call_duration",
-            "Calls to blob stores, each try by itself",
-            seconds(),
-            self.stores.clone(),
-        );
-        own.register(
-            "ready",
-            "Whether this replica can serve",
-            self.ready.clone(),
-        );
-        own.register(
-            "state_available",
-            "Whether the state store answers",
-            self.state_available.clone(),
-        );
-        own.register(
-            "storage_available",
-            "Whether the store of a storage answers",
-            self.storage_available.clone(),
-        );
-        own.register("streams", "Streams that run", self.streams.clone());
-        own.register(
-            "max_streams",
-            "limits.max_streams",
-            self.max_streams.clone(),
-        );
-        own.register(
-            "memory_waiting",
-            "Messages and parts that wait for memory",
-            self.waiting.clone(),
-        );
-        own.register_with_unit(
-            "memory_reserved",
-            "Memory that messages and parts have reserved",
-            Unit::Bytes,
-            self.reserved.clone(),
-        );
-        own.register_with_unit(
-            "memory_budget",
-            "limits.memory_budget",
-            Unit::Bytes,
-            self.budget.clone(),
-        );
-        own.register(
-            "saturation",
-            "The fullest of streams and memory, from 0 to 1",
-            self.saturation.clone(),
-        );
+    fn begin(&self, storages: &[&str]) {
+        for edge in [calls::GRPC, calls::HTTP] {
+            for fault in ["true", "false"] {
+                begin(&self.calls, CallLabels { edge, fault });
+            }
+        }
+        self.begin_gateway(storages);
     }
 
     /// Sets what is read from the gateway.
-    fn set(&self, load: Load, health: &Health) {
-        let is_available = |status: &StoreStatus| {
+    fn set(&self, now: &Now<'_>) {
+        let Now {
+            load,
+            health,
+            expiries,
+        } = now;
+        self.set_health(health);
+        self.set_expiries(expiries);
+        self.streams.set(load.streams);
+        self.max_streams.set(load.max_streams);
+        self.waiting.set(load.waiting);
+        self.reserved.set(load.reserved);
+        self.budget.set(load.budget);
+        self.hashing.set(load.hashing);
+        self.saturation.set(load.saturation());
+    }
+
+    fn set_expiries(&self, expiries: &Expiries) {
+        for (storage, at) in &expiries.credentials {
+            let gauge = self.credentials_expiry.get_or_create(&label(storage));
+            gauge.set(at.0 as f64 / 1_000.0);
+        }
+        for (file, validity) in &expiries.certificates {
+            let label = FileLabel { file: file.clone() };
+            let Validity {
+                begins_at,
+                expires_at,
+            } = *validity;
+            let expiry = self.certificate_expiry.get_or_create(&label);
+            expiry.set(expires_at as f64);
+            let lifetime = self.certificate_lifetime.get_or_create(&label);
+            lifetime.set(expires_at.saturating_sub(begins_at) as f64);
+        }
+        for (issuer, at) in &expiries.issuer_keys {
+            let issuer = issuer.clone();
+            let gauge = self
+                .issuer_keys_expiry
+                .get_or_create(&IssuerLabel { issuer });
+            gauge.set(seconds(*at));
+        }
+    }
+
+    fn set_health(&self, health: &Health) {
+        let answers = |status: &StoreStatus| {
             i64::from(matches!(
                 status,
                 StoreStatus::Available | StoreStatus::Refusing(_)
@@ -245,19 +181,24 @@ impl Families {
         };
         self.ready
             .set(i64::from(health.readiness == Readiness::Ready));
-        self.state_available.set(is_available(&health.state.status));
+        self.state_available.set(answers(&health.state.status));
         for (id, store) in &health.storages {
-            let label = StorageLabel {
-                storage: id.clone(),
-            };
-            let gauge = self.storage_available.get_or_create(&label);
-            gauge.set(is_available(&store.status));
+            let available = self.storage_available.get_or_create(&label(id));
+            available.set(answers(&store.status));
+            let refuses = matches!(store.status, StoreStatus::Refusing(_));
+            let refusing = self.storage_refusing.get_or_create(&label(id));
+            refusing.set(i64::from(refuses));
         }
-        self.streams.set(load.streams);
-        self.max_streams.set(load.max_streams);
-        self.waiting.set(load.waiting);
-        self.reserved.set(load.reserved);
-        self.budget.set(load.budget);
-        self.saturation.set(load.saturation());
     }
+}
+
+fn label(storage: &str) -> StorageLabel {
+    StorageLabel {
+        storage: storage.to_owned(),
+    }
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }

@@ -4,6 +4,7 @@ mod admission;
 mod backends;
 mod clock;
 mod error;
+mod expiry;
 mod health;
 mod once;
 mod operations;

@@ -2,6 +2,8 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod fault;
+
 use std::{collections::HashMap, time::Duration};
 
 use serde::Serialize;
@@ -15,6 +17,7 @@ use upload_gateway_core::{
 };
 use utoipa::ToSchema;
 
+pub use self::fault::{Outcome, is_fault};
 use crate::request_id::RequestId;
 
 /// The domain of all reasons in `google.rpc.ErrorInfo`.
@@ -319,6 +322,7 @@ struct PublicError {
 fn report(error: &Error) -> PublicError {
     let request_id = RequestId::current();
     log_as(error, row(error.kind()), request_id.as_str());
+    Outcome::note(error);
     let facts = error.metadata().iter();
     let mut metadata: HashMap<String, String> = facts
         .map(|(key, value)| ((*key).to_owned(), value.clone()))
@@ -347,7 +351,11 @@ fn log_as(error: &Error, row: Row, request_id: &str) {
             tracing::$level!(%error, reason, cause, upload_id, request_id, "a call failed: {error}")
         };
     }
+    // What a caller or an operator causes needs no attention.
+    let is_planned = error.kind() == Kind::Unavailable
+        && public_reason(error.reason()).is_some_and(|reason| !is_fault(reason));
     match row.level {
+        _ if is_planned => at!(info),
         Level::ERROR => at!(error),
         Level::WARN => at!(warn),
         Level::INFO => at!(info),

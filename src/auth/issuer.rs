@@ -9,7 +9,7 @@ pub(super) mod fuzzing;
 mod keys;
 mod source;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use jsonwebtoken::{Validation, decode, errors::ErrorKind};
 use serde::Deserialize;
@@ -61,6 +61,11 @@ impl Issuer {
     /// The value of `iss` in its tokens.
     pub(super) fn name(&self) -> &str {
         &self.config.issuer
+    }
+
+    /// When its keys will be too old to be used, if they are not fetched again.
+    pub(super) fn keys_expire_at(&self) -> Option<SystemTime> {
+        self.keys.expire_at()
     }
 
     /// Verifies a token that claims to be from this issuer.

@@ -67,6 +67,12 @@ impl Tokens {
         Ok(caller)
     }
 
+    /// The issuers whose keys are fetched, and when these will be too old to be used, if they are not fetched again.
+    pub(super) fn keys_expire_at(&self) -> impl Iterator<Item = (&str, SystemTime)> {
+        let issuers = self.issuers.iter();
+        issuers.filter_map(|issuer| Some((issuer.name(), issuer.keys_expire_at()?)))
+    }
+
     fn remembered(&self, digest: &Digest) -> Option<Caller> {
         let (issuer, verified) = self.remembered.get(digest)?;
         let issuer = self.issuers.get(issuer)?;

@@ -48,7 +48,7 @@ use upload_gateway_core::{
     },
     clock::Clock,
     error::{Error, Result},
-    upload::{MIB, Md5, StoreKind, StoreLimits},
+    upload::{MIB, Md5, StoreKind, StoreLimits, Timestamp},
 };
 
 #[cfg(any(test, fuzzing))]
@@ -258,6 +258,10 @@ impl BlobStore for AzureStore {
 
     fn renew_credentials(&self) {
         self.signer.forget_key();
+    }
+
+    fn credentials_expire_at(&self) -> Option<Timestamp> {
+        self.signer.key_expires_at()
     }
 
     /// Lists one blob: a SAS of this kind cannot read the properties of the container.

@@ -111,6 +111,12 @@ impl<T: Clone + Debug + Send> Renewed<T> {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// When the held value expires; `None` if it does not, or if there is none.
+    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+        let held = self.held()?;
+        Some(held.expiring.expires_at).filter(|at| *at != Timestamp::never())
+    }
+
     fn held(&self) -> Option<Held<T>> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.clone()
@@ -159,6 +165,18 @@ mod tests {
         let second = renewed.get(at(4), found(2, 9 * MINUTE)).await.unwrap();
         assert_eq!(second.value, 2);
         assert_eq!(renewed.get(at(5), never()).await.unwrap().value, 2);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_held_value_is_known_if_it_has_one() {
+        let renewed = renewed();
+        assert_eq!(renewed.expires_at(), None);
+        renewed.get(Timestamp(0), found(1, MINUTE)).await.unwrap();
+        assert_eq!(renewed.expires_at(), Some(Timestamp(MINUTE)));
+        let endless = Renewed::new(Duration::ZERO);
+        let found = found(2, Timestamp::never().0);
+        endless.get(Timestamp(0), found).await.unwrap();
+        assert_eq!(endless.expires_at(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -52,7 +52,7 @@ use upload_gateway_core::{
     },
     clock::Clock,
     error::{Error, Kind, Reason, Result},
-    upload::{MIB, StoreKind, StoreLimits},
+    upload::{MIB, StoreKind, StoreLimits, Timestamp},
 };
 
 pub use self::config::{Etags, Profile, S3Config};
@@ -232,6 +232,10 @@ impl BlobStore for S3Store {
 
     fn renew_credentials(&self) {
         self.credentials.forget();
+    }
+
+    fn credentials_expire_at(&self) -> Option<Timestamp> {
+        self.credentials.expire_at()
     }
 
     async fn check(&self) -> Result<()> {

@@ -13,6 +13,7 @@ use upload_gateway_core::gateway::Settings;
 use super::{
     error::ConfigError,
     limits::Limits,
+    metrics::Metrics,
     resume_tokens::ResumeTokens,
     storage::{self, StorageConfig},
     sweeper::Sweeper,
@@ -69,6 +70,8 @@ pub struct Config {
     pub resume_tokens: ResumeTokens,
     /// What is logged.
     pub log: Log,
+    /// What is measured.
+    pub metrics: Metrics,
     /// How Redis is used. It has no effect without `redis_url`.
     pub redis: RedisConfig,
     /// The S3 server in the process, which is used if no storage is configured.
@@ -149,6 +152,7 @@ impl Default for Config {
             rest: rest::Settings::default(),
             resume_tokens: ResumeTokens::default(),
             log: Log::default(),
+            metrics: Metrics::default(),
             redis: RedisConfig::default(),
             embedded: EmbeddedS3Config::default(),
             faults: Faults::default(),
@@ -210,6 +214,7 @@ impl Config {
             ("tls", self.tls.validate()),
             ("sweeper", self.sweeper.validate()),
             ("log", self.log.validate()),
+            ("metrics", self.metrics.validate()),
             ("redis", self.redis.validate()),
             ("embedded", self.embedded.validate()),
             ("faults", self.faults.validate()),

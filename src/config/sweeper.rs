@@ -19,6 +19,14 @@ table! {
 // === impl Sweeper ===
 
 impl Sweeper {
+    /// The time between two sweeps, in seconds; 0 if this replica does not sweep.
+    pub(crate) fn interval_or_zero(&self) -> u64 {
+        match self.enabled {
+            true => self.interval_seconds,
+            false => 0,
+        }
+    }
+
     pub(super) fn validate(&self) -> Result<(), InvalidKey> {
         self.check_ranges()
     }

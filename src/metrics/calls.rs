@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,9 +16,22 @@ use axum::{
 };
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
+use upload_gateway_core::call;
 
-use super::{HttpLabels, Metrics, OTHER, RpcLabels};
-use crate::status::{CANCELLED, code_name};
+use super::{
+    Metrics, OTHER,
+    families::{CallLabels, HttpLabels, RpcLabels},
+};
+use crate::{
+    rest::BASE,
+    status::{CANCELLED, Outcome, code_name},
+};
+
+pub(super) const GRPC: &str = "grpc";
+pub(super) const HTTP: &str = "http";
+
+/// What the names of this API's methods begin with.
+const API: &str = "uploadgateway.";
 
 /// Measures each gRPC call to `router`. A call that its client leaves is CANCELLED.
 pub(crate) fn rpc_calls(router: Router, metrics: &Metrics) -> Router {
@@ -33,6 +47,7 @@ pub(crate) fn http_calls(router: Router, metrics: &Metrics) -> Router {
 struct Running {
     metrics: Metrics,
     begun: Instant,
+    outcome: Option<Arc<Outcome>>,
     kind: Kind,
 }
 
@@ -111,7 +126,16 @@ impl Running {
         Self {
             metrics,
             begun: Instant::now(),
+            outcome: call::current(),
             kind,
+        }
+    }
+
+    /// The edge of a call of the API, unlike health checks, reflection and unknown paths.
+    fn edge(&self) -> Option<&'static str> {
+        match &self.kind {
+            Kind::Rpc { method, .. } => method.starts_with(API).then_some(GRPC),
+            Kind::Http { route, .. } => route.starts_with(BASE).then_some(HTTP),
         }
     }
 
@@ -142,6 +166,12 @@ impl Drop for Running {
     fn drop(&mut self) {
         let seconds = self.begun.elapsed().as_secs_f64();
         let families = &self.metrics.0.families;
+        if let Some(edge) = self.edge() {
+            let is_fault = self.outcome.as_ref().is_some_and(|found| found.is_fault());
+            let fault = if is_fault { "true" } else { "false" };
+            let labels = CallLabels { edge, fault };
+            families.calls.get_or_create(&labels).inc();
+        }
         match &mut self.kind {
             Kind::Rpc { method, code } => {
                 let labels = RpcLabels {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use upload_gateway_core::{decorate::Around, error::Result};
 
-use super::{Metrics, StateLabels, StoreLabels};
+use super::{
+    Metrics,
+    families::{StateFailureLabels, StateLabels, StoreFailureLabels, StoreLabels},
+};
 use crate::status;
 
 /// Measures each call to a store.
@@ -21,8 +24,8 @@ struct Running<'a> {
     observed: &'a Observed,
     name: &'static str,
     begun: Instant,
-    /// The caller may leave it before it ends.
-    result: &'static str,
+    /// Why it failed: the kind of the error, or that the caller has left it.
+    error_type: Option<&'static str>,
 }
 
 // === impl Observed ===
@@ -59,13 +62,11 @@ impl Around for Observed {
             observed: self,
             name,
             begun: Instant::now(),
-            result: "cancelled",
+            error_type: Some("cancelled"),
         };
         let result = call().await;
-        running.result = match &result {
-            Ok(_) => "ok",
-            Err(error) => status::row(error.kind()).label,
-        };
+        let error = result.as_ref().err();
+        running.error_type = error.map(|error| status::row(error.kind()).label);
         result
     }
 }
@@ -75,19 +76,30 @@ impl Drop for Running<'_> {
         let seconds = self.begun.elapsed().as_secs_f64();
         let families = &self.observed.metrics.0.families;
         let (_, call) = self.name.split_once('.').unwrap_or(("", self.name));
-        let result = self.result;
         match &self.observed.storage {
             None => {
-                let labels = StateLabels { call, result };
+                let labels = StateLabels { call };
                 families.state.get_or_create(&labels).observe(seconds);
+                if let Some(error_type) = self.error_type {
+                    let labels = StateFailureLabels { call, error_type };
+                    families.state_failures.get_or_create(&labels).inc();
+                }
             }
             Some(storage) => {
+                let storage = storage.to_string();
                 let labels = StoreLabels {
-                    storage: storage.to_string(),
+                    storage: storage.clone(),
                     call,
-                    result,
                 };
                 families.stores.get_or_create(&labels).observe(seconds);
+                if let Some(error_type) = self.error_type {
+                    let labels = StoreFailureLabels {
+                        storage,
+                        call,
+                        error_type,
+                    };
+                    families.store_failures.get_or_create(&labels).inc();
+                }
             }
         }
     }

@@ -12,9 +12,10 @@ use axum::{
 use tokio::sync::watch;
 use upload_gateway_core::gateway::Gateway;
 
+use super::expiry::Expiry;
 use crate::{
     config::Limits,
-    metrics::{MEDIA_TYPE, Metrics},
+    metrics::{MEDIA_TYPE, Metrics, Now},
     rest::{self, Health},
 };
 
@@ -24,6 +25,7 @@ pub(super) struct Operations {
     pub(super) metrics: Metrics,
     pub(super) gateway: Arc<Gateway>,
     pub(super) health: watch::Receiver<Health>,
+    pub(super) expiry: Expiry,
     pub(super) limits: Limits,
 }
 
@@ -42,8 +44,13 @@ impl Operations {
     }
 
     async fn metrics(State(this): State<Self>) -> Response {
+        let expiries = this.expiry.read(&this.gateway.storages).await;
         let health = this.health.borrow().clone();
-        let text = this.metrics.text(this.gateway.load(), &health);
+        let text = this.metrics.text(&Now {
+            load: this.gateway.load(),
+            health: &health,
+            expiries: &expiries,
+        });
         ([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response()
     }
 

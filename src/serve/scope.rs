@@ -23,6 +23,7 @@ use upload_gateway_core::{
 use crate::{
     connections::Peer,
     request_id::{HEADER, RequestId},
+    status::Outcome,
 };
 
 /// A response body that is sent in the scope of its call.
@@ -41,7 +42,8 @@ async fn scope(request: Request, next: Next) -> Response {
     call::scope(Arc::new(CallWait::default()), next.run(request)).await
 }
 
-/// Gives each call to `router` its [`RequestId`], in its scope, in every line that it logs, and in its response.
+/// Gives each call to `router` its [`RequestId`], in its scope, in every line that it logs, and in its response; and its
+/// [`Outcome`].
 pub(super) fn identified(router: Router) -> Router {
     router.layer(from_fn(identify))
 }
@@ -62,6 +64,7 @@ async fn identify(request: Request, next: Next) -> Response {
         })
     };
     let header = id.header();
+    let run = call::scope(Arc::new(Outcome::default()), run);
     let mut response = call::scope(id, run).instrument(span).await;
     response.headers_mut().insert(HEADER, header);
     response

@@ -17,6 +17,7 @@ use super::{
     backends::{self, Backends},
     clock::SystemClock,
     error::ServeError,
+    expiry::Expiry,
     health::Monitor,
     operations::Operations,
     scope::{identified, scoped},
@@ -27,7 +28,7 @@ use crate::{
     config::{self, Auth, Config, CorsOrigin, HostName, Limits},
     connections::{self, Listener, Protocol, Tls},
     grpc::{self, AdminApi, SigningApi, UploadApi},
-    metrics::{Metrics, http_calls, rpc_calls},
+    metrics::{Known, Metrics, http_calls, rpc_calls},
     proto::v1::{
         admin_service_server::AdminServiceServer, signing_service_server::SigningServiceServer,
         upload_service_server::UploadServiceServer,
@@ -57,6 +58,7 @@ pub struct Server {
     http: TcpListener,
     operations: Option<TcpListener>,
     metrics: Metrics,
+    expiry: Expiry,
     gateway: Arc<Gateway>,
     backends: Backends,
     limits: Limits,
@@ -105,7 +107,12 @@ impl Server {
             );
             backends = backends.with_faults();
         }
-        let metrics = Metrics::new(grpc::call_paths()?);
+        let metrics = Metrics::new(Known {
+            calls: grpc::call_paths()?,
+            storages: backends.storages.ids().collect(),
+            tenants: &config.metrics.tenants,
+            sweep_interval: config.sweeper.interval_or_zero(),
+        });
         backends = backends.with_metrics(&metrics);
         if config.auth == Auth::None && config.rest.cors_origins.iter().any(CorsOrigin::is_any) {
             tracing::warn!(
@@ -118,11 +125,12 @@ impl Server {
             .map(|table| table.ca_file.clone())
             .collect();
         let tls = Tls::new(&config.tls, &client_authorities)?;
-        let gateway = Gateway::new(
+        let gateway = Gateway::measured(
             Arc::clone(&backends.state),
             backends.storages.clone(),
             config.settings()?,
             Arc::new(SystemClock),
+            Arc::new(metrics.clone()),
         );
         let gateway = Arc::new(gateway.await?);
         Ok(Self {
@@ -130,6 +138,7 @@ impl Server {
             http,
             operations,
             metrics,
+            expiry: Expiry::new(config, &authentication),
             gateway,
             backends,
             limits: config.limits.clone(),
@@ -245,7 +254,7 @@ impl Server {
         };
         let grpc = Serving::start(grpc.serve(grpc_routes, stopped.clone()));
         let http = Serving::start(http.serve(http_routes, stopped));
-        let sweeper = Sweeper::start(Arc::clone(&self.gateway), &self.sweeper);
+        let sweeper = Sweeper::start(&self.gateway, &self.sweeper, &self.metrics);
         let stops = follow_stops(Arc::clone(&self.gateway));
         tokio::select! {
             () = shutdown => {}
@@ -278,19 +287,12 @@ impl Server {
         &mut self,
         health: watch::Receiver<rest::Health>,
     ) -> Option<(Serving, watch::Sender<bool>)> {
-        let listener = Listener {
-            name: "operations",
-            tcp: self.operations.take()?,
-            protocol: Protocol::Http1 {
-                keep_alive: KEEP_ALIVE,
-            },
-            tls: None,
-            max_connections: MAX_OPERATIONS,
-        };
+        let listener = for_operations(self.operations.take()?);
         let pages = Operations {
             metrics: self.metrics.clone(),
             gateway: Arc::clone(&self.gateway),
             health,
+            expiry: self.expiry.clone(),
             limits: self.limits.clone(),
         };
         let (end, running) = watch::channel(false);
@@ -334,6 +336,19 @@ impl Server {
         }
         router = rest::with_one_host(router);
         scoped(router)
+    }
+}
+
+/// The listener for operations.
+fn for_operations(tcp: TcpListener) -> Listener {
+    Listener {
+        name: "operations",
+        tcp,
+        protocol: Protocol::Http1 {
+            keep_alive: KEEP_ALIVE,
+        },
+        tls: None,
+        max_connections: MAX_OPERATIONS,
     }
 }
 

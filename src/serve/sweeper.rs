@@ -2,14 +2,17 @@
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use upload_gateway_core::{
     error::Result,
     gateway::{Gateway, Sweep, SweepReport},
 };
 
-use crate::config;
+use crate::{config, metrics::Metrics};
 
 /// Sweeps until it is dropped.
 #[derive(Debug)]
@@ -48,20 +51,28 @@ fn pass(config: &config::Sweeper) -> Sweep {
 
 impl Sweeper {
     /// Starts to sweep, if the configuration enables it.
-    pub(super) fn start(gateway: Arc<Gateway>, config: &config::Sweeper) -> Self {
+    pub(super) fn start(
+        gateway: &Arc<Gateway>,
+        config: &config::Sweeper,
+        metrics: &Metrics,
+    ) -> Self {
         let stop = CancellationToken::new();
         let sweep = pass(config);
         let interval = Duration::from_secs(config.interval_seconds);
         let task = config.enabled.then(|| {
-            let stop = stop.clone();
+            let (stop, gateway, metrics) = (stop.clone(), Arc::clone(gateway), metrics.clone());
             tokio::spawn(async move {
                 loop {
                     // So that replicas that were started together sweep at different times.
                     let pause = interval.mul_f64(rand::random_range(0.5..1.0));
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = sleep(pause) => report(gateway.sweeper.sweep(&sweep, &stop).await),
+                        () = sleep(pause) => {}
                     }
+                    let begun = Instant::now();
+                    let swept = gateway.sweeper.sweep(&sweep, &stop).await;
+                    metrics.note_sweep(&swept, begun.elapsed());
+                    report(swept);
                 }
             })
         });

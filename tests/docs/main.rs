@@ -11,6 +11,7 @@
 mod common;
 
 mod calls;
+mod levels;
 mod links;
 mod page;
 mod process;

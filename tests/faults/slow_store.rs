@@ -106,6 +106,10 @@ impl BlobStore for Slow {
         self.store.renew_credentials();
     }
 
+    fn credentials_expire_at(&self) -> Option<Timestamp> {
+        self.store.credentials_expire_at()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
     }

@@ -41,6 +41,10 @@ pub trait BlobStore: ObjectStore + MultipartStore + Signer {
     /// Forgets the credentials that the adapter has cached, so that the next request fetches them again.
     fn renew_credentials(&self);
 
+    /// When the credentials expire with which the adapter signs requests now. `None`: they do not expire, or were not needed
+    /// yet.
+    fn credentials_expire_at(&self) -> Option<Timestamp>;
+
     /// Checks that the store answers and that the bucket or container exists. The error message says what is wrong, for
     /// operators.
     async fn check(&self) -> Result<()>;

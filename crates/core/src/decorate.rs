@@ -188,6 +188,10 @@ decorated! {
             self.inner.renew_credentials();
         }
 
+        fn credentials_expire_at(&self) -> Option<Timestamp> {
+            self.inner.credentials_expire_at()
+        }
+
         fn capabilities(&self) -> Capabilities {
             self.inner.capabilities()
         }

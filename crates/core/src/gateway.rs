@@ -60,6 +60,7 @@ use crate::{
     clock::Clock,
     decorate::Decorated,
     error::Result,
+    meter::{Meter, Unmeasured},
     retry::Retry,
     state::StateStore,
     upload::{AbortReason, MIB, Upload, UploadId},
@@ -106,12 +107,28 @@ impl Gateway {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let retry = Arc::new(Retry::new(settings.store_retry_timeout));
+        Self::measured(state, storages, settings, clock, Arc::new(Unmeasured)).await
+    }
+
+    /// As [`Gateway::new`], with what the use cases do noted by `meter`.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub async fn measured(
+        state: Arc<dyn StateStore>,
+        storages: Storages,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        meter: Arc<dyn Meter>,
+    ) -> Result<Self> {
+        let retry = Retry::new(settings.store_retry_timeout).measured(Arc::clone(&meter));
+        let retry = Arc::new(retry);
         let largest_part = settings.memory_budget / 4 / MIB * MIB;
         let storages = storages.prepared(
             settings.store_retry_timeout,
             largest_part,
             settings.parts_in_flight_total,
+            &meter,
         );
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(&retry)));
@@ -124,6 +141,7 @@ impl Gateway {
             clock,
             &drain,
             Arc::clone(&stops),
+            &meter,
         )
         .await?;
         let records = Arc::new(records);
@@ -140,6 +158,7 @@ impl Gateway {
             inspector: Arc::clone(&inspector),
             drain: Arc::clone(&drain),
             lease: settings.commit_lease,
+            meter: Arc::clone(&meter),
         });
         let keys = settings.token_keys.clone();
         let tokens = Arc::new(Tokens::new(keys, Arc::clone(&records), storages.clone()));
@@ -168,9 +187,14 @@ impl Gateway {
             inspector,
             commits,
             drain: Arc::clone(&drain),
+            meter: Arc::clone(&meter),
         })?;
         Ok(Self {
-            downloads: Downloads::new(Arc::clone(&records), storages.clone()),
+            downloads: Downloads {
+                records: Arc::clone(&records),
+                storages: storages.clone(),
+                meter,
+            },
             records,
             streams,
             signing,

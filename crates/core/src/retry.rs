@@ -21,6 +21,7 @@ use crate::{
     call,
     decorate::Around,
     error::{Error, Result},
+    meter::{Done, Meter, Unmeasured},
 };
 
 /// The longest pause between two attempts.
@@ -48,6 +49,7 @@ pub struct Retry {
     /// The blob store whose requests are retried, and the id of its storage.
     store: Option<(Arc<dyn BlobStore>, String)>,
     refusals: Refusals,
+    meter: Arc<dyn Meter>,
 }
 
 /// How long one call has waited for unavailable stores in total. Without it each request of a call, in a row or at the
@@ -89,6 +91,7 @@ impl Retry {
             budget: RetryBudget::new(),
             store: None,
             refusals: Refusals::default(),
+            meter: Arc::new(Unmeasured),
         }
     }
 
@@ -99,6 +102,12 @@ impl Retry {
             store: Some((store, id)),
             ..Self::new(total)
         }
+    }
+
+    /// Notes each retry with `meter`.
+    #[must_use]
+    pub fn measured(self, meter: Arc<dyn Meter>) -> Self {
+        Self { meter, ..self }
     }
 
     /// Repeats `operation` while it fails with a retryable error: with exponential backoff and full jitter, not before
@@ -213,6 +222,11 @@ impl Retry {
             self.refusals.note(id, answer);
         }
     }
+
+    fn note_retry(&self, failed: &Error) {
+        let storage = self.store.as_ref().map(|(_, id)| id.as_str());
+        self.meter.note(Done::Retried { storage, failed });
+    }
 }
 
 impl Around for Arc<Retry> {
@@ -269,6 +283,7 @@ impl<'a> Attempts<'a> {
                 if let Some((_, id)) = &self.retry.store {
                     self.retry.refusals.note_retry(id, &failed);
                 }
+                self.retry.note_retry(&failed);
                 return Ok(failed);
             }
             wait = jittered(self.pause);
@@ -286,6 +301,7 @@ impl<'a> Attempts<'a> {
         if let Some((store, _)) = &self.retry.store {
             store.renew_credentials();
         }
+        self.retry.note_retry(&failed);
         Ok(failed)
     }
 

@@ -1,6 +1,10 @@
 //! Where the keys of an issuer come from, and when they are fetched.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::body::{Body, to_bytes};
 use hyper::{Request, StatusCode, Uri, header::AUTHORIZATION};
@@ -62,6 +66,8 @@ struct State {
     ended: u64,
     /// Why the last one failed.
     problem: Option<String>,
+    /// When the last one that succeeded ended.
+    fetched_at: Option<SystemTime>,
 }
 
 /// How keys are fetched.
@@ -150,6 +156,11 @@ impl Keys {
             pause: PAUSE,
             interval: PAUSE,
         }
+    }
+
+    /// When the keys will be too old to be used, if they are not fetched again. `None`: they are not fetched, or were never.
+    pub(super) fn expire_at(&self) -> Option<SystemTime> {
+        Some(self.state.borrow().fetched_at? + MAX_AGE)
     }
 
     /// The latest keys.
@@ -286,6 +297,9 @@ impl Fetcher {
         self.state.send_modify(|state| {
             if let Some(keys) = keys {
                 state.keys = keys;
+            }
+            if problem.is_none() {
+                state.fetched_at = Some(SystemTime::now());
             }
             state.problem = problem;
             state.is_running = false;

@@ -62,6 +62,11 @@ impl Delegation {
         self.key.forget();
     }
 
+    /// When the latest key expires.
+    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+        self.key.expires_at()
+    }
+
     async fn fetch(&self, now: Timestamp) -> Result<Expiring<Arc<DelegationKey>>> {
         let action = "fetch a user delegation key";
         let now = system_time(now);

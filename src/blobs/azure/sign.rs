@@ -93,6 +93,14 @@ impl BlobSigner {
         Ok(unsigned.into_request(url))
     }
 
+    /// When the latest key expires; `None` if it does not.
+    pub(super) fn key_expires_at(&self) -> Option<Timestamp> {
+        match &self.key {
+            SigningKey::Account(_) => None,
+            SigningKey::Delegation(delegation) => delegation.expires_at(),
+        }
+    }
+
     /// A valid key, and when it expires.
     async fn key(&self, now: Timestamp) -> Result<(Usable, Timestamp)> {
         match &self.key {

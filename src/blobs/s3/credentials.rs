@@ -93,6 +93,11 @@ impl CachedCredentials {
     pub(super) fn forget(&self) {
         self.0.renewed.forget();
     }
+
+    /// When the latest ones expire.
+    pub(super) fn expire_at(&self) -> Option<Timestamp> {
+        self.0.renewed.expires_at()
+    }
 }
 
 impl ProvideCredentials for CachedCredentials {

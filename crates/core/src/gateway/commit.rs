@@ -27,6 +27,7 @@ use crate::{
     blobs::{COMMIT_TIMEOUT, contradiction},
     call,
     error::{Error, Kind, Reason, Result},
+    meter::{Done, Meter},
     upload::{AbortReason, Denied, Event, Object, Phase, Upload, WriterTag},
 };
 
@@ -49,6 +50,7 @@ pub(super) struct Commits {
     pub(super) drain: Arc<Drain>,
     /// How long a commit lease lasts.
     pub(super) lease: Duration,
+    pub(super) meter: Arc<dyn Meter>,
 }
 
 // === impl Commits ===
@@ -68,7 +70,12 @@ impl Commits {
     ) -> Result<()> {
         let (commits, mut own) = (Arc::clone(self), upload.clone());
         let running = tokio::spawn(call::propagate(async move {
+            let begun = Instant::now();
             let committed = Box::pin(commits.run(&mut own, file_size)).await;
+            commits.meter.note(Done::Committed {
+                result: &committed,
+                took: begun.elapsed(),
+            });
             (own, committed)
         }));
         let (after, committed) = running

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 
 use super::{
     audit::audit,
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     blobs::sign::{ReadVerb, SignedRequest, ToSign},
     error::{Error, Reason, Result},
+    meter::{Done, Meter},
     upload::{Object, Upload, UploadId},
 };
 
@@ -32,17 +33,14 @@ pub struct StoredFile {
 /// Reads the objects of complete uploads.
 #[derive(Debug)]
 pub struct Downloads {
-    records: Arc<Records>,
-    storages: Storages,
+    pub(super) records: Arc<Records>,
+    pub(super) storages: Storages,
+    pub(super) meter: Arc<dyn Meter>,
 }
 
 // === impl Downloads ===
 
 impl Downloads {
-    pub(super) fn new(records: Arc<Records>, storages: Storages) -> Self {
-        Self { records, storages }
-    }
-
     /// Signs a download of a complete upload, or of its headers, valid for `lifetime`, but at most [`DOWNLOAD_LIFETIME`].
     ///
     /// # Errors
@@ -107,6 +105,14 @@ impl Downloads {
         range: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let storage = self.storages.get(&upload.storage_id)?;
-        storage.store.read(&upload.object_key, Some(range)).await
+        let read = storage.store.read(&upload.object_key, Some(range)).await?;
+        let meter = Arc::clone(&self.meter);
+        let measured = read.inspect_ok(move |bytes| {
+            meter.note(Done::Read {
+                storage: &storage.id,
+                bytes: bytes.len() as u64,
+            });
+        });
+        Ok(measured.boxed())
     }
 }

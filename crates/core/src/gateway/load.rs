@@ -13,6 +13,8 @@ pub struct Load {
     pub reserved: u64,
     /// How many bytes they can reserve.
     pub budget: u64,
+    /// The parts that are hashed or wait for that.
+    pub hashing: u64,
 }
 
 // === impl Load ===
@@ -44,6 +46,7 @@ mod tests {
             waiting,
             reserved,
             budget: 100,
+            hashing: 0,
         };
         for (load, expected) in [
             (Load::default(), 0.0),

@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     decorate::Decorated,
     error::{Error, Result},
+    meter::{Done, Meter},
     retry::Retry,
     state::{
         Creation, ListingStore, PartRecord, PartStore, Predecessor, RecordStore, StateStore,
@@ -55,6 +56,7 @@ pub struct Records {
     watches: Arc<Watches>,
     room: Room,
     stops: Arc<Stops>,
+    meter: Arc<dyn Meter>,
 }
 
 /// A page of the committed parts of an upload.
@@ -94,6 +96,7 @@ impl Records {
         clock: Arc<dyn Clock>,
         drain: &Arc<Drain>,
         stops: Arc<Stops>,
+        meter: &Arc<dyn Meter>,
     ) -> Result<Self> {
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
         let secret = match state.secret(&Secret::random()).await {
@@ -113,6 +116,7 @@ impl Records {
             watches,
             room: Room::new(settings.max_open_uploads),
             stops,
+            meter: Arc::clone(meter),
         })
     }
 
@@ -271,6 +275,7 @@ impl Records {
         match self.records.create(upload, max_live).await? {
             Creation::Created => {
                 self.room.note_created();
+                self.meter.note(Done::Created(upload));
                 Ok(None)
             }
             Creation::Exists(known) => Ok(Some(*known)),
@@ -331,7 +336,7 @@ impl Records {
                 Update::Updated(version) => {
                     changed.version = version;
                     if upload.is_live() && !changed.is_live() {
-                        end::log(&changed, self.now());
+                        self.note_end(&changed);
                     }
                     *upload = changed;
                     return Ok(());
@@ -377,11 +382,18 @@ impl Records {
         match self.records.update_untouched(&ended, seen).await? {
             Update::Updated(version) => {
                 *upload = Upload { version, ..ended };
-                end::log(upload, self.now());
+                self.note_end(upload);
                 Ok(true)
             }
             Update::Conflict(_) | Update::Missing => Ok(false),
         }
+    }
+
+    /// Called by the one update that ended the upload.
+    fn note_end(&self, upload: &Upload) {
+        end::log(upload, self.now());
+        let result = end::result(upload);
+        self.meter.note(Done::Ended { upload, result });
     }
 
     /// Stores a changed record, if it has not changed in the meantime.

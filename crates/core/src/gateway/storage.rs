@@ -15,6 +15,7 @@ use crate::{
     blobs::{BlobStore, Capabilities, NewPart, Session},
     decorate::Decorated,
     error::{Error, Kind, Reason, Result},
+    meter::Meter,
     retry::Retry,
     upload::{StoreLimits, UploadId},
 };
@@ -259,6 +260,11 @@ impl Storages {
         self
     }
 
+    /// The ids of all storages.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|storage| storage.id.as_str())
+    }
+
     /// All storages.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Storage>> {
         self.all.iter()
@@ -271,12 +277,14 @@ impl Storages {
         retry_timeout: Duration,
         part_size: u64,
         in_flight: usize,
+        meter: &Arc<dyn Meter>,
     ) -> Self {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
             let single_try = Arc::clone(&storage.single_try);
             let (store, id) = (Arc::clone(&single_try), storage.id.clone());
-            storage.retry = Arc::new(Retry::of_store(store, id, retry_timeout));
+            let retry = Retry::of_store(store, id, retry_timeout);
+            storage.retry = Arc::new(retry.measured(Arc::clone(meter)));
             storage.store = Arc::new(Decorated::new(single_try, Arc::clone(&storage.retry)));
             storage.limits.max_part_size = storage.limits.max_part_size.min(part_size);
             storage.turns = Turns::new(in_flight);

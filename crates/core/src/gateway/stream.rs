@@ -46,6 +46,7 @@ use super::{
 use crate::{
     call,
     error::{Error, Kind, Reason, Result},
+    meter::Meter,
     retry::CallWait,
     upload::Upload,
 };
@@ -72,6 +73,7 @@ pub(super) struct Base {
     pub(super) inspector: Arc<Inspector>,
     pub(super) commits: Arc<Commits>,
     pub(super) drain: Arc<Drain>,
+    pub(super) meter: Arc<dyn Meter>,
 }
 
 // === impl Streams ===
@@ -91,8 +93,9 @@ impl Streams {
             inspector,
             commits,
             drain,
+            meter,
         } = base;
-        let hasher = Hasher::start(settings.simd_md5)
+        let hasher = Hasher::start(settings.simd_md5, Arc::clone(&meter))
             .map_err(|error| Error::internal("start the hashing thread", error))?;
         let budget = Budget::new(
             settings.memory_budget,
@@ -108,10 +111,16 @@ impl Streams {
             rebuilder: Rebuilder::new(Arc::clone(&records), storages.clone()),
             idle_timeout: settings.idle_timeout,
             memory_budget: settings.memory_budget,
+            meter: Arc::clone(&meter),
         };
         let admission = Admission::new(settings.max_streams, settings.per_owner.streams as usize);
         let shared = Arc::new(Shared {
-            parts: PartWriter::new(Arc::clone(&records), hasher.clone(), Arc::clone(&inspector)),
+            parts: PartWriter {
+                records: Arc::clone(&records),
+                hasher: hasher.clone(),
+                inspector: Arc::clone(&inspector),
+                meter,
+            },
             settings,
             records,
             tokens,
@@ -163,7 +172,10 @@ impl Streams {
     /// The load of the process.
     pub(super) fn load(&self) -> Load {
         let Shared {
-            settings, budget, ..
+            settings,
+            budget,
+            hasher,
+            ..
         } = &*self.shared;
         let (reserved, waiting) = budget.load();
         Load {
@@ -172,6 +184,7 @@ impl Streams {
             waiting,
             reserved,
             budget: settings.memory_budget,
+            hashing: hasher.running(),
         }
     }
 

@@ -247,3 +247,35 @@ async fn a_stream_that_makes_progress_gets_the_full_retry_time_out_again() {
     let second = call::scope(Arc::new(CallWait::default()), call).await;
     assert!(second.is_ok());
 }
+
+/// Counts the retries of the state store.
+#[derive(Debug, Default)]
+struct Counted(std::sync::atomic::AtomicU32);
+
+impl Meter for Counted {
+    fn note(&self, done: Done<'_>) {
+        if matches!(done, Done::Retried { storage: None, .. }) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_retry_is_measured_and_a_first_attempt_is_not() {
+    let counted = Arc::new(Counted::default());
+    let retry = Retry::new(Duration::from_secs(30)).measured(Arc::clone(&counted) as _);
+    let (left, attempts) = (Cell::new(3), Cell::new(0));
+    let answer = retry.run(|| {
+        attempts.set(attempts.get() + 1);
+        let fails = left.replace(left.get() - 1) > 0;
+        async move {
+            match fails {
+                true => Err(Error::state_unavailable("unreachable")),
+                false => Ok(()),
+            }
+        }
+    });
+    answer.await.unwrap();
+    assert_eq!(attempts.get(), 4);
+    assert_eq!(counted.0.load(std::sync::atomic::Ordering::Relaxed), 3);
+}

@@ -27,7 +27,7 @@ pub(super) fn log(upload: &Upload, now: Timestamp) {
 }
 
 /// How it ended: the phase COMPLETE or the reason of the abort, in lower case.
-fn result(upload: &Upload) -> &'static str {
+pub(super) fn result(upload: &Upload) -> &'static str {
     match upload.abort_reason {
         _ if upload.phase == Phase::Complete => "complete",
         None => "aborted",

@@ -9,17 +9,22 @@
 //! disabled in the configuration, `md-5` hashes each part on its own.
 
 use std::{
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
 use md5_simd::Md5Engine;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     error::{Error, Result},
+    meter::{Done, Meter},
     upload::{FileDigest, Md5},
 };
 
@@ -49,6 +54,15 @@ pub(super) struct Hasher {
     /// The parts for the hashing thread; their number is bounded by the parts in flight. `None`: `md-5` hashes each part on
     /// its own.
     batches: Option<Sender<Job>>,
+    /// How many parts are hashed or wait for that.
+    running: Arc<AtomicU64>,
+    meter: Arc<dyn Meter>,
+}
+
+/// A part that is hashed or waits for that. It is measured when this is dropped.
+struct Running<'a> {
+    hasher: &'a Hasher,
+    begun: Instant,
 }
 
 #[derive(Debug)]
@@ -66,27 +80,29 @@ impl Hasher {
     ///
     /// # Errors
     /// The operating system cannot start a thread.
-    pub(super) fn start(simd: bool) -> std::io::Result<Self> {
-        if simd {
-            Self::with_engine(hash_simd)
-        } else {
-            Ok(Self { batches: None })
-        }
+    pub(super) fn start(simd: bool, meter: Arc<dyn Meter>) -> std::io::Result<Self> {
+        let batches = match simd {
+            true => start_thread(hash_simd)?,
+            false => None,
+        };
+        Ok(Self {
+            batches,
+            running: Arc::default(),
+            meter,
+        })
     }
 
-    /// As [`Hasher::start`], with this engine instead of `md5-simd`.
-    fn with_engine(engine: HashBatch) -> std::io::Result<Self> {
-        if !is_correct(engine) {
-            tracing::error!("md5-simd computes wrong digests on this machine; only md-5 is used");
-            return Ok(Self { batches: None });
+    /// How many parts are hashed or wait for that.
+    pub(super) fn running(&self) -> u64 {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running {
+            hasher: self,
+            begun: Instant::now(),
         }
-        let (batches, jobs) = channel();
-        thread::Builder::new()
-            .name("part-digests".into())
-            .spawn(move || hash_batches(&jobs, engine))?;
-        Ok(Self {
-            batches: Some(batches),
-        })
     }
 
     /// The MD5 of one part. An urgent part does not wait for others, and neither do the parts that are in its batch.
@@ -94,6 +110,7 @@ impl Hasher {
     /// # Errors
     /// `Internal` if the hashing thread has ended, or the runtime is shutting down.
     pub(super) async fn part(&self, bytes: Bytes, urgent: bool) -> Result<Md5> {
+        let _running = self.begin();
         let Some(batches) = &self.batches else {
             return blocking(move || Md5::of(&bytes)).await;
         };
@@ -113,12 +130,37 @@ impl Hasher {
     /// # Errors
     /// `Internal` if the runtime is shutting down.
     pub(super) async fn file(&self, mut digest: FileDigest, bytes: Bytes) -> Result<FileDigest> {
+        let _running = self.begin();
         blocking(move || {
             digest.update(&bytes);
             digest
         })
         .await
     }
+}
+
+// === impl Running ===
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let Self { hasher, begun } = self;
+        hasher.running.fetch_sub(1, Ordering::Relaxed);
+        let took = begun.elapsed();
+        hasher.meter.note(Done::Hashed { took });
+    }
+}
+
+/// Starts the hashing thread with this engine. `None`: the engine fails the self-test.
+fn start_thread(engine: HashBatch) -> std::io::Result<Option<Sender<Job>>> {
+    if !is_correct(engine) {
+        tracing::error!("md5-simd computes wrong digests on this machine; only md-5 is used");
+        return Ok(None);
+    }
+    let (batches, jobs) = channel();
+    thread::Builder::new()
+        .name("part-digests".into())
+        .spawn(move || hash_batches(&jobs, engine))?;
+    Ok(Some(batches))
 }
 
 async fn blocking<T: Send + 'static>(hash: impl FnOnce() -> T + Send + 'static) -> Result<T> {
@@ -186,9 +228,14 @@ fn fill(batch: &mut Vec<Job>, jobs: &Receiver<Job>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::meter::Unmeasured;
+
+    fn hasher(simd: bool) -> Hasher {
+        Hasher::start(simd, Arc::new(Unmeasured)).unwrap()
+    }
 
     fn parts() -> Vec<Bytes> {
         (0..40_u8)
@@ -207,20 +254,20 @@ mod tests {
 
     #[tokio::test]
     async fn each_part_of_a_batch_has_its_own_digest() {
-        let hasher = Hasher::start(true).unwrap();
+        let hasher = hasher(true);
         assert!(hasher.batches.is_some());
         assert_digests(&hasher).await;
     }
 
     #[tokio::test]
     async fn without_simd_each_part_is_hashed_on_its_own() {
-        let hasher = Hasher::start(false).unwrap();
+        let hasher = hasher(false);
         assert!(hasher.batches.is_none());
         assert_digests(&hasher).await;
     }
 
-    #[tokio::test]
-    async fn an_engine_that_fails_the_self_test_is_not_used() {
+    #[test]
+    fn an_engine_that_fails_the_self_test_is_not_used() {
         let broken: [HashBatch; 3] = [
             // Wrong in the last lane of full batches only.
             |inputs| {
@@ -240,9 +287,7 @@ mod tests {
             |inputs| inputs.iter().rev().map(|input| Md5::of(input)).collect(),
         ];
         for engine in broken {
-            let hasher = Hasher::with_engine(engine).unwrap();
-            assert!(hasher.batches.is_none());
-            assert_digests(&hasher).await;
+            assert!(start_thread(engine).unwrap().is_none());
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
         refusal::{aborted, budget_too_small, nothing_left, state_lost},
         storage::{Storage, Storages},
     },
+    meter::{Done, Meter},
     state::{Predecessor, TakeoverWatch},
     upload::{
         AbortReason, Denied, FileMetadata, Phase, Snapshot, Upload, UploadId, WriterTag, policy,
@@ -45,6 +46,7 @@ pub(super) struct Opener {
     pub(super) idle_timeout: Duration,
     /// In bytes.
     pub(super) memory_budget: u64,
+    pub(super) meter: Arc<dyn Meter>,
 }
 
 // === impl Opener ===
@@ -101,6 +103,9 @@ impl Opener {
             let mut upload = taken.ok_or_else(state_lost)?;
             if upload.phase == Phase::Open && upload.writer != Some(writer) {
                 return Err(writer_active(self.idle_timeout));
+            }
+            if upload.phase == Phase::Open {
+                self.meter.note(Done::TookOver);
             }
             if let Some(snapshot) = snapshot.filter(|_| upload.phase == Phase::Open) {
                 self.rebuilder

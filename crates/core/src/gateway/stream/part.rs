@@ -15,6 +15,7 @@ use crate::{
         refusal::{replaced, state_lost, too_little},
         storage::{Storage, Turn},
     },
+    meter::{Done, Meter},
     upload::{
         Denied, DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
         object::{Expected, Verdict, verify},
@@ -64,9 +65,10 @@ pub(super) struct DigestChain(oneshot::Receiver<FileDigest>);
 /// Hashes, puts and records parts.
 #[derive(Debug)]
 pub(super) struct PartWriter {
-    records: Arc<Records>,
-    hasher: Hasher,
-    inspector: Arc<Inspector>,
+    pub(super) records: Arc<Records>,
+    pub(super) hasher: Hasher,
+    pub(super) inspector: Arc<Inspector>,
+    pub(super) meter: Arc<dyn Meter>,
 }
 
 // === impl DigestChain ===
@@ -93,14 +95,6 @@ impl DigestChain {
 // === impl PartWriter ===
 
 impl PartWriter {
-    pub(super) fn new(records: Arc<Records>, hasher: Hasher, inspector: Arc<Inspector>) -> Self {
-        Self {
-            records,
-            hasher,
-            inspector,
-        }
-    }
-
     /// Puts a part, which has a turn, into its session and records it.
     pub(super) async fn store_part(
         &self,
@@ -145,6 +139,7 @@ impl PartWriter {
         if committed < part.committed {
             return Err(state_lost());
         }
+        self.note(&to.storage, &stored);
         Ok(stored)
     }
 
@@ -188,7 +183,15 @@ impl PartWriter {
                     && self.is_complete_with(&upload.id, &stored.receipt).await? => {}
             recorded => drop(recorded?),
         }
+        self.note(storage, &stored);
         Ok(Ok(stored))
+    }
+
+    fn note(&self, storage: &Storage, part: &Part) {
+        self.meter.note(Done::Stored {
+            storage: &storage.id,
+            size: part.size,
+        });
     }
 
     /// Whether another caller found the object with this receipt in the store, and completed the upload with it.
