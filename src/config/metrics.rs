@@ -33,3 +33,22 @@ impl Metrics {
         Err(InvalidKey::new("tenants", problem))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_valid(tenants: Vec<String>) -> bool {
+        Metrics { tenants }.validate().is_ok()
+    }
+
+    #[test]
+    fn at_most_fifty_tenants_have_labels() {
+        let tenants = |count| (0..count).map(|number| format!("t{number}")).collect();
+        assert!(is_valid(tenants(0)) && is_valid(tenants(MAX_TENANTS)));
+        assert!(!is_valid(tenants(MAX_TENANTS + 1)));
+        let all = || ALL_TENANTS.to_owned();
+        assert!(is_valid(vec![all()]));
+        assert!(!is_valid(vec![all(), "t0".into()]));
+    }
+}
