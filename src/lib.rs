@@ -3,6 +3,7 @@
 pub mod auth;
 mod authorities;
 pub mod blobs;
+mod call_end;
 mod certificates;
 pub mod cli;
 pub mod config;
