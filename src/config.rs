@@ -38,5 +38,6 @@ pub use crate::{
     hosts::HostName,
     rest::PartDataForm,
     state::redis::{RedisConfig, RedisMode, RedisUrl},
+    traces::{Ratio, TracesConfig},
     values::{ByteSize, Endpoint, Secret},
 };

@@ -27,5 +27,6 @@ pub mod serve;
 pub mod state;
 pub mod status;
 pub mod telemetry;
+mod traces;
 mod unknown_format;
 pub mod values;

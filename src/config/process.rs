@@ -24,6 +24,7 @@ use crate::{
     hosts::HostName,
     rest,
     state::redis::{RedisConfig, RedisUrl},
+    traces::TracesConfig,
     values::{self, InvalidKey},
 };
 
@@ -69,6 +70,8 @@ pub struct Config {
     pub resume_tokens: ResumeTokens,
     /// What is logged.
     pub log: Log,
+    /// Which calls are traced.
+    pub traces: TracesConfig,
     /// How Redis is used. It has no effect without `redis_url`.
     pub redis: RedisConfig,
     /// The S3 server in the process, which is used if no storage is configured.
@@ -149,6 +152,7 @@ impl Default for Config {
             rest: rest::Settings::default(),
             resume_tokens: ResumeTokens::default(),
             log: Log::default(),
+            traces: TracesConfig::default(),
             redis: RedisConfig::default(),
             embedded: EmbeddedS3Config::default(),
             faults: Faults::default(),
@@ -210,6 +214,7 @@ impl Config {
             ("tls", self.tls.validate()),
             ("sweeper", self.sweeper.validate()),
             ("log", self.log.validate()),
+            ("traces", self.traces.validate()),
             ("redis", self.redis.validate()),
             ("embedded", self.embedded.validate()),
             ("faults", self.faults.validate()),

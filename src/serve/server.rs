@@ -26,6 +26,7 @@ use crate::{
         signing_service_server::SigningServiceServer, upload_service_server::UploadServiceServer,
     },
     rest,
+    traces::{self, Traces},
 };
 
 /// How long an HTTP/1.1 connection may be idle between two requests: longer than the 60 seconds of usual load balancers, so
@@ -49,6 +50,7 @@ pub struct Server {
     http: TcpListener,
     operations: Option<TcpListener>,
     metrics: Metrics,
+    traces: Option<Traces>,
     gateway: Arc<Gateway>,
     backends: Backends,
     limits: Limits,
@@ -96,6 +98,10 @@ impl Server {
         }
         let metrics = Metrics::new(grpc::call_paths()?);
         backends = backends.with_metrics(&metrics);
+        let traces = Traces::begin(&config.traces, grpc::call_paths()?)?;
+        if traces.is_some() {
+            backends = backends.with_traces();
+        }
         if config.auth == Auth::None && config.rest.cors_origins.iter().any(CorsOrigin::is_any) {
             tracing::warn!(
                 "rest.cors_origins = [\"*\"] with auth = \"none\": every web page in a browser on this machine can list, read and delete all files"
@@ -119,6 +125,7 @@ impl Server {
             http,
             operations,
             metrics,
+            traces,
             gateway,
             backends,
             limits: config.limits.clone(),
@@ -193,9 +200,7 @@ impl Server {
         let http_routes = places.admit(self.http_routes(health.clone()), rest::refuse);
         let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc::refuse);
         let http_routes = authenticated(http_routes, &self.authentication, rest::refuse);
-        let grpc_routes = rpc_calls(grpc_routes, &self.metrics);
-        let http_routes = http_calls(http_routes, &self.metrics);
-        let (grpc_routes, http_routes) = (identified(grpc_routes), identified(http_routes));
+        let (grpc_routes, http_routes) = self.observed(grpc_routes, http_routes);
         // Outside of all that refuses a call. It answers the requests with which browsers ask first.
         let http_routes = rest::with_pages(http_routes, &self.rest);
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
@@ -261,9 +266,18 @@ impl Server {
         if drained(&self.gateway, drain_time, ended).await.is_none() {
             tracing::warn!("the drain time is over: calls that still run are cut off");
         }
+        traces::end(self.traces).await;
         drop(operations);
         self.backends.stop().await;
         Ok(())
+    }
+
+    /// The same routes of gRPC and HTTP, with each call identified, traced and measured.
+    fn observed(&self, grpc: axum::Router, http: axum::Router) -> (axum::Router, axum::Router) {
+        let traces = self.traces.as_ref();
+        let grpc = traces::rpc_calls(rpc_calls(grpc, &self.metrics), traces);
+        let http = traces::http_calls(http_calls(http, &self.metrics), traces);
+        (identified(grpc), identified(http))
     }
 
     fn grpc_routes(&self) -> Result<Routes, ServeError> {

@@ -25,3 +25,4 @@ mod proxies;
 mod redis_user;
 mod resuming;
 mod secrets;
+mod traces;

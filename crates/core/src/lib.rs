@@ -9,6 +9,7 @@ pub mod error;
 pub mod escape;
 pub mod faults;
 pub mod gateway;
+pub mod observe;
 pub mod retry;
 pub mod state;
 pub mod upload;

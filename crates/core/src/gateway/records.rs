@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     decorate::Decorated,
     error::{Error, Result},
+    observe,
     retry::Retry,
     state::{
         Creation, ListingStore, PartRecord, PartStore, Predecessor, RecordStore, StateStore,
@@ -122,7 +123,8 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        caller.permit(action, id, self.find(id).await?)
+        let found = caller.permit(action, id, self.find(id).await?);
+        found.inspect(observe::works_on)
     }
 
     /// Reads a summary of an upload, for an action of the caller: see [`RecordStore::summary`].
@@ -135,7 +137,8 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        caller.permit(action, id, self.find_summary(id).await?)
+        let found = caller.permit(action, id, self.find_summary(id).await?);
+        found.inspect(observe::works_on)
     }
 
     /// Reads up to `limit` committed parts of an upload that the caller may read, starting after number `after`. Takes two round
@@ -253,7 +256,7 @@ impl Records {
             return self.create_within(upload, per_owner.open_uploads).await;
         }
         match self.records.find_identical(upload).await? {
-            Some(known) => Ok(Some(known)),
+            Some(known) => Ok(Some(known).inspect(observe::works_on)),
             None => Err(too_many_open("max_open_uploads", *max_open_uploads)),
         }
     }
@@ -262,9 +265,10 @@ impl Records {
         match self.records.create(upload, max_live).await? {
             Creation::Created => {
                 self.room.note_created();
+                observe::works_on(upload);
                 Ok(None)
             }
-            Creation::Exists(known) => Ok(Some(*known)),
+            Creation::Exists(known) => Ok(Some(*known).inspect(observe::works_on)),
             Creation::Full => Err(too_many_open("per_owner.max_open_uploads", max_live)),
         }
     }
@@ -290,7 +294,8 @@ impl Records {
         owner: &Owner,
         claims: &[Claim],
     ) -> Result<Option<Upload>> {
-        self.parts.claim(id, owner, claims, self.times()).await
+        let claimed = self.parts.claim(id, owner, claims, self.times()).await?;
+        Ok(claimed.inspect(observe::works_on))
     }
 
     /// Takes over an upload, so that no stream can record parts of it. `None` if it is not OPEN any more.

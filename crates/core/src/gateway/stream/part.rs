@@ -15,6 +15,7 @@ use crate::{
         refusal::{replaced, state_lost, too_little},
         storage::{Storage, Turn},
     },
+    observe::PartToStore,
     upload::{
         Denied, DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
         object::{Expected, Verdict, verify},
@@ -67,6 +68,18 @@ pub(super) struct PartWriter {
     records: Arc<Records>,
     hasher: Hasher,
     inspector: Arc<Inspector>,
+}
+
+// === impl ReceivedPart ===
+
+impl ReceivedPart {
+    /// What is shown of it.
+    pub(super) fn observed(&self) -> PartToStore {
+        PartToStore {
+            number: self.number,
+            size: self.bytes.len() as u64,
+        }
+    }
 }
 
 // === impl DigestChain ===
