@@ -40,5 +40,6 @@ pub use crate::{
     hosts::HostName,
     rest::PartDataForm,
     state::redis::{RedisConfig, RedisMode, RedisUrl},
+    traces::{Ratio, TracesConfig},
     values::{ByteSize, Endpoint, Secret},
 };

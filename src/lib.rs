@@ -3,6 +3,7 @@
 pub mod auth;
 mod authorities;
 pub mod blobs;
+mod call_end;
 mod certificates;
 mod cgroup;
 pub mod cli;
@@ -27,5 +28,6 @@ pub mod serve;
 pub mod state;
 pub mod status;
 pub mod telemetry;
+mod traces;
 mod unknown_format;
 pub mod values;

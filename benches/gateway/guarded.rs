@@ -9,17 +9,9 @@ use upload_gateway_client::proto::v1::{
 };
 
 use crate::{
-    GIB, Load, MIB, Result,
-    common::Issuer,
-    payload::Payload,
-    process::Gateway,
-    signing::{self, Bearer, Case},
-    store::Store,
-    through,
+    GIB, Load, MIB, Result, common::Issuer, payload::Payload, process::Gateway, signing::Bearer,
+    store::Store, turns,
 };
-
-/// How often each load is measured.
-const TURNS: usize = 5;
 
 /// How many tokens are presented for the first time.
 const TOKENS: usize = 200;
@@ -66,31 +58,11 @@ async fn signing(
 ) -> Result<[Duration; 2]> {
     let open = Gateway::start(store, redis_url)?;
     let guarded = Gateway::configured(store, redis_url, &issuer.authentication())?;
-    let case = Case {
-        in_flight: 16,
-        window: 1,
-        calls: if quick { 500 } else { 5_000 },
-    };
-    let mut times = [Vec::new(), Vec::new()];
     let callers = [
         (open, Bearer::default()),
         (guarded, Bearer::new(&issuer.token("bench"))?),
     ];
-    let mut clients = Vec::new();
-    for (gateway, bearer) in &callers {
-        let mut client = signing::connect(&gateway.address, bearer.clone()).await?;
-        let upload_id = signing::begin(&mut client).await?;
-        signing::run(&client, &upload_id, Case { calls: 200, ..case }).await?;
-        clients.push((client, upload_id));
-    }
-    for _ in 0..TURNS {
-        for ((client, upload_id), times) in clients.iter().zip(&mut times) {
-            let begin = Instant::now();
-            signing::run(client, upload_id, case).await?;
-            times.push(begin.elapsed());
-        }
-    }
-    Ok(times.map(median))
+    turns::signing(&callers, quick).await
 }
 
 async fn first_call(issuer: &Issuer, store: &Store, redis_url: &str) -> Result<Duration> {
@@ -111,7 +83,7 @@ async fn first_call(issuer: &Issuer, store: &Store, redis_url: &str) -> Result<D
         let [first, second] = times;
         more.push(first.saturating_sub(second));
     }
-    Ok(median(more))
+    Ok(turns::median(more))
 }
 
 async fn stream(
@@ -134,23 +106,5 @@ async fn stream(
             .connect()
             .await?,
     ];
-    let mut times = [Vec::new(), Vec::new()];
-    for turn in 0..=TURNS / 2 {
-        for (channel, times) in channels.iter().zip(&mut times) {
-            let begin = Instant::now();
-            let uploads =
-                through::upload_over(std::slice::from_ref(channel), load, payload, None).await?;
-            // The first one warms up.
-            if turn > 0 {
-                times.push(begin.elapsed());
-            }
-            store.delete(crate::keys(uploads)).await?;
-        }
-    }
-    Ok(times.map(median))
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+    turns::files(&channels, store, payload, load).await
 }

@@ -5,7 +5,7 @@
 //! S3 server (versitygw), which limits the throughput itself, and one that discards what it gets, so that the gateway is
 //! the limit. Each case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store
 //! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, `records`
-//! a record of 50,000 parts, `signing` signatures, and the last one, `guarded`, authentication and TLS. Missed targets do not fail a benchmark.
+//! a record of 50,000 parts, `signing` signatures, `guarded` authentication and TLS, and the last one, `traced`, traces. Missed targets do not fail a benchmark.
 //!
 //! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. For
 //! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB by the growth of its buffer, 64 MiB by the
@@ -24,6 +24,8 @@ mod round_trips;
 mod signing;
 mod store;
 mod through;
+mod traced;
+mod turns;
 
 #[path = "../../tests/common/lib.rs"]
 mod common;
@@ -197,6 +199,11 @@ async fn run(selection: &Selection) -> Result<()> {
         let last = stores.last().unwrap_or(&stores[0]);
         let guarded = guarded::measure(&stores[0], last, &redis_url, &payload, selection.quick);
         report::guarded(&guarded.await?);
+    }
+    if "traced".contains(&selection.filter) {
+        let last = stores.last().unwrap_or(&stores[0]);
+        let traced = traced::measure(&stores[0], last, &redis_url, &payload, selection.quick);
+        report::traced(&traced.await?);
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::{
     guarded::Guarded,
     records::{self, Records},
     signing::Signing,
+    traced::Traced,
 };
 
 /// The target: the share of the direct upload's throughput that the gateway reaches if the store is the limit.
@@ -51,6 +52,10 @@ const LEAST_SIGNATURES: f64 = 8_000.0;
 const LEAST_AUTHENTICATED: f64 = 0.95;
 const LEAST_ENCRYPTED: f64 = 0.8;
 const MOST_FIRST_CALL: Duration = Duration::from_millis(1);
+
+/// The targets: the share of the throughput that remains if every call is traced, and the memory in bytes that traces need.
+const LEAST_TRACED: f64 = 0.9;
+const MOST_TRACES: u64 = 16 * MIB;
 
 /// The measurements so far.
 #[derive(Debug, Default)]
@@ -356,7 +361,6 @@ fn count(number: u64) -> f64 {
     number as f64
 }
 
-/// The processor's name and the number of cores, from Linux.
 /// Prints what authentication and encryption cost.
 pub(crate) fn guarded(one: &Guarded) {
     let ratio = |[without, with]: [Duration; 2]| without.as_secs_f64() / with.as_secs_f64();
@@ -382,6 +386,33 @@ pub(crate) fn guarded(one: &Guarded) {
     );
 }
 
+/// Prints what traces cost.
+pub(crate) fn traced(one: &Traced) {
+    let ratio = |[without, with]: [Duration; 2]| without.as_secs_f64() / with.as_secs_f64();
+    let (signing, files) = (ratio(one.signing), ratio(one.files));
+    let memory = one.memory[1].saturating_sub(one.memory[0]);
+    println!("\n| with a trace of every call | share of the throughput without |");
+    println!("|---|---:|");
+    println!("| SignPart, 16 at once | {signing:.3} |");
+    println!("| {} | {files:.3} |\n", one.load);
+    judge(
+        signing >= LEAST_TRACED,
+        &format!("signing with traces ≥ {LEAST_TRACED} of that without: {signing:.3}"),
+    );
+    judge(
+        files >= LEAST_TRACED,
+        &format!("files with traces ≥ {LEAST_TRACED} of those without: {files:.3}"),
+    );
+    judge(
+        memory <= MOST_TRACES,
+        &format!(
+            "memory for traces ≤ 16 MiB: {:.1} MiB",
+            memory as f64 / MIB as f64
+        ),
+    );
+}
+
+/// The processor's name and the number of cores, from Linux.
 fn machine() -> String {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let names = processors

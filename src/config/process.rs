@@ -25,6 +25,7 @@ use crate::{
     hosts::HostName,
     rest,
     state::redis::{RedisConfig, RedisUrl},
+    traces::TracesConfig,
     values::{self, InvalidKey},
 };
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub log: Log,
     /// What is measured.
     pub metrics: Metrics,
+    /// Which calls are traced.
+    pub traces: TracesConfig,
     /// How Redis is used. It has no effect without `redis_url`.
     pub redis: RedisConfig,
     /// The S3 server in the process, which is used if no storage is configured.
@@ -153,6 +156,7 @@ impl Default for Config {
             resume_tokens: ResumeTokens::default(),
             log: Log::default(),
             metrics: Metrics::default(),
+            traces: TracesConfig::default(),
             redis: RedisConfig::default(),
             embedded: EmbeddedS3Config::default(),
             faults: Faults::default(),
@@ -215,6 +219,7 @@ impl Config {
             ("sweeper", self.sweeper.validate()),
             ("log", self.log.validate()),
             ("metrics", self.metrics.validate()),
+            ("traces", self.traces.validate()),
             ("redis", self.redis.validate()),
             ("embedded", self.embedded.validate()),
             ("faults", self.faults.validate()),

@@ -1,20 +1,14 @@
 //! The calls at both edges, from their heads to the ends of their responses.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, Method, header::CONTENT_LENGTH},
+    http::{HeaderMap, Method},
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 use upload_gateway_core::call;
 
@@ -23,6 +17,7 @@ use super::{
     families::{CallLabels, HttpLabels, RpcLabels},
 };
 use crate::{
+    call_end::{Ending, follow},
     rest::BASE,
     status::{CANCELLED, Outcome, code_name},
 };
@@ -66,14 +61,6 @@ enum Kind {
     },
 }
 
-/// The body of a response, which ends its call.
-struct Measured {
-    body: Body,
-    /// How many bytes the head of the response announces, without those that were sent. hyper asks for no more.
-    left: Option<u64>,
-    call: Running,
-}
-
 async fn rpc(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let method = match metrics.0.known_calls.contains(path) {
@@ -106,17 +93,9 @@ async fn http(State(metrics): State<Metrics>, request: Request, next: Next) -> R
     measure(Running::begin(metrics, kind), request, next).await
 }
 
-async fn measure(mut call: Running, request: Request, next: Next) -> Response {
+async fn measure(call: Running, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
-    call.responds(&response);
-    let length = response.headers().get(CONTENT_LENGTH);
-    let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    response.map(|body| {
-        if body.is_end_stream() || left == Some(0) {
-            call.ends();
-        }
-        Body::new(Measured { body, left, call })
-    })
+    follow(response, call)
 }
 
 // === impl Running ===
@@ -139,13 +118,6 @@ impl Running {
         }
     }
 
-    fn responds(&mut self, response: &Response) {
-        match &mut self.kind {
-            Kind::Rpc { .. } => self.finds_status(response.headers()),
-            Kind::Http { status, .. } => *status = Some(response.status().as_u16()),
-        }
-    }
-
     /// Notes the status of a gRPC call, which is in its trailers, or in the head of a response without a body.
     fn finds_status(&mut self, headers: &HeaderMap) {
         if let Kind::Rpc { code, .. } = &mut self.kind
@@ -153,6 +125,19 @@ impl Running {
         {
             *code = Some(code_name(status.as_bytes()));
         }
+    }
+}
+
+impl Ending for Running {
+    fn responds(&mut self, response: &Response) {
+        match &mut self.kind {
+            Kind::Rpc { .. } => self.finds_status(response.headers()),
+            Kind::Http { status, .. } => *status = Some(response.status().as_u16()),
+        }
+    }
+
+    fn trails(&mut self, trailers: &HeaderMap) {
+        self.finds_status(trailers);
     }
 
     fn ends(&mut self) {
@@ -197,44 +182,5 @@ impl Drop for Running {
                 families.http.get_or_create(&labels).observe(seconds);
             }
         }
-    }
-}
-
-// === impl Measured ===
-
-impl HttpBody for Measured {
-    type Data = <Body as HttpBody>::Data;
-    type Error = <Body as HttpBody>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let Self { body, left, call } = &mut *self;
-        let frame = Pin::new(body).poll_frame(context);
-        match &frame {
-            Poll::Ready(None) => call.ends(),
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    call.finds_status(trailers);
-                }
-                if let (Some(left), Some(data)) = (left.as_mut(), frame.data_ref()) {
-                    *left = left.saturating_sub(data.len() as u64);
-                }
-                if *left == Some(0) || self.body.is_end_stream() {
-                    self.call.ends();
-                }
-            }
-            _ => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

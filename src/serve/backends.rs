@@ -24,6 +24,7 @@ use crate::{
         redb::Redb,
         redis::{FirstContact, Redis, RedisConfig},
     },
+    traces::Traced,
     values::REDACTED,
 };
 
@@ -184,6 +185,17 @@ impl Backends {
             storages: self.storages.with_stores(|id, store| {
                 Arc::new(Decorated::new(store, Observed::storage(metrics, id)))
             }),
+            ..self
+        }
+    }
+
+    /// The same stores, with the calls to them traced.
+    pub(super) fn with_traces(self) -> Self {
+        Self {
+            state: Arc::new(Decorated::new(self.state, Traced::state())),
+            storages: self
+                .storages
+                .with_stores(|id, store| Arc::new(Decorated::new(store, Traced::storage(id)))),
             ..self
         }
     }

@@ -53,7 +53,8 @@ async fn identify(request: Request, next: Next) -> Response {
     // At the highest level, so that no filter of levels drops it.
     let peer = request.extensions().get::<Arc<Peer>>();
     let peer = peer.map(|peer| tracing::field::display(peer.address));
-    let span = tracing::error_span!("call", request_id = id.as_str(), peer);
+    let trace_id = tracing::field::Empty;
+    let span = tracing::error_span!("call", request_id = id.as_str(), peer, trace_id);
     let run = async {
         next.run(request).await.map(|body| {
             Body::new(ScopedBody {

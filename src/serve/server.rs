@@ -35,6 +35,7 @@ use crate::{
     },
     rest,
     telemetry::LogFilter,
+    traces::{self, Traces},
 };
 
 /// How long an HTTP/1.1 connection may be idle between two requests: longer than the 60 seconds of usual load balancers, so
@@ -59,6 +60,7 @@ pub struct Server {
     operations: Option<TcpListener>,
     metrics: Metrics,
     expiry: Expiry,
+    traces: Option<Traces>,
     gateway: Arc<Gateway>,
     backends: Backends,
     limits: Limits,
@@ -114,6 +116,10 @@ impl Server {
             sweep_interval: config.sweeper.interval_or_zero(),
         });
         backends = backends.with_metrics(&metrics);
+        let traces = Traces::begin(&config.traces, grpc::call_paths()?)?;
+        if traces.is_some() {
+            backends = backends.with_traces();
+        }
         if config.auth == Auth::None && config.rest.cors_origins.iter().any(CorsOrigin::is_any) {
             tracing::warn!(
                 "rest.cors_origins = [\"*\"] with auth = \"none\": every web page in a browser on this machine can list, read and delete all files"
@@ -139,6 +145,7 @@ impl Server {
             operations,
             metrics,
             expiry: Expiry::new(config, &authentication),
+            traces,
             gateway,
             backends,
             limits: config.limits.clone(),
@@ -225,9 +232,7 @@ impl Server {
         let http_routes = places.admit(self.http_routes(health), rest::refuse);
         let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc::refuse);
         let http_routes = authenticated(http_routes, &self.authentication, rest::refuse);
-        let grpc_routes = rpc_calls(grpc_routes, &self.metrics);
-        let http_routes = http_calls(http_routes, &self.metrics);
-        let (grpc_routes, http_routes) = (identified(grpc_routes), identified(http_routes));
+        let (grpc_routes, http_routes) = self.observed(grpc_routes, http_routes);
         // Outside of all that refuses a call. It answers the requests with which browsers ask first.
         let http_routes = rest::with_pages(http_routes, &self.rest);
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
@@ -277,6 +282,7 @@ impl Server {
         if drained(&self.gateway, drain_time, ended).await.is_none() {
             tracing::warn!("the drain time is over: calls that still run are cut off");
         }
+        traces::end(self.traces).await;
         drop((operations, stops));
         self.backends.stop().await;
         Ok(())
@@ -298,6 +304,14 @@ impl Server {
         let (end, running) = watch::channel(false);
         let serving = Serving::start(listener.serve(pages.router(), running));
         Some((serving, end))
+    }
+
+    /// The same routes of gRPC and HTTP, with each call identified, traced and measured.
+    fn observed(&self, grpc: axum::Router, http: axum::Router) -> (axum::Router, axum::Router) {
+        let traces = self.traces.as_ref();
+        let grpc = traces::rpc_calls(rpc_calls(grpc, &self.metrics), traces);
+        let http = traces::http_calls(http_calls(http, &self.metrics), traces);
+        (identified(grpc), identified(http))
     }
 
     fn grpc_routes(&self) -> Result<Routes, ServeError> {

@@ -27,6 +27,7 @@ pub mod layer;
 pub mod lie;
 pub mod memory_azure;
 mod opaque_etags;
+mod otelcol;
 mod programs;
 pub mod proxy;
 mod redis_cluster;
@@ -51,6 +52,7 @@ pub use gateway::{
 pub use gateway_process::{binary, gateway_process, serve};
 pub use issuer::Issuer;
 pub use opaque_etags::OpaqueEtags;
+pub use otelcol::{Collector, Span, collector};
 pub use programs::{Chromium, chromium, command, find, grpcurl, python};
 pub use redis_cluster::{RedisCluster, redis_cluster};
 pub use redis_sentinel::{

@@ -81,6 +81,7 @@ fn upload(phase: Phase) -> Upload {
         is_superseded: false,
         abort_reason: None,
         cleanup: Cleanup::default(),
+        origin: None,
         object: None,
         created_at: Timestamp(0),
         updated_at: Timestamp(0),

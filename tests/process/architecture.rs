@@ -10,15 +10,19 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     // The domain imports no port and no use case; a port imports neither the other port nor use cases.
     (
         "crates/core/src/upload",
-        &["blobs", "call", "faults", "gateway", "state"],
+        &["blobs", "call", "faults", "gateway", "observe", "state"],
     ),
     (
         "crates/core/src/error",
-        &["blobs", "call", "faults", "gateway", "state", "upload"],
+        &[
+            "blobs", "call", "faults", "gateway", "observe", "state", "upload",
+        ],
     ),
     (
         "crates/core/src/call",
-        &["blobs", "error", "faults", "gateway", "state", "upload"],
+        &[
+            "blobs", "error", "faults", "gateway", "observe", "state", "upload",
+        ],
     ),
     ("crates/core/src/state", &["blobs", "faults", "gateway"]),
     ("crates/core/src/blobs", &["faults", "gateway", "state"]),
@@ -106,6 +110,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 const RESERVED: &[(&str, &[&str])] = &[
     ("std::env::var", &["src/config"]),
     ("prometheus_client", &["src/metrics"]),
+    ("opentelemetry", &["src/traces"]),
     (
         "tonic::Code",
         &[

@@ -481,3 +481,16 @@ fn a_sweeper_with_a_setting_of_zero_is_refused() {
     let sweeper = load_text("", &variables).unwrap().sweeper;
     assert_eq!((sweeper.enabled, sweeper.interval_seconds), (false, 60));
 }
+
+#[test]
+fn traces_have_a_share_from_0_to_1() {
+    for share in ["-0.1", "1.1", "2", "nan", "'half'", "true"] {
+        let (_, key) = refusal(&format!("traces.sample_ratio = {share}"));
+        assert_eq!(key, "traces.sample_ratio", "{share}");
+    }
+    let variables = [("UPLOAD_GATEWAY_TRACES__SAMPLE_RATIO", "0.05")];
+    let traces = load_text("", &variables).unwrap().traces;
+    assert!((traces.sample_ratio.get() - 0.05).abs() < 1e-9);
+    let (_, key) = refusal("traces.ca_file = 'ca.pem'");
+    assert_eq!(key, "traces.ca_file");
+}

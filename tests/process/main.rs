@@ -26,3 +26,4 @@ mod redis_user;
 mod resuming;
 mod secrets;
 mod stream_age;
+mod traces;

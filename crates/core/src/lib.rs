@@ -10,6 +10,7 @@ pub mod escape;
 pub mod faults;
 pub mod gateway;
 pub mod meter;
+pub mod observe;
 pub mod retry;
 pub mod state;
 pub mod upload;

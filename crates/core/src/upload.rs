@@ -9,6 +9,7 @@ mod evidence;
 mod id;
 pub mod keys;
 pub mod object;
+mod origin;
 mod part;
 mod plan;
 pub mod policy;
@@ -26,6 +27,7 @@ pub use self::{
     event::{AbortReason, Applied, Event, Rejected},
     evidence::{Denial, Denied, Evidence},
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
+    origin::Origin,
     part::{Claim, Claims, Part, Parts, WriterTag},
     plan::{
         MAX_PART_NUMBER, MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Shown, Span, StoreLimits, TooLarge,
@@ -117,6 +119,9 @@ pub struct Upload {
     /// What the sweeper still has to do for an ABORTED upload.
     #[serde(default)]
     pub cleanup: Cleanup,
+    /// The call that created the upload, if it was observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// What the sweeper still has to do for an ABORTED upload.

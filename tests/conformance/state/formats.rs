@@ -138,6 +138,24 @@ async fn a_state_file_of_an_unknown_format_is_refused_and_kept() {
     assert_eq!(get(&store, &upload.id).await, upload);
 }
 
+/// An upgrade mixes releases: those that know a field of the header and those that do not.
+#[test]
+fn a_header_is_read_with_fields_that_this_release_does_not_know_and_without_an_origin() {
+    let upload = upload(&owner());
+    let mut header = serde_json::to_value(&upload).unwrap();
+    assert!(header["origin"].is_string());
+    header["of_a_later_release"] = 1.into();
+    header.as_object_mut().unwrap().remove("origin");
+    let without: Upload = serde_json::from_value(header).unwrap();
+    let upload = Upload {
+        origin: None,
+        ..upload
+    };
+    assert_eq!(without, upload);
+    let written = serde_json::to_value(&without).unwrap();
+    assert!(written.get("origin").is_none(), "{written}");
+}
+
 /// Sets the format of a state file, or removes the table that holds it.
 fn edit(path: &std::path::Path, format: Option<&str>) {
     let database = Database::open(path).unwrap();

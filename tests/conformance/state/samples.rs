@@ -6,8 +6,8 @@ use upload_gateway_core::{
     state::{Creation, StateStore, Times},
     upload::{
         Claim, Claims, Cleanup, Evidence, FileDigest, FileMetadata, Fingerprint, Identity, Md5,
-        Owner, PART_SIZE, Part, Parts, Phase, Plan, Secret, StoreKind, StoreLimits, Timestamp,
-        Upload, UploadId, WriterTag,
+        Origin, Owner, PART_SIZE, Part, Parts, Phase, Plan, Secret, StoreKind, StoreLimits,
+        Timestamp, Upload, UploadId, WriterTag,
     },
 };
 
@@ -79,6 +79,9 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         is_superseded: false,
         abort_reason: None,
         cleanup: Cleanup::default(),
+        origin: Some(Origin(
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa2cb902b7-01".into(),
+        )),
         object: None,
         created_at: times.now,
         updated_at: times.now,

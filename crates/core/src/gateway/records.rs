@@ -29,6 +29,7 @@ use crate::{
     decorate::Decorated,
     error::{Error, Result},
     meter::{Done, Meter},
+    observe,
     retry::Retry,
     state::{
         Creation, ListingStore, PartRecord, PartStore, Predecessor, RecordStore, StateStore,
@@ -130,7 +131,8 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        caller.permit(action, id, self.find(id).await?)
+        let found = caller.permit(action, id, self.find(id).await?);
+        found.inspect(observe::works_on)
     }
 
     /// Reads a summary of an upload, for an action of the caller: see [`RecordStore::summary`].
@@ -143,7 +145,8 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        caller.permit(action, id, self.find_summary(id).await?)
+        let found = caller.permit(action, id, self.find_summary(id).await?);
+        found.inspect(observe::works_on)
     }
 
     /// Reads up to `limit` committed parts of an upload that the caller may read, starting after number `after`. Takes two round
@@ -266,7 +269,7 @@ impl Records {
             Ok(()) => too_many_open("max_open_uploads", *max_open_uploads),
         };
         match self.records.find_identical(upload).await? {
-            Some(known) => Ok(Some(known)),
+            Some(known) => Ok(Some(known).inspect(observe::works_on)),
             None => Err(refusal),
         }
     }
@@ -276,9 +279,10 @@ impl Records {
             Creation::Created => {
                 self.room.note_created();
                 self.meter.note(Done::Created(upload));
+                observe::works_on(upload);
                 Ok(None)
             }
-            Creation::Exists(known) => Ok(Some(*known)),
+            Creation::Exists(known) => Ok(Some(*known).inspect(observe::works_on)),
             Creation::Full => Err(too_many_open("per_owner.max_open_uploads", max_live)),
         }
     }
@@ -304,7 +308,8 @@ impl Records {
         owner: &Owner,
         claims: &[Claim],
     ) -> Result<Option<Upload>> {
-        self.parts.claim(id, owner, claims, self.times()).await
+        let claimed = self.parts.claim(id, owner, claims, self.times()).await?;
+        Ok(claimed.inspect(observe::works_on))
     }
 
     /// Takes over an upload, so that no stream can record parts of it. `None` if it is not OPEN any more.

@@ -142,6 +142,7 @@ impl Snapshot {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            origin: None,
         }
     }
 
@@ -264,6 +265,7 @@ mod tests {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            origin: None,
             id,
         }
     }

@@ -4,6 +4,7 @@ use super::Records;
 use crate::{
     error::{All, Result},
     gateway::{caller::Caller, refusal::too_large, storage::Storage},
+    observe,
     upload::{
         Claims, Cleanup, Evidence, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge,
         Upload, UploadId, WriterTag, keys, policy,
@@ -78,6 +79,7 @@ impl Records {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            origin: observe::origin(),
             id,
             file,
         })

@@ -16,6 +16,7 @@ use crate::{
         storage::{Storage, Turn},
     },
     meter::{Done, Meter},
+    observe::PartToStore,
     upload::{
         Denied, DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
         object::{Expected, Verdict, verify},
@@ -69,6 +70,18 @@ pub(super) struct PartWriter {
     pub(super) hasher: Hasher,
     pub(super) inspector: Arc<Inspector>,
     pub(super) meter: Arc<dyn Meter>,
+}
+
+// === impl ReceivedPart ===
+
+impl ReceivedPart {
+    /// What is shown of it.
+    pub(super) fn observed(&self) -> PartToStore {
+        PartToStore {
+            number: self.number,
+            size: self.bytes.len() as u64,
+        }
+    }
 }
 
 // === impl DigestChain ===

@@ -107,6 +107,7 @@ impl Case {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            origin: None,
             id,
         };
         let parts: Vec<Part> = self.parts(&upload).collect();

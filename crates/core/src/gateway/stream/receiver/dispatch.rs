@@ -12,6 +12,7 @@ use crate::{
         hash::MIN_IN_FLIGHT,
         part::{Destination, DigestChain, ReceivedPart},
     },
+    observe,
     retry::CallWait,
     upload::Part,
 };
@@ -63,7 +64,9 @@ impl Receiver {
         };
         let shared = Arc::clone(&self.shared);
         self.in_flight.spawn(call::propagate(async move {
-            shared.parts.store_part(&destination, turn, part).await
+            let observed = part.observed();
+            let stored = shared.parts.store_part(&destination, turn, part);
+            observe::part(observed, stored).await
         }));
         Ok(())
     }

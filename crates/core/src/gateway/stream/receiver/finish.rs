@@ -1,6 +1,6 @@
 //! The end of a stream: checks the size and the digest, and starts the commit.
 
-use std::future;
+use std::{future, sync::Arc};
 
 use futures::{Stream, StreamExt};
 
@@ -14,7 +14,8 @@ use crate::{
         refusal::digest_mismatch,
         stream::part::{DigestChain, ReceivedPart},
     },
-    upload::{FileDigest, Md5, SINGLE_PUT_MAX, Upload},
+    observe,
+    upload::{FileDigest, Md5, Part, SINGLE_PUT_MAX, Upload},
 };
 
 // === impl Receiver ===
@@ -122,21 +123,24 @@ impl Receiver {
             committed: 0,
             link,
         };
-        let parts = &self.shared.parts;
-        let whole = parts
-            .store_whole(&self.storage, &self.upload, self.writer, part)
-            .await?;
-        let stored = match whole {
-            Ok(stored) => stored,
+        let stored = observe::part(part.observed(), self.store_single(part)).await?;
+        self.count_part(stored);
+        Ok(())
+    }
+
+    async fn store_single(&mut self, part: ReceivedPart) -> Result<Part> {
+        let shared = Arc::clone(&self.shared);
+        let whole = shared
+            .parts
+            .store_whole(&self.storage, &self.upload, self.writer, part);
+        match whole.await? {
+            Ok(stored) => Ok(stored),
             Err(part) => {
                 let destination = self.destination().await?;
                 let turn = self.storage.turns.take(&self.upload.id).await?;
-                let parts = &self.shared.parts;
-                parts.store_part(&destination, turn, part).await?
+                shared.parts.store_part(&destination, turn, part).await
             }
-        };
-        self.count_part(stored);
-        Ok(())
+        }
     }
 
     async fn check_promise(

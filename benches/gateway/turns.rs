@@ -1,0 +1,75 @@
+//! The same load on two gateways, in turns, so that what else the machine does affects both.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::{
+    Load, Result,
+    payload::Payload,
+    process::Gateway,
+    signing::{self, Bearer, Case},
+    store::Store,
+    through,
+};
+
+/// How often each load is measured.
+const TURNS: usize = 5;
+
+/// The time of the same signing calls, median, of each of two gateways and their callers.
+pub(crate) async fn signing(
+    gateways: &[(Gateway, Bearer); 2],
+    quick: bool,
+) -> Result<[Duration; 2]> {
+    let case = Case {
+        in_flight: 16,
+        window: 1,
+        calls: if quick { 500 } else { 5_000 },
+    };
+    let mut clients = Vec::new();
+    for (gateway, bearer) in gateways {
+        let mut client = signing::connect(&gateway.address, bearer.clone()).await?;
+        let upload_id = signing::begin(&mut client).await?;
+        signing::run(&client, &upload_id, Case { calls: 200, ..case }).await?;
+        clients.push((client, upload_id));
+    }
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..TURNS {
+        for ((client, upload_id), times) in clients.iter().zip(&mut times) {
+            let begin = Instant::now();
+            signing::run(client, upload_id, case).await?;
+            times.push(begin.elapsed());
+        }
+    }
+    Ok(times.map(median))
+}
+
+/// The time of the same files, median, over each of two connections.
+pub(crate) async fn files(
+    channels: &[Channel; 2],
+    store: &Store,
+    payload: &Payload,
+    load: Load,
+) -> Result<[Duration; 2]> {
+    let mut times = [Vec::new(), Vec::new()];
+    for turn in 0..=TURNS / 2 {
+        for (channel, times) in channels.iter().zip(&mut times) {
+            let begin = Instant::now();
+            let uploads =
+                through::upload_over(std::slice::from_ref(channel), load, payload, None).await?;
+            // The first one warms up.
+            if turn > 0 {
+                times.push(begin.elapsed());
+            }
+            store.delete(crate::keys(uploads)).await?;
+        }
+    }
+    Ok(times.map(median))
+}
+
+/// The one in the middle.
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
