@@ -10,7 +10,6 @@ image=localhost/upload-gateway
 containers=()
 
 container_programs() {
-    ((EUID == 0)) || { echo 'containers need root' >&2 && return 1; }
     local package
     for package in buildah runc jq; do
         debian_program "$package" "$package" || return 1
@@ -18,16 +17,24 @@ container_programs() {
     debian_program ip iproute2 && cargo_program cargo-auditable@0.7.7
 }
 
+# in_own_network COMMAND…: runs a command as root, in a network that has loopback addresses only.
+in_own_network() {
+    local command=(env "PATH=$PATH" unshare --net "$@")
+    ((EUID == 0)) || command=(sudo -n "${command[@]}")
+    "${command[@]}"
+}
+
 images() {
     buildah --root "$directory/images/root" --runroot "$directory/images/run" --storage-driver vfs "$@"
 }
 
-# The files that distroless/cc has too, from the packages of this machine: the C library, that of the compiler, authorities, time
-# zones, and a user.
+# The files that distroless/cc has too, from the packages of this machine: the C library, those of the compiler, OpenSSL,
+# authorities, time zones, and a user.
 local_base() {
     local base=$directory/base
     mkdir -p "$base"/{home/nonroot,tmp,usr/{lib,lib64,bin,sbin},etc/ssl/certs}
-    dpkg -L base-files ca-certificates libc6 libgcc-s1 libgomp1 libssl3 libstdc++6 netbase tzdata |
+    # Each release of Debian and Ubuntu lacks one of the names of OpenSSL.
+    { dpkg -L base-files ca-certificates libc6 libgcc-s1 libgomp1 libssl3 libssl3t64 libstdc++6 netbase tzdata 2>/dev/null || true; } |
         grep -vE '^/\.$|^/usr/(s?bin|share/(doc|man|locale|lintian|bug))/' |
         tar --create --no-recursion --ignore-failed-read --files-from - 2>/dev/null |
         tar --extract --directory "$base" --keep-directory-symlink
