@@ -216,6 +216,11 @@ impl Limits {
         if !is_set("max_streams") {
             self.max_streams = (self.max_calls / 2).clamp(1, defaults.max_streams);
         }
+        if !is_set("per_owner") {
+            // Three quarters, as the defaults have it.
+            let own = &mut self.per_owner;
+            own.max_streams = own.max_streams.min(self.max_streams.div_ceil(4) * 3);
+        }
         if self.memory() <= memory {
             return Ok(());
         }
@@ -306,6 +311,7 @@ mod tests {
         let limits = fitted(512).unwrap();
         assert_eq!(limits.memory_budget, ByteSize(102 * MIB));
         assert_eq!((limits.max_calls, limits.max_streams), (820, 410));
+        assert_eq!(limits.per_owner.max_streams, 309);
     }
 
     #[test]
@@ -315,6 +321,7 @@ mod tests {
         assert_eq!(limits.memory_budget, ByteSize(MAX_DERIVED_BUDGET));
         assert_eq!(limits.max_calls, defaults.max_calls);
         assert_eq!(limits.max_streams, defaults.max_streams);
+        assert_eq!(limits.per_owner, defaults.per_owner);
     }
 
     #[test]
