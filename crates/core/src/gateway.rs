@@ -131,20 +131,8 @@ impl Gateway {
             &meter,
         );
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
-        let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(&retry)));
-        let stops = Stops::new(retried, Arc::clone(&state) as _, Arc::clone(&clock));
-        let stops = Arc::new(stops);
-        let records = Records::open(
-            Arc::clone(&state),
-            &retry,
-            &settings,
-            clock,
-            &drain,
-            Arc::clone(&stops),
-            &meter,
-        )
-        .await?;
-        let records = Arc::new(records);
+        let records = Records::open(Arc::clone(&state), &retry, &settings, clock, &drain, &meter);
+        let records = Arc::new(records.await?);
         let sessions = Arc::new(Sessions::new(Arc::clone(&records), storages.clone()));
         let inspector = Inspector::new(
             Arc::clone(&records),
@@ -195,12 +183,12 @@ impl Gateway {
                 storages: storages.clone(),
                 meter,
             },
+            stops: records.stops(),
             records,
             streams,
             signing,
             sweeper,
             tokens,
-            stops,
             drain,
             storages,
             settings,

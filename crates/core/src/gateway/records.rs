@@ -96,7 +96,6 @@ impl Records {
         settings: &Arc<Settings>,
         clock: Arc<dyn Clock>,
         drain: &Arc<Drain>,
-        stops: Arc<Stops>,
         meter: &Arc<dyn Meter>,
     ) -> Result<Self> {
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
@@ -106,6 +105,8 @@ impl Records {
             Err(error) => return Err(error),
         };
         let watches = Watches::new(Arc::clone(&retried) as _, Arc::clone(drain));
+        let single_try = Arc::clone(&state) as _;
+        let stops = Stops::new(Arc::clone(&retried) as _, single_try, Arc::clone(&clock));
         Ok(Self {
             records: Arc::clone(&retried) as _,
             parts: Arc::clone(&retried) as _,
@@ -116,9 +117,14 @@ impl Records {
             settings: Arc::clone(settings),
             watches,
             room: Room::new(settings.max_open_uploads),
-            stops,
+            stops: Arc::new(stops),
             meter: Arc::clone(meter),
         })
+    }
+
+    /// The stops of new uploads.
+    pub(super) fn stops(&self) -> Arc<Stops> {
+        Arc::clone(&self.stops)
     }
 
     /// Reads an upload with all its parts and claims, for an action of the caller.
