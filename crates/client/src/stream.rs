@@ -6,7 +6,9 @@ mod prefix;
 mod source;
 mod writer_conflict;
 
-use tokio::time::sleep;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 pub use self::source::{ReadSeek, Source, SourceFile};
 use self::{attempt::Attempt, known::Known, source::SourceReader};
@@ -17,6 +19,9 @@ use crate::{
     proto::v1::{ErrorReason, Upload},
     upload::{Event, Target, UploadOptions, Uploaded, verify},
 };
+
+/// A stream of this age was open. A gateway that ends them earlier, again and again, makes no progress.
+const LONG_STREAM: Duration = Duration::from_secs(1);
 
 // === impl Client ===
 
@@ -61,6 +66,7 @@ impl Client {
         let mut known = Known::new(target);
         let mut back_off = BackOff::new(options.retry_timeout, 0);
         loop {
+            let begun = Instant::now();
             let attempt = Attempt {
                 uploads: self.uploads.clone(),
                 options,
@@ -69,8 +75,14 @@ impl Client {
                 Ok(upload) => return finish(reader, upload, &known).await,
                 Err(failure) => known.learn(failure)?,
             };
-            if ends_idle(failure.reason()) && reader.has_paused().await? {
-                // The source had no bytes, which may last longer than the retry timeout.
+            // The source may have had no bytes, for longer than the retry timeout.
+            let was_idle = match failure.reason() {
+                Some(ErrorReason::TooSlow) => reader.has_paused().await?,
+                // The gateway ends streams for its own reasons, also idle ones.
+                Some(ErrorReason::MoveOn | ErrorReason::Draining) => begun.elapsed() >= LONG_STREAM,
+                _ => false,
+            };
+            if was_idle {
                 back_off.restart();
             }
             let requested = known.requested_delay(&failure);
@@ -88,12 +100,6 @@ impl Client {
             sleep(delay).await;
         }
     }
-}
-
-/// Whether a stream can end with this reason only because its source had no bytes for it.
-fn ends_idle(reason: Option<ErrorReason>) -> bool {
-    use ErrorReason::{Draining, MoveOn, TooSlow};
-    matches!(reason, Some(TooSlow | MoveOn | Draining))
 }
 
 async fn finish(
