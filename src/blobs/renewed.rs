@@ -111,7 +111,7 @@ impl<T: Clone + Debug + Send> Renewed<T> {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// When the held value expires; `None` if it does not, or if there is none.
+    /// When the held value expires; `None` if it does not expire, or if no value is held.
     pub(super) fn expires_at(&self) -> Option<Timestamp> {
         let held = self.held()?;
         Some(held.expiring.expires_at).filter(|at| *at != Timestamp::never())

@@ -13,6 +13,7 @@ mod redis_full;
 mod redis_notices;
 mod redis_only;
 mod redis_outages;
+mod redis_round_trips;
 mod redis_tls;
 mod replicas;
 pub(crate) mod samples;
