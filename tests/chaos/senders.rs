@@ -113,7 +113,7 @@ pub(crate) async fn send(front: String, upload: Upload, deadline: Instant) -> Se
         journal: Arc::default(),
         position: watch::Sender::new(0),
     };
-    let ended = timeout_at(deadline, sender.run()).await;
+    let ended = timeout_at(deadline, Box::pin(sender.run())).await;
     let outcomes = ended.unwrap_or_else(|_| vec![Outcome::Hung]);
     let journal = std::mem::take(&mut *sender.journal.lock().unwrap());
     Sent {
