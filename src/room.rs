@@ -29,8 +29,11 @@ pub(crate) use self::body::{ReceivedBody, SentBody};
 /// When a refused call may be retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How many calls wait for room at a time.
-const MAX_WAITING: usize = 256;
+/// How many calls wait for room at a time: the bytes that such a call has received are in memory, too.
+const MAX_WAITING: u32 = 256;
+
+/// How many of them are of one owner, if it has a tenant, so that an owner with many calls leaves others a turn.
+const MAX_WAITING_OF_OWNER: u32 = MAX_WAITING / 2;
 
 /// How often a call that waits for room looks for a place to revoke.
 const REVOKE_INTERVAL: Duration = Duration::from_millis(100);
@@ -63,8 +66,6 @@ pub(crate) struct Room {
     rules: Rules,
     /// What is free. The call that has waited longest gets it first.
     free: Semaphore,
-    /// For calls that wait: the bytes that such a call has received are in memory, too.
-    waiting: Semaphore,
     places: Mutex<Places>,
 }
 
@@ -73,10 +74,20 @@ pub(crate) struct Room {
 struct Places {
     next: u64,
     held: HashMap<u64, Held>,
-    /// How many places each owner has.
-    owners: HashMap<Owner, u32>,
+    /// What each owner has.
+    owners: HashMap<Owner, Share>,
+    /// How many places wait for room.
+    waiting: u32,
     /// Those that can be revoked, by the time since when their clients have done nothing.
     stalled: BTreeSet<(Instant, u64)>,
+}
+
+/// What one owner has in a room.
+#[derive(Debug, Default)]
+struct Share {
+    places: u32,
+    /// How many of them wait for room.
+    waiting: u32,
 }
 
 /// What one place holds.
@@ -91,6 +102,9 @@ struct Held {
     /// Whose place it is, if owners have shares.
     owner: Option<Owner>,
 }
+
+/// A place that waits for room, until this is dropped.
+struct Waiting<'a>(&'a Place);
 
 /// The place of one call in a room. What it has taken returns when this is dropped.
 #[derive(Debug)]
@@ -108,7 +122,6 @@ impl Room {
         let room = Arc::new(Self {
             rules,
             free: Semaphore::new(rules.total as usize),
-            waiting: Semaphore::new(MAX_WAITING),
             places: Mutex::default(),
         });
         if let Some(limit) = rules.ends_after {
@@ -136,7 +149,8 @@ impl Room {
             return Ok(self.enter(revoked));
         }
         let mut places = self.lock();
-        if places.owners.get(owner) >= Some(&self.rules.per_owner) {
+        let share = places.owners.get(owner);
+        if share.is_some_and(|share| share.places >= self.rules.per_owner) {
             return Err(self.rules.share_exceeded());
         }
         let number = places.add(revoked.clone(), Some(owner.clone()));
@@ -182,7 +196,7 @@ impl Places {
         let number = self.next;
         self.next += 1;
         if let Some(owner) = &owner {
-            *self.owners.entry(owner.clone()).or_default() += 1;
+            self.owners.entry(owner.clone()).or_default().places += 1;
         }
         let held = Held {
             amount: 0,
@@ -231,14 +245,42 @@ impl Places {
             return 0;
         };
         if let Some(owner) = held.owner
-            && let Entry::Occupied(mut places) = self.owners.entry(owner)
+            && let Entry::Occupied(mut share) = self.owners.entry(owner)
         {
-            *places.get_mut() -= 1;
-            if *places.get() == 0 {
-                places.remove();
+            share.get_mut().places -= 1;
+            if share.get().places == 0 {
+                share.remove();
             }
         }
         held.amount
+    }
+
+    /// Notes that a place waits for room. Whether it may.
+    fn begin_waiting(&mut self, number: u64) -> bool {
+        if self.waiting >= MAX_WAITING {
+            return false;
+        }
+        if let Some(share) = self.share_of(number) {
+            if share.waiting >= MAX_WAITING_OF_OWNER {
+                return false;
+            }
+            share.waiting += 1;
+        }
+        self.waiting += 1;
+        true
+    }
+
+    fn end_waiting(&mut self, number: u64) {
+        if let Some(share) = self.share_of(number) {
+            share.waiting -= 1;
+        }
+        self.waiting -= 1;
+    }
+
+    /// What the owner of a place has, if owners have shares.
+    fn share_of(&mut self, number: u64) -> Option<&mut Share> {
+        let owner = self.held.get(&number)?.owner.as_ref()?;
+        self.owners.get_mut(owner)
     }
 }
 
@@ -264,20 +306,13 @@ impl Place {
     /// Takes `amount` more, and waits for it. Places of clients that do nothing make room.
     ///
     /// # Errors
-    /// `ResourceExhausted` if there is no room in time, or too many calls wait.
+    /// `ResourceExhausted` if there is no room in time, or too many calls wait, of all owners or of this one.
     pub(crate) async fn take(&self, amount: u32) -> Result<(), Error> {
         if self.try_take(amount) {
             return Ok(());
         }
-        let Room {
-            rules,
-            free,
-            waiting,
-            ..
-        } = &*self.room;
-        let Ok(_waiting) = waiting.try_acquire() else {
-            return Err(rules.exceeded());
-        };
+        let Room { rules, free, .. } = &*self.room;
+        let _waiting = Waiting::begin(self).ok_or_else(|| rules.exceeded())?;
         let deadline = Instant::now() + rules.wait_limit;
         let mut taking = pin!(free.acquire_many(amount));
         loop {
@@ -331,6 +366,22 @@ impl Drop for Place {
     fn drop(&mut self) {
         let amount = self.room.lock().remove(self.number);
         self.room.free.add_permits(amount as usize);
+    }
+}
+
+// === impl Waiting ===
+
+impl<'a> Waiting<'a> {
+    /// `None`: too many places wait.
+    fn begin(place: &'a Place) -> Option<Self> {
+        let may_wait = place.room.lock().begin_waiting(place.number);
+        may_wait.then(|| Self(place))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.room.lock().end_waiting(self.0.number);
     }
 }
 

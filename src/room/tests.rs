@@ -141,13 +141,41 @@ async fn a_client_that_does_nothing_loses_its_place_after_the_limit() {
     assert!(begun.elapsed() >= limit && begun.elapsed() <= limit + limit / CHECKS);
 }
 
+fn owner(subject: &str) -> Owner {
+    Owner {
+        tenant: "acme".into(),
+        subject: subject.into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_with_many_waiting_calls_leaves_others_a_turn() {
+    let room = Room::new(Rules {
+        per_owner: u32::MAX,
+        ..RULES
+    });
+    let held = place(&room, 10);
+    let enter = |subject| room.enter_for(&owner(subject), CancellationToken::new());
+    let places: Vec<_> = (0..=MAX_WAITING_OF_OWNER)
+        .map(|_| enter("a").unwrap())
+        .collect();
+    let mut waits: Vec<_> = places.iter().map(|place| Box::pin(place.take(1))).collect();
+    let refused = waits.iter_mut().filter_map(|wait| wait.now_or_never());
+    assert_eq!(refused.filter(Result::is_err).count(), 1);
+    let other = enter("b").unwrap();
+    let mut waits_too = std::pin::pin!(other.take(1));
+    assert!(waits_too.as_mut().now_or_never().is_none());
+    // What no longer waits makes room for others of its owner.
+    drop(waits);
+    let another = enter("a").unwrap();
+    assert!(another.take(1).now_or_never().is_none());
+    drop(held);
+    waits_too.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_owner_at_its_share_leaves_the_places_to_others() {
     let room = Room::new(RULES);
-    let owner = |subject: &str| Owner {
-        tenant: "acme".into(),
-        subject: subject.into(),
-    };
     let enter = |owner: &Owner| room.enter_for(owner, CancellationToken::new());
     let (first, second) = (enter(&owner("a")).unwrap(), enter(&owner("a")).unwrap());
     let error = enter(&owner("a")).unwrap_err();

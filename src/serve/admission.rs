@@ -136,7 +136,10 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         true => &places.health,
         false => &places.calls,
     };
-    let place = Arc::new(calls.enter(end));
+    let place = match calls.enter_for(&owner, end) {
+        Ok(place) => Arc::new(place),
+        Err(error) => return refuse(error),
+    };
     if let Err(error) = place.take(1).await {
         return refuse(error);
     }
