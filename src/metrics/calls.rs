@@ -14,7 +14,7 @@ use upload_gateway_core::call;
 
 use super::{
     Metrics, OTHER,
-    families::{CallLabels, HttpLabels, RpcLabels},
+    families::{CallLabels, HttpLabels, RpcLabels, TraceLabel, observe_call, trace},
 };
 use crate::{
     call_end::{Ending, follow},
@@ -43,6 +43,7 @@ struct Running {
     metrics: Metrics,
     begun: Instant,
     outcome: Option<Arc<Outcome>>,
+    trace: Option<TraceLabel>,
     kind: Kind,
 }
 
@@ -106,6 +107,7 @@ impl Running {
             metrics,
             begun: Instant::now(),
             outcome: call::current(),
+            trace: trace(),
             kind,
         }
     }
@@ -157,13 +159,14 @@ impl Drop for Running {
             let labels = CallLabels { edge, fault };
             families.calls.get_or_create(&labels).inc();
         }
+        let trace = self.trace.take();
         match &mut self.kind {
             Kind::Rpc { method, code } => {
                 let labels = RpcLabels {
                     rpc_method: std::mem::take(method),
                     rpc_response_status_code: code.unwrap_or(CANCELLED),
                 };
-                families.rpc.get_or_create(&labels).observe(seconds);
+                observe_call(&families.rpc, &labels, seconds, trace);
             }
             Kind::Http {
                 method,
@@ -179,7 +182,7 @@ impl Drop for Running {
                         .unwrap_or_default(),
                     error_type: if *is_whole { "" } else { "cancelled" },
                 };
-                families.http.get_or_create(&labels).observe(seconds);
+                observe_call(&families.http, &labels, seconds, trace);
             }
         }
     }

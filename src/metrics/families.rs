@@ -1,12 +1,16 @@
 //! All metrics: their names, types and labels.
 
-use std::{hash::Hash, sync::atomic::AtomicU64};
+use std::{hash::Hash, sync::atomic::AtomicU64, time::SystemTime};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge,
+        histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
+use upload_gateway_core::observe;
 
 /// The upper bounds of the durations of calls to this process, in seconds: up to streams of hours. Each bound costs a series
 /// for each set of labels.
@@ -20,6 +24,10 @@ const WORK: [f64; 11] = [
 ];
 
 pub(super) type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Durations of calls, each bucket with the trace of the last call in it, if calls are traced.
+pub(super) type CallDurations<L> =
+    Family<L, HistogramWithExemplars<TraceLabel>, fn() -> HistogramWithExemplars<TraceLabel>>;
 
 /// A number that is read from the gateway.
 pub(super) type Number = Gauge<u64, AtomicU64>;
@@ -60,19 +68,19 @@ macro_rules! register {
 
 families! {
     /// gRPC calls, until their last trailer
-    "rpc_server_call_duration" in Seconds => rpc: Durations<RpcLabels> = Family::new_with_constructor(of_call);
+    "rpc_server_call_duration" in Seconds => rpc: CallDurations<RpcLabels> = Family::new_with_constructor(call_to_process);
     /// HTTP requests, until the end of their responses
-    "http_server_request_duration" in Seconds => http: Durations<HttpLabels> = Family::new_with_constructor(of_call);
+    "http_server_request_duration" in Seconds => http: CallDurations<HttpLabels> = Family::new_with_constructor(call_to_process);
     /// Calls of the API that have ended, without health checks
     "upload_gateway_calls" => calls: Family<CallLabels, Counter> = Family::default();
     /// Calls to the state store, each try by itself
-    "upload_gateway_state_call_duration" in Seconds => state: Durations<StateLabels> = Family::new_with_constructor(of_work);
+    "upload_gateway_state_call_duration" in Seconds => state: CallDurations<StateLabels> = Family::new_with_constructor(call_to_store);
     /// Calls to the state store that failed, each try by itself
     "upload_gateway_state_failures" => state_failures: Family<StateFailureLabels, Counter> = Family::default();
     /// Repeated calls to the state store
     "upload_gateway_state_retries" => state_retries: Family<CauseLabel, Counter> = Family::default();
     /// Calls to blob stores, each try by itself
-    "upload_gateway_store_call_duration" in Seconds => stores: Durations<StoreLabels> = Family::new_with_constructor(of_work);
+    "upload_gateway_store_call_duration" in Seconds => stores: CallDurations<StoreLabels> = Family::new_with_constructor(call_to_store);
     /// Calls to blob stores that failed, each try by itself
     "upload_gateway_store_failures" => store_failures: Family<StoreFailureLabels, Counter> = Family::default();
     /// Repeated calls to blob stores
@@ -179,6 +187,8 @@ labels! {
     /// The path in the configuration.
     FileLabel { file: String }
     IssuerLabel { issuer: String }
+    /// An exemplar.
+    TraceLabel { trace_id: String }
 }
 
 /// Begins a counter with 0, so that its first event is an increase.
@@ -186,8 +196,28 @@ pub(super) fn begin<L: Clone + Eq + Hash>(family: &Family<L, Counter>, labels: L
     family.get_or_create(&labels).inc_by(0);
 }
 
-fn of_call() -> Histogram {
-    Histogram::new(CALLS)
+/// The trace of the running call, if it is traced.
+pub(super) fn trace() -> Option<TraceLabel> {
+    observe::trace_id().map(|trace_id| TraceLabel { trace_id })
+}
+
+/// Counts a call that took `seconds`.
+pub(super) fn observe_call<L: Clone + Eq + Hash>(
+    family: &CallDurations<L>,
+    labels: &L,
+    seconds: f64,
+    trace: Option<TraceLabel>,
+) {
+    let now = trace.is_some().then(SystemTime::now);
+    family.get_or_create(labels).observe(seconds, trace, now);
+}
+
+fn call_to_process() -> HistogramWithExemplars<TraceLabel> {
+    HistogramWithExemplars::new(CALLS.into_iter())
+}
+
+fn call_to_store() -> HistogramWithExemplars<TraceLabel> {
+    HistogramWithExemplars::new(WORK.into_iter())
 }
 
 fn of_work() -> Histogram {

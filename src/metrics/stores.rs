@@ -7,7 +7,10 @@ use upload_gateway_core::{decorate::Around, error::Result};
 
 use super::{
     Metrics,
-    families::{StateFailureLabels, StateLabels, StoreFailureLabels, StoreLabels},
+    families::{
+        StateFailureLabels, StateLabels, StoreFailureLabels, StoreLabels, TraceLabel, observe_call,
+        trace,
+    },
 };
 use crate::status;
 
@@ -24,6 +27,7 @@ struct Running<'a> {
     observed: &'a Observed,
     name: &'static str,
     begun: Instant,
+    trace: Option<TraceLabel>,
     /// Why it failed: the kind of the error, or that the caller has left it.
     error_type: Option<&'static str>,
 }
@@ -62,6 +66,7 @@ impl Around for Observed {
             observed: self,
             name,
             begun: Instant::now(),
+            trace: trace(),
             error_type: Some("cancelled"),
         };
         let result = call().await;
@@ -74,12 +79,13 @@ impl Around for Observed {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let seconds = self.begun.elapsed().as_secs_f64();
+        let trace = self.trace.take();
         let families = &self.observed.metrics.0.families;
         let (_, call) = self.name.split_once('.').unwrap_or(("", self.name));
         match &self.observed.storage {
             None => {
                 let labels = StateLabels { call };
-                families.state.get_or_create(&labels).observe(seconds);
+                observe_call(&families.state, &labels, seconds, trace);
                 if let Some(error_type) = self.error_type {
                     let labels = StateFailureLabels { call, error_type };
                     families.state_failures.get_or_create(&labels).inc();
@@ -91,7 +97,7 @@ impl Drop for Running<'_> {
                     storage: storage.clone(),
                     call,
                 };
-                families.stores.get_or_create(&labels).observe(seconds);
+                observe_call(&families.stores, &labels, seconds, trace);
                 if let Some(error_type) = self.error_type {
                     let labels = StoreFailureLabels {
                         storage,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -12,13 +13,16 @@ use axum::{
     response::Response,
     routing::any,
 };
+use futures::future::BoxFuture;
 use tower::ServiceExt;
 use upload_gateway_core::{
+    call,
     decorate::{self, Around},
     error::{Error, Kind, Reason, Result},
     gateway::SweepReport,
     meter::{Done, Meter},
-    upload::Timestamp,
+    observe::{Observe, Observer, PartToStore},
+    upload::{Origin, Part, Timestamp, Upload},
 };
 
 use super::{
@@ -285,6 +289,77 @@ async fn ten_storages_have_at_most_6000_series() {
         series.len()
     );
     assert!(series.len() <= MAX_SERIES, "{} series", series.len());
+}
+
+#[tokio::test]
+async fn ten_thousand_made_up_names_add_no_series() {
+    let metrics = full().await;
+    let before = text(&metrics).lines().count();
+    let grpc = rpc_calls(Router::new().fallback(answer), &metrics);
+    let http = http_calls(Router::new().fallback(answer), &metrics);
+    for number in 0..10_000 {
+        send(&grpc, "POST", &format!("/made.up/{number}"), "12").await;
+        let method = format!("MADEUP{number}");
+        send(&http, &method, &format!("/made-up/{number}"), "200").await;
+        metrics.note_tenant(&format!("made-up-{number}"), TRANSITIONS[0], 1);
+    }
+    assert_eq!(text(&metrics).lines().count(), before);
+}
+
+/// Observes a call of the trace with this id.
+#[derive(Debug)]
+struct OfTrace(&'static str);
+
+impl Observe for OfTrace {
+    fn origin(&self) -> Origin {
+        Origin(self.0.into())
+    }
+
+    fn trace_id(&self) -> String {
+        self.0.into()
+    }
+
+    fn works_on(&self, _upload: &Upload) {}
+
+    fn around_part<'a>(
+        &'a self,
+        _part: PartToStore,
+        store: BoxFuture<'a, Result<Part>>,
+    ) -> BoxFuture<'a, Result<Part>> {
+        store
+    }
+}
+
+#[tokio::test]
+async fn each_bucket_of_calls_names_its_last_trace() {
+    let metrics = metrics();
+    let grpc = rpc_calls(Router::new().fallback(answer), &metrics);
+    let http = http_calls(Router::new().fallback(answer), &metrics);
+    let store = Observed::storage(&metrics, STORAGES[0]);
+    let calls = async || {
+        send(&grpc, "POST", "/made.up/Method", "0").await;
+        send(&http, "GET", "/made-up", "200").await;
+        let done: Result<()> = store.around("store.put_part", || async { Ok(()) }).await;
+        done.unwrap();
+    };
+    calls().await;
+    assert!(!text(&metrics).contains("trace_id"));
+    for trace in ["7a", "7b"] {
+        call::scope(Arc::new(Observer(Box::new(OfTrace(trace)))), calls()).await;
+    }
+    let text = text(&metrics);
+    for family in [
+        "rpc_server_call_duration_seconds_bucket",
+        "http_server_request_duration_seconds_bucket",
+        "upload_gateway_store_call_duration_seconds_bucket",
+    ] {
+        let of_family = |line: &&str| line.starts_with(family) && line.contains('#');
+        let named: Vec<&str> = text.lines().filter(of_family).collect();
+        let is_last = named
+            .iter()
+            .any(|line| line.contains(" # {trace_id=\"7b\"} "));
+        assert!(is_last, "{family}: {named:?}");
+    }
 }
 
 /// The names of the labels of a series.

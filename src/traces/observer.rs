@@ -141,6 +141,10 @@ impl Observe for Call {
         ))
     }
 
+    fn trace_id(&self) -> String {
+        self.0.context.trace_id().to_string()
+    }
+
     fn works_on(&self, upload: &Upload) {
         if let Some(origin) = &upload.origin {
             self.link(origin);

@@ -15,6 +15,9 @@ pub trait Observe: Debug + Send + Sync {
     /// The name of the call, which is kept in the records of the uploads that it creates.
     fn origin(&self) -> Origin;
 
+    /// The id of the trace that the call belongs to, in hexadecimal digits.
+    fn trace_id(&self) -> String;
+
     /// Learns that the call works on `upload`.
     fn works_on(&self, upload: &Upload);
 
@@ -46,6 +49,11 @@ fn current() -> Option<Arc<Observer>> {
 /// The name of the running call, if it is observed.
 pub(crate) fn origin() -> Option<Origin> {
     current().map(|observer| observer.0.origin())
+}
+
+/// The id of the trace that the running call belongs to, if it is observed.
+pub fn trace_id() -> Option<String> {
+    current().map(|observer| observer.0.trace_id())
 }
 
 /// The running call works on `upload`.
