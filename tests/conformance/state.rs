@@ -19,6 +19,7 @@ mod replicas;
 pub(crate) mod samples;
 mod sweeping;
 mod takeovers;
+mod upgrade;
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
