@@ -5,13 +5,15 @@
 //! S3 server (versitygw), which limits the throughput itself, and one that discards what it gets, so that the gateway is
 //! the limit. Each case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store
 //! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, `records`
-//! a record of 50,000 parts, `signing` signatures, `guarded` authentication and TLS, and the last one, `traced`, traces. Missed targets do not fail a benchmark.
+//! a record of 50,000 parts, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
+//! variable `BASELINE` names another build of the gateway, what changed since. Missed targets do not fail a benchmark.
 //!
 //! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. For
 //! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB by the growth of its buffer, 64 MiB by the
 //! receiver into part buffers, and 4 MiB in all other places together. Unit tests of `gateway::stream::buffers` compare
 //! addresses: the bytes that go to the store are the part buffer itself.
 
+mod baseline;
 mod crowds;
 mod direct;
 mod discard;
@@ -30,7 +32,7 @@ mod turns;
 #[path = "../../tests/common/lib.rs"]
 mod common;
 
-use std::{error::Error, fmt, process::ExitCode, time::Duration};
+use std::{env, error::Error, fmt, process::ExitCode, time::Duration};
 
 use tokio::time::Instant;
 use upload_gateway_client::proto::v1::Upload;
@@ -202,8 +204,17 @@ async fn run(selection: &Selection) -> Result<()> {
     }
     if "traced".contains(&selection.filter) {
         let last = stores.last().unwrap_or(&stores[0]);
-        let traced = traced::measure(&stores[0], last, &redis_url, &payload, selection.quick);
+        let stores = [&stores[0], last];
+        let traced = traced::measure(stores, &redis_url, &payload, selection.quick);
         report::traced(&traced.await?);
+    }
+    if "baseline".contains(&selection.filter)
+        && let Some(program) = env::var_os(baseline::PROGRAM)
+    {
+        let stores = [&stores[0], stores.last().unwrap_or(&stores[0])];
+        let quick = selection.quick;
+        let compared = baseline::measure(&program, stores, &redis_url, &payload, quick);
+        report::baseline(&compared.await?);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The gateway as a process of its own, and its CPU time and memory from Linux.
 
-use std::{fs, process::Command, time::Duration};
+use std::{ffi::OsStr, fs, process::Command, time::Duration};
 
 use tempfile::TempDir;
 
@@ -26,11 +26,22 @@ impl Gateway {
 
     /// With these keys and tables of the configuration.
     pub(crate) fn configured(store: &Store, redis_url: &str, config: &str) -> Result<Self> {
+        let program = env!("CARGO_BIN_EXE_upload-gateway");
+        Self::of(program.as_ref(), store, redis_url, config)
+    }
+
+    /// Another build of the gateway.
+    pub(crate) fn of(
+        program: &OsStr,
+        store: &Store,
+        redis_url: &str,
+        config: &str,
+    ) -> Result<Self> {
         let configuration = TempDir::with_prefix("upload-gateway-bench.")?;
         let file = configuration.path().join("config.toml");
         fs::write(&file, config.to_owned() + &store.configuration())?;
         let process = Server::start(|port, directory| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
+            let mut command = Command::new(program);
             command
                 .env_clear()
                 .current_dir(directory)

@@ -1,74 +1,36 @@
 //! What traces cost: the same load without traces, and with a trace of every call.
 
-use std::{future::ready, time::Duration};
+use std::future::ready;
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{
-    Request, Response, Status,
-    server::UnaryService,
-    service::Routes,
-    transport::{Endpoint, Server},
-};
+use tonic::{Request, Response, Status, server::UnaryService, service::Routes, transport::Server};
 use tonic_prost::ProstCodec;
 
 use crate::{
-    GIB, Load, MIB, Result, payload::Payload, process::Gateway, signing::Bearer, store::Store,
-    turns,
+    Result,
+    payload::Payload,
+    process::Gateway,
+    store::Store,
+    turns::{self, Compared},
 };
 
 /// Discards what it gets.
 struct Discard;
 
-/// The cost of traces.
-#[derive(Debug)]
-pub(crate) struct Traced {
-    /// The time of the same signing calls, median, without and with traces.
-    pub(crate) signing: [Duration; 2],
-    /// The time of the same files, median, without and with traces.
-    pub(crate) files: [Duration; 2],
-    /// Their load.
-    pub(crate) load: Load,
-    /// The peak memory of the gateways after all of it, in bytes.
-    pub(crate) memory: [u64; 2],
-}
-
-/// Measures with gateways on `signing_store`, and files to `file_store`.
+/// Compares gateways without and with traces.
 pub(crate) async fn measure(
-    signing_store: &Store,
-    file_store: &Store,
+    stores: [&Store; 2],
     redis_url: &str,
     payload: &Payload,
     quick: bool,
-) -> Result<Traced> {
+) -> Result<Compared> {
     let traces = format!("[traces]\nendpoint = \"{}\"\n", collector().await?);
-    let pair = |store: &Store| -> Result<[(Gateway, Bearer); 2]> {
-        Ok([
-            (Gateway::start(store, redis_url)?, Bearer::default()),
-            (
-                Gateway::configured(store, redis_url, &traces)?,
-                Bearer::default(),
-            ),
-        ])
+    let pair = |store: &Store| -> Result<[Gateway; 2]> {
+        let without = Gateway::start(store, redis_url)?;
+        Ok([without, Gateway::configured(store, redis_url, &traces)?])
     };
-    let signing = turns::signing(&pair(signing_store)?, quick).await?;
-    let gateways = pair(file_store)?;
-    let load = Load {
-        streams: 16,
-        file_size: if quick { 16 * MIB } else { GIB / 4 },
-    };
-    let mut channels = Vec::new();
-    for (gateway, _) in &gateways {
-        let endpoint = Endpoint::from_shared(gateway.address.clone())?;
-        channels.push(endpoint.connect().await?);
-    }
-    let channels = channels.try_into().map_err(|_| "two gateways")?;
-    Ok(Traced {
-        signing,
-        files: turns::files(&channels, file_store, payload, load).await?,
-        load,
-        memory: [gateways[0].0.peak_memory()?, gateways[1].0.peak_memory()?],
-    })
+    turns::compare(pair, stores, payload, quick).await
 }
 
 /// A collector that discards what it gets, until the process ends.

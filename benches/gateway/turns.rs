@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    Load, Result,
+    GIB, Load, MIB, Result,
     payload::Payload,
     process::Gateway,
     signing::{self, Bearer, Case},
@@ -16,6 +16,47 @@ use crate::{
 
 /// How often each load is measured.
 const TURNS: usize = 5;
+
+/// Two gateways under the same loads.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    /// The time of the same signing calls, median, of each.
+    pub(crate) signing: [Duration; 2],
+    /// The time of the same files, median, of each.
+    pub(crate) files: [Duration; 2],
+    /// Their load.
+    pub(crate) load: Load,
+    /// The peak memory of each after these files, in bytes.
+    pub(crate) memory: [u64; 2],
+}
+
+/// Compares the two gateways that `pair` starts: signing on the first store, files to the second one.
+pub(crate) async fn compare(
+    pair: impl Fn(&Store) -> Result<[Gateway; 2]>,
+    [signing_store, file_store]: [&Store; 2],
+    payload: &Payload,
+    quick: bool,
+) -> Result<Compared> {
+    let callers = pair(signing_store)?.map(|gateway| (gateway, Bearer::default()));
+    let signing = signing(&callers, quick).await?;
+    let gateways = pair(file_store)?;
+    let load = Load {
+        streams: 16,
+        file_size: if quick { 16 * MIB } else { GIB / 4 },
+    };
+    let mut channels = Vec::new();
+    for gateway in &gateways {
+        let endpoint = Endpoint::from_shared(gateway.address.clone())?;
+        channels.push(endpoint.connect().await?);
+    }
+    let channels = channels.try_into().map_err(|_| "two gateways")?;
+    Ok(Compared {
+        signing,
+        files: files(&channels, file_store, payload, load).await?,
+        load,
+        memory: [gateways[0].peak_memory()?, gateways[1].peak_memory()?],
+    })
+}
 
 /// The time of the same signing calls, median, of each of two gateways and their callers.
 pub(crate) async fn signing(
