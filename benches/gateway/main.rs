@@ -145,7 +145,7 @@ impl Selection {
     reason = "a benchmark says on the terminal what went wrong"
 )]
 async fn main() -> ExitCode {
-    let Some(selection) = Selection::from_arguments(std::env::args().skip(1)) else {
+    let Some(selection) = Selection::from_arguments(env::args().skip(1)) else {
         eprintln!("this is a benchmark: run it with `cargo bench --bench gateway`");
         return ExitCode::SUCCESS;
     };
