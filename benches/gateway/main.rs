@@ -184,35 +184,30 @@ async fn run(selection: &Selection) -> Result<()> {
         }
     }
     report.end();
+    let last = stores.last().unwrap_or(&stores[0]);
     if "crowds".contains(&selection.filter) {
-        let store = stores.last().unwrap_or(&stores[0]);
-        let neighbours = crowds::neighbours(store, &redis_url, &payload, selection.quick);
+        let neighbours = crowds::neighbours(last, &redis_url, &payload, selection.quick);
         report::neighbours(&neighbours.await?);
-        report::crowd(&crowds::crowd(store, &redis_url, &payload).await?);
+        report::crowd(&crowds::crowd(last, &redis_url, &payload).await?);
     }
     if "records".contains(&selection.filter) {
-        let store = stores.last().unwrap_or(&stores[0]);
-        report::records(&records::measure(store, &redis_url, &payload).await?);
+        report::records(&records::measure(last, &redis_url, &payload).await?);
     }
     if "signing".contains(&selection.filter) {
         report::signing(&signing::measure(&stores[0], &redis_url, selection.quick).await?);
     }
     if "guarded".contains(&selection.filter) {
-        let last = stores.last().unwrap_or(&stores[0]);
         let guarded = guarded::measure(&stores[0], last, &redis_url, &payload, selection.quick);
         report::guarded(&guarded.await?);
     }
     if "traced".contains(&selection.filter) {
-        let last = stores.last().unwrap_or(&stores[0]);
-        let stores = [&stores[0], last];
-        let traced = traced::measure(stores, &redis_url, &payload, selection.quick);
+        let traced = traced::measure([&stores[0], last], &redis_url, &payload, selection.quick);
         report::traced(&traced.await?);
     }
     if "baseline".contains(&selection.filter)
         && let Some(program) = env::var_os(baseline::PROGRAM)
     {
-        let stores = [&stores[0], stores.last().unwrap_or(&stores[0])];
-        let quick = selection.quick;
+        let (stores, quick) = ([&stores[0], last], selection.quick);
         let compared = baseline::measure(&program, stores, &redis_url, &payload, quick);
         report::baseline(&compared.await?);
     }

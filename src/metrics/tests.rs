@@ -335,12 +335,17 @@ async fn each_bucket_of_calls_names_its_last_trace() {
     let metrics = metrics();
     let grpc = rpc_calls(Router::new().fallback(answer), &metrics);
     let http = http_calls(Router::new().fallback(answer), &metrics);
-    let store = Observed::storage(&metrics, STORAGES[0]);
+    let stores = [
+        ("store.put_part", Observed::storage(&metrics, STORAGES[0])),
+        ("state.get", Observed::state(&metrics)),
+    ];
     let calls = async || {
         send(&grpc, "POST", "/made.up/Method", "0").await;
         send(&http, "GET", "/made-up", "200").await;
-        let done: Result<()> = store.around("store.put_part", || async { Ok(()) }).await;
-        done.unwrap();
+        for (name, store) in &stores {
+            let done: Result<()> = store.around(name, || async { Ok(()) }).await;
+            done.unwrap();
+        }
     };
     calls().await;
     assert!(!text(&metrics).contains("trace_id"));
@@ -352,6 +357,7 @@ async fn each_bucket_of_calls_names_its_last_trace() {
         "rpc_server_call_duration_seconds_bucket",
         "http_server_request_duration_seconds_bucket",
         "upload_gateway_store_call_duration_seconds_bucket",
+        "upload_gateway_state_call_duration_seconds_bucket",
     ] {
         let of_family = |line: &&str| line.starts_with(family) && line.contains('#');
         let named: Vec<&str> = text.lines().filter(of_family).collect();
