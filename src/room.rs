@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{AcquireError, Semaphore, SemaphorePermit},
     time::{Instant, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,9 @@ pub(crate) struct Rules {
     pub(crate) total: u32,
     /// How many places one owner has at a time, if it has a tenant.
     pub(crate) per_owner: u32,
+    /// How much of `total` only the owners get that have fewer places than this, so that they need not wait for an owner with
+    /// many.
+    pub(crate) reserve: u32,
     /// How long a call waits for room.
     pub(crate) wait_limit: Duration,
     /// After how long without any progress of its client a place may be revoked for another one.
@@ -64,8 +67,10 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 pub(crate) struct Room {
     rules: Rules,
-    /// What is free. The call that has waited longest gets it first.
+    /// What is free for all. The call that has waited longest gets it first.
     free: Semaphore,
+    /// What is free of the reserve.
+    reserve: Semaphore,
     places: Mutex<Places>,
 }
 
@@ -94,6 +99,8 @@ struct Share {
 #[derive(Debug)]
 struct Held {
     amount: u32,
+    /// How much of it is of the reserve.
+    of_reserve: u32,
     /// Since when its client has done nothing. `None`: it waits for the gateway.
     stalled_since: Option<Instant>,
     is_revoked: bool,
@@ -111,7 +118,15 @@ struct Waiting<'a>(&'a Place);
 pub(crate) struct Place {
     room: Arc<Room>,
     number: u64,
+    /// Whether it may take of the reserve.
+    is_small: bool,
     revoked: CancellationToken,
+}
+
+/// What a place has taken, until it keeps it.
+struct Taken<'a> {
+    permit: SemaphorePermit<'a>,
+    is_of_reserve: bool,
 }
 
 // === impl Room ===
@@ -121,7 +136,8 @@ impl Room {
     pub(crate) fn new(rules: Rules) -> Arc<Self> {
         let room = Arc::new(Self {
             rules,
-            free: Semaphore::new(rules.total as usize),
+            free: Semaphore::new((rules.total - rules.reserve) as usize),
+            reserve: Semaphore::new(rules.reserve as usize),
             places: Mutex::default(),
         });
         if let Some(limit) = rules.ends_after {
@@ -133,7 +149,7 @@ impl Room {
     /// A place that has taken nothing yet. Cancels `revoked` if it must end.
     pub(crate) fn enter(self: &Arc<Self>, revoked: CancellationToken) -> Place {
         let number = self.lock().add(revoked.clone(), None);
-        self.place(number, revoked)
+        self.place(number, true, revoked)
     }
 
     /// As [`Room::enter`], for a call of `owner`.
@@ -149,19 +165,20 @@ impl Room {
             return Ok(self.enter(revoked));
         }
         let mut places = self.lock();
-        let share = places.owners.get(owner);
-        if share.is_some_and(|share| share.places >= self.rules.per_owner) {
+        let has = places.owners.get(owner).map_or(0, |share| share.places);
+        if has >= self.rules.per_owner {
             return Err(self.rules.share_exceeded());
         }
         let number = places.add(revoked.clone(), Some(owner.clone()));
         drop(places);
-        Ok(self.place(number, revoked))
+        Ok(self.place(number, has < self.rules.reserve, revoked))
     }
 
-    fn place(self: &Arc<Self>, number: u64, revoked: CancellationToken) -> Place {
+    fn place(self: &Arc<Self>, number: u64, is_small: bool, revoked: CancellationToken) -> Place {
         Place {
             room: Arc::clone(self),
             number,
+            is_small,
             revoked,
         }
     }
@@ -200,6 +217,7 @@ impl Places {
         }
         let held = Held {
             amount: 0,
+            of_reserve: 0,
             stalled_since: None,
             is_revoked: false,
             end,
@@ -239,12 +257,10 @@ impl Places {
     }
 
     /// Removes a place, and returns what it held.
-    fn remove(&mut self, number: u64) -> u32 {
+    fn remove(&mut self, number: u64) -> Option<Held> {
         self.change(number, |held| held.stalled_since = None);
-        let Some(held) = self.held.remove(&number) else {
-            return 0;
-        };
-        if let Some(owner) = held.owner
+        let mut held = self.held.remove(&number)?;
+        if let Some(owner) = held.owner.take()
             && let Entry::Occupied(mut share) = self.owners.entry(owner)
         {
             share.get_mut().places -= 1;
@@ -252,7 +268,7 @@ impl Places {
                 share.remove();
             }
         }
-        held.amount
+        Some(held)
     }
 
     /// Notes that a place waits for room. Whether it may.
@@ -299,8 +315,12 @@ impl Held {
 impl Place {
     /// Takes `amount` more, if it is free.
     pub(crate) fn try_take(&self, amount: u32) -> bool {
-        let taken = self.room.free.try_acquire_many(amount);
-        taken.map(|permit| self.keep(permit)).is_ok()
+        let Room { free, reserve, .. } = &*self.room;
+        let taken = match free.try_acquire_many(amount).map(Taken::free) {
+            Err(_) if self.is_small => reserve.try_acquire_many(amount).map(Taken::of_reserve),
+            taken => taken,
+        };
+        taken.map(|taken| self.keep(taken)).is_ok()
     }
 
     /// Takes `amount` more, and waits for it. Places of clients that do nothing make room.
@@ -311,17 +331,17 @@ impl Place {
         if self.try_take(amount) {
             return Ok(());
         }
-        let Room { rules, free, .. } = &*self.room;
+        let rules = &self.room.rules;
         let _waiting = Waiting::begin(self).ok_or_else(|| rules.exceeded())?;
         let deadline = Instant::now() + rules.wait_limit;
-        let mut taking = pin!(free.acquire_many(amount));
+        let mut taking = pin!(self.wait_for(amount));
         loop {
             self.room.revoke_one();
             let now = Instant::now();
             let next = deadline.min(now + REVOKE_INTERVAL);
             match timeout_at(next, taking.as_mut()).await {
-                Ok(Ok(permit)) => {
-                    self.keep(permit);
+                Ok(Ok(taken)) => {
+                    self.keep(taken);
                     return Ok(());
                 }
                 Err(_) if next < deadline => {}
@@ -330,13 +350,26 @@ impl Place {
         }
     }
 
+    /// Waits until that much is free for this place.
+    async fn wait_for(&self, amount: u32) -> Result<Taken<'_>, AcquireError> {
+        let Room { free, reserve, .. } = &*self.room;
+        tokio::select! {
+            biased;
+            permit = free.acquire_many(amount) => permit.map(Taken::free),
+            permit = reserve.acquire_many(amount), if self.is_small => permit.map(Taken::of_reserve),
+        }
+    }
+
     /// Keeps what was taken until this is dropped.
-    fn keep(&self, permit: SemaphorePermit<'_>) {
-        let amount = u32::try_from(permit.num_permits()).unwrap_or(u32::MAX);
-        permit.forget();
-        self.room
-            .lock()
-            .change(self.number, |held| held.amount += amount);
+    fn keep(&self, taken: Taken<'_>) {
+        let amount = u32::try_from(taken.permit.num_permits()).unwrap_or(u32::MAX);
+        taken.permit.forget();
+        self.room.lock().change(self.number, |held| {
+            held.amount += amount;
+            if taken.is_of_reserve {
+                held.of_reserve += amount;
+            }
+        });
     }
 
     /// Records that the gateway waits for the client from now on.
@@ -364,8 +397,30 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let amount = self.room.lock().remove(self.number);
-        self.room.free.add_permits(amount as usize);
+        let Some(held) = self.room.lock().remove(self.number) else {
+            return;
+        };
+        let Room { free, reserve, .. } = &*self.room;
+        free.add_permits((held.amount - held.of_reserve) as usize);
+        reserve.add_permits(held.of_reserve as usize);
+    }
+}
+
+// === impl Taken ===
+
+impl<'a> Taken<'a> {
+    fn free(permit: SemaphorePermit<'a>) -> Self {
+        Self {
+            permit,
+            is_of_reserve: false,
+        }
+    }
+
+    fn of_reserve(permit: SemaphorePermit<'a>) -> Self {
+        Self {
+            permit,
+            is_of_reserve: true,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ const HANDSHAKES: Rules = Rules {
     limit: None,
     total: 2048,
     per_owner: u32::MAX,
+    reserve: 0,
     wait_limit: Duration::from_secs(10),
     yields_after: Duration::ZERO,
     ends_after: None,

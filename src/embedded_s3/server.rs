@@ -32,6 +32,7 @@ const DOWNLOADS: Rules = Rules {
     limit: None,
     total: MAXIMUM_CONNECTIONS / 4 * 3,
     per_owner: u32::MAX,
+    reserve: 0,
     wait_limit: Duration::from_millis(500),
     yields_after: Duration::from_secs(5),
     ends_after: Some(Duration::from_secs(5 * 60)),

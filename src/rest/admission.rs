@@ -22,6 +22,7 @@ const BODIES: Rules = Rules {
     limit: None,
     total: 64 * 1024 * 1024,
     per_owner: u32::MAX,
+    reserve: 0,
     wait_limit: Duration::from_secs(5),
     yields_after: Duration::from_secs(1),
     ends_after: None,

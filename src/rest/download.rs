@@ -44,6 +44,7 @@ pub(super) fn room(settings: &Settings) -> Rules {
         limit: Some("max_downloads"),
         total: settings.edges.downloads,
         per_owner: settings.per_owner.downloads,
+        reserve: 0,
         wait_limit: Duration::from_secs(2),
         yields_after: Duration::from_secs(5),
         // A paused video is not an error.

@@ -223,6 +223,7 @@ mod tests {
         limit: None,
         total: 10,
         per_owner: u32::MAX,
+        reserve: 0,
         wait_limit: Duration::from_secs(2),
         yields_after: Duration::from_secs(1),
         ends_after: None,

@@ -8,6 +8,7 @@ const RULES: Rules = Rules {
     limit: None,
     total: 10,
     per_owner: 2,
+    reserve: 0,
     wait_limit: Duration::from_secs(2),
     yields_after: Duration::from_secs(5),
     ends_after: None,
@@ -191,4 +192,47 @@ async fn an_owner_at_its_share_leaves_the_places_to_others() {
     assert!(enter(&owner("a")).is_ok());
     drop(second);
     assert_eq!(room.lock().owners.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_with_few_places_need_not_wait_for_one_with_many() {
+    let room = Room::new(Rules {
+        per_owner: u32::MAX,
+        reserve: 2,
+        ..RULES
+    });
+    let enter = |subject| room.enter_for(&owner(subject), CancellationToken::new());
+    let many: Vec<_> = (0..8).map(|_| enter("many").unwrap()).collect();
+    assert!(many.iter().all(|place| place.try_take(1)));
+    let waiting = enter("many").unwrap();
+    assert!(!waiting.try_take(1));
+    let mut waits = std::pin::pin!(waiting.take(1));
+    assert!(waits.as_mut().now_or_never().is_none());
+
+    let few = [enter("few").unwrap(), enter("few").unwrap()];
+    assert!(few.iter().all(|place| place.try_take(1)));
+    let next = enter("few").unwrap();
+    assert!(!next.try_take(1));
+    // What was of the reserve returns to it.
+    drop(few);
+    assert!(waits.as_mut().now_or_never().is_none());
+    assert_eq!(room.reserve.available_permits(), 2);
+    drop(many);
+    waits.await.unwrap();
+    assert_eq!(room.free.available_permits(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_without_a_tenant_get_all_places() {
+    let room = Room::new(Rules {
+        reserve: 2,
+        ..RULES
+    });
+    let places: Vec<_> = (0..10).map(|_| place(&room, 1)).collect();
+    let waiting = room.enter(CancellationToken::new());
+    let mut waits = std::pin::pin!(waiting.take(1));
+    assert!(waits.as_mut().now_or_never().is_none());
+    // The last one is of the reserve.
+    drop(places.into_iter().next_back());
+    waits.await.unwrap();
 }

@@ -34,6 +34,9 @@ const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/grpc.health.v1.Health/Check"
 /// How many of them run at a time.
 const MAX_HEALTH: u32 = 256;
 
+/// One in this many places is reserved for owners with few calls.
+const RESERVE: u32 = 8;
+
 /// The gRPC calls that return pages.
 const LISTS: [&str; 2] = [
     "/uploadgateway.v1.UploadService/ListUploads",
@@ -82,6 +85,8 @@ impl Places {
                 limit,
                 total,
                 per_owner,
+                // Where owners have no limit.
+                reserve: if per_owner == all { total / RESERVE } else { 0 },
                 wait_limit: Duration::from_secs(wait),
                 yields_after: Duration::from_secs(1),
                 ends_after: None,
