@@ -1,4 +1,4 @@
-//! Authentication: who makes a call. One layer before both edges puts the [`Caller`] into the extensions of the request, and
+//! Authentication: who makes a call. Before both edges, the [`Caller`] is put into the extensions of the request, and
 //! the edges read it there: a handler that finds none refuses the call.
 
 mod api_key;
@@ -18,10 +18,8 @@ mod tokens;
 use std::{sync::Arc, time::SystemTime};
 
 use axum::{
-    Router,
-    extract::{Request, State},
+    extract::Request,
     http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
-    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use upload_gateway_core::{
@@ -92,31 +90,11 @@ pub(crate) struct Settings<'a> {
     pub(crate) is_reflection_open: bool,
 }
 
-/// What an edge authenticates its calls with.
-#[derive(Debug, Clone)]
-struct Layer {
-    authentication: Authentication,
-    refuse: fn(Error) -> Response,
-}
-
 /// A call that is admitted.
 struct Admitted {
     /// `None` for calls that need no caller.
     caller: Option<Caller>,
     is_ambient: bool,
-}
-
-/// Gives each call to `router` its [`Caller`], or refuses it. Nothing of the body is read before.
-pub(crate) fn authenticated(
-    router: Router,
-    authentication: &Authentication,
-    refuse: fn(Error) -> Response,
-) -> Router {
-    let layer = Layer {
-        authentication: authentication.clone(),
-        refuse,
-    };
-    router.layer(from_fn_with_state(layer, authenticate))
 }
 
 /// The caller of a request with these extensions.
@@ -128,35 +106,6 @@ pub(crate) fn caller(extensions: &Extensions) -> Result<Caller> {
     Ok(caller.ok_or(Rejection::Missing)?)
 }
 
-async fn authenticate(State(layer): State<Layer>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    if size(&parts.headers) > MAX_HEADERS {
-        return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
-    }
-    let admitted = match layer.admit(&parts).await {
-        Ok(admitted) => admitted,
-        Err(rejection) => {
-            let path = parts.uri.path();
-            tracing::info!(target: "audit", path, result = "refused", ?rejection, "audit");
-            refused::discard(body);
-            return (layer.refuse)(rejection.into());
-        }
-    };
-    if let Some(caller) = admitted.caller {
-        parts.extensions.insert(caller);
-    }
-    let mut response = next.run(Request::from_parts(parts, body)).await;
-    if admitted.is_ambient {
-        let headers = response.headers_mut();
-        headers.insert(
-            header::REFERRER_POLICY,
-            HeaderValue::from_static("no-referrer"),
-        );
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-    }
-    response
-}
-
 /// The size of header fields in bytes, as HTTP/2 counts them.
 fn size(headers: &HeaderMap) -> usize {
     let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
@@ -166,24 +115,44 @@ fn size(headers: &HeaderMap) -> usize {
 // === impl Authentication ===
 
 impl Authentication {
-    /// The issuers whose keys are fetched, and when these will be too old to be used, if they are not fetched again.
-    pub(crate) fn issuer_keys_expire_at(&self) -> Vec<(String, SystemTime)> {
-        let Self::Required(credentials) = self else {
-            return Vec::new();
+    /// Runs `call` with the [`Caller`] of `request`, or refuses it. Nothing of the body is read before.
+    pub(crate) async fn authenticated<F: Future<Output = Response>>(
+        &self,
+        request: Request,
+        refuse: fn(Error) -> Response,
+        call: impl FnOnce(Request) -> F,
+    ) -> Response {
+        let (mut parts, body) = request.into_parts();
+        if size(&parts.headers) > MAX_HEADERS {
+            return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+        }
+        let admitted = match self.admit(&parts).await {
+            Ok(admitted) => admitted,
+            Err(rejection) => {
+                let path = parts.uri.path();
+                tracing::info!(target: "audit", path, result = "refused", ?rejection, "audit");
+                refused::discard(body);
+                return refuse(rejection.into());
+            }
         };
-        let issuers = credentials.tokens.keys_expire_at();
-        issuers
-            .map(|(issuer, at)| (issuer.to_owned(), at))
-            .collect()
+        if let Some(caller) = admitted.caller {
+            parts.extensions.insert(caller);
+        }
+        let mut response = call(Request::from_parts(parts, body)).await;
+        if admitted.is_ambient {
+            let headers = response.headers_mut();
+            headers.insert(
+                header::REFERRER_POLICY,
+                HeaderValue::from_static("no-referrer"),
+            );
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+        }
+        response
     }
-}
 
-// === impl Layer ===
-
-impl Layer {
     async fn admit(&self, request: &Parts) -> Result<Admitted, Rejection> {
         let admitted = |caller, is_ambient| Admitted { caller, is_ambient };
-        let Authentication::Required(credentials) = &self.authentication else {
+        let Self::Required(credentials) = self else {
             return Ok(admitted(Some(Caller::default()), false));
         };
         if credentials.is_open(request.uri.path()) {
@@ -195,6 +164,17 @@ impl Layer {
             None => credentials.of_peer(request)?,
         };
         Ok(admitted(Some(caller), presented.is_ambient))
+    }
+
+    /// The issuers whose keys are fetched, and when these will be too old to be used, if they are not fetched again.
+    pub(crate) fn issuer_keys_expire_at(&self) -> Vec<(String, SystemTime)> {
+        let Self::Required(credentials) = self else {
+            return Vec::new();
+        };
+        let issuers = credentials.tokens.keys_expire_at();
+        issuers
+            .map(|(issuer, at)| (issuer.to_owned(), at))
+            .collect()
     }
 }
 

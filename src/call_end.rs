@@ -11,6 +11,7 @@ use axum::{
     response::Response,
 };
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tracing::Span;
 use upload_gateway_core::call::Scope;
 
 /// Learns how a call ends. It is dropped with the response, also if the client leaves before its end.
@@ -25,16 +26,17 @@ pub(crate) trait Ending: Send + Unpin + 'static {
     fn ends(&mut self);
 }
 
-/// The body of a response, in the scope of its call.
+/// The body of a response, in the scope and the span of its call.
 struct Followed<E> {
     body: Body,
     /// How many bytes the head of the response announces, without those that were sent. hyper asks for no more.
     left: Option<u64>,
     call: E,
     scope: Scope,
+    span: Span,
 }
 
-/// The same response, followed to its end. The body is read in the scope of the running call.
+/// The same response, followed to its end. The body is read in the scope and the span of the running call.
 pub(crate) fn follow(response: Response, mut call: impl Ending) -> Response {
     call.responds(&response);
     let length = response.headers().get(CONTENT_LENGTH);
@@ -48,8 +50,48 @@ pub(crate) fn follow(response: Response, mut call: impl Ending) -> Response {
             left,
             call,
             scope: Scope::current(),
+            span: Span::current(),
         })
     })
+}
+
+// === impl Ending ===
+
+impl<E: Ending> Ending for Option<E> {
+    fn responds(&mut self, response: &Response) {
+        if let Some(call) = self {
+            call.responds(response);
+        }
+    }
+
+    fn trails(&mut self, trailers: &HeaderMap) {
+        if let Some(call) = self {
+            call.trails(trailers);
+        }
+    }
+
+    fn ends(&mut self) {
+        if let Some(call) = self {
+            call.ends();
+        }
+    }
+}
+
+impl<A: Ending, B: Ending> Ending for (A, B) {
+    fn responds(&mut self, response: &Response) {
+        self.0.responds(response);
+        self.1.responds(response);
+    }
+
+    fn trails(&mut self, trailers: &HeaderMap) {
+        self.0.trails(trailers);
+        self.1.trails(trailers);
+    }
+
+    fn ends(&mut self) {
+        self.0.ends();
+        self.1.ends();
+    }
 }
 
 // === impl Followed ===
@@ -67,7 +109,9 @@ impl<E: Ending> HttpBody for Followed<E> {
             left,
             call,
             scope,
+            span,
         } = &mut *self;
+        let _entered = span.enter();
         let frame = scope.enter(|| Pin::new(&mut *body).poll_frame(context));
         match &frame {
             Poll::Ready(None) => call.ends(),

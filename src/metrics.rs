@@ -17,7 +17,7 @@ use prometheus_client::{encoding::text::encode, metrics::info::Info, registry::R
 use upload_gateway_core::{gateway::Load, upload::Timestamp};
 
 pub(crate) use self::{
-    calls::{http_calls, rpc_calls},
+    calls::MeasuredCall,
     stores::Observed,
     tenants::{ALL as ALL_TENANTS, MAX as MAX_TENANTS},
 };
@@ -43,8 +43,9 @@ pub(crate) struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     families: Families,
-    /// The paths of the gRPC calls: all other paths have one label.
-    known_calls: HashSet<String>,
+    /// The methods of gRPC: all others have the label `other`.
+    known_calls: HashSet<Arc<str>>,
+    other: Arc<str>,
     tenants: Tenants,
 }
 
@@ -93,10 +94,12 @@ impl Metrics {
         families.begin(&known.storages);
         families.sweep_interval.set(known.sweep_interval as f64);
         families.last_sweep.set(seconds(SystemTime::now()));
+        let method = |path: &String| path.trim_start_matches('/').into();
         Self(Arc::new(Inner {
             registry,
             families,
-            known_calls: known.calls,
+            known_calls: known.calls.iter().map(method).collect(),
+            other: OTHER.into(),
             tenants: Tenants::new(known.tenants),
         }))
     }

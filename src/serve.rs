@@ -2,13 +2,13 @@
 
 mod admission;
 mod backends;
+mod calls;
 mod clock;
 mod error;
 mod expiry;
 mod health;
 mod once;
 mod operations;
-mod scope;
 mod server;
 mod sweeper;
 

@@ -30,11 +30,7 @@ use opentelemetry_sdk::{
 
 pub use self::config::{Ratio, TracesConfig};
 use self::span::Running;
-pub(crate) use self::{
-    calls::{http_calls, rpc_calls},
-    export::CannotExport,
-    stores::Traced,
-};
+pub(crate) use self::{calls::TracedCall, export::CannotExport, stores::Traced};
 
 /// How long the process waits at its end until the collector has the last spans.
 const LAST_EXPORT: Duration = Duration::from_secs(2);

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderMap, Method},
-    middleware::{Next, from_fn_with_state},
     response::Response,
 };
 use tokio::time::Instant;
@@ -17,7 +15,7 @@ use super::{
     families::{CallLabels, HttpLabels, RpcLabels, TraceLabel, observe_call, trace},
 };
 use crate::{
-    call_end::{Ending, follow},
+    call_end::Ending,
     rest::BASE,
     status::{CANCELLED, Outcome, code_name},
 };
@@ -28,18 +26,8 @@ pub(super) const HTTP: &str = "http";
 /// What the names of this API's methods begin with.
 const API: &str = "uploadgateway.";
 
-/// Measures each gRPC call to `router`. A call that its client leaves is CANCELLED.
-pub(crate) fn rpc_calls(router: Router, metrics: &Metrics) -> Router {
-    router.layer(from_fn_with_state(metrics.clone(), rpc))
-}
-
-/// Measures each HTTP request to `router`.
-pub(crate) fn http_calls(router: Router, metrics: &Metrics) -> Router {
-    router.layer(from_fn_with_state(metrics.clone(), http))
-}
-
-/// A call that runs. It is counted when this is dropped.
-struct Running {
+/// A call that runs. It is counted when this is dropped: a gRPC call that its client leaves is CANCELLED.
+pub(crate) struct MeasuredCall {
     metrics: Metrics,
     begun: Instant,
     outcome: Option<Arc<Outcome>>,
@@ -49,7 +37,7 @@ struct Running {
 
 enum Kind {
     Rpc {
-        method: String,
+        method: Arc<str>,
         /// `None`: the response has not ended.
         code: Option<&'static str>,
     },
@@ -62,49 +50,47 @@ enum Kind {
     },
 }
 
-async fn rpc(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let method = match metrics.0.known_calls.contains(path) {
-        true => path.trim_start_matches('/').to_owned(),
-        false => OTHER.to_owned(),
-    };
-    let call = Running::begin(metrics, Kind::Rpc { method, code: None });
-    measure(call, request, next).await
+// === impl Metrics ===
+
+impl Metrics {
+    /// Measures this gRPC call.
+    pub(crate) fn grpc_call(&self, request: &Request) -> MeasuredCall {
+        let method = request.uri().path().strip_prefix('/');
+        let method = method.and_then(|method| self.0.known_calls.get(method));
+        let method = Arc::clone(method.unwrap_or(&self.0.other));
+        MeasuredCall::begin(self, Kind::Rpc { method, code: None })
+    }
+
+    /// Measures this HTTP request.
+    pub(crate) fn http_call(&self, request: &Request) -> MeasuredCall {
+        let route = request.extensions().get::<MatchedPath>();
+        let route = route.map_or(OTHER, MatchedPath::as_str).to_owned();
+        let known = [
+            (Method::GET, "GET"),
+            (Method::HEAD, "HEAD"),
+            (Method::POST, "POST"),
+            (Method::PATCH, "PATCH"),
+            (Method::PUT, "PUT"),
+            (Method::DELETE, "DELETE"),
+            (Method::OPTIONS, "OPTIONS"),
+        ];
+        let method = known.iter().find(|(method, _)| method == request.method());
+        let kind = Kind::Http {
+            method: method.map_or(OTHER, |(_, name)| name),
+            route,
+            status: None,
+            is_whole: false,
+        };
+        MeasuredCall::begin(self, kind)
+    }
 }
 
-async fn http(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let route = route.map_or(OTHER, MatchedPath::as_str).to_owned();
-    let known = [
-        (Method::GET, "GET"),
-        (Method::HEAD, "HEAD"),
-        (Method::POST, "POST"),
-        (Method::PATCH, "PATCH"),
-        (Method::PUT, "PUT"),
-        (Method::DELETE, "DELETE"),
-        (Method::OPTIONS, "OPTIONS"),
-    ];
-    let method = known.iter().find(|(method, _)| method == request.method());
-    let kind = Kind::Http {
-        method: method.map_or(OTHER, |(_, name)| name),
-        route,
-        status: None,
-        is_whole: false,
-    };
-    measure(Running::begin(metrics, kind), request, next).await
-}
+// === impl MeasuredCall ===
 
-async fn measure(call: Running, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
-    follow(response, call)
-}
-
-// === impl Running ===
-
-impl Running {
-    fn begin(metrics: Metrics, kind: Kind) -> Self {
+impl MeasuredCall {
+    fn begin(metrics: &Metrics, kind: Kind) -> Self {
         Self {
-            metrics,
+            metrics: metrics.clone(),
             begun: Instant::now(),
             outcome: call::current(),
             trace: trace(),
@@ -130,7 +116,7 @@ impl Running {
     }
 }
 
-impl Ending for Running {
+impl Ending for MeasuredCall {
     fn responds(&mut self, response: &Response) {
         match &mut self.kind {
             Kind::Rpc { .. } => self.finds_status(response.headers()),
@@ -149,7 +135,7 @@ impl Ending for Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for MeasuredCall {
     fn drop(&mut self) {
         let seconds = self.begun.elapsed().as_secs_f64();
         let families = &self.metrics.0.families;
@@ -163,7 +149,7 @@ impl Drop for Running {
         match &mut self.kind {
             Kind::Rpc { method, code } => {
                 let labels = RpcLabels {
-                    rpc_method: std::mem::take(method),
+                    rpc_method: Arc::clone(method),
                     rpc_response_status_code: code.unwrap_or(CANCELLED),
                 };
                 observe_call(&families.rpc, &labels, seconds, trace);

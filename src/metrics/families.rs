@@ -1,6 +1,10 @@
 //! All metrics: their names, types and labels.
 
-use std::{hash::Hash, sync::atomic::AtomicU64, time::SystemTime};
+use std::{
+    hash::Hash,
+    sync::{Arc, atomic::AtomicU64},
+    time::SystemTime,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -160,7 +164,7 @@ macro_rules! labels {
 
 labels! {
     /// The stable names of OpenTelemetry's semantic conventions.
-    RpcLabels { rpc_method: String, rpc_response_status_code: &'static str }
+    RpcLabels { rpc_method: Arc<str>, rpc_response_status_code: &'static str }
     /// The stable names of OpenTelemetry's semantic conventions.
     HttpLabels {
         http_request_method: &'static str,
@@ -173,8 +177,8 @@ labels! {
     StateLabels { call: &'static str }
     StateFailureLabels { call: &'static str, error_type: &'static str }
     CauseLabel { cause: &'static str }
-    StoreLabels { storage: String, call: &'static str }
-    StoreFailureLabels { storage: String, call: &'static str, error_type: &'static str }
+    StoreLabels { storage: Arc<str>, call: &'static str }
+    StoreFailureLabels { storage: Arc<str>, call: &'static str, error_type: &'static str }
     StoreCauseLabels { storage: String, cause: &'static str }
     StorageLabel { storage: String }
     /// `direction` is `in` or `out`.

@@ -92,15 +92,14 @@ impl Drop for Running<'_> {
                 }
             }
             Some(storage) => {
-                let storage = storage.to_string();
                 let labels = StoreLabels {
-                    storage: storage.clone(),
+                    storage: Arc::clone(storage),
                     call,
                 };
                 observe_call(&families.stores, &labels, seconds, trace);
                 if let Some(error_type) = self.error_type {
                     let labels = StoreFailureLabels {
-                        storage,
+                        storage: Arc::clone(storage),
                         call,
                         error_type,
                     };

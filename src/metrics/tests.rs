@@ -10,6 +10,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     http::{HeaderName, Request, StatusCode},
+    middleware::{Next, from_fn},
     response::Response,
     routing::any,
 };
@@ -26,10 +27,10 @@ use upload_gateway_core::{
 };
 
 use super::{
-    Expiries, Known, Load, MAX_TENANTS, Metrics, Now, Observed, gateway::TRANSITIONS, http_calls,
-    rpc_calls,
+    Expiries, Known, Load, MAX_TENANTS, MeasuredCall, Metrics, Now, Observed, gateway::TRANSITIONS,
 };
 use crate::{
+    call_end::follow,
     certificates::Validity,
     grpc,
     rest::{BASE, Health, Readiness, StoreHealth},
@@ -120,6 +121,27 @@ async fn answer(request: Request<Body>) -> Response {
     response
 }
 
+/// Measures each call to `router`.
+fn measured(
+    router: Router,
+    metrics: &Metrics,
+    begin: fn(&Metrics, &Request<Body>) -> MeasuredCall,
+) -> Router {
+    let metrics = metrics.clone();
+    router.layer(from_fn(move |request: Request<Body>, next: Next| {
+        let call = begin(&metrics, &request);
+        async { follow(next.run(request).await, call) }
+    }))
+}
+
+fn grpc_calls(metrics: &Metrics) -> Router {
+    measured(Router::new().fallback(answer), metrics, Metrics::grpc_call)
+}
+
+fn http_calls(router: Router, metrics: &Metrics) -> Router {
+    measured(router, metrics, Metrics::http_call)
+}
+
 async fn send(router: &Router, method: &str, path: &str, status: &str) {
     let request = Request::builder().method(method).uri(path);
     let request = request.header(STATUS, status).body(Body::empty()).unwrap();
@@ -129,7 +151,7 @@ async fn send(router: &Router, method: &str, path: &str, status: &str) {
 
 /// Every gRPC method, and every code with which calls are refused.
 async fn call_grpc(metrics: &Metrics) {
-    let router = rpc_calls(Router::new().fallback(answer), metrics);
+    let router = grpc_calls(metrics);
     let methods: Vec<String> = grpc::call_paths().unwrap().into_iter().collect();
     for (number, method) in methods
         .iter()
@@ -295,7 +317,7 @@ async fn ten_storages_have_at_most_6000_series() {
 async fn ten_thousand_made_up_names_add_no_series() {
     let metrics = full().await;
     let before = text(&metrics).lines().count();
-    let grpc = rpc_calls(Router::new().fallback(answer), &metrics);
+    let grpc = grpc_calls(&metrics);
     let http = http_calls(Router::new().fallback(answer), &metrics);
     for number in 0..10_000 {
         send(&grpc, "POST", &format!("/made.up/{number}"), "12").await;
@@ -333,7 +355,7 @@ impl Observe for OfTrace {
 #[tokio::test]
 async fn each_bucket_of_calls_names_its_last_trace() {
     let metrics = metrics();
-    let grpc = rpc_calls(Router::new().fallback(answer), &metrics);
+    let grpc = grpc_calls(&metrics);
     let http = http_calls(Router::new().fallback(answer), &metrics);
     let stores = [
         ("store.put_part", Observed::storage(&metrics, STORAGES[0])),

@@ -11,15 +11,13 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::{Body, Bytes, HttpBody},
-    extract::{Request, State},
-    http::Method,
-    middleware::{Next, from_fn_with_state},
+    extract::Request,
+    http::{Extensions, Method},
     response::Response,
 };
 use hyper::body::{Frame, SizeHint};
-use upload_gateway_core::{error::Error, gateway::Caller};
+use upload_gateway_core::{error::Error, gateway::Caller, upload::Owner};
 
 use crate::{
     config::{Limits, PerOwner},
@@ -53,13 +51,6 @@ pub(super) struct Places {
     health: Arc<Room>,
     lists: Arc<Room>,
     watches: Arc<Room>,
-}
-
-/// What an edge limits its calls with.
-#[derive(Clone)]
-struct Admission {
-    places: Places,
-    refuse: fn(Error) -> Response,
 }
 
 /// The body of a response, during which its call keeps its place.
@@ -108,72 +99,71 @@ impl Places {
         }
     }
 
-    /// Gives each call to `router` its places, and refuses it without them. At a limit, a call whose client does nothing ends
-    /// for a new one: one that has not sent its request, or does not read a list.
-    pub(super) fn admit(&self, router: Router, refuse: fn(Error) -> Response) -> Router {
-        let places = self.clone();
-        router.layer(from_fn_with_state(Admission { places, refuse }, admit))
-    }
-}
-
-async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let Admission { places, refuse } = admission;
-    let end = request.extensions().get().map(EndCall::token);
-    let end = end.unwrap_or_default();
-    let room = match path {
-        WATCH => Some(&places.watches),
-        _ if is_list(&request) => Some(&places.lists),
-        _ => None,
-    };
-    // A call without a caller is refused after it.
-    let owner = request
-        .extensions()
-        .get()
-        .map(|caller: &Caller| &caller.owner);
-    let owner = owner.cloned().unwrap_or_default();
-    let entered = room.map(|room| room.enter_for(&owner, end.clone()));
-    let special = match entered.transpose() {
-        Ok(special) => special,
-        Err(error) => return refuse(error),
-    };
-    let calls = match HEALTH.contains(&path) {
-        true => &places.health,
-        false => &places.calls,
-    };
-    let place = match calls.enter_for(&owner, end) {
-        Ok(place) => Arc::new(place),
-        Err(error) => return refuse(error),
-    };
-    if let Err(error) = place.take(1).await {
-        return refuse(error);
-    }
-    if let Some(special) = &special
-        && let Err(error) = special.take(1).await
-    {
-        return refuse(error);
-    }
-    if !request.body().is_end_stream() {
-        place.wait_for_client();
-    }
-    // Weak: what is left of the request after the response must not keep the place.
-    request.extensions_mut().insert(Arc::downgrade(&place));
-    let response = next.run(request).await;
-    response.map(|body| {
-        let body = match special {
-            Some(special) => Body::new(SentBody::new(body, special)),
-            None => body,
+    /// Runs `call` with its places, or refuses it. At a limit, a call whose client does nothing ends for a new one: one that
+    /// has not sent its request, or does not read a list.
+    pub(super) async fn admitted<F: Future<Output = Response>>(
+        &self,
+        mut request: Request,
+        refuse: fn(Error) -> Response,
+        call: impl FnOnce(Request) -> F,
+    ) -> Response {
+        let (path, method) = (request.uri().path(), request.method());
+        let (place, special) = match self.enter(path, method, request.extensions()).await {
+            Ok(places) => places,
+            Err(error) => return refuse(error),
         };
-        Body::new(Placed {
-            body,
-            _place: place,
+        if !request.body().is_end_stream() {
+            place.wait_for_client();
+        }
+        // Weak: what is left of the request after the response must not keep the place.
+        request.extensions_mut().insert(Arc::downgrade(&place));
+        let response = call(request).await;
+        response.map(|body| {
+            let body = match special {
+                Some(special) => Body::new(SentBody::new(body, special)),
+                None => body,
+            };
+            Body::new(Placed {
+                body,
+                _place: place,
+            })
         })
-    })
+    }
+
+    /// The place of a call, and its place among lists or watches.
+    async fn enter(
+        &self,
+        path: &str,
+        method: &Method,
+        extensions: &Extensions,
+    ) -> Result<(Arc<Place>, Option<Place>), Error> {
+        let end = extensions.get().map(EndCall::token).unwrap_or_default();
+        // A call without a caller is refused after it.
+        let unknown = Owner::default();
+        let caller = extensions.get::<Caller>();
+        let owner = caller.map_or(&unknown, |caller| &caller.owner);
+        let special = match path {
+            WATCH => Some(&self.watches),
+            _ if is_list(path, method) => Some(&self.lists),
+            _ => None,
+        };
+        let special = special.map(|room| room.enter_for(owner, end.clone()));
+        let special = special.transpose()?;
+        let calls = match HEALTH.contains(&path) {
+            true => &self.health,
+            false => &self.calls,
+        };
+        let place = calls.enter_for(owner, end)?;
+        place.take(1).await?;
+        if let Some(special) = &special {
+            special.take(1).await?;
+        }
+        Ok((Arc::new(place), special))
+    }
 }
 
-fn is_list(request: &Request) -> bool {
-    let path = request.uri().path();
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+fn is_list(path: &str, method: &Method) -> bool {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
     LISTS.contains(&path) || is_read && path.trim_end_matches('/') == rest::BASE
 }
 

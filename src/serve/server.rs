@@ -15,20 +15,20 @@ use upload_gateway_core::gateway::{Gateway, STOPS_INTERVAL};
 use super::{
     admission::Places,
     backends::{self, Backends},
+    calls::{Calls, Edge},
     clock::SystemClock,
     error::ServeError,
     expiry::Expiry,
     health::Monitor,
     operations::Operations,
-    scope::{identified, scoped},
     sweeper::Sweeper,
 };
 use crate::{
-    auth::{self, Authentication, Credentials, authenticated},
+    auth::{self, Authentication, Credentials},
     config::{self, Auth, Config, CorsOrigin, HostName, Limits},
     connections::{self, Listener, Protocol, Tls},
     grpc::{self, AdminApi, SigningApi, UploadApi},
-    metrics::{Known, Metrics, http_calls, rpc_calls},
+    metrics::{Known, Metrics},
     proto::v1::{
         admin_service_server::AdminServiceServer, signing_service_server::SigningServiceServer,
         upload_service_server::UploadServiceServer,
@@ -225,14 +225,15 @@ impl Server {
         let (monitor, health) = Monitor::start(Arc::clone(&self.gateway), reporter).await;
         let operations = self.operations(health.clone());
         let grpc_routes = self.grpc_routes()?.add_service(grpc_health);
-        let places = Places::new(&self.limits);
+        let calls = Arc::new(Calls {
+            metrics: self.metrics.clone(),
+            traces: self.traces.clone(),
+            authentication: self.authentication.clone(),
+            places: Places::new(&self.limits),
+        });
         let grpc_routes = grpc::with_message_limits(grpc_routes.into_axum_router(), &self.gateway);
-        let grpc_routes = grpc::with_deadlines(grpc_routes);
-        let grpc_routes = places.admit(grpc_routes, grpc::refuse);
-        let http_routes = places.admit(self.http_routes(health), rest::refuse);
-        let grpc_routes = authenticated(grpc_routes, &self.authentication, grpc::refuse);
-        let http_routes = authenticated(http_routes, &self.authentication, rest::refuse);
-        let (grpc_routes, http_routes) = self.observed(grpc_routes, http_routes);
+        let grpc_routes = calls.serve(grpc::with_deadlines(grpc_routes), Edge::Grpc);
+        let http_routes = calls.serve(self.http_routes(health), Edge::Http);
         // Outside of all that refuses a call. It answers the requests with which browsers ask first.
         let http_routes = rest::with_pages(http_routes, &self.rest);
         connections::raise_limit(2 * u64::from(self.limits.max_connections) + OTHER_DESCRIPTORS);
@@ -306,14 +307,6 @@ impl Server {
         Some((serving, end))
     }
 
-    /// The same routes of gRPC and HTTP, with each call identified, traced and measured.
-    fn observed(&self, grpc: axum::Router, http: axum::Router) -> (axum::Router, axum::Router) {
-        let traces = self.traces.as_ref();
-        let grpc = traces::rpc_calls(rpc_calls(grpc, &self.metrics), traces);
-        let http = traces::http_calls(http_calls(http, &self.metrics), traces);
-        (identified(grpc), identified(http))
-    }
-
     fn grpc_routes(&self) -> Result<Routes, ServeError> {
         let message_size = self.gateway.settings.max_message_size;
         let uploads = UploadApi::new(Arc::clone(&self.gateway));
@@ -329,9 +322,8 @@ impl Server {
             let admin = AdminApi::new(Arc::clone(&self.gateway), log, drain);
             services = services.add_service(AdminServiceServer::new(admin));
         }
-        let services = scoped(services.into_axum_router());
         let (reflection, reflection_alpha) = grpc::reflection()?;
-        Ok(Routes::from(services)
+        Ok(services
             .add_service(reflection)
             .add_service(reflection_alpha))
     }
@@ -348,8 +340,7 @@ impl Server {
             let origins = &self.rest.cors_origins;
             router = rest::without_foreign_pages(router, &self.http_hosts, origins);
         }
-        router = rest::with_one_host(router);
-        scoped(router)
+        rest::with_one_host(router)
     }
 }
 

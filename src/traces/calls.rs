@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderMap, StatusCode},
-    middleware::{Next, from_fn_with_state},
     response::Response,
     routing::MethodFilter,
 };
@@ -19,7 +17,7 @@ use super::{
     span::{CANCELLED, Outcome, Running},
 };
 use crate::{
-    call_end::{Ending, follow},
+    call_end::Ending,
     request_id::RequestId,
     status::{self, code_name},
 };
@@ -47,7 +45,9 @@ const SERVER_ERRORS: [&str; 6] = [
 struct Headers<'a>(&'a HeaderMap);
 
 /// The span of a call. It ends when this is dropped.
-struct RunningCall {
+pub(crate) struct TracedCall {
+    /// The id of its trace.
+    pub(crate) trace_id: String,
     call: Call,
     span: Option<Running>,
     end: End,
@@ -66,94 +66,55 @@ enum End {
     },
 }
 
-/// Traces each gRPC call to `router`, if calls are traced.
-pub(crate) fn rpc_calls(router: Router, traces: Option<&Traces>) -> Router {
-    match traces {
-        Some(traces) => router.layer(from_fn_with_state(traces.clone(), rpc)),
-        None => router,
-    }
-}
-
-/// Traces each HTTP request to `router`, if calls are traced.
-pub(crate) fn http_calls(router: Router, traces: Option<&Traces>) -> Router {
-    match traces {
-        Some(traces) => router.layer(from_fn_with_state(traces.clone(), http)),
-        None => router,
-    }
-}
-
-async fn rpc(State(traces): State<Traces>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if is_probe(path) {
-        return next.run(request).await;
-    }
-    let method = match traces.0.known_calls.contains(path) {
-        true => path.trim_start_matches('/'),
-        false => OTHER,
-    };
-    let attributes = vec![
-        KeyValue::new("rpc.system.name", "grpc"),
-        KeyValue::new("rpc.method", method.to_owned()),
-    ];
-    let span = traces.call(&Headers(request.headers()), method.to_owned(), attributes);
-    run(traces, span, End::Rpc { code: None }, request, next).await
-}
-
-async fn http(State(traces): State<Traces>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let route = route.map_or(OTHER, MatchedPath::as_str);
-    if is_probe(route) {
-        return next.run(request).await;
-    }
-    let is_known = MethodFilter::try_from(request.method().clone()).is_ok();
-    let method = match is_known {
-        true => request.method().as_str(),
-        false => OTHER,
-    };
-    let attributes = vec![
-        KeyValue::new("http.request.method", method.to_owned()),
-        KeyValue::new("http.route", route.to_owned()),
-    ];
-    let name = format!("{method} {route}");
-    let span = traces.call(&Headers(request.headers()), name, attributes);
-    let end = End::Http {
-        status: None,
-        is_whole: false,
-    };
-    run(traces, span, end, request, next).await
-}
-
 fn is_probe(path: &str) -> bool {
     PROBES.iter().any(|probe| path.starts_with(probe))
 }
 
-/// Runs a call with this span.
-async fn run(
-    traces: Traces,
-    span: Option<Running>,
-    end: End,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(span) = span else {
-        return next.run(request).await;
-    };
-    let id = RequestId::current();
-    let span = span.with([KeyValue::new("request_id", id.as_str().to_owned())]);
-    tracing::Span::current().record("trace_id", span.context().trace_id().to_string());
-    let call = Call::new(traces, &span);
-    let parent = Arc::new(Parent::Call(call.clone()));
-    let observer = Arc::new(Observer(Box::new(call.clone())));
-    let running = RunningCall {
-        call,
-        span: Some(span),
-        end,
-    };
-    let run = async {
-        let response = next.run(request).await;
-        follow(response, running)
-    };
-    call::scope(parent, call::scope(observer, run)).await
+// === impl Traces ===
+
+impl Traces {
+    /// Traces this gRPC call. `None`: it is a probe, or not sampled.
+    pub(crate) fn grpc_call(&self, request: &Request, id: &RequestId) -> Option<TracedCall> {
+        let path = request.uri().path();
+        if is_probe(path) {
+            return None;
+        }
+        let method = match self.0.known_calls.contains(path) {
+            true => path.trim_start_matches('/'),
+            false => OTHER,
+        };
+        let attributes = vec![
+            KeyValue::new("rpc.system.name", "grpc"),
+            KeyValue::new("rpc.method", method.to_owned()),
+        ];
+        let span = self.call(&Headers(request.headers()), method.to_owned(), attributes)?;
+        Some(TracedCall::begin(self, span, End::Rpc { code: None }, id))
+    }
+
+    /// Traces this HTTP request. `None`: it is a probe, or not sampled.
+    pub(crate) fn http_call(&self, request: &Request, id: &RequestId) -> Option<TracedCall> {
+        let route = request.extensions().get::<MatchedPath>();
+        let route = route.map_or(OTHER, MatchedPath::as_str);
+        if is_probe(route) {
+            return None;
+        }
+        let is_known = MethodFilter::try_from(request.method().clone()).is_ok();
+        let method = match is_known {
+            true => request.method().as_str(),
+            false => OTHER,
+        };
+        let attributes = vec![
+            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("http.route", route.to_owned()),
+        ];
+        let name = format!("{method} {route}");
+        let span = self.call(&Headers(request.headers()), name, attributes)?;
+        let end = End::Http {
+            status: None,
+            is_whole: false,
+        };
+        Some(TracedCall::begin(self, span, end, id))
+    }
 }
 
 // === impl Headers ===
@@ -173,9 +134,26 @@ impl Extractor for Headers<'_> {
     }
 }
 
-// === impl RunningCall ===
+// === impl TracedCall ===
 
-impl RunningCall {
+impl TracedCall {
+    fn begin(traces: &Traces, span: Running, end: End, id: &RequestId) -> Self {
+        let span = span.with([KeyValue::new("request_id", id.as_str().to_owned())]);
+        Self {
+            call: Call::new(traces.clone(), &span),
+            trace_id: span.context().trace_id().to_string(),
+            span: Some(span),
+            end,
+        }
+    }
+
+    /// What the parts of the call find in its scope.
+    pub(crate) fn scope(&self) -> [call::Value; 2] {
+        let parent = Arc::new(Parent::Call(self.call.clone()));
+        let observer = Arc::new(Observer(Box::new(self.call.clone())));
+        [parent, observer]
+    }
+
     /// Notes the status of a gRPC call, which is in its trailers, or in the head of a response without a body.
     fn finds_status(&mut self, headers: &HeaderMap) {
         if let End::Rpc { code } = &mut self.end
@@ -186,7 +164,7 @@ impl RunningCall {
     }
 }
 
-impl Ending for RunningCall {
+impl Ending for TracedCall {
     fn responds(&mut self, response: &Response) {
         self.finds_status(response.headers());
         if let End::Http { status, .. } = &mut self.end {
@@ -205,7 +183,7 @@ impl Ending for RunningCall {
     }
 }
 
-impl Drop for RunningCall {
+impl Drop for TracedCall {
     fn drop(&mut self) {
         let Some(span) = self.span.take() else {
             return;

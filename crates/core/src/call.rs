@@ -6,7 +6,8 @@ use std::{any::Any, fmt, future::Future, sync::Arc};
 use futures::future::Either;
 use tracing::{Instrument, Span};
 
-type Value = Arc<dyn Any + Send + Sync>;
+/// A value of a call.
+pub type Value = Arc<dyn Any + Send + Sync>;
 
 tokio::task_local! {
     /// The values of the running call, the newest last.
@@ -20,16 +21,21 @@ pub struct Scope(Arc<[Value]>);
 /// Runs `call` with `value` in its scope, in addition to the values of the outer scope. A value hides an outer value of
 /// the same type.
 pub async fn scope<F: Future>(value: Arc<impl Any + Send + Sync>, call: F) -> F::Output {
-    let outer = CURRENT.try_with(Arc::clone).unwrap_or_default();
-    let values = outer.iter().cloned().chain([value as Value]);
-    CURRENT.scope(values.collect(), call).await
+    scope_all(vec![value], call).await
+}
+
+/// As [`scope`], with several values.
+pub async fn scope_all<F: Future>(mut values: Vec<Value>, call: F) -> F::Output {
+    // A call seldom has an outer scope.
+    let _ = CURRENT.try_with(|outer| drop(values.splice(0..0, outer.iter().cloned())));
+    CURRENT.scope(values.into(), call).await
 }
 
 /// The newest value of type `T` in the scope of the running call.
 pub fn current<T: Any + Send + Sync>() -> Option<Arc<T>> {
     let find = |values: &Arc<[Value]>| {
-        let mut latest_first = values.iter().rev();
-        latest_first.find_map(|value| Arc::clone(value).downcast().ok())
+        let found = values.iter().rfind(|value| value.is::<T>())?;
+        Arc::clone(found).downcast().ok()
     };
     CURRENT.try_with(find).ok().flatten()
 }
