@@ -51,7 +51,7 @@ enum Command {
     Status(status::Arguments),
     /// Print a link that downloads a finished upload
     Url(url::Arguments),
-    /// Abort an open upload
+    /// Abort an open upload, or delete the file of a complete one
     Rm(remove::Arguments),
     /// Ask a gateway whether it can serve, for health checks of containers
     Health(health::Arguments),

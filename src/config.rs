@@ -13,6 +13,7 @@ mod load;
 mod metrics;
 mod process;
 mod reader;
+mod records;
 mod resume_tokens;
 mod storage;
 mod sweeper;
@@ -24,6 +25,7 @@ pub use self::{
     load::{FILE_VARIABLE, Flags, SERVER_VARIABLE, from_process, load, load_within},
     metrics::Metrics,
     process::{Auth, Config, Faults, Log, LogFormat},
+    records::{Keep, Records},
     resume_tokens::{ResumeTokenKey, ResumeTokens},
     storage::{StorageConfig, StorageOptions, StoreConfig},
     sweeper::Sweeper,

@@ -102,6 +102,7 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         is_superseded: false,
         abort_reason: None,
         cleanup: Cleanup::default(),
+        kept_until: None,
         origin: None,
         created_at: Timestamp(1_700_000_000_000),
         updated_at: Timestamp(1_700_000_000_001),

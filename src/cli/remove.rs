@@ -1,4 +1,4 @@
-//! `rm`: aborts an open upload.
+//! `rm`: aborts an open upload, or deletes the file of a complete one.
 
 use super::{error::CliError, output, server::Server};
 

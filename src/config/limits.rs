@@ -10,7 +10,7 @@ use upload_gateway_core::{
     upload::{MIB, PART_SIZE},
 };
 
-use super::table::table;
+use super::{records::Records, table::table};
 use crate::values::{ByteSize, InvalidKey};
 
 /// At least one.
@@ -104,6 +104,8 @@ table! {
         pub upload_expiry_seconds: u64 = 24 * 60 * 60, in SECONDS;
         /// The maximum age of an open upload, in seconds, even if it changes. It must be less than 7 days.
         pub upload_max_age_seconds: u64 = 6 * 24 * 60 * 60, in SECONDS;
+        /// How long a deleted file is remembered, in seconds: so long a repeated delete succeeds.
+        pub tombstone_seconds: u64 = 60 * 60, in SECONDS;
         /// How long running streams may continue to the end of a part after a shutdown begins, in seconds. The final
         /// responses have 5 seconds more.
         pub drain_seconds: u64 = 20, in SECONDS;
@@ -149,7 +151,7 @@ impl PerOwner {
 
 impl Limits {
     /// What the use cases need of the limits.
-    pub(super) fn settings(&self, token_keys: Vec<TokenKey>) -> Settings {
+    pub(super) fn settings(&self, records: &Records, token_keys: Vec<TokenKey>) -> Settings {
         Settings {
             memory_budget: self.memory_budget.0,
             parts_in_flight: self.parts_in_flight as usize,
@@ -180,6 +182,9 @@ impl Limits {
             store_settle: Duration::from_secs(self.store_settle_seconds),
             upload_expiry: Duration::from_secs(self.upload_expiry_seconds),
             upload_max_age: Duration::from_secs(self.upload_max_age_seconds),
+            keep_complete: records.keep_complete.duration(),
+            keep_aborted: records.keep_aborted.duration().unwrap_or(Duration::MAX),
+            tombstone: Duration::from_secs(self.tombstone_seconds),
             token_keys,
         }
     }

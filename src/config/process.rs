@@ -14,6 +14,7 @@ use super::{
     error::ConfigError,
     limits::Limits,
     metrics::Metrics,
+    records::Records,
     resume_tokens::ResumeTokens,
     storage::{self, StorageConfig},
     sweeper::Sweeper,
@@ -65,6 +66,8 @@ pub struct Config {
     pub limits: Limits,
     /// The clean-up of expired uploads and orphaned sessions.
     pub sweeper: Sweeper,
+    /// How long the records of ended uploads are kept.
+    pub records: Records,
     /// How the HTTP API answers.
     pub rest: rest::Settings,
     /// How resume tokens are sealed.
@@ -152,6 +155,7 @@ impl Default for Config {
             open_reflection: false,
             limits: Limits::default(),
             sweeper: Sweeper::default(),
+            records: Records::default(),
             rest: rest::Settings::default(),
             resume_tokens: ResumeTokens::default(),
             log: Log::default(),
@@ -202,7 +206,8 @@ impl Config {
     /// # Errors
     /// A key of resume tokens is invalid.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
-        Ok(self.limits.settings(self.resume_tokens.token_keys()?))
+        let token_keys = self.resume_tokens.token_keys()?;
+        Ok(self.limits.settings(&self.records, token_keys))
     }
 
     /// Refuses what cannot work or would not be safe.
@@ -217,6 +222,7 @@ impl Config {
             ("limits.per_owner", self.limits.per_owner.validate()),
             ("tls", self.tls.validate()),
             ("sweeper", self.sweeper.validate()),
+            ("records", self.records.validate()),
             ("log", self.log.validate()),
             ("metrics", self.metrics.validate()),
             ("traces", self.traces.validate()),

@@ -85,6 +85,8 @@ pub(super) fn phase_filter(value: i32) -> Result<Option<Phase>> {
         Ok(v1::Phase::Committing) => Ok(Some(Phase::Committing)),
         Ok(v1::Phase::Complete) => Ok(Some(Phase::Complete)),
         Ok(v1::Phase::Aborted) => Ok(Some(Phase::Aborted)),
+        // No list has one.
+        Ok(v1::Phase::Deleting) => Ok(Some(Phase::Deleting)),
         Err(_) => Err(Error::invalid("phase", "unknown value")),
     }
 }
@@ -197,7 +199,7 @@ pub(super) fn upload(upload: &Upload) -> v1::Upload {
         owner: upload.owner.subject.clone(),
         created_at: Some(time(upload.created_at)),
         updated_at: Some(time(upload.updated_at)),
-        expires_at: Some(time(upload.expiry())),
+        expires_at: upload.expires().map(time),
         object: upload.object.as_ref().map(object),
         abort_reason: upload
             .abort_reason
@@ -376,6 +378,7 @@ fn phase(phase: Phase) -> v1::Phase {
         Phase::Committing => v1::Phase::Committing,
         Phase::Complete => v1::Phase::Complete,
         Phase::Aborted => v1::Phase::Aborted,
+        Phase::Deleting => v1::Phase::Deleting,
     }
 }
 

@@ -175,6 +175,8 @@ pub(super) enum PhaseName {
     Complete,
     /// The upload was aborted, has expired, or was refused by a check.
     Aborted,
+    /// The upload was complete, and its file is deleted.
+    Deleting,
 }
 
 // === impl Residence ===
@@ -349,6 +351,7 @@ impl From<Phase> for PhaseName {
             Phase::Committing => Self::Committing,
             Phase::Complete => Self::Complete,
             Phase::Aborted => Self::Aborted,
+            Phase::Deleting => Self::Deleting,
         }
     }
 }

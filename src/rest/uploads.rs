@@ -172,9 +172,9 @@ pub(super) async fn complete(
     Ok(Json(Done::OK))
 }
 
-/// Abort an open upload
+/// Abort an upload, or delete its file if it is complete
 ///
-/// Its parts are deleted from the store. The call can be repeated. A complete upload is not deleted.
+/// Its parts are deleted from the store, or its file, if it is complete. The call can be repeated.
 #[utoipa::path(
     delete,
     context_path = BASE,
@@ -182,7 +182,7 @@ pub(super) async fn complete(
     tag = "uploads",
     params(("id" = String, Path, description = "The upload id.")),
     responses(
-        (status = 202, description = "The upload is aborted."),
+        (status = 202, description = "The upload is aborted, or its file deleted."),
         UploadErrors,
         PageErrors,
         ServerErrors

@@ -34,7 +34,7 @@ use upload_gateway_core::{
     state::{
         ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
         PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, StopStore,
-        TakeoverWatch, Takeovers, Times, Update,
+        TakeoverWatch, Takeovers, Times, Update, removed_at,
     },
     upload::{
         Claim, Claims, Owner, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId, WriterTag,
@@ -136,8 +136,9 @@ impl Redb {
                 tables.release(fingerprint, &upload.id)?;
             }
             let mut counts = record.counts();
-            if upload.phase == Phase::Aborted {
+            if !upload.is_live() {
                 tables.remove_parts_and_claims(&upload.id)?;
+                tables.remove_at(removed_at(&upload), upload.id.as_str())?;
                 counts = Parts::default();
             }
             let mut updated = Record::updated(upload.clone(), &counts);
@@ -145,7 +146,10 @@ impl Redb {
             // A claim may have begun a new cut since the caller read the record.
             updated.cut = updated.cut.max(record.cut);
             tables.schedule(&mut updated)?;
-            tables.listings.mark_live(&updated.written)?;
+            match upload.phase {
+                Phase::Deleting => tables.listings.remove(&updated.written)?,
+                _ => tables.listings.mark_live(&updated.written)?,
+            }
             tables.store(&updated)?;
             Ok(Update::Updated(next))
         });

@@ -19,14 +19,16 @@
 //! | `format` | string | the version of all keys but those of the records |
 //!
 //! The tag is [`UploadId::tag`]: all keys of a record and its fingerprint have one hash tag, so that one script can
-//! change them on a Cluster. Redis removes records [`RECORD_GRACE_SECONDS`](upload_gateway_core::state::RECORD_GRACE_SECONDS) after
-//! they expire and indexes with their longest-lived record; `stops`, `secret` and `format` stay. Takeovers are published on the
+//! change them on a Cluster. Redis removes records when their time has come
+//! ([`removed_at`](upload_gateway_core::state::removed_at)), by default never if they are COMPLETE, and indexes with their
+//! longest-lived record; `stops`, `secret` and `format` stay. Takeovers are published on the
 //! channel `takeovers`. Changes of a record are published on the channel `changes` while a process watches the record:
 //! each read for a watcher renews the field `watched` of the record. A record that is not watched publishes nothing, so
 //! that one channel is enough in a Cluster, too, whose nodes forward every message to each other.
 //!
 //! Listings and `due` are hints: a member is checked against its record when it is read. `due` has every upload, also
-//! after its end: when the record is gone, the sweeper removes the upload from `due` and from its listings.
+//! after its end: when the record is gone, the sweeper removes the upload from `due` and from its listings. A COMPLETE one
+//! that is kept for ever leaves `due` when its record was made compact.
 //!
 //! When the server's memory is full, scripts that end an upload, or that the sweeper needs, still run.
 
@@ -74,7 +76,7 @@ pub use self::{
 use self::{
     connection::Link,
     pages::{PAGE, PAGE_TIMEOUT, Page, Pages},
-    record::removal_time,
+    record::live_removal_time,
     scripts::SCRIPTS,
     subscription::Channel,
     writes::parse_holder,
@@ -389,6 +391,6 @@ fn times_texts(times: Times) -> [String; 3] {
     [
         times.now.0.to_string(),
         times.expires_at.0.to_string(),
-        removal_time(times.expires_at).to_string(),
+        live_removal_time(times.expires_at).to_string(),
     ]
 }

@@ -7,38 +7,40 @@ use upload_gateway_core::upload::{
     StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
 };
 
-const PHASES: [Phase; 4] = [
+const PHASES: [Phase; 5] = [
     Phase::Open,
     Phase::Committing,
     Phase::Complete,
     Phase::Aborted,
+    Phase::Deleting,
 ];
 
-/// The phase after an event in OPEN, COMMITTING, COMPLETE and ABORTED; `None` if the event is rejected.
-type Row = [Option<Phase>; 4];
+/// The phase after an event in OPEN, COMMITTING, COMPLETE, ABORTED and DELETING; `None` if the event is rejected.
+type Row = [Option<Phase>; 5];
 
 /// The table. A new event does not compile without a row.
 fn row(event: &Event) -> Row {
-    use Phase::{Aborted, Committing, Complete, Open};
+    use Phase::{Aborted, Committing, Complete, Deleting, Open};
     match event {
         Event::SessionStarted { .. }
         | Event::SessionForgotten
         | Event::Recut { .. }
         | Event::Continued { .. }
         | Event::PlanFixed { .. }
-        | Event::WriterLeft => [Some(Open), None, None, None],
-        Event::CommitStarted { .. } => [Some(Committing), Some(Committing), None, None],
+        | Event::WriterLeft => [Some(Open), None, None, None, None],
+        Event::CommitStarted { .. } => [Some(Committing), Some(Committing), None, None, None],
         Event::CommitSuspended { .. } | Event::LeaseRenewed { .. } => {
-            [None, Some(Committing), None, None]
+            [None, Some(Committing), None, None, None]
         }
-        Event::CommitSigned | Event::Superseded => [Some(Open), None, None, None],
-        Event::Denied(_) | Event::Undenied => [Some(Open), Some(Committing), None, None],
-        Event::CommitReopened => [Some(Open), Some(Open), None, None],
-        Event::Committed { .. } => [Some(Complete), Some(Complete), Some(Complete), None],
+        Event::CommitSigned | Event::Superseded => [Some(Open), None, None, None, None],
+        Event::Denied(_) | Event::Undenied => [Some(Open), Some(Committing), None, None, None],
+        Event::CommitReopened => [Some(Open), Some(Open), None, None, None],
+        Event::Committed { .. } => [Some(Complete), Some(Complete), Some(Complete), None, None],
         // While a committer has the lease, the upload cannot be abandoned.
         Event::Refused(_) | Event::Abandoned { .. } => {
-            [Some(Aborted), Some(Aborted), None, Some(Aborted)]
+            [Some(Aborted), Some(Aborted), None, Some(Aborted), None]
         }
+        Event::Deleted => [None, None, Some(Deleting), None, Some(Deleting)],
     }
 }
 
@@ -81,6 +83,7 @@ fn upload(phase: Phase) -> Upload {
         is_superseded: false,
         abort_reason: None,
         cleanup: Cleanup::default(),
+        kept_until: None,
         origin: None,
         object: None,
         created_at: Timestamp(0),
@@ -96,6 +99,10 @@ fn upload(phase: Phase) -> Upload {
             upload.apply(Event::Committed { object: object() }).unwrap();
         }
         Phase::Aborted => drop(upload.apply(abandoned(0)).unwrap()),
+        Phase::Deleting => {
+            upload.apply(Event::Committed { object: object() }).unwrap();
+            upload.apply(Event::Deleted).unwrap();
+        }
     }
     assert_eq!(upload.phase, phase);
     upload
@@ -178,6 +185,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         Event::Committed { object: object() },
         Event::Refused(AbortReason::SessionLost),
         abandoned(100),
+        Event::Deleted,
     ];
     for event in events {
         for (phase, expected) in PHASES.into_iter().zip(row(&event)) {
@@ -362,6 +370,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Superseded),
         Just(Event::Refused(AbortReason::PartReplaced)),
         (0u64..40).prop_map(abandoned),
+        Just(Event::Deleted),
     ]
 }
 
@@ -385,10 +394,12 @@ proptest! {
             }
             // An upload that has ended never resumes, and its object stays the same.
             if !before.is_live() {
-                prop_assert_eq!(upload.phase, before.phase);
+                let is_deleted = event == Event::Deleted && before.phase == Phase::Complete;
+                prop_assert!(upload.phase == before.phase || is_deleted);
                 prop_assert_eq!(&upload.object, &before.object);
             }
-            prop_assert_eq!(upload.object.is_some(), upload.phase == Phase::Complete);
+            let had_object = matches!(upload.phase, Phase::Complete | Phase::Deleting);
+            prop_assert_eq!(upload.object.is_some(), had_object);
             prop_assert_eq!(upload.lease.is_some(), upload.phase == Phase::Committing);
             // The lease of a commit is not taken over before it has expired.
             if let (Some(held), Event::CommitStarted { lease, now, .. }) = (before.lease, event)
@@ -412,6 +423,7 @@ fn an_upload_is_due_when_it_expires_or_its_lease_ends() {
     open.apply(commit(10)).unwrap();
     assert_eq!(open.due_at(), Some(open.lease.unwrap().until));
     assert_eq!(upload(Phase::Complete).due_at(), None);
+    assert_eq!(upload(Phase::Deleting).due_at(), Some(Timestamp(0)));
     let mut aborted = upload(Phase::Aborted);
     assert_eq!(aborted.due_at(), Some(aborted.expires_at));
     aborted.cleanup = Cleanup::Done;

@@ -4,11 +4,13 @@
 mod cases;
 mod changes;
 mod claims;
+mod ended;
 mod formats;
 mod listings;
 mod model;
 mod parts;
 mod redb_only;
+mod redis_compact;
 mod redis_full;
 mod redis_notices;
 mod redis_only;
@@ -92,10 +94,14 @@ adapters! {
         update_repeated_after_a_lost_reply_is_updated,
         a_take_over_is_not_taken_for_a_repeated_update,
         an_update_replaces_all_but_the_parts_and_claims,
-        an_aborted_upload_keeps_no_parts_and_claims,
         writes_set_the_times,
         the_first_secret_offered_stays,
         a_working_store_passes_the_check,
+    ]
+    ended [
+        an_upload_that_has_ended_keeps_no_parts_and_claims,
+        an_upload_whose_file_is_deleted_is_not_listed,
+        an_upload_that_has_ended_is_kept_until_its_time,
     ]
     listings [
         a_listing_shows_the_newest_first_and_only_the_owners,

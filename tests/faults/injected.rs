@@ -3,6 +3,7 @@
 
 mod answers;
 mod commit;
+mod delete;
 mod header;
 mod kill;
 mod stores;

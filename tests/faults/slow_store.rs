@@ -27,8 +27,8 @@ use upload_gateway_core::{
     clock::Clock,
     error::{Error, Result},
     gateway::{
-        Caller, Chunk, Counts, EdgeLimits, Finish, Gateway, Message, Next, Observer, Open,
-        OwnerLimits, Report, Settings, Storage, Storages, Takeover, Target,
+        Caller, Chunk, Counts, Finish, Gateway, Message, Next, Observer, Open, Report, Settings,
+        Storage, Storages, Takeover, Target,
     },
     upload::{
         Claim, FileMetadata, MIB, Md5, PART_SIZE, Part, Phase, StoreKind, StoreLimits, Timestamp,
@@ -222,28 +222,10 @@ async fn gateway(backends: &Backends, store: &Arc<Slow>) -> Arc<Gateway> {
 
 fn settings() -> Settings {
     Settings {
-        memory_budget: 64 * MIB,
-        parts_in_flight: 4,
-        parts_in_flight_total: 4,
-        simd_md5: true,
-        max_file_size: None,
-        max_message_size: 4 * MIB,
-        max_streams: 100,
-        min_rate: 0,
-        min_rate_window: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(10),
-        stream_age: None,
-        store_retry_timeout: Duration::from_secs(10),
-        commit_lease: Duration::from_secs(90),
-        max_tags: 16,
-        max_tag_size: 64,
-        max_open_uploads: 100_000,
-        edges: EdgeLimits::default(),
-        per_owner: OwnerLimits::default(),
-        store_settle: Duration::ZERO,
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(3600),
-        token_keys: Vec::new(),
+        ..crate::world::settings()
     }
 }
 

@@ -4,6 +4,7 @@
 mod aborted;
 mod clocks;
 mod commits;
+mod deleted;
 mod expiry;
 mod log;
 mod process;

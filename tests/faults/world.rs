@@ -155,6 +155,9 @@ pub(crate) fn settings() -> Settings {
         store_settle: Duration::ZERO,
         upload_expiry: DAY,
         upload_max_age: 6 * DAY,
+        keep_complete: None,
+        keep_aborted: 7 * DAY,
+        tombstone: Duration::from_secs(3600),
     }
 }
 

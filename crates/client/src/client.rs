@@ -159,7 +159,7 @@ impl Client {
         Ok(response.into_inner())
     }
 
-    /// Aborts an open upload. Its parts are deleted from the store.
+    /// Aborts an open upload, or deletes the file of a complete one. The parts or the file are deleted from the store.
     ///
     /// # Errors
     /// [`ClientError::Refused`].

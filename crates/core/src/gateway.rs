@@ -27,6 +27,7 @@ use std::sync::Arc;
 use self::{
     audit::audit,
     commit::Commits,
+    records::Fence,
     recovery::{denials::Denials, inspect::Inspector, session::Sessions},
     stream::Base,
 };
@@ -63,7 +64,7 @@ use crate::{
     meter::{Meter, Unmeasured},
     retry::Retry,
     state::StateStore,
-    upload::{AbortReason, MIB, Upload, UploadId},
+    upload::{AbortReason, Cleanup, Event, MIB, Phase, Upload, UploadId},
 };
 
 /// All use cases, for one state store and the configured storages.
@@ -196,11 +197,11 @@ impl Gateway {
         })
     }
 
-    /// Aborts an upload and removes everything that the store has of it. A repeated call removes it again.
+    /// Aborts an upload, or deletes its file if it is COMPLETE: then the record is DELETING, callers do not find it any more,
+    /// and what this call does not reach, the sweeper deletes. A repeated call succeeds.
     ///
     /// # Errors
-    /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if a commit is running or the upload is
-    /// COMPLETE.
+    /// `NotFound` if the upload or its storage does not exist; `FailedPrecondition` if a commit is running.
     pub async fn delete_upload(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
         let deleted = self.delete(caller, id).await;
         audit(&caller.owner, "delete", Some(id), &deleted);
@@ -208,13 +209,31 @@ impl Gateway {
     }
 
     async fn delete(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let mut upload = self.records.get_summary(caller, Action::Delete, id).await?;
+        let mut upload = self.records.get_to_delete(caller, id).await?;
         self.storages.get(&upload.storage_id)?;
-        self.records
-            .abandon(&mut upload, AbortReason::Deleted)
-            .await?;
-        self.sessions.discard(&upload).await?;
+        let abandoned = self.records.abandon(&mut upload, AbortReason::Deleted);
+        match abandoned.await {
+            Ok(()) => self.sessions.discard(&upload).await?,
+            Err(_) if matches!(upload.phase, Phase::Complete | Phase::Deleting) => {
+                self.delete_file(&mut upload).await?;
+            }
+            Err(error) => return Err(error),
+        }
         Ok(upload)
+    }
+
+    /// Deletes the file of a COMPLETE upload: the record becomes DELETING, the object is deleted, and the record notes that. If
+    /// this stops in between, the sweeper continues.
+    async fn delete_file(&self, upload: &mut Upload) -> Result<()> {
+        let deleted = self
+            .records
+            .transition(upload, &Event::Deleted, Fence::None);
+        deleted.await?;
+        if upload.cleanup == Cleanup::Now {
+            self.sessions.discard(upload).await?;
+            self.records.note_cleared(upload).await?;
+        }
+        Ok(())
     }
 
     /// The limits that clients must respect for a storage, beside those in `settings`. An empty `storage_id` means the default

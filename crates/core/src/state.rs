@@ -23,8 +23,8 @@ use crate::{
     upload::{Claim, Owner, Part, Phase, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
 
-/// How long a record is kept after its `expires_at`: 7 days, in seconds. The sweeper ends the upload before the store
-/// removes the record.
+/// How long the record of a live upload is kept after its `expires_at`: 7 days, in seconds. The sweeper ends the upload before
+/// the store removes the record.
 pub const RECORD_GRACE_SECONDS: u64 = 7 * 24 * 60 * 60;
 
 /// The whole port. When a write returns, it is as durable as the store guarantees.
@@ -42,6 +42,9 @@ pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore + S
 }
 
 /// Creates, reads and changes records, and replaces their writers.
+///
+/// Of an upload that has been COMPLETE for some time, a store may forget what only a live one needs: fingerprint, session, origin
+/// and the times at which it would have expired.
 #[async_trait]
 pub trait RecordStore: Send + Sync + Debug {
     /// Stores a new record and, if it has a fingerprint, its index entry, in one atomic step.
@@ -93,8 +96,8 @@ pub trait RecordStore: Send + Sync + Debug {
     /// Replaces everything in a record except its parts and claims, if the stored version is `upload.version` and the
     /// stored writer is `writer`. The stored version then increases by one. The writer is compared too, because a state
     /// store that was rolled back can reach the same version twice. If the upload leaves OPEN and COMMITTING, its index
-    /// entry is removed in the same step, and if it is ABORTED, also its parts and claims. Such an update succeeds even if
-    /// the store is full. If the record already has exactly this content under the next version, an
+    /// entry, its parts and its claims are removed in the same step. Such an update succeeds even if the store is full. An
+    /// upload that is DELETING leaves the listings. If the record already has exactly this content under the next version, an
     /// earlier response was lost, and the result is [`Update::Updated`].
     async fn update(&self, upload: &Upload, writer: Option<WriterTag>) -> Result<Update>;
 
@@ -346,7 +349,18 @@ pub struct DuePage {
     pub next: Option<Due>,
 }
 
-/// When a store may remove a record with this `expires_at`.
+/// When a store may remove the record.
+pub fn removed_at(upload: &Upload) -> Timestamp {
+    match (upload.phase, upload.kept_until) {
+        (Phase::Open | Phase::Committing, _) | (Phase::Aborted | Phase::Deleting, None) => {
+            removal_time(upload.expires_at)
+        }
+        (_, Some(kept_until)) => kept_until,
+        (Phase::Complete, None) => Timestamp::never(),
+    }
+}
+
+/// When a store may remove the record of a live upload with this `expires_at`.
 pub fn removal_time(expires_at: Timestamp) -> Timestamp {
     expires_at.plus(Duration::from_secs(RECORD_GRACE_SECONDS))
 }

@@ -75,8 +75,8 @@ pub struct Upload {
     pub unproven: Option<u32>,
     /// The key under which an identical create finds this upload, if it has a size and a `file_id`.
     pub fingerprint: Option<Fingerprint>,
-    /// The id of the store's session (S3: the multipart upload), once one exists. A finished upload without one was a
-    /// single put.
+    /// The id of the store's session (S3: the multipart upload), once one exists. The store ends it when the upload becomes
+    /// COMPLETE.
     pub session: Option<String>,
     /// The tag of the stream that may write.
     pub writer: Option<WriterTag>,
@@ -100,8 +100,8 @@ pub struct Upload {
     pub created_at: Timestamp,
     /// When the record was last changed.
     pub updated_at: Timestamp,
-    /// When the upload expires unless it changes before; see also [`Upload::expiry`]. In an ABORTED upload: when no
-    /// signed request for it can reach the store any more.
+    /// When the upload expires unless it changes before; see also [`Upload::expiry`]. In an ABORTED or DELETING upload: when
+    /// no signed request for it can reach the store any more. Means nothing in a COMPLETE upload.
     pub expires_at: Timestamp,
     /// When the upload expires even if it changes, as soon as it is not active any more.
     #[serde(default = "Timestamp::never")]
@@ -116,15 +116,19 @@ pub struct Upload {
     /// Why the upload is ABORTED.
     #[serde(default)]
     pub abort_reason: Option<AbortReason>,
-    /// What the sweeper still has to do for an ABORTED upload.
+    /// What the sweeper still has to do for an ABORTED or DELETING upload.
     #[serde(default)]
     pub cleanup: Cleanup,
+    /// Until when the record of an ended upload is kept. `None`: as long as its file, if it is COMPLETE; otherwise the upload is
+    /// live, or an earlier release ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<Timestamp>,
     /// The call that created the upload, if it was observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
 
-/// What the sweeper still has to do for an ABORTED upload.
+/// What the sweeper still has to do for an ABORTED or DELETING upload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cleanup {
@@ -155,6 +159,9 @@ pub enum Phase {
     Complete,
     /// Ended without an object. The store keeps nothing of it, and the record no parts and no claims.
     Aborted,
+    /// Was COMPLETE, and its file is deleted. Callers do not see it any more. The record stays until the store has nothing
+    /// of the file, and some time longer, so that a repeated delete succeeds.
+    Deleting,
 }
 
 /// What the sender declares about the file.
@@ -265,7 +272,9 @@ impl Upload {
     /// The end of the contiguous prefix of committed parts, in bytes.
     pub fn committed_size(&self) -> u64 {
         match self.phase {
-            Phase::Complete => self.object.as_ref().map_or(0, |object| object.size),
+            Phase::Complete | Phase::Deleting => {
+                self.object.as_ref().map_or(0, |object| object.size)
+            }
             Phase::Open | Phase::Committing | Phase::Aborted => self.parts.committed_size(),
         }
     }
@@ -353,14 +362,19 @@ impl Upload {
         self.expires_at.min(self.ends_at)
     }
 
+    /// When the upload expires, if it can.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.is_live().then(|| self.expiry())
+    }
+
     /// Whether the create index leads to this upload, if it has a fingerprint.
     pub fn is_indexed(&self) -> bool {
         self.is_live() && !self.is_superseded
     }
 
     /// When the sweeper must handle the upload: when it expires, when its commit lease ends, when the second observation
-    /// of what the store denied counts, or when an ABORTED upload must be removed from the store. `None` if there is
-    /// nothing left to do.
+    /// of what the store denied counts, or when an ABORTED or DELETING upload must be removed from the store. `None` if there
+    /// is nothing left to do.
     pub fn due_at(&self) -> Option<Timestamp> {
         let settles_at = self.evidence.denial.map(|denial| denial.settles_at);
         match self.phase {
@@ -369,7 +383,7 @@ impl Upload {
                 let lease = self.lease.map_or(Timestamp(0), |lease| lease.until);
                 settles_at.into_iter().chain([lease]).max()
             }
-            Phase::Aborted => match self.cleanup {
+            Phase::Aborted | Phase::Deleting => match self.cleanup {
                 Cleanup::Now => Some(Timestamp(0)),
                 Cleanup::AtExpiry => Some(self.expires_at),
                 Cleanup::Done => None,
@@ -395,6 +409,7 @@ impl fmt::Display for Phase {
             Self::Committing => "committing",
             Self::Complete => "complete",
             Self::Aborted => "aborted",
+            Self::Deleting => "deleting",
         })
     }
 }

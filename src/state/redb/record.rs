@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
-    state::Times,
+    state::{self, Times},
     upload::{Claims, Owner, Parts, Timestamp, Upload, WriterTag},
 };
 
@@ -97,6 +97,15 @@ impl Record {
             ..self.written.clone()
         };
         upload.due_at()
+    }
+
+    /// When the record is removed.
+    pub(super) fn removed_at(&self) -> Timestamp {
+        let upload = Upload {
+            expires_at: self.expires_at,
+            ..self.written.clone()
+        };
+        state::removed_at(&upload)
     }
 
     /// The upload in its present state, with these parts and claims.

@@ -6,7 +6,7 @@ use ::redb::{
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     error::{Error, Result},
-    state::{ListPage, ListQuery, Listing, removal_time},
+    state::{ListPage, ListQuery, Listing, removed_at},
     upload::{Claim, Claims, Fingerprint, Part, Parts, Secret, Timestamp, Upload, UploadId},
 };
 
@@ -145,10 +145,7 @@ impl<'a> Tables<'a> {
             self.put_claim(&upload.id, &claim)?;
         }
         self.listings.add(&upload)?;
-        let removal = removal_time(upload.expires_at).0;
-        self.removals
-            .insert((removal, upload.id.as_str()), ())
-            .map_err(internal)?;
+        self.remove_at(removed_at(&upload), upload.id.as_str())?;
         let mut record = Record::created(upload);
         self.schedule(&mut record)?;
         self.listings.mark_live(&record.written)?;
@@ -219,15 +216,21 @@ impl<'a> Tables<'a> {
             let Some(record) = record(&self.records, &id)? else {
                 continue;
             };
-            let removal = removal_time(record.expires_at);
+            let removal = record.removed_at();
             if removal <= now {
                 self.remove_due(&record)?;
                 self.remove(&record.written)?;
             } else {
-                self.removals
-                    .insert((removal.0, id.as_str()), ())
-                    .map_err(internal)?;
+                self.remove_at(removal, &id)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Sets when a record is removed. An earlier time that is known stays until then.
+    pub(super) fn remove_at(&mut self, at: Timestamp, id: &str) -> Result<()> {
+        if at < Timestamp::never() {
+            self.removals.insert((at.0, id), ()).map_err(internal)?;
         }
         Ok(())
     }

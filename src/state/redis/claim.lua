@@ -80,5 +80,6 @@ if is_recorded then
   redis.call('HSET', KEYS[1], 'updated_at', ARGV[4], 'expires_at', ARGV[5])
   expire_at(ARGV[6])
 end
-add(tonumber(committed))
-return {redis.call('HGETALL', KEYS[1]), table.concat(slots), receipts}
+-- A compact record has no count.
+add(tonumber(committed or 0))
+return {fields(), table.concat(slots), receipts}

@@ -1,7 +1,7 @@
 //! The uploads that are due, and the leases.
 //!
 //! `due` is a sorted set of uploads by the time at which the sweeper must check them: when they are due, and at last when
-//! their record is gone. The scores of ended uploads are higher by [`ENDED`], so that the live ones can be counted with one
+//! their record is gone; COMPLETE ones once before, to make their records compact. The scores of ended uploads are higher by [`ENDED`], so that the live ones can be counted with one
 //! command. It is a hint, written after the
 //! record and in another slot: an entry is checked against its record when it is read. Parts and claims, which postpone
 //! the end of an upload, do not change its entry; reading the entry corrects it.
@@ -11,13 +11,13 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway_core::{
     error::{Error, Result},
-    state::{Due, DuePage},
-    upload::{Owner, Timestamp, Upload, UploadId},
+    state::{self, Due, DuePage},
+    upload::{Owner, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::{
     Redis,
-    record::{age, owner_text, parse_owner, removal_time},
+    record::{self, age, owner_text, parse_owner, removal_time},
     scripts::SCRIPTS,
 };
 
@@ -27,6 +27,10 @@ const CONCURRENCY: usize = 16;
 /// What is added to the score of an ended upload: more than any time, half of what a score, which is a double, holds
 /// exactly.
 const ENDED: u64 = 1 << 52;
+
+/// How long after an upload became COMPLETE its record is made compact. Until then replicas of the release before, which cannot
+/// read compact records, have been replaced in an upgrade.
+const COMPACT_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// A member of `due`.
 struct Entry {
@@ -48,10 +52,13 @@ impl Redis {
     /// Sets when the sweeper looks at the upload next.
     pub(super) async fn schedule(&self, upload: &Upload) -> Result<()> {
         let mut invocation = SCRIPTS.index.key(self.due_key());
+        let compact_at = upload.updated_at.plus(COMPACT_AFTER);
+        let is_complete = upload.phase == Phase::Complete;
+        let score = next_look(upload).filter(|_| !is_complete);
         invocation
             .arg(due_member(upload))
-            .arg(next_look(upload))
-            .arg(removal_time(upload.expires_at));
+            .arg(score.unwrap_or(ENDED + time(compact_at)))
+            .arg(removal_time(upload));
         self.link.script(&invocation).await
     }
 
@@ -137,6 +144,11 @@ impl Redis {
         if !upload.as_ref().is_some_and(Upload::is_live) {
             self.remove_live(&entry.owner, &due.id).await?;
         }
+        if let Some(upload) = &upload
+            && upload.phase == Phase::Complete
+        {
+            self.compact(upload).await?;
+        }
         let mut invocation = SCRIPTS.repair_due.key(self.due_key());
         invocation
             .arg(member)
@@ -144,11 +156,22 @@ impl Redis {
             .arg(
                 upload
                     .as_ref()
-                    .map_or_else(String::new, |upload| next_look(upload).to_string()),
+                    .and_then(next_look)
+                    .map_or_else(String::new, |score| score.to_string()),
             )
-            .arg(upload.map_or(0, |upload| removal_time(upload.expires_at)));
+            .arg(upload.as_ref().map_or(0, removal_time));
         self.link.script::<()>(&invocation).await?;
         Ok(None)
+    }
+
+    /// Makes the record of an upload smaller.
+    async fn compact(&self, upload: &Upload) -> Result<()> {
+        let Some(header) = record::compact_json(upload)? else {
+            return Ok(());
+        };
+        let mut arguments = vec![upload.version.to_string(), header];
+        arguments.extend(record::COMPACT_FIELDS.map(str::to_owned));
+        self.invoke(&SCRIPTS.compact, &upload.id, &arguments).await
     }
 
     /// See [`ScheduleStore::lease`](upload_gateway_core::state::ScheduleStore::lease); a duration of zero releases the lease.
@@ -170,11 +193,13 @@ fn time(time: Timestamp) -> u64 {
     time.0.min(ENDED - 1)
 }
 
-/// The score of the time at which the sweeper looks at the upload next: when it is due, or when its record is gone.
-fn next_look(upload: &Upload) -> u64 {
-    let removal = Timestamp(removal_time(upload.expires_at));
-    let at = time(upload.due_at().unwrap_or(removal));
-    if upload.is_live() { at } else { ENDED + at }
+/// The score of the time at which the sweeper looks at the upload next: when it is due, or when its record is gone. `None`:
+/// never.
+fn next_look(upload: &Upload) -> Option<u64> {
+    let at = upload.due_at().unwrap_or_else(|| state::removed_at(upload));
+    let is_ever = at < Timestamp::never();
+    let offset = if upload.is_live() { 0 } else { ENDED };
+    is_ever.then(|| offset + time(at))
 }
 
 /// The member of an upload. It names the upload, its member of the listing, and the listing.

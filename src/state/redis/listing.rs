@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use upload_gateway_core::{
     error::Result,
     state::{Cursor, ListPage, ListQuery, Listing},
-    upload::{Owner, Timestamp, Upload, UploadId},
+    upload::{Owner, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::{
@@ -83,21 +83,28 @@ impl Redis {
         self.link.command(&count).await
     }
 
-    /// Adds the upload to its listings, counts it among the live ones of its owner if it is live, and sets when the sweeper
-    /// looks at it next.
+    /// Adds the upload to its listings, or removes it if its file is deleted; counts it among the live ones of its owner if it
+    /// is live; and sets when the sweeper looks at it next.
     pub(super) async fn index(&self, upload: &Upload) -> Result<()> {
-        let listed =
-            try_join_all(listings(&upload.owner).map(|listing| self.add_to(listing, upload)));
-        tokio::try_join!(listed, self.mark_live(upload), self.schedule(upload)).map(drop)
+        let list = self.list_or_remove(upload);
+        tokio::try_join!(list, self.mark_live(upload), self.schedule(upload)).map(drop)
+    }
+
+    async fn list_or_remove(&self, upload: &Upload) -> Result<()> {
+        if upload.phase == Phase::Deleting {
+            let member = listing_member(upload.created_at, &upload.id);
+            return self.remove_listed(&upload.owner, &member).await;
+        }
+        let add = |listing| self.add_to(listing, upload);
+        try_join_all(listings(&upload.owner).map(add))
+            .await
+            .map(drop)
     }
 
     async fn add_to(&self, listing: Listing, upload: &Upload) -> Result<()> {
         let mut invocation = SCRIPTS.index.key(self.listing_key(&listing));
         let member = listing_member(upload.created_at, &upload.id);
-        invocation
-            .arg(member)
-            .arg(0)
-            .arg(removal_time(upload.expires_at));
+        invocation.arg(member).arg(0).arg(removal_time(upload));
         self.link.script(&invocation).await
     }
 

@@ -22,6 +22,38 @@ local function expire_at(time)
   end
 end
 
+-- The header as JSON, also of a compact record (compact.lua).
+local function header_json()
+  local json = redis.call('HGET', KEYS[1], 'record')
+  if json then
+    return json
+  end
+  local pieces = {}
+  repeat
+    local piece = redis.call('HGET', KEYS[1], 'r' .. #pieces + 1)
+    pieces[#pieces + 1] = piece or nil
+  until not piece
+  return table.concat(pieces)
+end
+
+-- The fields and values of the record, those of a compact one with its header in one field.
+local function fields()
+  local all, pieces = redis.call('HGETALL', KEYS[1]), {}
+  for index = 1, #all, 2 do
+    local number = string.match(all[index], '^r(%d+)$')
+    if number then
+      pieces[tonumber(number)] = all[index + 1]
+      -- A piece need not be valid text.
+      all[index + 1] = ''
+    end
+  end
+  if #pieces > 0 then
+    all[#all + 1] = 'record'
+    all[#all + 1] = table.concat(pieces)
+  end
+  return all
+end
+
 -- The slots of parts, fewer at the end of the list.
 local function part_slots(first, last)
   return redis.call('GETRANGE', KEYS[2], (first - 1) * PART, last * PART - 1)
@@ -47,13 +79,12 @@ end
 -- Some parts and claims of a record: {fields and values of the record, slots of parts, receipts that are kept beside
 -- them, slots of claims, number of slots in the whole record}.
 local function page(first, count)
-  local fields = redis.call('HGETALL', KEYS[1])
   local slots, receipts = part_slots(first, first + count - 1), {}
   add_receipts(receipts, first, slots)
   local claims = redis.call('GETRANGE', KEYS[3], (first - 1) * CLAIM, (first + count - 1) * CLAIM - 1)
   local parts = math.ceil(redis.call('STRLEN', KEYS[2]) / PART)
   local claimed = math.ceil(redis.call('STRLEN', KEYS[3]) / CLAIM)
-  return {fields, slots, receipts, claims, math.max(parts, claimed)}
+  return {fields(), slots, receipts, claims, math.max(parts, claimed)}
 end
 
 -- The numbers of the parts with a stored digest state.

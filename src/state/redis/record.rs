@@ -4,8 +4,13 @@
 //! write; they take precedence over the same values in `record`. A field `digest:<number>` has the state of the file's
 //! digest at the end of a part. Parts and claims are strings of slots (`slot.rs`), in the order of their numbers. A hash
 //! has the receipts that a slot has no room for. `format` is the version of all of this, see [`FORMAT`].
+//!
+//! The record of a COMPLETE upload is made compact some time later ([`compact`]): it has few fields, and its header is in
+//! pieces, `r1`, `r2`, …, which scripts join.
 
-use std::collections::HashMap;
+mod compact;
+
+use std::{collections::HashMap, str::FromStr};
 
 use serde_json::Value;
 use upload_gateway_core::{
@@ -26,6 +31,11 @@ pub(super) const FORMAT: &str = "4";
 /// The code of the error with which scripts refuse a record in another format; its detail is `<format> <key>`, with `-`
 /// for no format. See `prelude.lua`.
 pub(super) const UNKNOWN_FORMAT: &str = "UNKNOWNFORMAT";
+
+pub(super) use self::compact::{PIECE, json as compact_json};
+
+/// The fields of a compact record beside its header: those that scripts compare.
+pub(super) const COMPACT_FIELDS: [&str; 5] = ["format", "version", "phase", "owner", "writer"];
 
 /// The fields of a hash, by name.
 pub(super) type Fields = HashMap<String, String>;
@@ -151,7 +161,7 @@ impl Stored {
             let claims = claims
                 .filter_map(|(number, slot)| slot::read_claim(number, slot).transpose())
                 .collect::<Result<Claims, InvalidSlot>>()?;
-            let rewritten = number(&self.fields, "rewritten")?;
+            let rewritten = number_or(&self.fields, "rewritten", 0)?;
             Ok((Parts::from_iter(parts).with_rewritten(rewritten), claims))
         };
         let (parts, claims) = read().map_err(|cause| unreadable(key, cause))?;
@@ -181,7 +191,7 @@ pub(super) fn read_summary(
         let numbers = numbers.into_iter().chain([committed]);
         let slots = numbers.zip(slots.chunks(PART_SLOT));
         let parts = read_parts(&header.plan, fields, receipts, slots)?;
-        let rewritten = number(fields, "rewritten")?;
+        let rewritten = number_or(fields, "rewritten", 0)?;
         Ok(Parts::summary(committed, parts).with_rewritten(rewritten))
     };
     let parts = read().map_err(|cause| unreadable(key, cause))?;
@@ -281,10 +291,17 @@ pub(super) fn age(created_at: Timestamp) -> String {
     format!("{:016x}", u64::MAX - created_at.0)
 }
 
-/// When the server removes a record that expires at `expires_at`, in milliseconds since the Unix epoch.
-pub(super) fn removal_time(expires_at: Timestamp) -> u64 {
-    // Redis takes times as signed numbers.
-    state::removal_time(expires_at).0.min(i64::MAX as u64)
+/// The time at which the server removes what is kept for ever: the largest number that Lua holds exactly, in the year 287,396.
+pub(super) const NEVER: u64 = (1 << 53) - 1;
+
+/// When the server removes a record, in milliseconds since the Unix epoch.
+pub(super) fn removal_time(upload: &Upload) -> u64 {
+    state::removed_at(upload).0.min(NEVER)
+}
+
+/// When the server removes the record of a live upload that expires at `expires_at`.
+pub(super) fn live_removal_time(expires_at: Timestamp) -> u64 {
+    state::removal_time(expires_at).0.min(NEVER)
 }
 
 /// The upload without parts and claims; `None` if there are no fields.
@@ -297,21 +314,22 @@ fn read_header(key: &str, fields: &Fields) -> Result<Option<Upload>> {
         return Err(unknown_format(key, format));
     }
     let read = || -> Result<Upload, Unreadable> {
-        let mut upload: Upload = serde_json::from_str(text(fields, "record")?)?;
+        let mut upload: Upload = match fields.contains_key("r1") {
+            true => compact::read(key, fields)?,
+            false => serde_json::from_str(text(fields, "record")?)?,
+        };
         upload.version = number(fields, "version")?;
         upload.phase = serde_json::from_value(text(fields, "phase")?.into())?;
         upload.writer = match text(fields, "writer")? {
             "" => None,
             tag => Some(parse_writer(tag).ok_or(Unreadable::Number("writer"))?),
         };
-        let attempts = u32::try_from(number(fields, "attempts")?);
-        upload.attempts = attempts.map_err(|_| Unreadable::Number("attempts"))?;
-        upload.cut = u8::try_from(number(fields, "cut")?).map_err(|_| Unreadable::Number("cut"))?;
-        let unproven = u32::try_from(number(fields, "unproven")?);
-        let unproven = unproven.map_err(|_| Unreadable::Number("unproven"))?;
+        upload.attempts = number_or(fields, "attempts", upload.attempts)?;
+        upload.cut = number_or(fields, "cut", upload.cut)?;
+        let unproven = number_or(fields, "unproven", upload.unproven.unwrap_or(0))?;
         upload.unproven = Some(unproven).filter(|number| *number > 0);
-        upload.updated_at = Timestamp(number(fields, "updated_at")?);
-        upload.expires_at = Timestamp(number(fields, "expires_at")?);
+        upload.updated_at = Timestamp(number_or(fields, "updated_at", upload.updated_at.0)?);
+        upload.expires_at = Timestamp(number_or(fields, "expires_at", upload.expires_at.0)?);
         Ok(upload)
     };
     read().map(Some).map_err(|cause| unreadable(key, cause))
@@ -323,7 +341,7 @@ fn unreadable(key: &str, cause: Unreadable) -> Error {
 
 /// The number of committed parts.
 fn committed(fields: &Fields) -> Result<u32, Unreadable> {
-    u32::try_from(number(fields, "committed")?).map_err(|_| Unreadable::Number("committed"))
+    number_or(fields, "committed", 0)
 }
 
 fn text<'a>(fields: &'a Fields, name: &'static str) -> Result<&'a str, Unreadable> {
@@ -339,8 +357,21 @@ fn number(fields: &Fields, name: &'static str) -> Result<u64, Unreadable> {
         .map_err(|_| Unreadable::Number(name))
 }
 
+/// The number in a field, or `known` in a compact record, which does not have the field.
+fn number_or<N: FromStr>(fields: &Fields, name: &'static str, known: N) -> Result<N, Unreadable> {
+    match fields.get(name) {
+        Some(text) => text.parse().map_err(|_| Unreadable::Number(name)),
+        None if fields.contains_key("r1") => Ok(known),
+        None => Err(Unreadable::Missing(name)),
+    }
+}
+
 fn to_json(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|cause| Error::internal("write a record as JSON", cause))
+    serde_json::to_string(value).map_err(unwritable)
+}
+
+fn unwritable(cause: serde_json::Error) -> Error {
+    Error::internal("write a record as JSON", cause)
 }
 
 fn unknown_format(key: &str, found: Option<&str>) -> Error {

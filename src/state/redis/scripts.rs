@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use super::record::FORMAT;
+use super::record::{FORMAT, NEVER, PIECE};
 use crate::state::slot::{
     BARE_CLAIM, CLAIM_SLOT, HAS_LONG_RECEIPT, HAS_MD5, PART_SLOT, SIGNED_CLAIM,
 };
@@ -22,6 +22,7 @@ pub(super) struct Scripts {
     pub(super) update: Script,
     /// The same as `update`, for the end of an upload.
     pub(super) end: Script,
+    pub(super) compact: Script,
     pub(super) read: Script,
     pub(super) summary: Script,
     pub(super) index: Script,
@@ -44,6 +45,7 @@ impl Default for Scripts {
             claim: record_script(include_str!("claim.lua")),
             update: record_script(include_str!("update.lua")),
             end: in_full_memory(&record_text(include_str!("update.lua"))),
+            compact: in_full_memory(&record_text(include_str!("compact.lua"))),
             read: record_script(include_str!("read.lua")),
             summary: record_script(include_str!("summary.lua")),
             index: in_full_memory(include_str!("index.lua")),
@@ -67,6 +69,7 @@ impl Scripts {
             &self.claim,
             &self.update,
             &self.end,
+            &self.compact,
             &self.read,
             &self.summary,
             &self.index,
@@ -88,7 +91,7 @@ fn record_script(body: &str) -> Script {
 fn record_text(body: &str) -> String {
     let prelude = include_str!("prelude.lua");
     format!(
-        "local FORMAT, PART, CLAIM = '{FORMAT}', {PART_SLOT}, {CLAIM_SLOT}\n\
+        "local FORMAT, PART, CLAIM, PIECE, NEVER = '{FORMAT}', {PART_SLOT}, {CLAIM_SLOT}, {PIECE}, {NEVER}\n\
          local HAS_MD5, HAS_LONG_RECEIPT = {HAS_MD5}, {HAS_LONG_RECEIPT}\n\
          local BARE_CLAIM, SIGNED_CLAIM = {BARE_CLAIM}, {SIGNED_CLAIM}\n\
          {prelude}{body}"

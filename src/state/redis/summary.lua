@@ -17,4 +17,4 @@ if time then
   -- Only a hint: a server with full memory refuses it.
   redis.pcall('HSET', KEYS[1], 'watched', time + ARGV[1])
 end
-return {redis.call('HGETALL', KEYS[1]), slots, receipts}
+return {fields(), slots, receipts}

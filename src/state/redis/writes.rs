@@ -3,7 +3,7 @@
 use upload_gateway_core::{
     error::{Error, Result},
     state::{Creation, Update},
-    upload::{Fingerprint, Owner, Phase, Timestamp, Upload, UploadId, WriterTag},
+    upload::{Fingerprint, Owner, Timestamp, Upload, UploadId, WriterTag},
 };
 
 use super::{
@@ -77,16 +77,11 @@ impl Redis {
             upload.version.to_string(),
             upload.id.to_string(),
             released.map_or("", Fingerprint::as_str).to_owned(),
-            removal_time(upload.expires_at).to_string(),
+            removal_time(upload).to_string(),
             record::header_json(upload)?,
             seen.map(|seen| seen.0.to_string()).unwrap_or_default(),
             record::writer_text(writer),
-            if upload.phase == Phase::Aborted {
-                "1"
-            } else {
-                ""
-            }
-            .to_owned(),
+            if upload.is_live() { "" } else { "1" }.to_owned(),
         ];
         for (name, value) in record::header_fields(upload) {
             arguments.extend([name.to_owned(), value]);
@@ -129,7 +124,7 @@ impl Redis {
                 upload.id.to_string().into(),
                 fingerprint.into(),
                 over.into(),
-                removal_time(upload.expires_at).to_string().into(),
+                removal_time(upload).to_string().into(),
                 parts.clone(),
                 claims.clone(),
                 fields.len().to_string().into(),

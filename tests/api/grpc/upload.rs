@@ -94,16 +94,19 @@ async fn files_of_unknown_size_are_stored_unchanged() {
 #[tokio::test]
 async fn parts_do_not_depend_on_the_chunks() {
     let gateway = TestGateway::start().await;
-    let data = bytes(PART + 4096);
+    let data = bytes(2 * PART);
     for size in [1009, 65_536, 2 << 20, 3_900_000] {
-        let mut messages = whole("a.bin", &data, size);
+        let mut stream = gateway.converse().await;
+        stream.send(open("a.bin", None)).await;
+        let upload_id = stream.next().await.unwrap().upload_id;
         // Empty chunks are keep-alives; their offset does not matter.
-        messages.insert(1, chunk(0, &[]));
-        messages.insert(3, chunk(7, &[]));
-        let upload = gateway.upload(messages).await.unwrap();
-        assert_eq!(upload.part_count, 2);
+        stream.send(chunk(0, &[])).await;
+        stream.send_in_chunks(0, &data, size).await;
+        stream.send(chunk(7, &[])).await;
+        stream.committed(2 * PART).await;
+        assert_eq!(gateway.get(&upload_id).await.unwrap().part_count, 2);
         let request = ListPartsRequest {
-            upload_id: upload.upload_id,
+            upload_id,
             ..ListPartsRequest::default()
         };
         let listed = gateway.client().await.list_parts(request).await.unwrap();
@@ -113,25 +116,29 @@ async fn parts_do_not_depend_on_the_chunks() {
             .map(|part| (part.part, part.offset, part.size))
             .collect();
         let part = i64::try_from(PART).unwrap();
-        assert_eq!(parts, [(1, 0, part), (2, part, 4096)]);
+        assert_eq!(parts, [(1, 0, part), (2, part, part)]);
         assert_eq!(listed[0].md5, md5(&data[..PART]));
         assert_eq!(listed[1].md5, md5(&data[PART..]));
+        stream.send(finish()).await;
+        let upload = stream.end().await.unwrap();
+        // Its parts are one object.
+        assert_eq!(upload.part_count, 0);
+        assert_eq!(gateway.read(&upload).await, data);
     }
 }
 
 #[tokio::test]
 async fn parts_are_listed_in_pages() {
     let gateway = TestGateway::start().await;
-    let data = bytes(4 * PART + 1);
-    let upload = gateway
-        .upload(whole("a.bin", &data, 1 << 20))
-        .await
-        .unwrap();
-    assert_eq!(upload.part_count, 5);
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    let upload_id = stream.next().await.unwrap().upload_id;
+    stream.send_in_chunks(0, &bytes(5 * PART), 1 << 20).await;
+    stream.committed(5 * PART).await;
     let mut client = gateway.client().await;
     for (page_size, pages) in [(1, 5), (2, 3), (5, 1), (0, 1), (i32::MAX, 1)] {
         let mut request = ListPartsRequest {
-            upload_id: upload.upload_id.clone(),
+            upload_id: upload_id.clone(),
             page_size,
             ..ListPartsRequest::default()
         };

@@ -139,8 +139,15 @@ async fn a_file_is_uploaded_in_parts(gateway: &TestGateway, residence: &str) {
         (412, &json!("WRONG_PHASE"))
     );
     reads(&http, &id, &sent).await;
-    let deleted = http.call("DELETE", &format!("/{id}"), json!({})).await;
-    assert_eq!(deleted.status, 412, "a complete upload stays");
+    // Also repeated.
+    for _ in 0..2 {
+        let deleted = http.call("DELETE", &format!("/{id}"), json!({})).await;
+        assert_eq!(deleted.status, 202);
+    }
+    for gone in ["/url", "/download", "/edit?part=finish"] {
+        let answer = http.get(&format!("/{id}{gone}")).await;
+        assert_eq!(answer.status, 404, "{gone}");
+    }
 }
 
 async fn an_interrupted_upload_is_found_by_the_same_create(gateway: &TestGateway, residence: &str) {

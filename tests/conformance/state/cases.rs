@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use upload_gateway_core::{
     state::{Creation, PartRecord, Predecessor, StateStore, Update},
-    upload::{Lease, Object, Part, Phase, Secret, UploadId},
+    upload::{Lease, Object, Phase, Secret, UploadId},
 };
 
 use super::samples::*;
@@ -209,7 +209,7 @@ pub(crate) async fn an_update_replaces_all_but_the_parts_and_claims(store: &dyn 
     create(store, &upload).await;
     record(store, &upload.id, [1, 2, 9]).await;
     let parts = get(store, &upload.id).await.parts;
-    upload.phase = Phase::Complete;
+    upload.phase = Phase::Committing;
     upload.writer = None;
     upload.file.file_size = Some(7);
     upload.lease = Some(Lease {
@@ -232,30 +232,6 @@ pub(crate) async fn an_update_replaces_all_but_the_parts_and_claims(store: &dyn 
     upload.version = 2;
     upload.parts = parts;
     assert_eq!(get(store, &upload.id).await, upload);
-}
-
-pub(crate) async fn an_aborted_upload_keeps_no_parts_and_claims(store: &dyn StateStore) {
-    let mut upload = sized(findable(&owner(), "a"), 5);
-    create(store, &upload).await;
-    let long = [Part {
-        receipt: "\"long\"".into(),
-        ..part(2)
-    }];
-    let recorded = store.record_parts(&upload.id, writer(1), 0, &long, times());
-    recorded.await.unwrap();
-    record(store, &upload.id, [1, 4]).await;
-    let claims = [claim(3)];
-    let claimed = store.claim(&upload.id, &upload.owner, &claims, times());
-    claimed.await.unwrap();
-    upload.phase = Phase::Aborted;
-    // Also if the answer to the first call was lost.
-    for _ in 0..2 {
-        let ended = store.update(&upload, upload.writer).await.unwrap();
-        assert_eq!(ended, Update::Updated(2));
-    }
-    upload.version = 2;
-    assert_eq!(get(store, &upload.id).await, upload);
-    assert_eq!(store.summary(&upload.id).await.unwrap(), Some(upload));
 }
 
 pub(crate) async fn writes_set_the_times(store: &dyn StateStore) {

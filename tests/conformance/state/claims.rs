@@ -202,10 +202,10 @@ pub(crate) async fn an_upload_that_is_not_open_stores_no_claims(store: &dyn Stat
         let before = get(store, &upload.id).await;
         let answer = store_claims(store, &upload, &[claim(1)]).await;
         let expected = Upload {
-            // An ABORTED upload keeps no parts.
+            // An upload that has ended keeps no parts.
             parts: match phase {
-                Phase::Aborted => Parts::default(),
-                _ => shown(&[1, 2], &[1, 2]),
+                Phase::Committing => shown(&[1, 2], &[1, 2]),
+                _ => Parts::default(),
             },
             ..before.clone()
         };
@@ -240,7 +240,7 @@ pub(crate) async fn claims_survive_all_other_writes(store: &dyn StateStore) {
     };
     assert_eq!(found.claims, claims);
     upload.version = 2;
-    upload.phase = Phase::Complete;
+    upload.phase = Phase::Committing;
     assert_eq!(
         store.update(&upload, Some(writer(2))).await.unwrap(),
         Update::Updated(3)

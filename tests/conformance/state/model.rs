@@ -185,9 +185,9 @@ impl Model {
         if !is_seen || is_touched {
             return Update::Conflict(Box::new(record.clone()));
         }
-        let (parts, claims) = match upload.phase {
-            Phase::Aborted => (Parts::default(), Claims::default()),
-            _ => (record.parts.clone(), record.claims.clone()),
+        let (parts, claims) = match upload.is_live() {
+            false => (Parts::default(), Claims::default()),
+            true => (record.parts.clone(), record.claims.clone()),
         };
         *record = Upload {
             parts,

@@ -140,7 +140,7 @@ async fn the_sweeper_removes_what_expired_meanwhile() {
         ..upload(&owner())
     };
     create(&store, &old).await;
-    old.phase = Phase::Complete;
+    old.phase = Phase::Aborted;
     store.update(&old, old.writer).await.unwrap();
     assert_eq!(store.count(&old.owner.clone().into()).await.unwrap(), 1);
     let due = store.due(now(), None, 10).await.unwrap();

@@ -20,7 +20,7 @@ fn set_memory_limit(bytes: u64) -> Cmd {
         .to_owned()
 }
 
-async fn used_memory(url: &str) -> u64 {
+pub(crate) async fn used_memory(url: &str) -> u64 {
     let report: String = ask(url, redis::cmd("INFO").arg("memory")).await;
     let line = report
         .lines()

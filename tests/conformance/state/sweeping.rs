@@ -21,7 +21,7 @@ fn expiring(start: Timestamp, after: Duration) -> Upload {
 }
 
 /// All that is due, in pages.
-async fn due(store: &dyn StateStore, before: Timestamp, limit: usize) -> Vec<UploadId> {
+pub(crate) async fn due(store: &dyn StateStore, before: Timestamp, limit: usize) -> Vec<UploadId> {
     let mut uploads = Vec::new();
     let mut after: Option<Due> = None;
     loop {

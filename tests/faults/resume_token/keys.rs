@@ -19,10 +19,10 @@ use upload_gateway_core::{
     clock::Clock,
     error::{Error, Kind, Reason},
     gateway::{
-        Action, Caller, Counts, EdgeLimits, Gateway, Message, Observer, Open, OwnerLimits,
-        Settings, Storage, Storages, Takeover, Target, TokenKey,
+        Action, Caller, Counts, Gateway, Message, Observer, Open, Settings, Storage, Storages,
+        Takeover, Target, TokenKey,
     },
-    upload::{FileMetadata, MIB, Owner, PART_SIZE, Timestamp, UploadId},
+    upload::{FileMetadata, Owner, PART_SIZE, Timestamp, UploadId},
 };
 
 use super::common;
@@ -69,28 +69,10 @@ impl Shared {
     async fn gateway_of(&self, storages: Storages, keys: &[(&str, u8)]) -> Arc<Gateway> {
         let key = |&(id, byte): &(&str, u8)| TokenKey::new(id, &[byte; 32]);
         let settings = Settings {
-            memory_budget: 64 * MIB,
             parts_in_flight: 2,
-            parts_in_flight_total: 4,
-            simd_md5: true,
-            max_file_size: None,
-            max_message_size: 4 * MIB,
-            max_streams: 100,
-            min_rate: 0,
-            min_rate_window: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(60),
-            stream_age: None,
             store_retry_timeout: Duration::from_secs(5),
-            commit_lease: Duration::from_secs(90),
-            max_tags: 16,
-            max_tag_size: 64,
-            max_open_uploads: 100_000,
-            edges: EdgeLimits::default(),
-            per_owner: OwnerLimits::default(),
-            store_settle: Duration::ZERO,
-            upload_expiry: Duration::from_millis(DAY),
-            upload_max_age: Duration::from_millis(6 * DAY),
             token_keys: keys.iter().map(key).collect(),
+            ..crate::world::settings()
         };
         let state = Arc::clone(&self.backends.state);
         let clock = Arc::clone(&self.clock);

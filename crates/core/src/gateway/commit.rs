@@ -233,7 +233,9 @@ impl Commits {
                         Err(error) => return Err(error),
                     }
                 }
-                (Phase::Open | Phase::Aborted, _) => return Err(commit_failed(&upload)),
+                (Phase::Open | Phase::Aborted | Phase::Deleting, _) => {
+                    return Err(commit_failed(&upload));
+                }
             }
             tokio::select! {
                 _ = looks.tick() => {

@@ -36,7 +36,7 @@ use crate::{
         TakeoverWatch, Times, Update,
     },
     upload::{
-        ACTIVE_WINDOW, AbortReason, Applied, Claim, Event, Owner, Part, Phase, Rejected,
+        ACTIVE_WINDOW, AbortReason, Applied, Claim, Cleanup, Event, Owner, Part, Phase, Rejected,
         SINGLE_PUT_MAX, Secret, Timestamp, Upload, UploadId, WriterTag,
     },
 };
@@ -71,6 +71,9 @@ pub struct PartPage {
 
 /// When to retry a call that needs the secret of the deployment before the state store was first reached.
 const FIRST_CHECK_DELAY: Duration = Duration::from_secs(1);
+
+/// The largest difference between the clocks of two replicas. What must have happened by all clocks is over by this time.
+pub(super) const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// Whether a change of a record requires the writer that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +158,15 @@ impl Records {
         found.inspect(observe::works_on)
     }
 
+    /// Reads a summary of an upload that the caller may delete, also if its file is deleted already.
+    ///
+    /// # Errors
+    /// As [`Records::get_summary`].
+    pub(super) async fn get_to_delete(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
+        let found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
+        found.inspect(observe::works_on)
+    }
+
     /// Reads up to `limit` committed parts of an upload that the caller may read, starting after number `after`. Takes two round
     /// trips. The encoded parts of a page of [`MAX_PAGE_LENGTH`](search::MAX_PAGE_LENGTH) need less than 100 kB.
     ///
@@ -222,12 +234,19 @@ impl Records {
         secret.clone()
     }
 
+    /// Reads an upload with all its parts and claims, unless its file is deleted.
     pub(super) async fn find(&self, id: &UploadId) -> Result<Option<Upload>> {
+        Ok(self.find_any(id).await?.filter(is_visible))
+    }
+
+    /// Reads an upload with all its parts and claims, in any phase.
+    pub(super) async fn find_any(&self, id: &UploadId) -> Result<Option<Upload>> {
         self.records.get(id).await
     }
 
+    /// Reads a summary of an upload, unless its file is deleted.
     pub(super) async fn find_summary(&self, id: &UploadId) -> Result<Option<Upload>> {
-        self.records.summary(id).await
+        Ok(self.records.summary(id).await?.filter(is_visible))
     }
 
     /// See [`PartStore::committed_parts`].
@@ -300,7 +319,8 @@ impl Records {
         writer: WriterTag,
         from: Predecessor,
     ) -> Result<Option<Upload>> {
-        self.records.take_over(id, writer, from, self.times()).await
+        let taken = self.records.take_over(id, writer, from, self.times());
+        Ok(taken.await?.filter(is_visible))
     }
 
     pub(super) fn watch_takeovers(&self, id: &UploadId) -> TakeoverWatch {
@@ -315,7 +335,7 @@ impl Records {
         claims: &[Claim],
     ) -> Result<Option<Upload>> {
         let claimed = self.parts.claim(id, owner, claims, self.times()).await?;
-        Ok(claimed.inspect(observe::works_on))
+        Ok(claimed.filter(is_visible).inspect(observe::works_on))
     }
 
     /// Takes over an upload, so that no stream can record parts of it. `None` if it is not OPEN any more.
@@ -336,7 +356,7 @@ impl Records {
             let mut changed = upload.clone();
             let applied = changed
                 .apply(event.clone())
-                .map_err(|Rejected(phase)| wrong_phase(phase))?;
+                .map_err(|Rejected(phase)| refused_in(phase, &upload.id))?;
             if applied == Applied::Same {
                 return Ok(());
             }
@@ -432,7 +452,7 @@ impl Records {
         match recorded.await? {
             PartRecord::Recorded { committed } => Ok(committed),
             PartRecord::TakenOver => Err(self.fenced_out(id, version).await),
-            PartRecord::NotOpen(phase) => Err(wrong_phase(phase)),
+            PartRecord::NotOpen(phase) => Err(refused_in(phase, id)),
             PartRecord::Missing => Err(state_lost()),
         }
     }
@@ -452,18 +472,58 @@ impl Records {
         self.settings.upload_expiry.min(ACTIVE_WINDOW) / 3
     }
 
-    /// Sets the times of a record that changes. An ABORTED record is kept for at least twice the lifetime of a signed
-    /// URL: once until the last URL expires, and once more for requests that started just before that. It is also kept
-    /// until no commit can run in the store.
+    /// Sets the times of a record that changes. An ABORTED or DELETING upload stays in the state store until no signed
+    /// request can reach the store: for twice the lifetime of a signed URL, once until the last URL expires, and once more
+    /// for requests that started just before that; and until no commit can run in the store.
     pub(super) fn stamp(&self, upload: &mut Upload) {
         let Times { now, expires_at } = self.times();
-        (upload.updated_at, upload.expires_at) = (now, expires_at);
-        if upload.phase == Phase::Aborted {
-            let part_size = upload.plan.part_size().unwrap_or(0);
-            let signed = sending_lifetime(part_size.max(SINGLE_PUT_MAX));
-            let commit_ended = upload.evidence.commit_runs_until.unwrap_or(now);
-            upload.expires_at = expires_at.max(now.plus(2 * signed)).max(commit_ended);
+        let changed_at = std::mem::replace(&mut upload.updated_at, now);
+        let part_size = upload.plan.part_size().unwrap_or(0);
+        let signed = 2 * sending_lifetime(part_size.max(SINGLE_PUT_MAX));
+        upload.expires_at = match upload.phase {
+            Phase::Open | Phase::Committing | Phase::Complete => expires_at,
+            Phase::Aborted => {
+                let commit_ended = upload.evidence.commit_runs_until.unwrap_or(now);
+                expires_at.max(now.plus(signed)).max(commit_ended)
+            }
+            // Nothing was signed since it became COMPLETE.
+            Phase::Deleting => changed_at.plus(signed),
+        };
+        upload.kept_until = self.kept_until(upload);
+    }
+
+    /// Until when the record of an ended upload is kept.
+    fn kept_until(&self, upload: &Upload) -> Option<Timestamp> {
+        let Settings {
+            keep_complete,
+            keep_aborted,
+            tombstone,
+            ..
+        } = *self.settings;
+        match upload.phase {
+            Phase::Open | Phase::Committing => None,
+            Phase::Complete => keep_complete.map(|kept| upload.updated_at.plus(kept)),
+            Phase::Aborted => Some(upload.expires_at.plus(keep_aborted)),
+            Phase::Deleting if upload.cleanup == Cleanup::Done => {
+                Some(upload.expires_at.max(self.now()).plus(tombstone))
+            }
+            // Until the sweeper has deleted the file.
+            Phase::Deleting => Some(Timestamp::never()),
         }
+    }
+
+    /// Notes that the store has nothing of an ABORTED or DELETING upload any more. Whether that was the last time: no signed
+    /// request and no late commit can reach the store after it.
+    pub(super) async fn note_cleared(&self, upload: &mut Upload) -> Result<bool> {
+        let is_last = upload.expires_at <= self.now().minus(CLOCK_MARGIN);
+        upload.cleanup = match is_last {
+            true => Cleanup::Done,
+            false => Cleanup::AtExpiry,
+        };
+        upload.kept_until = self.kept_until(upload);
+        // No other caller changes it, except one that has done the same.
+        self.update(upload).await?;
+        Ok(is_last)
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {
@@ -480,5 +540,18 @@ impl Records {
             now,
             expires_at: now.plus(self.settings.upload_expiry),
         }
+    }
+}
+
+/// Whether callers see the upload.
+fn is_visible(upload: &Upload) -> bool {
+    upload.phase != Phase::Deleting
+}
+
+/// The error of a request that the phase of the upload does not allow.
+fn refused_in(phase: Phase, id: &UploadId) -> Error {
+    match phase {
+        Phase::Deleting => Error::upload_not_found(id),
+        Phase::Open | Phase::Committing | Phase::Complete | Phase::Aborted => wrong_phase(phase),
     }
 }

@@ -56,6 +56,12 @@ pub struct Settings {
     pub upload_expiry: Duration,
     /// The greatest age of an OPEN upload, however often it changes.
     pub upload_max_age: Duration,
+    /// How long the record of a COMPLETE upload is kept after that. `None`: as long as its file.
+    pub keep_complete: Option<Duration>,
+    /// How long the record of an ABORTED upload is kept after the store was cleared of it.
+    pub keep_aborted: Duration,
+    /// How long a deleted file is remembered, so that a repeated delete succeeds.
+    pub tombstone: Duration,
     /// The keys of resume tokens: the first one seals, all of them open. If empty, a key is derived from the secret of
     /// the deployment, which is lost if the state store is flushed while no gateway runs.
     pub token_keys: Vec<TokenKey>,

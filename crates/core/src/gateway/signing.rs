@@ -280,6 +280,7 @@ impl Signing {
             Phase::Complete => return Ok(upload),
             Phase::Committing => return self.commits.join(upload).await,
             Phase::Aborted => return Err(aborted(upload.abort_reason)),
+            Phase::Deleting => return Err(Error::upload_not_found(id)),
             Phase::Open => {}
         }
         part_count(&upload)?;

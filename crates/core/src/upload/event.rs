@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claims, Cleanup, Denial, Lease, Object, Parts, Phase, Plan, Timestamp, Upload};
+use super::{
+    Claims, Cleanup, Denial, Evidence, Lease, Object, Parts, Phase, Plan, Timestamp, Upload,
+};
 
 /// An event in the life of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub enum Event {
     Superseded,
     /// The store rejected the upload permanently, or its digest does not match.
     Refused(AbortReason),
+    /// A caller deleted the file of a COMPLETE upload.
+    Deleted,
     /// The owner deleted the upload or started it again, or the sweeper expired it.
     Abandoned {
         /// Which of them.
@@ -142,7 +146,7 @@ impl Upload {
         match self.phase {
             Phase::Open => self.apply_open(event),
             Phase::Committing => self.apply_committing(event),
-            Phase::Complete | Phase::Aborted => self.apply_ended(&event),
+            Phase::Complete | Phase::Aborted | Phase::Deleting => self.apply_ended(&event),
         }
     }
 
@@ -193,7 +197,7 @@ impl Upload {
             Event::Superseded => self.is_superseded = true,
             Event::Refused(reason) => self.abort(reason, Cleanup::Now),
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
-            Event::LeaseRenewed { .. } | Event::CommitSuspended { .. } => {
+            Event::LeaseRenewed { .. } | Event::CommitSuspended { .. } | Event::Deleted => {
                 return Err(Rejected(self.phase));
             }
         }
@@ -244,18 +248,27 @@ impl Upload {
             | Event::PlanFixed { .. }
             | Event::WriterLeft
             | Event::CommitSigned
-            | Event::Superseded => return Err(Rejected(self.phase)),
+            | Event::Superseded
+            | Event::Deleted => return Err(Rejected(self.phase)),
         }
         Ok(Applied::Changed)
     }
 
-    /// A COMPLETE or ABORTED record never changes; the event that ended it may be repeated.
-    fn apply_ended(&self, event: &Event) -> Result<Applied, Rejected> {
+    /// The file of a COMPLETE upload can be deleted; else an ended record never changes. The event that ended it may be
+    /// repeated.
+    fn apply_ended(&mut self, event: &Event) -> Result<Applied, Rejected> {
+        if *event == Event::Deleted && self.phase == Phase::Complete {
+            self.phase = Phase::Deleting;
+            self.cleanup = Cleanup::Now;
+            return Ok(Applied::Changed);
+        }
         let is_repeated = match event {
-            Event::Committed { object } => self
+            Event::Deleted => self.phase == Phase::Deleting,
+            Event::Committed { object } if self.phase == Phase::Complete => self
                 .object
                 .as_ref()
                 .is_some_and(|known| known.is_same(object)),
+            Event::Committed { .. } => false,
             Event::Refused(_) | Event::Abandoned { .. } => self.phase == Phase::Aborted,
             Event::SessionStarted { .. }
             | Event::SessionForgotten
@@ -318,13 +331,13 @@ impl Upload {
     fn complete(&mut self, object: Object) {
         self.end(Phase::Complete);
         self.object = Some(object);
+        // The object has the parts, and the store has ended the session.
+        self.session = None;
+        self.evidence = Evidence::default();
     }
 
     fn abort(&mut self, reason: AbortReason, cleanup: Cleanup) {
         self.end(Phase::Aborted);
-        // Nothing needs them any more, and the state store is smaller without them.
-        self.parts = Parts::default();
-        self.claims = Claims::default();
         self.abort_reason = Some(reason);
         self.cleanup = cleanup;
     }
@@ -333,6 +346,9 @@ impl Upload {
         self.phase = phase;
         self.lease = None;
         self.evidence.denial = None;
+        // Nothing needs them any more, and the state store is smaller without them.
+        self.parts = Parts::default();
+        self.claims = Claims::default();
     }
 }
 

@@ -131,6 +131,25 @@ impl Plan {
         plan
     }
 
+    /// The largest number of parts, and the number from which on parts have a size, for each size: all that a plan is.
+    pub fn tiers(&self) -> (u32, Vec<(u32, u64)>) {
+        let tier = |tier: &Tier| (tier.first_part, tier.part_size);
+        (self.max_parts, self.tiers.iter().map(tier).collect())
+    }
+
+    /// The inverse of [`Plan::tiers`].
+    ///
+    /// # Errors
+    /// No plan has these values.
+    pub fn from_tiers(max_parts: u32, tiers: &[(u32, u64)]) -> Result<Self, &'static str> {
+        let tier = |&(first_part, part_size): &(u32, u64)| Tier {
+            first_part,
+            part_size,
+        };
+        let tiers = tiers.iter().map(tier).collect();
+        StoredPlan { tiers, max_parts }.try_into()
+    }
+
     /// The largest file of known size, in bytes, within `limits`.
     pub fn max_known(limits: &StoreLimits) -> u64 {
         (limits.max_part_size / MIB * MIB)

@@ -142,6 +142,7 @@ impl Snapshot {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            kept_until: None,
             origin: None,
         }
     }
@@ -265,6 +266,7 @@ mod tests {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            kept_until: None,
             origin: None,
             id,
         }

@@ -82,12 +82,13 @@ async fn an_upload_that_has_ended_accepts_nothing() {
     let request = DeleteUploadRequest {
         upload_id: done.upload_id.clone(),
     };
-    let status = client.delete_upload(request).await.unwrap_err();
-    assert_eq!(
-        reason(&status),
-        (Code::FailedPrecondition, "WRONG_PHASE".into())
-    );
-    assert_eq!(gateway.read(&done).await, b"abc");
+    client.delete_upload(request).await.unwrap();
+    let status = refused(
+        &gateway,
+        vec![open_known(&done.upload_id), chunk(0, b"abc"), finish()],
+    )
+    .await;
+    assert_eq!(reason(&status), (Code::NotFound, "UPLOAD_NOT_FOUND".into()));
 }
 
 #[tokio::test]

@@ -79,6 +79,7 @@ impl Records {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            kept_until: None,
             origin: observe::origin(),
             id,
             file,

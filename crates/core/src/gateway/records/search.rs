@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-use super::{Caller, Records, Scope};
+use super::{Caller, Records, Scope, is_visible};
 use crate::{
     error::{Error, Result},
     state::{Cursor, ListPage, ListQuery},
@@ -191,7 +191,8 @@ impl Records {
             skip,
             limit: read,
         };
-        let page = self.listing.list(&query).await?;
+        let mut page = self.listing.list(&query).await?;
+        page.uploads.retain(is_visible);
         Ok(match is_filtered {
             true => filtered(page, search, &start, limit),
             false => unfiltered(page, &start),

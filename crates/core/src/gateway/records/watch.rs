@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
+use super::is_visible;
 use crate::{
     error::{Error, Result},
     gateway::drain::Drain,
@@ -182,13 +183,15 @@ impl RecordWatch {
             }
             let read = self.reads.borrow_and_update().clone();
             match read {
-                Some(read) if read.number >= self.first => return Ok(read.found),
+                Some(read) if read.number >= self.first => {
+                    return Ok(read.found.filter(|upload| is_visible(upload)));
+                }
                 Some(_) => {}
                 None if self.reader.begun.load(Ordering::SeqCst) == u64::MAX => {
                     // The reader has failed. Either this read fails, too, or watching can begin again.
                     let found = self.watches.records.summary(&self.id).await?;
                     *self = self.watches.watch(&self.id);
-                    return Ok(found.map(Arc::new));
+                    return Ok(found.filter(is_visible).map(Arc::new));
                 }
                 None => {}
             }

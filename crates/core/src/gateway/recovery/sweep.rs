@@ -26,16 +26,12 @@ use crate::{
     error::{Reason, Result},
     gateway::{
         commit::Commits,
-        records::Records,
+        records::{CLOCK_MARGIN, Records},
         storage::{Storage, Storages},
     },
     state::ScheduleStore,
     upload::{Phase, Timestamp, Upload, UploadId, keys},
 };
-
-/// The largest difference between the clocks of two replicas. An upload expires only after it has expired by all
-/// clocks.
-const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// A session without a record is ended when it is this much older than the oldest upload can be.
 const SESSION_MARGIN: Duration = Duration::from_secs(60 * 60);
@@ -81,7 +77,7 @@ pub struct SweepReport {
     pub completed: u64,
     /// Commits of dead committers that were finished or rejected.
     pub finished_commits: u64,
-    /// ABORTED uploads that were cleared from the store for the last time.
+    /// ABORTED and DELETING uploads that were cleared from the store for the last time.
     pub cleared: u64,
     /// Old sessions without a record that were ended.
     pub aborted_sessions: u64,
@@ -263,7 +259,7 @@ impl<'a> Pass<'a> {
     }
 
     async fn settle_known(&mut self, id: &UploadId) -> Result<()> {
-        match self.sweeper.records.find(id).await {
+        match self.sweeper.records.find_any(id).await {
             Ok(Some(upload)) => self.settle(upload).await,
             Ok(None) => Ok(()),
             Err(error) => self.log(Err(error), "").await,
@@ -334,7 +330,9 @@ impl<'a> Pass<'a> {
                 self.finish_commit(upload);
                 Ok(())
             }
-            Phase::Aborted if upload.due_at().is_some_and(|due| due <= surely) => {
+            Phase::Aborted | Phase::Deleting
+                if upload.due_at().is_some_and(|due| due <= surely) =>
+            {
                 self.clear(upload).await
             }
             _ => Ok(()),

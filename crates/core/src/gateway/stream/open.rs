@@ -139,6 +139,7 @@ impl Opener {
             Phase::Complete => Ok(Opened::Finished(upload)),
             Phase::Open | Phase::Committing => Ok(Opened::Committing(upload)),
             Phase::Aborted => Err(aborted(upload.abort_reason)),
+            Phase::Deleting => Err(Error::upload_not_found(id)),
         }
     }
 

@@ -107,6 +107,7 @@ impl Case {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            kept_until: None,
             origin: None,
             id,
         };

@@ -82,6 +82,7 @@ impl World {
             is_superseded: false,
             abort_reason: None,
             cleanup: Cleanup::default(),
+            kept_until: None,
             origin: None,
             id,
         };

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinError;
 
-use super::{CLOCK_MARGIN, Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
+use super::{Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
 use crate::{
     error::{Error, Reason, Result},
-    upload::{AbortReason, Cleanup, Denied, Event, Phase, Upload},
+    upload::{AbortReason, Denied, Event, Phase, Upload},
 };
 
 // === impl Pass ===
@@ -141,23 +141,18 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Removes what the store has of an ABORTED upload. At its expiry also what clients may have sent after it was
-    /// aborted, while their signatures were still valid, and what a late commit made.
+    /// Removes what the store has of an ABORTED or DELETING upload. At its expiry also what clients may have sent after it
+    /// ended, while their signatures were still valid, and what a late commit made.
     pub(super) async fn clear(&mut self, mut upload: Upload) -> Result<()> {
         let sweeper = self.sweeper;
-        let is_last = upload.expires_at <= sweeper.records.now().minus(CLOCK_MARGIN);
-        if !self.sweep.dry_run {
-            sweeper.sessions.discard(&upload).await?;
-            upload.cleanup = if is_last {
-                Cleanup::Done
-            } else {
-                Cleanup::AtExpiry
-            };
-            // No other caller changes it, except a sweeper that has done the same.
-            sweeper.records.update(&upload).await?;
+        if self.sweep.dry_run {
+            self.report.cleared += 1;
+            return Ok(());
         }
+        sweeper.sessions.discard(&upload).await?;
+        let is_last = sweeper.records.note_cleared(&mut upload).await?;
         self.report.cleared += u64::from(is_last);
-        tracing::debug!(upload_id = %upload.id, is_last, dry_run = self.sweep.dry_run, "cleared an aborted upload");
+        tracing::debug!(upload_id = %upload.id, is_last, "cleared an upload that has ended");
         Ok(())
     }
 }

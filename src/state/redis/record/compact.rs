@@ -1,0 +1,188 @@
+//! The header of a COMPLETE upload in its short form: short names, nothing that is empty, and nothing that only a live upload
+//! needs. A million files are kept for ever.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use upload_gateway_core::upload::{
+    Claims, Cleanup, Evidence, FileMetadata, Md5, Object, Parts, Permissions, Phase, Plan,
+    StoreKind, Timestamp, Upload, UploadId,
+};
+
+use super::{Fields, Result, Unreadable, parse_owner, text, to_json};
+
+/// The length of a piece of a header in bytes: the largest value with which Redis keeps a hash in one block of memory
+/// (`hash-max-listpack-value`, by default).
+pub(in crate::state::redis) const PIECE: usize = 64;
+
+/// What stands for the upload id in an object key, which has no control characters.
+const ID: &str = "\u{7f}";
+
+/// A header.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header<'a> {
+    #[serde(rename = "n")]
+    file_name: Cow<'a, str>,
+    #[serde(rename = "z", default, skip_serializing_if = "Option::is_none")]
+    file_size: Option<u64>,
+    #[serde(rename = "m", default, skip_serializing_if = "str::is_empty")]
+    file_mime: Cow<'a, str>,
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    file_id: Option<Cow<'a, str>>,
+    #[serde(rename = "io", default, skip_serializing_if = "is_default")]
+    opaque_file_id: bool,
+    #[serde(rename = "d", default, skip_serializing_if = "is_default")]
+    skip_file_digest: bool,
+    #[serde(rename = "a", default, skip_serializing_if = "is_default")]
+    permissions: Permissions,
+    #[serde(rename = "p", default, skip_serializing_if = "is_default")]
+    public: bool,
+    #[serde(rename = "t", default, skip_serializing_if = "<[_]>::is_empty")]
+    tags: Cow<'a, [String]>,
+    #[serde(rename = "f", default, skip_serializing_if = "str::is_empty")]
+    file_path: Cow<'a, str>,
+    #[serde(rename = "s")]
+    storage_id: Cow<'a, str>,
+    #[serde(rename = "k")]
+    store_kind: StoreKind,
+    /// The key of the object, with [`ID`] instead of the upload id.
+    #[serde(rename = "o")]
+    object_key: String,
+    /// The bucket.
+    #[serde(rename = "b")]
+    bucket: Cow<'a, str>,
+    #[serde(rename = "e")]
+    etag: Cow<'a, str>,
+    /// The size of the object, unless it is `file_size`.
+    #[serde(rename = "oz", default, skip_serializing_if = "Option::is_none")]
+    object_size: Option<u64>,
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    md5: Option<Md5>,
+    /// See [`Plan::tiers`].
+    #[serde(rename = "l")]
+    plan: (u32, Vec<(u32, u64)>),
+    #[serde(rename = "r", default = "one", skip_serializing_if = "is_one")]
+    attempts: u32,
+    #[serde(rename = "c")]
+    created_at: Timestamp,
+    #[serde(rename = "u")]
+    updated_at: Timestamp,
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    kept_until: Option<Timestamp>,
+}
+
+/// The header of a COMPLETE upload, in its short form. `None`: the upload has no object, or one under another key.
+pub(in crate::state::redis) fn json(upload: &Upload) -> Result<Option<String>> {
+    let Some(object) = upload.object.as_ref() else {
+        return Ok(None);
+    };
+    if object.key != upload.object_key {
+        return Ok(None);
+    }
+    let file = &upload.file;
+    let header = Header {
+        file_name: file.file_name.as_str().into(),
+        file_size: file.file_size,
+        file_mime: file.file_mime.as_str().into(),
+        file_id: file.file_id.as_deref().map(Cow::from),
+        opaque_file_id: upload.opaque_file_id,
+        skip_file_digest: file.skip_file_digest,
+        permissions: file.permissions,
+        public: file.public,
+        tags: file.tags.as_slice().into(),
+        file_path: file.file_path.as_str().into(),
+        storage_id: upload.storage_id.as_str().into(),
+        store_kind: upload.store_kind,
+        object_key: upload.object_key.replace(upload.id.as_str(), ID),
+        bucket: object.bucket.as_str().into(),
+        etag: object.etag.as_str().into(),
+        object_size: Some(object.size).filter(|_| file.file_size != Some(object.size)),
+        md5: object.md5,
+        plan: upload.plan.tiers(),
+        attempts: upload.attempts,
+        created_at: upload.created_at,
+        updated_at: upload.updated_at,
+        kept_until: upload.kept_until,
+    };
+    to_json(&header).map(Some)
+}
+
+/// The inverse of [`json`], for the fields of the record at `key`.
+pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
+    let header: Header<'_> = serde_json::from_str(text(fields, "record")?)?;
+    let id: UploadId = key
+        .rsplit(':')
+        .next()
+        .and_then(|id| id.parse().ok())
+        .ok_or(Unreadable::Missing("id"))?;
+    let owner = parse_owner(text(fields, "owner")?).ok_or(Unreadable::Missing("owner"))?;
+    let plan = Plan::from_tiers(header.plan.0, &header.plan.1);
+    let plan = plan.map_err(|_| Unreadable::Number("plan"))?;
+    let object_key = header.object_key.replace(ID, id.as_str());
+    Ok(Upload {
+        version: 0,
+        phase: Phase::Complete,
+        owner,
+        storage_id: header.storage_id.into_owned(),
+        store_kind: header.store_kind,
+        object: Some(Object {
+            bucket: header.bucket.into_owned(),
+            key: object_key.clone(),
+            etag: header.etag.into_owned(),
+            size: header.object_size.or(header.file_size).unwrap_or(0),
+            md5: header.md5,
+        }),
+        object_key,
+        plan,
+        is_cut_by_client: false,
+        cut: 0,
+        continued_with: 0,
+        unproven: None,
+        fingerprint: None,
+        session: None,
+        writer: None,
+        attempts: header.attempts,
+        lease: None,
+        parts: Parts::default(),
+        claims: Claims::default(),
+        opaque_file_id: header.opaque_file_id,
+        created_at: header.created_at,
+        updated_at: header.updated_at,
+        expires_at: header.updated_at,
+        ends_at: Timestamp::never(),
+        evidence: Evidence::default(),
+        is_superseded: false,
+        abort_reason: None,
+        cleanup: Cleanup::default(),
+        kept_until: header.kept_until,
+        origin: None,
+        file: FileMetadata {
+            file_name: header.file_name.into_owned(),
+            file_size: header.file_size,
+            file_mime: header.file_mime.into_owned(),
+            file_id: header.file_id.map(Cow::into_owned),
+            permissions: header.permissions,
+            public: header.public,
+            tags: header.tags.into_owned(),
+            file_path: header.file_path.into_owned(),
+            skip_file_digest: header.skip_file_digest,
+        },
+        id,
+    })
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
