@@ -4,7 +4,9 @@ mod api_key;
 mod demo;
 mod doctor;
 mod error;
+mod get;
 mod health;
+mod interrupt;
 mod list;
 mod output;
 mod principal;
@@ -49,6 +51,8 @@ enum Command {
     Ls(list::Arguments),
     /// Show one upload
     Status(status::Arguments),
+    /// Download the file of a finished upload, and resume by itself
+    Get(get::Arguments),
     /// Print a link that downloads a finished upload
     Url(url::Arguments),
     /// Abort an open upload, or delete the file of a complete one
@@ -104,6 +108,7 @@ impl Command {
             Self::Put(arguments) => Box::pin(put::run(arguments)).await,
             Self::Ls(arguments) => list::run(arguments).await,
             Self::Status(arguments) => status::run(arguments).await,
+            Self::Get(arguments) => get::run(arguments).await,
             Self::Url(arguments) => url::run(arguments).await,
             Self::Rm(arguments) => remove::run(arguments).await,
             Self::Health(arguments) => health::run(arguments).await,

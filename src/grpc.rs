@@ -4,6 +4,7 @@ mod admin;
 mod call;
 mod convert;
 mod deadline;
+mod download;
 mod faults;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

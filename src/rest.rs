@@ -54,7 +54,6 @@ pub use self::{
 use crate::{
     cors::{self, CorsOrigin},
     request_id,
-    room::Room,
 };
 
 /// The response to a request that is not handled.
@@ -68,10 +67,8 @@ pub fn router(
     settings: &Settings,
     health: watch::Receiver<Health>,
 ) -> Router {
-    let downloads = Room::new(download::room(&gateway.settings));
     let api = Api {
         gateway,
-        downloads,
         part_data: settings.part_data,
     };
     let at = |path: &str| format!("{BASE}{path}");

@@ -135,6 +135,7 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::DigestUnknown => ErrorReason::DigestUnknown,
         Reason::DigestMismatch => ErrorReason::DigestMismatch,
         Reason::PartReplaced => ErrorReason::PartReplaced,
+        Reason::ObjectChanged => ErrorReason::ObjectChanged,
         Reason::SessionLost => ErrorReason::SessionLost,
         Reason::SessionNotStarted => ErrorReason::SessionNotStarted,
         Reason::SessionInUse => ErrorReason::SessionInUse,

@@ -43,7 +43,7 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, Capabilities, NewObject, ObjectStore, PUT_TIMEOUT, Put, StoredObject,
-        StoredPart, contradiction, object_not_found, part_damaged,
+        StoredPart, contradiction, object_changed, object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -344,6 +344,7 @@ impl ObjectStore for AzureStore {
         &self,
         key: &str,
         range: Option<Range<u64>>,
+        etag: Option<&str>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         if range.as_ref().is_some_and(Range::is_empty) {
             return Ok(stream::empty().boxed());
@@ -351,12 +352,14 @@ impl ObjectStore for AzureStore {
         let options = BlobClientDownloadOptions {
             partition_size: Some(WHOLE),
             range: range.map(Into::into),
+            if_match: etag.map(|etag| format!("\"{etag}\"").into()),
             method_options: call_options(Timeouts::silence(self.operation_timeout), None),
             ..BlobClientDownloadOptions::default()
         };
         let answer = self.answer(self.blob(key).download(Some(options))).await;
         let output = answer.map_err(|error| match code(&error) {
             Some(NOT_FOUND) => object_not_found(key),
+            Some("ConditionNotMet") => object_changed().caused_by(error),
             _ => fault("read a blob", error),
         })?;
         let chunks = output.body.map_err(|error| fault("read a blob", error));

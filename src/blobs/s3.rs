@@ -47,7 +47,7 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, Capabilities, NewObject, ObjectStore, PUT_TIMEOUT, Put, StoredObject,
-        StoredPart, contradiction, object_not_found, part_damaged,
+        StoredPart, contradiction, object_changed, object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -308,6 +308,7 @@ impl ObjectStore for S3Store {
         &self,
         key: &str,
         range: Option<Range<u64>>,
+        etag: Option<&str>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         if range.as_ref().is_some_and(Range::is_empty) {
             return Ok(stream::empty().boxed());
@@ -319,10 +320,12 @@ impl ObjectStore for S3Store {
             .bucket(&self.bucket)
             .key(key)
             .set_range(range)
+            .set_if_match(etag.map(|etag| format!("\"{etag}\"")))
             .send()
             .await
             .map_err(|error| match error.code() {
                 Some("NoSuchKey") => object_not_found(key),
+                Some("PreconditionFailed") => object_changed().caused_by(error),
                 _ => fault("read an object", error),
             })?;
         let chunks = stream::try_unfold(output.body, |mut body| async move {

@@ -1,4 +1,4 @@
-//! The progress of an upload: a bar on a terminal, otherwise lines.
+//! The progress of an upload or a download: a bar on a terminal, otherwise lines.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const BAR: &str = "{wide_bar} {bytes} of {total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}";
 const SPINNER: &str = "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {msg}";
 
-/// Prints the progress of one upload to standard error.
+/// Prints the progress of one upload or download to standard error.
 #[derive(Debug)]
 pub(super) struct Reporter {
     form: Form,
@@ -41,7 +41,7 @@ enum Form {
 // === impl Reporter ===
 
 impl Reporter {
-    /// For an upload of `total` bytes.
+    /// For a file of `total` bytes.
     pub(super) fn new(total: Option<u64>, silent: bool) -> Self {
         let now = Instant::now();
         let form = if silent {
@@ -67,17 +67,12 @@ impl Reporter {
             Event::Opened(upload) => {
                 self.upload_id = Some(upload.upload_id.clone());
                 let committed = u64::try_from(upload.committed_size).unwrap_or_default();
-                match &self.form {
-                    Form::Bar(bar) => {
-                        bar.set_message("");
-                        bar.set_position(committed);
-                        // The rate and the ETA start again: the committed bytes took no time.
-                        bar.reset_eta();
-                    }
-                    Form::Lines { .. } if committed > 0 => {
-                        output::log(format_args!("resuming from byte {committed}"));
-                    }
-                    Form::Lines { .. } | Form::Silent => {}
+                if let Form::Bar(bar) = &self.form {
+                    bar.set_message("");
+                    bar.set_position(0);
+                }
+                if committed > 0 {
+                    self.resume_from(committed);
                 }
             }
             Event::Progress(progress) => {
@@ -119,7 +114,21 @@ impl Reporter {
         self.upload_id.as_deref()
     }
 
-    fn advance(&mut self, position: u64) {
+    /// Shows that this many bytes are there from an earlier call.
+    pub(super) fn resume_from(&mut self, position: u64) {
+        match &self.form {
+            Form::Bar(bar) => {
+                bar.set_position(position);
+                // The rate and the ETA start again: these bytes took no time.
+                bar.reset_eta();
+            }
+            Form::Lines { .. } => output::log(format_args!("resuming from byte {position}")),
+            Form::Silent => {}
+        }
+    }
+
+    /// Shows that this many bytes are there.
+    pub(super) fn advance(&mut self, position: u64) {
         match &mut self.form {
             Form::Silent => {}
             Form::Bar(bar) => bar.set_position(position),

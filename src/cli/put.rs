@@ -1,6 +1,5 @@
 //! `put`: uploads a file or standard input.
 
-mod interrupt;
 mod resume;
 
 use std::{env, path::PathBuf, time::Duration};
@@ -15,8 +14,7 @@ use upload_gateway_client::{
     proto::v1::{ErrorReason, FileMetadata, Takeover},
 };
 
-use self::interrupt::Interrupts;
-use super::{error::CliError, output, progress::Reporter, server::Server};
+use super::{error::CliError, interrupt::Interrupts, output, progress::Reporter, server::Server};
 use crate::values::ByteSize;
 
 const DIRECT_NEEDS_A_FILE: &str = "--direct reads a regular file of known size more than once, which standard input, a pipe \

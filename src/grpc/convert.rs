@@ -160,6 +160,31 @@ pub(super) fn part(part: &Part) -> v1::Part {
     }
 }
 
+/// A message with bytes of a file.
+pub(super) fn downloaded(chunk: Chunk) -> v1::DownloadResponse {
+    let chunk = v1::Chunk {
+        offset: bytes(chunk.offset),
+        data: chunk.data,
+        crc32c: chunk.crc32c,
+    };
+    v1::DownloadResponse {
+        message: Some(v1::download_response::Message::Chunk(chunk)),
+    }
+}
+
+/// The message with the record of a file that is read.
+pub(super) fn download_of(record: &Upload) -> v1::DownloadResponse {
+    v1::DownloadResponse {
+        message: Some(v1::download_response::Message::Upload(upload(record))),
+    }
+}
+
+/// The offset and the length of a range of bytes; no length if it is 0.
+pub(super) fn range(offset: i64, length: i64) -> Result<(u64, Option<u64>)> {
+    let (offset, length) = (size("offset", offset), size("length", length)).all()?;
+    Ok((offset, Some(length).filter(|length| *length > 0)))
+}
+
 /// The number of the part after which a listing of parts continues. 0: at the first part.
 pub(super) fn part_cursor(token: &str) -> Result<u32> {
     if token.is_empty() {

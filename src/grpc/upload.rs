@@ -9,9 +9,9 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
-    ListPartsResponse, ListUploadsRequest, ListUploadsResponse, Upload, UploadProgress,
-    UploadRequest, UploadResponse, WatchUploadRequest,
+    DeleteUploadRequest, DownloadRequest, DownloadResponse, GetLimitsRequest, GetUploadRequest,
+    Limits, ListPartsRequest, ListPartsResponse, ListUploadsRequest, ListUploadsResponse, Upload,
+    UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
 };
 use upload_gateway_core::{
     call,
@@ -25,7 +25,7 @@ use upload_gateway_core::{
 
 use super::{
     call::{caller, respond},
-    convert, deadline,
+    convert, deadline, download,
 };
 use crate::{
     connections::LeaveConnection, proto::v1::upload_service_server::UploadService,
@@ -182,6 +182,18 @@ impl UploadService for UploadApi {
             Ok(convert::upload_with_token(&upload, &token))
         };
         respond(found.await)
+    }
+
+    type DownloadStream = BoxStream<'static, Result<DownloadResponse, Status>>;
+
+    async fn download(
+        &self,
+        request: Request<DownloadRequest>,
+    ) -> Result<Response<Self::DownloadStream>, Status> {
+        let caller = caller(&request)?;
+        let gateway = Arc::clone(&self.gateway);
+        let deadline = deadline::of(request.metadata().as_ref());
+        respond(download::begin(gateway, &caller, request.get_ref(), deadline).await)
     }
 
     async fn list_uploads(

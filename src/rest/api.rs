@@ -6,7 +6,7 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use upload_gateway_core::gateway::{Caller, Gateway};
 
 use super::{failure::Failure, settings::PartDataForm};
-use crate::{auth, room::Room};
+use crate::auth;
 
 /// The path of the collection of uploads.
 pub const BASE: &str = "/api/engine/v2/uploads";
@@ -15,7 +15,6 @@ pub const BASE: &str = "/api/engine/v2/uploads";
 #[derive(Debug, Clone)]
 pub(super) struct Api {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) downloads: Arc<Room>,
     pub(super) part_data: PartDataForm,
 }
 

@@ -1,9 +1,8 @@
 //! Downloads of complete uploads: a signed URL, or the bytes through the gateway.
 
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 
 use axum::{
-    Extension,
     body::Body,
     extract::State,
     http::{
@@ -17,10 +16,7 @@ use axum::{
 };
 use futures::TryStreamExt;
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
-use upload_gateway_core::{
-    blobs::sign::ReadVerb,
-    gateway::{Settings, StoredFile},
-};
+use upload_gateway_core::{blobs::sign::ReadVerb, gateway::StoredFile};
 
 use super::{
     api::{Api, BASE, CalledBy},
@@ -32,25 +28,8 @@ use super::{
 };
 use crate::{
     blobs::url::attachment,
-    connections::EndCall,
-    room::{Rules, SentBody},
     status::{HttpError, log},
 };
-
-/// The rules for downloads at the same time.
-pub(super) fn room(settings: &Settings) -> Rules {
-    Rules {
-        what: "downloads",
-        limit: Some("max_downloads"),
-        total: settings.edges.downloads,
-        per_owner: settings.per_owner.downloads,
-        reserve: 0,
-        wait_limit: Duration::from_secs(2),
-        yields_after: Duration::from_secs(5),
-        // A paused video is not an error.
-        ends_after: Some(Duration::from_secs(5 * 60)),
-    }
-}
 
 /// Sign a URL that downloads a complete upload from the store
 ///
@@ -146,7 +125,6 @@ pub(super) async fn download(
     CalledBy(caller): CalledBy,
     method: Method,
     Id(id): Id,
-    end: Option<Extension<EndCall>>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let file = api.gateway.downloads.find(&caller, &id).await?;
@@ -177,15 +155,9 @@ pub(super) async fn download(
     let body = match method {
         Method::HEAD => Body::empty(),
         _ => {
-            let end = end.map(|Extension(end)| end.token());
-            let place = api
-                .downloads
-                .enter_for(&caller.owner, end.unwrap_or_default())?;
-            place.take(1).await?;
-            let bytes = api.gateway.downloads.read(&file.upload, range);
+            let bytes = api.gateway.downloads.read(&file, range);
             // The status is already sent: the caller sees a connection that ends before Content-Length.
-            let bytes = Body::from_stream(bytes.await?.inspect_err(log));
-            Body::new(SentBody::new(bytes, place))
+            Body::from_stream(bytes.await?.inspect_err(log))
         }
     };
     Ok((status, head, body).into_response())

@@ -1,4 +1,4 @@
-//! Limits how many calls, lists and watches run at once in this process.
+//! Limits how many calls, lists, watches and downloads run at once in this process.
 //!
 //! A call has its place from its request until its response was read or dropped, because the response of a client that does
 //! not read stays in memory.
@@ -41,6 +41,9 @@ const LISTS: [&str; 2] = [
     "/uploadgateway.v1.UploadService/ListParts",
 ];
 
+/// The gRPC call that reads a file.
+const DOWNLOAD: &str = "/uploadgateway.v1.UploadService/Download";
+
 /// The gRPC call that follows an upload.
 const WATCH: &str = "/uploadgateway.v1.UploadService/WatchUpload";
 
@@ -51,6 +54,7 @@ pub(super) struct Places {
     health: Arc<Room>,
     lists: Arc<Room>,
     watches: Arc<Room>,
+    downloads: Arc<Room>,
 }
 
 /// The body of a response, during which its call keeps its place.
@@ -68,6 +72,7 @@ impl Places {
         let PerOwner {
             max_lists,
             max_watches,
+            max_downloads,
             ..
         } = limits.per_owner;
         let room = |(what, limit), (total, per_owner): (u32, u32), wait| {
@@ -96,11 +101,22 @@ impl Places {
                 (limits.max_watches, max_watches),
                 0,
             ),
+            downloads: Room::new(Rules {
+                what: "downloads",
+                limit: Some("max_downloads"),
+                total: limits.max_downloads,
+                per_owner: max_downloads,
+                reserve: 0,
+                wait_limit: Duration::from_secs(2),
+                yields_after: Duration::from_secs(5),
+                // A paused video is not an error.
+                ends_after: Some(Duration::from_secs(5 * 60)),
+            }),
         }
     }
 
     /// Runs `call` with its places, or refuses it. At a limit, a call whose client does nothing ends for a new one: one that
-    /// has not sent its request, or does not read a list.
+    /// has not sent its request, or does not read a list or a file.
     pub(super) async fn admitted<F: Future<Output = Response>>(
         &self,
         mut request: Request,
@@ -130,7 +146,7 @@ impl Places {
         })
     }
 
-    /// The place of a call, and its place among lists or watches.
+    /// The place of a call, and its place among lists, watches or downloads.
     async fn enter(
         &self,
         path: &str,
@@ -145,6 +161,7 @@ impl Places {
         let special = match path {
             WATCH => Some(&self.watches),
             _ if is_list(path, method) => Some(&self.lists),
+            _ if is_download(path, method) => Some(&self.downloads),
             _ => None,
         };
         let special = special.map(|room| room.enter_for(owner, end.clone()));
@@ -165,6 +182,11 @@ impl Places {
 fn is_list(path: &str, method: &Method) -> bool {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     LISTS.contains(&path) || is_read && path.trim_end_matches('/') == rest::BASE
+}
+
+fn is_download(path: &str, method: &Method) -> bool {
+    let is_file = path.starts_with(rest::BASE) && path.ends_with("/download");
+    path == DOWNLOAD || *method == Method::GET && is_file
 }
 
 // === impl Placed ===

@@ -49,6 +49,7 @@ pub fn is_fault(reason: ErrorReason) -> bool {
         | ErrorReason::BudgetTooSmall
         | ErrorReason::SessionLost
         | ErrorReason::PartReplaced
+        | ErrorReason::ObjectChanged
         | ErrorReason::Internal => true,
         ErrorReason::Unspecified
         | ErrorReason::InvalidField

@@ -280,6 +280,10 @@ impl MemoryAzure {
         let blobs = self.blobs.lock().unwrap();
         let committed = blobs.get(key).and_then(|blob| blob.committed.as_ref());
         let committed = committed.ok_or(NO_BLOB)?;
+        let expected = header(head, "if-match");
+        if !expected.is_empty() && expected != committed.etag {
+            return Err(Refused(412, "ConditionNotMet"));
+        }
         let mut headers = committed.headers.clone();
         set(&mut headers, "etag", &committed.etag);
         set(

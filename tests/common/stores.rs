@@ -134,7 +134,7 @@ pub(crate) async fn read(gateway: &TestGateway, upload: &Upload) -> Vec<u8> {
     }
     let pieces: Vec<bytes::Bytes> = store(gateway)
         .await
-        .read(&object.key, None)
+        .read(&object.key, None, None)
         .await
         .unwrap()
         .try_collect()

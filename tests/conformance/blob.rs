@@ -49,6 +49,7 @@ conformance! {
         owner_and_media_type_are_returned
         ranges_can_cross_part_boundaries
         a_missing_object_is_not_found
+        only_the_object_with_the_etag_is_read
         keys_are_kept_unchanged
     }
     sessions {

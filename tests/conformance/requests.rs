@@ -145,7 +145,7 @@ async fn a_download_may_take_any_time_while_its_bytes_move(kind: Sdk) {
     };
     let (store, _received) = kind.store(behaviour).await;
     let begun = Instant::now();
-    let chunks = store.read("key", None).await.unwrap();
+    let chunks = store.read("key", None, None).await.unwrap();
     let chunks: Vec<_> = chunks.try_collect().await.unwrap();
     assert!(chunks.concat() == content);
     assert!(begun.elapsed() > SILENCE, "{:?}", begun.elapsed());
@@ -157,7 +157,7 @@ async fn a_download_times_out_when_its_bytes_stop(kind: Sdk) {
         ..Behaviour::quick(kind.object(&bytes(4 * MIB)))
     };
     let (store, _received) = kind.store(behaviour).await;
-    let mut chunks = store.read("key", None).await.unwrap();
+    let mut chunks = store.read("key", None, None).await.unwrap();
     let failed = async {
         while let Some(chunk) = chunks.next().await {
             chunk?;

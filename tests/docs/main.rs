@@ -60,6 +60,7 @@ sections! {
     signing_with_curl: "docs/direct-uploads.md", "With curl", every_store;
     command_line_uploads: "docs/cli.md", "Upload a file", embedded;
     command_line_direct_uploads: "docs/cli.md", "Send a file straight to the store", embedded;
+    command_line_downloads: "docs/cli.md", "Download a file", embedded;
     command_line_records: "docs/cli.md", "Look at uploads", embedded;
     configuration: "docs/configuration.md", "Sources", redis_and_s3;
     storages_from_variables: "docs/configuration.md", "Storages from variables", embedded;

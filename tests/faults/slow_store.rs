@@ -143,8 +143,9 @@ impl ObjectStore for Slow {
         &self,
         key: &str,
         range: Option<Range<u64>>,
+        etag: Option<&str>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        self.store.read(key, range).await
+        self.store.read(key, range, etag).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -129,7 +129,7 @@ async fn a_small_file_is_the_only_part_of_a_session() {
         assert!(object.etag.ends_with("-1"), "{}", object.etag);
         assert_eq!(object.md5, Some(Md5::of(content)));
         let read: Vec<Bytes> = store
-            .read(&object.key, None)
+            .read(&object.key, None, None)
             .await
             .unwrap()
             .try_collect()

@@ -300,7 +300,12 @@ impl World {
     /// The bytes of an object, read without the layer.
     pub(crate) async fn read(&self, key: &str) -> Result<Vec<u8>, Failed> {
         let read = async {
-            let pieces: Vec<bytes::Bytes> = self.truth.read(key, None).await?.try_collect().await?;
+            let pieces: Vec<bytes::Bytes> = self
+                .truth
+                .read(key, None, None)
+                .await?
+                .try_collect()
+                .await?;
             Ok::<_, upload_gateway_core::error::Error>(pieces.concat())
         };
         let read = read.await;

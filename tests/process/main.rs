@@ -16,6 +16,7 @@ mod connecting;
 mod descriptors;
 mod direct;
 mod doctor;
+mod downloads;
 mod drain;
 mod log_lines;
 mod metrics;

@@ -3,6 +3,7 @@
 //! - [`Client::upload`] sends a file or a pipe through the gateway. If the connection or a gateway fails, it opens the
 //!   upload again and continues at the committed size, as the comments of [`proto::v1::ErrorReason`] say.
 //! - `Client::upload_direct` sends a file straight to S3 or Azure Blob, with requests that the gateway signs.
+//! - [`Client::download`] reads a file, and continues by itself where a stream broke.
 //! - [`Client::get`], [`Client::list`], [`Client::delete`], [`Client::limits`], [`Client::watch`] and
 //!   [`Client::sign_download`] make the other calls.
 //!
@@ -35,6 +36,7 @@ mod connect;
 mod digest;
 #[cfg(feature = "direct")]
 mod direct;
+mod download;
 mod error;
 mod options;
 pub mod proto;
@@ -47,6 +49,7 @@ pub use self::{
     client::Client,
     connect::ConnectError,
     digest::Md5,
+    download::{Download, DownloadOptions},
     error::{ClientError, Refusal, StoreRefusal},
     options::ConnectOptions,
     stream::{ReadSeek, Source, SourceFile},

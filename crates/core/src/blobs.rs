@@ -67,15 +67,17 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// The object under a key. `None` only if two different requests agree that it does not exist.
     async fn head(&self, key: &str) -> Result<Option<StoredObject>>;
 
-    /// Reads an object, or the given range of its bytes.
+    /// Reads an object, or the given range of its bytes. With an ETag, without quotes: only the object that has it.
     ///
     /// # Errors
-    /// `NotFound` if there is no object. Items of the stream fail as requests do. An empty range sends no request. A
+    /// `NotFound` if there is no object; `DataLoss` with `ObjectChanged` if it has another ETag, or with an ETag if there is no
+    /// object. Items of the stream fail as requests do. An empty range sends no request. A
     /// range that starts after the end of the object is `Internal`.
     async fn read(
         &self,
         key: &str,
         range: Option<Range<u64>>,
+        etag: Option<&str>,
     ) -> Result<BoxStream<'static, Result<Bytes>>>;
 
     /// Deletes an object. Succeeds if there is none.
@@ -249,6 +251,12 @@ pub fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>)
 /// The error for two answers of a store of which one cannot be true.
 pub fn contradiction() -> Error {
     Error::store_unavailable("two answers of the store contradict each other")
+}
+
+/// The error for an object with another ETag than the expected one.
+pub fn object_changed() -> Error {
+    let message = "the object in the store is not the one that was uploaded";
+    Error::new(Kind::DataLoss, Reason::ObjectChanged, message)
 }
 
 /// The error for a key under which there is no object.

@@ -144,7 +144,7 @@ decorated! {
     async fn put_object(object: &NewObject, body: Bytes) -> Put;
     async fn composition(key: &str) -> Option<Vec<StoredPart>>;
     async fn head(key: &str) -> Option<StoredObject>;
-    async fn read(key: &str, range: Option<Range<u64>>) -> BoxStream<'static, Result<Bytes>>;
+    async fn read(key: &str, range: Option<Range<u64>>, etag: Option<&str>) -> BoxStream<'static, Result<Bytes>>;
     async fn delete(key: &str) -> ();
 }
 

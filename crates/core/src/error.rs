@@ -88,6 +88,8 @@ pub enum Reason {
     DigestMismatch,
     /// The store has another part under a number than the recorded one.
     PartReplaced,
+    /// The store has another object under the key than the recorded one.
+    ObjectChanged,
     /// The store does not know the upload's session any more.
     SessionLost,
     /// The client has not created the store's session yet, or has not reported its id.

@@ -203,7 +203,7 @@ impl Probe<'_> {
             etags.add("an object of two parts", found.etag, expected);
         }
         let read = async {
-            let chunks = self.store.read(key, None).await?;
+            let chunks = self.store.read(key, None, None).await?;
             let chunks: Vec<Bytes> = chunks.try_collect().await?;
             if chunks.concat() != pieces.concat() {
                 return Err(Error::fault(

@@ -54,7 +54,7 @@ async fn read(config: &Config, upload: &Upload) -> Vec<u8> {
     let stored = store.head(key).await.unwrap().unwrap();
     assert_eq!(stored.metadata["uploadid"], upload.upload_id);
     let pieces: Vec<bytes::Bytes> = store
-        .read(key, None)
+        .read(key, None, None)
         .await
         .unwrap()
         .try_collect()

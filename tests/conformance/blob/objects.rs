@@ -1,8 +1,10 @@
 //! Whole objects.
 
+use bytes::Bytes;
+use futures::TryStreamExt;
 use upload_gateway_core::{
     blobs::{Commit, NewObject, Put, Session},
-    error::Kind,
+    error::{Error, Kind, Reason},
     upload::Md5,
 };
 
@@ -128,7 +130,7 @@ pub(crate) async fn ranges_can_cross_part_boundaries(subject: &Subject) {
 pub(crate) async fn a_missing_object_is_not_found(subject: &Subject) {
     let object = subject.object();
     assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
-    let Err(error) = subject.store.read(&object.key, None).await else {
+    let Err(error) = subject.store.read(&object.key, None, None).await else {
         panic!("there is no object to read");
     };
     assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
@@ -142,6 +144,27 @@ pub(crate) async fn a_missing_object_is_not_found(subject: &Subject) {
     subject.store.delete(&object.key).await.unwrap();
     subject.store.delete(&object.key).await.unwrap();
     assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
+}
+
+pub(crate) async fn only_the_object_with_the_etag_is_read(subject: &Subject) {
+    let object = subject.object();
+    let put = subject.store.put_object(&object, (&b"here"[..]).into());
+    let Put::Stored(etag) = put.await.unwrap() else {
+        panic!("the key is new");
+    };
+    let read = async |etag| {
+        let read = subject.store.read(&object.key, Some(1..3), Some(etag));
+        let pieces: Vec<Bytes> = read.await?.try_collect().await?;
+        Ok::<_, Error>(pieces.concat())
+    };
+    assert_eq!(read(&etag).await.unwrap(), b"er");
+    let error = read("0x8D4BCC2E4835CD0").await.unwrap_err();
+    let expected = (Kind::DataLoss, Reason::ObjectChanged);
+    assert_eq!((error.kind(), error.reason()), expected);
+    subject.store.delete(&object.key).await.unwrap();
+    // The emulator of Azure compares the ETag first.
+    let kind = read(&etag).await.unwrap_err().kind();
+    assert!(matches!(kind, Kind::NotFound | Kind::DataLoss), "{kind:?}");
 }
 
 pub(crate) async fn keys_are_kept_unchanged(subject: &Subject) {

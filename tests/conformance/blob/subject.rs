@@ -307,7 +307,7 @@ pub(crate) async fn collect(
     key: &str,
     range: Option<std::ops::Range<u64>>,
 ) -> Vec<u8> {
-    let chunks = store.read(key, range).await.unwrap();
+    let chunks = store.read(key, range, None).await.unwrap();
     let chunks: Vec<_> = chunks.try_collect().await.unwrap();
     chunks.concat()
 }

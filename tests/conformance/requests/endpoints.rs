@@ -47,7 +47,7 @@ async fn requests_go_below_the_path_of_the_endpoint(kind: Sdk) {
             ("/key", async { store.head("key").await.is_ok() }.boxed()),
             (
                 "/key",
-                async { store.read("key", None).await.is_ok() }.boxed(),
+                async { store.read("key", None, None).await.is_ok() }.boxed(),
             ),
             ("/key", async { store.delete("key").await.is_ok() }.boxed()),
             (

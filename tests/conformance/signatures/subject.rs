@@ -172,7 +172,7 @@ impl Subject {
 
     /// All bytes of an object.
     pub(crate) async fn read(&self, key: &str) -> Vec<u8> {
-        let chunks = self.store.read(key, None).await.unwrap();
+        let chunks = self.store.read(key, None, None).await.unwrap();
         let chunks: Vec<_> = chunks.try_collect().await.unwrap();
         chunks.concat()
     }

@@ -122,7 +122,12 @@ impl Stores {
     /// The stored bytes of a finished upload.
     pub(crate) async fn read(&self, upload: &Upload) -> Vec<u8> {
         let object = upload.object.as_ref().expect("a finished upload");
-        let read = self.store().await.read(&object.key, None).await.unwrap();
+        let read = self
+            .store()
+            .await
+            .read(&object.key, None, None)
+            .await
+            .unwrap();
         let pieces: Vec<Bytes> = read.try_collect().await.unwrap();
         pieces.concat()
     }

@@ -62,7 +62,7 @@ async fn commit_as_store(world: &World, upload: &Upload) {
 
 async fn is_whole(world: &World, upload: &Upload) -> bool {
     let object = upload.object.as_ref().unwrap();
-    let pieces = world.store().read(&object.key, None).await.unwrap();
+    let pieces = world.store().read(&object.key, None, None).await.unwrap();
     let pieces: Vec<bytes::Bytes> = pieces.try_collect().await.unwrap();
     pieces.concat() == bytes(2 * PART + 1)
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tonic::Code;
 use upload_gateway::proto::FILE_DESCRIPTOR_SET;
 use upload_gateway_client::proto::v1::{
-    CompleteUploadRequest, CreateUploadRequest, DeleteUploadRequest, FileMetadata,
+    CompleteUploadRequest, CreateUploadRequest, DeleteUploadRequest, DownloadRequest, FileMetadata,
     GetLimitsRequest, GetResidenceRequest, GetUploadRequest, ListPartsRequest, ListUploadsRequest,
     Open, PartRef, Permissions, SignDownloadRequest, SignFinishRequest, SignPartRequest,
     SignPartsRequest, UpdateUploadRequest, UploadRequest, WatchUploadRequest, open,
@@ -45,7 +45,7 @@ const INVALID: &str = "INVALID_FIELD";
 const PHASE: &str = "WRONG_PHASE";
 
 /// The calls of the descriptor set: a request for an upload, and what each principal gets.
-const GRPC: [Row; 21] = [
+const GRPC: [Row; 22] = [
     (
         "UploadService/Upload",
         open,
@@ -89,14 +89,15 @@ const GRPC: [Row; 21] = [
         [OK, UNKNOWN, OK, OK, OK, UNKNOWN, UNKNOWN],
     ),
     (
-        "UploadService/DeleteUpload",
+        "UploadService/Download",
         |id| {
-            DeleteUploadRequest {
+            DownloadRequest {
                 upload_id: id.into(),
+                ..DownloadRequest::default()
             }
             .encode_to_vec()
         },
-        [PHASE, UNKNOWN, PHASE, PHASE, PHASE, UNKNOWN, UNKNOWN],
+        [OK, ROLE, OK, OK, ROLE, UNKNOWN, UNKNOWN],
     ),
     (
         "UploadService/GetLimits",
@@ -200,6 +201,17 @@ const GRPC: [Row; 21] = [
         },
         [OK, ROLE, OK, OK, ROLE, UNKNOWN, UNKNOWN],
     ),
+    // No other call finds the upload after it.
+    (
+        "UploadService/DeleteUpload",
+        |id| {
+            DeleteUploadRequest {
+                upload_id: id.into(),
+            }
+            .encode_to_vec()
+        },
+        [OK, UNKNOWN, OK, OK, OK, UNKNOWN, UNKNOWN],
+    ),
     (
         "AdminService/StopUploads",
         |_| Vec::new(),
@@ -240,7 +252,6 @@ const HTTP: [(&str, &str, [u16; 7]); 11] = [
         [200, 404, 403, 403, 403, 404, 404],
     ),
     ("PUT /{id}", "", [200, 404, 200, 200, 403, 404, 404]),
-    ("DELETE /{id}", "", [412, 404, 412, 412, 412, 404, 404]),
     (
         "GET /{id}/edit",
         "part=1&file_id=1B2M2Y8AsgTpgAmY7PhCfg==",
@@ -257,6 +268,8 @@ const HTTP: [(&str, &str, [u16; 7]); 11] = [
         "",
         [200, 403, 200, 200, 403, 404, 404],
     ),
+    // No other call finds the upload after it.
+    ("DELETE /{id}", "", [202, 404, 202, 202, 202, 404, 404]),
 ];
 
 fn open(id: &str) -> Vec<u8> {

@@ -69,13 +69,13 @@ async fn roles_decide_what_others_do_with_an_upload() {
         return;
     };
     let (not_found, missing) = ("UPLOAD_NOT_FOUND", "ROLE_MISSING");
-    // A complete upload: no part of it can be signed, and it is not deleted.
+    // A complete upload: no part of it can be signed. It is deleted at last.
     let phase = "WRONG_PHASE";
     for (credential, permissions, expected) in [
         (
             "owner",
             Permissions::Admin,
-            ["OK", "OK", phase, "OK", "OK", phase],
+            ["OK", "OK", phase, "OK", "OK", "OK"],
         ),
         (
             "same-tenant",
@@ -92,22 +92,22 @@ async fn roles_decide_what_others_do_with_an_upload() {
         (
             "support",
             Permissions::Support,
-            ["OK", "OK", missing, "OK", "OK", phase],
+            ["OK", "OK", missing, "OK", "OK", "OK"],
         ),
         (
             "support",
             Permissions::Admin,
-            ["OK", "OK", missing, "OK", missing, phase],
+            ["OK", "OK", missing, "OK", missing, "OK"],
         ),
         (
             "admin",
             Permissions::Admin,
-            ["OK", "OK", missing, "OK", "OK", phase],
+            ["OK", "OK", missing, "OK", "OK", "OK"],
         ),
         (
             "operator",
             Permissions::None,
-            ["OK", "OK", missing, missing, missing, phase],
+            ["OK", "OK", missing, missing, missing, "OK"],
         ),
         ("other-tenant", Permissions::None, [not_found; 6]),
         ("other-admin", Permissions::None, [not_found; 6]),

@@ -12,10 +12,13 @@ use super::{
     storage::Storages,
 };
 use crate::{
-    blobs::sign::{ReadVerb, SignedRequest, ToSign},
-    error::{Error, Reason, Result},
+    blobs::{
+        object_changed, object_not_found,
+        sign::{ReadVerb, SignedRequest, ToSign},
+    },
+    error::{Error, Kind, Reason, Result},
     meter::{Done, Meter},
-    upload::{Object, Upload, UploadId},
+    upload::{Object, StoreKind, StoredObject, Upload, UploadId},
 };
 
 /// The longest validity of a signed download URL, and the default: a day.
@@ -36,6 +39,50 @@ pub struct Downloads {
     pub(super) records: Arc<Records>,
     pub(super) storages: Storages,
     pub(super) meter: Arc<dyn Meter>,
+}
+
+// === impl StoredFile ===
+
+impl StoredFile {
+    /// The range of `length` bytes from `offset` on, as far as the file has them. Without a length, all of them.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the file ends before `offset`.
+    pub fn range(&self, offset: u64, length: Option<u64>) -> Result<Range<u64>> {
+        let size = self.object.size;
+        if offset > size {
+            let message = format!("the file ends at {size}");
+            let error = Error::new(Kind::OutOfRange, Reason::WrongOffset, message);
+            return Err(error.with("object_size", size));
+        }
+        let end = length.map_or(size, |length| offset.saturating_add(length).min(size));
+        Ok(offset..end)
+    }
+
+    /// Checks that an object with another ETag has the bytes of the file. On Azure each write has another ETag, also a commit of
+    /// the same blocks that was repeated late. On S3 other ETags mean other bytes, unless the digests are equal.
+    fn check(&self, found: &StoredObject) -> Result<()> {
+        let (upload, known) = (&self.upload, &self.object);
+        let md5s = known.md5.zip(found.md5);
+        let is_own = found.is_of(&upload.id) && found.size == known.size;
+        let is_same = match upload.store_kind {
+            StoreKind::Azure => md5s.is_none_or(|(known, found)| known == found),
+            StoreKind::S3 => md5s.is_some_and(|(known, found)| known == found),
+        };
+        if is_own && is_same {
+            return Ok(());
+        }
+        tracing::error!(
+            upload_id = %upload.id, key = known.key, size = known.size, etag = known.etag,
+            found_size = found.size, found_etag = found.etag,
+            "the object in the store is not the one that was uploaded"
+        );
+        let error = object_changed().with("size", known.size);
+        let error = error
+            .with("etag", &known.etag)
+            .with("object_size", found.size);
+        Err(error.with("object_etag", &found.etag))
+    }
 }
 
 // === impl Downloads ===
@@ -98,14 +145,25 @@ impl Downloads {
     /// Reads a range of the bytes of a complete upload.
     ///
     /// # Errors
-    /// Those of the store.
+    /// `DataLoss` with `ObjectChanged` if the store has another object; those of the store.
     pub async fn read(
         &self,
-        upload: &Upload,
+        file: &StoredFile,
         range: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let StoredFile { upload, object } = file;
         let storage = self.storages.get(&upload.storage_id)?;
-        let read = storage.store.read(&upload.object_key, Some(range)).await?;
+        let (store, key) = (&storage.store, &upload.object_key);
+        let read = store.read(key, Some(range.clone()), Some(&object.etag));
+        let read = match read.await {
+            Err(error) if error.reason() == Reason::ObjectChanged => {
+                let found = store.head(key).await?;
+                let found = found.ok_or_else(|| object_not_found(key))?;
+                file.check(&found)?;
+                store.read(key, Some(range), Some(&found.etag)).await?
+            }
+            read => read?,
+        };
         let meter = Arc::clone(&self.meter);
         let measured = read.inspect_ok(move |bytes| {
             meter.note(Done::Read {

@@ -41,7 +41,7 @@ impl Drain {
     }
 
     /// Waits until the drain starts.
-    pub(super) async fn begun(&self) -> Error {
+    pub async fn begun(&self) -> Error {
         self.begun.cancelled().await;
         draining()
     }

@@ -131,6 +131,16 @@ impl Open {
 // === impl Chunk ===
 
 impl Chunk {
+    /// Bytes that are sent to a client, with their CRC32C.
+    pub fn sent(offset: u64, data: Bytes) -> Self {
+        let crc32c = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data);
+        Self {
+            offset,
+            data,
+            crc32c: u32::try_from(crc32c).ok(),
+        }
+    }
+
     /// Checks the bytes against their CRC32C, if there is one.
     pub(super) fn check(&self) -> Result<()> {
         let found = || crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &self.data);

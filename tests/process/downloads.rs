@@ -1,0 +1,121 @@
+//! Downloads: `get`, and a client that continues at another gateway.
+
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+use upload_gateway::config::{Config, S3Profile};
+use upload_gateway_client::{Client, DownloadOptions, proto::v1::Upload};
+
+use crate::{
+    client::command,
+    common::{self, Forwarder, TestGateway, bytes, chunk, finish, open},
+};
+
+const SIZE: usize = 12 << 20;
+
+async fn upload(gateway: &TestGateway, data: &[u8]) -> Upload {
+    let mut messages = vec![open("a.bin", Some(data.len()))];
+    let pieces = data.chunks(1 << 20).enumerate();
+    messages.extend(pieces.map(|(index, piece)| chunk(index << 20, piece)));
+    messages.push(finish());
+    gateway.upload(messages).await.unwrap()
+}
+
+/// Runs `get` in a directory. What it printed to standard error, and whether it succeeded.
+async fn get(gateway: &TestGateway, directory: &Path, arguments: &[&str]) -> (bool, String) {
+    let arguments = [&["get"], arguments].concat();
+    let mut command = command(gateway, &arguments);
+    let output = command.current_dir(directory).output().await.unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    (output.status.success(), errors)
+}
+
+#[tokio::test]
+async fn get_stores_a_file_once_it_is_whole() {
+    let (gateway, directory) = (TestGateway::start().await, TempDir::new().unwrap());
+    let (at, data) = (directory.path(), bytes(SIZE));
+    let id = upload(&gateway, &data).await.upload_id;
+    let (is_done, errors) = get(&gateway, at, &[&id]).await;
+    assert!(is_done, "{errors}");
+    assert!(fs::read(at.join("a.bin")).unwrap() == data);
+
+    fs::write(at.join("a.bin"), b"mine").unwrap();
+    let (is_done, errors) = get(&gateway, at, &[&id]).await;
+    assert!(!is_done && errors.contains("--force"), "{errors}");
+    assert_eq!(fs::read(at.join("a.bin")).unwrap(), b"mine");
+    let (is_done, errors) = get(&gateway, at, &[&id, "--force"]).await;
+    assert!(is_done, "{errors}");
+    assert!(fs::read(at.join("a.bin")).unwrap() == data);
+    let left: Vec<_> = fs::read_dir(at).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[tokio::test]
+async fn get_continues_a_partial_file_of_the_same_bytes_only() {
+    let (gateway, directory) = (TestGateway::start().await, TempDir::new().unwrap());
+    let (at, data) = (directory.path(), bytes(SIZE));
+    let id = upload(&gateway, &data).await.upload_id;
+    let partial = at.join(format!("b.bin.{}.part", &id[id.len() - 8..]));
+    let (mut other, mut longer) = (data[..SIZE / 2].to_vec(), data.clone());
+    other[7] ^= 1;
+    longer.push(0);
+    for wrong in [other, longer] {
+        fs::write(&partial, &wrong).unwrap();
+        let (is_done, errors) = get(&gateway, at, &[&id, "b.bin"]).await;
+        assert!(!is_done && errors.contains("is removed"), "{errors}");
+        assert!(!partial.exists() && !at.join("b.bin").exists());
+    }
+    fs::write(&partial, &data[..SIZE / 2]).unwrap();
+    let (is_done, errors) = get(&gateway, at, &[&id, "b.bin"]).await;
+    assert!(is_done && errors.contains("resuming from byte"), "{errors}");
+    assert!(fs::read(at.join("b.bin")).unwrap() == data);
+    assert!(!partial.exists());
+}
+
+#[tokio::test]
+async fn get_needs_a_complete_upload() {
+    let (gateway, directory) = (TestGateway::start().await, TempDir::new().unwrap());
+    let mut stream = gateway.converse().await;
+    stream.send(open("a.bin", None)).await;
+    let id = stream.next().await.unwrap().upload_id;
+    let (is_done, errors) = get(&gateway, directory.path(), &[&id]).await;
+    assert!(
+        !is_done && errors.contains("the upload is OPEN"),
+        "{errors}"
+    );
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_download_continues_at_another_gateway() {
+    let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
+        return;
+    };
+    let mut config = Config {
+        redis_url: Some(redis.url.parse().unwrap()),
+        storage: vec![s3.storage(S3Profile::Compatible)],
+        ..Config::default()
+    };
+    config.limits.drain_seconds = 1;
+    let here = TestGateway::over(config.clone()).await;
+    let there = TestGateway::over(config).await;
+    let data = bytes(4 * SIZE);
+    let id = upload(&there, &data).await.upload_id;
+    let address = |gateway: &TestGateway| {
+        let address = gateway.grpc.trim_start_matches("http://");
+        address.parse().unwrap()
+    };
+    let forwarder = Forwarder::start([address(&here), address(&there)]).await;
+    let client = Client::connect(&format!("http://{}", forwarder.address)).unwrap();
+    let options = DownloadOptions::default();
+    let mut download = client.download(&id, &options, |_| ()).await.unwrap();
+    let (mut read, mut retries) = (Vec::new(), 0);
+    read.extend(download.next(|_| ()).await.unwrap().unwrap());
+    // While nothing is read, the gateway cannot send the rest.
+    here.stop().await;
+    while let Some(bytes) = download.next(|_| retries += 1).await.unwrap() {
+        read.extend(bytes);
+    }
+    assert!(read == data);
+    assert!(retries > 0, "the whole file was sent before");
+}
