@@ -54,12 +54,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     }
 }
 
-fn lines(report: &SweepReport) -> [(&'static str, u64); 7] {
+fn lines(report: &SweepReport) -> [(&'static str, u64); 8] {
     [
         ("uploads and sessions examined", report.examined),
         ("uploads expired", report.expired),
         ("expired uploads found complete", report.completed),
         ("commits finished", report.finished_commits),
+        ("expired files deleted", report.expired_files),
         ("aborted uploads deleted", report.cleared),
         ("orphaned sessions aborted", report.aborted_sessions),
         ("failures", report.failures),

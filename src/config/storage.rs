@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize, de::Error as _};
 use toml::Table;
 use upload_gateway_core::{
     escape::is_hidden,
+    gateway::FileExpiry,
     upload::{MIB, PART_SIZE},
 };
 
 use super::{
     error::ConfigError,
     reader::{keys_of, read},
+    records::Keep,
 };
 use crate::{
     blobs::{StoreSettings, azure::AzureConfig, s3::S3Config},
@@ -85,6 +87,12 @@ pub struct StorageOptions {
     /// The largest file. Not set: what the store and `limits.max_file_size` allow.
     #[serde(default)]
     pub max_file_size: Option<ByteSize>,
+    /// How long files are kept whose uploads do not say it. Not set: for ever, or for `max_expire_after`.
+    #[serde(default)]
+    pub expire_after: Option<Keep>,
+    /// The longest time for which files are kept. Not set: any time.
+    #[serde(default)]
+    pub max_expire_after: Option<Keep>,
     /// The tenants that have this storage. For others it does not exist. Empty: all tenants.
     #[serde(default, deserialize_with = "values::list")]
     pub tenants: Vec<String>,
@@ -214,6 +222,15 @@ impl Kind {
 // === impl StorageOptions ===
 
 impl StorageOptions {
+    /// How long files are kept.
+    pub(crate) fn expiry(&self) -> FileExpiry {
+        let seconds = |keep: Option<Keep>| Some(keep?.duration()?.as_secs());
+        FileExpiry {
+            default: seconds(self.expire_after),
+            max: seconds(self.max_expire_after),
+        }
+    }
+
     fn validate(&self, min_part_size: u64, memory_budget: ByteSize) -> Result<(), InvalidKey> {
         let allowed =
             |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
@@ -242,6 +259,10 @@ impl StorageOptions {
                 "prefix",
                 "must be names separated by `/`, without `.`, `..` and control or invisible characters",
             ));
+        }
+        if self.expire_after > self.max_expire_after && self.max_expire_after.is_some() {
+            let problem = "must not be longer than max_expire_after";
+            return Err(InvalidKey::new("expire_after", problem));
         }
         self.validate_filters()
     }

@@ -346,6 +346,7 @@ fn file_metadata(
         Err(_) => Err(Error::invalid("file.permissions", "unknown value")),
     };
     let file_size = file.file_size.map(|value| size("file.file_size", value));
+    let expire_after = expire_after("file.expire_after", file.expire_after.as_ref());
     let (permissions, file_size) = (permissions, file_size.transpose());
     let file = FileMetadata {
         file_size: file_size.as_ref().ok().copied().flatten(),
@@ -359,9 +360,11 @@ fn file_metadata(
         ..FileMetadata::default()
     };
     // Checked here as well, so that one error names all invalid fields.
-    let (permissions, _, ()) = (permissions, file_size, check(&file)).all()?;
+    let checked = (permissions, file_size, expire_after, check(&file)).all();
+    let (permissions, _, expire_after, ()) = checked?;
     Ok(FileMetadata {
         permissions,
+        expire_after,
         ..file
     })
 }
@@ -384,6 +387,23 @@ fn file(upload: &Upload) -> v1::FileMetadata {
         file_path: file.file_path.clone(),
         storage_id: upload.storage_id.clone(),
         skip_file_digest: file.skip_file_digest,
+        expire_after: file.expire_after.map(|seconds| prost_types::Duration {
+            seconds: bytes(seconds),
+            nanos: 0,
+        }),
+    }
+}
+
+/// After how many seconds a file is deleted.
+pub(super) fn expire_after(
+    field: &'static str,
+    time: Option<&prost_types::Duration>,
+) -> Result<Option<u64>> {
+    let Some(time) = time else { return Ok(None) };
+    let seconds = size(field, time.seconds)?;
+    match time.nanos {
+        0 => Ok(Some(seconds)),
+        _ => Err(Error::invalid(field, "must be whole seconds")),
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 use upload_gateway_client::proto::v1::{
     DeleteUploadRequest, DownloadRequest, DownloadResponse, GetLimitsRequest, GetUploadRequest,
-    Limits, ListPartsRequest, ListPartsResponse, ListUploadsRequest, ListUploadsResponse, Upload,
-    UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
+    KeepUploadRequest, Limits, ListPartsRequest, ListPartsResponse, ListUploadsRequest,
+    ListUploadsResponse, Upload, UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
 };
 use upload_gateway_core::{
     call,
@@ -258,6 +258,23 @@ impl UploadService for UploadApi {
             self.gateway.delete_upload(&caller, &id).await
         };
         respond(deleted.await.map(|upload| convert::upload(&upload)))
+    }
+
+    async fn keep_upload(
+        &self,
+        request: Request<KeepUploadRequest>,
+    ) -> Result<Response<Upload>, Status> {
+        let caller = caller(&request)?;
+        let kept = async {
+            let request = request.get_ref();
+            let (id, expire_after) = (
+                convert::upload_id("upload_id", &request.upload_id),
+                convert::expire_after("expire_after", request.expire_after.as_ref()),
+            )
+                .all()?;
+            self.gateway.keep_upload(&caller, &id, expire_after).await
+        };
+        respond(kept.await.map(|upload| convert::upload(&upload)))
     }
 
     async fn get_limits(

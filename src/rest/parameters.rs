@@ -37,6 +37,8 @@ pub(super) struct FileParameters {
     public: Option<Flag>,
     /// Tags, for searches.
     tags: Option<Tags>,
+    /// After how many seconds from completion the file is deleted. Default: as the storage is configured, or never.
+    expire_after: Option<Number>,
     /// The id of the storage. Default: the default storage.
     storage_id: Option<String>,
 }
@@ -134,6 +136,7 @@ impl Parse for FileParameters {
             tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),
             file_path: self.file_path.unwrap_or_default(),
             skip_file_digest: false,
+            expire_after: self.expire_after.map(|Number(seconds)| seconds),
         };
         let named = policy::check_placeos_name(&file.file_name);
         (named, policy::check_signed(&file)).all()?;

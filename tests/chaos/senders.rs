@@ -195,7 +195,7 @@ impl Sender {
         let client = Client::connect(&self.front).unwrap();
         let options = self.options();
         let sent = client.upload(source, target, &options, |event| self.note(&event, true));
-        sent.await.into()
+        Box::pin(sent).await.into()
     }
 
     async fn direct(&self) -> Outcome {

@@ -322,6 +322,8 @@ pub fn storage(store: StoreConfig) -> StorageConfig {
             ext_filter: Vec::new(),
             mime_filter: Vec::new(),
             max_file_size: None,
+            expire_after: None,
+            max_expire_after: None,
             tenants: Vec::new(),
         },
         store,

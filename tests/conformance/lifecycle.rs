@@ -41,6 +41,7 @@ fn row(event: &Event) -> Row {
             [Some(Aborted), Some(Aborted), None, Some(Aborted), None]
         }
         Event::Deleted => [None, None, Some(Deleting), None, Some(Deleting)],
+        Event::Kept { .. } => [Some(Open), Some(Committing), Some(Complete), None, None],
     }
 }
 
@@ -84,6 +85,7 @@ fn upload(phase: Phase) -> Upload {
         abort_reason: None,
         cleanup: Cleanup::default(),
         kept_until: None,
+        file_expires_at: None,
         origin: None,
         object: None,
         created_at: Timestamp(0),
@@ -133,6 +135,12 @@ fn abandoned(now: u64) -> Event {
         reason: AbortReason::Deleted,
         now: Timestamp(now),
     }
+}
+
+/// The file is kept for another time.
+fn kept(expire_after: Option<u64>) -> Event {
+    let now = Timestamp(40);
+    Event::Kept { expire_after, now }
 }
 
 /// The store denies the session.
@@ -186,6 +194,8 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         Event::Refused(AbortReason::SessionLost),
         abandoned(100),
         Event::Deleted,
+        kept(Some(7)),
+        kept(None),
     ];
     for event in events {
         for (phase, expected) in PHASES.into_iter().zip(row(&event)) {
@@ -371,6 +381,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Refused(AbortReason::PartReplaced)),
         (0u64..40).prop_map(abandoned),
         Just(Event::Deleted),
+        prop::option::of(1_u64..3).prop_map(kept),
     ]
 }
 
@@ -428,6 +439,22 @@ fn an_upload_is_due_when_it_expires_or_its_lease_ends() {
     assert_eq!(aborted.due_at(), Some(aborted.expires_at));
     aborted.cleanup = Cleanup::Done;
     assert_eq!(aborted.due_at(), None);
+}
+
+#[test]
+fn a_file_expires_at_a_time_after_its_completion() {
+    let mut complete = upload(Phase::Complete);
+    assert_eq!((complete.due_at(), complete.expires()), (None, None));
+    assert_eq!(complete.apply(kept(Some(7))), Ok(Applied::Changed));
+    assert_eq!(complete.due_at(), Some(Timestamp(7_040)));
+    assert_eq!(complete.expires(), complete.due_at());
+    complete.apply(kept(None)).unwrap();
+    assert_eq!(complete.due_at(), None);
+    // Before completion only the length of the time is known.
+    let mut open = upload(Phase::Open);
+    let due_at = open.due_at();
+    open.apply(kept(Some(7))).unwrap();
+    assert_eq!((open.file.expire_after, open.due_at()), (Some(7), due_at));
 }
 
 #[test]

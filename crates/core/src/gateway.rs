@@ -52,7 +52,7 @@ pub use self::{
         step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
     },
     stops::{STOPS_INTERVAL, Stop, StopScope, Stops},
-    storage::{Storage, Storages},
+    storage::{FileExpiry, Storage, Storages},
     stream::{MessageMemory, Streams},
     token::Tokens,
     token_key::TokenKey,
@@ -64,7 +64,7 @@ use crate::{
     meter::{Meter, Unmeasured},
     retry::Retry,
     state::StateStore,
-    upload::{AbortReason, Cleanup, Event, MIB, Phase, Upload, UploadId},
+    upload::{AbortReason, Event, MIB, Phase, Upload, UploadId},
 };
 
 /// All use cases, for one state store and the configured storages.
@@ -215,25 +215,39 @@ impl Gateway {
         match abandoned.await {
             Ok(()) => self.sessions.discard(&upload).await?,
             Err(_) if matches!(upload.phase, Phase::Complete | Phase::Deleting) => {
-                self.delete_file(&mut upload).await?;
+                self.sessions.delete_file(&mut upload).await?;
             }
             Err(error) => return Err(error),
         }
         Ok(upload)
     }
 
-    /// Deletes the file of a COMPLETE upload: the record becomes DELETING, the object is deleted, and the record notes that. If
-    /// this stops in between, the sweeper continues.
-    async fn delete_file(&self, upload: &mut Upload) -> Result<()> {
-        let deleted = self
-            .records
-            .transition(upload, &Event::Deleted, Fence::None);
-        deleted.await?;
-        if upload.cleanup == Cleanup::Now {
-            self.sessions.discard(upload).await?;
-            self.records.note_cleared(upload).await?;
-        }
-        Ok(())
+    /// Changes how long the file of an upload is kept: for this number of seconds from completion, or from now if it is
+    /// COMPLETE. `None`: as long as the storage keeps files.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` if the storage does not keep files for so long; `FailedPrecondition` if the upload is
+    /// ABORTED.
+    pub async fn keep_upload(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        expire_after: Option<u64>,
+    ) -> Result<Upload> {
+        let kept = async {
+            let mut upload = self.records.get_summary(caller, Action::Delete, id).await?;
+            let storage = self.storages.get(&upload.storage_id)?;
+            let event = Event::Kept {
+                expire_after: storage.expiry.of("expire_after", expire_after)?,
+                now: self.records.now(),
+            };
+            let kept = self.records.transition(&mut upload, &event, Fence::None);
+            kept.await?;
+            Ok(upload)
+        };
+        let kept = kept.await;
+        audit(&caller.owner, "keep", Some(id), &kept);
+        kept
     }
 
     /// The limits that clients must respect for a storage, beside those in `settings`. An empty `storage_id` means the default

@@ -360,7 +360,7 @@ pub fn removed_at(upload: &Upload) -> Timestamp {
     }
 }
 
-/// When a store may remove the record of a live upload with this `expires_at`.
+/// When a store may remove the record of an upload that expires then.
 pub fn removal_time(expires_at: Timestamp) -> Timestamp {
     expires_at.plus(Duration::from_secs(RECORD_GRACE_SECONDS))
 }

@@ -123,6 +123,9 @@ pub struct Upload {
     /// live, or an earlier release ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_until: Option<Timestamp>,
+    /// When the file of a COMPLETE upload is deleted. `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_expires_at: Option<Timestamp>,
     /// The call that created the upload, if it was observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -185,6 +188,9 @@ pub struct FileMetadata {
     pub file_path: String,
     /// Compute no digest of the whole file: cheaper, but `file_id` cannot be checked.
     pub skip_file_digest: bool,
+    /// After how many seconds from completion the file is deleted. `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_after: Option<u64>,
 }
 
 /// Who may download an upload, besides its owner.
@@ -362,9 +368,13 @@ impl Upload {
         self.expires_at.min(self.ends_at)
     }
 
-    /// When the upload expires, if it can.
+    /// When the upload expires, or the file of a COMPLETE one, if it does.
     pub fn expires(&self) -> Option<Timestamp> {
-        self.is_live().then(|| self.expiry())
+        match self.phase {
+            Phase::Open | Phase::Committing => Some(self.expiry()),
+            Phase::Complete => self.file_expires_at,
+            Phase::Aborted | Phase::Deleting => None,
+        }
     }
 
     /// Whether the create index leads to this upload, if it has a fingerprint.
@@ -372,7 +382,7 @@ impl Upload {
         self.is_live() && !self.is_superseded
     }
 
-    /// When the sweeper must handle the upload: when it expires, when its commit lease ends, when the second observation
+    /// When the sweeper must handle the upload: when it or its file expires, when its commit lease ends, when the second observation
     /// of what the store denied counts, or when an ABORTED or DELETING upload must be removed from the store. `None` if there
     /// is nothing left to do.
     pub fn due_at(&self) -> Option<Timestamp> {
@@ -388,7 +398,7 @@ impl Upload {
                 Cleanup::AtExpiry => Some(self.expires_at),
                 Cleanup::Done => None,
             },
-            Phase::Complete => None,
+            Phase::Complete => self.file_expires_at,
         }
     }
 

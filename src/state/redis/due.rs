@@ -53,11 +53,11 @@ impl Redis {
     pub(super) async fn schedule(&self, upload: &Upload) -> Result<()> {
         let mut invocation = SCRIPTS.index.key(self.due_key());
         let compact_at = upload.updated_at.plus(COMPACT_AFTER);
-        let is_complete = upload.phase == Phase::Complete;
-        let score = next_look(upload).filter(|_| !is_complete);
+        let compaction = (upload.phase == Phase::Complete).then(|| ENDED + time(compact_at));
+        let looks = next_look(upload).into_iter().chain(compaction);
         invocation
             .arg(due_member(upload))
-            .arg(score.unwrap_or(ENDED + time(compact_at)))
+            .arg(looks.min().unwrap_or(ENDED + time(Timestamp::never())))
             .arg(removal_time(upload));
         self.link.script(&invocation).await
     }

@@ -144,6 +144,8 @@ fn elsewhere() -> StorageConfig {
             ext_filter: Vec::new(),
             mime_filter: Vec::new(),
             max_file_size: None,
+            expire_after: None,
+            max_expire_after: None,
             tenants: Vec::new(),
         },
         store: StoreConfig::S3(S3Config {

@@ -188,6 +188,8 @@ async fn a_compact_record_keeps_every_field() {
         (object.md5, object.size) = (None, 8);
     }
     upload.kept_until = Some(upload.updated_at.plus(10 * LATER));
+    upload.file.expire_after = Some(5 * LATER.as_secs());
+    upload.file_expires_at = Some(upload.updated_at.plus(5 * LATER));
     store.update(&upload, upload.writer).await.unwrap();
     upload.version += 1;
     compact(&store, &mut upload).await;

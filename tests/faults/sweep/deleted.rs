@@ -2,15 +2,16 @@
 
 use upload_gateway_core::{
     blobs::Put,
+    clock::Clock,
     error::Kind,
-    gateway::{Action, Caller, Gateway, Search, Start, SweepReport},
+    gateway::{Action, Caller, Gateway, Search, Start, Sweep, SweepReport},
     upload::{Cleanup, Phase, Timestamp, Upload},
 };
 
 use super::{
     common::bytes,
     for_each_store,
-    world::{DAY, HOUR, MINUTE, World, settings, sweep},
+    world::{DAY, HOUR, MINUTE, World, pass, settings, sweep, sweep_as},
 };
 
 for_each_store!(
@@ -19,6 +20,8 @@ for_each_store!(
     an_object_that_is_already_gone_is_deleted,
     what_a_client_puts_after_the_deletion_is_deleted,
     a_deletion_is_remembered_for_some_time,
+    a_file_is_deleted_when_it_has_expired,
+    a_file_that_is_kept_longer_is_not_deleted,
 );
 
 /// A COMPLETE upload, whose object a client has put.
@@ -142,4 +145,69 @@ async fn a_deletion_is_remembered_for_some_time(world: World) {
     assert!(sweep(&gateway).await.is_idle(), "nothing is left to do");
     let repeated = delete(&gateway, &upload).await;
     assert_eq!(repeated.kept_until, deleted.kept_until);
+}
+
+async fn keep(gateway: &Gateway, upload: &Upload, expire_after: Option<u64>) -> Upload {
+    let caller = Caller::default();
+    let kept = gateway.keep_upload(&caller, &upload.id, expire_after);
+    kept.await.unwrap()
+}
+
+async fn a_file_is_deleted_when_it_has_expired(world: World) {
+    let gateway = world.gateway().await;
+    let open = world.put_as_client(&gateway).await;
+    keep(&gateway, &open, Some(DAY.as_secs())).await;
+    let caller = Caller::default();
+    let completed = gateway.signing.complete_upload(&caller, &open.id);
+    let upload = completed.await.unwrap();
+    assert_eq!(upload.expires(), Some(upload.updated_at.plus(DAY)));
+
+    world.clock.advance(DAY);
+    assert!(
+        sweep(&gateway).await.is_idle(),
+        "by another clock it has not"
+    );
+    assert!(has_object(&world, &upload).await);
+    world.clock.advance(2 * MINUTE);
+    let dry = Sweep {
+        dry_run: true,
+        ..pass()
+    };
+    let expected = SweepReport {
+        examined: 1,
+        expired_files: 1,
+        ..SweepReport::default()
+    };
+    assert_eq!(sweep_as(&gateway, &dry).await, expected);
+    assert!(has_object(&world, &upload).await);
+    assert_eq!(sweep(&gateway).await, expected);
+    assert!(!has_object(&world, &upload).await);
+    assert_unknown(&gateway, &upload).await;
+    assert!(sweep(&gateway).await.is_idle(), "once is enough");
+}
+
+async fn a_file_that_is_kept_longer_is_not_deleted(world: World) {
+    let gateway = world.gateway().await;
+    let upload = complete(&world, &gateway).await;
+    for (expire_after, left) in [
+        (Some(60), Some(MINUTE)),
+        (Some(2 * 86_400), Some(2 * DAY)),
+        (None, None),
+    ] {
+        let kept = keep(&gateway, &upload, expire_after).await;
+        let expected = left.map(|left| world.clock.now().plus(left));
+        assert_eq!(kept.expires(), expected);
+        assert_eq!(world.get(&upload.id).await.expires(), expected);
+    }
+    world.clock.advance(9 * DAY);
+    assert!(sweep(&gateway).await.is_idle());
+    assert!(has_object(&world, &upload).await);
+    let caller = Caller::default();
+    for wrong in [0, u64::MAX] {
+        let refused = gateway.keep_upload(&caller, &upload.id, Some(wrong)).await;
+        assert_eq!(refused.unwrap_err().kind(), Kind::InvalidArgument);
+    }
+    delete(&gateway, &upload).await;
+    let refused = gateway.keep_upload(&caller, &upload.id, None).await;
+    assert_eq!(refused.unwrap_err().kind(), Kind::NotFound);
 }

@@ -93,6 +93,7 @@ async fn the_command_sweeps_once_and_a_dry_run_reports_what_it_would_do() {
         "completed",
         "examined",
         "expired",
+        "expired_files",
         "failures",
         "finished_commits",
     ];

@@ -10,10 +10,10 @@ use tonic::Code;
 use upload_gateway::proto::FILE_DESCRIPTOR_SET;
 use upload_gateway_client::proto::v1::{
     CompleteUploadRequest, CreateUploadRequest, DeleteUploadRequest, DownloadRequest, FileMetadata,
-    GetLimitsRequest, GetResidenceRequest, GetUploadRequest, ListPartsRequest, ListUploadsRequest,
-    Open, PartRef, Permissions, SignDownloadRequest, SignFinishRequest, SignPartRequest,
-    SignPartsRequest, UpdateUploadRequest, UploadRequest, WatchUploadRequest, open,
-    upload_request::Message as Sent,
+    GetLimitsRequest, GetResidenceRequest, GetUploadRequest, KeepUploadRequest, ListPartsRequest,
+    ListUploadsRequest, Open, PartRef, Permissions, SignDownloadRequest, SignFinishRequest,
+    SignPartRequest, SignPartsRequest, UpdateUploadRequest, UploadRequest, WatchUploadRequest,
+    open, upload_request::Message as Sent,
 };
 
 use super::guarded::{Guarded, reason};
@@ -45,7 +45,7 @@ const INVALID: &str = "INVALID_FIELD";
 const PHASE: &str = "WRONG_PHASE";
 
 /// The calls of the descriptor set: a request for an upload, and what each principal gets.
-const GRPC: [Row; 22] = [
+const GRPC: [Row; 23] = [
     (
         "UploadService/Upload",
         open,
@@ -200,6 +200,17 @@ const GRPC: [Row; 22] = [
             .encode_to_vec()
         },
         [OK, ROLE, OK, OK, ROLE, UNKNOWN, UNKNOWN],
+    ),
+    (
+        "UploadService/KeepUpload",
+        |id| {
+            KeepUploadRequest {
+                upload_id: id.into(),
+                ..KeepUploadRequest::default()
+            }
+            .encode_to_vec()
+        },
+        [OK, UNKNOWN, OK, OK, OK, UNKNOWN, UNKNOWN],
     ),
     // No other call finds the upload after it.
     (

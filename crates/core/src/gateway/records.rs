@@ -33,7 +33,7 @@ use crate::{
     retry::Retry,
     state::{
         Creation, ListingStore, PartRecord, PartStore, Predecessor, RecordStore, StateStore,
-        TakeoverWatch, Times, Update,
+        TakeoverWatch, Times, Update, removal_time,
     },
     upload::{
         ACTIVE_WINDOW, AbortReason, Applied, Claim, Cleanup, Event, Owner, Part, Phase, Rejected,
@@ -489,6 +489,10 @@ impl Records {
             // Nothing was signed since it became COMPLETE.
             Phase::Deleting => changed_at.plus(signed),
         };
+        if upload.phase == Phase::Complete && upload.file_expires_at.is_none() {
+            let kept = upload.file.expire_after.map(Duration::from_secs);
+            upload.file_expires_at = kept.map(|kept| now.plus(kept));
+        }
         upload.kept_until = self.kept_until(upload);
     }
 
@@ -502,7 +506,11 @@ impl Records {
         } = *self.settings;
         match upload.phase {
             Phase::Open | Phase::Committing => None,
-            Phase::Complete => keep_complete.map(|kept| upload.updated_at.plus(kept)),
+            Phase::Complete => {
+                let kept = keep_complete.map(|kept| upload.updated_at.plus(kept));
+                // The sweeper needs the record to delete the file.
+                kept.map(|kept| kept.max(upload.file_expires_at.map_or(kept, removal_time)))
+            }
             Phase::Aborted => Some(upload.expires_at.plus(keep_aborted)),
             Phase::Deleting if upload.cleanup == Cleanup::Done => {
                 Some(upload.expires_at.max(self.now()).plus(tombstone))

@@ -20,6 +20,10 @@ use crate::{
     upload::{StoreLimits, UploadId},
 };
 
+/// The longest time for which a file can be kept, in seconds, unless it is kept for ever: a hundred years. Longer times would
+/// overflow timestamps.
+const MAX_EXPIRE_AFTER: u64 = 100 * 365 * 24 * 60 * 60;
+
 /// A configured storage.
 #[derive(Debug, Clone)]
 pub struct Storage {
@@ -42,6 +46,8 @@ pub struct Storage {
     pub mimes: Vec<String>,
     /// The largest file, in bytes. `None`: what the store allows.
     pub max_file_size: Option<u64>,
+    /// How long it keeps files.
+    pub expiry: FileExpiry,
     /// The tenants whose files it takes. For other tenants it does not exist. Empty: all.
     pub tenants: Vec<String>,
     /// Whether it is the default storage of its tenants, before that of all.
@@ -51,6 +57,15 @@ pub struct Storage {
     pub(super) turns: Arc<Turns>,
     /// The retry budget is that of the storage, so that a storage that is unavailable takes none from the others.
     pub(super) retry: Arc<Retry>,
+}
+
+/// How long a storage keeps files after their uploads became COMPLETE.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileExpiry {
+    /// Files whose uploads do not say it, in seconds. `None`: for ever, or for `max`.
+    pub default: Option<u64>,
+    /// All files, in seconds. `None`: any time.
+    pub max: Option<u64>,
 }
 
 /// All configured storages.
@@ -83,6 +98,7 @@ impl Storage {
             extensions: Vec::new(),
             mimes: Vec::new(),
             max_file_size: None,
+            expiry: FileExpiry::default(),
             tenants: Vec::new(),
             is_default: false,
             turns: Turns::new(usize::MAX),
@@ -111,6 +127,12 @@ impl Storage {
             max_file_size: max,
             ..self
         }
+    }
+
+    /// Keeps files for this long.
+    #[must_use]
+    pub fn with_expiry(self, expiry: FileExpiry) -> Self {
+        Self { expiry, ..self }
     }
 
     /// Takes files of these tenants only, and those that name no storage if it is their default. An empty list: of all.
@@ -197,6 +219,28 @@ impl Storage {
     /// How the store differs from others.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
+    }
+}
+
+// === impl FileExpiry ===
+
+impl FileExpiry {
+    /// After how many seconds a file is deleted whose upload asks for `expire_after`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that names `field` if the storage does not keep it for so long, or if it is 0.
+    pub(super) fn of(&self, field: &'static str, expire_after: Option<u64>) -> Result<Option<u64>> {
+        match (expire_after, self.max) {
+            (Some(seconds), _) if !(1..=MAX_EXPIRE_AFTER).contains(&seconds) => {
+                let problem = format!("must be from 1 to {MAX_EXPIRE_AFTER} seconds");
+                Err(Error::invalid(field, problem))
+            }
+            (Some(seconds), Some(max)) if seconds > max => {
+                let problem = format!("the storage keeps files for at most {max} seconds");
+                Err(Error::invalid(field, problem).with("max_expire_after", max))
+            }
+            (asked, max) => Ok(asked.or(max)),
+        }
     }
 }
 

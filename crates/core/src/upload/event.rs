@@ -1,5 +1,7 @@
 //! The events in the life of an upload, and what they do to its record.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -80,8 +82,15 @@ pub enum Event {
     Superseded,
     /// The store rejected the upload permanently, or its digest does not match.
     Refused(AbortReason),
-    /// A caller deleted the file of a COMPLETE upload.
+    /// A caller deleted the file of a COMPLETE upload, or it has expired.
     Deleted,
+    /// A caller has changed how long the file is kept.
+    Kept {
+        /// For how many seconds from completion, or from now if the upload is COMPLETE. `None`: for ever.
+        expire_after: Option<u64>,
+        /// The current time.
+        now: Timestamp,
+    },
     /// The owner deleted the upload or started it again, or the sweeper expired it.
     Abandoned {
         /// Which of them.
@@ -197,6 +206,7 @@ impl Upload {
             Event::Superseded => self.is_superseded = true,
             Event::Refused(reason) => self.abort(reason, Cleanup::Now),
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
+            Event::Kept { expire_after, .. } => return Ok(self.keep(expire_after)),
             Event::LeaseRenewed { .. } | Event::CommitSuspended { .. } | Event::Deleted => {
                 return Err(Rejected(self.phase));
             }
@@ -241,6 +251,7 @@ impl Upload {
                 return Err(Rejected(self.phase));
             }
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
+            Event::Kept { expire_after, .. } => return Ok(self.keep(expire_after)),
             Event::SessionStarted { .. }
             | Event::SessionForgotten
             | Event::Recut { .. }
@@ -254,13 +265,21 @@ impl Upload {
         Ok(Applied::Changed)
     }
 
-    /// The file of a COMPLETE upload can be deleted; else an ended record never changes. The event that ended it may be
-    /// repeated.
+    /// The file of a COMPLETE upload can be deleted, or kept for another time; else an ended record never changes. The event
+    /// that ended it may be repeated.
     fn apply_ended(&mut self, event: &Event) -> Result<Applied, Rejected> {
         if *event == Event::Deleted && self.phase == Phase::Complete {
             self.phase = Phase::Deleting;
             self.cleanup = Cleanup::Now;
             return Ok(Applied::Changed);
+        }
+        if let Event::Kept { expire_after, now } = *event
+            && self.phase == Phase::Complete
+        {
+            let until = expire_after.map(|seconds| now.plus(Duration::from_secs(seconds)));
+            let is_moved = std::mem::replace(&mut self.file_expires_at, until) != until;
+            let applied = self.keep(expire_after);
+            return Ok(if is_moved { Applied::Changed } else { applied });
         }
         let is_repeated = match event {
             Event::Deleted => self.phase == Phase::Deleting,
@@ -283,7 +302,8 @@ impl Upload {
             | Event::CommitReopened
             | Event::Denied(_)
             | Event::Undenied
-            | Event::Superseded => false,
+            | Event::Superseded
+            | Event::Kept { .. } => false,
         };
         if is_repeated {
             Ok(Applied::Same)
@@ -313,6 +333,13 @@ impl Upload {
         self.evidence.commit_runs_until = self.evidence.commit_runs_until.max(Some(runs_until));
         self.phase = Phase::Committing;
         Ok(Applied::Changed)
+    }
+
+    fn keep(&mut self, expire_after: Option<u64>) -> Applied {
+        match std::mem::replace(&mut self.file.expire_after, expire_after) == expire_after {
+            true => Applied::Same,
+            false => Applied::Changed,
+        }
     }
 
     fn observe(&mut self, event: &Event) -> Applied {

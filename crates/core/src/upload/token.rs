@@ -143,6 +143,7 @@ impl Snapshot {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            file_expires_at: None,
             origin: None,
         }
     }
@@ -267,6 +268,7 @@ mod tests {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            file_expires_at: None,
             origin: None,
             id,
         }

@@ -69,6 +69,10 @@ struct Header<'a> {
     updated_at: Timestamp,
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     kept_until: Option<Timestamp>,
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    expire_after: Option<u64>,
+    #[serde(rename = "xa", default, skip_serializing_if = "Option::is_none")]
+    file_expires_at: Option<Timestamp>,
 }
 
 /// The header of a COMPLETE upload, in its short form. `None`: the upload has no object, or one under another key.
@@ -103,6 +107,8 @@ pub(in crate::state::redis) fn json(upload: &Upload) -> Result<Option<String>> {
         created_at: upload.created_at,
         updated_at: upload.updated_at,
         kept_until: upload.kept_until,
+        expire_after: file.expire_after,
+        file_expires_at: upload.file_expires_at,
     };
     to_json(&header).map(Some)
 }
@@ -155,6 +161,7 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
         abort_reason: None,
         cleanup: Cleanup::default(),
         kept_until: header.kept_until,
+        file_expires_at: header.file_expires_at,
         origin: None,
         file: FileMetadata {
             file_name: header.file_name.into_owned(),
@@ -166,6 +173,7 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
             tags: header.tags.into_owned(),
             file_path: header.file_path.into_owned(),
             skip_file_digest: header.skip_file_digest,
+            expire_after: header.expire_after,
         },
         id,
     })

@@ -31,6 +31,8 @@ impl Records {
         )
             .all()?;
         file.file_mime = policy::effective_mime(&file);
+        let asked = file.expire_after.or(storage.expiry.default);
+        file.expire_after = storage.expiry.of("file.expire_after", asked)?;
         // The same digest can be written in several ways. The fingerprint must not depend on it.
         let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());
         file.file_id = md5.map(|md5| md5.to_string()).or(file.file_id);
@@ -80,6 +82,7 @@ impl Records {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            file_expires_at: None,
             origin: observe::origin(),
             id,
             file,

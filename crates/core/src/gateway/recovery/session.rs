@@ -10,7 +10,7 @@ use crate::{
         records::{Fence, Records},
         storage::{Storage, Storages},
     },
-    upload::{Event, Md5, Upload},
+    upload::{Cleanup, Event, Md5, Upload},
 };
 
 /// Creates and ends sessions.
@@ -64,6 +64,20 @@ impl Sessions {
         self.end(upload).await?;
         let storage = self.storages.get(&upload.storage_id)?;
         storage.store.delete(&upload.object_key).await
+    }
+
+    /// Deletes the file of a COMPLETE upload: the record becomes DELETING, the object is deleted, and the record notes that. If
+    /// this stops in between, the sweeper continues.
+    pub(in crate::gateway) async fn delete_file(&self, upload: &mut Upload) -> Result<()> {
+        let deleted = self
+            .records
+            .transition(upload, &Event::Deleted, Fence::None);
+        deleted.await?;
+        if upload.cleanup == Cleanup::Now {
+            self.discard(upload).await?;
+            self.records.note_cleared(upload).await?;
+        }
+        Ok(())
     }
 
     /// Ends the session of an upload, if it has one.

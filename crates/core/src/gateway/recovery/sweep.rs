@@ -77,6 +77,8 @@ pub struct SweepReport {
     pub completed: u64,
     /// Commits of dead committers that were finished or rejected.
     pub finished_commits: u64,
+    /// Files that had expired and were deleted.
+    pub expired_files: u64,
     /// ABORTED and DELETING uploads that were cleared from the store for the last time.
     pub cleared: u64,
     /// Old sessions without a record that were ended.
@@ -329,6 +331,9 @@ impl<'a> Pass<'a> {
             Phase::Committing if lease_ended => {
                 self.finish_commit(upload);
                 Ok(())
+            }
+            Phase::Complete if upload.file_expires_at.is_some_and(|at| at <= surely) => {
+                self.delete_expired(upload).await
             }
             Phase::Aborted | Phase::Deleting
                 if upload.due_at().is_some_and(|due| due <= surely) =>

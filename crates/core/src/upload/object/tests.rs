@@ -108,6 +108,7 @@ impl Case {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            file_expires_at: None,
             origin: None,
             id,
         };

@@ -83,6 +83,7 @@ impl World {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            file_expires_at: None,
             origin: None,
             id,
         };

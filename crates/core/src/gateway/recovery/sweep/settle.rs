@@ -141,6 +141,16 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Deletes a file that has expired.
+    pub(super) async fn delete_expired(&mut self, mut upload: Upload) -> Result<()> {
+        if !self.sweep.dry_run {
+            self.sweeper.sessions.delete_file(&mut upload).await?;
+        }
+        self.report.expired_files += 1;
+        tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "deleted a file that has expired");
+        Ok(())
+    }
+
     /// Removes what the store has of an ABORTED or DELETING upload. At its expiry also what clients may have sent after it
     /// ended, while their signatures were still valid, and what a late commit made.
     pub(super) async fn clear(&mut self, mut upload: Upload) -> Result<()> {
