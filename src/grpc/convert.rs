@@ -1,7 +1,9 @@
 //! Converts between the messages of the API and the values of the domain. No other code names both.
 
 pub(super) mod admin;
+pub(super) mod download;
 pub(super) mod signing;
+pub(super) mod storages;
 
 use std::{error::Error as _, iter::successors};
 
@@ -13,8 +15,7 @@ use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
     error::{All, Error, Kind, Reason, Result},
     gateway::{
-        Caller, Chunk, Counts, Finish, Found, Limits, MAX_PAGE_LENGTH, Message, Open, OwnerLimits,
-        PartPage, Settings, Takeover, Target,
+        Chunk, Counts, Finish, Found, MAX_PAGE_LENGTH, Message, Open, PartPage, Takeover, Target,
     },
     state::Cursor,
     upload::{
@@ -160,31 +161,6 @@ pub(super) fn part(part: &Part) -> v1::Part {
     }
 }
 
-/// A message with bytes of a file.
-pub(super) fn downloaded(chunk: Chunk) -> v1::DownloadResponse {
-    let chunk = v1::Chunk {
-        offset: bytes(chunk.offset),
-        data: chunk.data,
-        crc32c: chunk.crc32c,
-    };
-    v1::DownloadResponse {
-        message: Some(v1::download_response::Message::Chunk(chunk)),
-    }
-}
-
-/// The message with the record of a file that is read.
-pub(super) fn download_of(record: &Upload) -> v1::DownloadResponse {
-    v1::DownloadResponse {
-        message: Some(v1::download_response::Message::Upload(upload(record))),
-    }
-}
-
-/// The offset and the length of a range of bytes; no length if it is 0.
-pub(super) fn range(offset: i64, length: i64) -> Result<(u64, Option<u64>)> {
-    let (offset, length) = (size("offset", offset), size("length", length)).all()?;
-    Ok((offset, Some(length).filter(|length| *length > 0)))
-}
-
 /// The number of the part after which a listing of parts continues. 0: at the first part.
 pub(super) fn part_cursor(token: &str) -> Result<u32> {
     if token.is_empty() {
@@ -270,44 +246,6 @@ pub(super) fn progress(
     }
 }
 
-/// What clients must respect for a storage: the limits of the storage and of the gateway.
-pub(super) fn limits(limits: Limits, settings: &Settings, caller: &Caller) -> v1::Limits {
-    v1::Limits {
-        storage_id: limits.storage_id,
-        residence: residence(limits.store_kind).into(),
-        max_file_size: bytes(limits.max_file_size),
-        max_unknown_file_size: bytes(limits.max_unknown_file_size),
-        part_size: bytes(limits.part_size),
-        max_single_put_size: bytes(limits.max_single_put_size),
-        max_message_size: bytes(settings.max_message_size),
-        preferred_chunk_size: bytes(limits.preferred_chunk_size),
-        idle_timeout_seconds: bytes(settings.idle_timeout.as_secs()),
-        expiry_seconds: bytes(settings.upload_expiry.as_secs()),
-        min_rate: bytes(settings.min_rate),
-        min_rate_seconds: bytes(settings.min_rate_window.as_secs()),
-        max_tags: number(settings.max_tags),
-        max_tag_size: number(settings.max_tag_size),
-        max_open_uploads: bytes(settings.max_open_uploads),
-        max_connections: number(settings.edges.connections),
-        max_calls_per_connection: number(settings.edges.calls_per_connection),
-        max_calls: number(settings.edges.calls),
-        max_lists: number(settings.edges.lists),
-        max_watches: number(settings.edges.watches),
-        max_downloads: number(settings.edges.downloads),
-        per_owner: (!caller.owner.tenant.is_empty()).then(|| owner_limits(&settings.per_owner)),
-    }
-}
-
-fn owner_limits(limits: &OwnerLimits) -> v1::OwnerLimits {
-    v1::OwnerLimits {
-        max_open_uploads: bytes(limits.open_uploads),
-        max_streams: number(limits.streams),
-        max_lists: number(limits.lists),
-        max_watches: number(limits.watches),
-        max_downloads: number(limits.downloads),
-    }
-}
-
 fn open(open: v1::Open) -> Result<Open> {
     use v1::open::Target as Wire;
     let target = match open.target {
@@ -387,10 +325,14 @@ fn file(upload: &Upload) -> v1::FileMetadata {
         file_path: file.file_path.clone(),
         storage_id: upload.storage_id.clone(),
         skip_file_digest: file.skip_file_digest,
-        expire_after: file.expire_after.map(|seconds| prost_types::Duration {
-            seconds: bytes(seconds),
-            nanos: 0,
-        }),
+        expire_after: file.expire_after.map(seconds),
+    }
+}
+
+fn seconds(seconds: u64) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: bytes(seconds),
+        nanos: 0,
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn begin(
 ) -> Result<Messages> {
     let (id, (offset, length)) = (
         convert::upload_id("upload_id", &request.upload_id),
-        convert::range(request.offset, request.length),
+        convert::download::range(request.offset, request.length),
     )
         .all()?;
     let file = gateway.downloads.find(caller, &id).await?;
@@ -53,8 +53,8 @@ pub(super) async fn begin(
         left,
         deadline,
     };
-    let chunks = stream::try_unfold(sending, Sending::next).map_ok(convert::downloaded);
-    let first = stream::iter([Ok(convert::download_of(&file.upload))]);
+    let chunks = stream::try_unfold(sending, Sending::next).map_ok(convert::download::chunk);
+    let first = stream::iter([Ok(convert::download::record(&file.upload))]);
     let messages = first.chain(chunks);
     Ok(messages.map_err(|error| grpc_status(&error)).boxed())
 }

@@ -9,9 +9,10 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, DownloadRequest, DownloadResponse, GetLimitsRequest, GetUploadRequest,
-    KeepUploadRequest, Limits, ListPartsRequest, ListPartsResponse, ListUploadsRequest,
-    ListUploadsResponse, Upload, UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
+    DeleteUploadRequest, DownloadRequest, DownloadResponse, GetLimitsRequest, GetServerInfoRequest,
+    GetUploadRequest, KeepUploadRequest, Limits, ListPartsRequest, ListPartsResponse,
+    ListStoragesRequest, ListStoragesResponse, ListUploadsRequest, ListUploadsResponse, ServerInfo,
+    Upload, UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
 };
 use upload_gateway_core::{
     call,
@@ -42,10 +43,14 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// store makes the object.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The package of the API.
+const API: &str = "uploadgateway.v1";
+
 /// Serves `UploadService`.
 #[derive(Debug, Clone)]
 pub struct UploadApi {
     gateway: Arc<Gateway>,
+    features: Vec<&'static str>,
 }
 
 /// A stream that its own task receives.
@@ -67,9 +72,9 @@ enum Progress {
 // === impl UploadApi ===
 
 impl UploadApi {
-    /// Serves `gateway`.
-    pub fn new(gateway: Arc<Gateway>) -> Self {
-        Self { gateway }
+    /// Serves `gateway`, which has these features.
+    pub fn new(gateway: Arc<Gateway>, features: Vec<&'static str>) -> Self {
+        Self { gateway, features }
     }
 
     /// Receives in a task of its own: if the client disconnects, complete parts are still committed.
@@ -277,13 +282,43 @@ impl UploadService for UploadApi {
         respond(kept.await.map(|upload| convert::upload(&upload)))
     }
 
+    async fn list_storages(
+        &self,
+        request: Request<ListStoragesRequest>,
+    ) -> Result<Response<ListStoragesResponse>, Status> {
+        let caller = caller(&request)?;
+        let default = self.gateway.storages.for_caller(&caller, "").ok();
+        let default = default.as_ref().map(|storage| storage.id.as_str());
+        let storages = self.gateway.storages_of(&caller);
+        Ok(Response::new(convert::storages::storages(
+            &storages, default,
+        )))
+    }
+
+    async fn get_server_info(
+        &self,
+        request: Request<GetServerInfoRequest>,
+    ) -> Result<Response<ServerInfo>, Status> {
+        caller(&request)?;
+        Ok(Response::new(ServerInfo {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("UPLOAD_GATEWAY_COMMIT")
+                .unwrap_or_default()
+                .into(),
+            api_versions: vec![API.into()],
+            features: self.features.iter().copied().map(str::to_owned).collect(),
+        }))
+    }
+
     async fn get_limits(
         &self,
         request: Request<GetLimitsRequest>,
     ) -> Result<Response<Limits>, Status> {
         let caller = caller(&request)?;
         let limits = self.gateway.limits(&caller, &request.get_ref().storage_id);
-        respond(limits.map(|limits| convert::limits(limits, &self.gateway.settings, &caller)))
+        respond(
+            limits.map(|limits| convert::storages::limits(limits, &self.gateway.settings, &caller)),
+        )
     }
 
     type WatchUploadStream = BoxStream<'static, Result<UploadProgress, Status>>;

@@ -309,7 +309,7 @@ impl Server {
 
     fn grpc_routes(&self) -> Result<Routes, ServeError> {
         let message_size = self.gateway.settings.max_message_size;
-        let uploads = UploadApi::new(Arc::clone(&self.gateway));
+        let uploads = UploadApi::new(Arc::clone(&self.gateway), self.features());
         let uploads = UploadServiceServer::new(uploads)
             .max_decoding_message_size(usize::try_from(message_size)?);
         let signing = SigningApi::new(Arc::clone(&self.gateway));
@@ -326,6 +326,18 @@ impl Server {
         Ok(services
             .add_service(reflection)
             .add_service(reflection_alpha))
+    }
+
+    /// What callers may want to know of this gateway.
+    fn features(&self) -> Vec<&'static str> {
+        let has_embedded = self.backends.embedded_endpoint().is_some();
+        let authenticates = matches!(self.authentication, Authentication::Required(_));
+        let features = [
+            ("embedded-stores", has_embedded),
+            ("authentication", authenticates),
+        ];
+        let has = features.into_iter().filter(|(_, has)| *has);
+        has.map(|(name, _)| name).collect()
     }
 
     fn http_routes(&self, health: watch::Receiver<rest::Health>) -> axum::Router {

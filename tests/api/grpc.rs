@@ -7,6 +7,7 @@ mod full_state;
 mod open_uploads;
 mod places;
 pub(crate) mod records;
+mod storages;
 mod stores;
 mod takeover;
 mod upload;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+
+use crate::{error::ClientError, upload::Event};
 
 /// The longest delay between two tries.
 const MAX_DELAY: Duration = Duration::from_secs(15);
@@ -32,22 +34,13 @@ impl BackOff {
         }
     }
 
-    /// The time without progress after which retrying stops.
-    pub(crate) fn retry_timeout(&self) -> Duration {
-        self.retry_timeout
-    }
-
     /// Starts again, as if more had been committed.
     pub(crate) fn restart(&mut self) {
         *self = Self::new(self.retry_timeout, self.committed_size);
     }
 
     /// How long to wait before the next try, at least `requested`. None: stop retrying.
-    pub(crate) fn next(
-        &mut self,
-        committed_size: u64,
-        requested: Option<Duration>,
-    ) -> Option<Duration> {
+    fn next(&mut self, committed_size: u64, requested: Option<Duration>) -> Option<Duration> {
         if committed_size > self.committed_size {
             *self = Self::new(self.retry_timeout, committed_size);
         }
@@ -59,12 +52,36 @@ impl BackOff {
         self.next = (self.next * 2).min(MAX_DELAY);
         Some(delay.max(requested.unwrap_or_default()))
     }
+
+    /// Waits before the next try after `failure`, at least `requested`, and reports that.
+    ///
+    /// # Errors
+    /// [`ClientError::NoProgress`] after the retry timeout.
+    pub(crate) async fn wait(
+        &mut self,
+        (upload_id, committed_size): (Option<&str>, u64),
+        failure: ClientError,
+        requested: Option<Duration>,
+        on_event: impl FnOnce(Event<'_>),
+    ) -> Result<(), ClientError> {
+        let Some(delay) = self.next(committed_size, requested) else {
+            return Err(ClientError::NoProgress {
+                upload_id: upload_id.map(str::to_owned),
+                retry_timeout: self.retry_timeout,
+                source: Box::new(failure),
+            });
+        };
+        on_event(Event::Retrying {
+            cause: &failure,
+            delay,
+        });
+        sleep(delay).await;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::sleep;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

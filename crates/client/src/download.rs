@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
-use tokio::time::sleep;
 use tonic::Streaming;
 
 use crate::{
@@ -229,17 +228,7 @@ async fn wait(
     if is_beyond || !failure.is_resumable() {
         return Err(failure);
     }
-    let Some(delay) = back_off.next(position, failure.retry_delay()) else {
-        return Err(ClientError::NoProgress {
-            upload_id: Some(upload_id.to_owned()),
-            retry_timeout: back_off.retry_timeout(),
-            source: Box::new(failure),
-        });
-    };
-    on_event(Event::Retrying {
-        cause: &failure,
-        delay,
-    });
-    sleep(delay).await;
-    Ok(())
+    let requested = failure.retry_delay();
+    let known = (Some(upload_id), position);
+    back_off.wait(known, failure, requested, on_event).await
 }

@@ -8,7 +8,7 @@ mod writer_conflict;
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 pub use self::source::{ReadSeek, Source, SourceFile};
 use self::{attempt::Attempt, known::Known, source::SourceReader};
@@ -86,18 +86,10 @@ impl Client {
                 back_off.restart();
             }
             let requested = known.requested_delay(&failure);
-            let Some(delay) = back_off.next(known.committed_size, requested) else {
-                return Err(ClientError::NoProgress {
-                    upload_id: known.upload_id().map(str::to_owned),
-                    retry_timeout: back_off.retry_timeout(),
-                    source: Box::new(failure),
-                });
-            };
-            on_event(Event::Retrying {
-                cause: &failure,
-                delay,
-            });
-            sleep(delay).await;
+            let known = (known.upload_id(), known.committed_size);
+            back_off
+                .wait(known, failure, requested, &mut on_event)
+                .await?;
         }
     }
 }

@@ -260,6 +260,16 @@ impl Gateway {
         Ok(self.settings.limits(&storage))
     }
 
+    /// The limits of each storage that a caller can use, its default one first.
+    pub fn storages_of(&self, caller: &Caller) -> Vec<(Arc<Storage>, Limits)> {
+        let storages = self.storages.of_caller(caller).into_iter();
+        let with_limits = |storage: Arc<Storage>| {
+            let limits = self.settings.limits(&storage);
+            (storage, limits)
+        };
+        storages.map(with_limits).collect()
+    }
+
     /// The load of this process.
     pub fn load(&self) -> Load {
         self.streams.load()

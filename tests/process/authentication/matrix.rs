@@ -45,7 +45,7 @@ const INVALID: &str = "INVALID_FIELD";
 const PHASE: &str = "WRONG_PHASE";
 
 /// The calls of the descriptor set: a request for an upload, and what each principal gets.
-const GRPC: [Row; 23] = [
+const GRPC: [Row; 25] = [
     (
         "UploadService/Upload",
         open,
@@ -99,6 +99,8 @@ const GRPC: [Row; 23] = [
         },
         [OK, ROLE, OK, OK, ROLE, UNKNOWN, UNKNOWN],
     ),
+    ("UploadService/ListStorages", |_| Vec::new(), [OK; 7]),
+    ("UploadService/GetServerInfo", |_| Vec::new(), [OK; 7]),
     (
         "UploadService/GetLimits",
         |_| GetLimitsRequest::default().encode_to_vec(),

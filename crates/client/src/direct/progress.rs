@@ -9,7 +9,6 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    error::ClientError,
     proto::v1::{Phase, Upload, UploadProgress},
     upload::{Event, wire_size},
 };
@@ -114,9 +113,9 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
         }
     }
 
-    /// A call or a request has failed and is retried.
-    pub(super) fn retrying(&self, cause: &ClientError, delay: Duration) {
-        (self.lock().on_event)(Event::Retrying { cause, delay });
+    /// Reports what happens.
+    pub(super) fn report(&self, event: Event<'_>) {
+        (self.lock().on_event)(event);
     }
 
     /// The number of bytes in the store.

@@ -2,8 +2,6 @@
 
 use std::mem;
 
-use tokio::time::sleep;
-
 use super::progress::Progress;
 use crate::{back_off::BackOff, error::ClientError, upload::Event};
 
@@ -53,15 +51,9 @@ impl Retries {
         failure: ClientError,
     ) -> Result<(), ClientError> {
         let requested = failure.retry_delay();
-        let Some(delay) = self.back_off.next(progress.stored(), requested) else {
-            return Err(ClientError::NoProgress {
-                upload_id: progress.upload_id(),
-                retry_timeout: self.back_off.retry_timeout(),
-                source: Box::new(failure),
-            });
-        };
-        progress.retrying(&failure, delay);
-        sleep(delay).await;
-        Ok(())
+        let id = progress.upload_id();
+        let stored = (id.as_deref(), progress.stored());
+        let report = |event: Event<'_>| progress.report(event);
+        self.back_off.wait(stored, failure, requested, report).await
     }
 }

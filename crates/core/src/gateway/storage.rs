@@ -290,6 +290,18 @@ impl Storages {
         found.map(Arc::clone).ok_or_else(|| not_found(id))
     }
 
+    /// The storages that a caller can use, its default one first.
+    pub fn of_caller(&self, caller: &Caller) -> Vec<Arc<Storage>> {
+        let default = self.for_caller(caller, "").ok();
+        let is_default = |storage: &&Arc<Storage>| {
+            let default = default.as_ref();
+            default.is_some_and(|default| default.id == storage.id)
+        };
+        let others = self.iter().filter(|storage| storage.is_for(caller));
+        let others = others.filter(|storage| !is_default(storage)).cloned();
+        default.iter().cloned().chain(others).collect()
+    }
+
     /// The same storages with the stores that `replace` returns. For tests and fault injection.
     #[must_use]
     pub fn with_stores(
