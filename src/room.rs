@@ -1,7 +1,7 @@
 //! Room: a bounded amount of something that clients take, such as calls, bytes or downloads.
 //!
 //! What a client that does nothing has taken, it keeps only until another one needs it: then the place whose client has done
-//! nothing for the longest time is revoked.
+//! nothing for the longest time is revoked. If all of them wait for more, none can finish: then the oldest one is revoked.
 
 mod body;
 #[cfg(test)]
@@ -37,6 +37,9 @@ const MAX_WAITING_OF_OWNER: u32 = MAX_WAITING / 2;
 
 /// How often a call that waits for room looks for a place to revoke.
 const REVOKE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// After how long without any movement the places that wait for more are stuck.
+const STUCK: Duration = Duration::from_millis(200);
 
 /// How many times per limit the places are compared with it.
 const CHECKS: u32 = 10;
@@ -81,8 +84,10 @@ struct Places {
     held: HashMap<u64, Held>,
     /// What each owner has.
     owners: HashMap<Owner, Share>,
-    /// How many places wait for room.
-    waiting: u32,
+    /// The places that wait for room.
+    waiting: BTreeSet<u64>,
+    /// When something was last taken or revoked.
+    moved_at: Option<Instant>,
     /// Those that can be revoked, by the time since when their clients have done nothing.
     stalled: BTreeSet<(Instant, u64)>,
 }
@@ -183,9 +188,13 @@ impl Room {
         }
     }
 
-    /// Revokes the place whose client has done nothing for the longest time, if that is long enough.
+    /// Revokes the place whose client has done nothing for the longest time, if that is long enough, or one of those that wait
+    /// for each other.
     fn revoke_one(&self) {
-        self.lock().revoke_first(self.rules.yields_after);
+        let mut places = self.lock();
+        if !places.revoke_first(self.rules.yields_after) {
+            places.revoke_stuck();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -248,12 +257,32 @@ impl Places {
         };
         let is_due = since.elapsed() >= limit;
         if is_due {
-            self.change(number, |held| {
-                held.is_revoked = true;
-                held.end.cancel();
-            });
+            self.revoke(number);
         }
         is_due
+    }
+
+    /// If nothing moves because all places that hold something wait for more, revokes the oldest: it has had the most time.
+    fn revoke_stuck(&mut self) {
+        let has_moved = self.moved_at.is_none_or(|at| at.elapsed() < STUCK);
+        let mut holders = self.held.iter().filter(|(_, held)| held.amount > 0);
+        if has_moved || !holders.all(|(number, _)| self.waiting.contains(number)) {
+            return;
+        }
+        let holds = |number: &&u64| self.held.get(number).is_some_and(|held| held.amount > 0);
+        let mut holders = self.waiting.iter().filter(holds);
+        let (oldest, another) = (holders.next().copied(), holders.next());
+        if let Some(oldest) = oldest.filter(|_| another.is_some()) {
+            self.revoke(oldest);
+        }
+    }
+
+    fn revoke(&mut self, number: u64) {
+        self.moved_at = Some(Instant::now());
+        self.change(number, |held| {
+            held.is_revoked = true;
+            held.end.cancel();
+        });
     }
 
     /// Removes a place, and returns what it held.
@@ -273,7 +302,7 @@ impl Places {
 
     /// Notes that a place waits for room. Whether it may.
     fn begin_waiting(&mut self, number: u64) -> bool {
-        if self.waiting >= MAX_WAITING {
+        if self.waiting.len() >= MAX_WAITING as usize {
             return false;
         }
         if let Some(share) = self.share_of(number) {
@@ -282,7 +311,7 @@ impl Places {
             }
             share.waiting += 1;
         }
-        self.waiting += 1;
+        self.waiting.insert(number);
         true
     }
 
@@ -290,7 +319,7 @@ impl Places {
         if let Some(share) = self.share_of(number) {
             share.waiting -= 1;
         }
-        self.waiting -= 1;
+        self.waiting.remove(&number);
     }
 
     /// What the owner of a place has, if owners have shares.
@@ -326,7 +355,8 @@ impl Place {
     /// Takes `amount` more, and waits for it. Places of clients that do nothing make room.
     ///
     /// # Errors
-    /// `ResourceExhausted` if there is no room in time, or too many calls wait, of all owners or of this one.
+    /// `ResourceExhausted` if there is no room in time, if the place is revoked, or if too many calls wait, of all owners or of
+    /// this one.
     pub(crate) async fn take(&self, amount: u32) -> Result<(), Error> {
         if self.try_take(amount) {
             return Ok(());
@@ -337,6 +367,9 @@ impl Place {
         let mut taking = pin!(self.wait_for(amount));
         loop {
             self.room.revoke_one();
+            if self.revoked.is_cancelled() {
+                return Err(rules.exceeded());
+            }
             let now = Instant::now();
             let next = deadline.min(now + REVOKE_INTERVAL);
             match timeout_at(next, taking.as_mut()).await {
@@ -364,7 +397,9 @@ impl Place {
     fn keep(&self, taken: Taken<'_>) {
         let amount = u32::try_from(taken.permit.num_permits()).unwrap_or(u32::MAX);
         taken.permit.forget();
-        self.room.lock().change(self.number, |held| {
+        let mut places = self.room.lock();
+        places.moved_at = Some(Instant::now());
+        places.change(self.number, |held| {
             held.amount += amount;
             if taken.is_of_reserve {
                 held.of_reserve += amount;

@@ -236,3 +236,37 @@ async fn callers_without_a_tenant_get_all_places() {
     drop(places.into_iter().next_back());
     waits.await.unwrap();
 }
+
+/// Each holds a part of what it needs, and none can get the rest.
+#[tokio::test(start_paused = true)]
+async fn of_places_that_wait_for_each_other_the_oldest_is_revoked() {
+    let room = Room::new(RULES);
+    let places: Vec<_> = (0..5).map(|_| place(&room, 2)).collect();
+    let begun = Instant::now();
+    let waits = places.into_iter().map(|place| async move {
+        let taken = place.take(2).await;
+        // The call has ended, with all that it held.
+        drop(place);
+        taken.is_ok()
+    });
+    let done = futures::future::join_all(waits).await;
+    assert_eq!(done, [false, true, true, true, true]);
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_that_wait_for_one_that_works_keep_what_they_have() {
+    let room = Room::new(RULES);
+    let held = place(&room, 6);
+    let waiting = [place(&room, 2), place(&room, 2)];
+    let takes = futures::future::join_all(waiting.iter().map(|place| place.take(3)));
+    let mut waits = std::pin::pin!(takes);
+    let early = tokio::time::timeout(Duration::from_secs(1), waits.as_mut()).await;
+    assert!(early.is_err());
+    drop(held);
+    assert!(waits.await.iter().all(Result::is_ok));
+}
