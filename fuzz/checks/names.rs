@@ -45,8 +45,9 @@ fn is_harmless(name: &str) {
 fn key(prefix: &str, name: &str) {
     let id = UploadId::generate(None);
     let key = keys::object_key(prefix, &id, name);
-    assert_eq!(keys::upload_of_key(prefix, &key), Some(id.clone()));
-    assert!(key.starts_with(&keys::object_key_prefix(prefix)));
+    let template = keys::KeyTemplate::default();
+    assert_eq!(template.upload_of(prefix, &key), Some(id.clone()));
+    assert!(key.starts_with(&template.prefix(prefix)));
     let (folder, last) = key.rsplit_once('/').unwrap_or_default();
     assert!(folder.ends_with(id.as_str()));
     assert!((1..=100).contains(&last.len()) && last != "." && last != "..");

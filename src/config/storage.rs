@@ -10,7 +10,7 @@ use toml::Table;
 use upload_gateway_core::{
     escape::is_hidden,
     gateway::FileExpiry,
-    upload::{MIB, PART_SIZE},
+    upload::{MIB, PART_SIZE, keys::KeyTemplate},
 };
 
 use super::{
@@ -72,6 +72,10 @@ pub struct StorageOptions {
     /// The beginning of every object key.
     #[serde(default)]
     pub prefix: String,
+    /// How object keys are made below `prefix`: names and the placeholders `{tenant}`, `{yyyy}`, `{mm}`, `{dd}`, `{upload_id}`
+    /// and `{name}`. It must contain `{upload_id}`.
+    #[serde(default = "key")]
+    pub key: String,
     /// The smallest size of a part that is not the last.
     #[serde(default = "part_size")]
     pub part_size: ByteSize,
@@ -106,6 +110,10 @@ pub enum StoreConfig {
     S3(S3Config),
     /// Azure Blob Storage.
     Azure(AzureConfig),
+}
+
+fn key() -> String {
+    KeyTemplate::default().to_string()
 }
 
 const fn part_size() -> ByteSize {
@@ -231,6 +239,11 @@ impl StorageOptions {
         }
     }
 
+    /// How object keys are made; the default one if it is not valid.
+    pub(crate) fn key_template(&self) -> KeyTemplate {
+        KeyTemplate::parse(&self.key).unwrap_or_default()
+    }
+
     fn validate(&self, min_part_size: u64, memory_budget: ByteSize) -> Result<(), InvalidKey> {
         let allowed =
             |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
@@ -264,6 +277,8 @@ impl StorageOptions {
             let problem = "must not be longer than max_expire_after";
             return Err(InvalidKey::new("expire_after", problem));
         }
+        let template = KeyTemplate::parse(&self.key);
+        template.map_err(|problem| InvalidKey::new("key", problem.to_string()))?;
         self.validate_filters()
     }
 

@@ -77,6 +77,7 @@ async fn with_state(config: &Config, state: Arc<dyn StateStore>) -> Result<Backe
                 options.ext_filter.iter().cloned(),
                 options.mime_filter.iter().cloned(),
             )
+            .with_key(options.key_template())
             .with_expiry(options.expiry())
             .with_max_file_size(options.max_file_size.map(|size| size.0))
             .with_tenants(

@@ -416,6 +416,7 @@ fn storage(store: StoreConfig) -> StorageConfig {
             allow_http: true,
             ext_filter: Vec::new(),
             mime_filter: Vec::new(),
+            key: "{upload_id}/{name}".into(),
             max_file_size: None,
             expire_after: None,
             max_expire_after: None,

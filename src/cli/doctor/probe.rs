@@ -101,7 +101,7 @@ impl Probe<'_> {
         };
         let aborted = self.store.abort(&session).await;
         aborted.map_err(|error| Step::Abort.failed(error))?;
-        let swept = keys::object_key_prefix(self.prefix);
+        let swept = keys::KeyTemplate::default().prefix(self.prefix);
         let listed = self.store.list_sessions(&swept, None).await;
         listed
             .map(drop)

@@ -143,6 +143,7 @@ fn elsewhere() -> StorageConfig {
             allow_http: true,
             ext_filter: Vec::new(),
             mime_filter: Vec::new(),
+            key: "{upload_id}/{name}".into(),
             max_file_size: None,
             expire_after: None,
             max_expire_after: None,

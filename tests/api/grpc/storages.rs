@@ -5,7 +5,7 @@ use upload_gateway_client::proto::v1::{
     FileMetadata, GetServerInfoRequest, ListStoragesRequest, Residence, Storage,
 };
 
-use crate::common::{self, TestGateway, chunk, finish, open_file, reason};
+use crate::common::{self, TestGateway, chunk, finish, open, open_file, reason};
 
 #[tokio::test]
 async fn the_embedded_gateway_has_one_storage() {
@@ -81,4 +81,22 @@ async fn storages_say_which_files_they_take_and_for_how_long() {
         assert_eq!(reason(&refused).1, "INVALID_FIELD", "{wrong:?}");
         assert!(refused.message().contains("expire_after"), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn keys_follow_the_template_of_the_storage() {
+    let Some(s3) = common::s3().await else { return };
+    let mut storage = s3.storage(S3Profile::Compatible);
+    storage.options.prefix = "in".into();
+    storage.options.key = "{tenant}/{yyyy}/{mm}/{upload_id}/{name}".into();
+    let gateway = TestGateway::with(|config| config.storage = vec![storage]).await;
+    let messages = vec![open("später.bin", None), chunk(0, b"abc"), finish()];
+    let upload = gateway.upload(messages).await.unwrap();
+    let key = upload.object.unwrap().key;
+    let names: Vec<&str> = key.split('/').collect();
+    let [prefix, tenant, year, month, id, name] = names.try_into().unwrap();
+    // Without authentication there is no tenant.
+    assert_eq!((prefix, tenant), ("in", "_"));
+    assert_eq!((id, name), (&*upload.upload_id, "sp_ter.bin"));
+    assert!(year.len() == 4 && month.len() == 2, "{key}");
 }

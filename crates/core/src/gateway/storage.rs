@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Kind, Reason, Result},
     meter::Meter,
     retry::Retry,
-    upload::{StoreLimits, UploadId},
+    upload::{StoreLimits, UploadId, keys::KeyTemplate},
 };
 
 /// The longest time for which a file can be kept, in seconds, unless it is kept for ever: a hundred years. Longer times would
@@ -36,6 +36,8 @@ pub struct Storage {
     pub(super) single_try: Arc<dyn BlobStore>,
     /// The prefix of all object keys. May be empty.
     pub prefix: String,
+    /// How the keys below the prefix are made.
+    pub key: KeyTemplate,
     /// The smallest part size in bytes.
     pub part_size: u64,
     /// The limits of the store, reduced to what the memory budget allows.
@@ -93,6 +95,7 @@ impl Storage {
             single_try: Arc::clone(&store),
             store,
             prefix: prefix.into(),
+            key: KeyTemplate::default(),
             part_size,
             limits,
             extensions: Vec::new(),
@@ -118,6 +121,12 @@ impl Storage {
             mimes: mimes.into_iter().collect(),
             ..self
         }
+    }
+
+    /// Makes keys by this template.
+    #[must_use]
+    pub fn with_key(self, key: KeyTemplate) -> Self {
+        Self { key, ..self }
     }
 
     /// Takes files of up to `max` bytes.

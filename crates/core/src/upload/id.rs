@@ -53,6 +53,9 @@ impl UploadId {
     /// The start of every id.
     pub const PREFIX: &str = "uploads-";
 
+    /// How long an id is, in bytes.
+    pub const LENGTH: usize = Self::PREFIX.len() + TAG_LENGTH + 1 + RANDOM_LENGTH;
+
     /// A new id. With a fingerprint, it has the fingerprint's tag.
     pub fn generate(fingerprint: Option<&Fingerprint>) -> Self {
         let tag = fingerprint.map_or_else(

@@ -7,7 +7,7 @@ use crate::{
     observe,
     upload::{
         Claims, Cleanup, Evidence, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge,
-        Upload, UploadId, WriterTag, keys, policy,
+        Upload, UploadId, WriterTag, keys::KeyParts, policy,
     },
 };
 
@@ -52,13 +52,19 @@ impl Records {
         };
         let id = UploadId::generate(fingerprint.as_ref());
         let times = self.times();
+        let key = KeyParts {
+            tenant: &caller.owner.tenant,
+            created_at: times.now,
+            id: &id,
+            file_name: &file.file_name,
+        };
         Ok(Upload {
             version: 1,
             phase: Phase::Open,
             owner: caller.owner.clone(),
             storage_id: storage.id.clone(),
             store_kind: storage.store.kind(),
-            object_key: keys::object_key(&storage.prefix, &id, &file.file_name),
+            object_key: storage.key.key(&storage.prefix, &key),
             plan,
             is_cut_by_client: false,
             cut: 0,

@@ -30,7 +30,7 @@ use crate::{
         storage::{Storage, Storages},
     },
     state::ScheduleStore,
-    upload::{Phase, Timestamp, Upload, UploadId, keys},
+    upload::{Phase, Timestamp, Upload, UploadId},
 };
 
 /// A session without a record is ended when it is this much older than the oldest upload can be.
@@ -370,7 +370,7 @@ impl<'a> Pass<'a> {
         let sweeper = self.sweeper;
         let max_age = sweeper.upload_max_age + SESSION_MARGIN;
         let min_age = self.sweep.session_age.unwrap_or(max_age);
-        let prefix = keys::object_key_prefix(&storage.prefix);
+        let prefix = storage.key.prefix(&storage.prefix);
         let mut after = None;
         loop {
             if !self.next_permit().await? {
@@ -381,7 +381,7 @@ impl<'a> Pass<'a> {
                 return Ok(());
             };
             for session in &page.sessions {
-                let Some(id) = keys::upload_of_key(&storage.prefix, &session.key) else {
+                let Some(id) = storage.key.upload_of(&storage.prefix, &session.key) else {
                     continue;
                 };
                 self.report.examined += 1;
