@@ -1,5 +1,6 @@
 use futures::{FutureExt, StreamExt};
 use tokio::time::advance;
+use upload_gateway_core::error::Kind;
 
 use super::*;
 

@@ -5,6 +5,7 @@ mod create;
 mod end;
 mod room;
 pub(super) mod search;
+pub(super) mod times;
 pub(super) mod watch;
 
 use std::{
@@ -24,7 +25,6 @@ use super::{
     stops::Stops,
 };
 use crate::{
-    blobs::sign::sending_lifetime,
     clock::Clock,
     decorate::Decorated,
     error::{Error, Result},
@@ -33,11 +33,11 @@ use crate::{
     retry::Retry,
     state::{
         Creation, ListingStore, PartRecord, PartStore, Predecessor, RecordStore, StateStore,
-        TakeoverWatch, Times, Update, removal_time,
+        TakeoverWatch, Update,
     },
     upload::{
-        ACTIVE_WINDOW, AbortReason, Applied, Claim, Cleanup, Event, Owner, Part, Phase, Rejected,
-        SINGLE_PUT_MAX, Secret, Timestamp, Upload, UploadId, WriterTag,
+        ACTIVE_WINDOW, AbortReason, Applied, Claim, Event, Owner, Part, Phase, Rejected, Secret,
+        Timestamp, Upload, UploadId, WriterTag,
     },
 };
 
@@ -71,9 +71,6 @@ pub struct PartPage {
 
 /// When to retry a call that needs the secret of the deployment before the state store was first reached.
 const FIRST_CHECK_DELAY: Duration = Duration::from_secs(1);
-
-/// The largest difference between the clocks of two replicas. What must have happened by all clocks is over by this time.
-pub(super) const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// Whether a change of a record requires the writer that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -472,82 +469,12 @@ impl Records {
         self.settings.upload_expiry.min(ACTIVE_WINDOW) / 3
     }
 
-    /// Sets the times of a record that changes. An ABORTED or DELETING upload stays in the state store until no signed
-    /// request can reach the store: for twice the lifetime of a signed URL, once until the last URL expires, and once more
-    /// for requests that started just before that; and until no commit can run in the store.
-    pub(super) fn stamp(&self, upload: &mut Upload) {
-        let Times { now, expires_at } = self.times();
-        let changed_at = std::mem::replace(&mut upload.updated_at, now);
-        let part_size = upload.plan.part_size().unwrap_or(0);
-        let signed = 2 * sending_lifetime(part_size.max(SINGLE_PUT_MAX));
-        upload.expires_at = match upload.phase {
-            Phase::Open | Phase::Committing | Phase::Complete => expires_at,
-            Phase::Aborted => {
-                let commit_ended = upload.evidence.commit_runs_until.unwrap_or(now);
-                expires_at.max(now.plus(signed)).max(commit_ended)
-            }
-            // Nothing was signed since it became COMPLETE.
-            Phase::Deleting => changed_at.plus(signed),
-        };
-        if upload.phase == Phase::Complete && upload.file_expires_at.is_none() {
-            let kept = upload.file.expire_after.map(Duration::from_secs);
-            upload.file_expires_at = kept.map(|kept| now.plus(kept));
-        }
-        upload.kept_until = self.kept_until(upload);
-    }
-
-    /// Until when the record of an ended upload is kept.
-    fn kept_until(&self, upload: &Upload) -> Option<Timestamp> {
-        let Settings {
-            keep_complete,
-            keep_aborted,
-            tombstone,
-            ..
-        } = *self.settings;
-        match upload.phase {
-            Phase::Open | Phase::Committing => None,
-            Phase::Complete => {
-                let kept = keep_complete.map(|kept| upload.updated_at.plus(kept));
-                // The sweeper needs the record to delete the file.
-                kept.map(|kept| kept.max(upload.file_expires_at.map_or(kept, removal_time)))
-            }
-            Phase::Aborted => Some(upload.expires_at.plus(keep_aborted)),
-            Phase::Deleting if upload.cleanup == Cleanup::Done => {
-                Some(upload.expires_at.max(self.now()).plus(tombstone))
-            }
-            // Until the sweeper has deleted the file.
-            Phase::Deleting => Some(Timestamp::never()),
-        }
-    }
-
-    /// Notes that the store has nothing of an ABORTED or DELETING upload any more. Whether that was the last time: no signed
-    /// request and no late commit can reach the store after it.
-    pub(super) async fn note_cleared(&self, upload: &mut Upload) -> Result<bool> {
-        let is_last = upload.expires_at <= self.now().minus(CLOCK_MARGIN);
-        upload.cleanup = match is_last {
-            true => Cleanup::Done,
-            false => Cleanup::AtExpiry,
-        };
-        upload.kept_until = self.kept_until(upload);
-        // No other caller changes it, except one that has done the same.
-        self.update(upload).await?;
-        Ok(is_last)
-    }
-
     pub(super) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-
-    pub(super) fn times(&self) -> Times {
-        let now = self.now();
-        Times {
-            now,
-            expires_at: now.plus(self.settings.upload_expiry),
-        }
     }
 }
 

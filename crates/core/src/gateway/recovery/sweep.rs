@@ -26,7 +26,7 @@ use crate::{
     error::{Reason, Result},
     gateway::{
         commit::Commits,
-        records::{CLOCK_MARGIN, Records},
+        records::{Records, times::CLOCK_MARGIN},
         storage::{Storage, Storages},
     },
     state::ScheduleStore,
