@@ -215,7 +215,8 @@ impl Gateway {
         match abandoned.await {
             Ok(()) => self.sessions.discard(&upload).await?,
             Err(_) if matches!(upload.phase, Phase::Complete | Phase::Deleting) => {
-                self.sessions.delete_file(&mut upload).await?;
+                let deleted = self.sessions.delete_file(&mut upload, &Event::Deleted);
+                deleted.await?;
             }
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! More lists and watches at once than the gateway has places for.
+//! More lists, watches and downloads at once than the gateway has places for.
 
 use tokio_stream::StreamExt;
 use tonic::{
@@ -9,11 +9,11 @@ use tonic::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 use upload_gateway_client::proto::v1::{
-    GetLimitsRequest, ListUploadsRequest, ListUploadsResponse, WatchUploadRequest,
+    DownloadRequest, GetLimitsRequest, ListUploadsRequest, ListUploadsResponse, WatchUploadRequest,
 };
 
-use super::records::create_largest;
-use crate::common::{self, TestGateway, open, reason};
+use super::{records::create_largest, upload::whole};
+use crate::common::{self, TestGateway, bytes, open, reason};
 
 /// The initial window of HTTP/2 (RFC 9113, section 6.9.2).
 const WINDOW: u32 = 65_535;
@@ -88,6 +88,34 @@ async fn a_watch_beyond_the_limit_is_refused_until_another_one_ends() {
     assert!(refused.get_details_retry_info().is_some());
     watches.pop();
     common::until("a place is free again", async || watch().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_download_beyond_the_limit_is_refused_until_another_one_ends() {
+    let gateway = TestGateway::with(|config| config.limits.max_downloads = 1).await;
+    // More than the windows of a connection hold.
+    let data = bytes(4 << 20);
+    let upload = gateway
+        .upload(whole("a.bin", &data, 1 << 20))
+        .await
+        .unwrap();
+    let client = gateway.client().await;
+    let download = || async {
+        let request = DownloadRequest {
+            upload_id: upload.upload_id.clone(),
+            ..DownloadRequest::default()
+        };
+        let answer = client.clone().download(request).await;
+        answer.map(Response::into_inner)
+    };
+    let unread = download().await.unwrap();
+    let refused = download().await.unwrap_err();
+    let overloaded = (Code::ResourceExhausted, "OVERLOADED".to_owned());
+    assert_eq!(reason(&refused), overloaded);
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["limit"], "max_downloads");
+    drop(unread);
+    common::until("a place is free again", async || download().await.is_ok()).await;
 }
 
 #[tokio::test]

@@ -82,8 +82,13 @@ pub enum Event {
     Superseded,
     /// The store rejected the upload permanently, or its digest does not match.
     Refused(AbortReason),
-    /// A caller deleted the file of a COMPLETE upload, or it has expired.
+    /// A caller deleted the file of a COMPLETE upload.
     Deleted,
+    /// The sweeper deletes the file of a COMPLETE upload, if it has expired: a caller may have changed the time meanwhile.
+    FileExpired {
+        /// The time by which it must have expired.
+        by: Timestamp,
+    },
     /// A caller has changed how long the file is kept.
     Kept {
         /// For how many seconds from completion, or from now if the upload is COMPLETE. `None`: for ever.
@@ -207,9 +212,10 @@ impl Upload {
             Event::Refused(reason) => self.abort(reason, Cleanup::Now),
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
             Event::Kept { expire_after, .. } => return Ok(self.keep(expire_after)),
-            Event::LeaseRenewed { .. } | Event::CommitSuspended { .. } | Event::Deleted => {
-                return Err(Rejected(self.phase));
-            }
+            Event::LeaseRenewed { .. }
+            | Event::CommitSuspended { .. }
+            | Event::Deleted
+            | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
         }
         Ok(Applied::Changed)
     }
@@ -260,7 +266,8 @@ impl Upload {
             | Event::WriterLeft
             | Event::CommitSigned
             | Event::Superseded
-            | Event::Deleted => return Err(Rejected(self.phase)),
+            | Event::Deleted
+            | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
         }
         Ok(Applied::Changed)
     }
@@ -268,7 +275,13 @@ impl Upload {
     /// The file of a COMPLETE upload can be deleted, or kept for another time; else an ended record never changes. The event
     /// that ended it may be repeated.
     fn apply_ended(&mut self, event: &Event) -> Result<Applied, Rejected> {
-        if *event == Event::Deleted && self.phase == Phase::Complete {
+        let has_expired = |by| self.file_expires_at.is_some_and(|at| at <= by);
+        let deletes = match *event {
+            Event::Deleted => true,
+            Event::FileExpired { by } => has_expired(by),
+            _ => false,
+        };
+        if deletes && self.phase == Phase::Complete {
             self.phase = Phase::Deleting;
             self.cleanup = Cleanup::Now;
             return Ok(Applied::Changed);
@@ -282,7 +295,7 @@ impl Upload {
             return Ok(if is_moved { Applied::Changed } else { applied });
         }
         let is_repeated = match event {
-            Event::Deleted => self.phase == Phase::Deleting,
+            Event::Deleted | Event::FileExpired { .. } => self.phase == Phase::Deleting,
             Event::Committed { object } if self.phase == Phase::Complete => self
                 .object
                 .as_ref()

@@ -68,11 +68,12 @@ impl Sessions {
 
     /// Deletes the file of a COMPLETE upload: the record becomes DELETING, the object is deleted, and the record notes that. If
     /// this stops in between, the sweeper continues.
-    pub(in crate::gateway) async fn delete_file(&self, upload: &mut Upload) -> Result<()> {
-        let deleted = self
-            .records
-            .transition(upload, &Event::Deleted, Fence::None);
-        deleted.await?;
+    pub(in crate::gateway) async fn delete_file(
+        &self,
+        upload: &mut Upload,
+        why: &Event,
+    ) -> Result<()> {
+        self.records.transition(upload, why, Fence::None).await?;
         if upload.cleanup == Cleanup::Now {
             self.discard(upload).await?;
             self.records.note_cleared(upload).await?;

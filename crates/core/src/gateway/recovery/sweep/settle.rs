@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinError;
 
-use super::{Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
+use super::{CLOCK_MARGIN, Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
 use crate::{
     error::{Error, Reason, Result},
     upload::{AbortReason, Denied, Event, Phase, Upload},
@@ -144,7 +144,14 @@ impl Pass<'_> {
     /// Deletes a file that has expired.
     pub(super) async fn delete_expired(&mut self, mut upload: Upload) -> Result<()> {
         if !self.sweep.dry_run {
-            self.sweeper.sessions.delete_file(&mut upload).await?;
+            let by = self.sweeper.records.now().minus(CLOCK_MARGIN);
+            let expired = Event::FileExpired { by };
+            let deleted = self.sweeper.sessions.delete_file(&mut upload, &expired);
+            match deleted.await {
+                // A caller keeps it longer.
+                Err(error) if error.reason() == Reason::WrongPhase => return Ok(()),
+                deleted => deleted?,
+            }
         }
         self.report.expired_files += 1;
         tracing::info!(upload_id = %upload.id, dry_run = self.sweep.dry_run, "deleted a file that has expired");
