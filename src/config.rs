@@ -8,6 +8,7 @@
 //! Each adapter owns the type of its table; this module combines them.
 
 mod error;
+mod keys;
 mod limits;
 mod load;
 mod metrics;
@@ -21,12 +22,13 @@ mod table;
 
 pub use self::{
     error::ConfigError,
+    keys::KeyConfig,
     limits::{Limits, PerOwner},
     load::{FILE_VARIABLE, Flags, SERVER_VARIABLE, from_process, load, load_within},
     metrics::Metrics,
     process::{Auth, Config, Faults, Log, LogFormat},
     records::{Keep, Records},
-    resume_tokens::{ResumeTokenKey, ResumeTokens},
+    resume_tokens::ResumeTokens,
     storage::{StorageConfig, StorageOptions, StoreConfig},
     sweeper::Sweeper,
 };

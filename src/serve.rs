@@ -9,6 +9,7 @@ mod expiry;
 mod health;
 mod once;
 mod operations;
+mod record_key;
 mod server;
 mod sweeper;
 
@@ -16,6 +17,6 @@ pub use self::{
     backends::{Backends, connect, connect_state, connect_storage},
     clock::SystemClock,
     error::ServeError,
-    once::{adopt, sweep_once},
+    once::{adopt, restore, sweep_once},
     server::Server,
 };

@@ -172,6 +172,7 @@ impl Wanted {
                 mime: policy::effective_mime(&file),
                 md5: (kind & 8 == 0).then_some(md5),
                 upload_id,
+                record: None,
             },
             session,
             file_name: file.file_name,

@@ -17,6 +17,7 @@ mod delegation;
 mod fault;
 mod http;
 mod multipart;
+mod objects;
 mod policy;
 pub mod sas;
 mod settings;
@@ -42,8 +43,8 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, NewObject, ObjectStore, PUT_TIMEOUT, Put, StoredObject,
-        StoredPart, contradiction, object_changed, object_not_found, part_damaged,
+        BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
+        StoredObject, StoredPart, contradiction, object_changed, object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -178,6 +179,28 @@ impl AzureStore {
         within(self.operation_timeout, request).await
     }
 
+    /// Puts a whole blob, and returns its ETag.
+    async fn put(
+        &self,
+        object: &NewObject,
+        body: Bytes,
+        if_none_match: Option<Etag>,
+    ) -> azure_core::Result<Option<Etag>> {
+        let options = BlockBlobClientUploadOptions {
+            blob_content_type: Some(object.mime.clone()),
+            blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
+            metadata: Some(metadata(object)),
+            if_none_match,
+            method_options: call_options(Timeouts::silence(self.operation_timeout), object.md5),
+            // One request for every size.
+            partition_size: Some(NonZero::<u64>::MAX),
+            ..BlockBlobClientUploadOptions::default()
+        };
+        let blob = self.blob(&object.key).block_blob_client();
+        let answer = within(PUT_TIMEOUT, blob.upload(body.into(), Some(options)));
+        answer.await.map(|output| output.etag)
+    }
+
     /// One request for the properties. `None` only if Azure's error code says that there is no blob.
     async fn describe(&self, key: &str) -> Result<Option<StoredObject>> {
         let action = "describe a blob";
@@ -193,9 +216,12 @@ impl AzureStore {
                 output.content_length()?,
                 output.content_md5()?,
                 output.metadata()?,
+                output.last_modified()?,
+                output.content_type()?,
             ))
         };
-        let (etag, size, md5, metadata) = read().map_err(|error| fault(action, error))?;
+        let (etag, size, md5, metadata, modified_at, mime) =
+            read().map_err(|error| fault(action, error))?;
         Ok(Some(StoredObject {
             etag: entity_tag(etag),
             size: size.ok_or_else(|| {
@@ -204,6 +230,8 @@ impl AzureStore {
             md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
             composite: None,
             has_digests: true,
+            modified_at: modified_at.and_then(timestamp),
+            mime: mime.unwrap_or_default(),
             metadata: metadata
                 .into_iter()
                 .map(|(key, value)| (key.to_ascii_lowercase(), value))
@@ -290,20 +318,9 @@ impl BlobStore for AzureStore {
 #[async_trait]
 impl ObjectStore for AzureStore {
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
-        let options = BlockBlobClientUploadOptions {
-            blob_content_type: Some(object.mime.clone()),
-            blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
-            metadata: Some(metadata(object)),
-            if_none_match: Some(Etag::from("*")),
-            method_options: call_options(Timeouts::silence(self.operation_timeout), object.md5),
-            // One request for every size.
-            partition_size: Some(NonZero::<u64>::MAX),
-            ..BlockBlobClientUploadOptions::default()
-        };
-        let blob = self.blob(&object.key).block_blob_client();
-        let answer = within(PUT_TIMEOUT, blob.upload(body.into(), Some(options)));
+        let answer = self.put(object, body, Some(Etag::from("*")));
         match answer.await {
-            Ok(output) => Ok(Put::Stored(entity_tag(output.etag))),
+            Ok(etag) => Ok(Put::Stored(entity_tag(etag))),
             Err(error) => match code(&error) {
                 Some("BlobAlreadyExists" | "ConditionNotMet") => Ok(Put::Exists),
                 _ if is_damage(&error) => Err(part_damaged(report(&error))),
@@ -372,6 +389,18 @@ impl ObjectStore for AzureStore {
             _ => Ok(()),
         }
     }
+
+    async fn replace(&self, object: &NewObject, body: Bytes) -> Result<()> {
+        match self.put(object, body, None).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_damage(&error) => Err(part_damaged(report(&error))),
+            Err(error) => Err(fault("replace a blob", error)),
+        }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage> {
+        self.blob_page(prefix, after).await
+    }
 }
 
 #[async_trait]
@@ -394,6 +423,11 @@ impl std::fmt::Debug for AzureStore {
 fn metadata(object: &NewObject) -> HashMap<String, String> {
     let pairs = object.metadata();
     pairs.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn timestamp(time: azure_core::time::OffsetDateTime) -> Option<Timestamp> {
+    let milliseconds = time.unix_timestamp_nanos() / 1_000_000;
+    u64::try_from(milliseconds).ok().map(Timestamp)
 }
 
 fn entity_tag(etag: Option<Etag>) -> String {

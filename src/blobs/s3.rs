@@ -17,6 +17,7 @@ mod entity_tag;
 mod fault;
 mod http;
 mod multipart;
+mod objects;
 mod parts;
 mod sessions;
 mod settings;
@@ -46,8 +47,8 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, NewObject, ObjectStore, PUT_TIMEOUT, Put, StoredObject,
-        StoredPart, contradiction, object_changed, object_not_found, part_damaged,
+        BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
+        StoredObject, StoredPart, contradiction, object_changed, object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -170,6 +171,8 @@ impl S3Store {
             has_digests: self.etags == Etags::Md5 && !is_encrypted,
             etag,
             size: size(output.content_length, "describe an object")?,
+            modified_at: output.last_modified.as_ref().and_then(sessions::timestamp),
+            mime: output.content_type.unwrap_or_default(),
             metadata: metadata
                 .into_iter()
                 .map(|(key, value)| (key.to_ascii_lowercase(), value))
@@ -343,6 +346,28 @@ impl ObjectStore for S3Store {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn replace(&self, object: &NewObject, body: Bytes) -> Result<()> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(&object.key)
+            .content_type(&object.mime)
+            .set_metadata(metadata(object))
+            .set_acl(self.acl.clone())
+            .set_content_md5(object.md5.map(|md5| md5.to_string()))
+            .body(ByteStream::from(body));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("BadDigest") => Err(part_damaged(error)),
+            Err(error) => Err(fault("replace an object", error)),
+        }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage> {
+        self.object_page(prefix, after).await
     }
 }
 

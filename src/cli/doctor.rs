@@ -74,6 +74,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
                 report.failed(&name, "connect", &chain(error.as_ref()), fix_state(&config))?
             }
         }
+        check_record_keys(&config, &report)?;
         for storage in &config.storage {
             match Storage::connect(storage).await {
                 Ok(connected) => {
@@ -124,6 +125,20 @@ async fn check_embedded(config: &Config, report: &Report) -> Result<(), CliError
     }
     backends.stop().await;
     Ok(())
+}
+
+/// Files survive the loss of Redis only if the stores keep their records.
+fn check_record_keys(config: &Config, report: &Report) -> Result<(), CliError> {
+    match (config.redis_url.is_some(), config.records.key.len()) {
+        (true, 0) => report.failed(
+            "records.key",
+            "seal what the stores keep of records",
+            "it has no keys: if Redis loses records, their files are not found any more",
+            "add a [[records.key]] with `openssl rand -base64 32`, the same on every replica, and keep it as long as the files",
+        ),
+        (false, 0) => report.good("records.key", "the key is in data_dir"),
+        (_, count) => report.good("records.key", &format!("keys: {count}")),
+    }
 }
 
 async fn check_state(

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
-use upload_gateway_core::upload::Owner;
+use upload_gateway_core::{
+    gateway::{Restore, RestoreReport},
+    upload::Owner,
+};
 
 use super::{error::CliError, output};
 use crate::{
@@ -23,6 +26,29 @@ pub(super) struct Arguments {
 enum Command {
     /// Give uploads that were made without authentication to an owner
     Adopt(Adopt),
+    /// Restore records that the state store has lost from what the stores keep of them
+    Rebuild(Rebuild),
+}
+
+#[derive(Debug, clap::Args)]
+struct Rebuild {
+    /// The configuration file, in TOML
+    #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+    /// Only files in this storage [default: all storages]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    storage: Option<String>,
+    /// Change nothing, and count what would be restored
+    #[arg(long)]
+    dry_run: bool,
+    /// Also restore records that no key has sealed, without owners: every writer of the bucket can forge them
+    #[arg(long)]
+    unauthenticated: bool,
+    /// Print a JSON object for each storage
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,8 +73,10 @@ struct Adopt {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
-    let Command::Adopt(adopt) = arguments.command;
-    adopt.run().await
+    match arguments.command {
+        Command::Adopt(adopt) => adopt.run().await,
+        Command::Rebuild(rebuild) => rebuild.run().await,
+    }
 }
 
 // === impl Adopt ===
@@ -77,11 +105,53 @@ impl Adopt {
     }
 }
 
+// === impl Rebuild ===
+
+impl Rebuild {
+    async fn run(self) -> Result<(), CliError> {
+        let config = config::from_process(self.config.as_deref(), &self.flags)?;
+        telemetry::init(&config.log).map_err(CliError::Serve)?;
+        let how = Restore {
+            dry_run: self.dry_run,
+            unauthenticated: self.unauthenticated,
+        };
+        let restored = Box::pin(serve::restore(&config, self.storage.as_deref(), how)).await;
+        for (storage_id, report) in restored.map_err(explained)? {
+            let RestoreReport {
+                objects,
+                restored,
+                known,
+                foreign,
+            } = report;
+            if self.json {
+                output::data(serde_json::json!({
+                    "storage_id": storage_id,
+                    "objects": objects,
+                    "restored": restored,
+                    "known": known,
+                    "foreign": foreign,
+                }))?;
+                continue;
+            }
+            output::data(format_args!("storage {storage_id}"))?;
+            for (count, what) in [
+                (objects, "objects"),
+                (restored, "records restored"),
+                (known, "records exist"),
+                (foreign, "objects without a record of their own"),
+            ] {
+                output::data(format_args!("{count:>8}  {what}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Adds to the error of a locked embedded state store what to do.
 fn explained(error: ServeError) -> CliError {
     match error.downcast_ref() {
         Some(OpenError::Locked { .. }) => {
-            CliError::failed(format!("{error}: stop it during the adoption"))
+            CliError::failed(format!("{error}: stop it for the time of this command"))
         }
         _ => CliError::Serve(error),
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use upload_gateway_core::{
-    gateway::{EdgeLimits, OwnerLimits, Settings, TokenKey},
+    gateway::{EdgeLimits, OwnerLimits, Settings},
     upload::{MIB, PART_SIZE},
 };
 
@@ -106,6 +106,8 @@ table! {
         pub upload_max_age_seconds: u64 = 6 * 24 * 60 * 60, in SECONDS;
         /// How long a deleted file is remembered, in seconds: so long a repeated delete succeeds.
         pub tombstone_seconds: u64 = 60 * 60, in SECONDS;
+        /// How many records per second are searched for in the stores, because the state store does not have them.
+        pub rebuilds_per_second: u32 = 10, in POSITIVE;
         /// How long running streams may continue to the end of a part after a shutdown begins, in seconds. The final
         /// responses have 5 seconds more.
         pub drain_seconds: u64 = 20, in SECONDS;
@@ -150,8 +152,8 @@ impl PerOwner {
 // === impl Limits ===
 
 impl Limits {
-    /// What the use cases need of the limits.
-    pub(super) fn settings(&self, records: &Records, token_keys: Vec<TokenKey>) -> Settings {
+    /// What the use cases need of the limits, without keys.
+    pub(super) fn settings(&self, records: &Records) -> Settings {
         Settings {
             memory_budget: self.memory_budget.0,
             parts_in_flight: self.parts_in_flight as usize,
@@ -185,7 +187,9 @@ impl Limits {
             keep_complete: records.keep_complete.duration(),
             keep_aborted: records.keep_aborted.duration().unwrap_or(Duration::MAX),
             tombstone: Duration::from_secs(self.tombstone_seconds),
-            token_keys,
+            rebuilds_per_second: self.rebuilds_per_second,
+            token_keys: Vec::new(),
+            record_keys: Vec::new(),
         }
     }
 

@@ -204,10 +204,13 @@ impl Config {
     /// The settings of the use cases.
     ///
     /// # Errors
-    /// A key of resume tokens is invalid.
+    /// A key that seals is invalid.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
-        let token_keys = self.resume_tokens.token_keys()?;
-        Ok(self.limits.settings(&self.records, token_keys))
+        Ok(Settings {
+            token_keys: self.resume_tokens.token_keys()?,
+            record_keys: self.records.record_keys()?,
+            ..self.limits.settings(&self.records)
+        })
     }
 
     /// Refuses what cannot work or would not be safe.
@@ -234,6 +237,7 @@ impl Config {
             checked.map_err(|invalid| ConfigError::from(invalid).within(table))?;
         }
         self.resume_tokens.token_keys()?;
+        self.records.record_keys()?;
         storage::validate(&self.storage, self.limits.memory_budget)
     }
 }

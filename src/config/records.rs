@@ -4,7 +4,13 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::table::table;
+use upload_gateway_core::seal::SealKey;
+
+use super::{
+    error::ConfigError,
+    keys::{KeyConfig, read_keys},
+    table::table,
+};
 use crate::values::InvalidKey;
 
 /// The units of a time, the largest first, in seconds.
@@ -34,6 +40,10 @@ table! {
         /// How long the record of an ABORTED upload is kept, after the last request that was signed for it has expired. In this
         /// time the sweeper deletes what such a request has put into the store.
         pub keep_aborted: Keep = Keep::Seconds(7 * 24 * 60 * 60), in MIN_KEPT..Keep::Forever;
+        /// The keys that seal what the stores keep of records, so that files survive the loss of the state store. The first one
+        /// seals, all of them open: keep a key as long as files whose records it has sealed. Empty: with embedded state, the key in
+        /// `records.key` in `data_dir`, which is made; with Redis, nothing is kept in the stores.
+        pub key: Vec<KeyConfig> = Vec::new();
     }
 }
 
@@ -43,6 +53,15 @@ const MIN_KEPT: Keep = Keep::Seconds(24 * 60 * 60);
 // === impl Records ===
 
 impl Records {
+    /// The keys as the use cases take them.
+    ///
+    /// # Errors
+    /// The first key that is invalid.
+    pub(super) fn record_keys(&self) -> Result<Vec<SealKey>, ConfigError> {
+        let keys = read_keys("records.key", &self.key)?.into_iter();
+        Ok(keys.map(|(id, key)| SealKey::new(id, &key)).collect())
+    }
+
     /// Checks each key.
     pub(super) fn validate(&self) -> Result<(), InvalidKey> {
         self.check_ranges()

@@ -103,6 +103,8 @@ families! {
     "upload_gateway_tenant_completed_bytes" => tenant_completed_bytes: Family<TenantLabel, Counter> = Family::default();
     /// Streams that continued an upload of another stream
     "upload_gateway_takeovers" => takeovers: Counter = Counter::default();
+    /// Records that the state store had lost, rebuilt from what the stores keep of them
+    "upload_gateway_restored_records" => restored_records: Family<StorageLabel, Counter> = Family::default();
     /// Commits of this process
     "upload_gateway_commit_duration" in Seconds => commits: Durations<ResultLabel> = Family::new_with_constructor(of_work);
     /// Parts that are hashed or wait for that

@@ -56,6 +56,7 @@ impl Families {
         }
         for storage in storages.iter().map(|id| (*id).to_owned()) {
             begin(&self.parts, label(&storage));
+            begin(&self.restored_records, label(&storage));
             begin(&self.completed_bytes, label(&storage));
             for direction in [IN, OUT] {
                 let storage = storage.clone();
@@ -145,6 +146,12 @@ impl Meter for Metrics {
             Done::Read { storage, bytes } => families.note_bytes(storage, OUT, bytes),
             Done::Created(upload) => self.note_transition(upload, CREATED),
             Done::Ended { upload, result } => self.note_transition(upload, result),
+            Done::Restored { storage } => {
+                families
+                    .restored_records
+                    .get_or_create(&label(storage))
+                    .inc();
+            }
             Done::TookOver => {
                 families.takeovers.inc();
             }

@@ -21,6 +21,7 @@ use super::{
     expiry::Expiry,
     health::Monitor,
     operations::Operations,
+    record_key,
     sweeper::Sweeper,
 };
 use crate::{
@@ -134,7 +135,7 @@ impl Server {
         let gateway = Gateway::measured(
             Arc::clone(&backends.state),
             backends.storages.clone(),
-            config.settings()?,
+            record_key::settings(config)?,
             Arc::new(SystemClock),
             Arc::new(metrics.clone()),
         );

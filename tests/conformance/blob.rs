@@ -49,6 +49,8 @@ conformance! {
         owner_and_media_type_are_returned
         ranges_can_cross_part_boundaries
         a_missing_object_is_not_found
+        an_object_is_replaced
+        keys_are_listed_by_prefix_and_in_pages
         only_the_object_with_the_etag_is_read
         keys_are_kept_unchanged
     }

@@ -102,11 +102,21 @@ fn upload(phase: Phase) -> Upload {
         Phase::Committing => drop(upload.apply(commit(10)).unwrap()),
         Phase::Complete => {
             upload.apply(commit(10)).unwrap();
-            upload.apply(Event::Committed { object: object() }).unwrap();
+            upload
+                .apply(Event::Committed {
+                    object: object(),
+                    at: Timestamp(0),
+                })
+                .unwrap();
         }
         Phase::Aborted => drop(upload.apply(abandoned(0)).unwrap()),
         Phase::Deleting => {
-            upload.apply(Event::Committed { object: object() }).unwrap();
+            upload
+                .apply(Event::Committed {
+                    object: object(),
+                    at: Timestamp(0),
+                })
+                .unwrap();
             upload.apply(Event::Deleted).unwrap();
         }
     }
@@ -194,7 +204,10 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         Event::Undenied,
         Event::Superseded,
         Event::CommitReopened,
-        Event::Committed { object: object() },
+        Event::Committed {
+            object: object(),
+            at: Timestamp(0),
+        },
         Event::Refused(AbortReason::SessionLost),
         abandoned(100),
         Event::Deleted,
@@ -311,7 +324,10 @@ fn a_session_is_not_replaced_by_another() {
 #[test]
 fn an_object_is_recorded_once_whatever_its_etag() {
     let md5 = |bytes: &[u8]| Some(Md5::of(bytes));
-    let committed = |object| Event::Committed { object };
+    let committed = |object| Event::Committed {
+        object,
+        at: Timestamp(0),
+    };
     let mut upload = upload(Phase::Committing);
     let object = Object {
         md5: md5(b"a"),
@@ -377,6 +393,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 etag: etag.into(),
                 ..object()
             },
+            at: Timestamp(0),
         }),
         Just(Event::CommitSigned),
         Just(denied()),

@@ -232,6 +232,7 @@ fn object() -> NewObject {
         upload_id: UploadId::generate(None),
         size: None,
         md5: None,
+        record: None,
     }
 }
 

@@ -161,6 +161,8 @@ fn settings() -> Settings {
         store_retry_timeout: Duration::from_secs(30),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
+        record_keys: Vec::new(),
+        rebuilds_per_second: 10,
         max_tags: 16,
         max_tag_size: 64,
         max_open_uploads: 100_000,

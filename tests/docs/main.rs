@@ -70,6 +70,7 @@ sections! {
     permissions: "docs/operations.md", "Permissions", redis_and_s3;
     health: "docs/operations.md", "Health", embedded_with_grpcurl;
     redis: "docs/operations.md", "Redis", redis_and_s3;
+    lost_records: "docs/operations.md", "If the state store loses records", redis_and_s3;
     cleaning_up: "docs/operations.md", "Cleaning up", redis_and_s3;
 }
 
@@ -172,11 +173,17 @@ async fn with_faults() -> Vec<Setup> {
     vec![Setup::new(gateway.await)]
 }
 
+const RECORD_KEY: &str = r#"
+[[records.key]]
+id = "1"
+key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+"#;
+
 async fn redis_and_s3() -> Vec<Setup> {
     let (Some(redis), Some(s3)) = (common::redis().await, common::s3().await) else {
         return Vec::new();
     };
-    let gateway = TestGateway::over(load(&(redis.toml() + &s3.toml()))).await;
+    let gateway = TestGateway::over(load(&(redis.toml() + &s3.toml() + RECORD_KEY))).await;
     let setup = Setup::new(gateway).with_stores(&redis, &s3);
     vec![setup.holding((redis, s3))]
 }

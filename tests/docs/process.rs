@@ -98,7 +98,7 @@ fn operators_see_the_messages_that_the_page_explains() {
     let gateway = gateway.args(["--redis-url", "redis://127.0.0.1:1"]);
     let mut gateway = gateway.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(gateway.stderr.take().unwrap()).lines();
-    let warning = log.find_map(|line| line.ok().filter(|line| line.contains(" WARN ")));
+    let warning = log.find_map(|line| line.ok().filter(|line| line.contains("state store cannot")));
     gateway.kill().unwrap();
     gateway.wait().unwrap();
     assert_prints(text, &warning.unwrap());

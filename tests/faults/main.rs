@@ -7,6 +7,7 @@ mod common;
 
 mod dropped_headers;
 mod injected;
+mod object_records;
 mod outage;
 mod races;
 mod resume_token;

@@ -20,8 +20,8 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectStore, Put,
-        Session, SessionPage, StoredObject, StoredPart,
+        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectPage,
+        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -150,6 +150,14 @@ impl ObjectStore for Slow {
 
     async fn delete(&self, key: &str) -> Result<()> {
         self.store.delete(key).await
+    }
+
+    async fn replace(&self, object: &NewObject, body: Bytes) -> Result<()> {
+        self.store.replace(object, body).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage> {
+        self.store.list(prefix, after).await
     }
 }
 

@@ -147,6 +147,8 @@ pub(crate) fn settings() -> Settings {
         store_retry_timeout: Duration::from_secs(10),
         commit_lease: Duration::from_secs(90),
         token_keys: Vec::new(),
+        record_keys: Vec::new(),
+        rebuilds_per_second: 10,
         max_tags: 16,
         max_tag_size: 64,
         max_open_uploads: 100_000,
@@ -337,6 +339,7 @@ impl World {
             mime: "video/mp4".into(),
             upload_id: UploadId::generate(None),
             md5: None,
+            record: None,
         }
     }
 

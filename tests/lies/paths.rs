@@ -301,6 +301,7 @@ async fn orphan(world: &mut World) -> Result<End, Failed> {
         size: None,
         upload_id,
         md5: None,
+        record: None,
     };
     let session = world.truth.begin(&object).await.unwrap();
     let end = End::Cleared {

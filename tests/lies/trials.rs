@@ -323,6 +323,7 @@ async fn put_other(world: &World, id: &str) {
         size: None,
         upload_id: UploadId::generate(None),
         md5: None,
+        record: None,
     };
     let body = Bytes::from(vec![0; SMALL]);
     world.truth.put_object(&object, body).await.unwrap();

@@ -19,7 +19,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 use upload_gateway::{
     config::{
-        AzureConfig, ByteSize, Config, ResumeTokenKey, S3Config, S3Profile, StorageConfig,
+        AzureConfig, ByteSize, Config, KeyConfig, S3Config, S3Profile, StorageConfig,
         StorageOptions, StoreConfig,
     },
     embedded_s3::{EmbeddedS3, EmbeddedS3Config},
@@ -398,7 +398,7 @@ fn config(directory: &Path, storage: StorageConfig) -> Config {
     config.limits.drain_seconds = 1;
     config.sweeper.enabled = false;
     // So that a resume token survives the loss of the state.
-    config.resume_tokens.keys = vec![ResumeTokenKey {
+    config.resume_tokens.keys = vec![KeyConfig {
         id: "test".into(),
         key: Some("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=".into()),
         key_file: None,

@@ -82,6 +82,15 @@ pub trait ObjectStore: Send + Sync + Debug {
 
     /// Deletes an object. Succeeds if there is none.
     async fn delete(&self, key: &str) -> Result<()>;
+
+    /// Puts a whole object of a few kilobytes, in place of one with its key. The store checks `object.md5`, which must be known.
+    ///
+    /// # Errors
+    /// `DataLoss` if the store received other bytes than were sent.
+    async fn replace(&self, object: &NewObject, body: Bytes) -> Result<()>;
+
+    /// Lists the keys that start with `prefix`, after the page whose [`next`](ObjectPage::next) is `after`.
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage>;
 }
 
 /// Objects that are made of parts in a session: S3 calls the session a multipart upload, Azure keeps uncommitted
@@ -142,6 +151,8 @@ pub struct NewObject {
     pub size: Option<u64>,
     /// The MD5 of the whole object, if it is proven or promised. Stored with the object if the store has a field for it.
     pub md5: Option<Md5>,
+    /// The sealed entry from which the record of the upload can be rebuilt.
+    pub record: Option<String>,
 }
 
 /// A session in the store.
@@ -185,6 +196,15 @@ pub struct SessionPage {
     /// The time of the response, by the store's clock.
     pub now: Timestamp,
     /// The key after which the next page starts; `None` on the last page.
+    pub next: Option<String>,
+}
+
+/// One page of a listing of objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectPage {
+    /// The keys, at most 5,000.
+    pub keys: Vec<String>,
+    /// Where the next page starts, in the store's own form; `None` on the last page.
     pub next: Option<String>,
 }
 
@@ -234,7 +254,9 @@ impl NewObject {
             .map(|size| (metadata_keys::SIZE, size.to_string()));
         let md5 = self.md5.map(|md5| (metadata_keys::MD5, md5.to_hex()));
         let id = (metadata_keys::UPLOAD_ID, self.upload_id.to_string());
-        [Some(id), size, md5].into_iter().flatten()
+        let record = self.record.clone();
+        let record = record.map(|record| (metadata_keys::RECORD, record));
+        [Some(id), size, md5, record].into_iter().flatten()
     }
 }
 

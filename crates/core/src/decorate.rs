@@ -11,8 +11,8 @@ use futures::stream::BoxStream;
 
 use crate::{
     blobs::{
-        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectStore, Put,
-        Session, SessionPage, StoredObject, StoredPart,
+        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectPage,
+        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -146,6 +146,8 @@ decorated! {
     async fn head(key: &str) -> Option<StoredObject>;
     async fn read(key: &str, range: Option<Range<u64>>, etag: Option<&str>) -> BoxStream<'static, Result<Bytes>>;
     async fn delete(key: &str) -> ();
+    async fn replace(object: &NewObject, body: Bytes) -> ();
+    async fn list(prefix: &str, after: Option<&str>) -> ObjectPage;
 }
 
 decorated! {

@@ -11,6 +11,8 @@ mod download;
 mod drain;
 mod load;
 mod message;
+mod object_records;
+mod record_keys;
 mod records;
 mod recovery;
 mod refusal;
@@ -27,6 +29,8 @@ use std::sync::Arc;
 use self::{
     audit::audit,
     commit::Commits,
+    object_records::ObjectRecords,
+    record_keys::RecordKeys,
     records::Fence,
     recovery::{denials::Denials, inspect::Inspector, session::Sessions},
     stream::Base,
@@ -37,6 +41,7 @@ pub use self::{
     drain::Drain,
     load::Load,
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
+    object_records::restore::{Restore, RestoreReport},
     records::{
         PartPage, Records,
         adopt::AdoptReport,
@@ -124,15 +129,16 @@ impl Gateway {
     ) -> Result<Self> {
         let retry = Retry::new(settings.store_retry_timeout).measured(Arc::clone(&meter));
         let retry = Arc::new(retry);
-        let largest_part = settings.memory_budget / 4 / MIB * MIB;
-        let storages = storages.prepared(
-            settings.store_retry_timeout,
-            largest_part,
-            settings.parts_in_flight_total,
-            &meter,
-        );
+        let storages = prepared(storages, &settings, &meter);
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
-        let records = Records::open(Arc::clone(&state), &retry, &settings, clock, &drain, &meter);
+        let kept = ObjectRecords::new(storages.clone(), &settings, Arc::clone(&clock));
+        let base = records::Base {
+            settings: Arc::clone(&settings),
+            clock,
+            drain: Arc::clone(&drain),
+            meter: Arc::clone(&meter),
+        };
+        let records = Records::open(Arc::clone(&state), &retry, base, kept);
         let records = Arc::new(records.await?);
         let sessions = Arc::new(Sessions::new(Arc::clone(&records), storages.clone()));
         let inspector = Inspector::new(
@@ -244,6 +250,7 @@ impl Gateway {
             };
             let kept = self.records.transition(&mut upload, &event, Fence::None);
             kept.await?;
+            self.records.keep_current(&upload).await?;
             Ok(upload)
         };
         let kept = kept.await;
@@ -288,4 +295,16 @@ impl Gateway {
     pub async fn check_state(&self) -> Result<()> {
         self.records.check().await
     }
+}
+
+/// The storages as a gateway with these settings uses them.
+fn prepared(storages: Storages, settings: &Settings, meter: &Arc<dyn Meter>) -> Storages {
+    let largest_part = settings.memory_budget / 4 / MIB * MIB;
+    storages.prepared(
+        settings.store_retry_timeout,
+        largest_part,
+        settings.parts_in_flight_total,
+        meter,
+        &Arc::new(RecordKeys::new(settings.record_keys.clone())),
+    )
 }

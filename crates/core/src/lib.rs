@@ -12,5 +12,6 @@ pub mod gateway;
 pub mod meter;
 pub mod observe;
 pub mod retry;
+pub mod seal;
 pub mod state;
 pub mod upload;

@@ -53,6 +53,11 @@ pub enum Done<'a> {
         /// How it ended, as in the log: `complete`, `expired`, and so on.
         result: &'static str,
     },
+    /// It has rebuilt a record that the state store had lost.
+    Restored {
+        /// The storage that had the record.
+        storage: &'a str,
+    },
     /// A stream writes to an upload that another stream has opened before.
     TookOver,
     /// A commit of this process has ended.

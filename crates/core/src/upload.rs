@@ -9,6 +9,7 @@ mod evidence;
 mod id;
 pub mod keys;
 pub mod object;
+pub mod object_record;
 mod origin;
 mod part;
 mod plan;
@@ -366,6 +367,12 @@ impl Upload {
     /// When the upload expires unless it changes before: after a time without a change, and at its maximum age.
     pub fn expiry(&self) -> Timestamp {
         self.expires_at.min(self.ends_at)
+    }
+
+    /// When its file is deleted if the upload became COMPLETE at `completed_at`. `None`: never.
+    pub fn file_expires(&self, completed_at: Timestamp) -> Option<Timestamp> {
+        let kept = self.file.expire_after.map(Duration::from_secs);
+        kept.map(|kept| completed_at.plus(kept))
     }
 
     /// When the upload expires, or the file of a COMPLETE one, if it does.

@@ -95,7 +95,7 @@ fn open_session(listed: MultipartUpload) -> Option<OpenSession> {
     })
 }
 
-fn timestamp(time: &DateTime) -> Option<Timestamp> {
+pub(super) fn timestamp(time: &DateTime) -> Option<Timestamp> {
     u64::try_from(time.to_millis().ok()?).ok().map(Timestamp)
 }
 

@@ -222,6 +222,7 @@ impl Probe<'_> {
             mime: "text/plain".into(),
             size: Some(content.len() as u64),
             md5: Some(Md5::of(content)),
+            record: None,
             upload_id,
         }
     }

@@ -186,3 +186,63 @@ pub(crate) async fn keys_are_kept_unchanged(subject: &Subject) {
     put.sort();
     assert_eq!(keys, put);
 }
+
+pub(crate) async fn an_object_is_replaced(subject: &Subject) {
+    let object = |body: &[u8]| NewObject {
+        md5: Some(Md5::of(body)),
+        ..subject.object()
+    };
+    let first = object(b"first");
+    let store = &subject.store;
+    store.replace(&first, (&b"first"[..]).into()).await.unwrap();
+    let second = NewObject {
+        key: first.key.clone(),
+        ..object(b"second")
+    };
+    let replaced = store.replace(&second, (&b"second"[..]).into()).await;
+    replaced.unwrap();
+    let head = store.head(&first.key).await.unwrap().unwrap();
+    assert!(head.is_of(&second.upload_id) && head.size == 6, "{head:?}");
+    assert!(head.modified_at.is_some() && head.mime == "video/mp4");
+    assert_eq!(subject.read(&first.key).await, b"second");
+    let damaged = store.replace(&second, (&b"damage"[..]).into()).await;
+    assert_eq!(damaged.unwrap_err().kind(), Kind::DataLoss);
+    assert_eq!(subject.read(&first.key).await, b"second");
+}
+
+pub(crate) async fn keys_are_listed_by_prefix_and_in_pages(subject: &Subject) {
+    let base = subject.object().key;
+    let key = |name: &str| format!("{base}/{name}");
+    let mut expected = Vec::new();
+    for number in 0..1_003 {
+        expected.push(key(&format!("in/{number:04}")));
+    }
+    let others = [key("into"), key("i/x")];
+    let keys: Vec<String> = expected.iter().chain(&others).cloned().collect();
+    for chunk in keys.chunks(64) {
+        let puts = chunk.iter().map(|key| async {
+            let object = NewObject {
+                key: key.clone(),
+                md5: Some(Md5::of(b"")),
+                ..subject.object()
+            };
+            subject.store.replace(&object, Default::default()).await
+        });
+        futures::future::try_join_all(puts).await.unwrap();
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = subject.store.list(&key("in/"), after.as_deref()).await;
+        let page = page.unwrap();
+        assert!(page.keys.len() <= 5_000);
+        listed.extend(page.keys);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    listed.sort();
+    assert_eq!(listed, expected);
+    let none = subject.store.list(&key("else"), None).await.unwrap();
+    assert_eq!((none.keys.len(), none.next), (0, None));
+}

@@ -176,6 +176,7 @@ impl Subject {
             mime: "video/mp4".into(),
             upload_id,
             md5: None,
+            record: None,
         }
     }
 

@@ -201,5 +201,6 @@ pub(crate) fn object(body: &[u8]) -> NewObject {
         mime: "video/mp4".into(),
         upload_id,
         md5: Some(Md5::of(body)),
+        record: None,
     }
 }

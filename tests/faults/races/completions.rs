@@ -10,7 +10,7 @@ use upload_gateway_core::{
     error::{Reason, Result},
     gateway::{Caller, Chunk, Counts, Finish, Gateway, Message, Observer, Open, Takeover, Target},
     state::{StateStore, Update},
-    upload::{Event, Object, Phase, Upload, UploadId},
+    upload::{Event, Object, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::{
@@ -191,7 +191,12 @@ async fn find((state, id): (Arc<dyn StateStore>, UploadId)) {
         size: upload.parts.committed_size(),
         md5: None,
     };
-    upload.apply(Event::Committed { object }).unwrap();
+    upload
+        .apply(Event::Committed {
+            object,
+            at: Timestamp(0),
+        })
+        .unwrap();
     let updated = state.update(&upload, upload.writer).await.unwrap();
     assert!(matches!(updated, Update::Updated(_)));
 }

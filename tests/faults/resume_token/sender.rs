@@ -3,7 +3,7 @@
 use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
 use tonic::Status;
-use upload_gateway::config::{Config, ResumeTokenKey, S3Profile};
+use upload_gateway::config::{Config, KeyConfig, S3Profile};
 use upload_gateway_client::proto::v1::{
     FileMetadata, Finish, Open, Phase, Upload, UploadProgress, UploadRequest, open::Target,
     upload_request::Message,
@@ -65,9 +65,9 @@ pub(crate) async fn azure() -> Option<Deployment> {
 }
 
 /// A key of resume tokens whose 32 bytes are all `byte`.
-pub(crate) fn key(id: &str, byte: u8) -> ResumeTokenKey {
+pub(crate) fn key(id: &str, byte: u8) -> KeyConfig {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
-    ResumeTokenKey {
+    KeyConfig {
         id: id.into(),
         key: Some(BASE64_STANDARD.encode([byte; 32]).as_str().into()),
         key_file: None,

@@ -18,6 +18,7 @@ use self::{
 use super::{
     digest::received_md5,
     drain::Drain,
+    object_records::Verified,
     records::{Fence, Records},
     recovery::inspect::Inspector,
     refusal::{aborted, missing_parts, not_own, nothing_left, replaced, state_lost, wrong_phase},
@@ -28,7 +29,7 @@ use crate::{
     call,
     error::{Error, Kind, Reason, Result},
     meter::{Done, Meter},
-    upload::{AbortReason, Denied, Event, Object, Phase, Upload, WriterTag},
+    upload::{AbortReason, Denied, Event, Phase, Upload, WriterTag},
 };
 
 /// How often it is checked whether the lease of another committer has ended.
@@ -135,17 +136,11 @@ impl Commits {
             is_acknowledged,
         };
         let error = match outcome {
-            Ok(Ok(stored)) => {
-                let object = Object {
-                    bucket: storage.store.bucket().to_owned(),
-                    key: upload.object_key.clone(),
-                    etag: stored.etag,
-                    size: stored.size,
-                    md5,
-                };
+            Ok(Ok(found)) => {
+                let verified = Verified { found, md5 };
                 return self
                     .records
-                    .transition(upload, &Event::Committed { object }, Fence::Writer)
+                    .complete(upload, &storage, verified, Fence::Writer)
                     .await;
             }
             Ok(Err(not_made)) => self.not_made(upload, not_made, suspension).await,
@@ -262,11 +257,10 @@ impl Commits {
         let storage = self.storages.get(&upload.storage_id)?;
         let error = match storage.store.head(&upload.object_key).await? {
             Some(found) => match self.inspector.verify(&storage, upload, found).await? {
-                Ok(object) => {
-                    let committed = Event::Committed { object };
+                Ok(verified) => {
                     return self
                         .records
-                        .transition(upload, &committed, Fence::None)
+                        .complete(upload, &storage, verified, Fence::None)
                         .await;
                 }
                 Err(difference) => self.deny(upload, Denied::Object, not_own(difference)).await,
@@ -305,12 +299,12 @@ impl Commits {
             return Ok(upload.phase == Phase::Complete);
         }
         let verified = self.inspector.verify(&storage, upload, found).await?;
-        let (Ok(mut object), Ok(md5)) = (verified, received_md5(upload)) else {
+        let (Ok(mut verified), Ok(md5)) = (verified, received_md5(upload)) else {
             return Ok(false);
         };
-        object.md5 = md5.or(object.md5);
+        verified.md5 = md5.or(verified.md5);
         self.records
-            .transition(upload, &Event::Committed { object }, Fence::None)
+            .complete(upload, &storage, verified, Fence::None)
             .await?;
         Ok(true)
     }

@@ -1,6 +1,7 @@
 //! Reads, lists, creates and updates records. Updates are compare-and-set.
 
 pub(super) mod adopt;
+mod complete;
 mod create;
 mod end;
 mod room;
@@ -20,6 +21,7 @@ use self::{
 use super::{
     caller::{Action, Caller, Scope},
     drain::Drain,
+    object_records::ObjectRecords,
     refusal::{state_lost, taken_over, too_many_open, wrong_phase},
     settings::Settings,
     stops::Stops,
@@ -58,6 +60,17 @@ pub struct Records {
     room: Room,
     stops: Arc<Stops>,
     meter: Arc<dyn Meter>,
+    /// What the stores keep of records.
+    kept: ObjectRecords,
+}
+
+/// What records share with the other components.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) settings: Arc<Settings>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) meter: Arc<dyn Meter>,
 }
 
 /// A page of the committed parts of an upload.
@@ -93,18 +106,22 @@ impl Records {
     pub(super) async fn open(
         state: Arc<dyn StateStore>,
         retry: &Arc<Retry>,
-        settings: &Arc<Settings>,
-        clock: Arc<dyn Clock>,
-        drain: &Arc<Drain>,
-        meter: &Arc<dyn Meter>,
+        base: Base,
+        kept: ObjectRecords,
     ) -> Result<Self> {
+        let Base {
+            settings,
+            clock,
+            drain,
+            meter,
+        } = base;
         let retried = Arc::new(Decorated::new(Arc::clone(&state), Arc::clone(retry)));
         let secret = match state.secret(&Secret::random()).await {
             Ok(secret) => Some(secret),
             Err(error) if error.is_retryable() => None,
             Err(error) => return Err(error),
         };
-        let watches = Watches::new(Arc::clone(&retried) as _, Arc::clone(drain));
+        let watches = Watches::new(Arc::clone(&retried) as _, drain);
         let single_try = Arc::clone(&state) as _;
         let stops = Stops::new(Arc::clone(&retried) as _, single_try, Arc::clone(&clock));
         Ok(Self {
@@ -114,11 +131,12 @@ impl Records {
             single_try: state,
             secret: RwLock::new(secret),
             clock,
-            settings: Arc::clone(settings),
-            watches,
             room: Room::new(settings.max_open_uploads),
+            settings,
+            watches,
             stops: Arc::new(stops),
-            meter: Arc::clone(meter),
+            meter,
+            kept,
         })
     }
 
@@ -137,7 +155,10 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        let found = caller.permit(action, id, self.find(id).await?);
+        let mut found = caller.permit(action, id, self.find(id).await?);
+        if self.is_rebuilt(caller, id, &found).await? {
+            found = caller.permit(action, id, self.find(id).await?);
+        }
         found.inspect(observe::works_on)
     }
 
@@ -151,7 +172,10 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        let found = caller.permit(action, id, self.find_summary(id).await?);
+        let mut found = caller.permit(action, id, self.find_summary(id).await?);
+        if self.is_rebuilt(caller, id, &found).await? {
+            found = caller.permit(action, id, self.find_summary(id).await?);
+        }
         found.inspect(observe::works_on)
     }
 
@@ -160,7 +184,10 @@ impl Records {
     /// # Errors
     /// As [`Records::get_summary`].
     pub(super) async fn get_to_delete(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
+        let mut found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
+        if self.is_rebuilt(caller, id, &found).await? {
+            found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
+        }
         found.inspect(observe::works_on)
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{storage::Storage, token_key::TokenKey};
+use crate::seal::SealKey;
 use crate::upload::{Plan, SINGLE_PUT_MAX, StoreKind};
 
 /// The recommended size of a chunk in bytes: large enough that its framing costs little, and as small as the
@@ -60,6 +61,10 @@ pub struct Settings {
     pub keep_complete: Option<Duration>,
     /// How long the record of an ABORTED upload is kept after the store was cleared of it.
     pub keep_aborted: Duration,
+    /// The keys that seal what the stores keep of records. Empty: nothing.
+    pub record_keys: Vec<SealKey>,
+    /// How many records per second are searched for in the stores.
+    pub rebuilds_per_second: u32,
     /// How long a deleted file is remembered, so that a repeated delete succeeds.
     pub tombstone: Duration,
     /// The keys of resume tokens: the first one seals, all of them open. If empty, a key is derived from the secret of

@@ -19,10 +19,7 @@ use super::{
     caller::{Action, Caller},
     commit::Commits,
     records::{Fence, Records},
-    recovery::{
-        inspect::Inspector,
-        session::{new_object, store_session},
-    },
+    recovery::{inspect::Inspector, session::store_session},
     refusal::{aborted, nothing_left, wrong_phase},
     storage::{Storage, Storages},
 };
@@ -254,7 +251,7 @@ impl Signing {
             .collect();
         let commit = ToSign::Commit {
             session: store_session(&upload),
-            object: &new_object(&upload, None),
+            object: &storage.new_object(&upload, None),
             parts: &parts,
         };
         self.step(&storage, &upload, StepType::Finish, &commit)
@@ -313,7 +310,7 @@ impl Signing {
 
     /// The first step of an upload.
     async fn first_step(&self, storage: &Storage, upload: &Upload) -> Result<SignedStep> {
-        let object = new_object(upload, upload.promised_md5());
+        let object = storage.new_object(upload, upload.promised_md5());
         if is_direct(storage, upload) {
             let put = ToSign::PutObject {
                 object: &object,

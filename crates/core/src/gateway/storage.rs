@@ -10,14 +10,20 @@ use tokio::time::Instant;
 pub(super) use self::turns::Turn;
 use self::turns::Turns;
 
-use super::caller::Caller;
+use super::{
+    caller::Caller,
+    record_keys::{Place, RecordKeys},
+};
 use crate::{
-    blobs::{BlobStore, Capabilities, NewPart, Session},
+    blobs::{BlobStore, Capabilities, NewObject, NewPart, Session},
     decorate::Decorated,
     error::{Error, Kind, Reason, Result},
     meter::Meter,
     retry::Retry,
-    upload::{StoreLimits, UploadId, keys::KeyTemplate},
+    upload::{
+        Md5, StoreLimits, Upload, UploadId,
+        keys::{KeyTemplate, SIDE_OBJECTS},
+    },
 };
 
 /// The longest time for which a file can be kept, in seconds, unless it is kept for ever: a hundred years. Longer times would
@@ -57,6 +63,8 @@ pub struct Storage {
     /// One turn per part in flight. Each storage has its own, so that a slow or unavailable storage delays only its own
     /// senders.
     pub(super) turns: Arc<Turns>,
+    /// The keys that seal what the store keeps of records.
+    pub(super) record_keys: Arc<RecordKeys>,
     /// The retry budget is that of the storage, so that a storage that is unavailable takes none from the others.
     pub(super) retry: Arc<Retry>,
 }
@@ -105,6 +113,7 @@ impl Storage {
             tenants: Vec::new(),
             is_default: false,
             turns: Turns::new(usize::MAX),
+            record_keys: Arc::default(),
             retry: Arc::new(Retry::new(Duration::ZERO)),
         }
     }
@@ -225,6 +234,41 @@ impl Storage {
         size <= self.limits.max_part_size
     }
 
+    /// The object that an upload becomes.
+    pub(super) fn new_object(&self, upload: &Upload, md5: Option<Md5>) -> NewObject {
+        let bucket = self.store.bucket();
+        NewObject {
+            key: upload.object_key.clone(),
+            mime: upload.file.file_mime.clone(),
+            upload_id: upload.id.clone(),
+            size: upload.file.file_size,
+            record: self.record_keys.seal_entry(bucket, upload, md5),
+            md5,
+        }
+    }
+
+    /// Where the text with this key is stored.
+    pub(super) fn place<'a>(&'a self, key: &'a str) -> Place<'a> {
+        Place {
+            bucket: self.store.bucket(),
+            key,
+        }
+    }
+
+    /// The key of the side object of an upload.
+    pub(super) fn side_key(&self, id: &UploadId) -> String {
+        match self.prefix.trim_matches('/') {
+            "" => format!("{SIDE_OBJECTS}/{id}"),
+            prefix => format!("{prefix}/{SIDE_OBJECTS}/{id}"),
+        }
+    }
+
+    /// Whether the key is that of a side object.
+    pub(super) fn is_side_key(&self, key: &str) -> bool {
+        let id = key.rsplit('/').next().and_then(|id| id.parse().ok());
+        id.is_some_and(|id| self.side_key(&id) == key)
+    }
+
     /// How the store differs from others.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
@@ -343,6 +387,7 @@ impl Storages {
         part_size: u64,
         in_flight: usize,
         meter: &Arc<dyn Meter>,
+        record_keys: &Arc<RecordKeys>,
     ) -> Self {
         for storage in &mut self.all {
             let storage = Arc::make_mut(storage);
@@ -353,6 +398,7 @@ impl Storages {
             storage.store = Arc::new(Decorated::new(single_try, Arc::clone(&storage.retry)));
             storage.limits.max_part_size = storage.limits.max_part_size.min(part_size);
             storage.turns = Turns::new(in_flight);
+            storage.record_keys = Arc::clone(record_keys);
         }
         self
     }

@@ -8,8 +8,6 @@ mod trails;
 
 use std::sync::Arc;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-
 use self::trails::Trails;
 use super::{
     caller::Caller,
@@ -20,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, Reason, Result},
+    seal,
     upload::{FileMetadata, Md5, Parts, Snapshot, Trail, Upload},
 };
 
@@ -147,7 +146,7 @@ impl Tokens {
     }
 
     fn unseal(&self, token: &str) -> Result<Option<Snapshot>> {
-        let Ok(token) = URL_SAFE_NO_PAD.decode(token) else {
+        let Some(token) = seal::decode(token) else {
             return Ok(None);
         };
         if self.keys.is_empty() {

@@ -1,43 +1,26 @@
-//! Keys that seal resume tokens.
-//!
-//! A token is base64url of: a version byte, the id of the key, a zero byte (all authenticated), a random nonce, and the
-//! snapshot encrypted with XChaCha20-Poly1305.
+//! Keys that seal resume tokens: see [`SealKey`] for the format.
 
-use std::fmt;
-
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
+use crate::{
+    seal::SealKey,
+    upload::{Secret, Snapshot},
 };
-
-use crate::upload::{Secret, Snapshot};
 
 /// The version of the token format, including the snapshot. Tokens with other versions are rejected.
 const VERSION: u8 = 1;
-
-/// The size of a nonce, in bytes: large enough that random nonces do not repeat.
-const NONCE_LENGTH: usize = 24;
 
 /// The purpose for which a key is derived from the secret of the deployment, and the id of that key in tokens.
 const DERIVED_KEY: &str = "resume tokens";
 
 /// A key that seals and opens resume tokens.
-#[derive(Clone)]
-pub struct TokenKey {
-    id: String,
-    cipher: XChaCha20Poly1305,
-}
+#[derive(Debug, Clone)]
+pub struct TokenKey(SealKey);
 
 // === impl TokenKey ===
 
 impl TokenKey {
     /// A key with this id, which tokens contain in clear text. The id must not contain a zero byte.
     pub fn new(id: impl Into<String>, key: &[u8; 32]) -> Self {
-        Self {
-            id: id.into(),
-            cipher: XChaCha20Poly1305::new(key.into()),
-        }
+        Self(SealKey::new(id, key))
     }
 
     /// The key that is derived from the secret of the deployment.
@@ -47,62 +30,13 @@ impl TokenKey {
 
     /// Seals `snapshot` in a token.
     pub fn seal(&self, snapshot: &Snapshot) -> String {
-        let header = [&[VERSION], self.id.as_bytes(), &[0]].concat();
-        let nonce: [u8; NONCE_LENGTH] = rand::random();
         let text = serde_json::to_vec(snapshot).expect("plain values have a JSON form");
-        let payload = Payload {
-            msg: &text,
-            aad: &header,
-        };
-        let sealed = self
-            .cipher
-            .encrypt(&XNonce::from(nonce), payload)
-            .expect("a snapshot is shorter than 256 GiB");
-        URL_SAFE_NO_PAD.encode([&header, &nonce[..], &sealed].concat())
+        self.0.seal(VERSION, b"", &text)
     }
 
-    /// The snapshot in a token that this key sealed. `None` for any other bytes.
+    /// The snapshot in the bytes of a token that this key sealed. `None` for any other bytes.
     pub fn open(&self, token: &[u8]) -> Option<Snapshot> {
-        let header_length = token.iter().position(|&byte| byte == 0)? + 1;
-        let (header, rest) = token.split_at(header_length);
-        if *header != [&[VERSION], self.id.as_bytes(), &[0]].concat() {
-            return None;
-        }
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LENGTH>()?;
-        let payload = Payload {
-            msg: sealed,
-            aad: header,
-        };
-        let text = self.cipher.decrypt(&XNonce::from(*nonce), payload).ok()?;
+        let text = self.0.open(VERSION, b"", token)?;
         serde_json::from_slice(&text).ok()
-    }
-}
-
-impl fmt::Debug for TokenKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "TokenKey({}, [redacted])", self.id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn bytes_that_were_not_sealed_are_rejected(bytes: Vec<u8>, id in "[a-z]{0,8}") {
-            let key = TokenKey::new(&id, &[7; 32]);
-            prop_assert_eq!(key.open(&bytes), None);
-            let headed = [&[VERSION], id.as_bytes(), &[0], &bytes].concat();
-            prop_assert_eq!(key.open(&headed), None);
-        }
-    }
-
-    #[test]
-    fn a_key_is_never_printed() {
-        let shown = format!("{:?}", TokenKey::new("id", &[7; 32]));
-        assert_eq!(shown, "TokenKey(id, [redacted])");
     }
 }

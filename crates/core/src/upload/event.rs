@@ -73,6 +73,8 @@ pub enum Event {
     Committed {
         /// The object that was found.
         object: Object,
+        /// The current time, from which the expiry of the file counts.
+        at: Timestamp,
     },
     /// The store denied the session, the parts or the object for the first time.
     Denied(Denial),
@@ -205,7 +207,7 @@ impl Upload {
             Event::CommitSigned => self.evidence.is_commit_sent = true,
             Event::CommitStarted { .. } => return self.start_commit(event),
             Event::CommitReopened => return Ok(Applied::Same),
-            Event::Committed { object } => self.complete(object),
+            Event::Committed { object, at } => self.complete(object, at),
             Event::Denied(_) | Event::Undenied => return Ok(self.observe(&event)),
             Event::Superseded if self.is_superseded => return Ok(Applied::Same),
             Event::Superseded => self.is_superseded = true,
@@ -250,7 +252,7 @@ impl Upload {
                 self.lease = None;
                 self.phase = Phase::Open;
             }
-            Event::Committed { object } => self.complete(object),
+            Event::Committed { object, at } => self.complete(object, at),
             Event::Denied(_) | Event::Undenied => return Ok(self.observe(&event)),
             Event::Refused(reason) => self.abort(reason, Cleanup::Now),
             Event::Abandoned { now, .. } if self.lease.is_some_and(|held| held.until > now) => {
@@ -296,7 +298,7 @@ impl Upload {
         }
         let is_repeated = match event {
             Event::Deleted | Event::FileExpired { .. } => self.phase == Phase::Deleting,
-            Event::Committed { object } if self.phase == Phase::Complete => self
+            Event::Committed { object, .. } if self.phase == Phase::Complete => self
                 .object
                 .as_ref()
                 .is_some_and(|known| known.is_same(object)),
@@ -368,8 +370,9 @@ impl Upload {
         Applied::Changed
     }
 
-    fn complete(&mut self, object: Object) {
+    fn complete(&mut self, object: Object, at: Timestamp) {
         self.end(Phase::Complete);
+        self.file_expires_at = self.file_expires(at);
         self.object = Some(object);
         // The object has the parts, and the store has ended the session.
         self.session = None;

@@ -12,6 +12,9 @@ const MAX_NAME_LENGTH: usize = 100;
 /// The longest template, in bytes.
 const MAX_TEMPLATE_LENGTH: usize = 200;
 
+/// The name, below the prefix of a storage, below which side objects are.
+pub const SIDE_OBJECTS: &str = ".records";
+
 /// How the keys of a storage are made, below its prefix: text with placeholders, `{tenant}/{yyyy}/{mm}/{upload_id}/{name}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyTemplate {
@@ -75,6 +78,9 @@ pub enum InvalidTemplate {
     /// Two pieces of any length cannot be distinguished in a key.
     #[error("{{tenant}} and {{name}} must stand between different slashes, each once")]
     Ambiguous,
+    /// Keys could be those of side objects.
+    #[error("must not begin with {SIDE_OBJECTS}/, which has what the gateway keeps of records")]
+    Reserved,
     /// A key would be empty, relative, too long, or have other characters.
     #[error(
         "must be names separated by `/`, of ASCII letters, digits, `_`, `.`, `-` and placeholders, without `.` and `..`, of at \
@@ -129,6 +135,9 @@ impl KeyTemplate {
             return Err(InvalidTemplate::Malformed);
         }
         let names = text.split('/').map(name).collect::<Result<Vec<_>, _>>()?;
+        if names.first() == Some(&vec![Piece::Text(SIDE_OBJECTS.into())]) {
+            return Err(InvalidTemplate::Reserved);
+        }
         let count = |wanted: &Piece| {
             names
                 .iter()
@@ -177,6 +186,35 @@ impl KeyTemplate {
             }
         }
         common
+    }
+
+    /// The longest common prefix of all keys that an upload of this tenant with this id can have. `None` if the keys depend on more
+    /// before the id.
+    pub fn prefix_of(&self, prefix: &str, tenant: &str, id: &UploadId) -> Option<String> {
+        let parts = KeyParts {
+            tenant,
+            created_at: Timestamp(0),
+            id,
+            file_name: "",
+        };
+        let mut common = match prefix.trim_matches('/') {
+            "" => String::new(),
+            prefix => format!("{prefix}/"),
+        };
+        let mut has_id = false;
+        for (index, name) in self.names.iter().enumerate() {
+            if index > 0 {
+                common.push('/');
+            }
+            for piece in name {
+                if matches!(piece, Piece::Year | Piece::Month | Piece::Day | Piece::Name) {
+                    return has_id.then_some(common);
+                }
+                has_id |= *piece == Piece::Id;
+                common.push_str(&piece.text(&parts));
+            }
+        }
+        Some(common)
     }
 
     /// The upload whose key this is, below `prefix`. `None` for a key that [`KeyTemplate::key`] does not make.
@@ -402,6 +440,25 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_of_an_upload_have_a_common_prefix_unless_a_date_or_a_name_comes_before_its_id() {
+        let id = UploadId::generate(None);
+        for (text, expected) in [
+            ("{upload_id}/{name}", Some(format!("in/{id}/"))),
+            (
+                "{tenant}/{upload_id}/x-{name}",
+                Some(format!("in/a_b/{id}/x-")),
+            ),
+            ("{upload_id}-{yyyy}/{name}", Some(format!("in/{id}-"))),
+            ("{upload_id}", Some(format!("in/{id}"))),
+            ("{yyyy}/{upload_id}", None),
+            ("{name}/{upload_id}", None),
+        ] {
+            let template = KeyTemplate::parse(text).unwrap();
+            assert_eq!(template.prefix_of("in", "a.b", &id), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn templates_that_could_share_or_hide_keys_are_refused() {
         for (text, expected) in [
             ("{tenant}/{name}", InvalidTemplate::NotUnique),
@@ -417,6 +474,7 @@ mod tests {
             ("{id}/{upload_id}", InvalidTemplate::Unknown("id".into())),
             ("{tenant}-{name}/{upload_id}", InvalidTemplate::Ambiguous),
             ("{name}/{upload_id}/{name}", InvalidTemplate::Ambiguous),
+            (".records/{upload_id}", InvalidTemplate::Reserved),
         ] {
             assert_eq!(KeyTemplate::parse(text), Err(expected), "{text}");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CompositeMd5, Md5, UploadId, WriterTag};
+use super::{CompositeMd5, Md5, Timestamp, UploadId, WriterTag};
 
 /// How stores differ. Use cases check a capability, never the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,11 @@ pub struct StoredObject {
     /// Whether the store computes entity tags from the bytes, so that a different digest means different bytes. False
     /// with KMS encryption, and on a storage with `etags = "opaque"`. An equal digest is proof in any case.
     pub has_digests: bool,
+    /// When it was changed last, by the store's clock in seconds. AWS has the time at which a multipart upload was begun. `None` if
+    /// the store did not report it.
+    pub modified_at: Option<Timestamp>,
+    /// The media type.
+    pub mime: String,
     /// The metadata, with keys in lower case. The gateway writes [`NewObject::metadata`](crate::blobs::NewObject::metadata).
     pub metadata: BTreeMap<String, String>,
 }
@@ -72,6 +77,8 @@ pub mod metadata_keys {
     pub const SIZE: &str = "uploadsize";
     /// The MD5 of the whole object in hexadecimal, if it was known.
     pub const MD5: &str = "uploadmd5";
+    /// The sealed [`ObjectEntry`](crate::upload::object_record::ObjectEntry).
+    pub const RECORD: &str = "uploadrecord";
 }
 
 // === impl StoredObject ===
@@ -92,6 +99,11 @@ impl StoredObject {
     /// The MD5 that the gateway wrote into the metadata.
     pub fn written_md5(&self) -> Option<Md5> {
         self.metadata.get(metadata_keys::MD5)?.parse().ok()
+    }
+
+    /// The sealed entry in the metadata from which the record can be rebuilt.
+    pub fn entry(&self) -> Option<&str> {
+        self.metadata.get(metadata_keys::RECORD).map(String::as_str)
     }
 
     /// Whether the metadata names this upload.

@@ -9,10 +9,7 @@ use crate::{
     blobs::{Commit, NewObject, Session, StoredObject, StoredPart, contradiction},
     error::Result,
     gateway::{
-        recovery::{
-            denials::has_parts,
-            session::{new_object, store_session},
-        },
+        recovery::{denials::has_parts, session::store_session},
         refusal::too_little,
         storage::Storage,
     },
@@ -57,7 +54,7 @@ impl<'a> Attempt<'a> {
             storage,
             upload,
             session: store_session(upload),
-            object: new_object(upload, md5),
+            object: storage.new_object(upload, md5),
             parts: upload.parts.iter_committed().cloned().collect(),
             is_unanswered: AtomicBool::new(false),
             is_acknowledged: AtomicBool::new(false),
@@ -148,6 +145,12 @@ impl<'a> Attempt<'a> {
             return Ok(Ok(StoredObject {
                 etag: part.receipt.clone(),
                 size: part.size,
+                // As it was put.
+                metadata: self
+                    .object
+                    .metadata()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect(),
                 ..StoredObject::default()
             }));
         }

@@ -57,7 +57,15 @@ impl Records {
     async fn adopt_one(&self, mut upload: Upload, owner: &Owner) -> Result<bool> {
         for _ in 0..ATTEMPTS {
             match self.records.give(&upload, owner).await? {
-                Update::Updated(_) | Update::Missing => return Ok(true),
+                Update::Updated(_) => {
+                    let given = Upload {
+                        owner: owner.clone(),
+                        ..upload
+                    };
+                    self.keep_current(&given).await?;
+                    return Ok(true);
+                }
+                Update::Missing => return Ok(true),
                 Update::Conflict(current) => upload = *current,
             }
         }

@@ -34,15 +34,11 @@ impl Records {
             // Nothing was signed since it became COMPLETE.
             Phase::Deleting => changed_at.plus(signed),
         };
-        if upload.phase == Phase::Complete && upload.file_expires_at.is_none() {
-            let kept = upload.file.expire_after.map(Duration::from_secs);
-            upload.file_expires_at = kept.map(|kept| now.plus(kept));
-        }
         upload.kept_until = self.kept_until(upload);
     }
 
     /// Until when the record of an ended upload is kept.
-    fn kept_until(&self, upload: &Upload) -> Option<Timestamp> {
+    pub(in crate::gateway) fn kept_until(&self, upload: &Upload) -> Option<Timestamp> {
         let Settings {
             keep_complete,
             keep_aborted,

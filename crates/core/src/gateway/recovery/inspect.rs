@@ -6,20 +6,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    denials::{Denials, abort_reason, listed_parts},
-    session::new_object,
-};
+use super::denials::{Denials, abort_reason, listed_parts};
 use crate::{
     blobs::{StoredObject, contradiction},
     error::{Error, Kind, Reason, Result},
     gateway::{
+        object_records::Verified,
         records::{Fence, Records},
         refusal::{not_own, nothing_left, replaced, state_lost, taken_over, too_little},
         storage::{Storage, Storages},
     },
     upload::{
-        AbortReason, Denied, Event, Object, Part, Phase, Present, Upload, WriterTag,
+        AbortReason, Denied, Event, Part, Phase, Present, Upload, WriterTag,
         object::{Difference, Expected, Verdict, is_put_whole, verify},
     },
 };
@@ -78,7 +76,10 @@ impl Inspector {
             }
             // No request creates the store's session. The record gets one nevertheless: without a session the upload
             // would be treated as a single put.
-            let session = storage.store.begin(&new_object(upload, None)).await?;
+            let session = storage
+                .store
+                .begin(&storage.new_object(upload, None))
+                .await?;
             let started = Event::SessionStarted { session };
             self.records
                 .transition(upload, &started, Fence::Writer)
@@ -137,10 +138,9 @@ impl Inspector {
             let current = self.records.find(&id).await?;
             *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
             let error = match self.verify(storage, upload, found).await? {
-                Ok(object) => {
-                    let committed = Event::Committed { object };
+                Ok(verified) => {
                     self.records
-                        .transition(upload, &committed, Fence::None)
+                        .complete(upload, storage, verified, Fence::None)
                         .await?;
                     return Ok(true);
                 }
@@ -164,7 +164,7 @@ impl Inspector {
         Err(Error::new(Kind::Unavailable, Reason::WriterActive, message).retry_after(CHECK_AGAIN))
     }
 
-    /// Verifies the object that HEAD found against every digest and block that the store reports. Returns the object, or
+    /// Verifies the object that HEAD found against every digest and block that the store reports. Returns it, or
     /// how it differs from the one that this upload makes. A difference counts only if a second HEAD agrees: the first
     /// one may have reached a replica with an older object.
     ///
@@ -175,7 +175,7 @@ impl Inspector {
         storage: &Storage,
         upload: &Upload,
         found: StoredObject,
-    ) -> Result<Result<Object, Difference>> {
+    ) -> Result<Result<Verified, Difference>> {
         let verified = self.compare(storage, upload, found).await?;
         if verified.is_ok() {
             return Ok(verified);
@@ -190,9 +190,8 @@ impl Inspector {
         storage: &Storage,
         upload: &Upload,
         found: StoredObject,
-    ) -> Result<Result<Object, Difference>> {
-        let key = upload.object_key.clone();
-        let blocks = storage.store.composition(&key).await?;
+    ) -> Result<Result<Verified, Difference>> {
+        let blocks = storage.store.composition(&upload.object_key).await?;
         let (expected, capabilities) = (Expected::of_record(upload), storage.capabilities());
         match verify(&expected, &capabilities, Some(&found), blocks.as_deref()) {
             Verdict::Same => {}
@@ -200,14 +199,10 @@ impl Inspector {
             Verdict::Absent | Verdict::Unknown => return Err(too_little()),
         }
         let is_single_put = is_put_whole(upload, &found, blocks.as_deref());
-        Ok(Ok(Object {
-            bucket: storage.store.bucket().to_owned(),
-            key,
-            etag: found.etag,
-            size: found.size,
-            md5: found
-                .md5
-                .filter(|_| is_single_put && capabilities.computes_object_md5 && found.has_digests),
+        let is_proof = is_single_put && capabilities.computes_object_md5 && found.has_digests;
+        Ok(Ok(Verified {
+            md5: found.md5.filter(|_| is_proof),
+            found,
         }))
     }
 

@@ -8,13 +8,14 @@ use crate::{
     blobs::StoredPart,
     error::{Error, Result},
     gateway::{
+        object_records::Verified,
         records::{Fence, Records},
         refusal::too_little,
         storage::{Storage, Storages},
         token::invalid_token,
     },
     upload::{
-        Event, FileDigest, Listed, Md5, Object, Part, Snapshot, Upload, WriterTag,
+        Event, FileDigest, Listed, Md5, Part, Snapshot, Upload, WriterTag,
         object::{Expected, Verdict, verify},
     },
 };
@@ -53,15 +54,16 @@ impl Rebuilder {
         if upload.expiry() <= times.now {
             return Err(invalid_token("its upload has expired"));
         }
-        if let Some(object) = self
+        if let Some(verified) = self
             .own_finished_object(&storage, &upload, snapshot)
             .await?
         {
             // A finished upload is not in the index.
             upload.fingerprint = None;
-            upload.file.file_size = Some(object.size);
+            upload.file.file_size = Some(verified.found.size);
+            let committed = self.records.committed(&upload, &storage, verified).await?;
             upload
-                .apply(Event::Committed { object })
+                .apply(committed)
                 .map_err(|error| Error::internal("rebuild a finished upload", error))?;
         }
         tracing::warn!(upload_id = %upload.id, phase = %upload.phase, "rebuilding a record that the state store lost");
@@ -97,10 +99,9 @@ impl Rebuilder {
         }
         let storage = self.storages.get(&upload.storage_id)?;
         let Some(listed) = self.listed_parts(&storage, upload).await? else {
-            if let Some(object) = self.own_finished_object(&storage, upload, snapshot).await? {
-                let committed = Event::Committed { object };
+            if let Some(verified) = self.own_finished_object(&storage, upload, snapshot).await? {
                 self.records
-                    .transition(upload, &committed, Fence::Writer)
+                    .complete(upload, &storage, verified, Fence::Writer)
                     .await?;
             }
             return Ok(());
@@ -147,9 +148,8 @@ impl Rebuilder {
         storage: &Storage,
         upload: &Upload,
         snapshot: &Snapshot,
-    ) -> Result<Option<Object>> {
-        let key = upload.object_key.clone();
-        let Some(found) = storage.store.head(&key).await? else {
+    ) -> Result<Option<Verified>> {
+        let Some(found) = storage.store.head(&upload.object_key).await? else {
             return Ok(None);
         };
         let verdict = verify(
@@ -165,12 +165,9 @@ impl Rebuilder {
             Verdict::Absent | Verdict::Unknown => return Err(too_little()),
         }
         let md5 = whole_digest(snapshot, found.size)?;
-        Ok(Some(Object {
-            bucket: storage.store.bucket().to_owned(),
-            key,
-            etag: found.etag,
-            size: found.size,
+        Ok(Some(Verified {
             md5: md5.filter(|md5| found.md5.is_none_or(|stored| stored == *md5)),
+            found,
         }))
     }
 }

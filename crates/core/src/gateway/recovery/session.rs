@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
-    blobs::{NewObject, Session},
+    blobs::Session,
     call,
     error::{Error, Reason, Result},
     gateway::{
         records::{Fence, Records},
         storage::{Storage, Storages},
     },
-    upload::{Cleanup, Event, Md5, Upload},
+    upload::{Cleanup, Event, Upload},
 };
 
 /// Creates and ends sessions.
@@ -39,7 +39,7 @@ impl Sessions {
         let begun = tokio::spawn(call::propagate(async move {
             let session = storage
                 .store
-                .begin(&new_object(&upload, upload.promised_md5()))
+                .begin(&storage.new_object(&upload, upload.promised_md5()))
                 .await?;
             let event = Event::SessionStarted {
                 session: session.clone(),
@@ -63,7 +63,8 @@ impl Sessions {
     pub(in crate::gateway) async fn discard(&self, upload: &Upload) -> Result<()> {
         self.end(upload).await?;
         let storage = self.storages.get(&upload.storage_id)?;
-        storage.store.delete(&upload.object_key).await
+        storage.store.delete(&upload.object_key).await?;
+        self.records.delete_side(&storage, &upload.id).await
     }
 
     /// Deletes the file of a COMPLETE upload: the record becomes DELETING, the object is deleted, and the record notes that. If
@@ -118,16 +119,5 @@ pub(in crate::gateway) fn store_session(upload: &Upload) -> Session<'_> {
     Session {
         key: &upload.object_key,
         id: upload.session.as_deref().unwrap_or_default(),
-    }
-}
-
-/// The object that an upload becomes.
-pub(in crate::gateway) fn new_object(upload: &Upload, md5: Option<Md5>) -> NewObject {
-    NewObject {
-        key: upload.object_key.clone(),
-        mime: upload.file.file_mime.clone(),
-        upload_id: upload.id.clone(),
-        size: upload.file.file_size,
-        md5,
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
         records::Records,
-        recovery::{inspect::Inspector, session::new_object},
+        recovery::inspect::Inspector,
         refusal::{replaced, state_lost, too_little},
         storage::{Storage, Turn},
     },
@@ -166,7 +166,7 @@ impl PartWriter {
         part: ReceivedPart,
     ) -> Result<Result<Part, ReceivedPart>> {
         let md5 = self.hasher.part(part.bytes.clone(), true).await?;
-        let object = new_object(upload, Some(md5));
+        let object = storage.new_object(upload, Some(md5));
         let size = part.bytes.len() as u64;
         let put = put_object(storage, &object, &part.bytes).await;
         let receipt = match put {

@@ -172,6 +172,7 @@ impl Case {
             }),
             has_digests: !self.is_opaque,
             metadata,
+            ..StoredObject::default()
         }
     }
 

@@ -1,0 +1,152 @@
+//! COMPLETE uploads: what the store keeps of a record is written before the change is acknowledged, and lost records are
+//! rebuilt from it.
+
+use super::{Fence, Records};
+use crate::{
+    error::{Error, Kind, Reason, Result},
+    gateway::{
+        caller::Caller,
+        object_records::{
+            Verified,
+            restore::{Restore, RestoreReport},
+        },
+        storage::Storage,
+    },
+    meter::Done,
+    upload::{Event, Object, Phase, Timestamp, Upload, UploadId},
+};
+
+/// How often the side object of an upload is written while other callers change the upload.
+const ATTEMPTS: usize = 8;
+
+// === impl Records ===
+
+impl Records {
+    /// Makes an upload COMPLETE whose object was verified.
+    ///
+    /// # Errors
+    /// As [`Records::transition`]; those of the store.
+    pub(in crate::gateway) async fn complete(
+        &self,
+        upload: &mut Upload,
+        storage: &Storage,
+        verified: Verified,
+        fence: Fence,
+    ) -> Result<()> {
+        let committed = self.committed(upload, storage, verified).await?;
+        let written = (upload.file.clone(), completed(upload, &committed));
+        self.transition(upload, &committed, fence).await?;
+        // Another caller may have changed the file, or completed the upload at another time.
+        match (&upload.file, upload.file_expires_at) == (&written.0, written.1) {
+            true => Ok(()),
+            false => self.keep_current(upload).await,
+        }
+    }
+
+    /// The event by which an upload becomes COMPLETE whose object was verified. What the object lacks of the record is in its
+    /// side object when this returns.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(in crate::gateway) async fn committed(
+        &self,
+        upload: &Upload,
+        storage: &Storage,
+        verified: Verified,
+    ) -> Result<Event> {
+        let (Verified { found, md5 }, at) = (verified, self.now());
+        let object = Object {
+            bucket: storage.store.bucket().to_owned(),
+            key: upload.object_key.clone(),
+            etag: found.etag.clone(),
+            size: found.size,
+            md5,
+        };
+        let expires = upload.file_expires(at);
+        self.kept
+            .complete(storage, upload, (&found, &object), expires)
+            .await?;
+        Ok(Event::Committed { object, at })
+    }
+
+    /// Writes the side object of a COMPLETE upload that has changed. Repeats it if the upload has changed again in the meantime,
+    /// so that the last writer leaves what the record has.
+    ///
+    /// # Errors
+    /// Those of the stores.
+    pub(in crate::gateway) async fn keep_current(&self, upload: &Upload) -> Result<()> {
+        let mut current = upload.clone();
+        for _ in 0..ATTEMPTS {
+            if current.phase != Phase::Complete {
+                return self.kept.forget(&current).await;
+            }
+            if !self.kept.keep(&current).await? {
+                return Ok(());
+            }
+            match self.records.summary(&upload.id).await? {
+                Some(found) if found.version != current.version => current = found,
+                _ => return Ok(()),
+            }
+        }
+        let message = "other callers changed the upload again and again; retry";
+        Err(Error::new(Kind::Unavailable, Reason::WriterActive, message))
+    }
+
+    /// Deletes the side object of an upload.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(in crate::gateway) async fn delete_side(
+        &self,
+        storage: &Storage,
+        id: &UploadId,
+    ) -> Result<()> {
+        self.kept.delete(storage, id).await
+    }
+
+    /// Whether a record that the caller does not find was rebuilt from a store. For an upload of another owner the same stores
+    /// are searched, so that the answer takes as long.
+    pub(super) async fn is_rebuilt(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        found: &Result<Upload>,
+    ) -> Result<bool> {
+        let is_missing = |error: &Error| error.reason() == Reason::UploadNotFound;
+        if !found.as_ref().is_err_and(is_missing) {
+            return Ok(false);
+        }
+        match self.kept.find(caller, id).await? {
+            Some(lost) => self.restore(lost).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Restores the records of all objects in a storage. Existing records do not change.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if nothing could be authentic, because there are no keys; those of the stores. What was restored before
+    /// stays restored.
+    pub async fn restore_all(&self, storage: &Storage, how: Restore) -> Result<RestoreReport> {
+        self.kept.restore(self, storage, how).await
+    }
+
+    /// Stores a record that was rebuilt. An existing one does not change.
+    pub(in crate::gateway) async fn restore(&self, mut upload: Upload) -> Result<()> {
+        upload.kept_until = self.kept_until(&upload);
+        self.records.create(&upload, u64::MAX).await?;
+        self.meter.note(Done::Restored {
+            storage: &upload.storage_id,
+        });
+        tracing::warn!(upload_id = %upload.id, storage_id = upload.storage_id, "restored a record that the state store had lost from the store");
+        Ok(())
+    }
+}
+
+/// When the file expires if the upload becomes COMPLETE by this event.
+fn completed(upload: &Upload, committed: &Event) -> Option<Timestamp> {
+    match committed {
+        Event::Committed { at, .. } => upload.file_expires(*at),
+        _ => None,
+    }
+}
