@@ -43,8 +43,9 @@ pub use self::{
     message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
     object_records::restore::{Restore, RestoreReport},
     records::{
-        PartPage, Records,
+        Records,
         adopt::AdoptReport,
+        read::PartPage,
         search::{
             Found, MAX_PAGE_LENGTH, MAX_PAGE_SIZE, MAX_SKIPPED, SEARCHED_UPLOADS, Search, Start,
         },

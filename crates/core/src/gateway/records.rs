@@ -4,6 +4,7 @@ pub(super) mod adopt;
 mod complete;
 mod create;
 mod end;
+pub(super) mod read;
 mod room;
 pub(super) mod search;
 pub(super) mod times;
@@ -19,7 +20,7 @@ use self::{
     watch::{RecordWatch, Watches},
 };
 use super::{
-    caller::{Action, Caller, Scope},
+    caller::{Caller, Scope},
     drain::Drain,
     object_records::ObjectRecords,
     refusal::{state_lost, taken_over, too_many_open, wrong_phase},
@@ -71,15 +72,6 @@ pub(super) struct Base {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) drain: Arc<Drain>,
     pub(super) meter: Arc<dyn Meter>,
-}
-
-/// A page of the committed parts of an upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartPage {
-    /// The parts, by number.
-    pub parts: Vec<Part>,
-    /// The number after which the next page starts; `None` on the last page.
-    pub next: Option<u32>,
 }
 
 /// When to retry a call that needs the secret of the deployment before the state store was first reached.
@@ -143,73 +135,6 @@ impl Records {
     /// The stops of new uploads.
     pub(super) fn stops(&self) -> Arc<Stops> {
         Arc::clone(&self.stops)
-    }
-
-    /// Reads an upload with all its parts and claims, for an action of the caller.
-    ///
-    /// # Errors
-    /// `NotFound`, also if the caller must not know of the upload; `PermissionDenied` if its roles do not allow the action.
-    pub async fn get_upload(
-        &self,
-        caller: &Caller,
-        action: Action,
-        id: &UploadId,
-    ) -> Result<Upload> {
-        let mut found = caller.permit(action, id, self.find(id).await?);
-        if self.is_rebuilt(caller, id, &found).await? {
-            found = caller.permit(action, id, self.find(id).await?);
-        }
-        found.inspect(observe::works_on)
-    }
-
-    /// Reads a summary of an upload, for an action of the caller: see [`RecordStore::summary`].
-    ///
-    /// # Errors
-    /// `NotFound`, also if the caller must not know of the upload; `PermissionDenied` if its roles do not allow the action.
-    pub async fn get_summary(
-        &self,
-        caller: &Caller,
-        action: Action,
-        id: &UploadId,
-    ) -> Result<Upload> {
-        let mut found = caller.permit(action, id, self.find_summary(id).await?);
-        if self.is_rebuilt(caller, id, &found).await? {
-            found = caller.permit(action, id, self.find_summary(id).await?);
-        }
-        found.inspect(observe::works_on)
-    }
-
-    /// Reads a summary of an upload that the caller may delete, also if its file is deleted already.
-    ///
-    /// # Errors
-    /// As [`Records::get_summary`].
-    pub(super) async fn get_to_delete(&self, caller: &Caller, id: &UploadId) -> Result<Upload> {
-        let mut found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
-        if self.is_rebuilt(caller, id, &found).await? {
-            found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
-        }
-        found.inspect(observe::works_on)
-    }
-
-    /// Reads up to `limit` committed parts of an upload that the caller may read, starting after number `after`. Takes two round
-    /// trips. The encoded parts of a page of [`MAX_PAGE_LENGTH`](search::MAX_PAGE_LENGTH) need less than 100 kB.
-    ///
-    /// # Errors
-    /// As [`Records::get_summary`].
-    pub async fn list_parts(
-        &self,
-        caller: &Caller,
-        id: &UploadId,
-        after: u32,
-        limit: u32,
-    ) -> Result<PartPage> {
-        let summary = self.get_summary(caller, Action::Read, id).await?;
-        let parts = self.committed_parts(id, after, limit).await?;
-        let last = parts.last().map(|part| part.number);
-        Ok(PartPage {
-            next: last.filter(|&last| last < summary.parts.committed()),
-            parts,
-        })
     }
 
     /// Watches a record. All watchers in this process share its reads.
