@@ -11,6 +11,7 @@ mod faults;
 #[path = "../fuzz/checks/grpc.rs"]
 pub mod fuzzing;
 mod messages;
+mod progress;
 mod signing;
 mod upload;
 

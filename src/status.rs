@@ -128,6 +128,7 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::SizeExceeded => ErrorReason::SizeExceeded,
         Reason::FileTooLarge => ErrorReason::FileTooLarge,
         Reason::UploadNotFound => ErrorReason::UploadNotFound,
+        Reason::UploadMoved => ErrorReason::UploadMoved,
         Reason::StorageNotFound => ErrorReason::StorageNotFound,
         Reason::WrongPhase => ErrorReason::WrongPhase,
         Reason::Incomplete => ErrorReason::Incomplete,

@@ -26,6 +26,7 @@ pub fn stream_message(bytes: &[u8]) {
         Some(Message::Open(open)) => match open.target {
             Target::File { file, storage_id } => converts_back(&(file, storage_id)),
             Target::Upload(id) => is_canonical(&id),
+            Target::Copy { .. } => panic!("no message of a stream copies"),
         },
         Some(Message::Chunk(chunk)) => {
             assert!(i64::try_from(chunk.offset).is_ok());

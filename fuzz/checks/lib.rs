@@ -103,6 +103,8 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         abort_reason: None,
         cleanup: Cleanup::default(),
         kept_until: None,
+        copy_of: None,
+        moves_to: None,
         file_expires_at: None,
         origin: None,
         created_at: Timestamp(1_700_000_000_000),

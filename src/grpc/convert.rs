@@ -202,6 +202,10 @@ pub(super) fn upload(upload: &Upload) -> v1::Upload {
         updated_at: Some(time(upload.updated_at)),
         expires_at: upload.expires().map(time),
         object: upload.object.as_ref().map(object),
+        copy_of: upload
+            .copy_of
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
         abort_reason: upload
             .abort_reason
             .map_or(v1::AbortReason::Unspecified, abort_reason)

@@ -1,32 +1,29 @@
 //! `UploadService`: streams of file bytes, and the calls on records.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
-use tokio::{
-    sync::{oneshot, watch},
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 use upload_gateway_client::proto::v1::{
-    DeleteUploadRequest, DownloadRequest, DownloadResponse, GetLimitsRequest, GetServerInfoRequest,
-    GetUploadRequest, KeepUploadRequest, Limits, ListPartsRequest, ListPartsResponse,
-    ListStoragesRequest, ListStoragesResponse, ListUploadsRequest, ListUploadsResponse, ServerInfo,
-    Upload, UploadProgress, UploadRequest, UploadResponse, WatchUploadRequest,
+    CopyUploadRequest, DeleteUploadRequest, DownloadRequest, DownloadResponse, GetLimitsRequest,
+    GetServerInfoRequest, GetUploadRequest, KeepUploadRequest, Limits, ListPartsRequest,
+    ListPartsResponse, ListStoragesRequest, ListStoragesResponse, ListUploadsRequest,
+    ListUploadsResponse, MoveUploadRequest, ServerInfo, Upload, UploadProgress, UploadRequest,
+    UploadResponse, WatchUploadRequest,
 };
 use upload_gateway_core::{
     call,
     error::{All, Error, Result},
     faults,
-    gateway::{
-        Action, Caller, Counts, Gateway, Message, MessageMemory, Observer, Scope, Search, Start,
-    },
+    gateway::{Action, Caller, CopyTo, Gateway, Message, MessageMemory, Scope, Search, Start},
     upload,
 };
 
 use super::{
     call::{caller, respond},
     convert, deadline, download,
+    progress::{self, ProgressMessages, Receiving},
 };
 use crate::{
     connections::LeaveConnection, proto::v1::upload_service_server::UploadService,
@@ -36,13 +33,6 @@ use crate::{
 /// How long messages are discarded after the response, so that the client reads the response before the connection ends.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often received bytes are reported while nothing more is committed.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// After how long without progress the counts are sent again: proxies end streams that are silent for longer, while the
-/// store makes the object.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
 /// The package of the API.
 const API: &str = "uploadgateway.v1";
 
@@ -51,22 +41,6 @@ const API: &str = "uploadgateway.v1";
 pub struct UploadApi {
     gateway: Arc<Gateway>,
     features: Vec<&'static str>,
-}
-
-/// A stream that its own task receives.
-#[derive(Debug)]
-struct Receiving {
-    opened: oneshot::Receiver<upload::Upload>,
-    counts: watch::Receiver<Counts>,
-    finished: oneshot::Receiver<Result<upload::Upload>>,
-}
-
-/// The state of a stream of progress messages.
-#[derive(Debug)]
-enum Progress {
-    Opening(Receiving),
-    Running(upload::UploadId, Counts, Receiving),
-    Ended,
 }
 
 // === impl UploadApi ===
@@ -86,20 +60,13 @@ impl UploadApi {
         let deadline = deadline::of(request.metadata().as_ref());
         let connection = request.extensions().get::<LeaveConnection>();
         let moves_on = connection.map_or_else(Default::default, LeaveConnection::token);
-        let (opened, opened_by) = oneshot::channel();
-        let (counts, counted) = watch::channel(Counts::default());
-        let (finished, ended) = oneshot::channel();
+        let (observer, finished, receiving) = progress::observe(moves_on);
         tokio::spawn(call::propagate(async move {
             let messages = request.into_inner().map(|read| match read {
                 Ok(request) => convert::message(request),
                 Err(status) => Err(convert::stream_error(&status)),
             });
             let mut messages = faults::cut(until(deadline, messages).fuse().boxed());
-            let observer = Observer {
-                opened,
-                counts,
-                moves_on,
-            };
             let result = gateway
                 .streams
                 .receive(&caller, memory, &mut messages, observer)
@@ -109,11 +76,33 @@ impl UploadApi {
             }
             discard(&mut messages).await;
         }));
-        Ok(Receiving {
-            opened: opened_by,
-            counts: counted,
-            finished: ended,
-        })
+        Ok(receiving)
+    }
+
+    /// Copies or moves in a task of its own. It ends after the current part if the client disconnects.
+    fn copy<C>(
+        &self,
+        request: &Request<impl Sized>,
+        storage_id: &str,
+        copy: impl FnOnce(Arc<Gateway>, Caller, CopyTo) -> C,
+    ) -> Result<ProgressMessages, Status>
+    where
+        C: Future<Output = Result<upload::Upload>> + Send + 'static,
+    {
+        let connection = request.extensions().get::<LeaveConnection>();
+        let moves_on = connection.map_or_else(Default::default, LeaveConnection::token);
+        let (observer, finished, receiving) = progress::observe(moves_on);
+        let to = CopyTo {
+            storage_id: storage_id.to_owned(),
+            observer,
+            cancelled: receiving.cancelled(),
+        };
+        let copied = copy(Arc::clone(&self.gateway), caller(request)?, to);
+        tokio::spawn(call::propagate(async move {
+            // The client may have disconnected.
+            let _ = finished.send(copied.await);
+        }));
+        Ok(progress::messages(receiving))
     }
 }
 
@@ -138,15 +127,6 @@ async fn discard(messages: &mut (impl Stream<Item = Result<Message>> + Unpin)) {
     let _ = timeout(DISCARD_TIMEOUT, all).await;
 }
 
-/// The result of the receiving task.
-fn result_of<E>(received: Result<Result<upload::Upload>, E>) -> Result<upload::Upload> {
-    received.unwrap_or_else(|_| {
-        Err(Error::fault(
-            "receive a stream: the task ended without a result",
-        ))
-    })
-}
-
 #[tonic::async_trait]
 impl UploadService for UploadApi {
     async fn upload(
@@ -159,16 +139,14 @@ impl UploadService for UploadApi {
         }))
     }
 
-    type UploadWithProgressStream = BoxStream<'static, Result<UploadProgress, Status>>;
+    type UploadWithProgressStream = ProgressMessages;
 
     async fn upload_with_progress(
         &self,
         request: Request<Streaming<UploadRequest>>,
     ) -> Result<Response<Self::UploadWithProgressStream>, Status> {
-        let progress = Progress::Opening(self.receive(request)?);
-        Ok(Response::new(
-            stream::unfold(progress, Progress::next).boxed(),
-        ))
+        let receiving = self.receive(request)?;
+        Ok(Response::new(progress::messages(receiving)))
     }
 
     async fn get_upload(
@@ -321,7 +299,41 @@ impl UploadService for UploadApi {
         )
     }
 
-    type WatchUploadStream = BoxStream<'static, Result<UploadProgress, Status>>;
+    type CopyUploadStream = ProgressMessages;
+
+    async fn copy_upload(
+        &self,
+        request: Request<CopyUploadRequest>,
+    ) -> Result<Response<Self::CopyUploadStream>, Status> {
+        let asked = request.get_ref();
+        let id = convert::upload_id("upload_id", &asked.upload_id);
+        let id = id.map_err(|error| grpc_status(&error))?;
+        let copied = self.copy(
+            &request,
+            &asked.storage_id,
+            |gateway, caller, to| async move { gateway.copy_upload(&caller, &id, to).await },
+        );
+        copied.map(Response::new)
+    }
+
+    type MoveUploadStream = ProgressMessages;
+
+    async fn move_upload(
+        &self,
+        request: Request<MoveUploadRequest>,
+    ) -> Result<Response<Self::MoveUploadStream>, Status> {
+        let asked = request.get_ref();
+        let id = convert::upload_id("upload_id", &asked.upload_id);
+        let id = id.map_err(|error| grpc_status(&error))?;
+        let moved = self.copy(
+            &request,
+            &asked.storage_id,
+            |gateway, caller, to| async move { gateway.move_upload(&caller, &id, to).await },
+        );
+        moved.map(Response::new)
+    }
+
+    type WatchUploadStream = ProgressMessages;
 
     async fn watch_upload(
         &self,
@@ -390,87 +402,4 @@ async fn watched(gateway: &Gateway, upload: &upload::Upload) -> Result<UploadPro
         committed_size,
         &token,
     ))
-}
-
-// === impl Receiving ===
-
-impl Receiving {
-    /// Waits for the end of the stream.
-    async fn ended(self) -> Result<upload::Upload> {
-        result_of(self.finished.await)
-    }
-}
-
-// === impl Progress ===
-
-impl Progress {
-    /// The next message: first the opened upload, then the latest sizes, last the complete upload.
-    async fn next(self) -> Option<(Result<UploadProgress, Status>, Self)> {
-        match self {
-            Self::Opening(mut receiving) => match (&mut receiving.opened).await {
-                Ok(upload) => {
-                    let counts = receiving.counts.borrow_and_update().clone();
-                    let first = convert::progress_with_upload(
-                        &upload,
-                        counts.received_size,
-                        &counts.resume_token,
-                    );
-                    Some((Ok(first), Self::Running(upload.id, counts, receiving)))
-                }
-                Err(_) => Some((Self::last(receiving.ended().await), Self::Ended)),
-            },
-            Self::Running(id, reported, receiving) => {
-                Some(Self::run(id, reported, receiving).await)
-            }
-            Self::Ended => None,
-        }
-    }
-
-    async fn run(
-        id: upload::UploadId,
-        reported: Counts,
-        mut receiving: Receiving,
-    ) -> (Result<UploadProgress, Status>, Self) {
-        let Receiving {
-            counts, finished, ..
-        } = &mut receiving;
-        let mut finished = pin!(finished);
-        let alive = Instant::now() + ALIVE_INTERVAL;
-        loop {
-            tokio::select! {
-                biased;
-                result = finished.as_mut() => {
-                    return (Self::last(result_of(result)), Self::Ended);
-                }
-                changed = counts.changed() => {
-                    // The task has ended. Its result follows.
-                    if changed.is_err() {
-                        let result = finished.as_mut().await;
-                        return (Self::last(result_of(result)), Self::Ended);
-                    }
-                }
-                () = sleep(PROGRESS_INTERVAL) => {}
-            }
-            let latest = counts.borrow_and_update().clone();
-            if latest != reported || Instant::now() >= alive {
-                let has_moved = latest.committed_size != reported.committed_size;
-                let token = has_moved.then_some(&*latest.resume_token);
-                return (
-                    Ok(convert::progress(&id, &latest, token)),
-                    Self::Running(id, latest, receiving),
-                );
-            }
-        }
-    }
-
-    fn last(result: Result<upload::Upload>) -> Result<UploadProgress, Status> {
-        match result {
-            Ok(upload) => Ok(convert::progress_with_upload(
-                &upload,
-                upload.committed_size(),
-                "",
-            )),
-            Err(error) => Err(grpc_status(&error)),
-        }
-    }
 }

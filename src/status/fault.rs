@@ -61,6 +61,7 @@ pub fn is_fault(reason: ErrorReason) -> bool {
         | ErrorReason::SizeExceeded
         | ErrorReason::FileTooLarge
         | ErrorReason::UploadNotFound
+        | ErrorReason::UploadMoved
         | ErrorReason::StorageNotFound
         | ErrorReason::WrongPhase
         | ErrorReason::Incomplete

@@ -42,11 +42,16 @@ fn row(event: &Event) -> Row {
         Event::Refused(_) | Event::Abandoned { .. } => {
             [Some(Aborted), Some(Aborted), None, Some(Aborted), None]
         }
-        Event::Deleted => [None, None, Some(Deleting), None, Some(Deleting)],
+        Event::Deleted | Event::Moved { .. } => [None, None, Some(Deleting), None, Some(Deleting)],
+        Event::MoveStarted { .. } => [None, None, Some(Complete), None, None],
         // The sweeper's, of a file that has expired.
         Event::FileExpired { .. } => [None, None, Some(Deleting), None, Some(Deleting)],
         Event::Kept { .. } => [Some(Open), Some(Committing), Some(Complete), None, None],
     }
+}
+
+fn other() -> UploadId {
+    format!("uploads-{:016x}-{:032x}", 1, 2).parse().unwrap()
 }
 
 fn limits() -> StoreLimits {
@@ -89,6 +94,8 @@ fn upload(phase: Phase) -> Upload {
         abort_reason: None,
         cleanup: Cleanup::default(),
         kept_until: None,
+        copy_of: None,
+        moves_to: None,
         file_expires_at: None,
         origin: None,
         object: None,
@@ -211,6 +218,8 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         Event::Refused(AbortReason::SessionLost),
         abandoned(100),
         Event::Deleted,
+        Event::MoveStarted { to: other() },
+        Event::Moved { to: other() },
         kept(Some(7)),
         kept(None),
     ];
@@ -402,6 +411,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Refused(AbortReason::PartReplaced)),
         (0u64..40).prop_map(abandoned),
         Just(Event::Deleted),
+        Just(Event::MoveStarted { to: other() }),
+        Just(Event::Moved { to: other() }),
         prop::option::of(1_u64..3).prop_map(kept),
     ]
 }
@@ -426,7 +437,8 @@ proptest! {
             }
             // An upload that has ended never resumes, and its object stays the same.
             if !before.is_live() {
-                let is_deleted = event == Event::Deleted && before.phase == Phase::Complete;
+                let deletes = matches!(event, Event::Deleted | Event::Moved { .. });
+                let is_deleted = deletes && before.phase == Phase::Complete;
                 prop_assert!(upload.phase == before.phase || is_deleted);
                 prop_assert_eq!(&upload.object, &before.object);
             }

@@ -5,6 +5,7 @@
 #[path = "../common/lib.rs"]
 mod common;
 
+mod copies;
 mod dropped_headers;
 mod injected;
 mod object_records;

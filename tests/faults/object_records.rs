@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use futures::stream;
+use bytes::Bytes;
+use futures::{TryStreamExt, stream};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use upload_gateway::state::redb::Redb;
 use upload_gateway_core::{
-    blobs::NewObject,
+    blobs::{BlobStore, NewObject},
     clock::Clock,
     error::Kind,
     gateway::{
@@ -74,7 +75,7 @@ async fn flushed(world: &World, keys: &[u8]) -> Flushed {
 }
 
 /// Uploads this file whole, as a stream.
-async fn upload(gateway: &Gateway, file: FileMetadata) -> Upload {
+pub(crate) async fn upload(gateway: &Gateway, file: FileMetadata) -> Upload {
     let data = bytes(usize::try_from(file.file_size.unwrap()).unwrap());
     let open = Message::Open(Open {
         target: Target::File {
@@ -104,6 +105,13 @@ async fn upload(gateway: &Gateway, file: FileMetadata) -> Upload {
         .streams
         .receive(&caller, memory, &mut messages, observer);
     Box::pin(received).await.unwrap()
+}
+
+/// The bytes of an object.
+pub(crate) async fn collect(store: &dyn BlobStore, key: &str) -> Vec<u8> {
+    let read = store.read(key, None, None).await.unwrap();
+    let read: Vec<Bytes> = read.try_collect().await.unwrap();
+    read.concat()
 }
 
 async fn get(gateway: &Gateway, id: &UploadId) -> Result<Upload, Kind> {

@@ -74,6 +74,8 @@ pub enum Reason {
     FileTooLarge,
     /// There is no such upload.
     UploadNotFound,
+    /// The file of the upload has moved to another upload.
+    UploadMoved,
     /// No storage with this id is configured.
     StorageNotFound,
     /// The upload is complete, aborted, or being committed.

@@ -6,6 +6,7 @@
 mod audit;
 mod caller;
 mod commit;
+mod copy;
 mod digest;
 mod download;
 mod drain;
@@ -37,6 +38,7 @@ use self::{
 };
 pub use self::{
     caller::{Action, Caller, Roles, Scope},
+    copy::CopyTo,
     download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
     drain::Drain,
     load::Load,

@@ -127,6 +127,12 @@ pub struct Upload {
     /// When the file of a COMPLETE upload is deleted. `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_expires_at: Option<Timestamp>,
+    /// The upload whose file this one copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<UploadId>,
+    /// The copy to which the file of a COMPLETE upload moves, or to which that of a DELETING one has moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_to: Option<UploadId>,
     /// The call that created the upload, if it was observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,

@@ -9,11 +9,11 @@ use serde_json::Value;
 use tonic::Code;
 use upload_gateway::proto::FILE_DESCRIPTOR_SET;
 use upload_gateway_client::proto::v1::{
-    CompleteUploadRequest, CreateUploadRequest, DeleteUploadRequest, DownloadRequest, FileMetadata,
-    GetLimitsRequest, GetResidenceRequest, GetUploadRequest, KeepUploadRequest, ListPartsRequest,
-    ListUploadsRequest, Open, PartRef, Permissions, SignDownloadRequest, SignFinishRequest,
-    SignPartRequest, SignPartsRequest, UpdateUploadRequest, UploadRequest, WatchUploadRequest,
-    open, upload_request::Message as Sent,
+    CompleteUploadRequest, CopyUploadRequest, CreateUploadRequest, DeleteUploadRequest,
+    DownloadRequest, FileMetadata, GetLimitsRequest, GetResidenceRequest, GetUploadRequest,
+    KeepUploadRequest, ListPartsRequest, ListUploadsRequest, MoveUploadRequest, Open, PartRef,
+    Permissions, SignDownloadRequest, SignFinishRequest, SignPartRequest, SignPartsRequest,
+    UpdateUploadRequest, UploadRequest, WatchUploadRequest, open, upload_request::Message as Sent,
 };
 
 use super::guarded::{Guarded, reason};
@@ -45,7 +45,7 @@ const INVALID: &str = "INVALID_FIELD";
 const PHASE: &str = "WRONG_PHASE";
 
 /// The calls of the descriptor set: a request for an upload, and what each principal gets.
-const GRPC: [Row; 25] = [
+const GRPC: [Row; 27] = [
     (
         "UploadService/Upload",
         open,
@@ -202,6 +202,37 @@ const GRPC: [Row; 25] = [
             .encode_to_vec()
         },
         [OK, ROLE, OK, OK, ROLE, UNKNOWN, UNKNOWN],
+    ),
+    (
+        "UploadService/CopyUpload",
+        |id| {
+            CopyUploadRequest {
+                upload_id: id.into(),
+                ..CopyUploadRequest::default()
+            }
+            .encode_to_vec()
+        },
+        [OK, UNKNOWN, ROLE, ROLE, ROLE, UNKNOWN, UNKNOWN],
+    ),
+    (
+        "UploadService/MoveUpload",
+        |id| {
+            MoveUploadRequest {
+                upload_id: id.into(),
+                // Only to see who is refused: the next rows need the upload.
+                storage_id: "absent".into(),
+            }
+            .encode_to_vec()
+        },
+        [
+            "STORAGE_NOT_FOUND",
+            UNKNOWN,
+            ROLE,
+            ROLE,
+            ROLE,
+            UNKNOWN,
+            UNKNOWN,
+        ],
     ),
     (
         "UploadService/KeepUpload",

@@ -55,6 +55,15 @@ pub enum Target {
         /// The id of the storage. Empty for the default storage.
         storage_id: String,
     },
+    /// A copy of the file of another upload, or the open one that an identical copy made.
+    Copy {
+        /// The other upload.
+        of: UploadId,
+        /// The file of the copy.
+        file: FileMetadata,
+        /// The id of the storage.
+        storage_id: String,
+    },
     /// An existing upload.
     Upload(UploadId),
 }
@@ -122,7 +131,9 @@ impl Open {
     /// The promised MD5 of the whole file, if the message names a file that has one.
     pub(super) fn promised_md5(&self) -> Option<Md5> {
         match &self.target {
-            Target::File { file, .. } => file.file_id.as_deref()?.parse().ok(),
+            Target::File { file, .. } | Target::Copy { file, .. } => {
+                file.file_id.as_deref()?.parse().ok()
+            }
             Target::Upload(_) => None,
         }
     }

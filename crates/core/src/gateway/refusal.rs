@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     error::{Error, Kind, Reason},
-    upload::{AbortReason, Md5, Phase, Upload, object::Difference},
+    upload::{AbortReason, Md5, Phase, Upload, UploadId, object::Difference},
 };
 
 /// The largest number of missing parts in one error. The client learns of the others with its next call.
@@ -154,4 +154,16 @@ pub(super) fn missing_parts(
         .collect();
     Error::precondition(Reason::Incomplete, "parts are missing")
         .with("missing_parts", missing.join(","))
+}
+
+/// The error for the id of an upload whose file has moved.
+pub(super) fn moved(id: &UploadId, to: &UploadId) -> Error {
+    let message = format!("the file of {id} has moved; its upload id is {to}");
+    Error::new(Kind::NotFound, Reason::UploadMoved, message).with("moved_to", to)
+}
+
+/// The caller has disconnected and does not receive this error.
+pub(super) fn client_gone() -> Error {
+    let message = "the caller disconnected before its upload was open";
+    Error::new(Kind::Cancelled, Reason::ClientGone, message)
 }

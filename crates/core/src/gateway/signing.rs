@@ -302,7 +302,7 @@ impl Signing {
     ) -> Result<Upload> {
         policy::check_signed(&file)?;
         let is_chunked = file.file_size.is_some_and(|size| size > SINGLE_PUT_MAX);
-        let mut upload = self.records.new_upload(caller, file, storage, None)?;
+        let mut upload = self.records.new_upload(caller, file, storage, None, None)?;
         upload.opaque_file_id = is_chunked;
         upload.is_cut_by_client = is_chunked && !storage.capabilities().binds_part_size;
         Ok(upload)

@@ -39,13 +39,14 @@ use super::{
     message::{Counts, Message, Observer, Open},
     records::Records,
     recovery::{inspect::Inspector, rebuild::Rebuilder, session::Sessions},
+    refusal::client_gone,
     settings::Settings,
     storage::Storages,
     token::Tokens,
 };
 use crate::{
     call,
-    error::{Error, Kind, Reason, Result},
+    error::{Error, Kind, Result},
     meter::Meter,
     retry::CallWait,
     upload::Upload,
@@ -317,10 +318,4 @@ impl Streams {
             }
         }
     }
-}
-
-/// The caller has disconnected and does not receive this error.
-fn client_gone() -> Error {
-    let message = "the caller disconnected before its upload was open";
-    Error::new(Kind::Cancelled, Reason::ClientGone, message)
 }

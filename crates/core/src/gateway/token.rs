@@ -127,6 +127,7 @@ impl Tokens {
         }
         let is_opened = match &open.target {
             Target::Upload(id) => *id == snapshot.id,
+            Target::Copy { .. } => false,
             Target::File { file, storage_id } => {
                 let storage = self.storages.for_caller(caller, storage_id)?;
                 !open.restart && storage.id == snapshot.storage_id && is_file_of(file, &snapshot)

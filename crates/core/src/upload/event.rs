@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Claims, Cleanup, Denial, Evidence, Lease, Object, Parts, Phase, Plan, Timestamp, Upload,
+    UploadId,
 };
 
 /// An event in the life of an upload.
@@ -86,6 +87,16 @@ pub enum Event {
     Refused(AbortReason),
     /// A caller deleted the file of a COMPLETE upload.
     Deleted,
+    /// The file of a COMPLETE upload begins to move to this copy. A later move can replace it.
+    MoveStarted {
+        /// The copy.
+        to: UploadId,
+    },
+    /// The file of a COMPLETE upload has moved to this copy, which is COMPLETE.
+    Moved {
+        /// The copy.
+        to: UploadId,
+    },
     /// The sweeper deletes the file of a COMPLETE upload, if it has expired: a caller may have changed the time meanwhile.
     FileExpired {
         /// The time by which it must have expired.
@@ -217,6 +228,8 @@ impl Upload {
             Event::LeaseRenewed { .. }
             | Event::CommitSuspended { .. }
             | Event::Deleted
+            | Event::MoveStarted { .. }
+            | Event::Moved { .. }
             | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
         }
         Ok(Applied::Changed)
@@ -269,6 +282,8 @@ impl Upload {
             | Event::CommitSigned
             | Event::Superseded
             | Event::Deleted
+            | Event::MoveStarted { .. }
+            | Event::Moved { .. }
             | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
         }
         Ok(Applied::Changed)
@@ -279,14 +294,27 @@ impl Upload {
     fn apply_ended(&mut self, event: &Event) -> Result<Applied, Rejected> {
         let has_expired = |by| self.file_expires_at.is_some_and(|at| at <= by);
         let deletes = match *event {
-            Event::Deleted => true,
+            Event::Deleted | Event::Moved { .. } => true,
             Event::FileExpired { by } => has_expired(by),
             _ => false,
         };
         if deletes && self.phase == Phase::Complete {
             self.phase = Phase::Deleting;
             self.cleanup = Cleanup::Now;
+            self.moves_to = match event {
+                Event::Moved { to } => Some(to.clone()),
+                _ => None,
+            };
             return Ok(Applied::Changed);
+        }
+        if let Event::MoveStarted { to } = event
+            && self.phase == Phase::Complete
+        {
+            let before = self.moves_to.replace(to.clone());
+            return Ok(match before.as_ref() == Some(to) {
+                true => Applied::Same,
+                false => Applied::Changed,
+            });
         }
         if let Event::Kept { expire_after, now } = *event
             && self.phase == Phase::Complete
@@ -297,7 +325,10 @@ impl Upload {
             return Ok(if is_moved { Applied::Changed } else { applied });
         }
         let is_repeated = match event {
-            Event::Deleted | Event::FileExpired { .. } => self.phase == Phase::Deleting,
+            Event::Deleted | Event::FileExpired { .. } | Event::Moved { .. } => {
+                self.phase == Phase::Deleting
+            }
+            Event::MoveStarted { .. } => false,
             Event::Committed { object, .. } if self.phase == Phase::Complete => self
                 .object
                 .as_ref()

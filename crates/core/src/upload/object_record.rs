@@ -330,6 +330,8 @@ impl Lost {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            copy_of: None,
+            moves_to: None,
             origin: None,
         }
     }

@@ -143,6 +143,8 @@ impl Snapshot {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            copy_of: None,
+            moves_to: None,
             file_expires_at: None,
             origin: None,
         }
@@ -268,6 +270,8 @@ mod tests {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            copy_of: None,
+            moves_to: None,
             file_expires_at: None,
             origin: None,
             id,

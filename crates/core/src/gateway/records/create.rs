@@ -14,13 +14,15 @@ use crate::{
 // === impl Records ===
 
 impl Records {
-    /// The record of a new upload, after checking the caller and its file.
+    /// The record of a new upload, after checking the caller and its file. A copy is identical to another one only if both copy the
+    /// same upload, whatever `file_id` it has.
     pub(in crate::gateway) fn new_upload(
         &self,
         caller: &Caller,
         mut file: FileMetadata,
         storage: &Storage,
         writer: Option<WriterTag>,
+        copy_of: Option<&UploadId>,
     ) -> Result<Upload> {
         caller.may_create()?;
         let (max_tags, max_tag_size) = (self.settings.max_tags, self.settings.max_tag_size);
@@ -37,7 +39,8 @@ impl Records {
         let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());
         file.file_id = md5.map(|md5| md5.to_string()).or(file.file_id);
         let plan = self.plan(&file, storage)?;
-        let fingerprint = match (file.file_size, &file.file_id) {
+        let copied = copy_of.map(|id| format!("copy of {id}"));
+        let fingerprint = match (file.file_size, copied.as_ref().or(file.file_id.as_ref())) {
             (Some(file_size), Some(file_id)) => {
                 let identity = Identity {
                     owner: &caller.owner,
@@ -88,6 +91,8 @@ impl Records {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            copy_of: copy_of.cloned(),
+            moves_to: None,
             file_expires_at: None,
             origin: observe::origin(),
             id,

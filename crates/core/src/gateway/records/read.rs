@@ -1,9 +1,12 @@
 //! Reads records for callers. A record that the state store has lost is rebuilt from the stores.
 
-use super::Records;
+use super::{Records, is_visible};
 use crate::{
     error::Result,
-    gateway::caller::{Action, Caller},
+    gateway::{
+        caller::{Action, Caller},
+        refusal::moved,
+    },
     observe,
     upload::{Part, Upload, UploadId},
 };
@@ -30,9 +33,9 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        let mut found = caller.permit(action, id, self.find(id).await?);
+        let mut found = permit(caller, action, id, self.find_any(id).await?);
         if self.is_rebuilt(caller, id, &found).await? {
-            found = caller.permit(action, id, self.find(id).await?);
+            found = permit(caller, action, id, self.find_any(id).await?);
         }
         found.inspect(observe::works_on)
     }
@@ -47,9 +50,9 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        let mut found = caller.permit(action, id, self.find_summary(id).await?);
+        let mut found = permit(caller, action, id, self.records.summary(id).await?);
         if self.is_rebuilt(caller, id, &found).await? {
-            found = caller.permit(action, id, self.find_summary(id).await?);
+            found = permit(caller, action, id, self.records.summary(id).await?);
         }
         found.inspect(observe::works_on)
     }
@@ -67,7 +70,32 @@ impl Records {
         if self.is_rebuilt(caller, id, &found).await? {
             found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
         }
-        found.inspect(observe::works_on)
+        match found
+            .as_ref()
+            .map(|upload| (is_visible(upload), &upload.moves_to))
+        {
+            Ok((false, Some(to))) => Err(moved(id, to)),
+            _ => found.inspect(observe::works_on),
+        }
+    }
+
+    /// The copy to which the file of an upload has moved. `None` if it has not.
+    ///
+    /// # Errors
+    /// As [`Records::get_summary`].
+    pub(in crate::gateway) async fn get_moved(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+    ) -> Result<Option<Upload>> {
+        let found = self.records.summary(id).await?;
+        let has_moved = |upload: &&Upload| !is_visible(upload);
+        let to = found.as_ref().filter(has_moved);
+        let Some(to) = to.and_then(|upload| upload.moves_to.clone()) else {
+            return Ok(None);
+        };
+        caller.permit(Action::Send, id, found)?;
+        self.get_summary(caller, Action::Read, &to).await.map(Some)
     }
 
     /// Reads up to `limit` committed parts of an upload that the caller may read, starting after number `after`. Takes two round
@@ -89,5 +117,15 @@ impl Records {
             next: last.filter(|&last| last < summary.parts.committed()),
             parts,
         })
+    }
+}
+
+/// The upload that was found, if the caller may do this with it. Of a deleted upload, callers see only to which one its file has moved.
+fn permit(caller: &Caller, action: Action, id: &UploadId, found: Option<Upload>) -> Result<Upload> {
+    let found = found.filter(|upload| is_visible(upload) || upload.moves_to.is_some());
+    let upload = caller.permit(action, id, found)?;
+    match &upload.moves_to {
+        Some(to) if !is_visible(&upload) => Err(moved(id, to)),
+        _ => Ok(upload),
     }
 }

@@ -69,7 +69,19 @@ impl Opener {
             }
             (Target::File { file, storage_id }, None) => {
                 let how = (open.restart, takeover);
-                self.open_file(caller, file, &storage_id, how).await
+                self.open_file(caller, (file, None), &storage_id, how).await
+            }
+            (
+                Target::Copy {
+                    of,
+                    file,
+                    storage_id,
+                },
+                _,
+            ) => {
+                let how = (open.restart, takeover);
+                self.open_file(caller, (file, Some(of)), &storage_id, how)
+                    .await
             }
         }
     }
@@ -146,7 +158,7 @@ impl Opener {
     async fn open_file(
         &self,
         caller: &Caller,
-        file: FileMetadata,
+        (file, copy_of): (FileMetadata, Option<UploadId>),
         storage_id: &str,
         (restart, takeover): (bool, Takeover),
     ) -> Result<Opened> {
@@ -156,9 +168,10 @@ impl Opener {
         let mut is_replacement = false;
         for _ in 0..MAX_CREATES {
             let writer = WriterTag::random();
+            let (file, copy_of) = (file.clone(), copy_of.as_ref());
             let new = self
                 .records
-                .new_upload(caller, file.clone(), &storage, Some(writer))?;
+                .new_upload(caller, file, &storage, Some(writer), copy_of)?;
             let takeovers = self.records.watch_takeovers(&new.id);
             let found = match is_replacement {
                 true => self.records.create(&new).await?,

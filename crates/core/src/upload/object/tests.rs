@@ -108,6 +108,8 @@ impl Case {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            copy_of: None,
+            moves_to: None,
             file_expires_at: None,
             origin: None,
             id,

@@ -83,6 +83,8 @@ impl World {
             abort_reason: None,
             cleanup: Cleanup::default(),
             kept_until: None,
+            copy_of: None,
+            moves_to: None,
             file_expires_at: None,
             origin: None,
             id,

@@ -1,0 +1,275 @@
+//! Copies and moves files inside a storage and between storages.
+//!
+//! A copy is an upload of its own: the gateway reads the source, as long as it has the recorded ETag, and streams it into the copy
+//! through the memory budget. So a copy that stops continues where it was committed, and is verified as any other upload.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream, stream::BoxStream};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Gateway,
+    audit::audit,
+    caller::{Action, Caller},
+    download::StoredFile,
+    message::{Chunk, Finish, Message, Observer, Open, Takeover, Target},
+    records::Fence,
+    refusal::{client_gone, wrong_phase},
+};
+use crate::{
+    error::{Error, Result},
+    upload::{Event, FileMetadata, Phase, Upload, UploadId},
+};
+
+/// What a copy makes of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The source stays.
+    Copied,
+    /// The source is deleted when the copy is COMPLETE.
+    Moved,
+}
+
+/// Where a copy goes, and how its caller follows it.
+#[derive(Debug)]
+pub struct CopyTo {
+    /// The storage of the copy. Empty for the default storage of the caller.
+    pub storage_id: String,
+    /// Receives the copy when it was opened, and its progress.
+    pub observer: Observer,
+    /// Cancelled if the caller has disconnected. What was committed by then is kept.
+    pub cancelled: CancellationToken,
+}
+
+/// The bytes of a source that the copy does not have yet.
+struct Source<'a> {
+    gateway: &'a Gateway,
+    file: &'a StoredFile,
+    left: Range<u64>,
+    /// The bytes of the last request, as far as they were read.
+    read: Option<BoxStream<'static, Result<Bytes>>>,
+    /// Whether the last request has returned bytes.
+    has_moved: bool,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Copies the file of a COMPLETE upload to a storage, and returns the copy when it is COMPLETE. The copy has the owner, the name,
+    /// the permissions and the expiry of the source. An identical call continues an open copy.
+    ///
+    /// # Errors
+    /// `NotFound`, also for a storage that is not the caller's; `PermissionDenied` if the caller is not the owner;
+    /// `FailedPrecondition` if the source is not COMPLETE; `DataLoss` if its object has changed; those of a stream.
+    pub async fn copy_upload(&self, caller: &Caller, id: &UploadId, to: CopyTo) -> Result<Upload> {
+        let copied = async {
+            let source = self.source(caller, id).await?;
+            self.copy(caller, &source, to, After::Copied).await
+        };
+        let copied = copied.await;
+        audit(&caller.owner, "copy", Some(id), &copied);
+        copied
+    }
+
+    /// Copies the file of a COMPLETE upload to a storage, deletes the source, and returns the copy. For some time after that, calls
+    /// with the id of the source answer with the id of the copy, and a repeated move returns the copy.
+    ///
+    /// # Errors
+    /// As [`Gateway::copy_upload`].
+    pub async fn move_upload(&self, caller: &Caller, id: &UploadId, to: CopyTo) -> Result<Upload> {
+        let moved = self.move_file(caller, id, to).await;
+        audit(&caller.owner, "move", Some(id), &moved);
+        moved
+    }
+
+    async fn move_file(&self, caller: &Caller, id: &UploadId, to: CopyTo) -> Result<Upload> {
+        let records = &self.records;
+        let earlier = records.get_moved(caller, id).await?;
+        if let Some(copy) = earlier {
+            return Ok(copy);
+        }
+        let source = self.source(caller, id).await?;
+        let known = match &source.upload.moves_to {
+            Some(known) => records.find_summary(known).await?,
+            None => None,
+        };
+        let storage = self.storages.for_caller(caller, &to.storage_id)?;
+        let is_made = |copy: &Upload| copy.phase == Phase::Complete;
+        let copy = match known.filter(|copy| is_made(copy) && copy.storage_id == storage.id) {
+            Some(copy) => copy,
+            None => self.copy(caller, &source, to, After::Moved).await?,
+        };
+        let mut source = source.upload;
+        let moved = Event::Moved {
+            to: copy.id.clone(),
+        };
+        // If this fails, the record is DELETING, and the sweeper deletes the file.
+        self.sessions.delete_file(&mut source, &moved).await?;
+        Ok(copy)
+    }
+
+    /// The file to copy.
+    async fn source(&self, caller: &Caller, id: &UploadId) -> Result<StoredFile> {
+        let upload = self.records.get_summary(caller, Action::Send, id).await?;
+        self.storages.for_caller(caller, &upload.storage_id)?;
+        match upload.object.clone() {
+            Some(object) => Ok(StoredFile { upload, object }),
+            None => Err(wrong_phase(upload.phase)),
+        }
+    }
+
+    async fn copy(
+        &self,
+        caller: &Caller,
+        source: &StoredFile,
+        to: CopyTo,
+        after: After,
+    ) -> Result<Upload> {
+        let CopyTo {
+            storage_id,
+            observer,
+            cancelled,
+        } = to;
+        let Observer {
+            opened,
+            counts,
+            moves_on,
+        } = observer;
+        let (own, begun) = oneshot::channel();
+        let observer = Observer {
+            opened: own,
+            counts,
+            moves_on,
+        };
+        let open = Message::Open(Open {
+            target: Target::Copy {
+                of: source.upload.id.clone(),
+                file: self.file_of_copy(source),
+                storage_id,
+            },
+            resume_token: String::new(),
+            restart: false,
+            takeover: Takeover::Force,
+        });
+        let rest = async {
+            let copy = begun.await.map_err(|_| client_gone())?;
+            if after == After::Moved {
+                let mut upload = source.upload.clone();
+                let to = copy.id.clone();
+                let started = Event::MoveStarted { to };
+                let started = self.records.transition(&mut upload, &started, Fence::None);
+                started.await?;
+            }
+            let from = copy.committed_size();
+            let _ = opened.send(copy);
+            Ok(self.content(source, from))
+        };
+        let rest = rest.into_stream().try_flatten();
+        let messages = stream::iter([Ok(open)]).chain(rest);
+        let mut messages = Box::pin(until(cancelled, messages));
+        let memory = self.streams.memory(caller);
+        let received = self
+            .streams
+            .receive(caller, memory, &mut messages, observer);
+        Box::pin(received).await
+    }
+
+    /// The file of a copy: it expires when the source does, within a second.
+    fn file_of_copy(&self, source: &StoredFile) -> FileMetadata {
+        let StoredFile { upload, object } = source;
+        let now = self.records.now();
+        let left = upload.file_expires_at.map(|at| at.0.saturating_sub(now.0));
+        FileMetadata {
+            file_size: Some(object.size),
+            file_id: object.md5.map(|md5| md5.to_string()),
+            expire_after: left.map(|left| left.div_ceil(1000).max(1)),
+            ..upload.file.clone()
+        }
+    }
+
+    /// The messages with the bytes of the source after `from`, and the last one.
+    fn content<'a>(
+        &'a self,
+        file: &'a StoredFile,
+        from: u64,
+    ) -> impl Stream<Item = Result<Message>> + 'a {
+        let size = file.object.size;
+        let source = Source {
+            gateway: self,
+            file,
+            left: from..size,
+            read: None,
+            has_moved: true,
+        };
+        let finish = Finish {
+            file_size: Some(size),
+            file_id: file.object.md5,
+        };
+        let chunks = stream::try_unfold(source, Source::next).map_ok(Message::Chunk);
+        chunks.chain(stream::iter([Ok(Message::Finish(finish))]))
+    }
+}
+
+// === impl Source ===
+
+impl Source<'_> {
+    /// The next bytes. After a failure that may be temporary, they are requested again, if the last request has returned any.
+    async fn next(mut self) -> Result<Option<(Chunk, Self)>> {
+        while !self.left.is_empty() {
+            match self.receive().await {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    let offset = self.left.start;
+                    self.left.start += data.len() as u64;
+                    self.has_moved = true;
+                    let chunk = Chunk {
+                        offset,
+                        data,
+                        crc32c: None,
+                    };
+                    return Ok(Some((chunk, self)));
+                }
+                Err(error) if self.has_moved && error.is_retryable() => {
+                    tracing::debug!(%error, "the source of a copy is read again");
+                    (self.read, self.has_moved) = (None, false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn receive(&mut self) -> Result<Bytes> {
+        let read = match &mut self.read {
+            Some(read) => read,
+            None => {
+                let downloads = &self.gateway.downloads;
+                let read = downloads.read(self.file, self.left.clone()).await?;
+                self.read.insert(read)
+            }
+        };
+        let next = read.try_next().await?;
+        next.ok_or_else(|| Error::store_unavailable("the object ended before its size"))
+    }
+}
+
+/// The messages until the caller has disconnected.
+fn until<'a>(
+    cancelled: CancellationToken,
+    messages: impl Stream<Item = Result<Message>> + Send + 'a,
+) -> impl Stream<Item = Result<Message>> + Send + 'a {
+    let gone = async move {
+        cancelled.cancelled().await;
+        Err(client_gone())
+    };
+    let gone = gone.into_stream();
+    stream::select(
+        messages.map(Some).chain(stream::iter([None])),
+        gone.map(Some),
+    )
+    .take_while(|message| std::future::ready(message.is_some()))
+    .filter_map(std::future::ready)
+}
