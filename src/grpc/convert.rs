@@ -125,10 +125,12 @@ pub(super) fn cursor(token: &str) -> Result<Option<Cursor>> {
     }
     let parse = || {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-        let (created_at, id) = text.split_once(' ')?;
+        let mut fields = text.splitn(3, ' ');
+        let (created_at, id) = (fields.next()?, fields.next()?);
         Some(Cursor {
             created_at: Timestamp(created_at.parse().ok()?),
             id: id.parse().ok()?,
+            name: fields.next().map(str::to_owned),
         })
     };
     parse()
@@ -138,8 +140,13 @@ pub(super) fn cursor(token: &str) -> Result<Option<Cursor>> {
 
 /// The token of a position in a listing. Empty if there is no next page.
 pub(super) fn page_token(cursor: Option<&Cursor>) -> String {
+    let text = |cursor: &Cursor| {
+        let name = cursor.name.as_ref().map(|name| format!(" {name}"));
+        let name = name.unwrap_or_default();
+        format!("{} {}{name}", cursor.created_at.0, cursor.id)
+    };
     cursor
-        .map(|cursor| URL_SAFE_NO_PAD.encode(format!("{} {}", cursor.created_at.0, cursor.id)))
+        .map(|cursor| URL_SAFE_NO_PAD.encode(text(cursor)))
         .unwrap_or_default()
 }
 
@@ -429,6 +436,7 @@ mod tests {
         let cursor = Cursor {
             created_at: Timestamp(17),
             id: UploadId::generate(None),
+            name: None,
         };
         assert_eq!(
             self::cursor(&page_token(Some(&cursor))).unwrap(),

@@ -63,15 +63,8 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     let records = &api.gateway.records;
     let page = records.list_uploads(&caller, &search, start, limit);
-    let mut found = if search.matches_all() {
-        let (found, total) = tokio::try_join!(page, records.count_uploads(&caller, &search.scope))?;
-        Found {
-            total: Some(total),
-            ..found
-        }
-    } else {
-        page.await?
-    };
+    let (mut found, total) = tokio::try_join!(page, records.count_uploads(&caller, &search))?;
+    found.total = total.or(found.total);
     let body = body(&mut found)?;
     Ok((headers(&search, limit, &found), body).into_response())
 }
@@ -158,7 +151,9 @@ fn link(search: &Search, limit: usize, start: &Start) -> String {
 /// The token of a position, and how many matches come before it. Empty for the position before the newest upload.
 fn page_token(start: &Start) -> String {
     let token = |after: &Cursor| {
-        let text = format!("{} {} {}", after.created_at.0, after.id, start.passed);
+        let name = after.name.as_ref().map(|name| format!(" {name}"));
+        let (name, passed) = (name.unwrap_or_default(), start.passed);
+        let text = format!("{} {} {passed}{name}", after.created_at.0, after.id);
         URL_SAFE_NO_PAD.encode(text)
     };
     start.after.as_ref().map(token).unwrap_or_default()
@@ -166,18 +161,18 @@ fn page_token(start: &Start) -> String {
 
 fn parse_page_token(token: &str) -> Option<Start> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-    let mut fields = text.split(' ');
+    let mut fields = text.splitn(4, ' ');
     let mut next = || fields.next();
     let (created_at, id, passed) = (next()?, next()?, next()?);
     Some(Start {
         after: Some(Cursor {
             created_at: Timestamp(created_at.parse().ok()?),
             id: id.parse().ok()?,
+            name: next().map(str::to_owned),
         }),
         skip: 0,
         passed: passed.parse().ok()?,
     })
-    .filter(|_| next().is_none())
 }
 
 // === impl ListParameters ===
@@ -225,6 +220,7 @@ impl ListParameters {
             storage_id: given(self.storage_id),
             tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),
             file_name: given(self.file_search),
+            ..Search::default()
         }
     }
 }
@@ -244,6 +240,7 @@ mod tests {
             after: Some(Cursor {
                 created_at: Timestamp(17),
                 id: UploadId::generate(None),
+                name: None,
             }),
             skip,
             passed,

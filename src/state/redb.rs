@@ -5,6 +5,7 @@
 //! expire: all of them when the file is opened, a few at each create. The file holds the version of its format.
 
 mod due;
+mod entries;
 mod failure;
 mod file;
 mod format;
@@ -32,9 +33,9 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
     error::Result,
     state::{
-        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
-        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, StopStore,
-        TakeoverWatch, Takeovers, Times, Update, removed_at,
+        ChangeWatch, Changes, Creation, Cursor, Due, DuePage, Entry, ListPage, ListQuery, Listing,
+        ListingStore, PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, Selection,
+        StateStore, StopStore, TakeoverWatch, Takeovers, Times, Update, removed_at,
     },
     upload::{
         Claim, Claims, Owner, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId, WriterTag,
@@ -54,6 +55,9 @@ use self::{
 /// How many expired records a create removes at most: more than it adds, so that they cannot accumulate.
 const REMOVALS_PER_CREATE: usize = 4;
 
+/// How many records one transaction adds to the indexes when a file of an earlier release is opened.
+const INDEXED_AT_ONCE: usize = 10_000;
+
 /// The embedded state store. Clones share one file.
 ///
 /// ```no_run
@@ -66,8 +70,8 @@ const REMOVALS_PER_CREATE: usize = 4;
 pub struct Redb {
     file: File,
     writes: Writes,
-    /// Held by one page of a listing at a time: it reads up to a thousand records, and several would leave no processor to
-    /// short calls.
+    /// Held by one read of a listing at a time: it reads up to a thousand records or ten thousand entries, and several would
+    /// leave no processor to short calls.
     page_turn: Arc<Mutex<()>>,
     takeovers: Takeovers,
     changes: Changes,
@@ -103,7 +107,13 @@ impl Redb {
         store
             .write(move |tables| tables.remove_expired(now, usize::MAX))
             .await
-            .map_err(|cause| unusable(cause.into()))?;
+            .map_err(|cause| unusable.clone()(cause.into()))?;
+        // Of a file of an earlier release.
+        let index = || store.write(|tables| tables.index_more(INDEXED_AT_ONCE));
+        while index()
+            .await
+            .map_err(|cause| unusable.clone()(cause.into()))?
+        {}
         Ok(store)
     }
 
@@ -148,7 +158,12 @@ impl Redb {
             tables.schedule(&mut updated)?;
             match upload.phase {
                 Phase::Deleting => tables.listings.remove(&updated.written)?,
-                _ => tables.listings.mark_live(&updated.written)?,
+                phase => {
+                    if phase != record.written.phase {
+                        tables.listings.entries.set(&updated.written)?;
+                    }
+                    tables.listings.mark_live(&updated.written)?;
+                }
             }
             tables.store(&updated)?;
             Ok(Update::Updated(next))
@@ -176,6 +191,20 @@ impl Redb {
             work(&Snapshot::open(&transaction)?)
         };
         self.file.read(read).await
+    }
+
+    /// As [`Self::read`], one at a time.
+    async fn read_in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn = Arc::clone(&self.page_turn).lock_owned().await;
+        self.read(move |snapshot| {
+            // Held until the work ends, even if the caller was cancelled.
+            let _turn = turn;
+            work(snapshot)
+        })
+        .await
     }
 }
 
@@ -406,18 +435,39 @@ impl PartStore for Redb {
 impl ListingStore for Redb {
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
         let query = query.clone();
-        let turn = Arc::clone(&self.page_turn).lock_owned().await;
-        self.read(move |snapshot| {
-            // Held until the page is read, even if the caller was cancelled.
-            let _turn = turn;
-            snapshot.page(&query)
-        })
-        .await
+        self.read_in_turn(move |snapshot| snapshot.page(&query))
+            .await
     }
 
     async fn count(&self, listing: &Listing) -> Result<u64> {
         let listing = listing.clone();
         self.read(move |snapshot| snapshot.count(&listing)).await
+    }
+
+    async fn entries(
+        &self,
+        selection: &Selection,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        let (selection, after) = (selection.clone(), after.cloned());
+        self.read_in_turn(move |snapshot| {
+            let entries = &snapshot.listings.entries;
+            entries.read(&selection, after.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn count_entries(&self, selection: &Selection) -> Result<u64> {
+        let selection = selection.clone();
+        self.read_in_turn(move |snapshot| snapshot.listings.entries.count(&selection))
+            .await
+    }
+
+    async fn summaries(&self, ids: &[UploadId]) -> Result<Vec<Upload>> {
+        let ids = ids.to_vec();
+        self.read_in_turn(move |snapshot| snapshot.summaries(&ids))
+            .await
     }
 
     async fn count_live(&self) -> Result<u64> {

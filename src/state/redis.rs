@@ -11,8 +11,10 @@
 //! | `fingerprints:{<tag>}` | hash | the id of the live upload of each fingerprint |
 //! | `owner:<owner>` | sorted set | the uploads of an owner, in the order of a listing |
 //! | `tenant:<tenant>` | sorted set | the uploads of a tenant, in the order of a listing |
+//! | `index:{<listing>}:<index>` | sorted set | the entries (`entry.rs`) of an index of a listing, by creation or by name |
 //! | `live:<owner>` | sorted set | the live uploads of an owner with a tenant, to count them, by the time at which each must have ended |
 //! | `due` | sorted set | uploads by the time at which the sweeper must check them, the ended ones after all live ones |
+//! | `indexed` | string | which uploads of an earlier release are in the indexes (`backfill.rs`) |
 //! | `lease:<name>` | string | the holder of a lease |
 //! | `stops` | string | the stops of new uploads |
 //! | `secret` | string | the deployment's secret |
@@ -32,9 +34,11 @@
 //!
 //! When the server's memory is full, scripts that end an upload, or that the sweeper needs, still run.
 
+mod backfill;
 mod config;
 mod connection;
 mod due;
+mod entries;
 mod eviction;
 mod first_contact;
 #[cfg(any(test, fuzzing))]
@@ -60,9 +64,9 @@ use tokio::task::JoinSet;
 use upload_gateway_core::{
     error::{Error, Result},
     state::{
-        ChangeWatch, Changes, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, StopStore, TakeoverWatch, Takeovers,
-        Times, Update,
+        ChangeWatch, Changes, Creation, Cursor, Due, DuePage, Entry, ListPage, ListQuery, Listing,
+        ListingStore, Predecessor, RecordStore, ScheduleStore, Selection, StateStore, StopStore,
+        TakeoverWatch, Takeovers, Times, Update,
     },
     upload::{Owner, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
@@ -323,6 +327,25 @@ impl ListingStore for Redis {
 
     async fn count(&self, listing: &Listing) -> Result<u64> {
         self.count_listed(listing).await
+    }
+
+    async fn entries(
+        &self,
+        selection: &Selection,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        self.read_entries(selection, after, limit).await
+    }
+
+    async fn count_entries(&self, selection: &Selection) -> Result<u64> {
+        self.count_selected(selection).await
+    }
+
+    async fn summaries(&self, ids: &[UploadId]) -> Result<Vec<Upload>> {
+        let ids: Vec<&UploadId> = ids.iter().collect();
+        let summaries = self.read_summaries(&ids).await?;
+        Ok(summaries.into_iter().flatten().collect())
     }
 
     async fn count_live(&self) -> Result<u64> {

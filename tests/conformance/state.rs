@@ -6,12 +6,14 @@ mod changes;
 mod claims;
 mod ended;
 mod formats;
+mod indexes;
 mod listings;
 mod model;
 mod parts;
 mod redb_only;
 mod redis_compact;
 mod redis_full;
+mod redis_indexes;
 mod redis_notices;
 mod redis_only;
 mod redis_outages;
@@ -117,6 +119,15 @@ adapters! {
         an_owner_with_too_many_live_uploads_creates_no_other,
         concurrent_creates_do_not_exceed_the_limit_of_an_owner,
         an_upload_given_to_another_owner_leaves_the_first_one,
+    ]
+    indexes [
+        each_index_has_its_uploads_in_its_order,
+        equal_times_and_names_lose_and_repeat_nothing,
+        a_selection_has_a_range_of_times,
+        a_position_of_another_query_finds_nothing_or_something,
+        entries_follow_their_record,
+        an_entry_has_what_filters_need,
+        summaries_come_in_the_order_of_the_ids,
     ]
     claims [
         a_claim_is_stored_and_changes_only_the_times,

@@ -18,9 +18,9 @@ use crate::{
     clock::Clock,
     error::Result,
     state::{
-        ChangeWatch, Creation, Due, DuePage, ListPage, ListQuery, Listing, ListingStore,
-        PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, StopStore,
-        TakeoverWatch, Times, Update,
+        ChangeWatch, Creation, Cursor, Due, DuePage, Entry, ListPage, ListQuery, Listing,
+        ListingStore, PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, Selection,
+        StateStore, StopStore, TakeoverWatch, Times, Update,
     },
     upload::{
         Claim, Owner, Part, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
@@ -112,6 +112,9 @@ decorated! {
     "state", LISTING_CALLS: ListingStore for dyn StateStore;
     async fn list(query: &ListQuery) -> ListPage;
     async fn count(listing: &Listing) -> u64;
+    async fn entries(selection: &Selection, after: Option<&Cursor>, limit: usize) -> Vec<Entry>;
+    async fn count_entries(selection: &Selection) -> u64;
+    async fn summaries(ids: &[UploadId]) -> Vec<Upload>;
     async fn count_live() -> u64;
 }
 

@@ -7,6 +7,7 @@
 //! Adapters implement [`StateStore`], the whole port. Each use case takes only the narrow port that it needs.
 
 mod changes;
+mod entry;
 mod notices;
 mod takeovers;
 
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 
 pub use self::{
     changes::{ChangeWatch, Changes},
+    entry::{Created, Entry, Index, Selection, folded, listings, nfc},
     takeovers::{TakeoverWatch, Takeovers},
 };
 use crate::{
@@ -160,7 +162,7 @@ pub trait PartStore: Send + Sync + Debug {
     ) -> Result<Option<Upload>>;
 }
 
-/// Lists the uploads of an owner or of a tenant.
+/// Lists the uploads of an owner or of a tenant, and finds entries in the indexes of a listing.
 #[async_trait]
 pub trait ListingStore: Send + Sync + Debug {
     /// Reads the first `limit` entries of a listing that the query selects, newest first: each upload with a
@@ -171,6 +173,22 @@ pub trait ListingStore: Send + Sync + Debug {
 
     /// The number of uploads in a listing. Like the listing, it is a hint.
     async fn count(&self, listing: &Listing) -> Result<u64>;
+
+    /// The first `limit` entries that the selection has after `after`, in the order of its index. Takes one round trip, and
+    /// reads no record. An index is a hint: an entry may be missing or out of date, also one whose record does not exist any
+    /// more. The sweeper adds and corrects entries.
+    async fn entries(
+        &self,
+        selection: &Selection,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Entry>>;
+
+    /// The number of entries in a selection, like them a hint. Takes one round trip.
+    async fn count_entries(&self, selection: &Selection) -> Result<u64>;
+
+    /// The uploads with these ids that exist, in their order, as [`RecordStore::summary`] reads them. Takes one round trip.
+    async fn summaries(&self, ids: &[UploadId]) -> Result<Vec<Upload>>;
 
     /// The number of live uploads (OPEN or COMMITTING) of all owners. It is the size of an index, so a hint, and costs
     /// the same however many there are.
@@ -283,13 +301,15 @@ pub struct ListQuery {
     pub limit: usize,
 }
 
-/// A position in a listing, which is sorted by creation, newest first, and then by id.
+/// A position in a listing or in an index of it, which are sorted by creation, newest first, and then by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// When the last upload on the page was created.
     pub created_at: Timestamp,
     /// The id of that upload.
     pub id: UploadId,
+    /// Its [folded] name, if [that](Index::Name) is the order before creation.
+    pub name: Option<String>,
 }
 
 /// One page of a listing.
@@ -322,11 +342,12 @@ impl From<Owner> for Listing {
 // === impl Cursor ===
 
 impl Cursor {
-    /// The position of `upload`.
+    /// The position of `upload` in a listing.
     pub fn of(upload: &Upload) -> Self {
         Self {
             created_at: upload.created_at,
             id: upload.id.clone(),
+            name: None,
         }
     }
 }

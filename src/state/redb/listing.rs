@@ -12,7 +12,10 @@ use upload_gateway_core::{
     upload::{Owner, Timestamp, Upload, UploadId},
 };
 
-use super::failure::internal;
+use super::{
+    entries::{Entries, EntriesRead},
+    failure::internal,
+};
 
 /// Sorts after every upload id.
 const LAST_ID: &str = "~";
@@ -31,6 +34,7 @@ type TenantKey<'a> = (&'a str, u64, &'a str);
 
 /// The tables in one write transaction.
 pub(super) struct Listings<'a> {
+    pub(super) entries: Entries<'a>,
     owners: Table<'a, OwnerKey<'static>, ()>,
     tenants: Table<'a, TenantKey<'static>, ()>,
     live: Table<'a, &'static str, ()>,
@@ -39,6 +43,7 @@ pub(super) struct Listings<'a> {
 
 /// The tables for reading, as of one moment.
 pub(super) struct ListingsRead {
+    pub(super) entries: EntriesRead,
     owners: ReadOnlyTable<OwnerKey<'static>, ()>,
     tenants: ReadOnlyTable<TenantKey<'static>, ()>,
     live: ReadOnlyTable<&'static str, ()>,
@@ -50,6 +55,7 @@ impl<'a> Listings<'a> {
     /// Opens the tables, and creates those that do not exist yet.
     pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self> {
         Ok(Self {
+            entries: Entries::open(transaction)?,
             owners: transaction.open_table(OWNERS).map_err(internal)?,
             tenants: transaction.open_table(TENANTS).map_err(internal)?,
             live: transaction.open_table(LIVE).map_err(internal)?,
@@ -57,7 +63,7 @@ impl<'a> Listings<'a> {
         })
     }
 
-    /// Adds the upload to the listings of its owner.
+    /// Adds the upload to the listings of its owner and their indexes.
     pub(super) fn add(&mut self, upload: &Upload) -> Result<()> {
         self.owners
             .insert(owner_key(upload), ())
@@ -67,13 +73,14 @@ impl<'a> Listings<'a> {
                 .insert(tenant_key(upload), ())
                 .map_err(internal)?;
         }
-        Ok(())
+        self.entries.set(upload)
     }
 
-    /// Removes the upload from the listings of its owner, and from the live ones.
+    /// Removes the upload from the listings of its owner and their indexes, and from the live ones.
     pub(super) fn remove(&mut self, upload: &Upload) -> Result<()> {
         self.owners.remove(owner_key(upload)).map_err(internal)?;
         self.tenants.remove(tenant_key(upload)).map_err(internal)?;
+        self.entries.remove(upload)?;
         self.set_live(upload, false)
     }
 
@@ -117,6 +124,7 @@ impl ListingsRead {
     /// Opens the tables, which [`Listings::open`] has created.
     pub(super) fn open(transaction: &ReadTransaction) -> Result<Self> {
         Ok(Self {
+            entries: EntriesRead::open(transaction)?,
             owners: transaction.open_table(OWNERS).map_err(internal)?,
             tenants: transaction.open_table(TENANTS).map_err(internal)?,
             live: transaction.open_table(LIVE).map_err(internal)?,
@@ -172,25 +180,6 @@ impl ListingsRead {
     pub(super) fn count_live(&self) -> Result<u64> {
         self.live.len().map_err(internal)
     }
-
-    /// How many uploads a listing has.
-    pub(super) fn count(&self, listing: &Listing) -> Result<u64> {
-        let count = match listing {
-            Listing::Owner(owner) => {
-                let (tenant, subject) = owner_text(owner);
-                let all = (tenant, subject, 0, "")..=(tenant, subject, u64::MAX, LAST_ID);
-                self.owners.range::<OwnerKey<'_>>(all).map(Iterator::count)
-            }
-            Listing::Tenant(tenant) => {
-                let tenant = tenant.as_str();
-                let all = (tenant, 0, "")..=(tenant, u64::MAX, LAST_ID);
-                self.tenants
-                    .range::<TenantKey<'_>>(all)
-                    .map(Iterator::count)
-            }
-        };
-        Ok(count.map_err(internal)? as u64)
-    }
 }
 
 fn cursor(age: u64, id: &str) -> Result<Cursor> {
@@ -200,6 +189,7 @@ fn cursor(age: u64, id: &str) -> Result<Cursor> {
     Ok(Cursor {
         created_at: Timestamp(u64::MAX - age),
         id,
+        name: None,
     })
 }
 

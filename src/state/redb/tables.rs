@@ -1,5 +1,7 @@
 //! The tables of the state file, and the reads and writes of several tables.
 
+use std::ops::Bound;
+
 use ::redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     error::{Error, Result},
     state::{ListPage, ListQuery, Listing, removed_at},
-    upload::{Claim, Claims, Fingerprint, Part, Parts, Secret, Timestamp, Upload, UploadId},
+    upload::{Claim, Claims, Fingerprint, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId},
 };
 
 use super::{
@@ -36,8 +38,14 @@ const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fing
 const DUE: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("due");
 /// The records by time of removal and id. A hint: a record that changed since is removed later.
 const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("removals");
-/// The secret (`secret`), the stops of new uploads (`stops`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
+/// The secret (`secret`), the stops of new uploads (`stops`), what is indexed (`indexed`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
+
+/// The key of the id after which records are not in the indexes of listings yet: see [`Tables::index_more`].
+const INDEXED: &str = "indexed";
+
+/// Sorts after every upload id.
+const LAST_ID: &str = "~";
 
 /// The key of the stops of new uploads.
 const STOPS: &str = "stops";
@@ -59,7 +67,7 @@ pub(super) struct Snapshot {
     records: ReadOnlyTable<&'static str, &'static str>,
     parts: PartTables<SlotsRead, TextsRead>,
     claims: ReadOnlyTable<NumberKey<'static>, &'static ClaimSlot>,
-    listings: ListingsRead,
+    pub(super) listings: ListingsRead,
     fingerprints: ReadOnlyTable<&'static str, &'static str>,
     facts: ReadOnlyTable<&'static str, &'static [u8]>,
 }
@@ -235,6 +243,32 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
+    /// Adds the next `limit` records to the indexes of listings, which files of earlier releases do not have. Whether there
+    /// may be more of them.
+    pub(super) fn index_more(&mut self, limit: usize) -> Result<bool> {
+        let after = self.facts.get(INDEXED).map_err(internal)?;
+        let after = after.map(|after| String::from_utf8_lossy(after.value()).into_owned());
+        let after = after.unwrap_or_default();
+        let range = (Bound::Excluded(after.as_str()), Bound::Unbounded);
+        let records = self.records.range::<&str>(range).map_err(internal)?;
+        let read = records.take(limit).map(|entry| {
+            let (_, json) = entry.map_err(internal)?;
+            from_json::<Record>(json.value())
+        });
+        let records = read.collect::<Result<Vec<_>>>()?;
+        for record in &records {
+            if record.written.phase != Phase::Deleting {
+                self.listings.entries.set(&record.written)?;
+            }
+        }
+        let last = records.last().filter(|_| records.len() == limit);
+        let indexed = last.map_or(LAST_ID, |record| record.written.id.as_str());
+        self.facts
+            .insert(INDEXED, indexed.as_bytes())
+            .map_err(internal)?;
+        Ok(last.is_some())
+    }
+
     fn first_removal(&self) -> Result<Option<(u64, String)>> {
         let first = self.removals.first().map_err(internal)?;
         Ok(first.map(|(key, _)| {
@@ -368,6 +402,12 @@ impl Snapshot {
         Ok(page)
     }
 
+    /// See [`ListingStore::summaries`](upload_gateway_core::state::ListingStore::summaries).
+    pub(super) fn summaries(&self, ids: &[UploadId]) -> Result<Vec<Upload>> {
+        let read = |id| self.summary(id).transpose();
+        ids.iter().filter_map(read).collect()
+    }
+
     /// The live upload with this fingerprint.
     pub(super) fn holder(&self, fingerprint: &Fingerprint) -> Result<Option<Upload>> {
         let holder = self
@@ -390,7 +430,7 @@ impl Snapshot {
 
     /// How many uploads a listing has.
     pub(super) fn count(&self, listing: &Listing) -> Result<u64> {
-        self.listings.count(listing)
+        self.listings.entries.count_all(listing)
     }
 }
 

@@ -17,12 +17,13 @@ use upload_gateway_core::{
 
 use super::{
     Redis,
+    listing::listing_cursor,
     record::{self, age, owner_text, parse_owner, removal_time},
     scripts::SCRIPTS,
 };
 
 /// How many records are read concurrently.
-const CONCURRENCY: usize = 16;
+pub(super) const CONCURRENCY: usize = 16;
 
 /// What is added to the score of an ended upload: more than any time, half of what a score, which is a double, holds
 /// exactly.
@@ -33,10 +34,10 @@ const ENDED: u64 = 1 << 52;
 const COMPACT_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// A member of `due`.
-struct Entry {
+pub(super) struct Entry {
     member: String,
-    score: u64,
-    due: Due,
+    pub(super) score: u64,
+    pub(super) due: Due,
     /// The upload's member of listings.
     listed: String,
     owner: Owner,
@@ -45,7 +46,7 @@ struct Entry {
 // === impl Redis ===
 
 impl Redis {
-    fn due_key(&self) -> String {
+    pub(super) fn due_key(&self) -> String {
         self.key("due")
     }
 
@@ -78,6 +79,9 @@ impl Redis {
         after: Option<&Due>,
         limit: usize,
     ) -> Result<DuePage> {
+        if after.is_none() {
+            self.index_more().await?;
+        }
         let limit = limit.max(1);
         let live = self.due_entries(0, before, after, limit);
         let ended = self.due_entries(ENDED, before, after, limit);
@@ -113,7 +117,7 @@ impl Redis {
             .arg(offset + time(before))
             .arg(limit);
         let members: Vec<(String, u64)> = self.link.script(&invocation).await?;
-        let entry = |(member, score)| Entry::new(member, score, Timestamp(score - offset));
+        let entry = |(member, score)| Entry::new(member, score, offset);
         members.into_iter().map(entry).collect()
     }
 
@@ -126,7 +130,7 @@ impl Redis {
         self.link.command(&count).await
     }
 
-    /// The upload of an entry, if it is due; otherwise corrects the entry, and the other indexes that have the upload.
+    /// The upload of an entry, if it is due; otherwise corrects the entry, and the other indexes.
     async fn check_due(&self, entry: Entry, before: Timestamp) -> Result<Option<UploadId>> {
         let Entry { member, due, .. } = &entry;
         let upload = match self.read_summary(&due.id).await {
@@ -140,14 +144,18 @@ impl Redis {
         }
         if upload.is_none() {
             self.remove_listed(&entry.owner, &entry.listed).await?;
+            if let Some(at) = listing_cursor(&entry.listed) {
+                self.remove_lost_entries(&entry.owner, &at).await?;
+            }
         }
         if !upload.as_ref().is_some_and(Upload::is_live) {
             self.remove_live(&entry.owner, &due.id).await?;
         }
-        if let Some(upload) = &upload
-            && upload.phase == Phase::Complete
-        {
-            self.compact(upload).await?;
+        if let Some(upload) = &upload {
+            self.set_entries(upload).await?;
+            if upload.phase == Phase::Complete {
+                self.compact(upload).await?;
+            }
         }
         let mut invocation = SCRIPTS.repair_due.key(self.due_key());
         invocation
@@ -211,7 +219,9 @@ fn due_member(upload: &Upload) -> String {
 // === impl Entry ===
 
 impl Entry {
-    fn new(member: String, score: u64, at: Timestamp) -> Result<Self> {
+    /// A member with its score, of which `offset` is not a part of the time.
+    pub(super) fn new(member: String, score: u64, offset: u64) -> Result<Self> {
+        let at = Timestamp(score.saturating_sub(offset));
         let mut fields = member.splitn(3, ':');
         let (id, age, owner) = (fields.next(), fields.next(), fields.next());
         let (Some(id), Some(age), Some(owner)) = (id, age, owner) else {

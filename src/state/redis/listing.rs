@@ -9,7 +9,7 @@ use redis::ScriptInvocation;
 use tokio::task::yield_now;
 use upload_gateway_core::{
     error::Result,
-    state::{Cursor, ListPage, ListQuery, Listing},
+    state::{Cursor, ListPage, ListQuery, Listing, listings},
     upload::{Owner, Phase, Timestamp, Upload, UploadId},
 };
 
@@ -57,7 +57,7 @@ impl Redis {
             .map(|member| listing_cursor(member))
             .collect();
         let ids: Vec<&UploadId> = cursors.iter().flatten().map(|cursor| &cursor.id).collect();
-        let mut summaries = self.summaries(&ids).await?.into_iter();
+        let mut summaries = self.read_summaries(&ids).await?.into_iter();
         let mut page = ListPage::default();
         let mut vanished = Vec::new();
         for (member, cursor) in members.into_iter().zip(&cursors) {
@@ -83,11 +83,16 @@ impl Redis {
         self.link.command(&count).await
     }
 
-    /// Adds the upload to its listings, or removes it if its file is deleted; counts it among the live ones of its owner if it
-    /// is live; and sets when the sweeper looks at it next.
+    /// Adds the upload to its listings and their indexes, or removes it if its file is deleted; counts it among the live ones
+    /// of its owner if it is live; and sets when the sweeper looks at it next.
     pub(super) async fn index(&self, upload: &Upload) -> Result<()> {
-        let list = self.list_or_remove(upload);
-        tokio::try_join!(list, self.mark_live(upload), self.schedule(upload)).map(drop)
+        tokio::try_join!(
+            self.list_or_remove(upload),
+            self.set_entries(upload),
+            self.mark_live(upload),
+            self.schedule(upload)
+        )
+        .map(drop)
     }
 
     async fn list_or_remove(&self, upload: &Upload) -> Result<()> {
@@ -114,6 +119,7 @@ impl Redis {
         let unlisted = self.remove_listed(&upload.owner, &member);
         tokio::try_join!(
             unlisted,
+            self.remove_entries(upload),
             self.end_reservation(upload),
             self.unschedule(upload)
         )
@@ -173,7 +179,7 @@ impl Redis {
     }
 
     /// The summaries of records, in one round trip. `None` for a record that does not exist.
-    async fn summaries(&self, ids: &[&UploadId]) -> Result<Vec<Option<Upload>>> {
+    pub(super) async fn read_summaries(&self, ids: &[&UploadId]) -> Result<Vec<Option<Upload>>> {
         let invocations: Vec<_> = ids.iter().map(|id| self.summary_of(id, 0)).collect();
         // Together they are large, so they delay no other call.
         let summaries: Vec<Summary> = self.pages.link.scripts(&invocations).await?;
@@ -210,22 +216,16 @@ impl Redis {
     }
 }
 
-/// The listings that have the uploads of an owner.
-fn listings(owner: &Owner) -> impl Iterator<Item = Listing> {
-    let tenant = Some(&owner.tenant).filter(|tenant| !tenant.is_empty());
-    let tenant = tenant.map(|tenant| Listing::Tenant(tenant.clone()));
-    [Listing::Owner(owner.clone())].into_iter().chain(tenant)
-}
-
 /// A member of a listing. In byte order the newest upload comes first, then the lowest id.
 fn listing_member(created_at: Timestamp, id: &UploadId) -> String {
     format!("{}:{id}", record::age(created_at))
 }
 
-fn listing_cursor(member: &str) -> Option<Cursor> {
+pub(super) fn listing_cursor(member: &str) -> Option<Cursor> {
     let (inverted, id) = member.split_once(':')?;
     Some(Cursor {
         created_at: Timestamp(u64::MAX - u64::from_str_radix(inverted, 16).ok()?),
         id: id.parse().ok()?,
+        name: None,
     })
 }

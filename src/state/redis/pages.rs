@@ -41,6 +41,8 @@ pub(super) type Page = (Fields, Vec<u8>, Receipts, Vec<u8>, u32);
 pub(super) struct Pages {
     pub(super) link: Link,
     turns: Semaphore,
+    /// Of searches: one reads thousands of entries, and several would leave no time of the server to short calls.
+    searches: Semaphore,
 }
 
 // === impl Pages ===
@@ -50,7 +52,13 @@ impl Pages {
         Self {
             link,
             turns: Semaphore::new(READS_AT_ONCE),
+            searches: Semaphore::new(1),
         }
+    }
+
+    pub(super) async fn search_turn(&self) -> Result<SemaphorePermit<'_>> {
+        let turn = self.searches.acquire().await;
+        turn.map_err(|closed| Error::internal("search an index", closed))
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>> {

@@ -77,6 +77,7 @@ pub(crate) async fn a_page_can_skip_entries(store: &dyn StateStore) {
         let after = after.map(|last: usize| Cursor {
             created_at: ids[last].0,
             id: ids[last].1.clone(),
+            name: None,
         });
         let query = ListQuery {
             listing: owner.clone().into(),

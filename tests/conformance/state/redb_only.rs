@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
+use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 use upload_gateway::state::redb::{OpenError, Redb};
 use upload_gateway_core::{
-    state::{ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore, ScheduleStore},
+    state::{
+        Created, Index, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore, ScheduleStore,
+        Selection,
+    },
     upload::{Phase, Timestamp, Upload},
 };
 
@@ -159,4 +163,40 @@ async fn record_at(store: &Redb, upload: &Upload) {
         .record_parts(&upload.id, writer(1), 0, &[part(1)], times)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_file_of_an_earlier_release_gets_indexes_when_it_is_opened() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("state.redb");
+    let store = Redb::open(&path).await.unwrap();
+    let owner = owner();
+    for name in ["a", "b"] {
+        create(&store, &findable(&owner, name)).await;
+    }
+    drop(store);
+    {
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let entries: TableDefinition<'_, (&str, &str, &[u8]), &[u8]> =
+            TableDefinition::new("entries");
+        let counts: TableDefinition<'_, (&str, &str), u64> = TableDefinition::new("entry_counts");
+        assert!(transaction.delete_table(entries).unwrap());
+        assert!(transaction.delete_table(counts).unwrap());
+        let facts: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
+        let mut facts = transaction.open_table(facts).unwrap();
+        assert!(facts.remove("indexed").unwrap().is_some());
+        drop(facts);
+        transaction.commit().unwrap();
+    }
+    let store = Redb::open(&path).await.unwrap();
+    let selection = Selection {
+        listing: owner.into(),
+        index: Index::Tag("b".into()),
+        created: Created::default(),
+    };
+    assert_eq!(store.count_entries(&selection).await.unwrap(), 2);
+    assert_eq!(store.count(&selection.listing).await.unwrap(), 2);
+    let entries = store.entries(&selection, None, 9).await.unwrap();
+    assert_eq!(entries.len(), 2);
 }

@@ -20,8 +20,8 @@ use super::{
 /// What the record of a COMPLETE upload may take, in bytes, beside its name, tags and path.
 const MAX_RECORD: usize = 700;
 
-/// What it may take with its entries in listings, of short names.
-const MAX_FILE: u64 = 1_200;
+/// What it may take with its entries in listings and their indexes, of short names and with two tags.
+const MAX_FILE: u64 = 2_800;
 
 /// How many files are measured together.
 const FILES: u64 = 1_000;

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use upload_gateway::state::redis::{Redis, RedisConfig, RedisMode};
-use upload_gateway_core::state::{ListQuery, ListingStore, PartStore, RecordStore};
+use upload_gateway_core::{
+    state::{Created, Index, ListQuery, ListingStore, PartStore, RecordStore, Selection},
+    upload::UploadId,
+};
 
 use super::{common, config, redis_only::ask, samples::*};
 
@@ -135,6 +138,42 @@ async fn a_page_takes_two_round_trips() {
     let (scripts, commands) = ran_since(&url, &before).await;
     assert_eq!(scripts, 20);
     assert_eq!(commands, ["getrange", "hgetall", "hmget", "zrange"]);
+}
+
+#[tokio::test]
+async fn a_page_of_a_search_takes_two_round_trips() {
+    let Some((_server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let store = Redis::connect(&config([url.clone()])).await.unwrap();
+    let owner = owner();
+    for _ in 0..20 {
+        create(&store, &upload(&owner)).await;
+    }
+    let selection = Selection {
+        listing: owner.into(),
+        index: Index::Tag("a".into()),
+        created: Created::default(),
+    };
+    let page = async || {
+        let entries = store.entries(&selection, None, 10_000).await.unwrap();
+        let ids: Vec<_> = entries
+            .iter()
+            .map(|entry| UploadId::from_bytes(entry.id))
+            .collect();
+        store.summaries(&ids).await.unwrap().len()
+    };
+    // Connects.
+    page().await;
+    let begun = reads(&url).await;
+    let of_asking = reads(&url).await - begun;
+    let (before, begun) = (calls(&url).await, reads(&url).await);
+    let length = page().await;
+    let read = reads(&url).await - begun - of_asking;
+    assert_eq!((length, read), (20, 2));
+    let (scripts, commands) = ran_since(&url, &before).await;
+    assert_eq!(scripts, 20);
+    assert_eq!(commands, ["hgetall", "hmget", "zrange"]);
 }
 
 /// One after the other they would take one read each.

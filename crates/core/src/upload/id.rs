@@ -56,17 +56,43 @@ impl UploadId {
     /// How long an id is, in bytes.
     pub const LENGTH: usize = Self::PREFIX.len() + TAG_LENGTH + 1 + RANDOM_LENGTH;
 
+    /// How long an id is as [bytes](Self::to_bytes).
+    pub const BYTES: usize = (TAG_LENGTH + RANDOM_LENGTH) / 2;
+
     /// A new id. With a fingerprint, it has the fingerprint's tag.
     pub fn generate(fingerprint: Option<&Fingerprint>) -> Self {
         let tag = fingerprint.map_or_else(
             || format!("{:0TAG_LENGTH$x}", rand::random::<u64>()),
             |known| known.tag().to_owned(),
         );
-        Self(format!(
-            "{}{tag}-{:0RANDOM_LENGTH$x}",
-            Self::PREFIX,
-            rand::random::<u128>()
-        ))
+        Self::joined(&tag, rand::random())
+    }
+
+    /// Its digits as bytes, in the order of ids.
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let random = &self.0[Self::LENGTH - RANDOM_LENGTH..];
+        // Both have only digits, as `from_str` checks.
+        let tag = u64::from_str_radix(self.tag(), 16).unwrap_or_default();
+        let random = u128::from_str_radix(random, 16).unwrap_or_default();
+        let mut bytes = [0; Self::BYTES];
+        bytes[..TAG_LENGTH / 2].copy_from_slice(&tag.to_be_bytes());
+        bytes[TAG_LENGTH / 2..].copy_from_slice(&random.to_be_bytes());
+        bytes
+    }
+
+    /// The inverse of [`to_bytes`](Self::to_bytes).
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let (tag, random) = bytes.split_at(TAG_LENGTH / 2);
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+        };
+        Self::joined(&format!("{:0TAG_LENGTH$x}", number(tag)), number(random))
+    }
+
+    fn joined(tag: &str, random: u128) -> Self {
+        Self(format!("{}{tag}-{random:0RANDOM_LENGTH$x}", Self::PREFIX))
     }
 
     /// The tag, which it shares with its fingerprint.

@@ -186,8 +186,7 @@ pub fn check_filters(file: &FileMetadata, extensions: &[String], mimes: &[String
         false => refuse("file.file_name", "File extension not allowed", extensions),
     };
     let mime = effective_mime(file);
-    let essence = mime.split(';').next().unwrap_or_default().trim();
-    let by_mime = match takes(mimes, essence) {
+    let by_mime = match takes(mimes, essence(&mime)) {
         true => Ok(()),
         false => refuse("file.file_mime", "File mimetype not allowed", mimes),
     };
@@ -196,13 +195,27 @@ pub fn check_filters(file: &FileMetadata, extensions: &[String], mimes: &[String
 
 /// Whether the filter is empty, or has the value, or its type as `type/*`.
 fn takes(filter: &[String], value: &str) -> bool {
-    let is_taken = |taken: &String| match taken.strip_suffix("/*") {
+    filter.is_empty() || filter.iter().any(|taken| is_of(value, taken))
+}
+
+/// Whether the value is `taken`, or has its type as `type/*`.
+fn is_of(value: &str, taken: &str) -> bool {
+    match taken.strip_suffix("/*") {
         Some(kind) => value
             .split_once('/')
             .is_some_and(|(own, _)| own.eq_ignore_ascii_case(kind)),
         None => taken.eq_ignore_ascii_case(value),
-    };
-    filter.is_empty() || filter.iter().any(is_taken)
+    }
+}
+
+/// Whether a media type is `taken`, or has its type as `type/*`. Its parameters are ignored.
+pub fn is_mime(mime: &str, taken: &str) -> bool {
+    is_of(essence(mime), taken)
+}
+
+/// A media type without its parameters.
+fn essence(mime: &str) -> &str {
+    mime.split(';').next().unwrap_or_default().trim()
 }
 
 /// As [`check_name`], and also rejects what PlaceOS rejects, with the same message as PlaceOS.

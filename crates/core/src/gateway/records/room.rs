@@ -76,7 +76,8 @@ mod tests {
     use super::*;
     use crate::{
         error::Error,
-        state::{ListPage, ListQuery, Listing},
+        state::{Cursor, Entry, ListPage, ListQuery, Listing, Selection},
+        upload::{Upload, UploadId},
     };
 
     /// An index of `live` uploads; `u64::MAX`: it is unavailable.
@@ -94,6 +95,18 @@ mod tests {
 
         async fn count(&self, _: &Listing) -> Result<u64> {
             unreachable!("the room only counts live uploads")
+        }
+
+        async fn entries(&self, _: &Selection, _: Option<&Cursor>, _: usize) -> Result<Vec<Entry>> {
+            unreachable!("the room only counts")
+        }
+
+        async fn count_entries(&self, _: &Selection) -> Result<u64> {
+            unreachable!("the room only counts live uploads")
+        }
+
+        async fn summaries(&self, _: &[UploadId]) -> Result<Vec<Upload>> {
+            unreachable!("the room only counts")
         }
 
         async fn count_live(&self) -> Result<u64> {

@@ -1,17 +1,17 @@
 //! Lists uploads, the caller's own or others' of a tenant, newest first, page by page, and filters them.
 //!
-//! A page is bounded three times: by the number of uploads, by the records that are read for it, and by the bytes of its
-//! encoded form, which the edges measure.
+//! A page is bounded three times: by the number of uploads, by the entries of indexes that are looked at, and by the bytes of
+//! its encoded form, which the edges measure. Filters are applied to the entries of one index, so only the records of the
+//! answer are read.
 
-use std::borrow::Cow;
+mod filters;
 
-use icu_normalizer::ComposingNormalizerBorrowed;
-
+pub use self::filters::Search;
 use super::{Caller, Records, Scope, is_visible};
 use crate::{
     error::{Error, Result},
-    state::{Cursor, ListPage, ListQuery},
-    upload::{Phase, Upload},
+    state::{Cursor, Entry, ListPage, ListQuery, Listing},
+    upload::{Upload, UploadId},
 };
 
 /// The largest number of uploads, and of parts, on a page.
@@ -20,36 +20,14 @@ pub const MAX_PAGE_LENGTH: usize = 1_000;
 /// The largest size of an encoded page, in bytes: a quarter of what gRPC clients accept by default.
 pub const MAX_PAGE_SIZE: usize = 1024 * 1024;
 
-/// How many records a page with filters reads at most.
-pub const SEARCHED_UPLOADS: usize = 1_000;
+/// How many entries of an index a page with filters looks at, at most.
+pub const SEARCHED_UPLOADS: usize = 10_000;
 
 /// The largest number of uploads that a page can skip.
 pub const MAX_SKIPPED: usize = 10_000;
 
 /// How much of [`MAX_PAGE_SIZE`] is for what encloses the uploads, such as the token of the next page.
 const ENVELOPE: usize = 512;
-
-/// The filters of a listing. An upload must match all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Search {
-    /// Whose uploads.
-    pub scope: Scope,
-    /// Only uploads in this phase.
-    pub phase: Option<Phase>,
-    /// Only uploads in this storage.
-    pub storage_id: Option<String>,
-    /// Only uploads with all of these tags. As in the file name, normal forms of Unicode are the same.
-    pub tags: Vec<String>,
-    /// Only uploads with this text in the file name. Upper and lower case are the same.
-    pub file_name: Option<String>,
-}
-
-/// A search whose texts are prepared for comparison.
-struct Matcher<'a> {
-    search: &'a Search,
-    tags: Vec<Cow<'a, str>>,
-    file_name: Option<String>,
-}
 
 /// Where a page starts. By default at the newest upload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,61 +43,17 @@ pub struct Start {
 /// A page of uploads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The uploads, newest first, with a summary of their parts.
+    /// The uploads with a summary of their parts, newest first, or by name.
     pub uploads: Vec<Upload>,
+    /// Whether they are ordered by name.
+    pub is_by_name: bool,
     /// How many matches come before the first upload.
     pub first: u64,
-    /// How many uploads match in all. `None` without filters, see [`Records::count_uploads`], and if older uploads were
-    /// not read.
+    /// How many uploads match in all. `None` without filters, and if older uploads were not looked at; see
+    /// [`Records::count_uploads`].
     pub total: Option<u64>,
     /// Where the next page starts; `None` on the last page. A page with filters can be empty and still have a next page.
     pub next: Option<Start>,
-}
-
-// === impl Search ===
-
-impl Search {
-    /// Whether every upload matches.
-    pub fn matches_all(&self) -> bool {
-        let all = Self {
-            scope: self.scope.clone(),
-            ..Self::default()
-        };
-        *self == all
-    }
-
-    fn matcher(&self) -> Matcher<'_> {
-        Matcher {
-            search: self,
-            tags: self.tags.iter().map(|tag| nfc(tag)).collect(),
-            file_name: self.file_name.as_deref().map(folded),
-        }
-    }
-}
-
-// === impl Matcher ===
-
-impl Matcher<'_> {
-    fn matches(&self, upload: &Upload) -> bool {
-        let (search, file) = (self.search, &upload.file);
-        let has = |tag: &Cow<'_, str>| file.tags.iter().any(|known| nfc(known) == *tag);
-        let storage_id = search.storage_id.as_ref();
-        let file_name = self.file_name.as_ref();
-        search.phase.is_none_or(|phase| phase == upload.phase)
-            && storage_id.is_none_or(|id| *id == upload.storage_id)
-            && self.tags.iter().all(has)
-            && file_name.is_none_or(|text| folded(&file.file_name).contains(text))
-    }
-}
-
-/// The text in Unicode's normal form C. Some systems write an accented letter as two characters, others as one.
-fn nfc(text: &str) -> Cow<'_, str> {
-    ComposingNormalizerBorrowed::new_nfc().normalize(text)
-}
-
-/// The text without differences of case and of normal form.
-fn folded(text: &str) -> String {
-    nfc(&text.to_lowercase()).into_owned()
 }
 
 // === impl Start ===
@@ -153,8 +87,9 @@ impl Found {
 
     /// The start of a page after the last upload.
     fn after_last(&self) -> Option<Start> {
+        let position = |upload: &Upload| Entry::of(upload).cursor(self.is_by_name);
         self.uploads.last().map(|last| Start {
-            after: Some(Cursor::of(last)),
+            after: Some(position(last)),
             skip: 0,
             passed: self.first.saturating_add(self.uploads.len() as u64),
         })
@@ -164,12 +99,13 @@ impl Found {
 // === impl Records ===
 
 impl Records {
-    /// Lists up to `limit` of the uploads that match `search`, at least 1. Without filters it reads `limit`
-    /// records. With filters it reads the next [`SEARCHED_UPLOADS`] records: it then stops, and the next page continues.
+    /// Lists up to `limit` of the uploads that match `search`, at least 1. With filters it looks at the next
+    /// [`SEARCHED_UPLOADS`] uploads that an index has: it then stops, and the next page continues. Takes two round trips to the
+    /// state store.
     ///
     /// # Errors
-    /// `InvalidArgument` if more than [`MAX_SKIPPED`] uploads are skipped; `PermissionDenied` if the roles of the caller do
-    /// not allow the scope; `Unavailable` if the state store is unavailable.
+    /// `InvalidArgument` if more than [`MAX_SKIPPED`] uploads are skipped, or the position is one of another order;
+    /// `PermissionDenied` if the roles of the caller do not allow the scope; `Unavailable` if the state store is unavailable.
     pub async fn list_uploads(
         &self,
         caller: &Caller,
@@ -180,31 +116,103 @@ impl Records {
         if start.skip > MAX_SKIPPED {
             return Err(Error::invalid("offset", format!("at most {MAX_SKIPPED}")));
         }
-        let is_filtered = !search.matches_all();
-        let (skip, read) = match is_filtered {
-            true => (0, SEARCHED_UPLOADS),
-            false => (start.skip, limit),
-        };
+        let listing = caller.may_list(&search.scope)?;
+        let is_by_name = search.index().is_by_name();
+        let after = start.after.as_ref();
+        if after.is_some_and(|after| after.name.is_some() != is_by_name) {
+            return Err(Error::invalid("page_token", "not a token of this search"));
+        }
+        if !search.matches_all() {
+            return self.search(listing, search, &start, limit).await;
+        }
         let query = ListQuery {
-            listing: caller.may_list(&search.scope)?,
+            listing,
             after: start.after.clone(),
-            skip,
-            limit: read,
+            skip: start.skip,
+            limit,
         };
         let mut page = self.listing.list(&query).await?;
         page.uploads.retain(is_visible);
-        Ok(match is_filtered {
-            true => filtered(page, search, &start, limit),
-            false => unfiltered(page, &start),
+        Ok(unfiltered(page, &start))
+    }
+
+    async fn search(
+        &self,
+        listing: Listing,
+        search: &Search,
+        start: &Start,
+        limit: usize,
+    ) -> Result<Found> {
+        // One more shows whether there is a next page.
+        let wanted = start.skip.saturating_add(limit).saturating_add(1);
+        let read = match search.is_indexed() {
+            true => wanted.min(SEARCHED_UPLOADS),
+            false => SEARCHED_UPLOADS,
+        };
+        let selection = search.selection(listing);
+        let entries = self.listing.entries(&selection, start.after.as_ref(), read);
+        let entries = entries.await?;
+        let matcher = search.matcher();
+        let matches: Vec<&Entry> = entries.iter().filter(|one| matcher.matches(one)).collect();
+        let shown: Vec<&Entry> = matches
+            .iter()
+            .copied()
+            .skip(start.skip)
+            .take(limit)
+            .collect();
+        let ids: Vec<_> = shown
+            .iter()
+            .map(|entry| UploadId::from_bytes(entry.id))
+            .collect();
+        let mut uploads = self.listing.summaries(&ids).await?;
+        // An entry may be older than its record.
+        uploads.retain(|upload| {
+            let is_listed = is_visible(upload) && selection.listing.has(&upload.owner);
+            is_listed && matcher.matches(&Entry::of(upload))
+        });
+        let (is_end, is_by_name) = (entries.len() < read, selection.index.is_by_name());
+        let passed = start.passed.saturating_add(matches.len() as u64);
+        let continues = |entry: &&Entry, skip, passed| Start {
+            after: Some(entry.cursor(is_by_name)),
+            skip,
+            passed,
+        };
+        let next = match start.skip.saturating_add(shown.len()) < matches.len() {
+            // The entries that follow may match, too.
+            true => {
+                let passed = start.first().saturating_add(shown.len() as u64);
+                shown.last().map(|last| continues(last, 0, passed))
+            }
+            false => {
+                let skip = start.skip.saturating_sub(matches.len());
+                let last = entries.last().filter(|_| !is_end);
+                last.map(|last| continues(&last, skip, passed))
+            }
+        };
+        Ok(Found {
+            uploads,
+            is_by_name,
+            first: start.first(),
+            total: is_end.then_some(passed),
+            next,
         })
     }
 
-    /// How many uploads are in the scope, according to the listing.
+    /// How many uploads match, if the state store has counted them: without filters, and with filters that one index answers.
+    /// A hint.
     ///
     /// # Errors
     /// `PermissionDenied` if the roles of the caller do not allow the scope; `Unavailable` if the state store is unavailable.
-    pub async fn count_uploads(&self, caller: &Caller, scope: &Scope) -> Result<u64> {
-        self.listing.count(&caller.may_list(scope)?).await
+    pub async fn count_uploads(&self, caller: &Caller, search: &Search) -> Result<Option<u64>> {
+        let listing = caller.may_list(&search.scope)?;
+        if search.matches_all() {
+            return self.listing.count(&listing).await.map(Some);
+        }
+        if !search.is_indexed() {
+            return Ok(None);
+        }
+        let selection = search.selection(listing);
+        self.listing.count_entries(&selection).await.map(Some)
     }
 }
 
@@ -213,6 +221,7 @@ fn unfiltered(page: ListPage, start: &Start) -> Found {
     let passed = first.saturating_add(page.uploads.len() as u64);
     Found {
         uploads: page.uploads,
+        is_by_name: false,
         first,
         total: None,
         next: page.next.map(|cursor| Start {
@@ -221,30 +230,4 @@ fn unfiltered(page: ListPage, start: &Start) -> Found {
             passed,
         }),
     }
-}
-
-/// The matches on `page`, of which those before `start.skip` are skipped.
-fn filtered(page: ListPage, search: &Search, start: &Start, limit: usize) -> Found {
-    let (uploads, matcher) = (page.uploads.into_iter(), search.matcher());
-    let matches: Vec<Upload> = uploads.filter(|upload| matcher.matches(upload)).collect();
-    let matched = matches.len();
-    let shown = matches.into_iter().skip(start.skip).take(limit);
-    let mut found = Found {
-        uploads: shown.collect(),
-        first: start.first(),
-        ..Found::default()
-    };
-    let read = start.passed.saturating_add(matched as u64);
-    found.total = page.next.is_none().then_some(read);
-    found.next = match page.next {
-        // The uploads that follow on this page may match, too.
-        _ if start.skip + found.uploads.len() < matched => found.after_last(),
-        Some(last) => Some(Start {
-            after: Some(last),
-            skip: start.skip.saturating_sub(matched),
-            passed: read,
-        }),
-        None => None,
-    };
-    found
 }

@@ -1,0 +1,154 @@
+//! Entries of indexes as both state stores keep them: an order of bytes, and a value.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | name | the folded name and a NUL; only in an index that is ordered by name |
+//! | 8 | the time of creation, inverted, so that the newest comes first |
+//! | 24 | the upload id |
+//! | 1 | the value begins: a letter for the phase |
+//! | rest | the labels of the entry, as far as searches in the index need them |
+
+use std::borrow::Cow;
+
+use upload_gateway_core::{
+    state::{Cursor, Entry, Index, Listing, Selection},
+    upload::{Phase, Timestamp, UploadId},
+};
+
+/// The length of the time of creation, and with the id of a position.
+const AGE: usize = 8;
+const POSITION: usize = AGE + UploadId::BYTES;
+
+/// Sorts after every order with the same beginning: no text has it, and no value begins with it.
+const LAST: u8 = 0xff;
+
+/// The name of a listing, unique.
+pub(super) fn listing_name(listing: &Listing) -> String {
+    match listing {
+        Listing::Owner(owner) => {
+            let (tenant, subject) = (&owner.tenant, &owner.subject);
+            // The length keeps ("a:b", "c") and ("a", "b:c") apart.
+            format!("owner:{}:{tenant}:{subject}", tenant.len())
+        }
+        Listing::Tenant(tenant) => format!("tenant:{tenant}"),
+    }
+}
+
+/// The name of an index, unique in a listing.
+pub(super) fn index_name(index: &Index) -> Cow<'static, str> {
+    match index {
+        Index::All => "all".into(),
+        Index::Tag(tag) => format!("tag:{tag}").into(),
+        Index::Storage(storage_id) => format!("storage:{storage_id}").into(),
+        Index::Phase(phase) => format!("phase:{phase}").into(),
+        Index::Name(_) => "name".into(),
+    }
+}
+
+/// The indexes that must not have the entry: those of other phases.
+pub(super) fn other_indexes(entry: &Entry) -> impl Iterator<Item = Index> {
+    let others = Index::PHASES.into_iter();
+    let others = others.filter(|phase| *phase != entry.phase);
+    others.map(Index::Phase)
+}
+
+/// The order of an entry.
+pub(super) fn order(entry: &Entry, index: &Index) -> Vec<u8> {
+    let name = index.is_by_name().then(|| entry.name());
+    order_of(name, entry.created_at, entry.id)
+}
+
+/// The value of an entry.
+pub(super) fn value(entry: &Entry, index: &Index) -> Vec<u8> {
+    let labels = match index {
+        Index::All | Index::Tag(_) => entry.labels(),
+        Index::Storage(_) | Index::Phase(_) => entry.without_tags(),
+        Index::Name(_) => entry.without_name(),
+    };
+    let mut value = vec![letter(entry.phase)];
+    value.extend_from_slice(labels.as_bytes());
+    value
+}
+
+/// The entry of an order and its value, one after the other. `None` if they are unreadable.
+pub(super) fn read(member: &[u8], is_by_name: bool) -> Option<Entry> {
+    let (name, rest) = match is_by_name {
+        true => {
+            let end = member.iter().position(|byte| *byte == 0)?;
+            (Some(&member[..end]), &member[end + 1..])
+        }
+        false => (None, member),
+    };
+    let (position, value) = rest.split_at_checked(POSITION)?;
+    let (age, id) = position.split_at(AGE);
+    let (phase, labels) = value.split_first()?;
+    let mut labels = std::str::from_utf8(labels).ok()?.to_owned();
+    if let Some(name) = name {
+        labels.push('\0');
+        labels.push_str(std::str::from_utf8(name).ok()?);
+    }
+    let created_at = Timestamp(u64::MAX - u64::from_be_bytes(age.try_into().ok()?));
+    let entry = Entry::with(created_at, id.try_into().ok()?, phase_of(*phase)?, labels);
+    Some(entry)
+}
+
+/// The first order after `after` that a selection can have, and the one before which it ends. `None`: it ends with the index.
+pub(super) fn range(selection: &Selection, after: Option<&Cursor>) -> (Vec<u8>, Option<Vec<u8>>) {
+    let next = after.map_or_else(Vec::new, |after| {
+        let name = selection.index.is_by_name();
+        let name = name.then(|| after.name.as_deref().unwrap_or_default());
+        let mut order = order_of(name, after.created_at, after.id.to_bytes());
+        order.push(LAST);
+        order
+    });
+    if let Index::Name(prefix) = &selection.index {
+        let mut end = prefix.clone().into_bytes();
+        end.push(LAST);
+        return (next.max(prefix.clone().into_bytes()), Some(end));
+    }
+    let created = selection.created;
+    // The first time that is too old comes after the last one that is not.
+    let following = |time: Timestamp| (u64::MAX - time.0).checked_add(1).map(u64::to_be_bytes);
+    let first = created.before.map_or_else(Vec::new, |end| {
+        following(end).map_or_else(|| vec![LAST; POSITION + 1], |age| age.to_vec())
+    });
+    let end = created.from.and_then(following).map(|age| age.to_vec());
+    (next.max(first), end)
+}
+
+/// The order of the entry that was created then.
+pub(super) fn order_of(
+    name: Option<&str>,
+    created_at: Timestamp,
+    id: [u8; UploadId::BYTES],
+) -> Vec<u8> {
+    let mut order = Vec::with_capacity(POSITION + name.map_or(0, |name| name.len() + 1));
+    if let Some(name) = name {
+        order.extend_from_slice(name.as_bytes());
+        order.push(0);
+    }
+    order.extend_from_slice(&(u64::MAX - created_at.0).to_be_bytes());
+    order.extend_from_slice(&id);
+    order
+}
+
+fn letter(phase: Phase) -> u8 {
+    match phase {
+        Phase::Open => b'o',
+        Phase::Committing => b'm',
+        Phase::Complete => b'c',
+        Phase::Aborted => b'a',
+        Phase::Deleting => b'd',
+    }
+}
+
+fn phase_of(letter: u8) -> Option<Phase> {
+    match letter {
+        b'o' => Some(Phase::Open),
+        b'm' => Some(Phase::Committing),
+        b'c' => Some(Phase::Complete),
+        b'a' => Some(Phase::Aborted),
+        b'd' => Some(Phase::Deleting),
+        _ => None,
+    }
+}

@@ -1,0 +1,23 @@
+-- Sets or removes the entries of one upload in the indexes of a listing, and makes these expire no earlier than the record.
+-- KEYS  the indexes: sorted sets with equal scores
+-- ARGV  1 time the record is removed (ms)  2… for each index: order of the entry, the whole entry or "" to remove it
+-- Returns nothing.
+for index, key in ipairs(KEYS) do
+  local order, entry = ARGV[2 * index], ARGV[2 * index + 1]
+  local known = false
+  for _, other in ipairs(redis.call('ZRANGE', key, '[' .. order, '(' .. order .. '\255', 'BYLEX')) do
+    if other == entry then
+      known = true
+    else
+      redis.call('ZREM', key, other)
+    end
+  end
+  if entry ~= '' then
+    if not known then
+      redis.call('ZADD', key, 0, entry)
+    end
+    if redis.call('PEXPIRETIME', key) < tonumber(ARGV[1]) then
+      redis.call('PEXPIREAT', key, ARGV[1])
+    end
+  end
+end

@@ -1,0 +1,101 @@
+//! How the Redis adapter repairs the indexes of listings.
+
+use std::time::Duration;
+
+use upload_gateway::state::redis::Redis;
+use upload_gateway_core::{
+    state::{Created, Index, Listing, ListingStore, RecordStore, ScheduleStore, Selection},
+    upload::{Owner, Phase},
+};
+
+use super::{fresh_redis, redis_only::ask, samples::*};
+
+/// How many entries all indexes of a listing have, of open uploads in one storage with the tag `a`.
+async fn counts(store: &Redis, listing: impl Into<Listing>) -> Vec<u64> {
+    let listing = listing.into();
+    let mut counts = Vec::new();
+    for index in [
+        Index::All,
+        Index::Tag("a".into()),
+        Index::Storage("media".into()),
+        Index::Name(String::new()),
+        Index::Phase(Phase::Open),
+    ] {
+        let selection = Selection {
+            listing: listing.clone(),
+            index,
+            created: Created::default(),
+        };
+        counts.push(store.count_entries(&selection).await.unwrap());
+    }
+    counts
+}
+
+async fn remove(url: &str, pattern: &str) {
+    let keys: Vec<String> = ask(url, redis::cmd("KEYS").arg(pattern)).await;
+    let removed: usize = ask(url, redis::cmd("DEL").arg(&keys)).await;
+    assert_eq!(removed, keys.len());
+}
+
+#[tokio::test]
+async fn uploads_of_an_earlier_release_are_added_to_the_indexes_by_a_sweep() {
+    let Some((store, backend)) = fresh_redis().await else {
+        return;
+    };
+    let owner = owner();
+    for phase in [Phase::Open, Phase::Complete, Phase::Open] {
+        let mut upload = upload(&owner);
+        create(&store, &upload).await;
+        upload.phase = phase;
+        store.update(&upload, upload.writer).await.unwrap();
+    }
+    remove(&backend.url, "*:index:*").await;
+    assert_eq!(counts(&store, owner.clone()).await, [0; 5]);
+    store.due(now(), None, 10).await.unwrap();
+    let tenant = Listing::Tenant(owner.tenant.clone());
+    assert_eq!(counts(&store, owner.clone()).await, [3, 3, 3, 3, 2]);
+    assert_eq!(counts(&store, tenant).await, [3, 3, 3, 3, 2]);
+    // Only once.
+    remove(&backend.url, "*:index:*").await;
+    store.due(now(), None, 10).await.unwrap();
+    assert_eq!(counts(&store, owner).await, [0; 5]);
+}
+
+#[tokio::test]
+async fn a_sweep_corrects_the_entries_of_what_it_checks() {
+    let Some((store, backend)) = fresh_redis().await else {
+        return;
+    };
+    let owner = owner();
+    let mut complete = upload(&owner);
+    create(&store, &complete).await;
+    complete.phase = Phase::Complete;
+    store.update(&complete, complete.writer).await.unwrap();
+    let vanished = upload(&owner);
+    create(&store, &vanished).await;
+    store.due(now(), None, 10).await.unwrap();
+    remove(&backend.url, &format!("*upload:*{}", vanished.id)).await;
+    remove(&backend.url, "*:index:*:tag:*").await;
+    assert_eq!(counts(&store, owner.clone()).await, [2, 0, 2, 2, 1]);
+    let later = vanished.expires_at.plus(Duration::from_secs(8 * 86_400));
+    store.due(later, None, 10).await.unwrap();
+    assert_eq!(counts(&store, owner).await, [1, 1, 1, 1, 0]);
+}
+
+#[tokio::test]
+async fn all_indexes_of_a_listing_are_in_one_slot() {
+    let Some((store, backend)) = fresh_redis().await else {
+        return;
+    };
+    let owner = Owner {
+        tenant: "{t}".into(),
+        subject: "100%{}".into(),
+    };
+    create(&store, &upload(&owner)).await;
+    let keys: Vec<String> = ask(&backend.url, redis::cmd("KEYS").arg("*:index:*")).await;
+    for key in &keys {
+        let listings = ["{owner:3:%7Bt%7D:100%25%7B%7D}", "{tenant:%7Bt%7D}"];
+        assert!(listings.iter().any(|name| key.contains(name)), "{key}");
+    }
+    assert_eq!(keys.len(), 2 * 6);
+}
