@@ -1,6 +1,6 @@
 //! The gateway as a process of its own, and its CPU time and memory from Linux.
 
-use std::{ffi::OsStr, fs, process::Command, time::Duration};
+use std::{ffi::OsStr, fs, path::Path, process::Command, time::Duration};
 
 use tempfile::TempDir;
 
@@ -30,6 +30,13 @@ impl Gateway {
         Self::of(program.as_ref(), store, redis_url, config)
     }
 
+    /// With its state in a file in `data`.
+    pub(crate) fn embedded(store: &Store, data: &Path) -> Result<Self> {
+        let program = env!("CARGO_BIN_EXE_upload-gateway");
+        let config = format!("data_dir = {:?}\n", data.display().to_string());
+        Self::run(program.as_ref(), store, &[], &config)
+    }
+
     /// Another build of the gateway.
     pub(crate) fn of(
         program: &OsStr,
@@ -37,6 +44,10 @@ impl Gateway {
         redis_url: &str,
         config: &str,
     ) -> Result<Self> {
+        Self::run(program, store, &["--redis-url", redis_url], config)
+    }
+
+    fn run(program: &OsStr, store: &Store, state: &[&str], config: &str) -> Result<Self> {
         let configuration = TempDir::with_prefix("upload-gateway-bench.")?;
         let file = configuration.path().join("config.toml");
         fs::write(&file, config.to_owned() + &store.configuration())?;
@@ -45,13 +56,8 @@ impl Gateway {
             command
                 .env_clear()
                 .current_dir(directory)
-                .args([
-                    "serve",
-                    "--http-listen",
-                    "127.0.0.1:0",
-                    "--redis-url",
-                    redis_url,
-                ])
+                .args(["serve", "--http-listen", "127.0.0.1:0"])
+                .args(state)
                 .args(["--grpc-listen", &format!("127.0.0.1:{port}"), "--config"])
                 .arg(&file);
             command

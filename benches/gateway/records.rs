@@ -53,7 +53,7 @@ const OPENS: usize = 11;
 
 /// The small uploads of the other caller: the number and the size of each.
 const SMALL_UPLOADS: usize = 50;
-const SMALL_SIZE: u64 = MIB / 16;
+pub(crate) const SMALL_SIZE: u64 = MIB / 16;
 
 /// How often they are measured, alternately alone and beside the others. The best counts, because other load only makes
 /// them slower.
@@ -241,7 +241,7 @@ async fn watch_and_read(
 }
 
 /// The median time of small uploads, one after the other.
-async fn small_uploads(
+pub(crate) async fn small_uploads(
     client: &UploadServiceClient<Channel>,
     payload: &Payload,
 ) -> Result<Duration> {
@@ -279,7 +279,7 @@ async fn memory(redis_url: &str, id: &UploadId) -> Result<u64> {
     Ok(sum)
 }
 
-fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.sort_unstable();
     let last = times.len().saturating_sub(1);
     let index = (times.len() * percent / 100).min(last);

@@ -13,6 +13,7 @@ use upload_gateway::config::Limits;
 use crate::{
     GIB, Load, MIB, Measurement,
     crowds::{self, Crowd, Neighbours},
+    finding::{self, Finding},
     guarded::Guarded,
     records::{self, Records},
     signing::Signing,
@@ -40,6 +41,10 @@ const MOST_RECORD_MEMORY: u64 = 4_000_000;
 /// The targets: how long a call and an open of that record take at most.
 const MOST_READ: Duration = Duration::from_millis(5);
 const MOST_OPEN: Duration = Duration::from_millis(150);
+
+/// The targets: how long a page of a list takes at most, and how much longer a small upload takes beside many lists.
+const MOST_PAGE: Duration = Duration::from_millis(25);
+const MOST_SLOWDOWN_BY_LISTS: f64 = 1.5;
 
 /// The target: how much longer a small upload takes at most beside watchers and readers of that record.
 const MOST_SLOWDOWN: f64 = 1.5;
@@ -221,6 +226,42 @@ pub(crate) fn crowd(measured: &Crowd) {
             peak_memory / MIB
         ),
     );
+}
+
+/// The lines of lists over each state store.
+pub(crate) fn findings(measured: &[Finding]) {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    for finding in measured {
+        let (store, records) = (finding.store, finding.records);
+        let memory = finding.memory.map(|bytes| {
+            format!("; indexes of one listing {bytes} bytes of memory for each, with two tags")
+        });
+        println!(
+            "\n{records} records in {store}{}",
+            memory.unwrap_or_default()
+        );
+        for (list, [median, most]) in &finding.pages {
+            println!("a page of {list}: {:.2} ms (median)", milliseconds(*median));
+            judge(
+                *most <= MOST_PAGE,
+                &format!(
+                    "a page of {list}, p99 ≤ {:.0} ms: {:.2} ms",
+                    milliseconds(MOST_PAGE),
+                    milliseconds(*most)
+                ),
+            );
+        }
+        let [alone, beside] = finding.small;
+        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+        judge(
+            ratio <= MOST_SLOWDOWN_BY_LISTS,
+            &format!(
+                "small uploads beside {} lists at once ≤ {MOST_SLOWDOWN_BY_LISTS} × {:.2} ms alone: {ratio:.2}",
+                finding::LISTS,
+                milliseconds(alone),
+            ),
+        );
+    }
 }
 
 /// The lines of a record of many parts.

@@ -83,15 +83,11 @@ pub fn unary_request(bytes: &[u8]) {
             accepted.iter().for_each(is_canonical);
         }
         6 => {
-            let accepted = read(bytes, |request: v1::ListUploadsRequest| {
-                convert::phase_filter(request.phase)?;
-                let size = convert::page_size(request.page_size)?;
-                Ok((size, convert::cursor(&request.page_token)?))
-            });
-            if let Some((size, cursor)) = accepted {
+            let accepted = read(bytes, convert::listing::search);
+            if let Some((_, start, size)) = accepted {
                 assert!((1..=1_000).contains(&size));
-                let token = convert::page_token(cursor.as_ref());
-                assert_eq!(convert::cursor(&token).ok(), Some(cursor));
+                let token = convert::page_token(start.after.as_ref());
+                assert_eq!(convert::cursor(&token).ok(), Some(start.after));
             }
         }
         _ => {

@@ -1,6 +1,7 @@
 //! `ls`: lists uploads.
 
 use clap::ValueEnum;
+use prost_types::Timestamp;
 use serde_json::Value;
 use upload_gateway_client::proto::v1::{ListUploadsRequest, Phase};
 
@@ -13,6 +14,42 @@ pub(super) struct Arguments {
     /// Only uploads in this phase
     #[arg(long)]
     phase: Option<PhaseName>,
+    /// Only uploads with this text in the file name
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    name: String,
+    /// Only uploads whose file name begins with this text, ordered by name
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    name_prefix: String,
+    /// Only uploads with this tag; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only uploads in this storage
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    storage: String,
+    /// Only files of this media type: image/png, or image/*
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    mime: String,
+    /// Only uploads that were created at this time or later: 2026-01-31, or 2026-01-31T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Only uploads that were created before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
     /// Uploads of this owner. Another owner needs the role support or admin
     #[arg(
         long,
@@ -58,6 +95,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
             owner: arguments.owner.clone(),
             all_owners: arguments.all_owners,
             tenant: arguments.tenant.clone(),
+            storage_id: arguments.storage.clone(),
+            tags: arguments.tags.clone(),
+            name_prefix: arguments.name_prefix.clone(),
+            name_contains: arguments.name.clone(),
+            file_mime: arguments.mime.clone(),
+            created_after: arguments.since,
+            created_before: arguments.until,
         };
         let page = client.list(request).await?;
         for upload in &page.uploads {

@@ -2,6 +2,7 @@
 
 pub(super) mod admin;
 pub(super) mod download;
+pub(super) mod listing;
 pub(super) mod signing;
 pub(super) mod storages;
 

@@ -16,7 +16,7 @@ use upload_gateway_core::{
     call,
     error::{All, Error, Result},
     faults,
-    gateway::{Action, Caller, CopyTo, Gateway, Message, MessageMemory, Scope, Search, Start},
+    gateway::{Action, Caller, CopyTo, Gateway, Message, MessageMemory},
     upload,
 };
 
@@ -185,23 +185,7 @@ impl UploadService for UploadApi {
     ) -> Result<Response<ListUploadsResponse>, Status> {
         let caller = caller(&request)?;
         let page = async {
-            let request = request.into_inner();
-            let (phase, limit, after, scope) = (
-                convert::phase_filter(request.phase),
-                convert::page_size(request.page_size),
-                convert::cursor(&request.page_token),
-                Scope::new(request.owner, request.all_owners, request.tenant),
-            )
-                .all()?;
-            let search = Search {
-                scope,
-                phase,
-                ..Search::default()
-            };
-            let start = Start {
-                after,
-                ..Start::default()
-            };
+            let (search, start, limit) = convert::listing::search(request.into_inner())?;
             self.gateway
                 .records
                 .list_uploads(&caller, &search, start, limit)

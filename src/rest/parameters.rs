@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     request::Parse,
-    shapes::Permissions,
+    shapes::{Permissions, PhaseName},
     values::{Flag, Number, OptionalMd5, PartChoice, PartMd5, PartNumber, PartNumbers, Tags, md5},
 };
 
@@ -108,6 +108,17 @@ pub(super) struct ListParameters {
     pub(super) tags: Option<Tags>,
     /// Only uploads with this text in the file name, in upper or lower case and in any normal form of Unicode.
     pub(super) file_search: Option<String>,
+    /// Only uploads whose file name begins with this text, in upper or lower case and in any normal form of Unicode. Without
+    /// `tags`, the uploads are then ordered by name, and otherwise by creation, newest first.
+    pub(super) name_prefix: Option<String>,
+    /// Only files of this media type, `image/png`, or of all with its type, `image/*`.
+    pub(super) file_mime: Option<String>,
+    /// Only uploads in this phase.
+    pub(super) phase: Option<PhaseName>,
+    /// Only uploads that were created at this time or later, in seconds since 1970.
+    pub(super) created_after: Option<Number>,
+    /// Only uploads that were created before this time, in seconds since 1970.
+    pub(super) created_before: Option<Number>,
     /// Only uploads of this owner. Another owner than the caller needs the role support or admin. Default: the caller.
     pub(super) owner: Option<String>,
     /// `true`: uploads of all owners in the tenant. Needs the role support or admin.

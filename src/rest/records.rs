@@ -9,8 +9,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use upload_gateway_core::{
     error::{All, Error, Result},
     gateway::{Found, MAX_PAGE_LENGTH, Scope, Search, Start},
-    state::Cursor,
-    upload::{Timestamp, Upload},
+    state::{Created, Cursor},
+    upload::{Phase, Timestamp, Upload},
 };
 use url::form_urlencoded::Serializer;
 
@@ -33,7 +33,7 @@ const DEFAULT_LIMIT: u64 = 100;
 /// List uploads, newest first, by default the caller's own
 ///
 /// A page has at most 1 MiB. Without filters, it has `limit` uploads, as far as they fit. With filters, it has those that
-/// match among the next 1,000 uploads: it can have fewer, or none, and still have a next page. Follow `Link` to the end.
+/// match among the next 10,000 uploads: it can have fewer, or none, and still have a next page. Follow `Link` to the end.
 /// Records have no parts.
 #[utoipa::path(
     get,
@@ -47,7 +47,7 @@ const DEFAULT_LIMIT: u64 = 100;
             description = "A page of records.",
             body = Vec<Record>,
             headers(
-                ("X-Total-Count" = u64, description = "The number of all matching uploads. Not set if there are filters, and older uploads have not been searched."),
+                ("X-Total-Count" = u64, description = "The number of all matching uploads. Not set with several filters, or with `file_search`, `file_mime` or `phase=complete`, if more than 10,000 uploads had to be looked at."),
                 ("Content-Range" = String, description = "`items a-b/n`, with `*` for a number that is not known; `items */n` for an empty page."),
                 ("Link" = String, description = "The next page, with `rel=\"next\"`. Not set on the last page.")
             )
@@ -129,6 +129,9 @@ fn link(search: &Search, limit: usize, start: &Start) -> String {
         Scope::Owner { tenant, subject } => (subject.as_str(), tenant.as_str()),
         Scope::Tenant { tenant } => ("", tenant.as_str()),
     };
+    let phase = search.phase.map(|phase| phase.to_string());
+    let seconds = |time: Timestamp| (time.0 / 1000).to_string();
+    let created = [search.created.from, search.created.before].map(|time| time.map(seconds));
     let is_tenant = matches!(search.scope, Scope::Tenant { .. });
     let given = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let parameters = [
@@ -136,6 +139,11 @@ fn link(search: &Search, limit: usize, start: &Start) -> String {
         ("storage_id", search.storage_id.as_deref()),
         ("tags", given(tags.as_str())),
         ("file_search", search.file_name.as_deref()),
+        ("name_prefix", search.name_prefix.as_deref()),
+        ("file_mime", search.file_mime.as_deref()),
+        ("phase", phase.as_deref()),
+        ("created_after", created[0].as_deref()),
+        ("created_before", created[1].as_deref()),
         ("owner", given(owner)),
         ("all_owners", is_tenant.then_some("true")),
         ("tenant", given(tenant)),
@@ -216,13 +224,23 @@ impl ListParameters {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Search {
             scope,
-            phase: None,
+            phase: self.phase.map(Phase::from),
             storage_id: given(self.storage_id),
             tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),
             file_name: given(self.file_search),
-            ..Search::default()
+            name_prefix: given(self.name_prefix),
+            file_mime: given(self.file_mime),
+            created: Created {
+                from: self.created_after.map(time),
+                before: self.created_before.map(time),
+            },
         }
     }
+}
+
+/// A time in seconds since the epoch.
+fn time(Number(seconds): Number) -> Timestamp {
+    Timestamp(seconds.saturating_mul(1000))
 }
 
 fn size(number: u64) -> usize {

@@ -164,7 +164,7 @@ pub(super) struct Record {
 }
 
 /// The phase of an upload.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum PhaseName {
     /// The upload accepts parts.
@@ -352,6 +352,18 @@ impl From<Phase> for PhaseName {
             Phase::Complete => Self::Complete,
             Phase::Aborted => Self::Aborted,
             Phase::Deleting => Self::Deleting,
+        }
+    }
+}
+
+impl From<PhaseName> for Phase {
+    fn from(name: PhaseName) -> Self {
+        match name {
+            PhaseName::Open => Self::Open,
+            PhaseName::Committing => Self::Committing,
+            PhaseName::Complete => Self::Complete,
+            PhaseName::Aborted => Self::Aborted,
+            PhaseName::Deleting => Self::Deleting,
         }
     }
 }

@@ -152,3 +152,81 @@ fn phase_of(letter: u8) -> Option<Phase> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use upload_gateway_core::state::Created;
+
+    use super::*;
+
+    fn entry(created_at: u64, name: &str) -> Entry {
+        let id = UploadId::generate(None).to_bytes();
+        let labels = format!("media\0image/png\0{name}\0x\0y");
+        Entry::with(Timestamp(created_at), id, Phase::Aborted, labels)
+    }
+
+    #[test]
+    fn an_entry_reads_back_from_each_index_with_what_it_needs() {
+        let entry = entry(17, "\u{fc} b");
+        for (index, tags) in [
+            (Index::All, &["x", "y"][..]),
+            (Index::Tag("x".into()), &["x", "y"]),
+            (Index::Storage("media".into()), &[]),
+            (Index::Phase(Phase::Aborted), &[]),
+            (Index::Name(String::new()), &[]),
+        ] {
+            let member = [order(&entry, &index), value(&entry, &index)].concat();
+            let read = read(&member, index.is_by_name()).unwrap();
+            assert_eq!((read.created_at, read.id), (entry.created_at, entry.id));
+            assert_eq!(read.phase, Phase::Aborted);
+            assert_eq!(read.without_tags(), entry.without_tags(), "{index:?}");
+            assert!(read.tags().eq(tags.iter().copied()), "{index:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_entry_is_refused() {
+        let index = Index::Name(String::new());
+        let entry = entry(17, "a");
+        let member = [order(&entry, &index), value(&entry, &index)].concat();
+        for length in 0..=POSITION + 2 {
+            assert_eq!(read(&member[..length], true), None, "{length}");
+        }
+        for other in [&b"x"[..], &[0xff; POSITION + 9], &[b'o'; POSITION + 9]] {
+            assert_eq!(read(other, true), None);
+        }
+        assert_eq!(read(&[0xff; POSITION + 9], false), None);
+    }
+
+    #[test]
+    fn a_range_has_the_entries_of_its_times_after_a_position() {
+        let mut entries: Vec<_> = [1, 5, 5, 9].map(|time| entry(time, "a")).into();
+        entries.sort_by_key(|entry| order(entry, &Index::All));
+        let time = |time: u64| Some(Timestamp(time));
+        for (from, before, after, expected) in [
+            (None, None, None, 0..4),
+            (time(5), None, None, 0..3),
+            (None, time(5), None, 3..4),
+            (time(2), time(9), None, 1..3),
+            (None, time(9), Some(1), 2..4),
+            (time(5), None, Some(2), 3..3),
+            (time(0), time(0), None, 4..4),
+            (time(u64::MAX), time(u64::MAX), None, 4..4),
+        ] {
+            let selection = Selection {
+                listing: Listing::Tenant("t".into()),
+                index: Index::All,
+                created: Created { from, before },
+            };
+            let after = after.map(|at: usize| entries[at].cursor(false));
+            let (first, end) = range(&selection, after.as_ref());
+            let has = |entry: &&Entry| {
+                let order = order(entry, &Index::All);
+                order >= first && end.as_ref().is_none_or(|end| order < *end)
+            };
+            let found: Vec<_> = entries.iter().filter(has).collect();
+            let expected: Vec<_> = entries[expected].iter().collect();
+            assert_eq!(found, expected, "{selection:?} after {after:?}");
+        }
+    }
+}

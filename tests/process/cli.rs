@@ -107,6 +107,19 @@ fn a_file_is_put_shown_and_listed() {
     assert_eq!(list[0]["upload_id"], id);
     let open = json(&run(&gateway, &["ls", "--json", "--phase", "open"]));
     assert_eq!(open, serde_json::json!([]));
+    let found = ["ls", "--json", "--name", "TER", "--name-prefix", "SP\u{c4}"];
+    let filters = ["--tag", "a", "--phase", "complete", "--since", "2026-01-01"];
+    let found = json(&run(&gateway, &[&found[..], &filters].concat()));
+    assert_eq!(found[0]["upload_id"], id);
+    for other in [
+        ["--tag", "b"],
+        ["--storage", "x"],
+        ["--mime", "image/*"],
+        ["--until", "2026-01-01"],
+    ] {
+        let none = json(&run(&gateway, &[&["ls", "--json"], &other[..]].concat()));
+        assert_eq!(none, serde_json::json!([]), "{other:?}");
+    }
     let people = run(&gateway, &["ls"]);
     assert!(
         String::from_utf8(people.stdout)

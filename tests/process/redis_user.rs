@@ -128,6 +128,9 @@ async fn whole_life(config: Config) {
     client.list_parts(parts).await.unwrap();
     let listed = client.list_uploads(ListUploadsRequest::default()).await;
     assert_eq!(listed.unwrap().into_inner().uploads.len(), 1);
+    let found = format!("{}/api/engine/v2/uploads?name_prefix=A", gateway.http);
+    let found = reqwest::get(found).await.unwrap();
+    assert_eq!(found.headers()["x-total-count"], "1");
 
     let mut signing = SigningServiceClient::connect(gateway.grpc.clone())
         .await

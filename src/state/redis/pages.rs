@@ -4,10 +4,13 @@
 //! their own, so that they delay no other call. A page has a time-out of its own; a whole read may take as long as its
 //! pages arrive. Few whole reads run at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::Script;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::sleep,
+};
 use upload_gateway_core::{
     error::{Error, Kind, Reason, Result},
     upload::{Part, Upload, UploadId},
@@ -30,6 +33,9 @@ pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many large records are read at once.
 const READS_AT_ONCE: usize = 4;
 
+/// The longest pause after a search.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often a record is read again because it changed between two pages.
 const ATTEMPTS: usize = 5;
 
@@ -41,8 +47,8 @@ pub(super) type Page = (Fields, Vec<u8>, Receipts, Vec<u8>, u32);
 pub(super) struct Pages {
     pub(super) link: Link,
     turns: Semaphore,
-    /// Of searches: one reads thousands of entries, and several would leave no time of the server to short calls.
-    searches: Semaphore,
+    /// Of searches, one at a time: see [`Pages::end_search`].
+    searches: Arc<Semaphore>,
 }
 
 // === impl Pages ===
@@ -52,13 +58,24 @@ impl Pages {
         Self {
             link,
             turns: Semaphore::new(READS_AT_ONCE),
-            searches: Semaphore::new(1),
+            searches: Arc::new(Semaphore::new(1)),
         }
     }
 
-    pub(super) async fn search_turn(&self) -> Result<SemaphorePermit<'_>> {
-        let turn = self.searches.acquire().await;
+    pub(super) async fn search_turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = Arc::clone(&self.searches).acquire_owned().await;
         turn.map_err(|closed| Error::internal("search an index", closed))
+    }
+
+    /// Lets the next search begin, after a pause for twice the time that this one took. A search reads thousands of entries:
+    /// without pauses, many of them would leave no time of the server to short calls.
+    pub(super) fn end_search(turn: OwnedSemaphorePermit, took: Duration) {
+        let pause = (took * 2).min(MAX_PAUSE);
+        // At most one: it has the turn.
+        tokio::spawn(async move {
+            sleep(pause).await;
+            drop(turn);
+        });
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>> {

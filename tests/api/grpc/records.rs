@@ -69,6 +69,60 @@ async fn uploads_are_listed_newest_first_page_by_page_and_by_phase() {
     );
 }
 
+#[tokio::test]
+async fn uploads_are_found_by_all_filters_together() {
+    let gateway = TestGateway::start().await;
+    let mut client = gateway.client().await;
+    let mut ids = Vec::new();
+    for name in ["Plan b.pdf", "plan a.pdf", "notes.txt"] {
+        ids.push(gateway.upload(whole(name, b"abc", 3)).await.unwrap());
+    }
+    let plans = ListUploadsRequest {
+        name_prefix: "PLAN".into(),
+        name_contains: ".pdf".into(),
+        file_mime: "application/pdf".into(),
+        phase: Phase::Complete.into(),
+        storage_id: ids[0].storage_id.clone(),
+        created_after: ids[0].created_at,
+        page_size: 1,
+        ..ListUploadsRequest::default()
+    };
+    let (mut listed, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListUploadsRequest {
+            page_token,
+            ..plans.clone()
+        };
+        let page = client.list_uploads(request).await.unwrap().into_inner();
+        listed.extend(page.uploads.into_iter().map(|upload| upload.upload_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(listed, [1, 0].map(|at: usize| ids[at].upload_id.clone()));
+    for none in [
+        ListUploadsRequest {
+            tags: vec!["x".into()],
+            ..plans.clone()
+        },
+        ListUploadsRequest {
+            created_before: ids[0].created_at,
+            ..plans.clone()
+        },
+        ListUploadsRequest {
+            storage_id: "other".into(),
+            ..plans
+        },
+    ] {
+        let page = client.list_uploads(none).await.unwrap().into_inner();
+        assert_eq!(
+            (page.uploads, page.next_page_token),
+            (vec![], String::new())
+        );
+    }
+}
+
 /// A default client accepts messages of 4 MiB.
 #[tokio::test]
 async fn a_page_of_the_largest_records_has_at_most_a_mebibyte() {

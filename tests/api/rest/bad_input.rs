@@ -331,6 +331,8 @@ async fn an_invalid_page_or_expiry_is_refused_and_its_parameter_named() {
         ("offset=99999999999999999999", "offset"),
         ("tags=%ff", "tags"),
         ("file_search=%c3%28", "file_search"),
+        ("phase=done", "phase"),
+        ("created_after=yesterday", "created_after"),
         ("%ff=1", "query"),
     ] {
         let refused = http.get(&format!("?{query}")).await;

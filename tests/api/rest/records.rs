@@ -44,6 +44,23 @@ async fn pages_are_linked_newest_first() {
     assert_eq!(seen, expected);
     assert_eq!(ranges, ["items 0-1/5", "items 2-3/5", "items 4-4/5"]);
 
+    // The link has all filters, and the page keeps its order.
+    let mut path = "?limit=1&name_prefix=plan&file_mime=application/*&phase=open\
+                    &created_after=1&created_before=99999999999"
+        .to_owned();
+    let mut by_name = Vec::new();
+    loop {
+        let page = http.get(&path).await;
+        by_name.extend(names(&page.json()));
+        let Some(next) = page.next() else {
+            break;
+        };
+        path = next;
+    }
+    assert!(by_name.iter().eq(expected.iter().rev()), "{by_name:?}");
+    let none = http.get("?created_after=99999999999").await;
+    assert_eq!(names(&none.json()), [""; 0]);
+
     let one = http.get("?tags=n3,%C3%A4%20b").await;
     assert_eq!(names(&one.json()), ["Plan 3.pdf"]);
     let none = http.get("?file_search=nothing%20like%20it").await;

@@ -1,5 +1,6 @@
 //! Requests with several invalid fields: one error names all of them.
 
+use prost_types::Timestamp;
 use tonic::Code;
 use upload_gateway_client::proto::v1::{
     CompleteUploadRequest, CreateUploadRequest, DeleteUploadRequest, FileMetadata,
@@ -82,6 +83,12 @@ async fn an_empty_upload_id_is_invalid_in_every_call() {
     }
 }
 
+/// A time that no message can have.
+const BEFORE_A_SECOND: Timestamp = Timestamp {
+    seconds: 1,
+    nanos: -1,
+};
+
 #[tokio::test]
 async fn all_invalid_fields_of_a_call_are_reported_together() {
     let gateway = TestGateway::start().await;
@@ -152,10 +159,12 @@ async fn all_invalid_fields_of_a_call_are_reported_together() {
         page_size: -1,
         page_token: "x".into(),
         phase: 99,
+        created_after: Some(BEFORE_A_SECOND),
         ..ListUploadsRequest::default()
     });
     let list = list.await.unwrap_err();
-    assert_eq!(sorted(&list), ["page_size", "page_token", "phase"]);
+    let wrong = ["created_after", "page_size", "page_token", "phase"];
+    assert_eq!(sorted(&list), wrong);
     let list = uploads.list_parts(ListPartsRequest {
         page_size: -1,
         page_token: "x".into(),
