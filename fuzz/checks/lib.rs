@@ -105,6 +105,7 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         kept_until: None,
         copy_of: None,
         moves_to: None,
+        object_changed_at: None,
         file_expires_at: None,
         origin: None,
         created_at: Timestamp(1_700_000_000_000),

@@ -210,6 +210,7 @@ pub(super) fn upload(upload: &Upload) -> v1::Upload {
         updated_at: Some(time(upload.updated_at)),
         expires_at: upload.expires().map(time),
         object: upload.object.as_ref().map(object),
+        object_changed_at: upload.object_changed_at.map(time),
         copy_of: upload
             .copy_of
             .as_ref()

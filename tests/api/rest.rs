@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod demo;
 mod download;
 mod flow;
+mod lost_records;
 mod newer_client;
 mod openapi;
 mod records;

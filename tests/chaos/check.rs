@@ -10,6 +10,7 @@ use upload_gateway_client::{ClientError, Uploaded};
 use crate::{
     cluster::Cluster,
     common,
+    files::Handled,
     gateway::Incident,
     schedule::Store,
     senders::{Outcome, Sent, reason},
@@ -113,6 +114,10 @@ impl Stored {
         let mut expected = BTreeMap::new();
         let mut wrong = Vec::new();
         for ((store, key), found) in &self.objects {
+            // What the gateway keeps of a record.
+            if key.split('/').any(|name| name == ".records") {
+                continue;
+            }
             let number = Upload::number_of(key);
             let Some(sent) = number.and_then(|number| sent.get(number)) else {
                 wrong.push(format!("{store} has {key}, which no sender sent"));
@@ -216,11 +221,14 @@ impl Violations {
             upload,
             outcomes,
             journal,
+            handled,
         } = sent;
         let (number, ids) = (upload.number, &journal.ids);
         let has_lost_state = cluster.has_lost_state() && upload.store != Store::Embedded;
         for outcome in outcomes {
             match outcome {
+                // A deletion or a move that failed may have deleted it.
+                Outcome::Stored(_) if handled.as_ref().is_some_and(Handled::may_delete) => {}
                 Outcome::Stored(uploaded) => self.missing.extend(stored.missing(upload, uploaded)),
                 Outcome::Hung => self
                     .other
@@ -231,6 +239,15 @@ impl Violations {
                     reason(error)
                 )),
             }
+        }
+        if let Some(handled) = handled {
+            self.wrong.extend(handled.wrong.clone());
+            let key = outcomes.iter().find_map(|outcome| match outcome {
+                Outcome::Stored(uploaded) => uploaded.upload.object.as_ref(),
+                Outcome::Failed(_) | Outcome::Hung => None,
+            });
+            let key = key.map(|object| &object.key);
+            self.add_handled(stored, (upload, key), handled);
         }
         let is_taken_over = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if reason(error) == "TAKEN_OVER");
         if outcomes.iter().all(is_taken_over) {
@@ -244,6 +261,25 @@ impl Violations {
                     format!("upload {number}: committed_size fell from {from} to {to}, {ids:?}")
                 }));
         }
+    }
+
+    /// What calls on the stored file have acknowledged.
+    fn add_handled(
+        &mut self,
+        stored: &Stored,
+        (upload, key): (&Upload, Option<&String>),
+        handled: &Handled,
+    ) {
+        let (store, number) = (upload.store.id(), upload.number);
+        let has = |key: &String| stored.objects.contains_key(&(store, key.clone()));
+        let copy = handled.made.as_ref().filter(|key| !has(key));
+        self.missing
+            .extend(copy.map(|key| format!("upload {number}: {store} has no copy {key}")));
+        let is_deleted = handled.may_delete() && handled.is_done;
+        let left = key.filter(|key| is_deleted && has(key));
+        self.left.extend(
+            left.map(|key| format!("upload {number}: {store} has {key} after its deletion")),
+        );
     }
 
     fn add_crashes(&mut self, cluster: &Cluster) {

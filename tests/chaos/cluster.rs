@@ -412,15 +412,16 @@ fn configuration_file(directory: &Path, index: usize) -> PathBuf {
 /// What the configuration files of all gateways have; `stores` are keys of the top level.
 fn common_configuration(ports: &Ports, stores: &str) -> String {
     let Ports { grpc, http } = ports;
+    let key = BASE64_STANDARD.encode([7; 32]);
     format!(
         "grpc_listen = \"127.0.0.1:{grpc}\"\nhttp_listen = \"127.0.0.1:{http}\"\n{stores}\
          log.filter = \"info,upload_gateway=debug\"\n\n[limits]\ndrain_seconds = {DRAIN_SECONDS}\n\
          store_retry_timeout_seconds = 8\nidle_timeout_seconds = 20\ncommit_lease_seconds = 40\n\
          store_settle_seconds = {}\n\n\
          [sweeper]\ninterval_seconds = 5\noperations_per_second = 100\n\n\
-         [[resume_tokens.keys]]\nid = \"chaos\"\nkey = \"{}\"\n",
+         [[resume_tokens.keys]]\nid = \"chaos\"\nkey = \"{key}\"\n\n\
+         [[records.key]]\nid = \"chaos\"\nkey = \"{key}\"\n",
         SETTLE.as_secs(),
-        BASE64_STANDARD.encode([7; 32]),
     )
 }
 

@@ -14,6 +14,7 @@ mod common;
 
 mod check;
 mod cluster;
+mod files;
 mod gateway;
 mod lies;
 mod proxy;

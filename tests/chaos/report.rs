@@ -30,6 +30,8 @@ pub(crate) struct Report {
     stale_reads: BTreeMap<String, usize>,
     slow_commits: BTreeMap<String, usize>,
     incidents: BTreeMap<String, usize>,
+    /// What was done with stored files.
+    deeds: BTreeMap<String, usize>,
     opened_again: usize,
     went_back: usize,
     longest_pause: (Duration, usize),
@@ -69,6 +71,7 @@ impl Report {
             stale_reads: BTreeMap::new(),
             slow_commits: BTreeMap::new(),
             incidents: BTreeMap::new(),
+            deeds: BTreeMap::new(),
             opened_again: 0,
             went_back: 0,
             longest_pause: (Duration::ZERO, 0),
@@ -127,6 +130,9 @@ impl Report {
                 *self.errors.entry(reason(error)).or_default() += 1;
             }
         }
+        if let Some(handled) = &sent.handled {
+            *self.deeds.entry(handled.to_string()).or_default() += 1;
+        }
         let journal = &sent.journal;
         for (reason, count) in &journal.retries {
             *self.retries.entry(reason.clone()).or_default() += count;
@@ -179,6 +185,7 @@ impl fmt::Display for Report {
         writeln!(formatter, "  incidents         {}", list(&self.incidents))?;
         writeln!(formatter, "  errors            {}", list(&self.errors))?;
         writeln!(formatter, "  retries           {}", list(&self.retries))?;
+        writeln!(formatter, "  stored files      {}", list(&self.deeds))?;
         writeln!(formatter, "  opened again      {}", self.opened_again)?;
         writeln!(formatter, "  went back         {}", self.went_back)?;
         writeln!(

@@ -21,7 +21,10 @@ use upload_gateway_client::{
 };
 use upload_gateway_core::upload::Md5;
 
-use crate::uploads::{Course, Upload};
+use crate::{
+    files::{Handled, handle},
+    uploads::{Course, Upload},
+};
 
 /// How long a sender retries without progress of the committed size: the lease of a killed gateway expires after 90 s.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
@@ -55,6 +58,8 @@ pub(crate) struct Sent {
     pub(crate) outcomes: Vec<Outcome>,
     /// What its senders observed.
     pub(crate) journal: Journal,
+    /// What was done with its file after that.
+    pub(crate) handled: Option<Handled>,
 }
 
 /// What the senders of one upload observed.
@@ -116,10 +121,19 @@ pub(crate) async fn send(front: String, upload: Upload, deadline: Instant) -> Se
     let ended = timeout_at(deadline, Box::pin(sender.run())).await;
     let outcomes = ended.unwrap_or_else(|_| vec![Outcome::Hung]);
     let journal = std::mem::take(&mut *sender.journal.lock().unwrap());
+    let stored = outcomes.iter().find_map(|outcome| match outcome {
+        Outcome::Stored(uploaded) => Some(&uploaded.upload.upload_id),
+        Outcome::Failed(_) | Outcome::Hung => None,
+    });
+    let handled = match stored {
+        Some(id) => Some(Box::pin(handle(&sender.front, &upload, id, deadline)).await),
+        None => None,
+    };
     Sent {
         upload,
         outcomes,
         journal,
+        handled,
     }
 }
 

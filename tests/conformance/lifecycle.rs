@@ -43,7 +43,9 @@ fn row(event: &Event) -> Row {
             [Some(Aborted), Some(Aborted), None, Some(Aborted), None]
         }
         Event::Deleted | Event::Moved { .. } => [None, None, Some(Deleting), None, Some(Deleting)],
-        Event::MoveStarted { .. } => [None, None, Some(Complete), None, None],
+        Event::MoveStarted { .. } | Event::ObjectChanged { .. } => {
+            [None, None, Some(Complete), None, None]
+        }
         // The sweeper's, of a file that has expired.
         Event::FileExpired { .. } => [None, None, Some(Deleting), None, Some(Deleting)],
         Event::Kept { .. } => [Some(Open), Some(Committing), Some(Complete), None, None],
@@ -96,6 +98,7 @@ fn upload(phase: Phase) -> Upload {
         kept_until: None,
         copy_of: None,
         moves_to: None,
+        object_changed_at: None,
         file_expires_at: None,
         origin: None,
         object: None,
@@ -219,6 +222,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         abandoned(100),
         Event::Deleted,
         Event::MoveStarted { to: other() },
+        Event::ObjectChanged { at: Timestamp(5) },
         Event::Moved { to: other() },
         kept(Some(7)),
         kept(None),
@@ -412,6 +416,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (0u64..40).prop_map(abandoned),
         Just(Event::Deleted),
         Just(Event::MoveStarted { to: other() }),
+        Just(Event::ObjectChanged { at: Timestamp(5) }),
         Just(Event::Moved { to: other() }),
         prop::option::of(1_u64..3).prop_map(kept),
     ]

@@ -127,6 +127,9 @@ pub struct Upload {
     /// When the file of a COMPLETE upload is deleted. `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_expires_at: Option<Timestamp>,
+    /// When the gateway first found that something had replaced the object of a COMPLETE upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_changed_at: Option<Timestamp>,
     /// The upload whose file this one copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<UploadId>,

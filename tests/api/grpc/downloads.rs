@@ -128,4 +128,6 @@ async fn an_object_that_was_replaced_is_not_read() {
     let refused = refused.unwrap_err();
     let expected = (Code::DataLoss, "OBJECT_CHANGED".to_owned());
     assert_eq!(reason(&refused), expected);
+    let marked = gateway.get(&uploaded.upload_id).await.unwrap();
+    assert!(marked.object_changed_at.is_some());
 }

@@ -82,6 +82,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         kept_until: None,
         copy_of: None,
         moves_to: None,
+        object_changed_at: None,
         file_expires_at: None,
         origin: Some(Origin(
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa2cb902b7-01".into(),

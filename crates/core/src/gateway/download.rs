@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use super::{
     audit::audit,
     caller::{Action, Caller},
-    records::Records,
+    records::{Fence, Records},
     storage::Storages,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
     error::{Error, Kind, Reason, Result},
     meter::{Done, Meter},
-    upload::{Object, StoreKind, StoredObject, Upload, UploadId},
+    upload::{Event, Object, StoreKind, StoredObject, Upload, UploadId},
 };
 
 /// The longest validity of a signed download URL, and the default: a day.
@@ -142,6 +142,16 @@ impl Downloads {
         }
     }
 
+    /// Notes in the record that the object was replaced. Best effort: the next read notes it, too.
+    async fn note_changed(&self, upload: &Upload) {
+        let at = self.records.now();
+        let (mut upload, changed) = (upload.clone(), Event::ObjectChanged { at });
+        let noted = self.records.transition(&mut upload, &changed, Fence::None);
+        if let Err(error) = noted.await {
+            tracing::warn!(upload_id = %upload.id, %error, "the record does not have that its object was replaced");
+        }
+    }
+
     /// Reads a range of the bytes of a complete upload.
     ///
     /// # Errors
@@ -159,7 +169,10 @@ impl Downloads {
             Err(error) if error.reason() == Reason::ObjectChanged => {
                 let found = store.head(key).await?;
                 let found = found.ok_or_else(|| object_not_found(key))?;
-                file.check(&found)?;
+                if let Err(changed) = file.check(&found) {
+                    self.note_changed(upload).await;
+                    return Err(changed);
+                }
                 store.read(key, Some(range), Some(&found.etag)).await?
             }
             read => read?,

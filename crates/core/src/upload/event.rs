@@ -102,6 +102,11 @@ pub enum Event {
         /// The time by which it must have expired.
         by: Timestamp,
     },
+    /// The object in the store is not the one that a COMPLETE upload made.
+    ObjectChanged {
+        /// The current time.
+        at: Timestamp,
+    },
     /// A caller has changed how long the file is kept.
     Kept {
         /// For how many seconds from completion, or from now if the upload is COMPLETE. `None`: for ever.
@@ -157,7 +162,10 @@ pub struct Rejected(pub Phase);
 impl Event {
     /// Whether the event says something about the store only. Such an event does not prolong the life of the upload.
     pub fn is_observation(&self) -> bool {
-        matches!(self, Self::Denied(_) | Self::Undenied | Self::Superseded)
+        matches!(
+            self,
+            Self::Denied(_) | Self::Undenied | Self::Superseded | Self::ObjectChanged { .. }
+        )
     }
 }
 
@@ -230,6 +238,7 @@ impl Upload {
             | Event::Deleted
             | Event::MoveStarted { .. }
             | Event::Moved { .. }
+            | Event::ObjectChanged { .. }
             | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
         }
         Ok(Applied::Changed)
@@ -282,6 +291,7 @@ impl Upload {
             | Event::CommitSigned
             | Event::Superseded
             | Event::Deleted
+            | Event::ObjectChanged { .. }
             | Event::MoveStarted { .. }
             | Event::Moved { .. }
             | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
@@ -316,6 +326,15 @@ impl Upload {
                 false => Applied::Changed,
             });
         }
+        if let Event::ObjectChanged { at } = event
+            && self.phase == Phase::Complete
+        {
+            if self.object_changed_at.is_some() {
+                return Ok(Applied::Same);
+            }
+            self.object_changed_at = Some(*at);
+            return Ok(Applied::Changed);
+        }
         if let Event::Kept { expire_after, now } = *event
             && self.phase == Phase::Complete
         {
@@ -328,7 +347,7 @@ impl Upload {
             Event::Deleted | Event::FileExpired { .. } | Event::Moved { .. } => {
                 self.phase == Phase::Deleting
             }
-            Event::MoveStarted { .. } => false,
+            Event::MoveStarted { .. } | Event::ObjectChanged { .. } => false,
             Event::Committed { object, .. } if self.phase == Phase::Complete => self
                 .object
                 .as_ref()

@@ -332,6 +332,7 @@ impl Lost {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            object_changed_at: None,
             origin: None,
         }
     }

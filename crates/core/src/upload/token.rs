@@ -145,6 +145,7 @@ impl Snapshot {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            object_changed_at: None,
             file_expires_at: None,
             origin: None,
         }
@@ -272,6 +273,7 @@ mod tests {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            object_changed_at: None,
             file_expires_at: None,
             origin: None,
             id,

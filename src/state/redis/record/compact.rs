@@ -71,6 +71,8 @@ struct Header<'a> {
     kept_until: Option<Timestamp>,
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     expire_after: Option<u64>,
+    #[serde(rename = "ch", default, skip_serializing_if = "Option::is_none")]
+    object_changed_at: Option<Timestamp>,
     #[serde(rename = "cp", default, skip_serializing_if = "Option::is_none")]
     copy_of: Option<Cow<'a, UploadId>>,
     #[serde(rename = "mv", default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +113,7 @@ pub(in crate::state::redis) fn json(upload: &Upload) -> Result<Option<String>> {
         created_at: upload.created_at,
         updated_at: upload.updated_at,
         kept_until: upload.kept_until,
+        object_changed_at: upload.object_changed_at,
         copy_of: upload.copy_of.as_ref().map(Cow::Borrowed),
         moves_to: upload.moves_to.as_ref().map(Cow::Borrowed),
         expire_after: file.expire_after,
@@ -167,6 +170,7 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
         abort_reason: None,
         cleanup: Cleanup::default(),
         kept_until: header.kept_until,
+        object_changed_at: header.object_changed_at,
         copy_of: header.copy_of.map(Cow::into_owned),
         moves_to: header.moves_to.map(Cow::into_owned),
         file_expires_at: header.file_expires_at,

@@ -93,6 +93,7 @@ impl Records {
             kept_until: None,
             copy_of: copy_of.cloned(),
             moves_to: None,
+            object_changed_at: None,
             file_expires_at: None,
             origin: observe::origin(),
             id,

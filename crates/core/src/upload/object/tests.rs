@@ -110,6 +110,7 @@ impl Case {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            object_changed_at: None,
             file_expires_at: None,
             origin: None,
             id,

@@ -85,6 +85,7 @@ impl World {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            object_changed_at: None,
             file_expires_at: None,
             origin: None,
             id,
