@@ -13,7 +13,11 @@ pub mod url;
 use std::{fmt::Debug, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use upload_gateway_core::{blobs::BlobStore, error::Result};
+use upload_gateway_core::{
+    blobs::BlobStore,
+    error::Result,
+    upload::{Encryption, Features},
+};
 
 pub use self::{
     cors::CorsRule,
@@ -44,6 +48,12 @@ pub trait StoreSettings: Debug + Send + Sync {
 
     /// Advice for an operator if [`StoreSettings::connect`] fails: the keys to check.
     fn advice(&self) -> &'static str;
+
+    /// How new objects are encrypted unless their uploads say it, if it is configured.
+    fn encryption(&self) -> Option<Encryption>;
+
+    /// What the store supports of a placement.
+    fn features(&self) -> Features;
 
     /// The CORS rule that lets pages of these origins send signed requests to the store.
     fn cors_rule(&self, origins: &[&str]) -> CorsRule;

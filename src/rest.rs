@@ -20,6 +20,7 @@ mod health;
 mod host;
 mod openapi;
 mod parameters;
+mod placement;
 mod records;
 mod request;
 mod responses;

@@ -140,6 +140,8 @@ pub fn public_reason(reason: Reason) -> Option<ErrorReason> {
         Reason::SessionLost => ErrorReason::SessionLost,
         Reason::SessionNotStarted => ErrorReason::SessionNotStarted,
         Reason::SessionInUse => ErrorReason::SessionInUse,
+        Reason::NotSupported => ErrorReason::NotSupported,
+        Reason::ObjectArchived => ErrorReason::ObjectArchived,
         Reason::SizeUnknown => ErrorReason::SizeUnknown,
         Reason::TakenOver => ErrorReason::TakenOver,
         Reason::WriterActive => ErrorReason::WriterActive,

@@ -13,6 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         // Bytes fields as `bytes::Bytes`: prost then decodes them without a copy.
         .bytes(".")
+        // Rarely set, and much larger than the rest.
+        .boxed(".uploadgateway.v1.FileMetadata.placement")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -176,6 +176,7 @@ impl Wanted {
                 md5: (kind & 8 == 0).then_some(md5),
                 upload_id,
                 record: None,
+                placement: Box::default(),
             },
             session,
             file_name: file.file_name,
@@ -194,6 +195,7 @@ impl Wanted {
         let session = Session {
             key: &self.object.key,
             id: &self.session,
+            scope: None,
         };
         let object = &self.object;
         match self.kind % 6 {

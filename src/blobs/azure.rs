@@ -18,6 +18,7 @@ mod fault;
 mod http;
 mod multipart;
 mod objects;
+mod placement;
 mod policy;
 pub mod sas;
 mod settings;
@@ -44,12 +45,13 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
-        StoredObject, StoredPart, contradiction, object_changed, object_not_found, part_damaged,
+        StoredObject, StoredPart, contradiction, object_archived, object_changed, object_not_found,
+        part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
     error::{Error, Result},
-    upload::{MIB, Md5, StoreKind, StoreLimits, Timestamp},
+    upload::{Encryption, MIB, Md5, Placement, StoreKind, StoreLimits, Timestamp},
 };
 
 #[cfg(any(test, fuzzing))]
@@ -61,7 +63,8 @@ use self::{
     delegation::Delegation,
     fault::{code, fault, operator_code, report, status},
     http::{transport, within},
-    policy::{ContentMd5, Sign, call_options},
+    placement::{ARCHIVE, FEATURES, headers},
+    policy::{CallHeaders, Sign, call_options, with_md5},
     sign::{BlobSigner, SigningKey},
 };
 pub use self::{
@@ -119,7 +122,7 @@ impl AzureStore {
         let transport = transport(config.ca_file.as_deref())
             .map_err(|error| Error::internal("trust the authorities in ca_file", error))?;
         let mut client_options = ClientOptions {
-            per_try_policies: vec![Arc::new(ContentMd5)],
+            per_try_policies: vec![Arc::new(CallHeaders)],
             retry: RetryOptions::none(),
             transport: Some(transport.clone()),
             ..ClientOptions::default()
@@ -191,7 +194,10 @@ impl AzureStore {
             blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
             metadata: Some(metadata(object)),
             if_none_match,
-            method_options: call_options(Timeouts::silence(self.operation_timeout), object.md5),
+            method_options: call_options(
+                Timeouts::silence(self.operation_timeout),
+                with_md5(headers(&object.placement), object.md5),
+            ),
             // One request for every size.
             partition_size: Some(NonZero::<u64>::MAX),
             ..BlockBlobClientUploadOptions::default()
@@ -211,16 +217,24 @@ impl AzureStore {
             Err(error) => return Err(fault(action, error)),
         };
         let read = || -> azure_core::Result<_> {
-            Ok((
+            let placement = Placement {
+                cache_control: output.cache_control()?,
+                content_disposition: output.content_disposition()?,
+                content_encoding: output.content_encoding()?,
+                storage_class: output.access_tier()?,
+                encryption: output.encryption_scope()?.map(Encryption::Scope),
+                ..Placement::default()
+            };
+            let (md5, metadata) = (output.content_md5()?, output.metadata()?);
+            let (etag, size, mime) = (
                 output.etag()?,
                 output.content_length()?,
-                output.content_md5()?,
-                output.metadata()?,
-                output.last_modified()?,
                 output.content_type()?,
-            ))
+            );
+            let modified_at = output.last_modified()?;
+            Ok((placement, md5, metadata, etag, size, mime, modified_at))
         };
-        let (etag, size, md5, metadata, modified_at, mime) =
+        let (placement, md5, metadata, etag, size, mime, modified_at) =
             read().map_err(|error| fault(action, error))?;
         Ok(Some(StoredObject {
             etag: entity_tag(etag),
@@ -231,11 +245,13 @@ impl AzureStore {
             composite: None,
             has_digests: true,
             modified_at: modified_at.and_then(timestamp),
-            mime: mime.unwrap_or_default(),
             metadata: metadata
                 .into_iter()
                 .map(|(key, value)| (key.to_ascii_lowercase(), value))
                 .collect(),
+            mime,
+            is_archived: placement.storage_class.as_deref() == Some(ARCHIVE),
+            placement: Box::new(placement),
         }))
     }
 
@@ -251,8 +267,8 @@ impl AzureStore {
             Ok(_) => Ok(true),
             Err(error) => match code(&error) {
                 Some(NOT_FOUND) => Ok(false),
-                // It is empty.
-                Some("InvalidRange") => Ok(true),
+                // It is empty, or archived.
+                Some("InvalidRange" | "BlobArchived") => Ok(true),
                 _ => Err(fault("look for a blob", error)),
             },
         }
@@ -281,6 +297,8 @@ impl BlobStore for AzureStore {
             names_writers: true,
             binds_part_size: false,
             computes_object_md5: false,
+            binds_placement: false,
+            features: FEATURES,
         }
     }
 
@@ -370,17 +388,26 @@ impl ObjectStore for AzureStore {
             partition_size: Some(WHOLE),
             range: range.map(Into::into),
             if_match: etag.map(|etag| format!("\"{etag}\"").into()),
-            method_options: call_options(Timeouts::silence(self.operation_timeout), None),
+            method_options: call_options(Timeouts::silence(self.operation_timeout), Vec::new()),
             ..BlobClientDownloadOptions::default()
         };
         let answer = self.answer(self.blob(key).download(Some(options))).await;
         let output = answer.map_err(|error| match code(&error) {
             Some(NOT_FOUND) => object_not_found(key),
             Some("ConditionNotMet") => object_changed().caused_by(error),
+            Some("BlobArchived") => object_archived().caused_by(error),
             _ => fault("read a blob", error),
         })?;
         let chunks = output.body.map_err(|error| fault("read a blob", error));
         Ok(chunks.boxed())
+    }
+
+    async fn put_placement(
+        &self,
+        object: &NewObject,
+        found: &StoredObject,
+    ) -> Result<StoredObject> {
+        self.place(object, found).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
@@ -422,7 +449,9 @@ impl std::fmt::Debug for AzureStore {
 
 fn metadata(object: &NewObject) -> HashMap<String, String> {
     let pairs = object.metadata();
-    pairs.map(|(key, value)| (key.to_owned(), value)).collect()
+    pairs
+        .map(|(key, value)| (key.into_owned(), value))
+        .collect()
 }
 
 fn timestamp(time: azure_core::time::OffsetDateTime) -> Option<Timestamp> {

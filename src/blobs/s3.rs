@@ -6,7 +6,7 @@
 //!
 //! Required permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
 //! `s3:ListMultipartUploadParts`, `s3:ListBucket`, `s3:ListBucketMultipartUploads` (for the sweeper); with `acl` also
-//! `s3:PutObjectAcl`.
+//! `s3:PutObjectAcl`, with object tags `s3:PutObjectTagging`, and with a KMS key `kms:GenerateDataKey` and `kms:Decrypt`.
 //!
 //! MinIO does not list multipart uploads by key prefix: it removes incomplete ones itself, by default after 24 hours.
 
@@ -19,6 +19,7 @@ mod http;
 mod multipart;
 mod objects;
 mod parts;
+mod placement;
 mod sessions;
 mod settings;
 mod sign;
@@ -37,6 +38,7 @@ use aws_sdk_s3::{
     Client,
     config::{IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation},
     error::ProvideErrorMetadata,
+    operation::put_object::builders::PutObjectFluentBuilder,
     primitives::ByteStream,
     types::ObjectCannedAcl,
 };
@@ -48,15 +50,16 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
-        StoredObject, StoredPart, contradiction, object_changed, object_not_found, part_damaged,
+        StoredObject, StoredPart, contradiction, object_archived, object_changed, object_not_found,
+        part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
     error::{Error, Kind, Reason, Result},
-    upload::{MIB, StoreKind, StoreLimits, Timestamp},
+    upload::{Features, MIB, StoreKind, StoreLimits, Timestamp},
 };
 
-pub use self::config::{Etags, Profile, S3Config};
+pub use self::config::{Etags, Profile, S3Config, SseMethod};
 pub(crate) use self::http::SdkClient;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -66,6 +69,7 @@ use self::{
     entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
     fault::fault,
     http::{config_with, timeouts},
+    placement::with_headers,
     sign::QuerySigner,
 };
 use crate::values::Endpoint;
@@ -93,6 +97,7 @@ pub struct S3Store {
     bucket: String,
     acl: Option<ObjectCannedAcl>,
     etags: Etags,
+    features: Features,
     limits: StoreLimits,
     operation_timeout: Duration,
     commit_timeout: Duration,
@@ -138,6 +143,7 @@ impl S3Store {
             credentials,
             acl: config.acl.as_deref().map(ObjectCannedAcl::from),
             etags: config.etags,
+            features: config.features,
             client: Client::from_conf(builder.build()),
             limits: StoreLimits {
                 max_parts: MAX_PARTS,
@@ -164,6 +170,8 @@ impl S3Store {
         let etag = entity_tag(output.e_tag(), "describe an object")?;
         let is_encrypted = is_opaque(output.server_side_encryption.as_ref())
             || output.sse_customer_algorithm.is_some();
+        let placement = Box::new(placement::placement(&output));
+        let is_archived = placement::is_archived(&output);
         let metadata = output.metadata.unwrap_or_default();
         Ok(Some(StoredObject {
             md5: md5_of(&etag),
@@ -172,11 +180,13 @@ impl S3Store {
             etag,
             size: size(output.content_length, "describe an object")?,
             modified_at: output.last_modified.as_ref().and_then(sessions::timestamp),
-            mime: output.content_type.unwrap_or_default(),
             metadata: metadata
                 .into_iter()
                 .map(|(key, value)| (key.to_ascii_lowercase(), value))
                 .collect::<BTreeMap<_, _>>(),
+            mime: output.content_type,
+            placement,
+            is_archived,
         }))
     }
 
@@ -187,8 +197,8 @@ impl S3Store {
             Ok(_) => Ok(true),
             Err(error) => match error.code() {
                 Some("NoSuchKey") => Ok(false),
-                // It is empty.
-                Some("InvalidRange") => Ok(true),
+                // It is empty, or archived.
+                Some("InvalidRange" | "InvalidObjectState") => Ok(true),
                 _ => Err(fault("look for an object", error)),
             },
         }
@@ -200,6 +210,19 @@ impl S3Store {
         let error = list.max_keys(1).send().await.err()?;
         let error = fault("list the objects", error);
         error.operator_code().map(str::to_owned)
+    }
+
+    /// A request that puts a whole object, without the headers of its placement.
+    fn put(&self, object: &NewObject, body: Bytes) -> PutObjectFluentBuilder {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(&object.key)
+            .content_type(&object.mime)
+            .set_metadata(metadata(object))
+            .set_acl(self.acl.clone())
+            .set_content_md5(object.md5.map(|md5| md5.to_string()))
+            .body(ByteStream::from(body))
     }
 
     /// For requests with the bytes of a part: without a limit for the whole request while its bytes move.
@@ -230,6 +253,8 @@ impl BlobStore for S3Store {
             names_writers: false,
             binds_part_size: true,
             computes_object_md5: true,
+            binds_placement: true,
+            features: self.features,
         }
     }
 
@@ -259,18 +284,11 @@ impl BlobStore for S3Store {
 impl ObjectStore for S3Store {
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
         let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(&object.key)
-            .content_type(&object.mime)
-            .set_metadata(metadata(object))
-            .set_acl(self.acl.clone())
+            .put(object, body)
             .if_none_match("*")
-            .set_content_md5(object.md5.map(|md5| md5.to_string()))
-            .body(ByteStream::from(body))
             .customize()
-            .config_override(self.for_puts());
+            .config_override(self.for_puts())
+            .map_request(with_headers(&object.placement));
         // Without an MD5 the SHA-256 in the signature protects the payload.
         let answer = match object.md5 {
             Some(_) => request.disable_payload_signing().send().await,
@@ -329,6 +347,7 @@ impl ObjectStore for S3Store {
             .map_err(|error| match error.code() {
                 Some("NoSuchKey") => object_not_found(key),
                 Some("PreconditionFailed") => object_changed().caused_by(error),
+                Some("InvalidObjectState") => object_archived().caused_by(error),
                 _ => fault("read an object", error),
             })?;
         let chunks = stream::try_unfold(output.body, |mut body| async move {
@@ -336,6 +355,14 @@ impl ObjectStore for S3Store {
             Ok(chunk.map(|chunk| (chunk, body)))
         });
         Ok(chunks.boxed())
+    }
+
+    async fn put_placement(
+        &self,
+        _object: &NewObject,
+        found: &StoredObject,
+    ) -> Result<StoredObject> {
+        Ok(found.clone())
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
@@ -349,16 +376,8 @@ impl ObjectStore for S3Store {
     }
 
     async fn replace(&self, object: &NewObject, body: Bytes) -> Result<()> {
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(&object.key)
-            .content_type(&object.mime)
-            .set_metadata(metadata(object))
-            .set_acl(self.acl.clone())
-            .set_content_md5(object.md5.map(|md5| md5.to_string()))
-            .body(ByteStream::from(body));
+        let request = self.put(object, body).customize();
+        let request = request.map_request(with_headers(&object.placement));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some("BadDigest") => Err(part_damaged(error)),
@@ -386,7 +405,11 @@ fn sdk_url(endpoint: &Endpoint) -> String {
 
 fn metadata(object: &NewObject) -> Option<HashMap<String, String>> {
     let pairs = object.metadata();
-    Some(pairs.map(|(key, value)| (key.to_owned(), value)).collect())
+    Some(
+        pairs
+            .map(|(key, value)| (key.into_owned(), value))
+            .collect(),
+    )
 }
 
 fn part_number(number: u32) -> Result<i32> {

@@ -1,5 +1,7 @@
 //! URLs and `Content-Disposition` as text.
 
+use std::collections::BTreeMap;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// All characters but RFC 3986's unreserved ones, as both stores encode them to check a signature.
@@ -42,6 +44,16 @@ pub fn attachment(file_name: &str) -> String {
     let fallback: String = file_name.chars().map(plain).collect();
     let name = utf8_percent_encode(file_name, RESERVED);
     format!("attachment; filename=\"{fallback}\"; filename*=UTF-8''{name}")
+}
+
+/// Tags of an object, as both stores take them in a header: pairs of a query, both encoded.
+pub(super) fn tags(pairs: &BTreeMap<String, String>) -> Option<String> {
+    let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
+    let pairs = pairs.iter();
+    let pairs: Vec<_> = pairs
+        .map(|(key, value)| format!("{}={}", encoded(key), encoded(value)))
+        .collect();
+    (!pairs.is_empty()).then(|| pairs.join("&"))
 }
 
 // === impl Query ===

@@ -17,7 +17,12 @@ use std::{
     },
 };
 
-use upload_gateway_core::{blobs::BlobStore, error::Result, state::StateStore, upload::PART_SIZE};
+use upload_gateway_core::{
+    blobs::BlobStore,
+    error::Result,
+    state::StateStore,
+    upload::{PART_SIZE, Placement},
+};
 
 use self::{
     etags::{Etags, Finding},
@@ -50,6 +55,7 @@ struct Storage<'a> {
     /// The same store, which compares ETags.
     comparing: Arc<dyn BlobStore>,
     prefix: &'a str,
+    placement: Placement,
     part_size: u64,
     /// Whether ETags are configured to be compared with MD5s, if that can be configured.
     compares_etags: Option<bool>,
@@ -118,6 +124,7 @@ async fn check_embedded(config: &Config, report: &Report) -> Result<(), CliError
             store: Arc::clone(&storage.store),
             comparing: Arc::clone(&storage.store),
             prefix: &storage.prefix,
+            placement: storage.placement.clone(),
             part_size: PART_SIZE,
             compares_etags: None,
         };
@@ -258,6 +265,7 @@ impl<'a> Storage<'a> {
             store: settings.connect_comparing_etags(false).await?,
             comparing: settings.connect_comparing_etags(true).await?,
             prefix: &options.prefix,
+            placement: storage.placement(),
             part_size: settings.min_part_size(),
             compares_etags: settings.compares_etags(),
         })
@@ -268,6 +276,7 @@ impl<'a> Storage<'a> {
             store: self.store.as_ref(),
             comparing: self.comparing.as_ref(),
             prefix: self.prefix,
+            placement: &self.placement,
             part_size: self.part_size,
         }
     }

@@ -3,14 +3,18 @@
 //! The adapter of each kind owns the keys of its kind. A new kind needs a variant of [`StoreConfig`], with its lines in
 //! [`KINDS`] and [`StoreConfig::settings`].
 
-use std::collections::BTreeSet;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::{Deserialize, Serialize, de::Error as _};
 use toml::Table;
 use upload_gateway_core::{
+    error::Error,
     escape::is_hidden,
     gateway::FileExpiry,
-    upload::{MIB, PART_SIZE, keys::KeyTemplate},
+    upload::{MIB, PART_SIZE, Placement, keys::KeyTemplate},
 };
 
 use super::{
@@ -97,6 +101,27 @@ pub struct StorageOptions {
     /// The longest time for which files are kept. Not set: any time.
     #[serde(default)]
     pub max_expire_after: Option<Keep>,
+    /// Metadata of objects, which those of an upload are added to.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// Tags of objects, which those of an upload are added to.
+    #[serde(default)]
+    pub object_tags: BTreeMap<String, String>,
+    /// `Cache-Control` of objects whose uploads do not say it.
+    #[serde(default)]
+    pub cache_control: Option<String>,
+    /// `Content-Disposition` of objects whose uploads do not say it.
+    #[serde(default)]
+    pub content_disposition: Option<String>,
+    /// `Content-Encoding` of objects whose uploads do not say it.
+    #[serde(default)]
+    pub content_encoding: Option<String>,
+    /// The storage class (S3) or access tier (Azure) of objects whose uploads do not say it.
+    #[serde(default)]
+    pub storage_class: Option<String>,
+    /// Whether every object must be encrypted as the storage is configured. An upload with an object that is not is aborted.
+    #[serde(default)]
+    pub require_encryption: bool,
     /// The tenants that have this storage. For others it does not exist. Empty: all tenants.
     #[serde(default, deserialize_with = "values::list")]
     pub tenants: Vec<String>,
@@ -198,7 +223,58 @@ impl StorageConfig {
                 ));
             }
         }
-        self.store.settings().validate()
+        self.store.settings().validate()?;
+        self.validate_placement()
+    }
+
+    /// How objects are stored whose uploads do not say it.
+    pub(crate) fn placement(&self) -> Placement {
+        let options = &self.options;
+        Placement {
+            metadata: options.metadata.clone(),
+            object_tags: options.object_tags.clone(),
+            cache_control: options.cache_control.clone(),
+            content_disposition: options.content_disposition.clone(),
+            content_encoding: options.content_encoding.clone(),
+            storage_class: options.storage_class.clone(),
+            encryption: self.store.settings().encryption(),
+        }
+    }
+
+    fn validate_placement(&self) -> Result<(), InvalidKey> {
+        const DEMAND: &str = "require_encryption";
+        let placement = self.placement();
+        let features = self.store.settings().features();
+        placement.check().map_err(|error| invalid(&error))?;
+        placement
+            .check_supported(&features)
+            .map_err(|error| InvalidKey::new("storage_class", error.to_string()))?;
+        match &placement.encryption {
+            _ if !self.options.require_encryption => Ok(()),
+            None => Err(InvalidKey::new(
+                DEMAND,
+                "needs encryption (S3) or encryption_scope (Azure)",
+            )),
+            Some(encryption) if !encryption.can_be_proven() => Err(InvalidKey::new(
+                DEMAND,
+                "needs the id or the ARN of the key in kms_key_id: the store does not report aliases",
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// The first key that an error names.
+fn invalid(error: &Error) -> InvalidKey {
+    match error.violations() {
+        [first, ..] => {
+            let key = match first.field {
+                Cow::Borrowed(key) => key,
+                Cow::Owned(_) => "metadata",
+            };
+            InvalidKey::new(key, first.description.clone())
+        }
+        [] => InvalidKey::new("metadata", error.to_string()),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(super) mod admin;
 pub(super) mod download;
 pub(super) mod listing;
+mod placement;
 pub(super) mod signing;
 pub(super) mod storages;
 
@@ -308,6 +309,11 @@ fn file_metadata(
         tags: file.tags,
         file_path: file.file_path,
         skip_file_digest: file.skip_file_digest,
+        placement: Box::new(
+            file.placement
+                .map(|wire| placement::from_wire(*wire))
+                .unwrap_or_default(),
+        ),
         ..FileMetadata::default()
     };
     // Checked here as well, so that one error names all invalid fields.
@@ -339,6 +345,7 @@ fn file(upload: &Upload) -> v1::FileMetadata {
         storage_id: upload.storage_id.clone(),
         skip_file_digest: file.skip_file_digest,
         expire_after: file.expire_after.map(seconds),
+        placement: placement::to_wire(&file.placement).map(Box::new),
     }
 }
 

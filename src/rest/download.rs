@@ -8,8 +8,8 @@ use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
-            ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-            LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+            ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+            CONTENT_TYPE, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
         },
     },
     response::{IntoResponse, Response},
@@ -195,6 +195,9 @@ fn head(file: &StoredFile, validators: &Validators, range: &Range<u64>) -> Heade
         (X_CONTENT_TYPE_OPTIONS, "nosniff".into()),
     ]);
     headers.extend(header_map(validators.headers()));
+    if let Some(encoding) = metadata.placement.content_encoding.clone() {
+        headers.extend(header_map([(CONTENT_ENCODING, encoding)]));
+    }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     headers
 }

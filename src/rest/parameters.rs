@@ -6,14 +6,17 @@ use serde::Deserialize;
 use upload_gateway_core::{
     error::{All, Error, Result},
     gateway::{DOWNLOAD_LIFETIME, Next, PartToSign, Report},
-    upload::{Claim, Claims, FileMetadata, Md5, policy},
+    upload::{Cached, Claim, Claims, FileMetadata, Md5, policy},
 };
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    placement::Placement,
     request::Parse,
     shapes::{Permissions, PhaseName},
-    values::{Flag, Number, OptionalMd5, PartChoice, PartMd5, PartNumber, PartNumbers, Tags, md5},
+    values::{
+        Flag, Number, OptionalMd5, PartChoice, PartMd5, PartNumber, PartNumbers, Tags, Text, md5,
+    },
 };
 
 /// A file and its storage.
@@ -39,6 +42,13 @@ pub(super) struct FileParameters {
     tags: Option<Tags>,
     /// After how many seconds from completion the file is deleted. Default: as the storage is configured, or never.
     expire_after: Option<Number>,
+    /// How the object is stored. Default: as the storage is configured. Only in the body.
+    #[param(ignore)]
+    placement: Option<Placement>,
+    /// The entity tag of the file in the caller's own cache. The gateway only stores it.
+    cache_etag: Option<String>,
+    /// When the file in the caller's own cache was modified. The gateway only stores it, as text.
+    cache_modified: Option<Text>,
     /// The id of the storage. Default: the default storage.
     storage_id: Option<String>,
 }
@@ -148,6 +158,8 @@ impl Parse for FileParameters {
             file_path: self.file_path.unwrap_or_default(),
             skip_file_digest: false,
             expire_after: self.expire_after.map(|Number(seconds)| seconds),
+            placement: Box::new(self.placement.map(Into::into).unwrap_or_default()),
+            cached: cached(self.cache_etag, self.cache_modified),
         };
         let named = policy::check_placeos_name(&file.file_name);
         (named, policy::check_signed(&file)).all()?;
@@ -217,6 +229,13 @@ impl Parse for UrlParameters {
         };
         Ok(lifetime.min(DOWNLOAD_LIFETIME))
     }
+}
+
+/// What the caller's cache says about the file, if it says anything.
+fn cached(etag: Option<String>, modified: Option<Text>) -> Option<Box<Cached>> {
+    let modified = modified.map(|Text(text)| text);
+    let cached = Cached { etag, modified };
+    (cached != Cached::default()).then(|| Box::new(cached))
 }
 
 /// The step that the parameters select. A part needs its number and its MD5: with only one of them nothing is signed, and

@@ -13,7 +13,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use super::PartDataForm;
+use super::{PartDataForm, placement::Placement};
 
 /// The kind of the store that would take a file.
 #[derive(Debug, Serialize, ToSchema)]
@@ -154,6 +154,14 @@ pub(super) struct Record {
     permissions: Permissions,
     public: bool,
     tags: Vec<String>,
+    /// How the object is stored. Not set if nothing was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    placement: Option<Placement>,
+    /// The `cache_etag` of the create.
+    cache_etag: Option<String>,
+    /// The `cache_modified` of the create, as text.
+    cache_modified: Option<String>,
     /// The id of the store's session (S3: UploadId).
     resumable_id: Option<String>,
     /// Whether the file is sent in parts.
@@ -319,6 +327,7 @@ impl From<Upload> for Record {
         let size = upload.file.file_size;
         let is_small = size.is_some_and(|size| size <= SINGLE_PUT_MAX);
         let file = upload.file;
+        let cached = file.cached.map(|cached| *cached).unwrap_or_default();
         Self {
             id: upload.id.into(),
             created_at: upload.created_at.0 / 1000,
@@ -334,6 +343,11 @@ impl From<Upload> for Record {
             permissions: file.permissions.into(),
             public: file.public,
             tags: file.tags,
+            placement: Some(*file.placement)
+                .filter(|placement| !placement.is_default())
+                .map(Into::into),
+            cache_etag: cached.etag,
+            cache_modified: cached.modified,
             resumable: upload.session.is_some() || !is_small,
             resumable_id: upload.session,
             upload_complete: upload.phase == Phase::Complete,

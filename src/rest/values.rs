@@ -18,6 +18,10 @@ use utoipa::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number(pub(super) u64);
 
+/// A text, or a number as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text(pub(super) String);
+
 /// A boolean, or `true` or `false` as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flag(pub(super) bool);
@@ -83,6 +87,29 @@ impl PartialSchema for Number {
 }
 
 impl ToSchema for Number {}
+
+// === impl Text ===
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(text)),
+            Value::Number(number) => Ok(Self(number.to_string())),
+            _ => Err(D::Error::custom("must be a text or a number")),
+        }
+    }
+}
+
+impl PartialSchema for Text {
+    fn schema() -> RefOr<Schema> {
+        any_of(
+            "A text or a number.",
+            [plain(Type::String), plain(Type::Number)],
+        )
+    }
+}
+
+impl ToSchema for Text {}
 
 // === impl Flag ===
 

@@ -8,7 +8,7 @@ use upload_gateway_core::{
     faults::Faults,
     gateway::{Storage, Storages},
     state::StateStore,
-    upload::PART_SIZE,
+    upload::{Features, PART_SIZE},
 };
 
 use super::error::ServeError;
@@ -79,6 +79,7 @@ async fn with_state(config: &Config, state: Arc<dyn StateStore>) -> Result<Backe
             )
             .with_key(options.key_template())
             .with_expiry(options.expiry())
+            .with_placement(storage.placement(), options.require_encryption)
             .with_max_file_size(options.max_file_size.map(|size| size.0))
             .with_tenants(
                 options.tenants.clone(),
@@ -142,6 +143,7 @@ async fn embedded(config: &Config, state: Arc<dyn StateStore>) -> Result<Backend
         profile: Some(Profile::Compatible),
         access_key_id: Some(server_config.access_key_id.clone()),
         secret_access_key: Some(server_config.secret_access_key.clone()),
+        features: Features::NONE,
         ..S3Config::new(&server_config.bucket)
     };
     let store = client_config.connect().await?;

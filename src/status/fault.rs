@@ -70,6 +70,8 @@ pub fn is_fault(reason: ErrorReason) -> bool {
         | ErrorReason::DigestMismatch
         | ErrorReason::SessionNotStarted
         | ErrorReason::SessionInUse
+        | ErrorReason::NotSupported
+        | ErrorReason::ObjectArchived
         | ErrorReason::SizeUnknown
         | ErrorReason::TakenOver
         | ErrorReason::WriterActive

@@ -7,5 +7,6 @@ mod common;
 
 mod browser;
 mod grpc;
+mod placement;
 mod rest;
 mod signing;

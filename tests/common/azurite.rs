@@ -1,6 +1,7 @@
 //! Azure Blob Storage: Azurite, Microsoft's emulator.
 
 use std::{
+    collections::BTreeMap,
     env,
     process::Command,
     sync::{Arc, Weak},
@@ -90,6 +91,16 @@ impl AzureBackend {
         BlobContainerClient::new(container, None, None).unwrap()
     }
 
+    /// The tags of a blob.
+    pub async fn tags(&self, key: &str) -> BTreeMap<String, String> {
+        let tags = self.client().blob_client(key).get_tags(None).await.unwrap();
+        let tags = tags.into_model().unwrap().blob_tag_set.unwrap_or_default();
+        let pairs = tags.into_iter();
+        pairs
+            .map(|tag| (tag.key.unwrap(), tag.value.unwrap()))
+            .collect()
+    }
+
     async fn create(endpoint: String, server: Option<Arc<Server>>) -> Self {
         let backend = Self {
             endpoint,
@@ -106,7 +117,7 @@ impl AzureBackend {
 /// The query of an account SAS for the account, containers and blobs, valid for an hour.
 fn account_signature() -> String {
     let (version, permissions, services, resources, protocol) =
-        ("2023-11-03", "rwdlac", "b", "sco", "https,http");
+        ("2023-11-03", "rwdlact", "b", "sco", "https,http");
     let expiry = OffsetDateTime::from(SystemTime::now() + Duration::from_secs(3600));
     let expiry = to_rfc3339(&expiry.replace_nanosecond(0).unwrap());
     // The empty lines are start time, address range and encryption scope.

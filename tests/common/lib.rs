@@ -18,6 +18,7 @@
 
 mod azurite;
 mod browsers;
+pub mod bucket_policy;
 mod certificates;
 mod forwarder;
 mod gateway;

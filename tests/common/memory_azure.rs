@@ -1,9 +1,10 @@
 //! Azure's blob protocol in memory, for tests that need many stores or change what is stored behind the gateway's back.
 //!
 //! Block blobs only: Put Blob, Put Block, Put Block List, Get Block List, Get Blob, Get Blob Properties, Delete Blob,
-//! List Blobs, and the calls on the container. Service signatures must be made with the account's key; times and
+//! List Blobs, what sets properties, metadata, tags and tiers, and the calls on the container. Service signatures must be made with the account's key; times and
 //! permissions in them are not checked, except that `sp=c` does not replace a blob. Account signatures are accepted.
 
+mod placement;
 mod request;
 
 use std::{
@@ -71,8 +72,10 @@ struct Committed {
     blocks: Vec<(String, Bytes)>,
     etag: String,
     modified: SystemTime,
-    /// `content-type`, `content-md5` and `x-ms-meta-…`.
+    /// `content-type`, `content-md5`, `x-ms-meta-…`, and what else says how it is stored.
     headers: HeaderMap,
+    /// The tags, as a query.
+    tags: String,
 }
 
 /// An error with Azure's code.
@@ -155,6 +158,7 @@ impl MemoryAzure {
 
     fn dispatch(&self, head: &Head, query: &Query, key: &str, body: &Bytes) -> Outcome {
         let comp = query.get("comp");
+        placement::check(head, query)?;
         match (&head.method, key.is_empty(), comp) {
             (&Method::PUT, true, "") => Ok(response(201, HeaderMap::new(), Bytes::new())),
             (&Method::GET, true, "list") => Ok(self.list(query)),
@@ -164,6 +168,10 @@ impl MemoryAzure {
             (&Method::PUT, false, "") => self.put(head, query, key, body),
             (&Method::PUT, false, "block") => self.put_block(head, query, key, body),
             (&Method::PUT, false, "blocklist") => self.put_block_list(head, key, body),
+            (&Method::PUT, false, "properties" | "metadata" | "tags" | "tier") => {
+                self.change(head, query, key, body)
+            }
+            (&Method::GET, false, "tags") => self.get_tags(query, key),
             (&Method::GET, false, "blocklist") => self.block_list(query, key),
             (&Method::GET | &Method::HEAD, false, "") => self.read(head, key),
             (&Method::DELETE, false, "") => self.delete(key),
@@ -284,6 +292,9 @@ impl MemoryAzure {
         if !expected.is_empty() && expected != committed.etag {
             return Err(Refused(412, "ConditionNotMet"));
         }
+        if head.method == Method::GET && committed.is_archived() {
+            return Err(Refused(409, "BlobArchived"));
+        }
         let mut headers = committed.headers.clone();
         set(&mut headers, "etag", &committed.etag);
         set(
@@ -375,14 +386,12 @@ impl Committed {
         if !md5.is_empty() {
             set(&mut headers, "content-md5", &md5);
         }
-        let metadata = head.headers.iter();
-        for (name, value) in metadata.filter(|(name, _)| name.as_str().starts_with("x-ms-meta-")) {
-            headers.insert(name.clone(), value.clone());
-        }
+        placement::placed(head, &mut headers);
         Self {
             content,
             blocks,
-            etag: format!("\"0x{:016X}\"", rand::random::<u64>()),
+            etag: etag(),
+            tags: placement::tags(head),
             modified: SystemTime::now(),
             headers,
         }
@@ -418,6 +427,10 @@ impl Refused {
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     let value = HeaderValue::from_str(value).unwrap();
     headers.insert(HeaderName::from_static(name), value);
+}
+
+fn etag() -> String {
+    format!("\"0x{:016X}\"", rand::random::<u64>())
 }
 
 fn http_date(time: SystemTime) -> String {

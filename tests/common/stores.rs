@@ -164,6 +164,7 @@ pub(crate) async fn abort(gateway: &TestGateway, upload: &Upload, key: &str) {
     let session = Session {
         key,
         id: &upload.resumable_id,
+        scope: None,
     };
     if gateway.config.storage.is_empty() {
         let aborted = gateway

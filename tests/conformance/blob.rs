@@ -48,6 +48,8 @@ conformance! {
         an_empty_object_is_an_object
         owner_and_media_type_are_returned
         ranges_can_cross_part_boundaries
+        a_placement_is_kept
+        a_placement_that_was_left_out_is_set
         a_missing_object_is_not_found
         an_object_is_replaced
         keys_are_listed_by_prefix_and_in_pages

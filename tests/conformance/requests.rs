@@ -28,6 +28,7 @@ const SILENCE: Duration = Duration::from_millis(400);
 const SESSION: Session<'static> = Session {
     key: "key",
     id: "session",
+    scope: None,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -233,6 +234,7 @@ fn object() -> NewObject {
         size: None,
         md5: None,
         record: None,
+        placement: Box::default(),
     }
 }
 

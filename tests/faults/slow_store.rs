@@ -148,6 +148,14 @@ impl ObjectStore for Slow {
         self.store.read(key, range, etag).await
     }
 
+    async fn put_placement(
+        &self,
+        object: &NewObject,
+        found: &StoredObject,
+    ) -> Result<StoredObject> {
+        self.store.put_placement(object, found).await
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         self.store.delete(key).await
     }

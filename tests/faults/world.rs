@@ -314,6 +314,7 @@ impl World {
         let session = Session {
             key: &upload.object_key,
             id,
+            scope: None,
         };
         self.has_sessions && self.store().list_parts(&session).await.unwrap().is_some()
     }
@@ -340,6 +341,7 @@ impl World {
             upload_id: UploadId::generate(None),
             md5: None,
             record: None,
+            placement: Box::default(),
         }
     }
 

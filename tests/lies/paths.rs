@@ -269,7 +269,11 @@ async fn cleared(world: &mut World, end: End) -> Result<End, Failed> {
     let Some(id) = session else {
         return Ok(end);
     };
-    let session = Session { key, id };
+    let session = Session {
+        key,
+        id,
+        scope: None,
+    };
     if world.truth.list_parts(&session).await.unwrap().is_some() {
         let gone = Until::Gone(session);
         world.sweep(WEEKS, Some(Duration::ZERO), gone).await?;
@@ -302,6 +306,7 @@ async fn orphan(world: &mut World) -> Result<End, Failed> {
         upload_id,
         md5: None,
         record: None,
+        placement: Box::default(),
     };
     let session = world.truth.begin(&object).await.unwrap();
     let end = End::Cleared {

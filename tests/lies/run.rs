@@ -102,7 +102,11 @@ async fn check(world: &World, path: Path, end: &End, log: &[Made]) -> Result<(),
                 return Err(Failed::Wrong("an object is left".into()));
             }
             if let Some(id) = session {
-                let session = Session { key, id };
+                let session = Session {
+                    key,
+                    id,
+                    scope: None,
+                };
                 if world.truth.list_parts(&session).await.unwrap().is_some() {
                     return Err(Failed::Wrong("a session is left".into()));
                 }

@@ -293,6 +293,7 @@ async fn abort(world: &World, id: &str) {
     let session = Session {
         key: &key,
         id: &upload.resumable_id,
+        scope: None,
     };
     world.truth.abort(&session).await.unwrap();
 }
@@ -302,6 +303,7 @@ async fn replace_part(world: &World, id: &str) {
     let session = Session {
         key: &world.key(id, "film.mp4"),
         id: &upload.resumable_id,
+        scope: None,
     };
     let body = Bytes::from(vec![0; PART]);
     let part = NewPart {
@@ -324,6 +326,7 @@ async fn put_other(world: &World, id: &str) {
         upload_id: UploadId::generate(None),
         md5: None,
         record: None,
+        placement: Box::default(),
     };
     let body = Bytes::from(vec![0; SMALL]);
     world.truth.put_object(&object, body).await.unwrap();

@@ -10,7 +10,7 @@
 
 pub mod sign;
 
-use std::{fmt::Debug, ops::Range, time::Duration};
+use std::{borrow::Cow, fmt::Debug, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +20,9 @@ use self::sign::Signer;
 pub use crate::upload::{Capabilities, StoredObject, StoredPart};
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{Md5, Part, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag, metadata_keys},
+    upload::{
+        Md5, Part, Placement, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag, metadata_keys,
+    },
 };
 
 /// The whole port to one bucket or container.
@@ -70,7 +72,7 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// Reads an object, or the given range of its bytes. With an ETag, without quotes: only the object that has it.
     ///
     /// # Errors
-    /// `NotFound` if there is no object; `DataLoss` with `ObjectChanged` if it has another ETag, or with an ETag if there is no
+    /// `NotFound` if there is no object; `FailedPrecondition` with `ObjectArchived` if it is archived; `DataLoss` with `ObjectChanged` if it has another ETag, or with an ETag if there is no
     /// object. Items of the stream fail as requests do. An empty range sends no request. A
     /// range that starts after the end of the object is `Internal`.
     async fn read(
@@ -79,6 +81,15 @@ pub trait ObjectStore: Send + Sync + Debug {
         range: Option<Range<u64>>,
         etag: Option<&str>,
     ) -> Result<BoxStream<'static, Result<Bytes>>>;
+
+    /// Sets what a client can have left out of the object that was described as `found`, so that its media type, metadata,
+    /// headers, tags and storage class are those of `object`. Returns its description after that. Only for stores whose signed
+    /// requests do not [bind](Capabilities::binds_placement) them; others return `found`.
+    ///
+    /// # Errors
+    /// `Unavailable` also if the object has another ETag by now.
+    async fn put_placement(&self, object: &NewObject, found: &StoredObject)
+    -> Result<StoredObject>;
 
     /// Deletes an object. Succeeds if there is none.
     async fn delete(&self, key: &str) -> Result<()>;
@@ -153,6 +164,8 @@ pub struct NewObject {
     pub md5: Option<Md5>,
     /// The sealed entry from which the record of the upload can be rebuilt.
     pub record: Option<String>,
+    /// How it is stored.
+    pub placement: Box<Placement>,
 }
 
 /// A session in the store.
@@ -162,6 +175,8 @@ pub struct Session<'a> {
     pub key: &'a str,
     /// The store's id of the session.
     pub id: &'a str,
+    /// The encryption scope of the object, which each part needs (Azure).
+    pub scope: Option<&'a str>,
 }
 
 /// A part to put.
@@ -247,8 +262,8 @@ pub const PUT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 // === impl NewObject ===
 
 impl NewObject {
-    /// The metadata to store with the object, by which it is recognised.
-    pub fn metadata(&self) -> impl Iterator<Item = (&'static str, String)> {
+    /// The metadata to store with the object: what it is recognised by, and the caller's.
+    pub fn metadata(&self) -> impl Iterator<Item = (Cow<'static, str>, String)> {
         let size = self
             .size
             .map(|size| (metadata_keys::SIZE, size.to_string()));
@@ -256,7 +271,10 @@ impl NewObject {
         let id = (metadata_keys::UPLOAD_ID, self.upload_id.to_string());
         let record = self.record.clone();
         let record = record.map(|record| (metadata_keys::RECORD, record));
-        [Some(id), size, md5, record].into_iter().flatten()
+        let own = [Some(id), size, md5, record].into_iter().flatten();
+        let own = own.map(|(key, value)| (Cow::from(key), value));
+        let callers = self.placement.metadata.iter();
+        own.chain(callers.map(|(key, value)| (key.clone().into(), value.clone())))
     }
 }
 
@@ -279,6 +297,12 @@ pub fn contradiction() -> Error {
 pub fn object_changed() -> Error {
     let message = "the object in the store is not the one that was uploaded";
     Error::new(Kind::DataLoss, Reason::ObjectChanged, message)
+}
+
+/// The error for an object that must be restored before it can be read.
+pub fn object_archived() -> Error {
+    let message = "the object is archived; restore it in the store, then download it";
+    Error::precondition(Reason::ObjectArchived, message)
 }
 
 /// The error for a key under which there is no object.

@@ -148,6 +148,7 @@ decorated! {
     async fn composition(key: &str) -> Option<Vec<StoredPart>>;
     async fn head(key: &str) -> Option<StoredObject>;
     async fn read(key: &str, range: Option<Range<u64>>, etag: Option<&str>) -> BoxStream<'static, Result<Bytes>>;
+    async fn put_placement(object: &NewObject, found: &StoredObject) -> StoredObject;
     async fn delete(key: &str) -> ();
     async fn replace(object: &NewObject, body: Bytes) -> ();
     async fn list(prefix: &str, after: Option<&str>) -> ObjectPage;

@@ -98,6 +98,10 @@ pub enum Reason {
     SessionNotStarted,
     /// The store has parts in another session of the upload.
     SessionInUse,
+    /// The storage lacks a feature that the upload asks for.
+    NotSupported,
+    /// The object is archived, and must be restored before it can be read.
+    ObjectArchived,
     /// The upload was created without the size of the file.
     SizeUnknown,
     /// A newer stream has opened this upload.

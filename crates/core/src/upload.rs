@@ -12,6 +12,7 @@ pub mod object;
 pub mod object_record;
 mod origin;
 mod part;
+pub mod placement;
 mod plan;
 pub mod policy;
 mod present;
@@ -30,6 +31,7 @@ pub use self::{
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
     origin::Origin,
     part::{Claim, Claims, Part, Parts, WriterTag},
+    placement::{Encryption, Features, Placement},
     plan::{
         MAX_PART_NUMBER, MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Shown, Span, StoreLimits, TooLarge,
     },
@@ -201,6 +203,24 @@ pub struct FileMetadata {
     /// After how many seconds from completion the file is deleted. `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_after: Option<u64>,
+    /// How the object is stored. In a record: what the caller asked for, and otherwise the defaults of the storage at that
+    /// time.
+    #[serde(default, skip_serializing_if = "Placement::is_default")]
+    pub placement: Box<Placement>,
+    /// What the caller's own cache says about the file. Only stored, for PlaceOS clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached: Option<Box<Cached>>,
+}
+
+/// What a caller's own cache says about a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cached {
+    /// The entity tag.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// When it was modified, as the caller writes it.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<String>,
 }
 
 /// Who may download an upload, besides its owner.

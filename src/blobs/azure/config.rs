@@ -39,6 +39,8 @@ pub struct AzureConfig {
     pub account_key: Option<Secret>,
     /// A file that contains `account_key`.
     pub account_key_file: Option<PathBuf>,
+    /// The encryption scope of new blobs. Not set: the default one of the container or the account.
+    pub encryption_scope: Option<String>,
     /// The identity for Entra ID. Not set: the workload identity if the environment (of a Kubernetes pod) describes one,
     /// otherwise the managed identity.
     #[serde(skip)]
@@ -84,6 +86,7 @@ impl AzureConfig {
             ca_file: None,
             account_key: None,
             account_key_file: None,
+            encryption_scope: None,
             identity: None,
             operation_timeout: OPERATION_TIMEOUT,
             commit_timeout: COMMIT_TIMEOUT,

@@ -24,6 +24,7 @@ use super::{
     fault::{code, fault, is_refusal, report},
     http::within,
     is_damage, metadata,
+    placement::headers,
     policy::call_options,
 };
 use crate::blobs::transport::Timeouts;
@@ -42,7 +43,8 @@ impl MultipartStore for AzureStore {
         };
         let options = BlockBlobClientStageBlockOptions {
             transactional_content_md5: Some(part.md5.0.to_vec()),
-            method_options: call_options(Timeouts::silence(self.operation_timeout), None),
+            encryption_scope: session.scope.map(str::to_owned),
+            method_options: call_options(Timeouts::silence(self.operation_timeout), Vec::new()),
             ..BlockBlobClientStageBlockOptions::default()
         };
         let (name, size) = (id.to_bytes(), part.body.len() as u64);
@@ -115,7 +117,10 @@ impl MultipartStore for AzureStore {
             blob_content_type: Some(object.mime.clone()),
             blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
             metadata: Some(metadata(object)),
-            method_options: call_options(Timeouts::silence(self.commit_timeout), None),
+            method_options: call_options(
+                Timeouts::silence(self.commit_timeout),
+                headers(&object.placement),
+            ),
             ..BlockBlobClientCommitBlockListOptions::default()
         };
         let blob = self.blob(session.key).block_blob_client();

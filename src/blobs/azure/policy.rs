@@ -17,6 +17,7 @@ use azure_core::{
     error::ErrorKind,
     http::{
         ClientMethodOptions, Context, Request,
+        headers::HeaderName,
         policies::{Policy, PolicyResult},
     },
 };
@@ -31,6 +32,12 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// The permissions that the gateway needs in its container, in Azure's order: read, create, write, delete, list.
 const PERMISSIONS: &str = "rcwdl";
 
+/// The same, and blob tags.
+const PERMISSIONS_WITH_TAGS: &str = "rcwdlt";
+
+/// The header with the tags of a new blob.
+const TAGS: HeaderName = HeaderName::from_static("x-ms-tags");
+
 /// Signs each request with the account's key, so no signature is about to expire. An HMAC over 200 bytes costs a
 /// microsecond.
 #[derive(Debug)]
@@ -40,19 +47,33 @@ pub(super) struct Sign {
     pub(super) https_only: bool,
 }
 
-/// Sends the `Content-MD5` in the call's context: the SDK's Put Blob has no option for it.
+/// Sends the headers in the call's context: the SDK has no option for some of them.
 #[derive(Debug)]
-pub(super) struct ContentMd5;
+pub(super) struct CallHeaders;
 
-/// Options for a call with these time-outs. [`ContentMd5`] sends `md5`.
-pub(super) fn call_options(timeouts: Timeouts, md5: Option<Md5>) -> ClientMethodOptions<'static> {
-    let context = Context::new().with_value(timeouts);
+/// The headers of one call.
+#[derive(Debug, Clone)]
+struct Headers(Vec<(&'static str, String)>);
+
+/// Options for a call with these time-outs. [`CallHeaders`] sends `headers`.
+pub(super) fn call_options(
+    timeouts: Timeouts,
+    headers: Vec<(&'static str, String)>,
+) -> ClientMethodOptions<'static> {
     ClientMethodOptions {
-        context: match md5 {
-            Some(md5) => context.with_value(md5),
-            None => context,
-        },
+        context: Context::new()
+            .with_value(timeouts)
+            .with_value(Headers(headers)),
     }
+}
+
+/// These headers, and the `Content-MD5` of the body.
+pub(super) fn with_md5(
+    mut headers: Vec<(&'static str, String)>,
+    md5: Option<Md5>,
+) -> Vec<(&'static str, String)> {
+    headers.extend(md5.map(|md5| ("content-md5", md5.to_string())));
+    headers
 }
 
 #[async_trait]
@@ -63,9 +84,18 @@ impl Policy for Sign {
         request: &mut Request,
         next: &[Arc<dyn Policy>],
     ) -> PolicyResult {
+        let has_tags = request.headers().get_optional_str(&TAGS).is_some()
+            || request
+                .url()
+                .query_pairs()
+                .any(|(name, value)| name == "comp" && value == "tags");
         let grant = Grant {
             container: &self.container,
-            permissions: PERMISSIONS,
+            permissions: if has_tags {
+                PERMISSIONS_WITH_TAGS
+            } else {
+                PERMISSIONS
+            },
             lifetime: LIFETIME,
             https_only: self.https_only,
             ..Grant::default()
@@ -83,15 +113,15 @@ impl Policy for Sign {
 }
 
 #[async_trait]
-impl Policy for ContentMd5 {
+impl Policy for CallHeaders {
     async fn send(
         &self,
         context: &Context,
         request: &mut Request,
         next: &[Arc<dyn Policy>],
     ) -> PolicyResult {
-        if let Some(md5) = context.value::<Md5>() {
-            request.insert_header("content-md5", md5.to_string());
+        for (name, value) in context.value::<Headers>().map_or(&[][..], |all| &all.0) {
+            request.insert_header(*name, value.clone());
         }
         next[0].send(context, request, &next[1..]).await
     }

@@ -17,10 +17,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use upload_gateway_core::{
-    error::{Error, Result},
-    upload::Md5,
-};
+use upload_gateway_core::error::{Error, Result};
 
 use crate::{blobs::url::Query, values::Secret};
 
@@ -64,7 +61,7 @@ pub struct Grant<'a> {
     pub container: &'a str,
     /// The only blob that it is for; `None` for every blob of the container.
     pub blob: Option<&'a str>,
-    /// Letters in Azure's order: `r`ead, `a`dd, `c`reate, `w`rite, `d`elete, `l`ist.
+    /// Letters in Azure's order: `r`ead, `a`dd, `c`reate, `w`rite, `d`elete, `l`ist, `t`ags.
     pub permissions: &'a str,
     /// How long from now it is valid.
     pub lifetime: Duration,
@@ -74,8 +71,10 @@ pub struct Grant<'a> {
     pub answer: Option<Answer<'a>>,
     /// The other query parameters of the request. Only a user delegation key binds them.
     pub query: &'a [(&'static str, String)],
-    /// The request's `Content-MD5`. Only a user delegation key binds it.
-    pub md5: Option<Md5>,
+    /// Headers of the request, in lower case. Only a user delegation key binds them.
+    pub headers: &'a [(String, &'a str)],
+    /// The encryption scope of what is written. Requests that name another one are refused.
+    pub scope: Option<&'a str>,
 }
 
 /// The headers of a response that a signature sets.
@@ -129,7 +128,7 @@ impl AccountKey {
             VERSION,
             resource,
             "", // snapshot
-            "", // encryption scope
+            grant.scope.unwrap_or_default(),
             "", // Cache-Control of the response
             answer.map_or("", |answer| answer.disposition),
             "", // Content-Encoding
@@ -152,6 +151,9 @@ impl AccountKey {
         ]
         .into_iter()
         .collect();
+        if let Some(scope) = grant.scope {
+            query.push("ses", scope);
+        }
         if let Some(answer) = answer {
             query.push("rscd", answer.disposition);
             query.push("rsct", answer.mime);
@@ -190,6 +192,7 @@ impl DelegationKey {
                 'r' => builder.read(),
                 'c' => builder.create(),
                 'w' => builder.write(),
+                't' => builder.tags(),
                 other => return Err(Error::fault(format!("unknown permission `{other}`"))),
             };
         }
@@ -201,8 +204,11 @@ impl DelegationKey {
         for (name, value) in grant.query {
             builder = builder.signed_request_query_parameter(*name, value);
         }
-        if let Some(md5) = grant.md5 {
-            builder = builder.signed_request_header("content-md5", md5.to_string());
+        for (name, value) in grant.headers {
+            builder = builder.signed_request_header(name, *value);
+        }
+        if let Some(scope) = grant.scope {
+            builder = builder.encryption_scope(scope);
         }
         Ok(builder.build())
     }

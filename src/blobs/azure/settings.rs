@@ -3,9 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use upload_gateway_core::{blobs::BlobStore, error::Result, upload::MIB};
+use upload_gateway_core::{
+    blobs::BlobStore,
+    error::Result,
+    upload::{Encryption, Features, MIB},
+};
 
-use super::{AzureStore, config::AzureConfig, cors};
+use super::{AzureStore, config::AzureConfig, cors, placement::FEATURES};
 use crate::{
     blobs::{CorsRule, StoreSettings, check_authorities},
     values::{Endpoint, InvalidKey},
@@ -49,6 +53,14 @@ impl StoreSettings for AzureConfig {
 
     fn advice(&self) -> &'static str {
         "check account, endpoint and account_key of the storage; the key is base64"
+    }
+
+    fn encryption(&self) -> Option<Encryption> {
+        self.encryption_scope.clone().map(Encryption::Scope)
+    }
+
+    fn features(&self) -> Features {
+        FEATURES
     }
 
     fn cors_rule(&self, origins: &[&str]) -> CorsRule {

@@ -13,7 +13,7 @@ use upload_gateway_core::{
         sign::{OPAQUE, SignedRequest, ToSign, system_time},
     },
     error::{Error, Result},
-    upload::{Md5, Timestamp},
+    upload::Timestamp,
 };
 use url::Url;
 
@@ -21,6 +21,7 @@ use super::{
     account_key::CachedKey,
     block_id::BlockId,
     delegation::Delegation,
+    placement,
     sas::{AccountKey, Answer, DelegationKey, Grant},
 };
 use crate::blobs::url::{Query, attachment, path};
@@ -58,7 +59,7 @@ struct Unsigned<'a> {
     query: Vec<(&'static str, String)>,
     headers: BTreeMap<Cow<'static, str>, String>,
     body: Option<String>,
-    md5: Option<Md5>,
+    scope: Option<&'a str>,
     /// `Content-Disposition` and `Content-Type` of the response.
     answer: Option<(String, &'a str)>,
 }
@@ -130,7 +131,8 @@ impl BlobSigner {
                 .as_ref()
                 .map(|(disposition, mime)| Answer { disposition, mime }),
             query: &unsigned.query,
-            md5: unsigned.md5,
+            headers: &unsigned.bound_headers(),
+            scope: unsigned.scope,
         };
         let now = system_time(now);
         let signature = match key {
@@ -174,13 +176,16 @@ impl<'a> Unsigned<'a> {
                 };
                 let mut headers = opaque();
                 headers.insert("Content-MD5".into(), md5.to_string());
+                if let Some(scope) = session.scope {
+                    headers.insert("x-ms-encryption-scope".into(), scope.to_owned());
+                }
                 Self {
                     verb: "PUT",
                     key: session.key,
                     permissions: "cw",
                     query: vec![("comp", "block".into()), ("blockid", block.to_base64())],
                     headers,
-                    md5: Some(*md5),
+                    scope: session.scope,
                     ..Self::default()
                 }
             }
@@ -204,10 +209,11 @@ impl<'a> Unsigned<'a> {
                 Self {
                     verb: "PUT",
                     key: session.key,
-                    permissions: "cw",
+                    permissions: with_tags(object, "cw", "cwt"),
                     query: vec![("comp", "blocklist".into())],
                     headers,
                     body: Some(block_list(parts)),
+                    scope: object.placement.encryption_scope(),
                     ..Self::default()
                 }
             }
@@ -239,11 +245,20 @@ impl<'a> Unsigned<'a> {
         Self {
             verb: "PUT",
             key: &object.key,
-            permissions: "c",
+            permissions: with_tags(object, "c", "ct"),
             headers,
-            md5: object.md5,
+            scope: object.placement.encryption_scope(),
             ..Self::default()
         }
+    }
+
+    /// The headers that decide what is stored, in lower case.
+    fn bound_headers(&self) -> Vec<(String, &str)> {
+        let headers = self.headers.iter();
+        headers
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
+            .filter(|(name, _)| name == "content-md5" || name.starts_with("x-ms-"))
+            .collect()
     }
 
     fn into_request(self, url: String) -> SignedRequest {
@@ -256,6 +271,14 @@ impl<'a> Unsigned<'a> {
     }
 }
 
+/// The second one of these permissions if the object has tags.
+fn with_tags(object: &NewObject, plain: &'static str, tagged: &'static str) -> &'static str {
+    match object.placement.object_tags.is_empty() {
+        true => plain,
+        false => tagged,
+    }
+}
+
 /// The headers whose values are stored with a blob.
 fn stored_headers(object: &NewObject) -> impl Iterator<Item = (Cow<'static, str>, String)> {
     let mime = ("x-ms-blob-content-type".into(), object.mime.clone());
@@ -264,7 +287,13 @@ fn stored_headers(object: &NewObject) -> impl Iterator<Item = (Cow<'static, str>
         .map(|md5| ("x-ms-blob-content-md5".into(), md5.to_string()));
     let metadata = object.metadata();
     let metadata = metadata.map(|(key, value)| (format!("x-ms-meta-{key}").into(), value));
-    [Some(mime), md5].into_iter().flatten().chain(metadata)
+    let placed = placement::headers(&object.placement).into_iter();
+    let placed = placed.map(|(name, value)| (name.into(), value));
+    [Some(mime), md5]
+        .into_iter()
+        .flatten()
+        .chain(placed)
+        .chain(metadata)
 }
 
 /// The body of a commit. Receipts are base64, which needs no escaping in XML.
@@ -298,6 +327,7 @@ mod tests {
     use upload_gateway_core::{
         blobs::{Session, sign::Signer},
         error::Kind,
+        upload::Md5,
     };
 
     use super::*;
@@ -387,6 +417,7 @@ mod tests {
             session: Session {
                 key: "a b",
                 id: "any",
+                scope: None,
             },
             number: 1,
             cut: 0,

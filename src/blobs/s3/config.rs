@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use upload_gateway_core::{
     blobs::{COMMIT_TIMEOUT, OPERATION_TIMEOUT},
     error::{Error, Result},
-    upload::MIB,
+    upload::{Features, MIB},
 };
 
-use super::{credentials::KeyPair, http::SdkClient};
+use super::{credentials::KeyPair, http::SdkClient, placement::FEATURES};
 use crate::{
     blobs::secret_file::SecretFile,
     values::{Endpoint, Secret},
@@ -48,9 +48,19 @@ pub struct S3Config {
     pub secret_access_key_file: Option<PathBuf>,
     /// The canned ACL of new objects. Not set: none, which is right for buckets without ACLs.
     pub acl: Option<String>,
+    /// How new objects are encrypted. Not set: as the bucket is configured.
+    pub encryption: Option<SseMethod>,
+    /// The id or the ARN of the key in KMS. Not set: the account's default key for S3.
+    pub kms_key_id: Option<String>,
+    /// Whether the bucket's own key is used with KMS, which saves requests to it.
+    #[serde(default)]
+    pub bucket_key: bool,
     /// What the store's entity tags (ETags) are.
     #[serde(default)]
     pub etags: Etags,
+    /// What the store supports, besides metadata and headers of objects.
+    #[serde(skip, default = "features")]
+    pub features: Features,
     /// The largest object, in bytes.
     #[serde(skip, default = "max_object_size")]
     pub max_object_size: u64,
@@ -86,6 +96,21 @@ pub enum Etags {
     Opaque,
 }
 
+/// How a store encrypts objects, by the names of S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SseMethod {
+    /// With a key of S3.
+    #[serde(rename = "aes256")]
+    Aes256,
+    /// With a key in AWS KMS.
+    #[serde(rename = "aws:kms")]
+    Kms,
+}
+
+const fn features() -> Features {
+    FEATURES
+}
+
 const fn max_object_size() -> u64 {
     MAX_OBJECT_SIZE
 }
@@ -115,7 +140,11 @@ impl S3Config {
             secret_access_key: None,
             secret_access_key_file: None,
             acl: None,
+            encryption: None,
+            kms_key_id: None,
+            bucket_key: false,
             etags: Etags::default(),
+            features: FEATURES,
             max_object_size: MAX_OBJECT_SIZE,
             operation_timeout: OPERATION_TIMEOUT,
             commit_timeout: COMMIT_TIMEOUT,

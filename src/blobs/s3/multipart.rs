@@ -19,7 +19,9 @@ use super::{
     entity_tag::{entity_tag, is_opaque, md5_of},
     fault::{fault, is_refusal},
     http::config_with,
-    metadata, part_number, session_lost,
+    metadata, part_number,
+    placement::with_headers,
+    session_lost,
 };
 
 #[async_trait]
@@ -33,6 +35,8 @@ impl MultipartStore for S3Store {
             .content_type(&object.mime)
             .set_metadata(metadata(object))
             .set_acl(self.acl.clone())
+            .customize()
+            .map_request(with_headers(&object.placement))
             .send()
             .await
             .map_err(|error| fault("begin a multipart upload", error))?;

@@ -3,9 +3,17 @@
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use upload_gateway_core::{blobs::BlobStore, error::Result, upload::PART_SIZE};
+use upload_gateway_core::{
+    blobs::BlobStore,
+    error::Result,
+    upload::{Encryption, Features, PART_SIZE},
+};
 
-use super::{Etags, S3Store, config::S3Config, cors};
+use super::{
+    Etags, S3Store,
+    config::{S3Config, SseMethod},
+    cors,
+};
 use crate::{
     blobs::{CorsRule, StoreSettings, check_authorities},
     values::{Endpoint, InvalidKey},
@@ -52,6 +60,16 @@ impl StoreSettings for S3Config {
             let problem = format!("must be one of {}", CANNED_ACLS.join(", "));
             return Err(InvalidKey::new("acl", problem));
         }
+        if self.encryption != Some(SseMethod::Kms) {
+            let key = match (&self.kms_key_id, self.bucket_key) {
+                (Some(_), _) => Some("kms_key_id"),
+                (None, true) => Some("bucket_key"),
+                (None, false) => None,
+            };
+            if let Some(key) = key {
+                return Err(InvalidKey::new(key, "needs encryption = \"aws:kms\""));
+            }
+        }
         match (&self.access_key_id, &self.secret_access_key) {
             (Some(_), None) => Err(InvalidKey::new(
                 "secret_access_key",
@@ -67,6 +85,21 @@ impl StoreSettings for S3Config {
 
     fn advice(&self) -> &'static str {
         "check endpoint, region, access_key_id and secret_access_key of the storage"
+    }
+
+    fn encryption(&self) -> Option<Encryption> {
+        let kms = || Encryption::SseKms {
+            key_id: self.kms_key_id.clone(),
+            bucket_key: self.bucket_key,
+        };
+        self.encryption.map(|method| match method {
+            SseMethod::Aes256 => Encryption::SseS3,
+            SseMethod::Kms => kms(),
+        })
+    }
+
+    fn features(&self) -> Features {
+        self.features
     }
 
     fn cors_rule(&self, origins: &[&str]) -> CorsRule {

@@ -32,7 +32,7 @@ use upload_gateway_core::{
     upload::Timestamp,
 };
 
-use super::{credentials::CachedCredentials, fault::fault};
+use super::{credentials::CachedCredentials, fault::fault, placement};
 use crate::blobs::url::{Query, attachment, path};
 
 /// Signs requests to a bucket.
@@ -249,6 +249,8 @@ fn headers(
     acl: Option<&ObjectCannedAcl>,
 ) -> BTreeMap<Cow<'static, str>, String> {
     let mut headers = BTreeMap::from([("Content-Type".into(), object.mime.clone())]);
+    let placed = placement::headers(&object.placement);
+    headers.extend(placed.into_iter().map(|(name, value)| (name.into(), value)));
     let metadata = object.metadata();
     headers.extend(metadata.map(|(key, value)| (format!("x-amz-meta-{key}").into(), value)));
     if let Some(acl) = acl {

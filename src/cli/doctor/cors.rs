@@ -79,6 +79,7 @@ async fn signed(store: &dyn BlobStore, prefix: &str) -> Result<Vec<SignedRequest
         md5: Some(Md5::of(b"")),
         record: None,
         upload_id,
+        placement: Box::default(),
     };
     let mut requests = Vec::new();
     for request in [

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use upload_gateway_core::{
     blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session},
     error::{Error, Kind},
-    upload::{CompositeMd5, Md5, Part, UploadId, WriterTag, keys},
+    upload::{CompositeMd5, Md5, Part, Placement, UploadId, WriterTag, keys},
 };
 
 use super::{
@@ -28,6 +28,8 @@ pub(super) struct Probe<'a> {
     pub(super) comparing: &'a dyn BlobStore,
     /// The beginning of every key.
     pub(super) prefix: &'a str,
+    /// How objects are stored: a policy of the bucket may demand it.
+    pub(super) placement: &'a Placement,
     /// The smallest part, in bytes, that the store accepts before another one.
     pub(super) part_size: u64,
 }
@@ -75,6 +77,7 @@ impl Probe<'_> {
         let session = Session {
             key: &object.key,
             id: &id,
+            scope: self.placement.encryption_scope(),
         };
         let mut etags = Etags::default();
         let made = self.make(&session, &object, &parts, &mut etags).await;
@@ -98,6 +101,7 @@ impl Probe<'_> {
         let session = Session {
             key: &object.key,
             id: &id,
+            scope: self.placement.encryption_scope(),
         };
         let aborted = self.store.abort(&session).await;
         aborted.map_err(|error| Step::Abort.failed(error))?;
@@ -224,6 +228,11 @@ impl Probe<'_> {
             md5: Some(Md5::of(content)),
             record: None,
             upload_id,
+            // It is read at once, which archive classes do not allow.
+            placement: Box::new(Placement {
+                storage_class: None,
+                ..self.placement.clone()
+            }),
         }
     }
 }

@@ -147,6 +147,13 @@ fn elsewhere() -> StorageConfig {
             max_file_size: None,
             expire_after: None,
             max_expire_after: None,
+            metadata: std::collections::BTreeMap::new(),
+            object_tags: std::collections::BTreeMap::new(),
+            cache_control: None,
+            content_disposition: None,
+            content_encoding: None,
+            storage_class: None,
+            require_encryption: false,
             tenants: Vec::new(),
         },
         store: StoreConfig::S3(S3Config {

@@ -222,7 +222,7 @@ async fn unknown_parameters_are_ignored_and_any_content_type_is_accepted() {
     let http = Http::of(&gateway);
     let mut body = file("a.bin", b"abc");
     body["expires"] = json!(5);
-    body["cache_etag"] = json!({"a": [1]});
+    body["surprise_too"] = json!({"a": [1]});
     body["object"] = json!(null);
     let request = http
         .request("POST", "?surprise=1&file_name=b.bin")

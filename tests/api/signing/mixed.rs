@@ -225,6 +225,7 @@ async fn an_unrecorded_part_of_a_stream_is_not_taken_for_a_clients_part(stores: 
     let session = Session {
         key: &key(&gateway, &id, "film.mp4"),
         id: &session,
+        scope: None,
     };
     put_unrecorded(&gateway, &session, left).await;
 
@@ -260,6 +261,7 @@ async fn a_session_with_only_unrecorded_parts_of_a_stream_is_shared(stores: Stor
     let session = Session {
         key: &key(&gateway, &id, "film.mp4"),
         id: &session,
+        scope: None,
     };
     put_unrecorded(&gateway, &session, left).await;
 

@@ -61,6 +61,7 @@ async fn put_part(store: &dyn BlobStore, subject: &Subject) -> Error {
     let session = Session {
         key: &object.key,
         id: "00000000-0000-0000-0000-000000000000",
+        scope: None,
     };
     let part = new_part(WriterTag::random(), 1, b"part");
     store.put_part(&session, part).await.unwrap_err()

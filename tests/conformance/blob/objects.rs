@@ -5,7 +5,7 @@ use futures::TryStreamExt;
 use upload_gateway_core::{
     blobs::{Commit, NewObject, Put, Session},
     error::{Error, Kind, Reason},
-    upload::Md5,
+    upload::{Md5, Placement},
 };
 
 use super::subject::{PART, Subject, bytes, collect};
@@ -81,6 +81,7 @@ pub(crate) async fn owner_and_media_type_are_returned(subject: &Subject) {
     let session = Session {
         key: &parted.key,
         id: &id,
+        scope: None,
     };
     let part = subject.put(&session, 1, b"part").await;
     let commit = subject.store.commit(&session, &parted, &[part]).await;
@@ -102,6 +103,7 @@ pub(crate) async fn ranges_can_cross_part_boundaries(subject: &Subject) {
     let session = Session {
         key: &object.key,
         id: &id,
+        scope: None,
     };
     let body = bytes(PART + 1_000, 7);
     let (first, second) = body.split_at(PART);
@@ -203,7 +205,7 @@ pub(crate) async fn an_object_is_replaced(subject: &Subject) {
     replaced.unwrap();
     let head = store.head(&first.key).await.unwrap().unwrap();
     assert!(head.is_of(&second.upload_id) && head.size == 6, "{head:?}");
-    assert!(head.modified_at.is_some() && head.mime == "video/mp4");
+    assert!(head.modified_at.is_some() && head.mime.as_deref() == Some("video/mp4"));
     assert_eq!(subject.read(&first.key).await, b"second");
     let damaged = store.replace(&second, (&b"damage"[..]).into()).await;
     assert_eq!(damaged.unwrap_err().kind(), Kind::DataLoss);
@@ -245,4 +247,91 @@ pub(crate) async fn keys_are_listed_by_prefix_and_in_pages(subject: &Subject) {
     assert_eq!(listed, expected);
     let none = subject.store.list(&key("else"), None).await.unwrap();
     assert_eq!((none.keys.len(), none.next), (0, None));
+}
+
+pub(crate) async fn a_placement_is_kept(subject: &Subject) {
+    let mut whole = subject.object();
+    *whole.placement = placement();
+    let put = subject.store.put_object(&whole, (&b"whole"[..]).into());
+    assert!(matches!(put.await.unwrap(), Put::Stored(_)));
+    let mut parted = subject.object();
+    parted.placement = whole.placement.clone();
+    let id = subject.store.begin(&parted).await.unwrap();
+    let session = Session {
+        key: &parted.key,
+        id: &id,
+        scope: None,
+    };
+    let part = subject.put(&session, 1, b"part").await;
+    let commit = subject.store.commit(&session, &parted, &[part]).await;
+    assert_eq!(commit.unwrap(), Commit::Done);
+    for object in [&whole, &parted] {
+        check_placement(subject, object).await;
+    }
+}
+
+/// A store whose signed requests do not bind how an object is stored gets it afterwards.
+pub(crate) async fn a_placement_that_was_left_out_is_set(subject: &Subject) {
+    if subject.store.capabilities().binds_placement {
+        return;
+    }
+    let bare = subject.object();
+    let put = subject.store.put_object(&bare, (&b"whole"[..]).into());
+    assert!(matches!(put.await.unwrap(), Put::Stored(_)));
+    let found = subject.store.head(&bare.key).await.unwrap().unwrap();
+    let meant = NewObject {
+        mime: "image/png".into(),
+        size: Some(5),
+        md5: Some(Md5::of(b"whole")),
+        placement: Box::new(Placement {
+            object_tags: [("team".into(), "a+b c".into())].into(),
+            storage_class: Some("Cool".into()),
+            ..placement()
+        }),
+        ..bare
+    };
+    let set = subject.store.put_placement(&meant, &found).await.unwrap();
+    check_placement(subject, &meant).await;
+    assert_eq!(set.placement.storage_class.as_deref(), Some("Cool"));
+    assert_eq!(set.md5, meant.md5);
+    // Nothing is left to set, so nothing changes.
+    let again = subject.store.put_placement(&meant, &set).await.unwrap();
+    assert_eq!(again, set);
+    assert_eq!(subject.read(&meant.key).await, b"whole");
+
+    let other = retyped(&meant);
+    let stale = subject.store.put_placement(&other, &found).await;
+    assert_eq!(stale.unwrap_err().kind(), Kind::Unavailable);
+}
+
+/// The same object with another media type.
+fn retyped(object: &NewObject) -> NewObject {
+    NewObject {
+        mime: "text/plain".into(),
+        ..object.clone()
+    }
+}
+
+fn placement() -> Placement {
+    Placement {
+        metadata: [("project".into(), "a; b=\"c\"".into())].into(),
+        cache_control: Some("private, max-age=60".into()),
+        content_disposition: Some("inline".into()),
+        content_encoding: Some("gzip".into()),
+        ..Placement::default()
+    }
+}
+
+async fn check_placement(subject: &Subject, object: &NewObject) {
+    let head = subject.store.head(&object.key).await.unwrap().unwrap();
+    let (asked, found) = (&object.placement, &head.placement);
+    for (key, value) in object.metadata() {
+        assert_eq!(head.metadata.get(&*key), Some(&value), "{key}");
+    }
+    assert!(head.is_of(&object.upload_id));
+    assert_eq!(head.mime.as_ref(), Some(&object.mime));
+    assert_eq!(found.cache_control, asked.cache_control);
+    assert_eq!(found.content_disposition, asked.content_disposition);
+    assert_eq!(found.content_encoding, asked.content_encoding);
+    assert!(!head.is_archived);
 }

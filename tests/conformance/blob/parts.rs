@@ -17,6 +17,7 @@ macro_rules! begin {
         let $session = Session {
             key: &$object.key,
             id: &id,
+            scope: None,
         };
     };
 }
@@ -125,6 +126,7 @@ pub(crate) async fn an_unknown_session_is_distinguished_from_an_empty_one(subjec
     let unknown = Session {
         key: session.key,
         id: "00000000-0000-0000-0000-000000000000",
+        scope: None,
     };
     let part = new_part(WriterTag::random(), 1, b"part");
     let put = subject.store.put_part(&unknown, part).await;

@@ -65,10 +65,18 @@ pub(crate) async fn open_sessions_are_listed_until_they_end(subject: &Subject) {
     assert!(listed(subject, "swept/x").await.is_empty());
 
     let (key, id) = expected.pop_first().unwrap();
-    let aborted = Session { key: &key, id: &id };
+    let aborted = Session {
+        key: &key,
+        id: &id,
+        scope: None,
+    };
     subject.store.abort(&aborted).await.unwrap();
     let (key, id) = expected.pop_first().unwrap();
-    let session = Session { key: &key, id: &id };
+    let session = Session {
+        key: &key,
+        id: &id,
+        scope: None,
+    };
     let part = subject.put(&session, 1, b"part").await;
     let object = NewObject {
         size: None,

@@ -177,6 +177,7 @@ impl Subject {
             upload_id,
             md5: None,
             record: None,
+            placement: Box::default(),
         }
     }
 

@@ -20,6 +20,7 @@ macro_rules! session {
         Session {
             key: &$object.key,
             id: "anything",
+            scope: None,
         }
     };
 }

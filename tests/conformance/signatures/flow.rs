@@ -70,6 +70,7 @@ pub(crate) async fn parts_become_a_file_without_any_credentials(subject: &Subjec
     let session = Session {
         key: &object.key,
         id: &id,
+        scope: None,
     };
     subject.put(session, 2, &body[PART..]).await;
     subject.put(session, 1, &body[..PART]).await;
@@ -105,6 +106,7 @@ pub(crate) async fn a_list_names_the_stored_parts(subject: &Subject) {
     let session = Session {
         key: &object.key,
         id: &id,
+        scope: None,
     };
     subject.put(session, 1, b"a part").await;
     let list = subject.sign(ToSign::ListParts { session }).await;
@@ -168,6 +170,7 @@ pub(crate) async fn an_expired_signature_is_refused(subject: &Subject) {
     let session = Session {
         key: &object.key,
         id: &id,
+        scope: None,
     };
     subject.put(session, 1, b"there").await;
     let parts = subject.parts(session).await;
@@ -213,6 +216,7 @@ pub(crate) async fn bytes_that_differ_from_the_signature_are_refused(subject: &S
     let session = Session {
         key: &object.key,
         id: &id,
+        scope: None,
     };
     let part = subject.sign_part(session, 1, b"meant").await;
     expect_status(&part, b"other", &[400]).await;

@@ -130,6 +130,11 @@ fn queries_with_a_user_delegation_key_equal_those_of_the_azure_library() {
         ("blockid", "MDAwMDAx".to_owned()),
     ];
     let md5 = Md5::of(b"part");
+    let (digest, scope) = (md5.to_string(), "scope-1");
+    let headers = [
+        ("content-md5".to_owned(), digest.as_str()),
+        ("x-ms-encryption-scope".to_owned(), scope),
+    ];
     let disposition = "attachment; filename=\"a b.txt\"";
     let plain = Grant {
         container: "media",
@@ -141,7 +146,8 @@ fn queries_with_a_user_delegation_key_equal_those_of_the_azure_library() {
     };
     let part = Grant {
         query: &query,
-        md5: Some(md5),
+        headers: &headers,
+        scope: Some(scope),
         ..plain
     };
     let read = Grant {
@@ -162,24 +168,18 @@ fn queries_with_a_user_delegation_key_equal_those_of_the_azure_library() {
         } else {
             "https,http"
         };
-        let mut case = azure_case(
-            grant.blob.unwrap(),
-            grant.permissions,
-            grant.lifetime,
-            protocol,
-        );
+        let blob = grant.blob.unwrap();
+        let mut case = azure_case(blob, grant.permissions, grant.lifetime, protocol);
         case["version"] = json!(signed["sv"]);
-        case["delegation_key"] = json!({
-            "signed_oid": key.signed_oid, "signed_tid": key.signed_tid, "signed_start": key.signed_start,
-            "signed_expiry": key.signed_expiry, "signed_service": key.signed_service,
-            "signed_version": key.signed_version, "value": key.value,
-        });
-        if grant.md5.is_some() {
+        case["delegation_key"] = key_of(&key);
+        if !grant.headers.is_empty() {
             // In the order of their names: the signing library sorts them.
             case["request_query"] = json!({"blockid": "MDAwMDAx", "comp": "block"});
-            case["request_headers"] = json!({"content-md5": md5.to_string()});
+            case["request_headers"] =
+                json!({"content-md5": digest, "x-ms-encryption-scope": scope});
+            case["encryption_scope"] = json!(scope);
             assert_eq!(signed["srq"], "blockid,comp");
-            assert_eq!(signed["srh"], "content-md5");
+            assert_eq!(signed["srh"], "content-md5,x-ms-encryption-scope");
         }
         if let Some(answer) = grant.answer {
             case["content_disposition"] = json!(answer.disposition);
@@ -192,11 +192,21 @@ fn queries_with_a_user_delegation_key_equal_those_of_the_azure_library() {
     assert_eq!(own, theirs);
 }
 
+/// A key as the library takes it.
+fn key_of(key: &DelegationKey) -> Value {
+    json!({
+        "signed_oid": key.signed_oid, "signed_tid": key.signed_tid, "signed_start": key.signed_start,
+        "signed_expiry": key.signed_expiry, "signed_service": key.signed_service,
+        "signed_version": key.signed_version, "value": key.value,
+    })
+}
+
 /// Every kind of request, its name in botocore, and the length of its body if that is bound.
 fn s3_requests(object: &NewObject) -> Vec<(ToSign<'_>, &'static str, Value, Option<u64>)> {
     let session = Session {
         key: &object.key,
         id: SESSION,
+        scope: None,
     };
     let size = 123_456_789;
     let part = ToSign::PutPart {
@@ -287,6 +297,7 @@ fn azure_requests(object: &NewObject) -> Vec<(ToSign<'_>, &'static str)> {
     let session = Session {
         key: &object.key,
         id: SESSION,
+        scope: None,
     };
     let part = ToSign::PutPart {
         session,

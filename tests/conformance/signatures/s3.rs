@@ -21,6 +21,7 @@ macro_rules! begin {
         let $session = Session {
             key: &$object.key,
             id: &id,
+            scope: None,
         };
     };
 }

@@ -58,6 +58,7 @@ def azure(case):
         protocol=case["protocol"],
         content_disposition=case.get("content_disposition"),
         content_type=case.get("content_type"),
+        encryption_scope=case.get("encryption_scope"),
         request_headers=case.get("request_headers"),
         request_query_params=case.get("request_query"),
     )

@@ -202,5 +202,6 @@ pub(crate) fn object(body: &[u8]) -> NewObject {
         upload_id,
         md5: Some(Md5::of(body)),
         record: None,
+        placement: Box::default(),
     }
 }

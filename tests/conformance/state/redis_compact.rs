@@ -5,7 +5,7 @@ use std::time::Duration;
 use upload_gateway::state::redis::Redis;
 use upload_gateway_core::{
     state::{PartRecord, PartStore, RecordStore, ScheduleStore, StateStore, Update},
-    upload::{Cleanup, FileMetadata, Owner, Phase, Timestamp, Upload},
+    upload::{Cached, Cleanup, FileMetadata, Owner, Phase, Timestamp, Upload},
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     fresh_redis,
     redis_full::used_memory,
     redis_only::ask,
-    samples::{claim, get, owner, part, times, writer},
+    samples::{claim, get, owner, part, placement, times, writer},
 };
 
 /// What the record of a COMPLETE upload may take, in bytes, beside its name, tags and path.
@@ -181,6 +181,11 @@ async fn a_compact_record_keeps_every_field() {
         public: true,
         file_path: "a/b".into(),
         skip_file_digest: true,
+        placement: placement(),
+        cached: Some(Box::new(Cached {
+            etag: Some("e".into()),
+            modified: Some("1700000000".into()),
+        })),
         ..upload.file
     };
     upload.attempts = 7;

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use upload_gateway_core::{
     state::{Creation, StateStore, Times},
     upload::{
-        Claim, Claims, Cleanup, Evidence, FileDigest, FileMetadata, Fingerprint, Identity, Md5,
-        Origin, Owner, PART_SIZE, Part, Parts, Phase, Plan, Secret, StoreKind, StoreLimits,
-        Timestamp, Upload, UploadId, WriterTag,
+        Claim, Claims, Cleanup, Encryption, Evidence, FileDigest, FileMetadata, Fingerprint,
+        Identity, Md5, Origin, Owner, PART_SIZE, Part, Parts, Phase, Placement, Plan, Secret,
+        StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
     },
 };
 
@@ -110,13 +110,33 @@ pub(crate) fn sized(upload: Upload, parts: u32) -> Upload {
     }
 }
 
+/// How an object is stored, with every field.
+pub(crate) fn placement() -> Box<Placement> {
+    Box::new(Placement {
+        metadata: [("project".into(), "42".into())].into(),
+        object_tags: [("team".into(), "media".into())].into(),
+        cache_control: Some("private".into()),
+        content_disposition: Some("inline".into()),
+        content_encoding: Some("gzip".into()),
+        storage_class: Some("STANDARD_IA".into()),
+        encryption: Some(Encryption::SseKms {
+            key_id: Some("id".into()),
+            bucket_key: true,
+        }),
+    })
+}
+
 /// A new upload that the same create finds.
 pub(crate) fn findable(owner: &Owner, file_name: &str) -> Upload {
-    let fingerprint = fingerprint(owner, file_name);
+    let (fingerprint, sample) = (fingerprint(owner, file_name), upload(owner));
     Upload {
         id: UploadId::generate(Some(&fingerprint)),
         fingerprint: Some(fingerprint),
-        ..upload(owner)
+        file: FileMetadata {
+            placement: placement(),
+            ..sample.file
+        },
+        ..sample
     }
 }
 

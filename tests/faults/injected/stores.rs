@@ -139,6 +139,7 @@ impl Stores {
         let session = Session {
             key: &key,
             id: &upload.resumable_id,
+            scope: None,
         };
         let listed = self.store().await.list_parts(&session).await.unwrap();
         listed.unwrap()
@@ -168,7 +169,11 @@ impl Stores {
     /// Ends the open sessions in the store.
     pub(crate) async fn abort_open_sessions(&self) {
         for (key, id) in self.open_sessions().await {
-            let session = Session { key: &key, id: &id };
+            let session = Session {
+                key: &key,
+                id: &id,
+                scope: None,
+            };
             self.store().await.abort(&session).await.unwrap();
         }
     }

@@ -174,6 +174,7 @@ async fn end_session((state, store, id): (Arc<dyn StateStore>, Arc<dyn BlobStore
     let session = Session {
         key: &upload.object_key,
         id: upload.session.as_deref().unwrap(),
+        scope: None,
     };
     let parts = store.list_parts(&session).await.unwrap();
     if parts.is_some_and(|parts| parts.len() == 2) {

@@ -118,6 +118,7 @@ async fn parts_that_the_store_has_lost_are_reported_as_lost() {
     let session = Session {
         key: &key,
         id: &record.resumable_id,
+        scope: None,
     };
     let storage = connect(&deployment.config)
         .await

@@ -201,6 +201,7 @@ async fn a_lease_expires_by_the_faster_clock_but_a_missing_object_is_not_lost_ye
     let session = Session {
         key: &upload.object_key,
         id: upload.session.as_ref().unwrap(),
+        scope: None,
     };
     world.store().abort(&session).await.unwrap();
     world.clock.advance(lease - APART + SECOND);

@@ -53,6 +53,7 @@ async fn commit_as_store(world: &World, upload: &Upload) {
     let session = Session {
         key: &upload.object_key,
         id: upload.session.as_ref().unwrap(),
+        scope: None,
     };
     let parts: Vec<_> = upload.parts.iter_committed().cloned().collect();
     let object = world.object_of(upload);
@@ -108,6 +109,7 @@ async fn a_commit_that_cannot_succeed_ends_the_upload(world: World) {
     let session = Session {
         key: &upload.object_key,
         id: upload.session.as_ref().unwrap(),
+        scope: None,
     };
     // Another writer has replaced a part by other bytes. Only S3 keeps one part for each number.
     let body = bytes::Bytes::from_static(b"other");

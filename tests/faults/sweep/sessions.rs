@@ -41,7 +41,11 @@ async fn sweep_any_age(gateway: &Gateway, expected: u64) {
 async fn open(world: &World, sessions: &[(String, String)]) -> BTreeSet<String> {
     let mut open = BTreeSet::new();
     for (key, id) in sessions {
-        let session = Session { key, id };
+        let session = Session {
+            key,
+            id,
+            scope: None,
+        };
         if world.store().list_parts(&session).await.unwrap().is_some() {
             open.insert(key.clone());
         }

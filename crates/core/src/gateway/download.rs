@@ -9,11 +9,11 @@ use super::{
     audit::audit,
     caller::{Action, Caller},
     records::{Fence, Records},
-    storage::Storages,
+    storage::{Storage, Storages},
 };
 use crate::{
     blobs::{
-        object_changed, object_not_found,
+        object_archived, object_changed, object_not_found,
         sign::{ReadVerb, SignedRequest, ToSign},
     },
     error::{Error, Kind, Reason, Result},
@@ -23,6 +23,9 @@ use crate::{
 
 /// The longest validity of a signed download URL, and the default: a day.
 pub const DOWNLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long it may take to find out whether an object is archived, before a link to it is signed.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A complete upload and its object.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl Downloads {
     /// Signs a download of a complete upload, or of its headers, valid for `lifetime`, but at most [`DOWNLOAD_LIFETIME`].
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE.
+    /// `NotFound`; `FailedPrecondition` before the upload is COMPLETE, and with `ObjectArchived`.
     pub async fn sign_download(
         &self,
         caller: &Caller,
@@ -102,6 +105,7 @@ impl Downloads {
         let signed = async {
             let StoredFile { upload, .. } = self.stored(caller, id).await?;
             let storage = self.storages.get(&upload.storage_id)?;
+            refuse_archived(&storage, &upload).await?;
             let read = ToSign::Read {
                 verb,
                 key: &upload.object_key,
@@ -155,7 +159,8 @@ impl Downloads {
     /// Reads a range of the bytes of a complete upload.
     ///
     /// # Errors
-    /// `DataLoss` with `ObjectChanged` if the store has another object; those of the store.
+    /// `DataLoss` with `ObjectChanged` if the store has another object; `FailedPrecondition` with `ObjectArchived`; those of the
+    /// store.
     pub async fn read(
         &self,
         file: &StoredFile,
@@ -185,5 +190,18 @@ impl Downloads {
             });
         });
         Ok(measured.boxed())
+    }
+}
+
+/// Refuses a link to an object that cannot be read. A lifecycle rule of the bucket can archive objects at any time, so the store
+/// is asked. A store that does not answer in time prevents no link: signing needs no store.
+async fn refuse_archived(storage: &Storage, upload: &Upload) -> Result<()> {
+    if storage.capabilities().features.storage_classes.is_empty() {
+        return Ok(());
+    }
+    let found = storage.single_try.head(&upload.object_key);
+    match tokio::time::timeout(LOOK_TIMEOUT, found).await {
+        Ok(Ok(Some(found))) if found.is_archived => Err(object_archived()),
+        _ => Ok(()),
     }
 }

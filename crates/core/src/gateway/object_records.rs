@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     error::{Kind, Result},
     upload::{
-        Md5, Object, StoredObject, Timestamp, Upload, UploadId,
+        Md5, Object, Placement, StoredObject, Timestamp, Upload, UploadId,
         object_record::{Found, SideRecord},
     },
 };
@@ -112,6 +112,10 @@ impl ObjectRecords {
             size: Some(sealed.len() as u64),
             md5: Some(Md5::of(&sealed)),
             record: None,
+            placement: Box::new(Placement {
+                encryption: side.encryption().cloned(),
+                ..Placement::default()
+            }),
             key,
         };
         storage.store.replace(&object, sealed).await?;

@@ -135,6 +135,9 @@ pub(super) fn not_own(difference: Difference) -> Error {
         }
         Difference::Md5 { expected, found } => digest_mismatch(expected, found),
         Difference::Parts => replaced("the object is made of other parts than were sent"),
+        Difference::Encryption => replaced(
+            "the object is not encrypted as the storage demands; send its headers as signed",
+        ),
     }
 }
 

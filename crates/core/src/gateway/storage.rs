@@ -17,12 +17,13 @@ use super::{
 use crate::{
     blobs::{BlobStore, Capabilities, NewObject, NewPart, Session},
     decorate::Decorated,
-    error::{Error, Kind, Reason, Result},
+    error::{All, Error, Kind, Reason, Result},
     meter::Meter,
     retry::Retry,
     upload::{
-        Md5, StoreLimits, Upload, UploadId,
+        Encryption, Md5, Placement, StoreLimits, Upload, UploadId,
         keys::{KeyTemplate, SIDE_OBJECTS},
+        object::Expected,
     },
 };
 
@@ -56,6 +57,10 @@ pub struct Storage {
     pub max_file_size: Option<u64>,
     /// How long it keeps files.
     pub expiry: FileExpiry,
+    /// How objects are stored whose uploads do not say it.
+    pub placement: Placement,
+    /// Whether every object must be encrypted as `placement` says. Then an upload cannot ask for another encryption.
+    pub requires_encryption: bool,
     /// The tenants whose files it takes. For other tenants it does not exist. Empty: all.
     pub tenants: Vec<String>,
     /// Whether it is the default storage of its tenants, before that of all.
@@ -110,6 +115,8 @@ impl Storage {
             mimes: Vec::new(),
             max_file_size: None,
             expiry: FileExpiry::default(),
+            placement: Placement::default(),
+            requires_encryption: false,
             tenants: Vec::new(),
             is_default: false,
             turns: Turns::new(usize::MAX),
@@ -153,6 +160,17 @@ impl Storage {
         Self { expiry, ..self }
     }
 
+    /// Stores objects like this, unless their uploads say otherwise. With `requires_encryption`, every object must be encrypted
+    /// like this.
+    #[must_use]
+    pub fn with_placement(self, placement: Placement, requires_encryption: bool) -> Self {
+        Self {
+            placement,
+            requires_encryption,
+            ..self
+        }
+    }
+
     /// Takes files of these tenants only, and those that name no storage if it is their default. An empty list: of all.
     #[must_use]
     pub fn with_tenants(self, tenants: Vec<String>, is_default: bool) -> Self {
@@ -171,6 +189,39 @@ impl Storage {
     /// The smaller of `size` and the largest file, in bytes.
     pub(super) fn bounded(&self, size: u64) -> u64 {
         self.max_file_size.map_or(size, |max| max.min(size))
+    }
+
+    /// How the object of a new upload is stored that asks for `asked`: what it leaves open, the storage decides.
+    ///
+    /// # Errors
+    /// `InvalidArgument` within `field` if both together are invalid, or weaken a demand of the storage;
+    /// `FailedPrecondition` with `NotSupported` if the store lacks a feature.
+    pub(super) fn placed(&self, field: &str, asked: Placement) -> Result<Placement> {
+        let placement = asked.or(&self.placement);
+        let encryption = match self.demand() {
+            Some(demand) if placement.encryption.as_ref() != Some(demand) => {
+                let problem = "the storage demands another encryption; leave it empty";
+                Err(Error::invalid("encryption", problem))
+            }
+            _ => Ok(()),
+        };
+        let checked = (placement.check(), encryption).all();
+        checked.map_err(|error| error.within(field))?;
+        placement.check_supported(&self.capabilities().features)?;
+        Ok(placement)
+    }
+
+    /// How every object must be encrypted, if the storage demands it.
+    pub(super) fn demand(&self) -> Option<&Encryption> {
+        self.placement
+            .encryption
+            .as_ref()
+            .filter(|_| self.requires_encryption)
+    }
+
+    /// The object that a record must have become here.
+    pub(super) fn expected<'a>(&'a self, upload: &'a Upload) -> Expected<'a> {
+        Expected::of_record(upload).encrypted(self.demand())
     }
 
     /// Checks that the store answers and that the bucket or container exists. If it refuses the check for a reason that only
@@ -243,6 +294,7 @@ impl Storage {
             upload_id: upload.id.clone(),
             size: upload.file.file_size,
             record: self.record_keys.seal_entry(bucket, upload, md5),
+            placement: upload.file.placement.clone(),
             md5,
         }
     }

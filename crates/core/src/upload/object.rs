@@ -3,8 +3,8 @@
 //! [`verify`] is pure. Its callers send requests to the store, and decide what follows from the verdict.
 
 use super::{
-    Capabilities, CompositeMd5, Md5, SINGLE_PUT_MAX, Shown, Snapshot, StoredObject, StoredPart,
-    Upload, UploadId,
+    Capabilities, CompositeMd5, Encryption, Md5, SINGLE_PUT_MAX, Shown, Snapshot, StoredObject,
+    StoredPart, Upload, UploadId,
 };
 
 /// What the object must be.
@@ -16,6 +16,8 @@ pub struct Expected<'a> {
     md5: Option<Md5>,
     /// Whether the object is [`Verdict::Unknown`] unless its MD5 is proven.
     needs_proof: bool,
+    /// How it must be encrypted.
+    encryption: Option<&'a Encryption>,
     /// The record with the parts that the object is made of.
     parts: &'a Upload,
 }
@@ -57,6 +59,8 @@ pub enum Difference {
     },
     /// It is made of other parts.
     Parts,
+    /// It is not encrypted as the storage demands.
+    Encryption,
 }
 
 // === impl Expected ===
@@ -73,7 +77,17 @@ impl<'a> Expected<'a> {
             ),
             md5: upload.promised_md5(),
             needs_proof: false,
+            encryption: None,
             parts: upload,
+        }
+    }
+
+    /// The same object, encrypted as the storage demands, if it does.
+    #[must_use]
+    pub fn encrypted(self, demand: Option<&'a Encryption>) -> Self {
+        Self {
+            encryption: demand,
+            ..self
         }
     }
 
@@ -132,6 +146,13 @@ pub fn verify(
     }
     if found.written_size().is_some_and(|size| size != found.size) {
         return Verdict::Different(Difference::Size(found.size));
+    }
+    let encryption = found.placement.encryption.as_ref();
+    if expected
+        .encryption
+        .is_some_and(|demand| !demand.is_met_by(encryption))
+    {
+        return Verdict::Different(Difference::Encryption);
     }
     if is_put_whole(expected.parts, found, blocks) {
         verify_md5(expected, found)

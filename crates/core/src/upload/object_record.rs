@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claims, Cleanup, Evidence, FileMetadata, Md5, Object, Owner, Parts, Permissions, Phase, Plan,
-    StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
+    Claims, Cleanup, Encryption, Evidence, FileMetadata, Md5, Object, Owner, Parts, Permissions,
+    Phase, Plan, StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
 };
 
 /// The longest file name in an entry, in bytes.
@@ -131,11 +131,14 @@ impl ObjectEntry {
         let same = Self::file(self);
         let known = FileMetadata {
             file_size: None,
+            // The store reports the rest of it with the object.
+            placement: Box::default(),
             ..upload.file.clone()
         };
         self.id == upload.id
             && self.owner() == upload.owner
             && same == known
+            && upload.file.placement.object_tags.is_empty()
             && self.opaque_file_id == upload.opaque_file_id
             && self.created_at == upload.created_at
             && upload.file.expire_after.is_none()
@@ -170,7 +173,11 @@ impl ObjectEntry {
     /// The record of the upload. Its file expires by the time at which the store has changed the object last, or not at all if
     /// that is not known.
     pub fn rebuild(self, found: &Found<'_>) -> Upload {
-        let (owner, file) = (self.owner(), self.file());
+        let owner = self.owner();
+        let file = FileMetadata {
+            placement: Box::new(found.object.reported_placement()),
+            ..self.file()
+        };
         let modified_at = found.object.modified_at;
         let upload = Lost {
             id: self.id,
@@ -218,6 +225,11 @@ impl SideRecord {
         &self.id
     }
 
+    /// How its object is encrypted, if its placement demands that.
+    pub fn encryption(&self) -> Option<&Encryption> {
+        self.file.placement.encryption.as_ref()
+    }
+
     /// The key of its object.
     pub fn object_key(&self) -> &str {
         &self.object.key
@@ -263,7 +275,7 @@ pub fn rebuild_unauthenticated(id: UploadId, file_name: &str, found: &Found<'_>)
         owner: Owner::default(),
         file: FileMetadata {
             file_name: file_name.to_owned(),
-            file_mime: found.object.mime.clone(),
+            file_mime: found.object.mime.clone().unwrap_or_default(),
             permissions: Permissions::Admin,
             ..FileMetadata::default()
         },

@@ -1,6 +1,6 @@
 //! Rules for names and metadata of files.
 
-use super::{FileMetadata, Md5, SINGLE_PUT_MAX};
+use super::{Cached, FileMetadata, Md5, SINGLE_PUT_MAX};
 use crate::{
     error::{All, Error, Result, each},
     escape::is_hidden,
@@ -33,6 +33,17 @@ const REFUSED_BY_PLACEOS: [char; 13] = [
 /// `InvalidArgument` with the names of all invalid fields.
 pub fn check(file: &FileMetadata) -> Result<()> {
     let tags = each(file.tags.iter().map(|tag| check_label("file.tags", tag)));
+    let cached = file.cached.as_deref();
+    let cached = |field, value: fn(&Cached) -> &Option<String>| {
+        let value = cached.and_then(|cached| value(cached).as_deref());
+        check_label(field, value.unwrap_or_default())
+    };
+    let cache = (
+        cached("file.cache_etag", |cached| &cached.etag),
+        cached("file.cache_modified", |cached| &cached.modified),
+    );
+    let placement = file.placement.check();
+    let placement = placement.map_err(|error| error.within("file.placement"));
     let labels = (
         check_mime(&file.file_mime),
         check_file_id(file),
@@ -41,7 +52,7 @@ pub fn check(file: &FileMetadata) -> Result<()> {
     let checked = (
         check_name(&file.file_name),
         labels.all(),
-        check_tag_count(file),
+        (check_tag_count(file), placement, cache.all()).all(),
         tags,
     );
     checked.all().map(drop)

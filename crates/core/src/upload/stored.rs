@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CompositeMd5, Md5, Timestamp, UploadId, WriterTag};
+use super::{CompositeMd5, Features, Md5, Placement, Timestamp, UploadId, WriterTag};
 
 /// How stores differ. Use cases check a capability, never the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,11 @@ pub struct Capabilities {
     /// The store computed the MD5 that HEAD reports for an object that was put whole (S3). Otherwise it is the MD5 that
     /// the sender declared (Azure).
     pub computes_object_md5: bool,
+    /// A signed request binds the headers that say how the object is stored (S3). Otherwise the client can leave them out
+    /// (Azure with an account key).
+    pub binds_placement: bool,
+    /// What it supports of a [`Placement`].
+    pub features: Features,
 }
 
 /// A part as the store lists it.
@@ -62,10 +67,14 @@ pub struct StoredObject {
     /// When it was changed last, by the store's clock in seconds. AWS has the time at which a multipart upload was begun. `None` if
     /// the store did not report it.
     pub modified_at: Option<Timestamp>,
-    /// The media type.
-    pub mime: String,
     /// The metadata, with keys in lower case. The gateway writes [`NewObject::metadata`](crate::blobs::NewObject::metadata).
     pub metadata: BTreeMap<String, String>,
+    /// The media type.
+    pub mime: Option<String>,
+    /// How it is stored, as far as the store reports it with the object: without metadata and tags.
+    pub placement: Box<Placement>,
+    /// Whether it is archived: it must be restored before it can be read.
+    pub is_archived: bool,
 }
 
 /// The metadata keys that the gateway writes. Letters only: proxies drop names with underscores, and Azure takes no
@@ -79,6 +88,8 @@ pub mod metadata_keys {
     pub const MD5: &str = "uploadmd5";
     /// The sealed [`ObjectEntry`](crate::upload::object_record::ObjectEntry).
     pub const RECORD: &str = "uploadrecord";
+    /// All keys that callers must not use.
+    pub(in crate::upload) const OWN: [&str; 4] = [UPLOAD_ID, SIZE, MD5, RECORD];
 }
 
 // === impl StoredObject ===
@@ -104,6 +115,18 @@ impl StoredObject {
     /// The sealed entry in the metadata from which the record can be rebuilt.
     pub fn entry(&self) -> Option<&str> {
         self.metadata.get(metadata_keys::RECORD).map(String::as_str)
+    }
+
+    /// How the object is stored, with the metadata of the caller, as far as the store reports it with the object.
+    pub fn reported_placement(&self) -> Placement {
+        let own = |key: &str| metadata_keys::OWN.contains(&key);
+        let callers = self.metadata.iter().filter(|(key, _)| !own(key));
+        Placement {
+            metadata: callers
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            ..(*self.placement).clone()
+        }
     }
 
     /// Whether the metadata names this upload.

@@ -204,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::upload::{Capabilities, FileDigest, MIB, PART_SIZE, StoreLimits, keys};
+    use crate::upload::{Capabilities, Features, FileDigest, MIB, PART_SIZE, StoreLimits, keys};
 
     const LIMITS: StoreLimits = StoreLimits {
         max_parts: 10_000,
@@ -289,6 +289,8 @@ mod tests {
             names_writers: !is_s3,
             binds_part_size: is_s3,
             computes_object_md5: is_s3,
+            binds_placement: is_s3,
+            features: Features::NONE,
         }
     }
 

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::upload::{
-    Claims, Cleanup, Evidence, FileMetadata, Md5, Object, Parts, Permissions, Phase, Plan,
-    StoreKind, Timestamp, Upload, UploadId,
+    Cached, Claims, Cleanup, Evidence, FileMetadata, Md5, Object, Parts, Permissions, Phase,
+    Placement, Plan, StoreKind, Timestamp, Upload, UploadId,
 };
 
 use super::{Fields, Result, Unreadable, parse_owner, text, to_json};
@@ -77,6 +77,10 @@ struct Header<'a> {
     copy_of: Option<Cow<'a, UploadId>>,
     #[serde(rename = "mv", default, skip_serializing_if = "Option::is_none")]
     moves_to: Option<Cow<'a, UploadId>>,
+    #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
+    placement: Option<Cow<'a, Placement>>,
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    cached: Option<Cow<'a, Cached>>,
     #[serde(rename = "xa", default, skip_serializing_if = "Option::is_none")]
     file_expires_at: Option<Timestamp>,
 }
@@ -117,6 +121,8 @@ pub(in crate::state::redis) fn json(upload: &Upload) -> Result<Option<String>> {
         copy_of: upload.copy_of.as_ref().map(Cow::Borrowed),
         moves_to: upload.moves_to.as_ref().map(Cow::Borrowed),
         expire_after: file.expire_after,
+        placement: (!file.placement.is_default()).then_some(Cow::Borrowed(&*file.placement)),
+        cached: file.cached.as_deref().map(Cow::Borrowed),
         file_expires_at: upload.file_expires_at,
     };
     to_json(&header).map(Some)
@@ -186,6 +192,8 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
             file_path: header.file_path.into_owned(),
             skip_file_digest: header.skip_file_digest,
             expire_after: header.expire_after,
+            placement: Box::new(header.placement.map(Cow::into_owned).unwrap_or_default()),
+            cached: header.cached.map(|cached| Box::new(cached.into_owned())),
         },
         id,
     })

@@ -9,13 +9,16 @@ use crate::{
     blobs::{Commit, NewObject, Session, StoredObject, StoredPart, contradiction},
     error::Result,
     gateway::{
-        recovery::{denials::has_parts, session::store_session},
+        recovery::{
+            denials::has_parts,
+            session::{placed, store_session},
+        },
         refusal::too_little,
         storage::Storage,
     },
     upload::{
         Denied, Md5, Part, Upload,
-        object::{Difference, Expected, Verdict, verify},
+        object::{Difference, Verdict, verify},
     },
 };
 
@@ -140,6 +143,7 @@ impl<'a> Attempt<'a> {
     /// the bytes, that answer has proven everything.
     async fn find_single_put(&self) -> Result<Outcome> {
         if let [part] = &self.parts[..]
+            && !self.storage.requires_encryption
             && part.md5.is_some_and(|md5| md5.to_hex() == part.receipt)
         {
             return Ok(Ok(StoredObject {
@@ -149,7 +153,7 @@ impl<'a> Attempt<'a> {
                 metadata: self
                     .object
                     .metadata()
-                    .map(|(key, value)| (key.to_owned(), value))
+                    .map(|(key, value)| (key.into_owned(), value))
                     .collect(),
                 ..StoredObject::default()
             }));
@@ -172,13 +176,17 @@ impl<'a> Attempt<'a> {
             .single_try
             .head(&self.upload.object_key)
             .await?;
-        let expected = Expected::of_record(self.upload);
+        let expected = self.storage.expected(self.upload);
         let capabilities = self.storage.capabilities();
         match (
             verify(&expected, &capabilities, found.as_ref(), None),
             found,
         ) {
-            (Verdict::Same, Some(found)) => Ok(Some(Ok(found))),
+            (Verdict::Same, Some(found)) => {
+                let stored =
+                    placed(self.storage, &*self.storage.single_try, self.upload, found).await?;
+                Ok(Some(Ok(stored)))
+            }
             (Verdict::Different(difference), _) => Ok(Some(Err(NotMade::Different(difference)))),
             (Verdict::Unknown, _) => Err(too_little()),
             (Verdict::Absent | Verdict::Same, _) => Ok(None),

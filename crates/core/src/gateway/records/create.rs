@@ -35,6 +35,7 @@ impl Records {
         file.file_mime = policy::effective_mime(&file);
         let asked = file.expire_after.or(storage.expiry.default);
         file.expire_after = storage.expiry.of("file.expire_after", asked)?;
+        *file.placement = storage.placed("file.placement", *file.placement)?;
         // The same digest can be written in several ways. The fingerprint must not depend on it.
         let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());
         file.file_id = md5.map(|md5| md5.to_string()).or(file.file_id);

@@ -6,7 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::denials::{Denials, abort_reason, listed_parts};
+use super::{
+    denials::{Denials, abort_reason, listed_parts},
+    session::placed,
+};
 use crate::{
     blobs::{StoredObject, contradiction},
     error::{Error, Kind, Reason, Result},
@@ -18,7 +21,7 @@ use crate::{
     },
     upload::{
         AbortReason, Denied, Event, Part, Phase, Present, Upload, WriterTag,
-        object::{Difference, Expected, Verdict, is_put_whole, verify},
+        object::{Difference, Verdict, is_put_whole, verify},
     },
 };
 
@@ -192,13 +195,14 @@ impl Inspector {
         found: StoredObject,
     ) -> Result<Result<Verified, Difference>> {
         let blocks = storage.store.composition(&upload.object_key).await?;
-        let (expected, capabilities) = (Expected::of_record(upload), storage.capabilities());
+        let (expected, capabilities) = (storage.expected(upload), storage.capabilities());
         match verify(&expected, &capabilities, Some(&found), blocks.as_deref()) {
             Verdict::Same => {}
             Verdict::Different(difference) => return Ok(Err(difference)),
             Verdict::Absent | Verdict::Unknown => return Err(too_little()),
         }
         let is_single_put = is_put_whole(upload, &found, blocks.as_deref());
+        let found = placed(storage, &*storage.store, upload, found).await?;
         let is_proof = is_single_put && capabilities.computes_object_md5 && found.has_digests;
         Ok(Ok(Verified {
             md5: found.md5.filter(|_| is_proof),

@@ -153,7 +153,7 @@ impl Rebuilder {
             return Ok(None);
         };
         let verdict = verify(
-            &Expected::of_snapshot(snapshot, upload),
+            &Expected::of_snapshot(snapshot, upload).encrypted(storage.demand()),
             &storage.capabilities(),
             Some(&found),
             None,

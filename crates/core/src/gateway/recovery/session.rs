@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    blobs::Session,
+    blobs::{BlobStore, Session, StoredObject},
     call,
     error::{Error, Reason, Result},
     gateway::{
@@ -119,5 +119,20 @@ pub(in crate::gateway) fn store_session(upload: &Upload) -> Session<'_> {
     Session {
         key: &upload.object_key,
         id: upload.session.as_deref().unwrap_or_default(),
+        scope: upload.file.placement.encryption_scope(),
     }
+}
+
+/// The object of `upload` that `store`, the one of the storage, describes as `found`, after what a client may have left out is set.
+pub(in crate::gateway) async fn placed(
+    storage: &Storage,
+    store: &dyn BlobStore,
+    upload: &Upload,
+    found: StoredObject,
+) -> Result<StoredObject> {
+    if storage.capabilities().binds_placement {
+        return Ok(found);
+    }
+    let object = storage.new_object(upload, upload.promised_md5());
+    store.put_placement(&object, &found).await
 }

@@ -418,7 +418,14 @@ impl<'a> Pass<'a> {
         }
         if !self.sweep.dry_run {
             let OpenSession { key, id, .. } = session;
-            storage.store.abort(&Session { key, id }).await?;
+            storage
+                .store
+                .abort(&Session {
+                    key,
+                    id,
+                    scope: None,
+                })
+                .await?;
         }
         self.report.aborted_sessions += 1;
         tracing::info!(upload_id = %id, dry_run = self.sweep.dry_run, "ended an orphaned session");

@@ -32,6 +32,8 @@ pub(super) struct Destination {
     pub(super) upload_id: UploadId,
     pub(super) key: String,
     pub(super) session: String,
+    /// The encryption scope of the object.
+    pub(super) scope: Option<String>,
     pub(super) writer: WriterTag,
     /// The version of the record under this writer.
     pub(super) version: u64,
@@ -118,6 +120,7 @@ impl PartWriter {
         let session = Session {
             key: &to.key,
             id: &to.session,
+            scope: to.scope.as_deref(),
         };
         let put = async {
             let md5 = self.hasher.part(part.bytes.clone(), part.is_urgent).await?;

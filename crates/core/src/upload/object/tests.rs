@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::upload::{
-    Claim, Claims, Cleanup, Evidence, FileMetadata, MIB, Owner, PART_SIZE, Part, Parts, Phase,
-    Plan, StoreKind, StoreLimits, Timestamp, WriterTag, keys,
+    Claim, Claims, Cleanup, Evidence, Features, FileMetadata, MIB, Owner, PART_SIZE, Part, Parts,
+    Phase, Plan, StoreKind, StoreLimits, Timestamp, WriterTag, keys,
 };
 
 /// A file, and how it was stored.
@@ -60,6 +60,8 @@ impl Case {
             names_writers: self.is_azure,
             binds_part_size: !self.is_azure,
             computes_object_md5: !self.is_azure,
+            binds_placement: !self.is_azure,
+            features: Features::NONE,
         }
     }
 

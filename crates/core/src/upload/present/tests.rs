@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::upload::{
-    Claim, Cleanup, Event, Evidence, FileMetadata, MAX_CUT, Md5, Owner, PART_SIZE, Phase,
+    Claim, Cleanup, Event, Evidence, Features, FileMetadata, MAX_CUT, Md5, Owner, PART_SIZE, Phase,
     StoreKind, StoreLimits, Timestamp, UploadId,
 };
 
@@ -25,6 +25,8 @@ const CAPABILITIES: Capabilities = Capabilities {
     names_writers: true,
     binds_part_size: false,
     computes_object_md5: false,
+    binds_placement: false,
+    features: Features::NONE,
 };
 
 /// What one client does before it is killed.

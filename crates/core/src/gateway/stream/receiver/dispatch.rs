@@ -84,6 +84,12 @@ impl Receiver {
             upload_id: self.upload.id.clone(),
             key: self.upload.object_key.clone(),
             session: self.upload.session.clone().unwrap_or_default(),
+            scope: self
+                .upload
+                .file
+                .placement
+                .encryption_scope()
+                .map(str::to_owned),
             writer: self.writer,
             version: self.upload.version,
             storage: Arc::clone(&self.storage),
