@@ -359,7 +359,8 @@ impl ObjectStore for AzureStore {
                 let blocks = list.committed_blocks.into_iter().flatten();
                 Ok(Some(blocks.filter_map(stored_part).collect()))
             }
-            Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
+            // The blocks of an archived blob are not listed.
+            Err(error) if matches!(code(&error), Some(NOT_FOUND | "BlobArchived")) => Ok(None),
             Err(error) => Err(fault("list the blocks", error)),
         }
     }

@@ -193,8 +193,23 @@ async fn an_archived_object_is_neither_read_nor_linked() {
         storage_class: "Archive".into(),
         ..Placement::default()
     };
-    let upload = stream(&gateway, 1000, archived).await.unwrap();
-    check_archived(&gateway, &upload.upload_id).await;
+    for size in [1000, 5_000_001] {
+        let upload = stream(&gateway, size, archived.clone()).await.unwrap();
+        check_archived(&gateway, &upload.upload_id).await;
+        // What a client sends is archived at completion, when it is verified.
+        let mut client = Client::of(&gateway).await;
+        let step = client.create(file(size, archived.clone())).await.unwrap();
+        let id = step.upload_id.clone();
+        if size == 1000 {
+            client.deliver(&step, bytes(size)).await;
+            client.complete(&id).await.unwrap();
+        } else {
+            client.begin(&step).await;
+            client.put_part(&id, 1, &bytes(size)).await;
+            client.finish(&id).await;
+        }
+        check_archived(&gateway, &id).await;
+    }
     let hot = Placement {
         storage_class: "Cool".into(),
         ..Placement::default()

@@ -253,6 +253,9 @@ impl MemoryAzure {
     fn block_list(&self, query: &Query, key: &str) -> Outcome {
         let blobs = self.blobs.lock().unwrap();
         let blob = blobs.get(key).ok_or(NO_BLOB)?;
+        if blob.committed.as_ref().is_some_and(Committed::is_archived) {
+            return Err(Refused(409, "BlobArchived"));
+        }
         let asked = query.get("blocklisttype");
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>");
         let mut list = |name: &str, blocks: Vec<(&String, &Bytes)>| {

@@ -24,6 +24,9 @@ use crate::blobs::url::tags;
 /// The tier from which blobs cannot be read.
 pub(super) const ARCHIVE: &str = "Archive";
 
+/// The header with the tier.
+const TIER: &str = "x-ms-access-tier";
+
 /// What Azure supports.
 /// <https://learn.microsoft.com/azure/storage/blobs/access-tiers-overview>
 pub(super) const FEATURES: Features = Features {
@@ -47,13 +50,21 @@ pub(super) fn headers(placement: &Placement) -> Vec<(&'static str, String)> {
             placement.content_encoding.clone(),
         ),
         ("x-ms-tags", tags(&placement.object_tags)),
-        ("x-ms-access-tier", placement.storage_class.clone()),
+        (TIER, placement.storage_class.clone()),
         ("x-ms-encryption-scope", scope),
     ];
     headers
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
+}
+
+/// The headers of a signed request that ask for a placement. The archive tier is set at completion: the blocks of an archived blob
+/// cannot be verified, and what the client has left out cannot be set.
+pub(super) fn signed_headers(placement: &Placement) -> Vec<(&'static str, String)> {
+    let mut headers = headers(placement);
+    headers.retain(|(name, value)| *name != TIER || value != ARCHIVE);
+    headers
 }
 
 // === impl AzureStore ===

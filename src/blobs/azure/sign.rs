@@ -287,7 +287,7 @@ fn stored_headers(object: &NewObject) -> impl Iterator<Item = (Cow<'static, str>
         .map(|md5| ("x-ms-blob-content-md5".into(), md5.to_string()));
     let metadata = object.metadata();
     let metadata = metadata.map(|(key, value)| (format!("x-ms-meta-{key}").into(), value));
-    let placed = placement::headers(&object.placement).into_iter();
+    let placed = placement::signed_headers(&object.placement).into_iter();
     let placed = placed.map(|(name, value)| (name.into(), value));
     [Some(mime), md5]
         .into_iter()

@@ -59,7 +59,11 @@ impl MemoryAzure {
         if !expected.is_empty() && expected != blob.etag {
             return Err(Refused(412, "ConditionNotMet"));
         }
-        let status = match query.get("comp") {
+        let comp = query.get("comp");
+        if blob.is_archived() && matches!(comp, "properties" | "metadata") {
+            return Err(Refused(409, "BlobArchived"));
+        }
+        let status = match comp {
             "properties" => {
                 for (_, name) in PROPERTIES {
                     blob.headers.remove(name);
