@@ -121,7 +121,11 @@ impl StoredObject {
     pub fn reported_placement(&self) -> Placement {
         let own = |key: &str| metadata_keys::OWN.contains(&key);
         let callers = self.metadata.iter().filter(|(key, _)| !own(key));
+        // Stores report their default classes, too.
+        let class = self.placement.storage_class.clone();
+        let class = class.filter(|class| !matches!(class.as_str(), "STANDARD" | "Hot"));
         Placement {
+            storage_class: class,
             metadata: callers
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),

@@ -133,6 +133,8 @@ pub(in crate::gateway) async fn placed(
     if storage.capabilities().binds_placement {
         return Ok(found);
     }
-    let object = storage.new_object(upload, upload.promised_md5());
+    let mut object = storage.new_object(upload, upload.promised_md5());
+    // Each time it is sealed, an entry has another text.
+    object.record = found.entry().map(str::to_owned).or(object.record);
     store.put_placement(&object, &found).await
 }
