@@ -3,4 +3,5 @@
 mod entry;
 pub mod redb;
 pub mod redis;
+mod searches;
 mod slot;

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
+use redis::AsyncConnectionConfig;
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::Channel;
@@ -45,6 +46,9 @@ const ROUNDS: usize = 3;
 
 /// Small uploads beside lists have few connections, as those of several services.
 const CONNECTIONS: usize = 10;
+
+/// How long Redis may take to report its memory.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What lists cost over one state store.
 #[derive(Debug)]
@@ -247,7 +251,10 @@ async fn list_at_once(gateway: &Gateway) -> Result<JoinSet<()>> {
 /// The memory of all indexes, in bytes.
 async fn memory(redis_url: &str) -> Result<u64> {
     let client = redis::Client::open(redis_url)?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    // The server looks at millions of keys and members.
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    let mut connection = connection.await?;
     let mut keys = redis::cmd("KEYS");
     let keys = keys.arg("*:index:*");
     let keys: Vec<String> = keys.query_async(&mut connection).await?;

@@ -47,7 +47,7 @@ const DEFAULT_LIMIT: u64 = 100;
             description = "A page of records.",
             body = Vec<Record>,
             headers(
-                ("X-Total-Count" = u64, description = "The number of all matching uploads. Not set with several filters, or with `file_search`, `file_mime` or `phase=complete`, if more than 10,000 uploads had to be looked at."),
+                ("X-Total-Count" = u64, description = "The number of all matching uploads. Not set with several filters, or with `file_search` or `file_mime`, if more than 10,000 uploads had to be looked at."),
                 ("Content-Range" = String, description = "`items a-b/n`, with `*` for a number that is not known; `items */n` for an empty page."),
                 ("Link" = String, description = "The next page, with `rel=\"next\"`. Not set on the last page.")
             )

@@ -51,6 +51,7 @@ use self::{
     tables::{Snapshot, Tables},
     writes::Writes,
 };
+use super::searches::Searches;
 
 /// How many expired records a create removes at most: more than it adds, so that they cannot accumulate.
 const REMOVALS_PER_CREATE: usize = 4;
@@ -70,9 +71,10 @@ const INDEXED_AT_ONCE: usize = 10_000;
 pub struct Redb {
     file: File,
     writes: Writes,
-    /// Held by one read of a listing at a time: it reads up to a thousand records or ten thousand entries, and several would
-    /// leave no processor to short calls.
+    /// Held by one read of a listing at a time: it reads up to a thousand records, and several would leave no processor to
+    /// short calls.
     page_turn: Arc<Mutex<()>>,
+    searches: Searches,
     takeovers: Takeovers,
     changes: Changes,
 }
@@ -98,6 +100,7 @@ impl Redb {
             file: File::new(path, database),
             writes: Writes::default(),
             page_turn: Arc::default(),
+            searches: Searches::default(),
             takeovers: Takeovers::default(),
             changes: Changes::default(),
         };
@@ -451,9 +454,12 @@ impl ListingStore for Redb {
         limit: usize,
     ) -> Result<Vec<Entry>> {
         let (selection, after) = (selection.clone(), after.cloned());
-        self.read_in_turn(move |snapshot| {
+        let search = self.searches.begin().await?;
+        self.read(move |snapshot| {
             let entries = &snapshot.listings.entries;
-            entries.read(&selection, after.as_ref(), limit)
+            let read = entries.read(&selection, after.as_ref(), limit);
+            search.end();
+            read
         })
         .await
     }

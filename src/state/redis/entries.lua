@@ -1,7 +1,11 @@
 -- Sets or removes the entries of one upload in the indexes of a listing, and makes these expire no earlier than the record.
--- KEYS  the indexes: sorted sets with equal scores
+-- KEYS  the indexes, that of all uploads first: sorted sets with equal scores
 -- ARGV  1 time the record is removed (ms)  2… for each index: order of the entry, the whole entry or "" to remove it
 -- Returns nothing.
+-- Most updates change no entry. What one index has, the others have: no other script writes them.
+if redis.call('ZSCORE', KEYS[1], ARGV[3]) and redis.call('PEXPIRETIME', KEYS[1]) >= tonumber(ARGV[1]) then
+  return
+end
 for index, key in ipairs(KEYS) do
   local order, entry = ARGV[2 * index], ARGV[2 * index + 1]
   local known = false

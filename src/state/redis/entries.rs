@@ -6,14 +6,13 @@
 //! everything that the keys of the other indexes are made of.
 
 use futures::future::try_join_all;
-use tokio::time::Instant;
 use upload_gateway_core::{
     error::{Error, Result},
     state::{self, Cursor, Entry, Index, Listing, Selection},
     upload::{Owner, Phase, Upload},
 };
 
-use super::{Redis, pages::Pages, record::removal_time, scripts::SCRIPTS};
+use super::{Redis, record::removal_time, scripts::SCRIPTS};
 use crate::state::entry;
 
 // === impl Redis ===
@@ -109,13 +108,12 @@ impl Redis {
             .arg((first, end, "BYLEX"))
             .arg(("LIMIT", 0, limit))
             .to_owned();
-        let turn = self.pages.search_turn().await?;
-        let begun = Instant::now();
+        let search = self.pages.searches.begin().await?;
         let members: Vec<Vec<u8>> = self.pages.link.command(&range).await?;
         let is_by_name = selection.index.is_by_name();
         let read = |member: &Vec<u8>| entry::read(member, is_by_name);
         let entries = members.iter().map(read).collect::<Option<_>>();
-        Pages::end_search(turn, begun.elapsed());
+        search.end();
         entries.ok_or_else(|| Error::fault("redis holds an unreadable entry of an index"))
     }
 

@@ -4,13 +4,10 @@
 //! their own, so that they delay no other call. A page has a time-out of its own; a whole read may take as long as its
 //! pages arrive. Few whole reads run at once.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use redis::Script;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
-    time::sleep,
-};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use upload_gateway_core::{
     error::{Error, Kind, Reason, Result},
     upload::{Part, Upload, UploadId},
@@ -22,7 +19,10 @@ use super::{
     record::{self, Fields, Receipts, Stored},
     scripts::SCRIPTS,
 };
-use crate::state::slot::{CLAIM_SLOT, PART_SLOT};
+use crate::state::{
+    searches::Searches,
+    slot::{CLAIM_SLOT, PART_SLOT},
+};
 
 /// How many parts, and how many claims, one page has at most: 58 kB of slots, at most 1 MB with the longest receipts.
 pub(super) const PAGE: u32 = 1_000;
@@ -32,9 +32,6 @@ pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many large records are read at once.
 const READS_AT_ONCE: usize = 4;
-
-/// The longest pause after a search.
-const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often a record is read again because it changed between two pages.
 const ATTEMPTS: usize = 5;
@@ -47,8 +44,7 @@ pub(super) type Page = (Fields, Vec<u8>, Receipts, Vec<u8>, u32);
 pub(super) struct Pages {
     pub(super) link: Link,
     turns: Semaphore,
-    /// Of searches, one at a time: see [`Pages::end_search`].
-    searches: Arc<Semaphore>,
+    pub(super) searches: Searches,
 }
 
 // === impl Pages ===
@@ -58,24 +54,8 @@ impl Pages {
         Self {
             link,
             turns: Semaphore::new(READS_AT_ONCE),
-            searches: Arc::new(Semaphore::new(1)),
+            searches: Searches::default(),
         }
-    }
-
-    pub(super) async fn search_turn(&self) -> Result<OwnedSemaphorePermit> {
-        let turn = Arc::clone(&self.searches).acquire_owned().await;
-        turn.map_err(|closed| Error::internal("search an index", closed))
-    }
-
-    /// Lets the next search begin, after a pause for twice the time that this one took. A search reads thousands of entries:
-    /// without pauses, many of them would leave no time of the server to short calls.
-    pub(super) fn end_search(turn: OwnedSemaphorePermit, took: Duration) {
-        let pause = (took * 2).min(MAX_PAUSE);
-        // At most one: it has the turn.
-        tokio::spawn(async move {
-            sleep(pause).await;
-            drop(turn);
-        });
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>> {

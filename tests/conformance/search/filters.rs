@@ -142,6 +142,13 @@ pub(super) async fn one_indexed_filter_has_the_exact_total(subject: &Subject) {
         ),
         (
             Search {
+                phase: Some(Phase::Complete),
+                ..all.clone()
+            },
+            Some(0),
+        ),
+        (
+            Search {
                 storage_id: Some("archive".into()),
                 ..all.clone()
             },

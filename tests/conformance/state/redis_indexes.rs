@@ -37,6 +37,23 @@ async fn remove(url: &str, pattern: &str) {
     assert_eq!(removed, keys.len());
 }
 
+fn has(member: &[u8], id: &[u8]) -> bool {
+    member.windows(id.len()).any(|part| part == id)
+}
+
+/// Removes entries from all indexes.
+async fn forget(url: &str, is_forgotten: impl Fn(&[u8]) -> bool) {
+    let keys: Vec<String> = ask(url, redis::cmd("KEYS").arg("*:index:*")).await;
+    for key in keys {
+        let mut range = redis::cmd("ZRANGE");
+        let members: Vec<Vec<u8>> = ask(url, range.arg((&key, 0, -1))).await;
+        for member in members.iter().filter(|member| is_forgotten(member)) {
+            let mut remove = redis::cmd("ZREM");
+            let _: u64 = ask(url, remove.arg((&key, member))).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn uploads_of_an_earlier_release_are_added_to_the_indexes_by_a_sweep() {
     let Some((store, backend)) = fresh_redis().await else {
@@ -75,8 +92,10 @@ async fn a_sweep_corrects_the_entries_of_what_it_checks() {
     create(&store, &vanished).await;
     store.due(now(), None, 10).await.unwrap();
     remove(&backend.url, &format!("*upload:*{}", vanished.id)).await;
-    remove(&backend.url, "*:index:*:tag:*").await;
-    assert_eq!(counts(&store, owner.clone()).await, [2, 0, 2, 2, 1]);
+    // Of a replica that ended before it wrote them.
+    let vanished_only = vanished.id.to_bytes();
+    forget(&backend.url, |member| !has(member, &vanished_only)).await;
+    assert_eq!(counts(&store, owner.clone()).await, [1; 5]);
     let later = vanished.expires_at.plus(Duration::from_secs(8 * 86_400));
     store.due(later, None, 10).await.unwrap();
     assert_eq!(counts(&store, owner).await, [1, 1, 1, 1, 0]);

@@ -50,6 +50,16 @@ impl Search {
         *self == all
     }
 
+    /// Whether the only filter is the phase COMPLETE.
+    pub(super) fn is_for_complete(&self) -> bool {
+        let complete = Self {
+            scope: self.scope.clone(),
+            phase: Some(Phase::Complete),
+            ..Self::default()
+        };
+        *self == complete
+    }
+
     /// Whether an index has exactly the uploads that match.
     pub(super) fn is_indexed(&self) -> bool {
         let mut rest = self.clone();
