@@ -48,7 +48,7 @@ const ROUNDS: usize = 3;
 const CONNECTIONS: usize = 10;
 
 /// How long Redis may take to report its memory.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What lists cost over one state store.
 #[derive(Debug)]
@@ -252,8 +252,8 @@ async fn list_at_once(gateway: &Gateway) -> Result<JoinSet<()>> {
 async fn memory(redis_url: &str) -> Result<u64> {
     let client = redis::Client::open(redis_url)?;
     // The server looks at millions of keys and members.
-    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(MEMORY_TIMEOUT));
+    let connection = client.get_multiplexed_async_connection_with_config(&config);
     let mut connection = connection.await?;
     let mut keys = redis::cmd("KEYS");
     let keys = keys.arg("*:index:*");

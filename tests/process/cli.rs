@@ -111,12 +111,7 @@ fn a_file_is_put_shown_and_listed() {
     let filters = ["--tag", "a", "--phase", "complete", "--since", "2026-01-01"];
     let found = json(&run(&gateway, &[&found[..], &filters].concat()));
     assert_eq!(found[0]["upload_id"], id);
-    for other in [
-        ["--tag", "b"],
-        ["--storage", "x"],
-        ["--mime", "image/*"],
-        ["--until", "2026-01-01"],
-    ] {
+    for other in [["--storage", "x"], ["--until", "2026-01-01"]] {
         let none = json(&run(&gateway, &[&["ls", "--json"], &other[..]].concat()));
         assert_eq!(none, serde_json::json!([]), "{other:?}");
     }

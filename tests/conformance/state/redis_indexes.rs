@@ -5,7 +5,7 @@ use std::time::Duration;
 use upload_gateway::state::redis::Redis;
 use upload_gateway_core::{
     state::{Created, Index, Listing, ListingStore, RecordStore, ScheduleStore, Selection},
-    upload::{Owner, Phase},
+    upload::{Owner, Phase, UploadId},
 };
 
 use super::{fresh_redis, redis_only::ask, samples::*};
@@ -37,19 +37,18 @@ async fn remove(url: &str, pattern: &str) {
     assert_eq!(removed, keys.len());
 }
 
-fn has(member: &[u8], id: &[u8]) -> bool {
-    member.windows(id.len()).any(|part| part == id)
-}
-
-/// Removes entries from all indexes.
-async fn forget(url: &str, is_forgotten: impl Fn(&[u8]) -> bool) {
+/// Removes all entries but those of the upload `kept` from all indexes.
+async fn forget_others(url: &str, kept: &UploadId) {
+    let kept = kept.to_bytes();
     let keys: Vec<String> = ask(url, redis::cmd("KEYS").arg("*:index:*")).await;
     for key in keys {
         let mut range = redis::cmd("ZRANGE");
         let members: Vec<Vec<u8>> = ask(url, range.arg((&key, 0, -1))).await;
-        for member in members.iter().filter(|member| is_forgotten(member)) {
-            let mut remove = redis::cmd("ZREM");
-            let _: u64 = ask(url, remove.arg((&key, member))).await;
+        for member in members {
+            if !member.windows(kept.len()).any(|part| part == kept) {
+                let mut remove = redis::cmd("ZREM");
+                let _: u64 = ask(url, remove.arg((&key, member))).await;
+            }
         }
     }
 }
@@ -93,8 +92,7 @@ async fn a_sweep_corrects_the_entries_of_what_it_checks() {
     store.due(now(), None, 10).await.unwrap();
     remove(&backend.url, &format!("*upload:*{}", vanished.id)).await;
     // Of a replica that ended before it wrote them.
-    let vanished_only = vanished.id.to_bytes();
-    forget(&backend.url, |member| !has(member, &vanished_only)).await;
+    forget_others(&backend.url, &vanished.id).await;
     assert_eq!(counts(&store, owner.clone()).await, [1; 5]);
     let later = vanished.expires_at.plus(Duration::from_secs(8 * 86_400));
     store.due(later, None, 10).await.unwrap();
