@@ -147,7 +147,7 @@ impl Gateway {
         let open = Message::Open(Open {
             target: Target::Copy {
                 of: source.upload.id.clone(),
-                file: self.file_of_copy(source),
+                file: Box::new(self.file_of_copy(source)),
                 storage_id,
             },
             resume_token: String::new(),

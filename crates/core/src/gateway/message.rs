@@ -60,7 +60,7 @@ pub enum Target {
         /// The other upload.
         of: UploadId,
         /// The file of the copy.
-        file: FileMetadata,
+        file: Box<FileMetadata>,
         /// The id of the storage.
         storage_id: String,
     },
@@ -130,12 +130,12 @@ impl Observer {
 impl Open {
     /// The promised MD5 of the whole file, if the message names a file that has one.
     pub(super) fn promised_md5(&self) -> Option<Md5> {
-        match &self.target {
-            Target::File { file, .. } | Target::Copy { file, .. } => {
-                file.file_id.as_deref()?.parse().ok()
-            }
-            Target::Upload(_) => None,
-        }
+        let file = match &self.target {
+            Target::File { file, .. } => file,
+            Target::Copy { file, .. } => file,
+            Target::Upload(_) => return None,
+        };
+        file.file_id.as_deref()?.parse().ok()
     }
 }
 

@@ -80,7 +80,7 @@ impl Opener {
                 _,
             ) => {
                 let how = (open.restart, takeover);
-                self.open_file(caller, (file, Some(of)), &storage_id, how)
+                self.open_file(caller, (*file, Some(of)), &storage_id, how)
                     .await
             }
         }
