@@ -6,9 +6,13 @@
     reason = "the table is what a benchmark is for"
 )]
 
+mod downloads;
+
 use std::{fs, time::Duration};
 
 use upload_gateway::config::Limits;
+
+pub(crate) use self::downloads::downloads;
 
 use crate::{
     GIB, Load, MIB, Measurement,

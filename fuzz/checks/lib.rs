@@ -105,6 +105,7 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
         kept_until: None,
         copy_of: None,
         moves_to: None,
+        is_amended: false,
         object_changed_at: None,
         file_expires_at: None,
         origin: None,

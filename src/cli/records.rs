@@ -116,13 +116,16 @@ impl Rebuild {
             unauthenticated: self.unauthenticated,
         };
         let restored = Box::pin(serve::restore(&config, self.storage.as_deref(), how)).await;
+        let mut failures = 0;
         for (storage_id, report) in restored.map_err(explained)? {
             let RestoreReport {
                 objects,
                 restored,
                 known,
                 foreign,
+                failed,
             } = report;
+            failures += failed;
             if self.json {
                 output::data(serde_json::json!({
                     "storage_id": storage_id,
@@ -130,6 +133,7 @@ impl Rebuild {
                     "restored": restored,
                     "known": known,
                     "foreign": foreign,
+                    "failed": failed,
                 }))?;
                 continue;
             }
@@ -139,11 +143,17 @@ impl Rebuild {
                 (restored, "records restored"),
                 (known, "records exist"),
                 (foreign, "objects without a record of their own"),
+                (failed, "objects that could not be looked at"),
             ] {
                 output::data(format_args!("{count:>8}  {what}"))?;
             }
         }
-        Ok(())
+        match failures {
+            0 => Ok(()),
+            _ => Err(CliError::failed(format!(
+                "{failures} objects could not be looked at; the log has their keys"
+            ))),
+        }
     }
 }
 

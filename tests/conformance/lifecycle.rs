@@ -43,11 +43,12 @@ fn row(event: &Event) -> Row {
             [Some(Aborted), Some(Aborted), None, Some(Aborted), None]
         }
         Event::Deleted | Event::Moved { .. } => [None, None, Some(Deleting), None, Some(Deleting)],
-        Event::MoveStarted { .. } | Event::ObjectChanged { .. } => {
+        Event::MoveStarted { .. } | Event::ObjectChanged { .. } | Event::KeptUntil { .. } => {
             [None, None, Some(Complete), None, None]
         }
         // The sweeper's, of a file that has expired.
         Event::FileExpired { .. } => [None, None, Some(Deleting), None, Some(Deleting)],
+        Event::Amended => [Some(Open), Some(Committing), None, None, None],
         Event::Kept { .. } => [Some(Open), Some(Committing), Some(Complete), None, None],
     }
 }
@@ -98,6 +99,7 @@ fn upload(phase: Phase) -> Upload {
         kept_until: None,
         copy_of: None,
         moves_to: None,
+        is_amended: false,
         object_changed_at: None,
         file_expires_at: None,
         origin: None,
@@ -223,7 +225,12 @@ fn every_event_in_every_phase_does_what_the_table_says() {
         Event::Deleted,
         Event::MoveStarted { to: other() },
         Event::ObjectChanged { at: Timestamp(5) },
-        Event::Moved { to: other() },
+        Event::Amended,
+        Event::KeptUntil { at: None },
+        Event::Moved {
+            to: other(),
+            expires: None,
+        },
         kept(Some(7)),
         kept(None),
     ];
@@ -417,7 +424,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Deleted),
         Just(Event::MoveStarted { to: other() }),
         Just(Event::ObjectChanged { at: Timestamp(5) }),
-        Just(Event::Moved { to: other() }),
+        Just(Event::Amended),
+        Just(Event::Moved {
+            to: other(),
+            expires: None
+        }),
         prop::option::of(1_u64..3).prop_map(kept),
     ]
 }

@@ -23,6 +23,8 @@ for_each_store!(
     a_copy_of_a_changed_object_fails,
     a_moved_file_is_found_by_its_old_id_only_as_moved,
     a_move_that_stopped_before_the_deletion_is_finished_without_another_copy,
+    a_moved_file_expires_when_its_source_would_have,
+    a_move_whose_copy_is_gone_copies_again,
     an_upload_that_is_not_complete_is_not_copied,
 );
 
@@ -223,6 +225,40 @@ async fn a_move_that_stopped_before_the_deletion_is_finished_without_another_cop
     let moved = move_to(&gateway, &source.id).await.unwrap();
     assert_eq!(moved.id, made.id);
     assert_eq!(listed(&gateway).await, [made.id]);
+}
+
+/// A COMPLETE upload, and a COMPLETE copy to which its move has stopped.
+async fn stopped_move(world: &World, gateway: &Gateway) -> (Upload, Upload) {
+    let source = upload(gateway, file(1000)).await;
+    let made = copy(gateway, &source.id).await.unwrap();
+    let moving = Upload {
+        moves_to: Some(made.id.clone()),
+        ..world.get(&source.id).await
+    };
+    world.state().update(&moving, moving.writer).await.unwrap();
+    (source, made)
+}
+
+async fn a_moved_file_expires_when_its_source_would_have(world: World) {
+    let gateway = world.gateway().await;
+    let (source, made) = stopped_move(&world, &gateway).await;
+    let caller = Caller::default();
+    let kept = gateway.keep_upload(&caller, &source.id, Some(7200)).await;
+    let expires = kept.unwrap().file_expires_at;
+    assert!(expires.is_some());
+    let moved = move_to(&gateway, &source.id).await.unwrap();
+    assert_eq!((&moved.id, moved.file_expires_at), (&made.id, expires));
+    let found = get(&gateway, &made.id).await.unwrap();
+    assert_eq!(found.file_expires_at, expires);
+}
+
+async fn a_move_whose_copy_is_gone_copies_again(world: World) {
+    let gateway = world.gateway().await;
+    let (source, made) = stopped_move(&world, &gateway).await;
+    world.store().delete(&made.object_key).await.unwrap();
+    let moved = move_to(&gateway, &source.id).await.unwrap();
+    assert_ne!(moved.id, made.id);
+    assert!(collect(&*world.store(), &moved.object_key).await == bytes(1000));
 }
 
 async fn an_upload_that_is_not_complete_is_not_copied(world: World) {

@@ -30,6 +30,8 @@ for_each_store!(
     a_file_is_found_as_long_as_one_of_the_keys_is_configured,
     a_copy_under_another_key_is_not_a_record,
     a_replaced_object_is_not_a_record,
+    what_changes_before_the_completion_is_kept,
+    a_side_object_that_cannot_be_opened_hides_the_entry,
     an_expired_file_is_not_found_again,
     a_deleted_file_leaves_nothing_in_the_store,
     all_records_of_a_storage_are_restored,
@@ -260,17 +262,56 @@ async fn a_replaced_object_is_not_a_record(world: World) {
     };
     for kind in [file(1000), tagged] {
         let known = upload(&gateway, kind).await;
+        let store = world.store();
+        let found = store.head(&known.object_key).await.unwrap().unwrap();
+        // With all metadata.
         let object = NewObject {
             md5: Some(Md5::of(b"other")),
             upload_id: known.id.clone(),
+            record: found.entry().map(str::to_owned),
             ..world.object_of(&known)
         };
-        let store = world.store();
         let replaced = store.replace(&object, (&b"other"[..]).into());
         replaced.await.unwrap();
         let flushed = flushed(&world, &[1]).await;
         assert_eq!(get(&flushed.gateway, &known.id).await, Err(Kind::NotFound));
     }
+}
+
+async fn what_changes_before_the_completion_is_kept(world: World) {
+    let gateway = with_keys(&world, &[1]).await;
+    let caller = Caller::default();
+    let begun = world.put_as_client(&gateway).await;
+    gateway
+        .keep_upload(&caller, &begun.id, Some(3600))
+        .await
+        .unwrap();
+    let amended = world.get(&begun.id).await;
+    assert!(amended.is_amended);
+    gateway.keep_upload(&caller, &begun.id, None).await.unwrap();
+    let completed = gateway.signing.complete_upload(&caller, &begun.id).await;
+    let known = completed.unwrap();
+    // The entry in the object may be older: the side object decides.
+    let side = format!("{}/.records/{}", world.prefix(), known.id);
+    let side = side.trim_start_matches('/');
+    assert!(world.store().head(side).await.unwrap().is_some());
+    let flushed = flushed(&world, &[1]).await;
+    let found = get(&flushed.gateway, &known.id).await.unwrap();
+    assert_eq!(seen(found), seen(known));
+}
+
+async fn a_side_object_that_cannot_be_opened_hides_the_entry(world: World) {
+    let known = upload(&*with_keys(&world, &[1]).await, file(1000)).await;
+    let rotated = with_keys(&world, &[2, 1]).await;
+    let caller = Caller::default();
+    let kept = rotated.keep_upload(&caller, &known.id, Some(3600)).await;
+    kept.unwrap();
+    // Its entry, which the first key has sealed, does not expire.
+    let behind = flushed(&world, &[1]).await;
+    assert_eq!(get(&behind.gateway, &known.id).await, Err(Kind::NotFound));
+    let both = flushed(&world, &[1, 2]).await;
+    let found = get(&both.gateway, &known.id).await.unwrap();
+    assert!(found.file_expires_at.is_some());
 }
 
 async fn an_expired_file_is_not_found_again(world: World) {
@@ -347,6 +388,7 @@ async fn all_records_of_a_storage_are_restored(world: World) {
             restored,
             known,
             foreign: 1,
+            failed: 0,
         };
         assert_eq!(restore(&flushed.gateway, how).await, expected);
     }

@@ -129,6 +129,10 @@ pub struct Upload {
     /// When the file of a COMPLETE upload is deleted. `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_expires_at: Option<Timestamp>,
+    /// Whether the record has changed, while the upload was live, in what the entry of its object has: the object may have been put
+    /// before that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_amended: bool,
     /// When the gateway first found that something had replaced the object of a COMPLETE upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_changed_at: Option<Timestamp>,
@@ -457,5 +461,30 @@ impl fmt::Display for Phase {
             Self::Aborted => "aborted",
             Self::Deleting => "deleting",
         })
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Whether this lease prevents the holder of `other` from committing at the time `now`.
+    fn blocks(&self, other: &Self, now: Timestamp) -> bool {
+        self.holder != other.holder && self.until > now
+    }
+
+    /// Whether `other` is a shorter lease of the same holder.
+    fn can_shorten_to(&self, other: &Self) -> bool {
+        self.holder == other.holder && self.until > other.until
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    /// Whether both are the object of the upload, which each caller verifies before it records it. The key is never reused.
+    /// A repeated commit of the same parts gets another ETag (Azure), and an inspection may know no MD5.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_other_md5 = self.md5.zip(other.md5).is_some_and(|(one, two)| one != two);
+        (&self.key, self.size) == (&other.key, other.size) && !is_other_md5
     }
 }

@@ -77,7 +77,7 @@ async fn signed(store: &dyn BlobStore, prefix: &str) -> Result<Vec<SignedRequest
         key: keys::object_key(prefix, &upload_id, "doctor-probe.txt"),
         mime: "text/plain".into(),
         md5: Some(Md5::of(b"")),
-        record: None,
+        record: Some("x".into()),
         upload_id,
         placement: Box::default(),
     };

@@ -2,8 +2,13 @@
 -- KEYS  the indexes, that of all uploads first: sorted sets with equal scores
 -- ARGV  1 time the record is removed (ms)  2… for each index: order of the entry, the whole entry or "" to remove it
 -- Returns nothing.
--- Most updates change no entry. What one index has, the others have: no other script writes them.
-if redis.call('ZSCORE', KEYS[1], ARGV[3]) and redis.call('PEXPIRETIME', KEYS[1]) >= tonumber(ARGV[1]) then
+-- Most updates change no entry. What one index has, the others have: no other script writes them. But each index expires on its
+-- own.
+local lasts = redis.call('ZSCORE', KEYS[1], ARGV[3])
+for index, key in ipairs(KEYS) do
+  lasts = lasts and (ARGV[2 * index + 1] == '' or redis.call('PEXPIRETIME', key) >= tonumber(ARGV[1]))
+end
+if lasts then
   return
 end
 for index, key in ipairs(KEYS) do

@@ -56,9 +56,12 @@ fn leave_out(signature: &mut Signature, index: usize) -> Option<String> {
 /// What must be equal for every client.
 fn comparable(found: StoredObject) -> StoredObject {
     let mut metadata = found.metadata;
-    metadata.insert("uploadid".into(), String::new());
+    for own in ["uploadid", "uploadrecord"] {
+        metadata.insert(own.into(), String::new());
+    }
     StoredObject {
         etag: String::new(),
+        modified_at: None,
         metadata,
         ..found
     }

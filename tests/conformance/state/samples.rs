@@ -82,6 +82,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         kept_until: None,
         copy_of: None,
         moves_to: None,
+        is_amended: false,
         object_changed_at: None,
         file_expires_at: None,
         origin: Some(Origin(

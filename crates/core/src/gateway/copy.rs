@@ -18,11 +18,16 @@ use super::{
     message::{Chunk, Finish, Message, Observer, Open, Takeover, Target},
     records::Fence,
     refusal::{client_gone, wrong_phase},
+    storage::Storage,
 };
 use crate::{
-    error::{Error, Result},
-    upload::{Event, FileMetadata, Phase, Upload, UploadId},
+    blobs::object_changed,
+    error::{Error, Kind, Reason, Result},
+    upload::{Event, FileMetadata, Object, Phase, StoredObject, Upload, UploadId},
 };
+
+/// How often a move is finished whose source changes at the same time.
+const ATTEMPTS: usize = 8;
 
 /// What a copy makes of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,23 +97,82 @@ impl Gateway {
             return Ok(copy);
         }
         let source = self.source(caller, id).await?;
-        let known = match &source.upload.moves_to {
-            Some(known) => records.find_summary(known).await?,
+        let storage = self.storages.for_caller(caller, &to.storage_id)?;
+        let made = match &source.upload.moves_to {
+            Some(known) => self.made_copy(known, &source, &storage.id).await?,
             None => None,
         };
-        let storage = self.storages.for_caller(caller, &to.storage_id)?;
-        let is_made = |copy: &Upload| copy.phase == Phase::Complete;
-        let copy = match known.filter(|copy| is_made(copy) && copy.storage_id == storage.id) {
+        let copy = match made {
             Some(copy) => copy,
             None => self.copy(caller, &source, to, After::Moved).await?,
         };
-        let mut source = source.upload;
-        let moved = Event::Moved {
-            to: copy.id.clone(),
+        self.finish_move(source.upload, copy).await
+    }
+
+    /// The COMPLETE copy of an earlier move, if its object is still the one that was recorded.
+    async fn made_copy(
+        &self,
+        id: &UploadId,
+        source: &StoredFile,
+        storage_id: &str,
+    ) -> Result<Option<Upload>> {
+        let found = self.records.find_summary(id).await?;
+        let is_made = |copy: &Upload| {
+            let is_of = copy.copy_of.as_ref() == Some(&source.upload.id);
+            let is_same = copy.object_changed_at.is_none() && copy.storage_id == storage_id;
+            copy.phase == Phase::Complete && is_of && is_same
         };
-        // If this fails, the record is DELETING, and the sweeper deletes the file.
-        self.sessions.delete_file(&mut source, &moved).await?;
-        Ok(copy)
+        let Some(copy) = found.filter(is_made) else {
+            return Ok(None);
+        };
+        let is_kept = self.has_object(&copy).await?;
+        Ok(Some(copy).filter(|_| is_kept))
+    }
+
+    /// Whether the store has the object that the record names.
+    async fn has_object(&self, upload: &Upload) -> Result<bool> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        let found = storage.store.head(&upload.object_key).await?;
+        let is_known = |(found, known): (StoredObject, &Object)| {
+            found.size == known.size && (found.etag == known.etag || found.is_of(&upload.id))
+        };
+        Ok(found.zip(upload.object.as_ref()).is_some_and(is_known))
+    }
+
+    /// Deletes the source of a move, if its copy is there, and expires when the source does. A caller may have changed that while
+    /// the file was copied, and again in between.
+    async fn finish_move(&self, mut source: Upload, copy: Upload) -> Result<Upload> {
+        for _ in 0..ATTEMPTS {
+            let found = self.records.find_summary(&copy.id).await?;
+            let mut copy = found
+                .filter(|copy| copy.phase == Phase::Complete)
+                .ok_or_else(|| Error::upload_not_found(&copy.id))?;
+            if !self.has_object(&copy).await? {
+                return Err(object_changed());
+            }
+            if let Some(current) = self.records.find_summary(&source.id).await? {
+                source = current;
+            }
+            let expires = source.file_expires_at;
+            if copy.file_expires_at != expires {
+                let kept = Event::KeptUntil { at: expires };
+                self.records
+                    .transition(&mut copy, &kept, Fence::None)
+                    .await?;
+                self.records.keep_current(&copy).await?;
+            }
+            let moved = Event::Moved {
+                to: copy.id.clone(),
+                expires,
+            };
+            // If the deletion fails, the record is DELETING, and the sweeper continues.
+            match self.sessions.delete_file(&mut source, &moved).await {
+                Err(error) if error.reason() == Reason::WrongPhase => {}
+                deleted => return deleted.map(|()| copy),
+            }
+        }
+        let message = "other callers changed the source again and again; move it again";
+        Err(Error::new(Kind::Unavailable, Reason::WriterActive, message))
     }
 
     /// The file to copy.
@@ -133,6 +197,7 @@ impl Gateway {
             observer,
             cancelled,
         } = to;
+        let storage = self.storages.for_caller(caller, &storage_id)?;
         let Observer {
             opened,
             counts,
@@ -147,7 +212,7 @@ impl Gateway {
         let open = Message::Open(Open {
             target: Target::Copy {
                 of: source.upload.id.clone(),
-                file: Box::new(self.file_of_copy(source)),
+                file: Box::new(self.file_of_copy(source, &storage)?),
                 storage_id,
             },
             resume_token: String::new(),
@@ -177,17 +242,28 @@ impl Gateway {
         Box::pin(received).await
     }
 
-    /// The file of a copy: it expires when the source does, within a second.
-    fn file_of_copy(&self, source: &StoredFile) -> FileMetadata {
+    /// The file of a copy. It expires no earlier than the source. Another storage has a class and an encryption of its own.
+    fn file_of_copy(&self, source: &StoredFile, storage: &Storage) -> Result<FileMetadata> {
         let StoredFile { upload, object } = source;
         let now = self.records.now();
+        if let (None, Some(max)) = (upload.file_expires_at, storage.expiry.max) {
+            let problem = format!(
+                "the storage keeps files for at most {max} seconds, and the source does not expire"
+            );
+            return Err(Error::invalid("storage_id", problem).with("max_expire_after", max));
+        }
+        let mut placement = upload.file.placement.clone();
+        if storage.id != upload.storage_id {
+            (placement.storage_class, placement.encryption) = (None, None);
+        }
         let left = upload.file_expires_at.map(|at| at.0.saturating_sub(now.0));
-        FileMetadata {
+        Ok(FileMetadata {
             file_size: Some(object.size),
             file_id: object.md5.map(|md5| md5.to_string()),
             expire_after: left.map(|left| left.div_ceil(1000).max(1)),
+            placement,
             ..upload.file.clone()
-        }
+        })
     }
 
     /// The messages with the bytes of the source after `from`, and the last one.

@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     error::{Kind, Result},
     upload::{
-        Md5, Object, Placement, StoredObject, Timestamp, Upload, UploadId,
+        Encryption, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
         object_record::{Found, SideRecord},
     },
 };
@@ -39,6 +39,17 @@ pub(super) struct ObjectRecords {
     keep_complete: Option<Duration>,
     rate: Rate,
     absent: Absent,
+}
+
+/// What the store has as the side object of an upload.
+#[derive(Debug)]
+enum Side {
+    /// This record.
+    Record(Box<SideRecord>),
+    /// A text that none of the keys has sealed for it.
+    Unreadable,
+    /// Nothing.
+    Absent,
 }
 
 /// An object that was verified to be that of an upload.
@@ -112,10 +123,7 @@ impl ObjectRecords {
             size: Some(sealed.len() as u64),
             md5: Some(Md5::of(&sealed)),
             record: None,
-            placement: Box::new(Placement {
-                encryption: side.encryption().cloned(),
-                ..Placement::default()
-            }),
+            placement: Box::new(side.placement(storage.demand())),
             key,
         };
         storage.store.replace(&object, sealed).await?;
@@ -142,12 +150,18 @@ impl ObjectRecords {
         }
     }
 
-    /// Searches the storages of a caller for an upload whose record is lost. It is found if tenant and id determine the begin of
+    /// Searches the storages of a caller for an upload whose record is lost. If the record `exists`, and the caller must not know
+    /// that, the search takes as long and finds nothing. It is found if tenant and id determine the begin of
     /// its key, or if it has a side object.
     ///
     /// # Errors
     /// `Unavailable` if a store is unavailable, or if there are too many searches.
-    pub(super) async fn find(&self, caller: &Caller, id: &UploadId) -> Result<Option<Upload>> {
+    pub(super) async fn find(
+        &self,
+        caller: &Caller,
+        id: &UploadId,
+        exists: bool,
+    ) -> Result<Option<Upload>> {
         let storages = self.storages.of_caller(caller);
         let has_keys = |storage: &Arc<Storage>| !storage.record_keys.is_empty();
         if !storages.iter().any(has_keys) || self.absent.has(&caller.owner, id) {
@@ -157,8 +171,8 @@ impl ObjectRecords {
         let mut failed = None;
         for storage in storages {
             match Box::pin(self.find_in(&storage, &caller.owner.tenant, id)).await {
-                Ok(Some(upload)) => return Ok(Some(upload)),
-                Ok(None) => {}
+                Ok(Some(upload)) if !exists => return Ok(Some(upload)),
+                Ok(_) => {}
                 Err(error) => failed = Some(error),
             }
         }
@@ -175,8 +189,11 @@ impl ObjectRecords {
         tenant: &str,
         id: &UploadId,
     ) -> Result<Option<Upload>> {
-        if let Some(side) = self.side(storage, id).await? {
-            return self.of_side(storage, side).await;
+        match self.side(storage, id).await? {
+            Side::Record(side) => return self.of_side(storage, *side).await,
+            // The entry is older than it.
+            Side::Unreadable => return Ok(None),
+            Side::Absent => {}
         }
         let Some(prefix) = storage.key.prefix_of(&storage.prefix, tenant, id) else {
             return Ok(None);
@@ -195,35 +212,40 @@ impl ObjectRecords {
         Ok(None)
     }
 
-    /// The side object of an upload. `None` if there is no such object, or another text.
-    async fn side(&self, storage: &Storage, id: &UploadId) -> Result<Option<SideRecord>> {
+    /// The side object of an upload.
+    async fn side(&self, storage: &Storage, id: &UploadId) -> Result<Side> {
         let key = storage.side_key(id);
         let read = match storage.store.read(&key, None, None).await {
-            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            Err(error) if error.kind() == Kind::NotFound => return Ok(Side::Absent),
             read => read?,
         };
         let mut text = BytesMut::new();
         let mut read = read;
         while let Some(bytes) = read.try_next().await? {
             if text.len() + bytes.len() > MAX_SIDE_LENGTH {
-                return Ok(None);
+                return Ok(Side::Unreadable);
             }
             text.extend_from_slice(&bytes);
         }
         let side = std::str::from_utf8(&text)
             .ok()
             .and_then(|text| storage.record_keys.open_side(storage.place(&key), text));
-        Ok(side.filter(|side| side.id() == id))
+        let side = side.filter(|side| side.id() == id);
+        Ok(side.map_or(Side::Unreadable, |side| Side::Record(Box::new(side))))
     }
 
     /// The record of a side object, if the object is still the one that the upload made.
     async fn of_side(&self, storage: &Storage, side: SideRecord) -> Result<Option<Upload>> {
         let key = side.object_key().to_owned();
         let found = storage.store.head(&key).await?;
-        let Some(found) = found.filter(|found| side.is_of(found)) else {
+        let Some(found) = found else {
             return Ok(None);
         };
-        let upload = side.rebuild(&facts(storage, &key, &found));
+        let facts = facts(storage, &key, &found);
+        if !side.is_of(&facts) {
+            return Ok(None);
+        }
+        let upload = side.rebuild(&facts);
         Ok(Some(upload).filter(|upload| self.is_kept(upload)))
     }
 
@@ -232,7 +254,12 @@ impl ObjectRecords {
         let entry = storage
             .record_keys
             .open_entry(storage.place(key), found.entry()?)?;
-        let upload = entry.rebuild(&facts(storage, key, found));
+        let facts = facts(storage, key, found);
+        let is_met = |demand: &Encryption| demand.is_met_by(found.placement.encryption.as_ref());
+        if !entry.is_of(&facts) || !storage.demand().is_none_or(is_met) {
+            return None;
+        }
+        let upload = entry.rebuild(&facts, self.clock.now());
         Some(upload).filter(|upload| self.is_kept(upload))
     }
 

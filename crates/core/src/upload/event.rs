@@ -96,6 +96,8 @@ pub enum Event {
     Moved {
         /// The copy.
         to: UploadId,
+        /// When the file of the copy expires, which must be when that of the upload does.
+        expires: Option<Timestamp>,
     },
     /// The sweeper deletes the file of a COMPLETE upload, if it has expired: a caller may have changed the time meanwhile.
     FileExpired {
@@ -107,12 +109,19 @@ pub enum Event {
         /// The current time.
         at: Timestamp,
     },
+    /// A live upload gets another owner.
+    Amended,
     /// A caller has changed how long the file is kept.
     Kept {
         /// For how many seconds from completion, or from now if the upload is COMPLETE. `None`: for ever.
         expire_after: Option<u64>,
         /// The current time.
         now: Timestamp,
+    },
+    /// The file of a COMPLETE copy is kept as long as that of its source.
+    KeptUntil {
+        /// When it expires. `None`: never.
+        at: Option<Timestamp>,
     },
     /// The owner deleted the upload or started it again, or the sweeper expired it.
     Abandoned {
@@ -233,12 +242,14 @@ impl Upload {
             Event::Refused(reason) => self.abort(reason, Cleanup::Now),
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
             Event::Kept { expire_after, .. } => return Ok(self.keep(expire_after)),
+            Event::Amended => return Ok(self.amend()),
             Event::LeaseRenewed { .. }
             | Event::CommitSuspended { .. }
             | Event::Deleted
             | Event::MoveStarted { .. }
             | Event::Moved { .. }
             | Event::ObjectChanged { .. }
+            | Event::KeptUntil { .. }
             | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
         }
         Ok(Applied::Changed)
@@ -282,6 +293,7 @@ impl Upload {
             }
             Event::Abandoned { reason, .. } => self.abort(reason, Cleanup::AtExpiry),
             Event::Kept { expire_after, .. } => return Ok(self.keep(expire_after)),
+            Event::Amended => return Ok(self.amend()),
             Event::SessionStarted { .. }
             | Event::SessionForgotten
             | Event::Recut { .. }
@@ -292,6 +304,7 @@ impl Upload {
             | Event::Superseded
             | Event::Deleted
             | Event::ObjectChanged { .. }
+            | Event::KeptUntil { .. }
             | Event::MoveStarted { .. }
             | Event::Moved { .. }
             | Event::FileExpired { .. } => return Err(Rejected(self.phase)),
@@ -299,82 +312,62 @@ impl Upload {
         Ok(Applied::Changed)
     }
 
-    /// The file of a COMPLETE upload can be deleted, or kept for another time; else an ended record never changes. The event
-    /// that ended it may be repeated.
+    /// An ended record never changes, except that of a COMPLETE upload. The event that ended it may be repeated.
     fn apply_ended(&mut self, event: &Event) -> Result<Applied, Rejected> {
+        let applied = match self.phase {
+            Phase::Complete => self.apply_complete(event),
+            Phase::Aborted => matches!(event, Event::Refused(_) | Event::Abandoned { .. })
+                .then_some(Applied::Same),
+            Phase::Deleting => matches!(
+                event,
+                Event::Deleted | Event::FileExpired { .. } | Event::Moved { .. }
+            )
+            .then_some(Applied::Same),
+            Phase::Open | Phase::Committing => None,
+        };
+        applied.ok_or(Rejected(self.phase))
+    }
+
+    /// The file of a COMPLETE upload can be deleted, moved, or kept for another time. `None`: the event is not allowed.
+    fn apply_complete(&mut self, event: &Event) -> Option<Applied> {
         let has_expired = |by| self.file_expires_at.is_some_and(|at| at <= by);
-        let deletes = match *event {
-            Event::Deleted | Event::Moved { .. } => true,
-            Event::FileExpired { by } => has_expired(by),
-            _ => false,
-        };
-        if deletes && self.phase == Phase::Complete {
-            self.phase = Phase::Deleting;
-            self.cleanup = Cleanup::Now;
-            self.moves_to = match event {
-                Event::Moved { to } => Some(to.clone()),
-                _ => None,
-            };
-            return Ok(Applied::Changed);
-        }
-        if let Event::MoveStarted { to } = event
-            && self.phase == Phase::Complete
-        {
-            let before = self.moves_to.replace(to.clone());
-            return Ok(match before.as_ref() == Some(to) {
-                true => Applied::Same,
-                false => Applied::Changed,
-            });
-        }
-        if let Event::ObjectChanged { at } = event
-            && self.phase == Phase::Complete
-        {
-            if self.object_changed_at.is_some() {
-                return Ok(Applied::Same);
+        let has_changed = match *event {
+            Event::Deleted => self.delete(None),
+            Event::FileExpired { by } if has_expired(by) => self.delete(None),
+            Event::Moved { ref to, expires } if self.file_expires_at == expires => {
+                self.delete(Some(to.clone()))
             }
-            self.object_changed_at = Some(*at);
-            return Ok(Applied::Changed);
-        }
-        if let Event::Kept { expire_after, now } = *event
-            && self.phase == Phase::Complete
-        {
-            let until = expire_after.map(|seconds| now.plus(Duration::from_secs(seconds)));
-            let is_moved = std::mem::replace(&mut self.file_expires_at, until) != until;
-            let applied = self.keep(expire_after);
-            return Ok(if is_moved { Applied::Changed } else { applied });
-        }
-        let is_repeated = match event {
-            Event::Deleted | Event::FileExpired { .. } | Event::Moved { .. } => {
-                self.phase == Phase::Deleting
+            Event::MoveStarted { ref to } => self.moves_to.replace(to.clone()).as_ref() != Some(to),
+            Event::ObjectChanged { at } => {
+                let first = self.object_changed_at.is_none();
+                self.object_changed_at.get_or_insert(at);
+                first
             }
-            Event::MoveStarted { .. } | Event::ObjectChanged { .. } => false,
-            Event::Committed { object, .. } if self.phase == Phase::Complete => self
-                .object
-                .as_ref()
-                .is_some_and(|known| known.is_same(object)),
-            Event::Committed { .. } => false,
-            Event::Refused(_) | Event::Abandoned { .. } => self.phase == Phase::Aborted,
-            Event::SessionStarted { .. }
-            | Event::SessionForgotten
-            | Event::Recut { .. }
-            | Event::Continued { .. }
-            | Event::PlanFixed { .. }
-            | Event::WriterLeft
-            | Event::CommitSigned
-            | Event::CommitStarted { .. }
-            | Event::LeaseRenewed { .. }
-            | Event::CommitSuspended { .. }
-            | Event::CommitReopened
-            | Event::Denied(_)
-            | Event::Undenied
-            | Event::Superseded
-            | Event::Kept { .. } => false,
+            Event::KeptUntil { at } => std::mem::replace(&mut self.file_expires_at, at) != at,
+            Event::Kept { expire_after, now } => {
+                let until = expire_after.map(|seconds| now.plus(Duration::from_secs(seconds)));
+                let is_moved = std::mem::replace(&mut self.file_expires_at, until) != until;
+                self.keep(expire_after) == Applied::Changed || is_moved
+            }
+            Event::Committed { ref object, .. } => {
+                let known = self.object.as_ref();
+                let is_repeated = known.is_some_and(|known| known.is_same(object));
+                return is_repeated.then_some(Applied::Same);
+            }
+            _ => return None,
         };
-        if is_repeated {
-            Ok(Applied::Same)
-        } else {
-            Err(Rejected(self.phase))
-        }
+        Some(match has_changed {
+            true => Applied::Changed,
+            false => Applied::Same,
+        })
+    }
+
+    /// The file of a COMPLETE upload is deleted, because it has moved to `to` if that is set.
+    fn delete(&mut self, to: Option<UploadId>) -> bool {
+        self.phase = Phase::Deleting;
+        self.cleanup = Cleanup::Now;
+        self.moves_to = to;
+        true
     }
 
     fn start_commit(&mut self, event: Event) -> Result<Applied, Rejected> {
@@ -400,7 +393,17 @@ impl Upload {
         Ok(Applied::Changed)
     }
 
+    fn amend(&mut self) -> Applied {
+        match std::mem::replace(&mut self.is_amended, true) {
+            true => Applied::Same,
+            false => Applied::Changed,
+        }
+    }
+
     fn keep(&mut self, expire_after: Option<u64>) -> Applied {
+        if self.is_live() && self.file.expire_after != expire_after {
+            self.is_amended = true;
+        }
         match std::mem::replace(&mut self.file.expire_after, expire_after) == expire_after {
             true => Applied::Same,
             false => Applied::Changed,
@@ -442,30 +445,5 @@ impl Upload {
         // Nothing needs them any more, and the state store is smaller without them.
         self.parts = Parts::default();
         self.claims = Claims::default();
-    }
-}
-
-// === impl Lease ===
-
-impl Lease {
-    /// Whether this lease prevents the holder of `other` from committing at the time `now`.
-    fn blocks(&self, other: &Self, now: Timestamp) -> bool {
-        self.holder != other.holder && self.until > now
-    }
-
-    /// Whether `other` is a shorter lease of the same holder.
-    fn can_shorten_to(&self, other: &Self) -> bool {
-        self.holder == other.holder && self.until > other.until
-    }
-}
-
-// === impl Object ===
-
-impl Object {
-    /// Whether both are the object of the upload, which each caller verifies before it records it. The key is never reused.
-    /// A repeated commit of the same parts gets another ETag (Azure), and an inspection may know no MD5.
-    fn is_same(&self, other: &Self) -> bool {
-        let is_other_md5 = self.md5.zip(other.md5).is_some_and(|(one, two)| one != two);
-        (&self.key, self.size) == (&other.key, other.size) && !is_other_md5
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Claims, Cleanup, Encryption, Evidence, FileMetadata, Md5, Object, Owner, Parts, Permissions,
-    Phase, Plan, StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
+    Phase, Placement, Plan, StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
 };
 
 /// The longest file name in an entry, in bytes.
@@ -44,6 +44,9 @@ pub struct ObjectEntry {
     expire_after: Option<u64>,
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     md5: Option<Md5>,
+    /// In bytes, if it was known.
+    #[serde(rename = "z", default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
 }
 
 /// The side object of an upload: everything that its record has.
@@ -102,7 +105,8 @@ impl ObjectEntry {
             public: file.public,
             permissions: file.permissions,
             expire_after: file.expire_after,
-            md5: md5.filter(|_| upload.promised_md5().is_none()),
+            md5: md5.or(upload.promised_md5()),
+            size: file.file_size,
         };
         loop {
             let excess = entry.to_json().len().saturating_sub(max);
@@ -141,6 +145,7 @@ impl ObjectEntry {
             && upload.file.placement.object_tags.is_empty()
             && self.opaque_file_id == upload.opaque_file_id
             && self.created_at == upload.created_at
+            && !upload.is_amended
             && upload.file.expire_after.is_none()
             && upload.file_expires_at.is_none()
     }
@@ -170,15 +175,21 @@ impl ObjectEntry {
         }
     }
 
-    /// The record of the upload. Its file expires by the time at which the store has changed the object last, or not at all if
-    /// that is not known.
-    pub fn rebuild(self, found: &Found<'_>) -> Upload {
+    /// Whether the object can be the one of the entry: it has the size and the digest that were known.
+    pub fn is_of(&self, found: &Found<'_>) -> bool {
+        let is_other_md5 = self.md5.zip(found.md5).is_some_and(|(one, two)| one != two);
+        let size = found.object.size;
+        self.size.is_none_or(|known| known == size) && !is_other_md5
+    }
+
+    /// The record of the upload. The time at which an expiring file expires is in its side object: without it, no completion was
+    /// acknowledged, and the time counts from `now`.
+    pub fn rebuild(self, found: &Found<'_>, now: Timestamp) -> Upload {
         let owner = self.owner();
         let file = FileMetadata {
             placement: Box::new(found.object.reported_placement()),
             ..self.file()
         };
-        let modified_at = found.object.modified_at;
         let upload = Lost {
             id: self.id,
             owner,
@@ -186,10 +197,10 @@ impl ObjectEntry {
             opaque_file_id: self.opaque_file_id,
             created_at: self.created_at,
             file_expires_at: None,
-            md5: self.md5,
+            md5: self.md5.filter(|md5| found.object.md5 == Some(*md5)),
         };
         let mut upload = upload.rebuild(found);
-        upload.file_expires_at = modified_at.and_then(|at| upload.file_expires(at));
+        upload.file_expires_at = upload.file_expires(now);
         upload
     }
 }
@@ -225,9 +236,19 @@ impl SideRecord {
         &self.id
     }
 
-    /// How its object is encrypted, if its placement demands that.
-    pub fn encryption(&self) -> Option<&Encryption> {
-        self.file.placement.encryption.as_ref()
+    /// How the side object is stored: encrypted as the storage demands, or as the object, and tagged as the object, because the
+    /// policy of a bucket can demand it.
+    pub fn placement(&self, demand: Option<&Encryption>) -> Placement {
+        let Placement {
+            encryption,
+            object_tags,
+            ..
+        } = &*self.file.placement;
+        Placement {
+            encryption: demand.cloned().or_else(|| encryption.clone()),
+            object_tags: object_tags.clone(),
+            ..Placement::default()
+        }
     }
 
     /// The key of its object.
@@ -237,9 +258,10 @@ impl SideRecord {
 
     /// Whether `found` is the object of the upload. A commit of the same blocks that was repeated late changes the entity tag
     /// (Azure), but not the metadata.
-    pub fn is_of(&self, found: &StoredObject) -> bool {
-        let is_same = found.etag == self.object.etag || found.is_of(&self.id);
-        found.size == self.object.size && is_same
+    pub fn is_of(&self, found: &Found<'_>) -> bool {
+        let object = found.object;
+        let is_repeated = found.store_kind == StoreKind::Azure && object.is_of(&self.id);
+        object.size == self.object.size && (object.etag == self.object.etag || is_repeated)
     }
 
     /// The record of the upload.
@@ -294,8 +316,6 @@ impl Lost {
         let StoredObject { size, etag, .. } = found.object;
         let size = *size;
         let changed_at = found.object.modified_at.unwrap_or(self.created_at);
-        let promised = self.file.file_id.as_deref();
-        let promised = promised.filter(|_| !self.opaque_file_id);
         Upload {
             version: 1,
             phase: Phase::Complete,
@@ -309,10 +329,7 @@ impl Lost {
                 key: found.key.to_owned(),
                 etag: etag.clone(),
                 size,
-                md5: self
-                    .md5
-                    .or(promised.and_then(|md5| md5.parse().ok()))
-                    .or(found.md5),
+                md5: self.md5.or(found.md5),
             }),
             file: FileMetadata {
                 file_size: Some(size),
@@ -344,6 +361,7 @@ impl Lost {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            is_amended: false,
             object_changed_at: None,
             origin: None,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CompositeMd5, Features, Md5, Placement, Timestamp, UploadId, WriterTag};
+use super::{CompositeMd5, Encryption, Features, Md5, Placement, Timestamp, UploadId, WriterTag};
 
 /// How stores differ. Use cases check a capability, never the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,12 @@ impl StoredObject {
         let class = class.filter(|class| !matches!(class.as_str(), "STANDARD" | "Hot"));
         Placement {
             storage_class: class,
+            // Every bucket of S3 encrypts like this at least.
+            encryption: self
+                .placement
+                .encryption
+                .clone()
+                .filter(|found| *found != Encryption::SseS3),
             metadata: callers
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),

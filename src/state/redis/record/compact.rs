@@ -177,6 +177,7 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
         cleanup: Cleanup::default(),
         kept_until: header.kept_until,
         object_changed_at: header.object_changed_at,
+        is_amended: false,
         copy_of: header.copy_of.map(Cow::into_owned),
         moves_to: header.moves_to.map(Cow::into_owned),
         file_expires_at: header.file_expires_at,

@@ -3,7 +3,7 @@
 use futures::{StreamExt, stream};
 use serde::Serialize;
 
-use super::{ObjectRecords, facts};
+use super::{ObjectRecords, Side, facts};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{records::Records, storage::Storage},
@@ -25,6 +25,8 @@ pub struct RestoreReport {
     /// The objects without a record of their own: put there by others, sealed with a key that is not configured, or of a file
     /// that has expired.
     pub foreign: u64,
+    /// The objects that could not be looked at. The log has their keys.
+    pub failed: u64,
 }
 
 /// How a restoration works.
@@ -42,6 +44,7 @@ enum Outcome {
     Restored,
     Known,
     Foreign,
+    Failed,
     Side,
 }
 
@@ -70,7 +73,7 @@ impl ObjectRecords {
         loop {
             let page = storage.store.list(&prefix, after.as_deref()).await?;
             let restored = stream::iter(&page.keys)
-                .map(|key| Box::pin(self.restore_one(records, storage, key, how)));
+                .map(|key| Box::pin(self.try_one(records, storage, key, how)));
             let mut restored = restored.buffer_unordered(AT_A_TIME);
             while let Some(outcome) = restored.next().await {
                 report.add(&outcome?);
@@ -79,6 +82,24 @@ impl ObjectRecords {
             if after.is_none() {
                 return Ok(report);
             }
+        }
+    }
+
+    /// Restores one record. An object that the store refuses to show does not stop the restoration of the others.
+    async fn try_one(
+        &self,
+        records: &Records,
+        storage: &Storage,
+        key: &str,
+        how: Restore,
+    ) -> Result<Outcome> {
+        match self.restore_one(records, storage, key, how).await {
+            Err(error) if error.operator_code().is_some() || !error.is_retryable() => {
+                let key = crate::escape::escaped(key);
+                tracing::error!(storage_id = storage.id, %key, %error, "the record of an object cannot be restored");
+                Ok(Outcome::Failed)
+            }
+            restored => restored,
         }
     }
 
@@ -116,16 +137,21 @@ impl ObjectRecords {
         };
         let named: Option<UploadId> = found.upload_id().and_then(|id| id.parse().ok());
         let id = named.or_else(|| storage.key.upload_of(&storage.prefix, key));
-        if let Some(id) = &id
-            && let Some(side) = self.side(storage, id).await?
-            && side.object_key() == key
-        {
-            return self.of_side(storage, side).await;
+        if let Some(id) = &id {
+            match self.side(storage, id).await? {
+                Side::Record(side) if side.object_key() == key => {
+                    return self.of_side(storage, *side).await;
+                }
+                Side::Unreadable if !how.unauthenticated => return Ok(None),
+                Side::Record(_) | Side::Unreadable | Side::Absent => {}
+            }
         }
         if let Some(upload) = self.of_entry(storage, key, &found) {
             return Ok(Some(upload));
         }
-        let own = id.filter(|id| found.is_of(id) && how.unauthenticated);
+        let by_key = storage.key.upload_of(&storage.prefix, key);
+        let own =
+            id.filter(|id| how.unauthenticated && found.is_of(id) && by_key.as_ref() == Some(id));
         Ok(own.map(|id| {
             let name = key.rsplit('/').next().unwrap_or(key);
             rebuild_unauthenticated(id, name, &facts(storage, key, &found))
@@ -142,6 +168,7 @@ impl RestoreReport {
             Outcome::Restored => self.restored += 1,
             Outcome::Known => self.known += 1,
             Outcome::Foreign => self.foreign += 1,
+            Outcome::Failed => self.failed += 1,
             Outcome::Side => {}
         }
     }

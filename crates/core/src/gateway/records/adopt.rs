@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Records, search::MAX_PAGE_LENGTH};
+use super::{Fence, Records, search::MAX_PAGE_LENGTH};
 use crate::{
-    error::Result,
+    error::{Reason, Result},
     state::{ListQuery, Listing, Update},
-    upload::{Owner, Upload},
+    upload::{Event, Owner, Phase, Upload},
 };
 
 /// How often an upload that changes at the same time is tried.
@@ -56,19 +56,36 @@ impl Records {
     /// Whether the upload has the new owner, or does not exist any more.
     async fn adopt_one(&self, mut upload: Upload, owner: &Owner) -> Result<bool> {
         for _ in 0..ATTEMPTS {
+            self.keep_given(&mut upload, owner).await?;
             match self.records.give(&upload, owner).await? {
-                Update::Updated(_) => {
-                    let given = Upload {
-                        owner: owner.clone(),
-                        ..upload
-                    };
-                    self.keep_current(&given).await?;
-                    return Ok(true);
-                }
-                Update::Missing => return Ok(true),
+                Update::Updated(_) | Update::Missing => return Ok(true),
                 Update::Conflict(current) => upload = *current,
             }
         }
         Ok(false)
+    }
+
+    /// Writes what the store keeps of the record with its new owner, before the record has it: an adoption that stops does not find
+    /// the upload again.
+    async fn keep_given(&self, upload: &mut Upload, owner: &Owner) -> Result<()> {
+        if upload.is_live() {
+            let amended = self.transition(upload, &Event::Amended, Fence::None).await;
+            // It may have ended meanwhile.
+            if upload.is_live() {
+                return amended;
+            }
+        }
+        if upload.phase != Phase::Complete {
+            return Ok(());
+        }
+        let given = Upload {
+            owner: owner.clone(),
+            ..upload.clone()
+        };
+        match self.kept.keep(&given).await {
+            // Its store is not used any more.
+            Err(error) if error.reason() == Reason::StorageNotFound => Ok(()),
+            kept => kept.map(|_| ()),
+        }
     }
 }

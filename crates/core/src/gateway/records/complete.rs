@@ -77,8 +77,11 @@ impl Records {
     pub(in crate::gateway) async fn keep_current(&self, upload: &Upload) -> Result<()> {
         let mut current = upload.clone();
         for _ in 0..ATTEMPTS {
-            if current.phase != Phase::Complete {
-                return self.kept.forget(&current).await;
+            match current.phase {
+                Phase::Complete => {}
+                Phase::Deleting => return self.kept.forget(&current).await,
+                // Its completion writes the side object.
+                Phase::Open | Phase::Committing | Phase::Aborted => return Ok(()),
             }
             if !self.kept.keep(&current).await? {
                 return Ok(());
@@ -110,13 +113,13 @@ impl Records {
         &self,
         caller: &Caller,
         id: &UploadId,
-        found: &Result<Upload>,
+        (found, exists): (&Result<Upload>, bool),
     ) -> Result<bool> {
         let is_missing = |error: &Error| error.reason() == Reason::UploadNotFound;
         if !found.as_ref().is_err_and(is_missing) {
             return Ok(false);
         }
-        match self.kept.find(caller, id).await? {
+        match self.kept.find(caller, id, exists).await? {
             Some(lost) => self.restore(lost).await.map(|()| true),
             None => Ok(false),
         }

@@ -33,7 +33,9 @@ impl Records {
         )
             .all()?;
         file.file_mime = policy::effective_mime(&file);
-        let asked = file.expire_after.or(storage.expiry.default);
+        // A copy expires when its source does.
+        let default = storage.expiry.default.filter(|_| copy_of.is_none());
+        let asked = file.expire_after.or(default);
         file.expire_after = storage.expiry.of("file.expire_after", asked)?;
         *file.placement = storage.placed("file.placement", *file.placement)?;
         // The same digest can be written in several ways. The fingerprint must not depend on it.
@@ -94,6 +96,7 @@ impl Records {
             kept_until: None,
             copy_of: copy_of.cloned(),
             moves_to: None,
+            is_amended: false,
             object_changed_at: None,
             file_expires_at: None,
             origin: observe::origin(),

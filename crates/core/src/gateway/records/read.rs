@@ -33,8 +33,10 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        let mut found = permit(caller, action, id, self.find_any(id).await?);
-        if self.is_rebuilt(caller, id, &found).await? {
+        let known = self.find_any(id).await?;
+        let exists = known.is_some();
+        let mut found = permit(caller, action, id, known);
+        if self.is_rebuilt(caller, id, (&found, exists)).await? {
             found = permit(caller, action, id, self.find_any(id).await?);
         }
         found.inspect(observe::works_on)
@@ -50,8 +52,10 @@ impl Records {
         action: Action,
         id: &UploadId,
     ) -> Result<Upload> {
-        let mut found = permit(caller, action, id, self.records.summary(id).await?);
-        if self.is_rebuilt(caller, id, &found).await? {
+        let known = self.records.summary(id).await?;
+        let exists = known.is_some();
+        let mut found = permit(caller, action, id, known);
+        if self.is_rebuilt(caller, id, (&found, exists)).await? {
             found = permit(caller, action, id, self.records.summary(id).await?);
         }
         found.inspect(observe::works_on)
@@ -66,8 +70,10 @@ impl Records {
         caller: &Caller,
         id: &UploadId,
     ) -> Result<Upload> {
-        let mut found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
-        if self.is_rebuilt(caller, id, &found).await? {
+        let known = self.records.summary(id).await?;
+        let exists = known.is_some();
+        let mut found = caller.permit(Action::Delete, id, known);
+        if self.is_rebuilt(caller, id, (&found, exists)).await? {
             found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
         }
         match found

@@ -112,6 +112,7 @@ impl Case {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            is_amended: false,
             object_changed_at: None,
             file_expires_at: None,
             origin: None,

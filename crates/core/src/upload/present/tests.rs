@@ -87,6 +87,7 @@ impl World {
             kept_until: None,
             copy_of: None,
             moves_to: None,
+            is_amended: false,
             object_changed_at: None,
             file_expires_at: None,
             origin: None,
