@@ -16,7 +16,7 @@ use crate::{
     gateway::{
         object_records::Verified,
         records::{Fence, Records},
-        refusal::{not_own, nothing_left, replaced, state_lost, taken_over, too_little},
+        refusal::{aborted, not_own, nothing_left, replaced, state_lost, taken_over, too_little},
         storage::{Storage, Storages},
     },
     upload::{
@@ -140,6 +140,12 @@ impl Inspector {
             // has the parts of the object; `upload` may be older.
             let current = self.records.find(&id).await?;
             *upload = current.ok_or_else(|| Error::upload_not_found(&id))?;
+            // An ended upload has no parts any more with which the object could be compared.
+            match upload.phase {
+                Phase::Complete => return Ok(true),
+                Phase::Aborted => return Err(aborted(upload.abort_reason)),
+                Phase::Open | Phase::Committing | Phase::Deleting => {}
+            }
             let error = match self.verify(storage, upload, found).await? {
                 Ok(verified) => {
                     self.records
