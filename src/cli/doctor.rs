@@ -6,6 +6,7 @@
 
 mod cors;
 mod etags;
+mod memory;
 mod probe;
 mod step;
 
@@ -75,7 +76,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     } else {
         let name = state_name(&config);
         match serve::connect_state(&config).await {
-            Ok(state) => check_state(&name, state.as_ref(), &config, &report).await?,
+            Ok(state) => {
+                check_state(&name, state.as_ref(), &config, &report).await?;
+                memory::check(&name, state.as_ref(), &config.records, &report).await?;
+            }
             Err(error) => {
                 report.failed(&name, "connect", &chain(error.as_ref()), fix_state(&config))?
             }

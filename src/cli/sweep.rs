@@ -54,7 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     }
 }
 
-fn lines(report: &SweepReport) -> [(&'static str, u64); 8] {
+fn lines(report: &SweepReport) -> [(&'static str, u64); 9] {
     [
         ("uploads and sessions examined", report.examined),
         ("uploads expired", report.expired),
@@ -63,6 +63,7 @@ fn lines(report: &SweepReport) -> [(&'static str, u64); 8] {
         ("expired files deleted", report.expired_files),
         ("aborted uploads deleted", report.cleared),
         ("orphaned sessions aborted", report.aborted_sessions),
+        ("records removed to make room", report.removed_records),
         ("failures", report.failures),
     ]
 }

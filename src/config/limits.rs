@@ -185,6 +185,7 @@ impl Limits {
             upload_expiry: Duration::from_secs(self.upload_expiry_seconds),
             upload_max_age: Duration::from_secs(self.upload_max_age_seconds),
             keep_complete: records.keep_complete.duration(),
+            max_record_memory: records.max_memory.map(|max| max.0),
             keep_aborted: records.keep_aborted.duration().unwrap_or(Duration::MAX),
             tombstone: Duration::from_secs(self.tombstone_seconds),
             rebuilds_per_second: self.rebuilds_per_second,

@@ -11,7 +11,7 @@ use super::{
     keys::{KeyConfig, read_keys},
     table::table,
 };
-use crate::values::InvalidKey;
+use crate::values::{ByteSize, InvalidKey};
 
 /// The units of a time, the largest first, in seconds.
 const UNITS: [(&str, u64); 4] = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60), ("s", 1)];
@@ -40,6 +40,10 @@ table! {
         /// How long the record of an ABORTED upload is kept, after the last request that was signed for it has expired. In this
         /// time the sweeper deletes what such a request has put into the store.
         pub keep_aborted: Keep = Keep::Seconds(7 * 24 * 60 * 60), in MIN_KEPT..Keep::Forever;
+        /// How much memory Redis may use before the records of the oldest COMPLETE uploads are removed, in a Cluster each node. A
+        /// record is removed only if its file carries it, too; the file is then found by its upload id, and not listed. Not set:
+        /// half of Redis' `maxmemory`; without that nothing is removed.
+        pub max_memory: Option<ByteSize> = None;
         /// The keys that seal what the stores keep of records, so that files survive the loss of the state store. The first one
         /// seals, all of them open: keep a key as long as files whose records it has sealed. Empty: with embedded state, the key in
         /// `records.key` in `data_dir`, which is made; with Redis, nothing is kept in the stores.
@@ -49,6 +53,9 @@ table! {
 
 /// The shortest time: the sweeper must see the record of an ABORTED upload, and callers that of a COMPLETE one.
 const MIN_KEPT: Keep = Keep::Seconds(24 * 60 * 60);
+
+/// The least memory for records: an empty Redis uses more than a tenth of it.
+const MIN_MEMORY: ByteSize = ByteSize(8 * 1024 * 1024);
 
 // === impl Records ===
 
@@ -64,6 +71,10 @@ impl Records {
 
     /// Checks each key.
     pub(super) fn validate(&self) -> Result<(), InvalidKey> {
+        if self.max_memory.is_some_and(|max| max < MIN_MEMORY) {
+            let problem = format!("must be at least {MIN_MEMORY}");
+            return Err(InvalidKey::new("max_memory", problem));
+        }
         self.check_ranges()
     }
 }

@@ -104,7 +104,9 @@ families! {
     /// Streams that continued an upload of another stream
     "upload_gateway_takeovers" => takeovers: Counter = Counter::default();
     /// Records that the state store had lost, rebuilt from what the stores keep of them
-    "upload_gateway_restored_records" => restored_records: Family<StorageLabel, Counter> = Family::default();
+    "upload_gateway_restored_records" => restored_records: Counter = Counter::default();
+    /// Records of COMPLETE uploads that were removed from the state store to make room
+    "upload_gateway_removed_records" => removed_records: Counter = Counter::default();
     /// Commits of this process
     "upload_gateway_commit_duration" in Seconds => commits: Durations<ResultLabel> = Family::new_with_constructor(of_work);
     /// Parts that are hashed or wait for that

@@ -56,7 +56,6 @@ impl Families {
         }
         for storage in storages.iter().map(|id| (*id).to_owned()) {
             begin(&self.parts, label(&storage));
-            begin(&self.restored_records, label(&storage));
             begin(&self.completed_bytes, label(&storage));
             for direction in [IN, OUT] {
                 let storage = storage.clone();
@@ -114,6 +113,8 @@ impl Families {
             expired_files,
             cleared,
             aborted_sessions,
+            // Has a counter of its own: records are removed between runs, too.
+            removed_records: _,
             failures,
         } = *report;
         for (what, count) in [
@@ -146,11 +147,11 @@ impl Meter for Metrics {
             Done::Read { storage, bytes } => families.note_bytes(storage, OUT, bytes),
             Done::Created(upload) => self.note_transition(upload, CREATED),
             Done::Ended { upload, result } => self.note_transition(upload, result),
-            Done::Restored { storage } => {
-                families
-                    .restored_records
-                    .get_or_create(&label(storage))
-                    .inc();
+            Done::Restored => {
+                families.restored_records.inc();
+            }
+            Done::Removed => {
+                families.removed_records.inc();
             }
             Done::TookOver => {
                 families.takeovers.inc();

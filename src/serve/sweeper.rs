@@ -14,6 +14,9 @@ use upload_gateway_core::{
 
 use crate::{config, metrics::Metrics};
 
+/// How often the memory of the state store is checked between two sweeps. In this time, clients create uploads.
+const ROOM_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Sweeps until it is dropped.
 #[derive(Debug)]
 pub(super) struct Sweeper {
@@ -62,18 +65,21 @@ impl Sweeper {
         let task = config.enabled.then(|| {
             let (stop, gateway, metrics) = (stop.clone(), Arc::clone(gateway), metrics.clone());
             tokio::spawn(async move {
-                loop {
+                let sweeps = async {
                     // So that replicas that were started together sweep at different times.
-                    let pause = interval.mul_f64(rand::random_range(0.5..1.0));
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = sleep(pause) => {}
+                    while pause(interval.mul_f64(rand::random_range(0.5..1.0)), &stop).await {
+                        let begun = Instant::now();
+                        let swept = gateway.sweeper.sweep(&sweep, &stop).await;
+                        metrics.note_sweep(&swept, begun.elapsed());
+                        report(swept);
                     }
-                    let begun = Instant::now();
-                    let swept = gateway.sweeper.sweep(&sweep, &stop).await;
-                    metrics.note_sweep(&swept, begun.elapsed());
-                    report(swept);
-                }
+                };
+                let room = async {
+                    while pause(ROOM_INTERVAL, &stop).await {
+                        report_room(gateway.sweeper.memory.make_room(&stop).await);
+                    }
+                };
+                tokio::join!(sweeps, room);
             })
         });
         let running = stop.drop_guard();
@@ -90,6 +96,25 @@ impl Sweeper {
             {
                 tracing::error!(%error, "the sweeper stopped: {error}");
             }
+        }
+    }
+}
+
+/// Waits. Returns `false` if no further sweep may start.
+async fn pause(time: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = sleep(time) => true,
+    }
+}
+
+fn report_room(made: Result<u64>) {
+    match made {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed records to make room"),
+        Err(error) => {
+            let cause = error.causes();
+            tracing::warn!(%error, cause, "no room was made for records: {error}");
         }
     }
 }

@@ -34,9 +34,9 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
     error::Result,
     state::{
-        ChangeWatch, Changes, Creation, Due, DuePage, PartRecord, PartStore, Predecessor,
-        RecordStore, ScheduleStore, StateStore, StopStore, TakeoverWatch, Takeovers, Times, Update,
-        removed_at,
+        ChangeWatch, Changes, Creation, Due, DuePage, MemoryStore, PartRecord, PartStore,
+        Predecessor, RecordStore, ScheduleStore, StateStore, StopStore, TakeoverWatch, Takeovers,
+        Times, Update, removed_at,
     },
     upload::{
         Claim, Claims, Owner, Part, Parts, Phase, Secret, Timestamp, Upload, UploadId, WriterTag,
@@ -442,6 +442,9 @@ impl ScheduleStore for Redb {
         self.lease(name, holder, Duration::ZERO).await.map(drop)
     }
 }
+
+/// Records are in the file.
+impl MemoryStore for Redb {}
 
 #[async_trait]
 impl StopStore for Redb {

@@ -32,7 +32,8 @@
 //! after its end: when the record is gone, the sweeper removes the upload from `due` and from its listings. A COMPLETE one
 //! that is kept for ever leaves `due` when its record was made compact.
 //!
-//! When the server's memory is full, scripts that end an upload, or that the sweeper needs, still run.
+//! When the server's memory is full, scripts that end an upload, or that the sweeper needs, still run. It removes records of
+//! COMPLETE uploads before that (`memory.rs`).
 
 mod backfill;
 mod config;
@@ -46,6 +47,7 @@ mod first_contact;
 #[path = "../../fuzz/checks/redis.rs"]
 pub mod fuzzing;
 mod listing;
+mod memory;
 mod pages;
 mod parts;
 mod record;

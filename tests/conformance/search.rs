@@ -173,6 +173,7 @@ fn settings() -> Settings {
         upload_expiry: Duration::from_secs(3600),
         upload_max_age: Duration::from_secs(6 * 86_400),
         keep_complete: None,
+        max_record_memory: None,
         keep_aborted: Duration::from_secs(7 * 86_400),
         tombstone: Duration::from_secs(3600),
     }

@@ -8,6 +8,7 @@ mod ended;
 mod formats;
 mod indexes;
 mod listings;
+mod memory;
 mod model;
 mod parts;
 mod redb_only;
@@ -163,6 +164,10 @@ adapters! {
         a_lease_has_one_holder,
         stops_are_replaced_only_by_those_who_have_seen_them,
         a_lease_expires,
+    ]
+    memory [
+        a_complete_record_is_removed_with_all_its_entries,
+        a_record_that_has_changed_is_not_removed,
     ]
     changes [
         watchers_are_notified_of_every_change,

@@ -11,6 +11,7 @@ mod injected;
 mod object_records;
 mod outage;
 mod races;
+mod record_memory;
 mod resume_token;
 mod rotated_keys;
 mod slow_link;

@@ -45,7 +45,7 @@ struct Flushed {
     _directory: TempDir,
 }
 
-fn keyed(keys: &[u8]) -> Settings {
+pub(crate) fn keyed(keys: &[u8]) -> Settings {
     let key = |byte: &u8| SealKey::new(format!("k{byte}"), &[*byte; 32]);
     Settings {
         record_keys: keys.iter().map(key).collect(),
@@ -54,7 +54,7 @@ fn keyed(keys: &[u8]) -> Settings {
     }
 }
 
-async fn with_keys(world: &World, keys: &[u8]) -> Arc<Gateway> {
+pub(crate) async fn with_keys(world: &World, keys: &[u8]) -> Arc<Gateway> {
     let storages = world.backends.storages.clone();
     world
         .gateway_with(keyed(keys), world.clock.clone(), storages)
@@ -116,14 +116,14 @@ pub(crate) async fn collect(store: &dyn BlobStore, key: &str) -> Vec<u8> {
     read.concat()
 }
 
-async fn get(gateway: &Gateway, id: &UploadId) -> Result<Upload, Kind> {
+pub(crate) async fn get(gateway: &Gateway, id: &UploadId) -> Result<Upload, Kind> {
     let caller = Caller::default();
     let found = gateway.records.get_upload(&caller, Action::Download, id);
     found.await.map_err(|error| error.kind())
 }
 
 /// What callers see of a COMPLETE upload. The MD5 of an object of parts may be lost.
-fn seen(upload: Upload) -> impl PartialEq + std::fmt::Debug {
+pub(crate) fn seen(upload: Upload) -> impl PartialEq + std::fmt::Debug {
     let object = upload.object.unwrap();
     let place = (object.bucket, object.key, object.etag, object.size);
     let Upload {

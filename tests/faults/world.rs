@@ -116,6 +116,14 @@ pub(crate) async fn s3() -> Option<World> {
     Some(World::over(config, true, Box::new((redis, s3))).await)
 }
 
+/// As [`s3`], with a Redis of its own and its URL.
+pub(crate) async fn s3_with_private_redis() -> Option<(World, String)> {
+    let ((redis, url), s3) = (common::private_redis(&[])?, common::s3().await?);
+    let config = config(&url, s3.storage(S3Profile::Compatible));
+    let world = World::over(config, true, Box::new((redis, s3))).await;
+    Some((world, url))
+}
+
 pub(crate) async fn azure() -> Option<World> {
     let (redis, azure) = (common::redis().await?, common::azure().await?);
     let config = config(&redis.url, azure.storage());
@@ -158,6 +166,7 @@ pub(crate) fn settings() -> Settings {
         upload_expiry: DAY,
         upload_max_age: 6 * DAY,
         keep_complete: None,
+        max_record_memory: None,
         keep_aborted: 7 * DAY,
         tombstone: Duration::from_secs(3600),
     }

@@ -163,3 +163,26 @@ async fn nothing_remains_of_a_check_that_fails_halfway() {
         assert!(is_empty(&s3).await, "{step}: {}", report.lines);
     }
 }
+
+#[tokio::test]
+async fn the_memory_of_redis_and_its_limit_are_reported() {
+    let Some(s3) = common::s3().await else { return };
+    for (options, limit, expected) in [
+        (vec![], "", "maxmemory is not set"),
+        (vec!["--maxmemory", "64mb"], "", "may use it up to 32 MiB"),
+        (
+            vec!["--maxmemory", "64mb"],
+            "max_memory = \"40MiB\"",
+            "may use it up to 40 MiB",
+        ),
+    ] {
+        let Some((_server, url)) = common::private_redis(&options) else {
+            return;
+        };
+        let toml = format!("redis_url = \"{url}\"\n[records]\n{limit}\n{}", s3.toml());
+        let report = doctor(&toml, "").await;
+        let lines = report.lines.lines();
+        let is_it = |line: &&str| line.starts_with("ok    state in") && line.contains(expected);
+        assert_eq!(lines.filter(is_it).count(), 1, "{}", report.lines);
+    }
+}

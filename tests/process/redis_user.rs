@@ -14,7 +14,7 @@ use upload_gateway_client::proto::v1::{
 };
 use upload_gateway_core::{
     clock::Clock,
-    gateway::{Gateway, Sweep, SweepReport},
+    gateway::{Gateway, Settings, Sweep, SweepReport},
     upload::Timestamp,
 };
 
@@ -174,7 +174,11 @@ async fn whole_life(config: Config) {
 
 async fn sweep_days_later(config: &Config) -> SweepReport {
     let backends = serve::connect(config).await.unwrap();
-    let settings = config.settings().unwrap();
+    // The state store always uses too much memory, so that records are looked for that can be removed.
+    let settings = Settings {
+        max_record_memory: Some(1),
+        ..config.settings().unwrap()
+    };
     let (state, storages) = (Arc::clone(&backends.state), backends.storages.clone());
     let gateway = Gateway::new(state, storages, settings, Arc::new(DaysLater)).await;
     let sweep = Sweep {

@@ -19,8 +19,8 @@ use crate::{
     error::Result,
     state::{
         ChangeWatch, Creation, Cursor, Due, DuePage, Entry, ListPage, ListQuery, Listing,
-        ListingStore, PartRecord, PartStore, Predecessor, RecordStore, ScheduleStore, Selection,
-        StateStore, StopStore, TakeoverWatch, Times, Update,
+        ListingStore, Memory, MemoryStore, PartRecord, PartStore, Predecessor, RecordStore, Sample,
+        ScheduleStore, Selection, StateStore, StopStore, TakeoverWatch, Times, Update,
     },
     upload::{
         Claim, Owner, Part, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
@@ -132,6 +132,21 @@ decorated! {
 }
 
 decorated! {
+    "state", MEMORY_CALLS: MemoryStore for dyn StateStore;
+    async fn remove(upload: &Upload) -> bool;
+    undecorated {
+        // Asked for every few seconds. The next time is soon enough.
+        async fn memory(&self) -> Result<Option<Memory>> {
+            self.inner.memory().await
+        }
+
+        async fn sample(&self, node: &str, position: u64) -> Result<Sample> {
+            self.inner.sample(node, position).await
+        }
+    }
+}
+
+decorated! {
     "state", STATE_CALLS: StateStore for dyn StateStore;
     async fn secret(offered: &Secret) -> Secret;
     async fn check() -> ();
@@ -212,6 +227,7 @@ pub fn calls() -> impl Iterator<Item = &'static str> {
         LISTING_CALLS,
         SCHEDULE_CALLS,
         STOP_CALLS,
+        MEMORY_CALLS,
         STATE_CALLS,
         OBJECT_CALLS,
         MULTIPART_CALLS,

@@ -33,7 +33,7 @@ use self::{
     object_records::ObjectRecords,
     record_keys::RecordKeys,
     records::Fence,
-    recovery::{denials::Denials, inspect::Inspector, session::Sessions},
+    recovery::{denials::Denials, inspect::Inspector, memory::RecordMemory, session::Sessions},
     stream::Base,
 };
 pub use self::{
@@ -130,8 +130,8 @@ impl Gateway {
         clock: Arc<dyn Clock>,
         meter: Arc<dyn Meter>,
     ) -> Result<Self> {
-        let retry = Retry::new(settings.store_retry_timeout).measured(Arc::clone(&meter));
-        let retry = Arc::new(retry);
+        let retry = Retry::new(settings.store_retry_timeout);
+        let retry = Arc::new(retry.measured(Arc::clone(&meter)));
         let storages = prepared(storages, &settings, &meter);
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
         let kept = ObjectRecords::new(storages.clone(), &settings, Arc::clone(&clock));
@@ -144,11 +144,8 @@ impl Gateway {
         let records = Records::open(Arc::clone(&state), &retry, base, kept);
         let records = Arc::new(records.await?);
         let sessions = Arc::new(Sessions::new(Arc::clone(&records), storages.clone()));
-        let inspector = Inspector::new(
-            Arc::clone(&records),
-            storages.clone(),
-            Denials::new(Arc::clone(&records), settings.store_settle),
-        );
+        let denials = Denials::new(Arc::clone(&records), settings.store_settle);
+        let inspector = Inspector::new(Arc::clone(&records), storages.clone(), denials);
         let inspector = Arc::new(inspector);
         let commits = Arc::new(Commits {
             records: Arc::clone(&records),
@@ -160,13 +157,16 @@ impl Gateway {
         });
         let keys = settings.token_keys.clone();
         let tokens = Arc::new(Tokens::new(keys, Arc::clone(&records), storages.clone()));
+        let retried = Arc::new(Decorated::new(Arc::clone(&state), retry));
+        let max_memory = settings.max_record_memory;
         let sweeper = Sweeper {
+            memory: RecordMemory::new(&retried, &records, max_memory, &meter),
             records: Arc::clone(&records),
             storages: storages.clone(),
             sessions: Arc::clone(&sessions),
             inspector: Arc::clone(&inspector),
             commits: Arc::clone(&commits),
-            schedule: Arc::new(Decorated::new(Arc::clone(&state), retry)),
+            schedule: retried,
             single_try: state,
             upload_max_age: settings.upload_max_age,
         };

@@ -54,10 +54,9 @@ pub enum Done<'a> {
         result: &'static str,
     },
     /// It has rebuilt a record that the state store had lost.
-    Restored {
-        /// The storage that had the record.
-        storage: &'a str,
-    },
+    Restored,
+    /// It has removed a record from the state store to make room; the store keeps one with the file.
+    Removed,
     /// A stream writes to an upload that another stream has opened before.
     TookOver,
     /// A commit of this process has ended.

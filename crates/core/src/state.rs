@@ -8,6 +8,7 @@
 
 mod changes;
 mod entry;
+mod memory;
 mod notices;
 mod takeovers;
 
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 pub use self::{
     changes::{ChangeWatch, Changes},
     entry::{Created, Entry, Index, Selection, folded, listings, nfc},
+    memory::{Memory, MemoryStore, Sample},
     takeovers::{TakeoverWatch, Takeovers},
 };
 use crate::{
@@ -31,7 +33,9 @@ pub const RECORD_GRACE_SECONDS: u64 = 7 * 24 * 60 * 60;
 
 /// The whole port. When a write returns, it is as durable as the store guarantees.
 #[async_trait]
-pub trait StateStore: RecordStore + PartStore + ListingStore + ScheduleStore + StopStore {
+pub trait StateStore:
+    RecordStore + PartStore + ListingStore + ScheduleStore + StopStore + MemoryStore
+{
     /// The secret of the deployment: the secret that the first caller offered, for all callers.
     async fn secret(&self, offered: &Secret) -> Result<Secret>;
 

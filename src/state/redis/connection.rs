@@ -25,7 +25,7 @@ use redis::{
 use tokio::{sync::Mutex, time::timeout};
 use upload_gateway_core::error::{Error, Result};
 
-use self::commands::{Connection, pipelined};
+use self::commands::{Connection, on_node, pipelined};
 use super::{
     config::{RedisConfig, RedisMode},
     record::{UNKNOWN_FORMAT, refusal},
@@ -52,6 +52,8 @@ struct Current {
 #[derive(Clone, Copy)]
 enum Request<'a> {
     Command(&'a Cmd),
+    /// On a node of a cluster.
+    On(&'a str, &'a Cmd),
     Script(&'a ScriptInvocation<'a>),
     /// Scripts that only read.
     Reads(&'a [ScriptInvocation<'a>]),
@@ -93,6 +95,15 @@ impl Link {
     /// `StateUnavailable` if Redis is unavailable or refuses the command for now; otherwise `Internal`.
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
         read(self.answer(Request::Command(command)).await?)
+    }
+
+    /// As [`Link::command`], on the node of a cluster with this address.
+    pub(super) async fn command_on<T: FromRedisValue>(
+        &self,
+        node: &str,
+        command: &Cmd,
+    ) -> Result<T> {
+        read(self.answer(Request::On(node, command)).await?)
     }
 
     /// Runs one script, which must be idempotent. One round trip unless the server lost the script.
@@ -201,6 +212,7 @@ impl Link {
         let mut current = self.current().await?;
         let answer = match request {
             Request::Command(command) => command.query_async(&mut current.connection).await,
+            Request::On(node, command) => on_node(node, command, &mut current.connection).await,
             Request::Script(script) => script.invoke_async(&mut current.connection).await,
             Request::Reads(scripts) => pipelined(scripts, &mut current.connection).await,
             Request::Write(script) => self.written(script, &mut current.connection).await,

@@ -23,6 +23,7 @@ pub(super) struct Scripts {
     /// The same as `update`, for the end of an upload.
     pub(super) end: Script,
     pub(super) compact: Script,
+    pub(super) remove: Script,
     pub(super) read: Script,
     pub(super) summary: Script,
     pub(super) index: Script,
@@ -47,6 +48,7 @@ impl Default for Scripts {
             update: record_script(include_str!("update.lua")),
             end: in_full_memory(&record_text(include_str!("update.lua"))),
             compact: in_full_memory(&record_text(include_str!("compact.lua"))),
+            remove: in_full_memory(&record_text(include_str!("remove.lua"))),
             read: record_script(include_str!("read.lua")),
             summary: record_script(include_str!("summary.lua")),
             index: in_full_memory(include_str!("index.lua")),
@@ -72,6 +74,7 @@ impl Scripts {
             &self.update,
             &self.end,
             &self.compact,
+            &self.remove,
             &self.read,
             &self.summary,
             &self.index,

@@ -6,11 +6,11 @@ use redis::Cmd;
 use upload_gateway::state::redis::Redis;
 use upload_gateway_core::{
     error::{Kind, Reason},
-    state::{Creation, PartRecord, PartStore, RecordStore, ScheduleStore, Update},
+    state::{Creation, MemoryStore, PartRecord, PartStore, RecordStore, ScheduleStore, Update},
     upload::{AbortReason, Event, Upload},
 };
 
-use super::{common, config, redis_only::ask, samples::*};
+use super::{common, config, ended::complete, redis_only::ask, samples::*};
 
 fn set_memory_limit(bytes: u64) -> Cmd {
     redis::cmd("CONFIG")
@@ -89,4 +89,32 @@ async fn uploads_can_be_ended_in_full_memory_and_make_room() {
         recorded.await.unwrap(),
         PartRecord::Recorded { committed: 1 }
     );
+}
+
+#[tokio::test]
+async fn records_of_complete_uploads_are_removed_in_full_memory() {
+    let Some((_server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let store = Redis::connect(&config([url.clone()])).await.unwrap();
+    let mut uploads = Vec::new();
+    for _ in 0..1_000 {
+        uploads.push(complete(&store).await);
+    }
+    let unlimited = store.memory().await.unwrap().unwrap();
+    assert_eq!((unlimited.max, unlimited.limit(None)), (None, None));
+    let full = used_memory(&url).await - 500_000;
+    ask::<()>(&url, &set_memory_limit(full)).await;
+    let memory = store.memory().await.unwrap().unwrap();
+    assert_eq!(memory.limit(None), Some(full / 2));
+    assert_eq!(memory.limit(Some(9)), Some(9));
+    assert!(memory.used > full);
+
+    let refused = store.create(&upload(&owner()), u64::MAX).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::StateFull);
+    for upload in &uploads {
+        assert!(store.remove(upload).await.unwrap());
+    }
+    let created = store.create(&upload(&owner()), u64::MAX).await.unwrap();
+    assert_eq!(created, Creation::Created);
 }

@@ -96,6 +96,7 @@ async fn the_command_sweeps_once_and_a_dry_run_reports_what_it_would_do() {
         "expired_files",
         "failures",
         "finished_commits",
+        "removed_records",
     ];
     assert_eq!(keys, documented);
     let nothing = sweep(&config, &[]);

@@ -4,6 +4,7 @@
 //! is too long or has changed since, is in a side object: `<prefix>/.records/<upload_id>`, which is sealed, too, and takes
 //! precedence. A text that none of the keys has sealed for that bucket and key counts for nothing.
 
+mod proof;
 pub(super) mod restore;
 mod searches;
 

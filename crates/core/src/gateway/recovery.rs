@@ -2,6 +2,7 @@
 
 pub(super) mod denials;
 pub(super) mod inspect;
+pub(super) mod memory;
 pub(super) mod rebuild;
 pub(super) mod session;
 pub(super) mod sweep;

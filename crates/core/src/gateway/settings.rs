@@ -59,6 +59,9 @@ pub struct Settings {
     pub upload_max_age: Duration,
     /// How long the record of a COMPLETE upload is kept after that. `None`: as long as its file.
     pub keep_complete: Option<Duration>,
+    /// How much memory the state store may use before records of COMPLETE uploads are removed whose files carry them, in bytes.
+    /// `None`: half of what it can use.
+    pub max_record_memory: Option<u64>,
     /// How long the record of an ABORTED upload is kept after the store was cleared of it.
     pub keep_aborted: Duration,
     /// The keys that seal what the stores keep of records. Empty: nothing.

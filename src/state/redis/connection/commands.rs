@@ -5,6 +5,7 @@ use redis::{
     Cmd, Pipeline, RedisFuture, RedisResult, ScriptInvocation, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster_async::ClusterConnection,
+    cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 
 /// A connection that commands can be sent on; clones share it.
@@ -14,6 +15,29 @@ pub(super) enum Connection {
     Server(MultiplexedConnection),
     /// To all nodes of a cluster.
     Cluster(ClusterConnection),
+}
+
+/// Runs a command on the node of a cluster with this address. Another server has only one node.
+pub(super) async fn on_node(
+    node: &str,
+    command: &Cmd,
+    connection: &mut Connection,
+) -> RedisResult<Value> {
+    match (connection, address(node)) {
+        (Connection::Cluster(cluster), Some((host, port))) => {
+            let host = host.to_owned();
+            let node = SingleNodeRoutingInfo::ByAddress { host, port };
+            cluster
+                .route_command(command.clone(), RoutingInfo::SingleNode(node))
+                .await
+        }
+        (connection, _) => command.query_async(connection).await,
+    }
+}
+
+fn address(node: &str) -> Option<(&str, u16)> {
+    let (host, port) = node.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
 }
 
 /// Runs scripts that only read, without waiting for one answer before the next script is sent.

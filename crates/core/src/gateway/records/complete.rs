@@ -107,21 +107,29 @@ impl Records {
         self.kept.delete(storage, id).await
     }
 
-    /// Whether a record that the caller does not find was rebuilt from a store. For an upload of another owner the same stores
-    /// are searched, so that the answer takes as long.
-    pub(super) async fn is_rebuilt(
+    /// Whether the store has a record of this COMPLETE upload, too, from which it is rebuilt on demand as it is now.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(in crate::gateway) async fn is_restorable(&self, upload: &Upload) -> Result<bool> {
+        self.kept.has(upload).await
+    }
+
+    /// A record that the caller does not find and that was rebuilt from a store. It may have been removed again since, to make room.
+    /// For an upload of another owner the same stores are searched, so that the answer takes as long.
+    pub(super) async fn rebuilt(
         &self,
         caller: &Caller,
         id: &UploadId,
         (found, exists): (&Result<Upload>, bool),
-    ) -> Result<bool> {
+    ) -> Result<Option<Upload>> {
         let is_missing = |error: &Error| error.reason() == Reason::UploadNotFound;
         if !found.as_ref().is_err_and(is_missing) {
-            return Ok(false);
+            return Ok(None);
         }
         match self.kept.find(caller, id, exists).await? {
-            Some(lost) => self.restore(lost).await.map(|()| true),
-            None => Ok(false),
+            Some(lost) => self.restore(lost).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -134,15 +142,13 @@ impl Records {
         self.kept.restore(self, storage, how).await
     }
 
-    /// Stores a record that was rebuilt. An existing one does not change.
-    pub(in crate::gateway) async fn restore(&self, mut upload: Upload) -> Result<()> {
+    /// Stores a record that was rebuilt, and returns it. An existing one does not change.
+    pub(in crate::gateway) async fn restore(&self, mut upload: Upload) -> Result<Upload> {
         upload.kept_until = self.kept_until(&upload);
         self.records.create(&upload, u64::MAX).await?;
-        self.meter.note(Done::Restored {
-            storage: &upload.storage_id,
-        });
-        tracing::warn!(upload_id = %upload.id, storage_id = upload.storage_id, "restored a record that the state store had lost from the store");
-        Ok(())
+        self.meter.note(Done::Restored);
+        tracing::info!(upload_id = %upload.id, storage_id = upload.storage_id, "restored a record that the state store did not have from the store");
+        Ok(upload)
     }
 }
 

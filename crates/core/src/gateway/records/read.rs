@@ -36,8 +36,9 @@ impl Records {
         let known = self.find_any(id).await?;
         let exists = known.is_some();
         let mut found = permit(caller, action, id, known);
-        if self.is_rebuilt(caller, id, (&found, exists)).await? {
-            found = permit(caller, action, id, self.find_any(id).await?);
+        if let Some(rebuilt) = self.rebuilt(caller, id, (&found, exists)).await? {
+            let again = self.find_any(id).await?;
+            found = permit(caller, action, id, again.or(Some(rebuilt)));
         }
         found.inspect(observe::works_on)
     }
@@ -55,8 +56,9 @@ impl Records {
         let known = self.records.summary(id).await?;
         let exists = known.is_some();
         let mut found = permit(caller, action, id, known);
-        if self.is_rebuilt(caller, id, (&found, exists)).await? {
-            found = permit(caller, action, id, self.records.summary(id).await?);
+        if let Some(rebuilt) = self.rebuilt(caller, id, (&found, exists)).await? {
+            let again = self.records.summary(id).await?;
+            found = permit(caller, action, id, again.or(Some(rebuilt)));
         }
         found.inspect(observe::works_on)
     }
@@ -73,8 +75,9 @@ impl Records {
         let known = self.records.summary(id).await?;
         let exists = known.is_some();
         let mut found = caller.permit(Action::Delete, id, known);
-        if self.is_rebuilt(caller, id, (&found, exists)).await? {
-            found = caller.permit(Action::Delete, id, self.records.summary(id).await?);
+        if let Some(rebuilt) = self.rebuilt(caller, id, (&found, exists)).await? {
+            let again = self.records.summary(id).await?;
+            found = caller.permit(Action::Delete, id, again.or(Some(rebuilt)));
         }
         match found
             .as_ref()

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{inspect::Inspector, session::Sessions};
+use super::{inspect::Inspector, memory::RecordMemory, session::Sessions};
 use crate::{
     blobs::{OpenSession, Session},
     error::{Reason, Result},
@@ -83,6 +83,8 @@ pub struct SweepReport {
     pub cleared: u64,
     /// Old sessions without a record that were ended.
     pub aborted_sessions: u64,
+    /// Records of COMPLETE uploads that were removed to make room in the state store; in a dry run, those of one sample.
+    pub removed_records: u64,
     /// Failures. A later pass handles them.
     pub failures: u64,
 }
@@ -99,6 +101,8 @@ pub struct Sweeper {
     pub(in crate::gateway) inspector: Arc<Inspector>,
     pub(in crate::gateway) commits: Arc<Commits>,
     pub(in crate::gateway) upload_max_age: Duration,
+    /// Makes room in the state store.
+    pub memory: RecordMemory,
 }
 
 /// A running pass.
@@ -206,12 +210,26 @@ impl<'a> Pass<'a> {
     }
 
     async fn run(&mut self) -> Result<()> {
+        self.make_room().await?;
         self.due_uploads().await?;
         for storage in self.sweeper.storages.iter() {
             let swept = self.sessions(storage).await;
             self.log(swept, &storage.id).await?;
         }
         Ok(())
+    }
+
+    async fn make_room(&mut self) -> Result<()> {
+        let memory = &self.sweeper.memory;
+        let run = Box::pin(memory.run(self.sweep.dry_run, self.stop)).await;
+        let failed = match run {
+            Ok(removals) => {
+                self.report.removed_records += removals.removed;
+                removals.failed
+            }
+            Err(error) => Some(error),
+        };
+        self.log(failed.map_or(Ok(()), Err), "").await
     }
 
     /// Waits until the next operation is allowed. Returns `false` if the pass must end.
