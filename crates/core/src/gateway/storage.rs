@@ -22,7 +22,7 @@ use crate::{
     retry::Retry,
     upload::{
         Encryption, Md5, Placement, StoreLimits, Upload, UploadId,
-        keys::{KeyTemplate, SIDE_OBJECTS},
+        keys::{KeyTemplate, SIDE_OBJECTS, directory},
         object::Expected,
     },
 };
@@ -309,10 +309,7 @@ impl Storage {
 
     /// The key of the side object of an upload.
     pub(super) fn side_key(&self, id: &UploadId) -> String {
-        match self.prefix.trim_matches('/') {
-            "" => format!("{SIDE_OBJECTS}/{id}"),
-            prefix => format!("{prefix}/{SIDE_OBJECTS}/{id}"),
-        }
+        format!("{}{SIDE_OBJECTS}/{id}", directory(&self.prefix))
     }
 
     /// Whether the key is that of a side object.

@@ -169,10 +169,7 @@ impl KeyTemplate {
 
     /// The common prefix of all keys below `prefix`.
     pub fn prefix(&self, prefix: &str) -> String {
-        let mut common = match prefix.trim_matches('/') {
-            "" => String::new(),
-            prefix => format!("{prefix}/"),
-        };
+        let mut common = directory(prefix);
         for (index, name) in self.names.iter().enumerate() {
             if index > 0 {
                 common.push('/');
@@ -197,10 +194,7 @@ impl KeyTemplate {
             id,
             file_name: "",
         };
-        let mut common = match prefix.trim_matches('/') {
-            "" => String::new(),
-            prefix => format!("{prefix}/"),
-        };
+        let mut common = directory(prefix);
         let mut has_id = false;
         for (index, name) in self.names.iter().enumerate() {
             if index > 0 {
@@ -229,6 +223,14 @@ impl KeyTemplate {
             found = found.or(id_in(pieces, names.next()?)?);
         }
         found.filter(|_| names.next().is_none())
+    }
+}
+
+/// What all keys below the prefix of a storage begin with: the prefix with one slash after it, or nothing.
+pub fn directory(prefix: &str) -> String {
+    match prefix.trim_matches('/') {
+        "" => String::new(),
+        prefix => format!("{prefix}/"),
     }
 }
 

@@ -150,11 +150,6 @@ impl ObjectEntry {
             && upload.file_expires_at.is_none()
     }
 
-    /// The upload.
-    pub fn id(&self) -> &UploadId {
-        &self.id
-    }
-
     fn owner(&self) -> Owner {
         Owner {
             tenant: self.tenant.clone(),

@@ -7,7 +7,7 @@ use super::{ObjectRecords, Side, facts};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{records::Records, storage::Storage},
-    upload::{Upload, UploadId, object_record::rebuild_unauthenticated},
+    upload::{Upload, UploadId, keys::directory, object_record::rebuild_unauthenticated},
 };
 
 /// How many objects are looked at at a time.
@@ -65,10 +65,7 @@ impl ObjectRecords {
             return Err(no_keys());
         }
         let mut report = RestoreReport::default();
-        let prefix = match storage.prefix.trim_matches('/') {
-            "" => String::new(),
-            prefix => format!("{prefix}/"),
-        };
+        let prefix = directory(&storage.prefix);
         let mut after = None;
         loop {
             let page = storage.store.list(&prefix, after.as_deref()).await?;
