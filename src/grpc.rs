@@ -23,8 +23,8 @@ use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
 pub(crate) use self::call::refuse;
 pub use self::{
-    admin::AdminApi, deadline::with_deadlines, faults::with_faults, messages::with_message_limits,
-    signing::SigningApi, upload::UploadApi,
+    admin::AdminApi, deadline::with_deadlines, download::with_downloads, faults::with_faults,
+    messages::with_message_limits, signing::SigningApi, upload::UploadApi,
 };
 use crate::proto::FILE_DESCRIPTOR_SET;
 

@@ -43,7 +43,8 @@ pub(crate) async fn measure(
     let uploads = through::upload(&gateway.address, load, payload, None).await?;
     let id = uploads[0].upload_id.clone();
     let keys = keys(uploads);
-    let channel = Endpoint::from_shared(gateway.address.clone())?;
+    // As the client crate has it.
+    let channel = Endpoint::from_shared(gateway.address.clone())?.max_frame_size(64 * 1024);
     let mut client = UploadServiceClient::new(channel.connect().await?);
     let direct = store.client();
     let (mut through, mut alone, mut cpu) = (Vec::new(), Vec::new(), Vec::new());

@@ -24,7 +24,7 @@ use upload_gateway_core::{
     gateway::Gateway,
 };
 
-pub(super) use self::stream::Refused;
+pub(super) use self::{frames::PREFIX, stream::Refused};
 use crate::{
     auth,
     room::{Place, Room, Rules},

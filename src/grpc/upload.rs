@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, stream, stream::BoxStream};
+use futures::{Stream, StreamExt, stream, stream::Empty};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 use upload_gateway_client::proto::v1::{
@@ -22,7 +22,7 @@ use upload_gateway_core::{
 
 use super::{
     call::{caller, respond},
-    convert, deadline, download,
+    convert, deadline,
     progress::{self, ProgressMessages, Receiving},
 };
 use crate::{
@@ -167,16 +167,13 @@ impl UploadService for UploadApi {
         respond(found.await)
     }
 
-    type DownloadStream = BoxStream<'static, Result<DownloadResponse, Status>>;
+    type DownloadStream = Empty<Result<DownloadResponse, Status>>;
 
     async fn download(
         &self,
-        request: Request<DownloadRequest>,
+        _request: Request<DownloadRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
-        let caller = caller(&request)?;
-        let gateway = Arc::clone(&self.gateway);
-        let deadline = deadline::of(request.metadata().as_ref());
-        respond(download::begin(gateway, &caller, request.get_ref(), deadline).await)
+        Err(Status::unimplemented("served by with_downloads"))
     }
 
     async fn list_uploads(

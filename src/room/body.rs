@@ -16,8 +16,8 @@ use upload_gateway_core::error::Error;
 use super::Place;
 
 /// The size in bytes of the pieces in which a response is sent, so that only little of it waits for a slow client outside of
-/// its body.
-const PIECE: usize = 16 * 1024;
+/// its body. Each costs a write to the socket: in pieces of 16 KiB, a download takes 1.3 times the CPU time.
+const PIECE: usize = 64 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 

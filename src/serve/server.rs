@@ -314,7 +314,8 @@ impl Server {
         let uploads = UploadServiceServer::new(uploads)
             .max_decoding_message_size(usize::try_from(message_size)?);
         let signing = SigningApi::new(Arc::clone(&self.gateway));
-        let mut services = Routes::new(uploads).add_service(SigningServiceServer::new(signing));
+        let services = Routes::new(uploads).add_service(SigningServiceServer::new(signing));
+        let mut services = grpc::with_downloads(services, &self.gateway);
         if self.faults {
             services = grpc::with_faults(services);
         }

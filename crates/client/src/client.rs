@@ -19,6 +19,10 @@ use crate::{
 /// How long a connection may take to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The largest HTTP/2 frame in bytes: the gateway sends files in pieces of this size, and each frame costs both sides a system
+/// call. The usual 16 KiB make a download a third slower.
+const MAX_FRAME_SIZE: u32 = 64 * 1024;
+
 /// How often an idle connection is pinged, and how long the gateway may take to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -83,6 +87,7 @@ impl Client {
         let mut endpoint = Endpoint::from_shared(server.to_owned())
             .map_err(|error| invalid(&error))?
             .connect_timeout(CONNECT_TIMEOUT)
+            .max_frame_size(MAX_FRAME_SIZE)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_INTERVAL);
         match endpoint.uri().scheme_str() {

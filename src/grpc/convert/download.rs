@@ -1,5 +1,6 @@
 //! The messages of `Download`.
 
+use ::bytes::Bytes;
 use upload_gateway_client::proto::v1::{self, download_response::Message};
 use upload_gateway_core::{
     error::{All, Result},
@@ -9,15 +10,12 @@ use upload_gateway_core::{
 
 use super::{bytes, size, upload};
 
-/// A message with bytes of a file.
-pub(in crate::grpc) fn chunk(chunk: Chunk) -> v1::DownloadResponse {
-    let chunk = v1::Chunk {
+/// A chunk of a file, without its bytes.
+pub(in crate::grpc) fn chunk_fields(chunk: &Chunk) -> v1::Chunk {
+    v1::Chunk {
         offset: bytes(chunk.offset),
-        data: chunk.data,
+        data: Bytes::new(),
         crc32c: chunk.crc32c,
-    };
-    v1::DownloadResponse {
-        message: Some(Message::Chunk(chunk)),
     }
 }
 

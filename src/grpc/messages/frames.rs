@@ -2,7 +2,7 @@
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 /// The length in bytes of what precedes a message.
-const PREFIX: usize = 5;
+pub(in super::super) const PREFIX: usize = 5;
 
 /// Follows the frames in the bytes of a request. A later decoder can take the messages from it.
 #[derive(Debug)]
