@@ -31,6 +31,9 @@ pub fn stream_message(bytes: &[u8]) {
         Some(Message::Chunk(chunk)) => {
             assert!(i64::try_from(chunk.offset).is_ok());
         }
+        Some(Message::CopyObject | Message::CopyPart(_) | Message::FinishCopy(_)) => {
+            panic!("no message of a stream copies");
+        }
         Some(Message::Finish(finish)) => {
             assert!(
                 finish

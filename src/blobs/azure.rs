@@ -44,7 +44,7 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
+        BlobStore, Capabilities, CopyStore, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
         StoredObject, StoredPart, contradiction, object_archived, object_changed, object_not_found,
         part_damaged,
         sign::{SignedRequest, Signer, ToSign},
@@ -430,6 +430,8 @@ impl ObjectStore for AzureStore {
         self.blob_page(prefix, after).await
     }
 }
+
+impl CopyStore for AzureStore {}
 
 #[async_trait]
 impl Signer for AzureStore {

@@ -6,11 +6,13 @@
 //!
 //! Required permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject`, `s3:AbortMultipartUpload`,
 //! `s3:ListMultipartUploadParts`, `s3:ListBucket`, `s3:ListBucketMultipartUploads` (for the sweeper); with `acl` also
-//! `s3:PutObjectAcl`, with object tags `s3:PutObjectTagging`, and with a KMS key `kms:GenerateDataKey` and `kms:Decrypt`.
+//! `s3:PutObjectAcl`, with object tags `s3:PutObjectTagging`, and with a KMS key `kms:GenerateDataKey` and `kms:Decrypt`. For
+//! copies from another bucket that the store makes by itself, `s3:GetObject` on the source; without it the gateway copies the bytes.
 //!
 //! MinIO does not list multipart uploads by key prefix: it removes incomplete ones itself, by default after 24 hours.
 
 mod config;
+mod copy;
 mod cors;
 mod credentials;
 mod entity_tag;
@@ -56,7 +58,7 @@ use upload_gateway_core::{
     },
     clock::Clock,
     error::{Error, Kind, Reason, Result},
-    upload::{Features, MIB, StoreKind, StoreLimits, Timestamp},
+    upload::{CompositeMd5, Features, MIB, StoreKind, StoreLimits, Timestamp},
 };
 
 pub use self::config::{Etags, Profile, S3Config, SseMethod};
@@ -66,7 +68,7 @@ pub(crate) use self::http::SdkClient;
 pub use self::sign::fuzzing;
 use self::{
     credentials::CachedCredentials,
-    entity_tag::{composite_of, entity_tag, is_opaque, md5_of},
+    entity_tag::{entity_tag, is_opaque, md5_of},
     fault::fault,
     http::{config_with, timeouts},
     placement::with_headers,
@@ -95,6 +97,8 @@ pub struct S3Store {
     signer: QuerySigner,
     credentials: CachedCredentials,
     bucket: String,
+    /// The endpoint and the region: credentials that are valid for one bucket of both can be so for another one.
+    service: String,
     acl: Option<ObjectCannedAcl>,
     etags: Etags,
     features: Features,
@@ -138,7 +142,10 @@ impl S3Store {
         if let Some(endpoint) = &config.public_endpoint {
             public = public.endpoint_url(sdk_url(endpoint));
         }
+        let endpoint = config.endpoint.as_ref();
+        let endpoint = endpoint.map_or_else(|| "aws".to_owned(), ToString::to_string);
         Ok(Self {
+            service: format!("s3 {endpoint} {region}"),
             signer: QuerySigner::new(&config.bucket, public, region, credentials.clone()).await?,
             credentials,
             acl: config.acl.as_deref().map(ObjectCannedAcl::from),
@@ -175,7 +182,7 @@ impl S3Store {
         let metadata = output.metadata.unwrap_or_default();
         Ok(Some(StoredObject {
             md5: md5_of(&etag),
-            composite: composite_of(&etag),
+            composite: CompositeMd5::of_etag(&etag),
             has_digests: self.etags == Etags::Md5 && !is_encrypted,
             etag,
             size: size(output.content_length, "describe an object")?,

@@ -1,5 +1,6 @@
 //! The S3 calls: each checks its input, calls the storage on a blocking thread, and builds the response.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use s3s::access::{S3Access, S3AccessContext};
@@ -12,7 +13,7 @@ use tokio::task::spawn_blocking;
 use super::failure::{Failure, Outcome};
 use super::list;
 use super::read;
-use super::receive::{Declared, receive};
+use super::receive::{Declared, Received, receive};
 use super::storage::{Attributes, Manifest, Storage};
 use super::uploads::Completion;
 use super::values::{hexadecimal, length};
@@ -202,6 +203,67 @@ impl S3 for Service {
         }))
     }
 
+    async fn copy_object(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        let input = request.input;
+        if input
+            .metadata_directive
+            .as_ref()
+            .map(MetadataDirective::as_str)
+            != Some(MetadataDirective::REPLACE)
+        {
+            return Err(s3_error!(NotImplemented, "metadata is not copied"));
+        }
+        let source = (&input.copy_source, input.copy_source_if_match);
+        let received = self.copied(&input.bucket, source, None).await?;
+        let attributes = Attributes {
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            content_type: input.content_type,
+            metadata: input.metadata.unwrap_or_default(),
+        };
+        let key = input.key;
+        let manifest = self
+            .blocking(move |storage| storage.put_object(key, attributes, false, received))
+            .await?;
+        Ok(S3Response::new(CopyObjectOutput {
+            copy_object_result: Some(CopyObjectResult {
+                e_tag: Some(ETag::Strong(manifest.etag)),
+                last_modified: Some(manifest.modified.into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        request: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let input = request.input;
+        let number = part_number(input.part_number)?;
+        let range = input.copy_source_range.as_deref();
+        let range = range.map(copied_range).transpose()?;
+        let source = (&input.copy_source, input.copy_source_if_match);
+        let received = self.copied(&input.bucket, source, range).await?;
+        let md5 = received.md5;
+        self.blocking(move |storage| {
+            storage.store_part(&input.key, &input.upload_id, number, received)
+        })
+        .await?;
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(CopyPartResult {
+                e_tag: Some(ETag::Strong(hexadecimal(&md5))),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+    }
+
     async fn get_object(
         &self,
         request: S3Request<GetObjectInput>,
@@ -304,6 +366,39 @@ impl Service {
         outcome.map_err(S3Error::from)
     }
 
+    /// The bytes of a source, or a range of them, as a body that was received.
+    async fn copied(
+        &self,
+        bucket: &str,
+        (source, if_match): (&CopySource, Option<ETagCondition>),
+        range: Option<Range<u64>>,
+    ) -> S3Result<Received> {
+        let key = match source {
+            CopySource::Bucket {
+                bucket: of,
+                key,
+                version_id: None,
+            } if **of == *bucket => key.to_string(),
+            CopySource::Bucket {
+                version_id: None, ..
+            } => return Err(s3_error!(NoSuchBucket)),
+            _ => return Err(s3_error!(NotImplemented, "a source is BUCKET/KEY")),
+        };
+        let manifest = self.object(key, if_match).await?;
+        let size = manifest.size();
+        let range = range.unwrap_or(0..size);
+        if range.end > size {
+            return Err(s3_error!(InvalidArgument, "the source has {size} bytes"));
+        }
+        let body = read::stream(self.storage.segments(&manifest, &range));
+        let declared = Declared {
+            content_length: Some(length(range.end - range.start)?),
+            content_md5: None,
+        };
+        let received = receive(self.storage.temporary(), Some(body), declared);
+        Ok(received.await?)
+    }
+
     async fn object(&self, key: String, if_match: Option<ETagCondition>) -> S3Result<Manifest> {
         let object = self.blocking(move |storage| storage.object(&key)).await?;
         let object = object.ok_or_else(|| s3_error!(NoSuchKey))?;
@@ -321,6 +416,19 @@ fn part_number(number: i32) -> S3Result<u16> {
         .ok()
         .filter(|number| (1..=MAXIMUM_PART_NUMBER).contains(number));
     number.ok_or_else(|| s3_error!(InvalidArgument, "part numbers are 1 to 10,000"))
+}
+
+/// A range of the bytes of a source, such as `bytes=0-9`.
+fn copied_range(text: &str) -> S3Result<Range<u64>> {
+    let bounds = text
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'));
+    let bounds = bounds.and_then(|(first, last)| {
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        Some(first..last.checked_add(1)?)
+    });
+    let range = bounds.filter(|range| !range.is_empty());
+    range.ok_or_else(|| s3_error!(InvalidArgument, "a range is bytes=FIRST-LAST"))
 }
 
 fn named_part(part: CompletedPart) -> S3Result<(u16, String)> {

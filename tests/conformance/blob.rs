@@ -1,5 +1,6 @@
 //! The contract that every blob store keeps: each case is one test per store.
 
+mod copies;
 mod faults;
 mod objects;
 mod parts;
@@ -55,6 +56,14 @@ conformance! {
         keys_are_listed_by_prefix_and_in_pages
         only_the_object_with_the_etag_is_read
         keys_are_kept_unchanged
+    }
+    copies {
+        an_object_is_copied_with_the_metadata_of_the_copy
+        parts_are_copied_from_ranges_of_an_object
+        only_the_source_with_the_etag_is_copied
+        a_copied_part_with_other_bytes_is_noticed
+        a_source_that_does_not_exist_is_refused
+        the_address_of_a_source_is_not_printed
     }
     sessions {
         open_sessions_are_listed_until_they_end

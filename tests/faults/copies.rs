@@ -28,20 +28,20 @@ for_each_store!(
     an_upload_that_is_not_complete_is_not_copied,
 );
 
-struct Copying {
-    to: CopyTo,
-    opened: oneshot::Receiver<Upload>,
-    counts: watch::Receiver<Counts>,
+pub(crate) struct Copying {
+    pub(crate) to: CopyTo,
+    pub(crate) opened: oneshot::Receiver<Upload>,
+    pub(crate) counts: watch::Receiver<Counts>,
     cancelled: CancellationToken,
 }
 
-fn copying() -> Copying {
+pub(crate) fn copying(storage_id: &str) -> Copying {
     let (sender, opened) = oneshot::channel();
     let (counts, counted) = watch::channel(Counts::default());
     let cancelled = CancellationToken::new();
     Copying {
         to: CopyTo {
-            storage_id: String::new(),
+            storage_id: storage_id.to_owned(),
             observer: Observer::new(sender, counts),
             cancelled: cancelled.clone(),
         },
@@ -51,13 +51,17 @@ fn copying() -> Copying {
     }
 }
 
-async fn copy(gateway: &Gateway, id: &UploadId) -> Result<Upload> {
+pub(crate) async fn copy(gateway: &Gateway, id: &UploadId) -> Result<Upload> {
+    copy_to(gateway, id, "").await
+}
+
+pub(crate) async fn copy_to(gateway: &Gateway, id: &UploadId, storage_id: &str) -> Result<Upload> {
     let Copying {
         to,
         opened: _opened,
         counts: _counts,
         ..
-    } = copying();
+    } = copying(storage_id);
     Box::pin(gateway.copy_upload(&Caller::default(), id, to)).await
 }
 
@@ -67,11 +71,11 @@ async fn move_to(gateway: &Gateway, id: &UploadId) -> Result<Upload> {
         opened: _opened,
         counts: _counts,
         ..
-    } = copying();
+    } = copying("");
     Box::pin(gateway.move_upload(&Caller::default(), id, to)).await
 }
 
-async fn get(gateway: &Gateway, id: &UploadId) -> Result<Upload> {
+pub(crate) async fn get(gateway: &Gateway, id: &UploadId) -> Result<Upload> {
     let caller = Caller::default();
     let read = gateway.records.get_summary(&caller, Action::Read, id);
     read.await
@@ -130,13 +134,13 @@ async fn a_copy_has_the_bytes_and_the_metadata_of_its_source(world: World) {
 
 async fn a_copy_that_stops_is_continued_by_the_same_call(world: World) {
     let gateway = world.gateway().await;
-    let source = upload(&gateway, file(8 * PART + 7)).await;
+    let source = upload(&gateway, file(14 * PART + 7)).await;
     let Copying {
         to,
         opened,
         mut counts,
         cancelled,
-    } = copying();
+    } = copying("");
     let (copier, id) = (Arc::clone(&gateway), source.id.clone());
     let running = tokio::spawn(async move {
         let caller = Caller::default();

@@ -17,6 +17,7 @@ mod rotated_keys;
 mod slow_link;
 mod slow_store;
 mod small_budget;
+mod store_copies;
 mod sweep;
 mod unconditional_store;
 mod world;

@@ -20,7 +20,7 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, Commit, MultipartStore, NewObject, NewPart, ObjectPage,
+        BlobStore, Capabilities, Commit, CopyStore, MultipartStore, NewObject, NewPart, ObjectPage,
         ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
@@ -168,6 +168,8 @@ impl ObjectStore for Slow {
         self.store.list(prefix, after).await
     }
 }
+
+impl CopyStore for Slow {}
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]

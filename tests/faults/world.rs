@@ -247,7 +247,11 @@ impl Clock for TestClock {
 // === impl World ===
 
 impl World {
-    async fn over(config: Config, has_sessions: bool, servers: Box<dyn Send + Sync>) -> Self {
+    pub(crate) async fn over(
+        config: Config,
+        has_sessions: bool,
+        servers: Box<dyn Send + Sync>,
+    ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Self {
             clock: TestClock {

@@ -8,6 +8,7 @@
 //!
 //! Adapters implement [`BlobStore`], the whole port. Each use case takes only the narrow port that it needs.
 
+mod copy;
 pub mod sign;
 
 use std::{borrow::Cow, fmt::Debug, ops::Range, time::Duration};
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::copy::{COPY_LIFETIME, Copied, CopySource, CopyStore, PartCopy, cannot_copy};
 use self::sign::Signer;
 pub use crate::upload::{Capabilities, StoredObject, StoredPart};
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
 
 /// The whole port to one bucket or container.
 #[async_trait]
-pub trait BlobStore: ObjectStore + MultipartStore + Signer {
+pub trait BlobStore: ObjectStore + MultipartStore + CopyStore + Signer {
     /// Which kind of store this is.
     fn kind(&self) -> StoreKind;
 

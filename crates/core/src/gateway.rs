@@ -7,6 +7,7 @@ mod audit;
 mod caller;
 mod commit;
 mod copy;
+mod copy_from;
 mod digest;
 mod download;
 mod drain;
@@ -39,10 +40,11 @@ use self::{
 pub use self::{
     caller::{Action, Caller, Roles, Scope},
     copy::CopyTo,
+    copy_from::CopyFrom,
     download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
     drain::Drain,
     load::Load,
-    message::{Chunk, Counts, Finish, Message, Observer, Open, Takeover, Target},
+    message::{Chunk, Counts, Finish, FinishCopy, Message, Observer, Open, Takeover, Target},
     object_records::restore::{Restore, RestoreReport},
     records::{
         Records,

@@ -3,7 +3,7 @@
 use aws_sdk_s3::types::ServerSideEncryption;
 use upload_gateway_core::{
     error::{Error, Result},
-    upload::{CompositeMd5, Md5},
+    upload::Md5,
 };
 
 /// The entity tag without its quotes.
@@ -25,15 +25,6 @@ pub(super) fn md5_of(etag: &str) -> Option<Md5> {
     etag.parse().ok().filter(|_| etag.len() == 32)
 }
 
-/// The MD5 of the parts' MD5s that the entity tag of a multipart upload is, if it has the form of one.
-pub(super) fn composite_of(etag: &str) -> Option<CompositeMd5> {
-    let (md5, parts) = etag.split_once('-')?;
-    Some(CompositeMd5 {
-        md5: md5_of(md5)?,
-        parts: parts.parse().ok()?,
-    })
-}
-
 /// Whether entity tags are not MD5s of the content: with every encryption except SSE-S3.
 pub(super) fn is_opaque(encryption: Option<&ServerSideEncryption>) -> bool {
     encryption.is_some_and(|encryption| *encryption != ServerSideEncryption::Aes256)
@@ -42,16 +33,6 @@ pub(super) fn is_opaque(encryption: Option<&ServerSideEncryption>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_entity_tag_of_a_multipart_upload_is_a_composite() {
-        let composite = CompositeMd5::of([Md5::of(b"one"), Md5::of(b"two")]);
-        let etag = format!("{}-2", composite.md5.to_hex());
-        assert_eq!(composite_of(&etag), Some(composite));
-        for etag in ["", "-2", "x-2", &composite.md5.to_hex()] {
-            assert_eq!(composite_of(etag), None, "{etag}");
-        }
-    }
 
     #[test]
     fn only_plain_entity_tags_are_digests() {

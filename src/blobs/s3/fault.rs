@@ -46,6 +46,21 @@ const OPERATOR: [&str; 16] = [
     "UserSuspended",
 ];
 
+/// Codes with which a store refuses to copy, for good: it does not offer that, or may not read the source, or cannot read it so.
+/// Reading it and putting its bytes may succeed, or says better what is wrong.
+const NOT_COPIED: [&str; 10] = [
+    "AccessDenied",
+    "AllAccessDisabled",
+    "InvalidArgument",
+    "InvalidObjectState",
+    "InvalidRange",
+    "InvalidRequest",
+    "MethodNotAllowed",
+    "NoSuchBucket",
+    "NoSuchKey",
+    "NotImplemented",
+];
+
 /// Stands for a code if the SDK found no credentials, so that no request was sent.
 pub(super) const NO_CREDENTIALS: &str = "no credentials";
 
@@ -108,6 +123,18 @@ where
 /// Whether the store refuses a commit with this code for good.
 pub(super) fn is_refusal(code: Option<&str>) -> bool {
     code.is_some_and(|code| REFUSED.contains(&code))
+}
+
+/// Whether the store refuses a copy for good, so that the bytes must be put. Without a code, only a status that means so proves it:
+/// nothing is lost if it is wrong.
+pub(super) fn is_copy_refusal<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    match error.code() {
+        Some(code) => NOT_COPIED.contains(&code),
+        None => matches!(status(error), Some(400 | 403 | 404 | 405 | 501)),
+    }
 }
 
 /// The error of `action` for a page of a list that says that more pages follow, and not where the next one starts after

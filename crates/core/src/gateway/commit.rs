@@ -29,7 +29,7 @@ use crate::{
     call,
     error::{Error, Kind, Reason, Result},
     meter::{Done, Meter},
-    upload::{AbortReason, Denied, Event, Phase, Upload, WriterTag},
+    upload::{AbortReason, Denied, Event, Md5, Phase, Upload, WriterTag},
 };
 
 /// How often it is checked whether the lease of another committer has ended.
@@ -57,8 +57,8 @@ pub(super) struct Commits {
 // === impl Commits ===
 
 impl Commits {
-    /// Makes the object of an upload with all parts recorded, `file_size` bytes in total, and verifies it. Continues if
-    /// its caller is cancelled.
+    /// Makes the object of an upload with all parts recorded, `file_size` bytes in total, and verifies it. `proven` is the MD5 of a
+    /// file whose bytes were not all received. Continues if its caller is cancelled.
     ///
     /// # Errors
     /// `FailedPrecondition` with `Incomplete` if parts are missing: the upload is OPEN again. `FailedPrecondition` with
@@ -68,11 +68,12 @@ impl Commits {
         self: &Arc<Self>,
         upload: &mut Upload,
         file_size: u64,
+        proven: Option<Md5>,
     ) -> Result<()> {
         let (commits, mut own) = (Arc::clone(self), upload.clone());
         let running = tokio::spawn(call::propagate(async move {
             let begun = Instant::now();
-            let committed = Box::pin(commits.run(&mut own, file_size)).await;
+            let committed = Box::pin(commits.run(&mut own, file_size, proven)).await;
             commits.meter.note(Done::Committed {
                 result: &committed,
                 took: begun.elapsed(),
@@ -86,7 +87,7 @@ impl Commits {
         committed
     }
 
-    async fn run(&self, upload: &mut Upload, file_size: u64) -> Result<()> {
+    async fn run(&self, upload: &mut Upload, file_size: u64, proven: Option<Md5>) -> Result<()> {
         let now = self.records.now();
         // A request of an earlier attempt whose response was lost can still run in the store. Until it is over, a missing
         // session does not mean a lost one.
@@ -115,7 +116,7 @@ impl Commits {
         }
         let storage = self.storages.get(&upload.storage_id)?;
         let md5 = match received_md5(upload) {
-            Ok(md5) => md5,
+            Ok(md5) => md5.or(proven),
             Err(error) if error.kind() == Kind::DataLoss => {
                 return Err(self.inspector.refuse(upload, error).await);
             }
@@ -221,7 +222,7 @@ impl Commits {
                     upload = self.records.find(&id).await?.ok_or_else(state_lost)?;
                     let committed_size = upload.parts.committed_size();
                     let file_size = upload.file.file_size.unwrap_or(committed_size);
-                    match self.commit(&mut upload, file_size).await {
+                    match self.commit(&mut upload, file_size, None).await {
                         Ok(()) => return Ok(upload),
                         // Another committer was faster.
                         Err(error) if error.reason() == Reason::WrongPhase => {}

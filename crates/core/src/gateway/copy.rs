@@ -1,23 +1,24 @@
 //! Copies and moves files inside a storage and between storages.
 //!
-//! A copy is an upload of its own: the gateway reads the source, as long as it has the recorded ETag, and streams it into the copy
-//! through the memory budget. So a copy that stops continues where it was committed, and is verified as any other upload.
+//! A copy is an upload of its own, which a stream of [messages](attempt) writes. If it can, the store copies the bytes by itself;
+//! otherwise the gateway reads the source and streams it into the copy through the memory budget. Both read the source only as long
+//! as it has the recorded ETag. So a copy that stops continues where it was committed, and is verified as any other upload.
 
-use std::ops::Range;
+mod attempt;
+mod content;
 
-use bytes::Bytes;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream, stream::BoxStream};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use self::attempt::Copying;
 use super::{
     Gateway,
     audit::audit,
     caller::{Action, Caller},
+    copy_from::{CopyFrom, is_refusal},
     download::StoredFile,
-    message::{Chunk, Finish, Message, Observer, Open, Takeover, Target},
+    message::Observer,
     records::Fence,
-    refusal::{client_gone, wrong_phase},
+    refusal::wrong_phase,
     storage::Storage,
 };
 use crate::{
@@ -47,17 +48,6 @@ pub struct CopyTo {
     pub observer: Observer,
     /// Cancelled if the caller has disconnected. What was committed by then is kept.
     pub cancelled: CancellationToken,
-}
-
-/// The bytes of a source that the copy does not have yet.
-struct Source<'a> {
-    gateway: &'a Gateway,
-    file: &'a StoredFile,
-    left: Range<u64>,
-    /// The bytes of the last request, as far as they were read.
-    read: Option<BoxStream<'static, Result<Bytes>>>,
-    /// Whether the last request has returned bytes.
-    has_moved: bool,
 }
 
 // === impl Gateway ===
@@ -185,6 +175,7 @@ impl Gateway {
         }
     }
 
+    /// Copies the file. If the store of the copy refuses to do so by itself, its bytes pass through the gateway.
     async fn copy(
         &self,
         caller: &Caller,
@@ -192,54 +183,34 @@ impl Gateway {
         to: CopyTo,
         after: After,
     ) -> Result<Upload> {
-        let CopyTo {
-            storage_id,
-            observer,
-            cancelled,
-        } = to;
-        let storage = self.storages.for_caller(caller, &storage_id)?;
+        let storage = self.storages.for_caller(caller, &to.storage_id)?;
+        let stored = self.storages.get(&source.upload.storage_id)?;
+        let from = CopyFrom::new((&stored.store, source), &*storage.store, &self.records);
         let Observer {
             opened,
             counts,
             moves_on,
-        } = observer;
-        let (own, begun) = oneshot::channel();
-        let observer = Observer {
-            opened: own,
+        } = to.observer;
+        let mut copying = Copying {
+            gateway: self,
+            caller,
+            source,
+            file: self.file_of_copy(source, &storage)?,
+            to: storage,
+            is_move: after == After::Moved,
+            opened: Some(opened),
             counts,
             moves_on,
+            cancelled: to.cancelled,
         };
-        let open = Message::Open(Open {
-            target: Target::Copy {
-                of: source.upload.id.clone(),
-                file: Box::new(self.file_of_copy(source, &storage)?),
-                storage_id,
-            },
-            resume_token: String::new(),
-            restart: false,
-            takeover: Takeover::Force,
-        });
-        let rest = async {
-            let copy = begun.await.map_err(|_| client_gone())?;
-            if after == After::Moved {
-                let mut upload = source.upload.clone();
-                let to = copy.id.clone();
-                let started = Event::MoveStarted { to };
-                let started = self.records.transition(&mut upload, &started, Fence::None);
-                started.await?;
+        let copied = Box::pin(copying.attempt(from.clone())).await;
+        match (copied, from) {
+            (Err(error), Some(from)) if is_refusal(&error) => {
+                from.refuse(&error);
+                Box::pin(copying.attempt(None)).await
             }
-            let from = copy.committed_size();
-            let _ = opened.send(copy);
-            Ok(self.content(source, from))
-        };
-        let rest = rest.into_stream().try_flatten();
-        let messages = stream::iter([Ok(open)]).chain(rest);
-        let mut messages = Box::pin(until(cancelled, messages));
-        let memory = self.streams.memory(caller);
-        let received = self
-            .streams
-            .receive(caller, memory, &mut messages, observer);
-        Box::pin(received).await
+            (copied, _) => copied,
+        }
     }
 
     /// The file of a copy. It expires no earlier than the source. Another storage has a class and an encryption of its own.
@@ -260,92 +231,11 @@ impl Gateway {
         Ok(FileMetadata {
             file_size: Some(object.size),
             file_id: object.md5.map(|md5| md5.to_string()),
+            // A digest that is known is checked.
+            skip_file_digest: upload.file.skip_file_digest && object.md5.is_none(),
             expire_after: left.map(|left| left.div_ceil(1000).max(1)),
             placement,
             ..upload.file.clone()
         })
     }
-
-    /// The messages with the bytes of the source after `from`, and the last one.
-    fn content<'a>(
-        &'a self,
-        file: &'a StoredFile,
-        from: u64,
-    ) -> impl Stream<Item = Result<Message>> + 'a {
-        let size = file.object.size;
-        let source = Source {
-            gateway: self,
-            file,
-            left: from..size,
-            read: None,
-            has_moved: true,
-        };
-        let finish = Finish {
-            file_size: Some(size),
-            file_id: file.object.md5,
-        };
-        let chunks = stream::try_unfold(source, Source::next).map_ok(Message::Chunk);
-        chunks.chain(stream::iter([Ok(Message::Finish(finish))]))
-    }
-}
-
-// === impl Source ===
-
-impl Source<'_> {
-    /// The next bytes. After a failure that may be temporary, they are requested again, if the last request has returned any.
-    async fn next(mut self) -> Result<Option<(Chunk, Self)>> {
-        while !self.left.is_empty() {
-            match self.receive().await {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    let offset = self.left.start;
-                    self.left.start += data.len() as u64;
-                    self.has_moved = true;
-                    let chunk = Chunk {
-                        offset,
-                        data,
-                        crc32c: None,
-                    };
-                    return Ok(Some((chunk, self)));
-                }
-                Err(error) if self.has_moved && error.is_retryable() => {
-                    tracing::debug!(%error, "the source of a copy is read again");
-                    (self.read, self.has_moved) = (None, false);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn receive(&mut self) -> Result<Bytes> {
-        let read = match &mut self.read {
-            Some(read) => read,
-            None => {
-                let downloads = &self.gateway.downloads;
-                let read = downloads.read(self.file, self.left.clone()).await?;
-                self.read.insert(read)
-            }
-        };
-        let next = read.try_next().await?;
-        next.ok_or_else(|| Error::store_unavailable("the object ended before its size"))
-    }
-}
-
-/// The messages until the caller has disconnected.
-fn until<'a>(
-    cancelled: CancellationToken,
-    messages: impl Stream<Item = Result<Message>> + Send + 'a,
-) -> impl Stream<Item = Result<Message>> + Send + 'a {
-    let gone = async move {
-        cancelled.cancelled().await;
-        Err(client_gone())
-    };
-    let gone = gone.into_stream();
-    stream::select(
-        messages.map(Some).chain(stream::iter([None])),
-        gone.map(Some),
-    )
-    .take_while(|message| std::future::ready(message.is_some()))
-    .filter_map(std::future::ready)
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::copy_from::CopyFrom;
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{FileMetadata, Md5, Upload, UploadId},
+    upload::{CompositeMd5, FileMetadata, Md5, Upload, UploadId},
 };
 
 /// One message of a stream.
@@ -20,6 +21,12 @@ pub enum Message {
     Chunk(Chunk),
     /// The last message: the file is whole.
     Finish(Finish),
+    /// The store copies the part with this number by itself, from the source in the first message.
+    CopyPart(u32),
+    /// The only other message: the store copies the whole object by itself, from the source in the first message.
+    CopyObject,
+    /// The last message of a copy of which not all bytes passed through this stream.
+    FinishCopy(FinishCopy),
 }
 
 /// Creates an upload, or opens an existing one.
@@ -63,6 +70,8 @@ pub enum Target {
         file: Box<FileMetadata>,
         /// The id of the storage.
         storage_id: String,
+        /// What the store of the copy can read by itself.
+        from: Option<Arc<CopyFrom>>,
     },
     /// An existing upload.
     Upload(UploadId),
@@ -80,12 +89,22 @@ pub struct Chunk {
 }
 
 /// The file is whole.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Finish {
     /// The size of the file in bytes, if the sender set it.
     pub file_size: Option<u64>,
     /// The MD5 of the file, if the sender set it.
     pub file_id: Option<Md5>,
+}
+
+/// A copy is whole.
+#[derive(Debug)]
+pub struct FinishCopy {
+    /// The MD5 of the source, if it is proven.
+    pub md5: Option<Md5>,
+    /// What proves the copy: its parts must have the MD5s of which this is made. `None`: each part was compared with bytes of the
+    /// source, by this stream.
+    pub composite: Option<CompositeMd5>,
 }
 
 /// Receives the progress of a stream. The stream never waits for it.
@@ -136,6 +155,14 @@ impl Open {
             Target::Upload(_) => return None,
         };
         file.file_id.as_deref()?.parse().ok()
+    }
+
+    /// What the store of a copy can read by itself.
+    pub(super) fn copy_from(&self) -> Option<Arc<CopyFrom>> {
+        match &self.target {
+            Target::Copy { from, .. } => from.clone(),
+            Target::File { .. } | Target::Upload(_) => None,
+        }
     }
 }
 

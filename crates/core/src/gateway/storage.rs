@@ -1,11 +1,10 @@
 //! The configured storages.
 
 mod limit;
+mod part;
 mod turns;
 
 use std::{sync::Arc, time::Duration};
-
-use tokio::time::Instant;
 
 pub(super) use self::turns::Turn;
 use self::turns::Turns;
@@ -15,7 +14,7 @@ use super::{
     record_keys::{Place, RecordKeys},
 };
 use crate::{
-    blobs::{BlobStore, Capabilities, NewObject, NewPart, Session},
+    blobs::{BlobStore, Capabilities, NewObject},
     decorate::Decorated,
     error::{All, Error, Kind, Reason, Result},
     meter::Meter,
@@ -246,38 +245,6 @@ impl Storage {
     /// request or check.
     pub fn refusal(&self) -> Option<String> {
         self.retry.refusal()
-    }
-
-    /// Puts a part of `upload`, which may have a turn, and returns its receipt. Each further attempt waits for a turn of its
-    /// own, so that a store that does not keep up gets fewer of them.
-    ///
-    /// # Errors
-    /// As [`MultipartStore::put_part`](crate::blobs::MultipartStore::put_part), after the retry time-out.
-    pub(super) async fn put_part(
-        &self,
-        upload: &UploadId,
-        mut turn: Option<Turn>,
-        session: &Session<'_>,
-        part: &NewPart,
-    ) -> Result<String> {
-        let attempt = || {
-            let turn = turn.take();
-            async {
-                let waiting = Instant::now();
-                let turn = match turn {
-                    Some(turn) => turn,
-                    None => match self.turns.take(upload).await {
-                        Ok(turn) => turn,
-                        Err(error) => return (Duration::ZERO, Err(error)),
-                    },
-                };
-                let begun = Instant::now();
-                let put = self.single_try.put_part(session, part.clone()).await;
-                turn.report(begun, &put);
-                (begun - waiting, put)
-            }
-        };
-        self.retry.run_in_turns(attempt).await
     }
 
     /// Whether a part of `size` bytes fits the memory budget and the limits of the store.

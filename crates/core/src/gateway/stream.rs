@@ -4,6 +4,7 @@ mod admission;
 mod age;
 mod budget;
 mod buffers;
+mod copied;
 mod hash;
 mod heartbeat;
 mod min_rate;
@@ -261,7 +262,7 @@ impl Streams {
             commits,
             ..
         } = &*self.shared;
-        let promised = open.promised_md5();
+        let (promised, copy_from) = (open.promised_md5(), open.copy_from());
         let snapshot = tokens.snapshot(caller, &open)?;
         let opened = tokio::select! {
             // First, because a write of the state store is completed even if its future is dropped.
@@ -308,6 +309,7 @@ impl Streams {
                     Receiver::new(shared, storage, memory, (upload, writer), observer.counts)?
                         .with_age(age.clone())
                         .promised(promised)
+                        .with_copy_from(copy_from)
                         .with_resume_token(snapshot.as_ref(), trail);
                 let result = tokio::select! {
                     result = receiver.run(messages) => result,

@@ -100,6 +100,15 @@ impl From<Md5> for String {
 // === impl CompositeMd5 ===
 
 impl CompositeMd5 {
+    /// The composite that the ETag of a multipart object of S3 is, without quotes, if it has the form of one.
+    pub fn of_etag(etag: &str) -> Option<Self> {
+        let (md5, parts) = etag.split_once('-')?;
+        // A valid MD5 of this length is in hexadecimal, not in base64.
+        let md5 = md5.parse().ok().filter(|_| md5.len() == 32)?;
+        let parts = parts.parse().ok()?;
+        Some(Self { md5, parts })
+    }
+
     /// The composite of parts with these MD5s, in this order.
     pub fn of(parts: impl IntoIterator<Item = Md5>) -> Self {
         let mut all = md5::Md5::new();
@@ -186,6 +195,16 @@ impl TryFrom<String> for DigestState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_entity_tag_of_a_multipart_upload_is_a_composite() {
+        let composite = CompositeMd5::of([Md5::of(b"one"), Md5::of(b"two")]);
+        let etag = format!("{}-2", composite.md5.to_hex());
+        assert_eq!(CompositeMd5::of_etag(&etag), Some(composite));
+        for etag in ["", "-2", "x-2", &composite.md5.to_hex()] {
+            assert_eq!(CompositeMd5::of_etag(etag), None, "{etag}");
+        }
+    }
 
     #[test]
     fn base64_and_hexadecimal_name_the_same_digest() {

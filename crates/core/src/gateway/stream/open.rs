@@ -76,6 +76,7 @@ impl Opener {
                     of,
                     file,
                     storage_id,
+                    from: _,
                 },
                 _,
             ) => {

@@ -10,6 +10,7 @@ use crate::{
     blobs::{NewObject, NewPart, Put, Session, contradiction},
     error::{Error, Kind, Reason, Result},
     gateway::{
+        copy_from::CopyFrom,
         records::Records,
         recovery::inspect::Inspector,
         refusal::{replaced, state_lost, too_little},
@@ -18,7 +19,7 @@ use crate::{
     meter::{Done, Meter},
     observe::PartToStore,
     upload::{
-        Denied, DigestState, FileDigest, Md5, Part, Phase, Upload, UploadId, WriterTag,
+        Denied, DigestState, FileDigest, Md5, Part, Phase, Span, Upload, UploadId, WriterTag,
         object::{Expected, Verdict, verify},
     },
 };
@@ -38,6 +39,8 @@ pub(super) struct Destination {
     /// The version of the record under this writer.
     pub(super) version: u64,
     pub(super) storage: Arc<Storage>,
+    /// The source of a copy, from which the store copies parts by itself if it can.
+    pub(super) copy_from: Option<Arc<CopyFrom>>,
 }
 
 /// A part that was received completely.
@@ -107,6 +110,19 @@ impl DigestChain {
     }
 }
 
+// === impl Destination ===
+
+impl Destination {
+    /// The session, as requests name it.
+    pub(super) fn session(&self) -> Session<'_> {
+        Session {
+            key: &self.key,
+            id: &self.session,
+            scope: self.scope.as_deref(),
+        }
+    }
+}
+
 // === impl PartWriter ===
 
 impl PartWriter {
@@ -117,20 +133,24 @@ impl PartWriter {
         turn: Turn,
         part: ReceivedPart,
     ) -> Result<Part> {
-        let session = Session {
-            key: &to.key,
-            id: &to.session,
-            scope: to.scope.as_deref(),
-        };
         let put = async {
             let md5 = self.hasher.part(part.bytes.clone(), part.is_urgent).await?;
+            let mut turn = Some(turn);
+            let span = Span {
+                offset: part.offset,
+                size: part.bytes.len() as u64,
+            };
+            let copied = to.copy_received(&mut turn, (part.number, span), md5);
+            if let Some(receipt) = copied.await? {
+                return Ok((md5, receipt));
+            }
             let part = NewPart {
                 number: part.number,
                 writer: to.writer,
                 md5,
                 body: part.bytes.clone(),
             };
-            let receipt = put_part(to, turn, &session, part).await?;
+            let receipt = put_part(to, turn, part).await?;
             Ok((md5, receipt))
         };
         // Both run to completion even if the put fails, because the next part waits for this link.
@@ -146,17 +166,28 @@ impl PartWriter {
         };
         // Returns the memory to the budget.
         drop(part.bytes);
-        let recorded = std::slice::from_ref(&stored);
-        let committed = self
+        self.record(to, &stored, part.committed).await?;
+        Ok(stored)
+    }
+
+    /// Records a part that is stored. `committed` parts were recorded before.
+    pub(super) async fn record(
+        &self,
+        to: &Destination,
+        stored: &Part,
+        committed: u32,
+    ) -> Result<()> {
+        let recorded = std::slice::from_ref(stored);
+        let now = self
             .records
             .record_parts(&to.upload_id, to.version, to.writer, recorded)
             .await?;
         // Fewer parts than before are recorded. Recording them again needs a resume token or their bytes.
-        if committed < part.committed {
+        if now < committed {
             return Err(state_lost());
         }
-        self.note(&to.storage, &stored);
-        Ok(stored)
+        self.note(&to.storage, stored);
+        Ok(())
     }
 
     /// Puts a small file as one object, and records it as the only part. If the store has no conditional put, nothing
@@ -275,14 +306,8 @@ async fn put_object(storage: &Storage, object: &NewObject, bytes: &Bytes) -> Res
 
 /// Puts a part. A part that was damaged in flight is put again, because its bytes are still in memory. If the store
 /// does not know the session, its list of parts must agree.
-async fn put_part(
-    to: &Destination,
-    turn: Turn,
-    session: &Session<'_>,
-    part: NewPart,
-) -> Result<String> {
-    let storage = &to.storage;
-    let mut turn = Some(turn);
+async fn put_part(to: &Destination, mut turn: Option<Turn>, part: NewPart) -> Result<String> {
+    let (storage, session) = (&to.storage, &to.session());
     let mut tries = 0;
     loop {
         tries += 1;

@@ -3,6 +3,7 @@
 //! The receiver splits the bytes at the part boundaries of the plan, whatever the sizes of the sender's chunks. A full
 //! part is dispatched while the next one is received.
 
+mod copied;
 mod dispatch;
 mod finish;
 
@@ -25,9 +26,10 @@ use super::{
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
+        copy_from::CopyFrom,
         digest::committed_digest,
         drain::Drain,
-        message::{Chunk, Counts, Message},
+        message::{Chunk, Counts, Finish, Message},
         refusal::{budget_too_small, too_large},
         storage::Storage,
     },
@@ -49,6 +51,8 @@ pub(super) struct Receiver {
     in_flight: JoinSet<Result<Part>>,
     destination: Option<Arc<Destination>>,
     chain: Option<DigestChain>,
+    /// What the store can copy by itself.
+    copy_from: Option<Arc<CopyFrom>>,
     /// The MD5 of the whole file in the first message of this stream.
     promised: Option<Md5>,
     min_rate: MinRate,
@@ -98,6 +102,7 @@ impl Receiver {
             in_flight: JoinSet::new(),
             destination: None,
             chain,
+            copy_from: None,
             promised: None,
             min_rate,
             token_size: 0,
@@ -109,6 +114,11 @@ impl Receiver {
     /// Sets the MD5 from the first message, against which the file is checked.
     pub(super) fn promised(self, promised: Option<Md5>) -> Self {
         Self { promised, ..self }
+    }
+
+    /// Sets what the store can copy by itself.
+    pub(super) fn with_copy_from(self, copy_from: Option<Arc<CopyFrom>>) -> Self {
+        Self { copy_from, ..self }
     }
 
     /// Sets when the stream moves.
@@ -139,8 +149,17 @@ impl Receiver {
                     error = shared.drain.streams_end() => return Err(error),
                 },
                 Some(Message::Finish(finish)) => {
-                    return Box::pin(self.finish(finish, messages)).await;
+                    return Box::pin(self.finish(finish, None, messages)).await;
                 }
+                Some(Message::FinishCopy(proof)) => {
+                    let finish = Finish::default();
+                    return Box::pin(self.finish(finish, Some(proof), messages)).await;
+                }
+                Some(Message::CopyPart(number)) => tokio::select! {
+                    copied = self.copy_part(number) => copied?,
+                    error = shared.drain.streams_end() => return Err(error),
+                },
+                Some(Message::CopyObject) => return Box::pin(self.copy_object()).await,
                 Some(Message::Open(_)) => {
                     return Err(Error::sequence("the stream is open already"));
                 }
@@ -218,12 +237,16 @@ impl Receiver {
                 self.current_part = Some(current_part);
             }
         }
-        // Does not wake the observer, which reads it together with the committed size.
+        self.count_received(offset);
+        Ok(())
+    }
+
+    /// Counts the bytes up to `end` as received. Does not wake the observer, which reads it together with the committed size.
+    fn count_received(&self, end: u64) {
         self.counts.send_if_modified(|counts| {
-            counts.received_size = offset.max(counts.received_size);
+            counts.received_size = end.max(counts.received_size);
             false
         });
-        Ok(())
     }
 
     /// The first chunk must start at `committed_size` or at an earlier part boundary, every other chunk at the end of

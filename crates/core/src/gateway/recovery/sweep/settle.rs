@@ -112,7 +112,7 @@ impl Pass<'_> {
         self.commits.spawn(async move {
             let committed_size = upload.parts.committed_size();
             let file_size = upload.file.file_size.unwrap_or(committed_size);
-            let committed = commits.commit(&mut upload, file_size).await;
+            let committed = commits.commit(&mut upload, file_size, None).await;
             (upload, committed)
         });
     }

@@ -8,9 +8,12 @@ use super::{CurrentPart, Receiver, to_usize};
 use crate::{
     call,
     error::{Error, Reason, Result},
-    gateway::stream::{
-        hash::MIN_IN_FLIGHT,
-        part::{Destination, DigestChain, ReceivedPart},
+    gateway::{
+        storage::Turn,
+        stream::{
+            hash::MIN_IN_FLIGHT,
+            part::{Destination, DigestChain, ReceivedPart},
+        },
     },
     observe,
     retry::CallWait,
@@ -39,13 +42,7 @@ impl Receiver {
         if recorded.await? {
             return Ok(());
         }
-        let destination = self.destination().await?;
-        while self.in_flight.len() >= self.shared.settings.parts_in_flight {
-            if let Some(stored) = self.in_flight.join_next().await {
-                self.settle(stored)?;
-            }
-        }
-        let turn = self.storage.turns.take(&self.upload.id).await?;
+        let (destination, turn) = self.next_turn().await?;
         let end = span.offset + bytes.len() as u64;
         let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
         let allowed = self
@@ -71,6 +68,18 @@ impl Receiver {
         Ok(())
     }
 
+    /// Where the next part is stored, and its turn. Waits until fewer parts are in flight.
+    pub(super) async fn next_turn(&mut self) -> Result<(Arc<Destination>, Turn)> {
+        let destination = self.destination().await?;
+        while self.in_flight.len() >= self.shared.settings.parts_in_flight {
+            if let Some(stored) = self.in_flight.join_next().await {
+                self.settle(stored)?;
+            }
+        }
+        let turn = self.storage.turns.take(&self.upload.id).await?;
+        Ok((destination, turn))
+    }
+
     /// Where parts are stored. Creates the store's session for the first part.
     pub(super) async fn destination(&mut self) -> Result<Arc<Destination>> {
         if let Some(known) = &self.destination {
@@ -93,6 +102,7 @@ impl Receiver {
             writer: self.writer,
             version: self.upload.version,
             storage: Arc::clone(&self.storage),
+            copy_from: self.copy_from.clone(),
         });
         self.destination = Some(Arc::clone(&destination));
         Ok(destination)

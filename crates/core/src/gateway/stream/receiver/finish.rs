@@ -10,7 +10,7 @@ use crate::{
     gateway::{
         audit::audit,
         digest::committed_digest,
-        message::{Finish, Message},
+        message::{Finish, FinishCopy, Message},
         refusal::digest_mismatch,
         stream::part::{DigestChain, ReceivedPart},
     },
@@ -22,7 +22,13 @@ use crate::{
 
 impl Receiver {
     /// Finishes the upload: the last part, the checks and the commit. A message that arrives before the commit is refused.
-    pub(super) async fn finish<S>(&mut self, finish: Finish, messages: &mut S) -> Result<Upload>
+    /// `proof` is what proves a copy of which not all bytes were received.
+    pub(super) async fn finish<S>(
+        &mut self,
+        finish: Finish,
+        proof: Option<FinishCopy>,
+        messages: &mut S,
+    ) -> Result<Upload>
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
@@ -31,8 +37,13 @@ impl Receiver {
             error = refuse_message(messages) => return Err(error),
             total = self.store_rest(finish) => total?,
         };
+        if let Some(proof) = &proof {
+            self.check_copied(proof)?;
+        }
         self.counts.send_modify(|counts| counts.committing = true);
-        let committed = self.shared.commits.commit(&mut self.upload, total).await;
+        let proven = proof.and_then(|proof| proof.md5);
+        let commits = &self.shared.commits;
+        let committed = commits.commit(&mut self.upload, total, proven).await;
         let upload = &self.upload;
         audit(&upload.owner, "complete", Some(&upload.id), &committed);
         committed?;
