@@ -3,7 +3,7 @@
 //! Azure has no multipart upload to create: blocks stay uncommitted under the blob's name until a block list names
 //! them; after a week without changes Azure removes them. Each stream gives its blocks ids of their own ([`BlockId`]),
 //! so a commit gets exactly the recorded ones. The SDK takes no account key: with one, every request carries a
-//! signature made here ([`sas`]); without one, an Entra ID token.
+//! signature made here ([`sas`]); without one, an Entra ID token. Copies inside Azure are read with a signature, too.
 //!
 //! Required roles: Storage Blob Data Contributor on the container; to sign for clients without an account key, also
 //! Storage Blob Delegator on the account.
@@ -12,6 +12,7 @@ mod account_key;
 mod block_id;
 mod block_list;
 mod config;
+mod copy;
 mod cors;
 mod delegation;
 mod fault;
@@ -44,7 +45,7 @@ use futures::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, CopyStore, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
+        BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
         StoredObject, StoredPart, contradiction, object_archived, object_changed, object_not_found,
         part_damaged,
         sign::{SignedRequest, Signer, ToSign},
@@ -53,6 +54,7 @@ use upload_gateway_core::{
     error::{Error, Result},
     upload::{Encryption, MIB, Md5, Placement, StoreKind, StoreLimits, Timestamp},
 };
+use url::Url;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -100,6 +102,8 @@ const NOT_FOUND: &str = "BlobNotFound";
 #[derive(Clone)]
 pub struct AzureStore {
     client: Arc<BlobContainerClient>,
+    /// The container's URL, without a signature.
+    url: Url,
     signer: Arc<BlobSigner>,
     container: String,
     operation_timeout: Duration,
@@ -158,10 +162,11 @@ impl AzureStore {
             client_options,
             ..BlobContainerClientOptions::default()
         };
-        let client = BlobContainerClient::new(url, credential, Some(options))
+        let client = BlobContainerClient::new(url.clone(), credential, Some(options))
             .map_err(|error| fault("prepare a client", error))?;
         Ok(Self {
             client: Arc::new(client),
+            url,
             signer: Arc::new(signer),
             container: config.container,
             operation_timeout: config.operation_timeout,
@@ -431,8 +436,6 @@ impl ObjectStore for AzureStore {
     }
 }
 
-impl CopyStore for AzureStore {}
-
 #[async_trait]
 impl Signer for AzureStore {
     async fn sign(&self, request: &ToSign<'_>, clock: &dyn Clock) -> Result<SignedRequest> {
@@ -445,7 +448,7 @@ impl std::fmt::Debug for AzureStore {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("AzureStore")
-            .field("container", &self.client.url().as_str())
+            .field("container", &self.url.as_str())
             .finish_non_exhaustive()
     }
 }

@@ -1,9 +1,10 @@
 //! Azure's blob protocol in memory, for tests that need many stores or change what is stored behind the gateway's back.
 //!
-//! Block blobs only: Put Blob, Put Block, Put Block List, Get Block List, Get Blob, Get Blob Properties, Delete Blob,
+//! Block blobs only: Put Blob, Put Block, Put Block From URL from the same account, Put Block List, Get Block List, Get Blob, Get Blob Properties, Delete Blob,
 //! List Blobs, what sets properties, metadata, tags and tiers, and the calls on the container. Service signatures must be made with the account's key; times and
 //! permissions in them are not checked, except that `sp=c` does not replace a blob. Account signatures are accepted.
 
+mod copied;
 mod placement;
 mod request;
 
@@ -166,6 +167,10 @@ impl MemoryAzure {
                 Ok(response(200, HeaderMap::new(), Bytes::new()))
             }
             (&Method::PUT, false, "") => self.put(head, query, key, body),
+            (&Method::PUT, false, "block") if head.headers.contains_key(copied::SOURCE) => {
+                let block = self.copied(head)?;
+                self.put_block(head, query, key, &block)
+            }
             (&Method::PUT, false, "block") => self.put_block(head, query, key, body),
             (&Method::PUT, false, "blocklist") => self.put_block_list(head, key, body),
             (&Method::PUT, false, "properties" | "metadata" | "tags" | "tier") => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use upload_gateway::{
-    config::{Config, S3Config, S3Profile, StoreConfig},
+    config::{Config, S3Config, S3Profile, StorageConfig, StoreConfig},
     embedded_s3::{EmbeddedS3, EmbeddedS3Config},
 };
 use upload_gateway_core::{
@@ -53,7 +53,7 @@ async fn s3() -> Guarded {
     });
     let server = server.await.unwrap();
     let guard = Guard::start(&server.endpoint()).await;
-    let mut storage = common::storage(StoreConfig::S3(S3Config {
+    let storage = common::storage(StoreConfig::S3(S3Config {
         region: Some("us-east-1".into()),
         endpoint: Some(guard.endpoint.parse().unwrap()),
         profile: Some(S3Profile::Compatible),
@@ -61,17 +61,37 @@ async fn s3() -> Guarded {
         secret_access_key: Some("development-secret".into()),
         ..S3Config::new("media")
     }));
+    let world = world(storage, (server, directory)).await;
+    Guarded { world, guard }
+}
+
+/// The Azure in memory, which copies blocks.
+async fn azure() -> Guarded {
+    let directory = TempDir::new().unwrap();
+    let (server, mut account) = common::memory_azure().await;
+    let address = account.endpoint.strip_suffix(account.account).unwrap();
+    let guard = Guard::start(address.trim_end_matches('/')).await;
+    account.endpoint = format!("{}/{}", guard.endpoint, account.account);
+    let world = world(account.storage(), (server, directory)).await;
+    Guarded { world, guard }
+}
+
+/// A state store, and two storages in one store.
+async fn world<S: Send + Sync + 'static>(
+    mut storage: StorageConfig,
+    (server, directory): (S, TempDir),
+) -> World {
     storage.options.default = true;
     let mut other = storage.clone();
     other.options.id = "archive".into();
     other.options.default = false;
+    let has_sessions = matches!(storage.store, StoreConfig::S3(_));
     let config = Config {
         data_dir: directory.path().join("data"),
         storage: vec![storage, other],
         ..Config::default()
     };
-    let world = World::over(config, true, Box::new((server, directory))).await;
-    Guarded { world, guard }
+    World::over(config, has_sessions, Box::new((server, directory))).await
 }
 
 /// Checks that the copy has the bytes of its source, and what is known of them.
@@ -375,6 +395,88 @@ async fn a_file_without_a_digest_is_copied() {
             let (_, put) = guard.moved();
             assert_eq!(put, usize::from(size == SMALL));
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn azure_copies_the_blocks_that_the_gateway_compares() {
+    in_time(async {
+        let Guarded { world, guard } = azure().await;
+        let gateway = world.gateway().await;
+        for (size, (blocks, puts)) in [(0, (0, 0)), (SMALL, (0, 1)), (MIDDLE, (3, 0))] {
+            let source = upload(&gateway, file(size)).await;
+            for storage_id in ["", "archive"] {
+                let (before, _) = (guard.copied(), guard.moved());
+                let copied = copy_to(&gateway, &source.id, storage_id).await.unwrap();
+                assert_eq!(guard.copied() - before, blocks, "{size}");
+                let (_, put) = guard.moved();
+                assert_eq!(put, puts, "{size}");
+                check(&world, &source, &copied).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_azure_that_does_not_copy_gets_the_bytes() {
+    in_time(async {
+        let Guarded { world, guard } = azure().await;
+        let gateway = world.gateway().await;
+        let source = upload(&gateway, file(MIDDLE)).await;
+        for refusal in [
+            Refusal::Code(501, "APINotImplemented"),
+            Refusal::Code(403, "CannotVerifyCopySource"),
+            Refusal::Code(403, "AuthorizationFailure"),
+            Refusal::Bare(501),
+            Refusal::Ignored,
+        ] {
+            guard.refuse(refusal, usize::MAX);
+            guard.moved();
+            let copied = copy(&gateway, &source.id).await.unwrap();
+            let (_, put) = guard.moved();
+            assert_eq!((guard.copied(), put), (0, 3), "{refusal:?}");
+            check(&world, &source, &copied).await;
+        }
+        guard.refuse(Refusal::Code(503, "ServerBusy"), 2);
+        let copied = copy(&gateway, &source.id).await.unwrap();
+        assert_eq!((guard.copied(), guard.moved().1), (3, 0));
+        check(&world, &source, &copied).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_that_was_killed_in_azure_is_continued() {
+    in_time(async {
+        let Guarded { world, guard } = azure().await;
+        let source = upload(&*world.gateway().await, file(LARGE)).await;
+        let begun = begun(&world, &guard, &source).await;
+        guard.allow(1 << 20);
+        let (gateway, before) = (world.gateway().await, guard.copied());
+        guard.moved();
+        let copied = copy(&gateway, &source.id).await.unwrap();
+        assert_eq!(copied.id, begun.id);
+        assert!(guard.copied() - before <= LARGE_PARTS - 2);
+        let (_, put) = guard.moved();
+        assert_eq!(put, 0);
+        check(&world, &source, &copied).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_source_in_azure_that_changes_between_two_blocks_is_noticed() {
+    in_time(async {
+        let Guarded { world, guard } = azure().await;
+        let source = upload(&*world.gateway().await, file(LARGE)).await;
+        begun(&world, &guard, &source).await;
+        replace(&world, &source).await;
+        guard.allow(1 << 20);
+        let error = copy(&*world.gateway().await, &source.id).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.reason(), Reason::ObjectChanged, "{error:?}");
     })
     .await;
 }

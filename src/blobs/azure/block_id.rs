@@ -13,7 +13,10 @@
 //! overwrite each other's blocks: a commit gets exactly the blocks that it names.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use upload_gateway_core::upload::{MAX_CUT, WriterTag};
+use upload_gateway_core::{
+    error::{Error, Result},
+    upload::{MAX_CUT, WriterTag},
+};
 
 const LENGTH: usize = 6;
 const MARKER: u64 = 1 << 47;
@@ -51,6 +54,16 @@ pub enum BlockId {
 // === impl BlockId ===
 
 impl BlockId {
+    /// The id of a part of a stream.
+    ///
+    /// # Errors
+    /// `Internal` if the number is too large for a block.
+    pub(super) fn streamed(number: u32, writer: WriterTag) -> Result<Self> {
+        let number =
+            u16::try_from(number).map_err(|error| Error::internal("make a block id", error))?;
+        Ok(Self::Streamed { number, writer })
+    }
+
     /// The part's number.
     pub fn number(self) -> u32 {
         match self {

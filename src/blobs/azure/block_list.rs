@@ -19,3 +19,13 @@ pub(super) fn stored_part(block: Block) -> Option<StoredPart> {
         size: size.unsigned_abs(),
     })
 }
+
+/// The body of a commit. Receipts are base64, which needs no escaping in XML.
+pub(super) fn block_list(parts: &[(u32, String)]) -> String {
+    let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<BlockList>");
+    for (_, receipt) in parts {
+        body.extend(["<Latest>", receipt, "</Latest>"]);
+    }
+    body.push_str("</BlockList>\n");
+    body
+}

@@ -93,6 +93,16 @@ pub(super) fn is_refusal(code: Option<&str>) -> bool {
     code.is_some_and(|code| REFUSED.contains(&code))
 }
 
+/// Whether the store refuses a copy for good, so that the bytes must be put: it does not offer that, or may not read the source. Nothing
+/// is lost if it is wrong, and a put says better what is wrong with the credentials.
+pub(super) fn is_copy_refusal(error: &AzureError) -> bool {
+    match status(error) {
+        Some(408 | 429) => false,
+        Some(status) => matches!(status, 400..=499 | 501),
+        None => false,
+    }
+}
+
 /// The store's error code, if only an operator can fix the cause.
 pub(super) fn operator_code(error: &AzureError) -> Option<&str> {
     code(error).filter(|code| is_operators(code))

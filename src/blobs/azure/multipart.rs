@@ -36,11 +36,7 @@ impl MultipartStore for AzureStore {
     }
 
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
-        let id = BlockId::Streamed {
-            number: u16::try_from(part.number)
-                .map_err(|error| Error::internal("make a block id", error))?,
-            writer: part.writer,
-        };
+        let id = BlockId::streamed(part.number, part.writer)?;
         let options = BlockBlobClientStageBlockOptions {
             transactional_content_md5: Some(part.md5.0.to_vec()),
             encryption_scope: session.scope.map(str::to_owned),

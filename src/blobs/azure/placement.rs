@@ -216,3 +216,14 @@ fn changed<T>(action: &str, answer: azure_core::Result<T>) -> Result<()> {
         Err(error) => Err(fault(action, error)),
     }
 }
+/// The second one of these permissions if the object has tags.
+pub(super) fn with_tags(
+    object: &NewObject,
+    plain: &'static str,
+    tagged: &'static str,
+) -> &'static str {
+    match object.placement.object_tags.is_empty() {
+        true => plain,
+        false => tagged,
+    }
+}

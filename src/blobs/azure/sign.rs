@@ -20,6 +20,7 @@ use url::Url;
 use super::{
     account_key::CachedKey,
     block_id::BlockId,
+    block_list::block_list,
     delegation::Delegation,
     placement,
     sas::{AccountKey, Answer, DelegationKey, Grant},
@@ -94,6 +95,18 @@ impl BlobSigner {
         Ok(unsigned.into_request(url))
     }
 
+    /// The query of a URL that allows `grant`. Fetching a key takes at most `timeout`.
+    pub(super) async fn allow(
+        &self,
+        grant: &Grant<'_>,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> Result<String> {
+        let key = tokio::time::timeout(timeout, self.key(now));
+        let (key, _) = key.await.map_err(Error::store_unavailable)??;
+        key.sign(&self.account, grant, now)
+    }
+
     /// When the latest key expires; `None` if it does not.
     pub(super) fn key_expires_at(&self) -> Option<Timestamp> {
         match &self.key {
@@ -134,17 +147,25 @@ impl BlobSigner {
             headers: &unsigned.bound_headers(),
             scope: unsigned.scope,
         };
-        let now = system_time(now);
-        let signature = match key {
-            Usable::Account(key) => key.sign(&grant, now),
-            Usable::Delegation(key) => key.sign(&self.account, &grant, now)?,
-        };
+        let signature = key.sign(&self.account, &grant, now)?;
         let (container, blob) = (&self.public_url, path(unsigned.key));
         let mut query = Query::from(signature);
         for (name, value) in &unsigned.query {
             query.push(name, value);
         }
         Ok(format!("{container}/{blob}?{}", query.as_str()))
+    }
+}
+
+// === impl Usable ===
+
+impl Usable {
+    fn sign(&self, account: &str, grant: &Grant<'_>, now: Timestamp) -> Result<String> {
+        let now = system_time(now);
+        match self {
+            Self::Account(key) => Ok(key.sign(grant, now)),
+            Self::Delegation(key) => key.sign(account, grant, now),
+        }
     }
 }
 
@@ -209,7 +230,7 @@ impl<'a> Unsigned<'a> {
                 Self {
                     verb: "PUT",
                     key: session.key,
-                    permissions: with_tags(object, "cw", "cwt"),
+                    permissions: placement::with_tags(object, "cw", "cwt"),
                     query: vec![("comp", "blocklist".into())],
                     headers,
                     body: Some(block_list(parts)),
@@ -245,7 +266,7 @@ impl<'a> Unsigned<'a> {
         Self {
             verb: "PUT",
             key: &object.key,
-            permissions: with_tags(object, "c", "ct"),
+            permissions: placement::with_tags(object, "c", "ct"),
             headers,
             scope: object.placement.encryption_scope(),
             ..Self::default()
@@ -271,14 +292,6 @@ impl<'a> Unsigned<'a> {
     }
 }
 
-/// The second one of these permissions if the object has tags.
-fn with_tags(object: &NewObject, plain: &'static str, tagged: &'static str) -> &'static str {
-    match object.placement.object_tags.is_empty() {
-        true => plain,
-        false => tagged,
-    }
-}
-
 /// The headers whose values are stored with a blob.
 fn stored_headers(object: &NewObject) -> impl Iterator<Item = (Cow<'static, str>, String)> {
     let mime = ("x-ms-blob-content-type".into(), object.mime.clone());
@@ -294,16 +307,6 @@ fn stored_headers(object: &NewObject) -> impl Iterator<Item = (Cow<'static, str>
         .flatten()
         .chain(placed)
         .chain(metadata)
-}
-
-/// The body of a commit. Receipts are base64, which needs no escaping in XML.
-fn block_list(parts: &[(u32, String)]) -> String {
-    let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<BlockList>");
-    for (_, receipt) in parts {
-        body.extend(["<Latest>", receipt, "</Latest>"]);
-    }
-    body.push_str("</BlockList>\n");
-    body
 }
 
 #[cfg(test)]

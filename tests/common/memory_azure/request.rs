@@ -18,7 +18,10 @@ pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
     pub(super) fn of(head: &Head) -> Self {
-        let query = head.uri.query().unwrap_or_default();
+        Self::parse(head.uri.query().unwrap_or_default())
+    }
+
+    pub(super) fn parse(query: &str) -> Self {
         Self(
             url::form_urlencoded::parse(query.as_bytes())
                 .into_owned()
@@ -73,10 +76,15 @@ pub(super) fn check_md5(head: &Head, body: &Bytes) -> Result<(), Refused> {
 /// The bytes that the request asks for; `None` for all.
 pub(super) fn range(head: &Head, size: usize) -> Result<Option<Range<usize>>, Refused> {
     let names = ["x-ms-range", "range"].map(|name| header(head, name));
-    let Some(range) = names
+    let range = names
         .into_iter()
-        .find_map(|range| range.strip_prefix("bytes="))
-    else {
+        .find_map(|range| range.strip_prefix("bytes="));
+    bytes_of(range, size)
+}
+
+/// The bytes of such a range as `0-9`, if there is one.
+pub(super) fn bytes_of(range: Option<&str>, size: usize) -> Result<Option<Range<usize>>, Refused> {
+    let Some(range) = range else {
         return Ok(None);
     };
     let (start, last) = range

@@ -49,28 +49,26 @@ impl PartWriter {
 
 impl Destination {
     /// Lets the store copy a part by itself of which the bytes, with this MD5, were received from the source, and returns the receipt.
-    /// `None` if the store does not prove that it has copied the same bytes: then they are put.
-    ///
-    /// # Errors
-    /// `Unavailable`.
+    /// `None` if the store does not prove that it has copied the same bytes, or cannot: then they are put.
     pub(super) async fn copy_received(
         &self,
         turn: &mut Option<Turn>,
         part: (u32, Span),
         md5: Md5,
-    ) -> Result<Option<String>> {
+    ) -> Option<String> {
         let offered = self.copy_from.as_deref().filter(|from| from.is_offered());
         let (Some(from), 1..) = (offered, part.1.size) else {
-            return Ok(None);
+            return None;
         };
         let why = match self.copy(turn, from, part, Some(md5)).await {
-            Ok(copied) if copied.md5 == Some(md5) => return Ok(Some(copied.receipt)),
+            Ok(copied) if copied.md5 == Some(md5) => return Some(copied.receipt),
             Ok(_) => cannot_copy("the store does not prove what it copies"),
-            Err(error) if error.is_retryable() => return Err(error),
+            // Also if it is unavailable for longer than it is retried: the store of the copy may reach the source through a network
+            // that does not work.
             Err(error) => error,
         };
         from.refuse(&why);
-        Ok(None)
+        None
     }
 
     async fn copy(

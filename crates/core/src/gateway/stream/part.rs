@@ -141,7 +141,7 @@ impl PartWriter {
                 size: part.bytes.len() as u64,
             };
             let copied = to.copy_received(&mut turn, (part.number, span), md5);
-            if let Some(receipt) = copied.await? {
+            if let Some(receipt) = copied.await {
                 return Ok((md5, receipt));
             }
             let part = NewPart {
