@@ -65,7 +65,7 @@ pub(crate) async fn copy_to(gateway: &Gateway, id: &UploadId, storage_id: &str) 
     Box::pin(gateway.copy_upload(&Caller::default(), id, to)).await
 }
 
-async fn move_to(gateway: &Gateway, id: &UploadId) -> Result<Upload> {
+pub(crate) async fn move_to(gateway: &Gateway, id: &UploadId) -> Result<Upload> {
     let Copying {
         to,
         opened: _opened,

@@ -19,7 +19,7 @@ use upload_gateway_core::{
 use self::guard::{Guard, Refusal};
 use super::{
     common::{self, bytes},
-    copies::{Copying, copy, copy_to, copying, get},
+    copies::{Copying, copy, copy_to, copying, get, move_to},
     object_records::{collect, upload},
     world::{PART, World, file, in_time},
 };
@@ -372,6 +372,25 @@ async fn a_source_with_other_parts_is_compared_while_the_store_copies_it() {
             let (read, put) = guard.moved();
             assert!(read >= 1 && put == 0, "{read} {put}");
             check(&world, &source, &copied).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_move_deletes_its_source_after_either_kind_of_copy() {
+    in_time(async {
+        let Guarded { world, guard } = s3().await;
+        let gateway = world.gateway().await;
+        for refused in [0, usize::MAX] {
+            for size in [SMALL, MIDDLE, LARGE] {
+                let source = upload(&gateway, file(size)).await;
+                guard.refuse(Refusal::Code(403, "AccessDenied"), refused);
+                let moved = move_to(&gateway, &source.id).await.unwrap();
+                check(&world, &source, &moved).await;
+                let left = world.store().head(&source.object_key).await.unwrap();
+                assert_eq!(left, None);
+            }
         }
     })
     .await;

@@ -18,6 +18,7 @@ mod direct;
 mod doctor;
 mod downloads;
 mod drain;
+mod killed_copies;
 mod log_lines;
 mod metrics;
 mod overload;

@@ -31,7 +31,7 @@ use crate::{
         refusal::client_gone,
         storage::Storage,
     },
-    upload::{CompositeMd5, Event, FileMetadata, MIB, Upload},
+    upload::{CompositeMd5, Encryption, Event, FileMetadata, MIB, Upload},
 };
 
 /// The largest object, in bytes, that a store copies with one request: it answers within seconds. A larger one is copied in parts,
@@ -124,6 +124,12 @@ fn messages<'a>(
     copies_in: Option<&Arc<Storage>>,
 ) -> Result<BoxStream<'a, Result<Message>>> {
     let object = &source.object;
+    // ETags prove nothing with a key of KMS.
+    let is_opaque = matches!(
+        copy.file.placement.encryption,
+        Some(Encryption::SseKms { .. })
+    );
+    let copies_in = copies_in.filter(|_| !is_opaque);
     let copies_in = copies_in.map(|storage| storage.capabilities());
     let is_begun = copy.session.is_some() || !copy.parts.is_empty();
     if copies_in.is_some_and(|store| store.computes_object_md5)

@@ -216,6 +216,44 @@ fn claim(part: &Part) -> Claim {
     }
 }
 
+#[test]
+fn what_the_store_copied_whole_counts_only_if_its_md5_proves_it() {
+    let case = Case {
+        size: 3 * PART_SIZE,
+        is_size_declared: true,
+        is_promised: true,
+        is_claimed: false,
+        is_azure: false,
+        has_metadata: true,
+        is_opaque: false,
+    };
+    for session in [None, Some("session".to_owned())] {
+        let copy = Upload {
+            copy_of: Some(UploadId::generate(None)),
+            parts: Parts::default(),
+            session,
+            ..case.upload()
+        };
+        let mut object = StoredObject {
+            composite: None,
+            md5: Some(case.md5()),
+            ..case.object(&copy)
+        };
+        object.metadata.remove("uploadmd5");
+        assert_eq!(case.verdict(&copy, Some(&object)), Verdict::Same);
+        let (expected, found) = (case.md5(), Md5::of(b"other"));
+        object.md5 = Some(found);
+        let other = Difference::Md5 { expected, found };
+        let verdict = case.verdict(&copy, Some(&object));
+        assert_eq!(verdict, Verdict::Different(other));
+        object.has_digests = false;
+        let verdict = case.verdict(&copy, Some(&object));
+        assert_eq!(verdict, Verdict::Different(Difference::Parts));
+        object.md5 = Some(expected);
+        assert_eq!(case.verdict(&copy, Some(&object)), Verdict::Same);
+    }
+}
+
 proptest! {
     #[test]
     fn the_object_that_the_upload_made_is_the_same(case in any_case()) {
