@@ -3,12 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use hyper::header::HeaderName;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
 use s3s::path::S3Path;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use tokio::task::spawn_blocking;
+use url::form_urlencoded;
 
 use super::failure::{Failure, Outcome};
 use super::list;
@@ -51,6 +53,9 @@ impl S3Access for Keys {
         if context.credentials().is_none() {
             return Err(s3_error!(AccessDenied, "a signature is required"));
         }
+        if has_unsigned_header(context) {
+            return Err(s3_error!(AccessDenied, "sign all headers x-amz-…"));
+        }
         match context.s3_path() {
             S3Path::Bucket { bucket } | S3Path::Object { bucket, .. }
                 if **bucket != *self.bucket =>
@@ -60,6 +65,19 @@ impl S3Access for Keys {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a request with a signed URL has a header of S3 that the signature does not cover. It could make another request of it,
+/// such as a copy of an object that its sender may not read. S3 refuses it, too.
+fn has_unsigned_header(context: &S3AccessContext<'_>) -> bool {
+    let query = context.uri().query().unwrap_or_default();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let Some((_, signed)) = pairs.find(|(name, _)| name == "X-Amz-SignedHeaders") else {
+        return false;
+    };
+    let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
+    let mut names = context.headers().keys().map(HeaderName::as_str);
+    names.any(|name| name.starts_with("x-amz-") && !is_signed(name))
 }
 
 #[async_trait::async_trait]

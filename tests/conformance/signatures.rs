@@ -44,6 +44,7 @@ mod bound_by_s3 {
         the_length_of_an_object_is_bound
         the_headers_of_an_object_are_bound
         a_list_shows_no_other_upload
+        a_signed_request_does_not_copy_another_object
         the_body_of_a_commit_is_free
         a_download_keeps_its_type
     });

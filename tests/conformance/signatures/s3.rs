@@ -126,6 +126,34 @@ pub(crate) async fn a_list_shows_no_other_upload(subject: &Subject) {
     assert!(subject.parts(session).await.is_empty());
 }
 
+pub(crate) async fn a_signed_request_does_not_copy_another_object(subject: &Subject) {
+    let mut secret = object(b"other");
+    secret.key = format!("{}/other", secret.upload_id);
+    let put = subject.store.put_object(&secret, (&b"other"[..]).into());
+    put.await.unwrap();
+    let bucket = subject.store.bucket();
+    let copying = |mut signed: SignedRequest| {
+        let source = format!("{bucket}/{}", secret.key);
+        signed.headers.insert("x-amz-copy-source".into(), source);
+        signed
+    };
+    for md5 in [Some(Md5::of(b"whole")), None] {
+        let mut object = object(b"whole");
+        object.md5 = md5;
+        let request = ToSign::PutObject {
+            object: &object,
+            size: 5,
+        };
+        let signed = copying(subject.sign(request).await);
+        expect_refusal(&signed, b"whole").await;
+        assert_eq!(subject.store.head(&object.key).await.unwrap(), None);
+    }
+    begin!(subject, object, session);
+    let signed = copying(subject.sign_part(session, 1, b"part").await);
+    expect_refusal(&signed, b"part").await;
+    assert!(subject.parts(session).await.is_empty());
+}
+
 pub(crate) async fn the_body_of_a_commit_is_free(subject: &Subject) {
     begin!(subject, object, session);
     subject.put(session, 1, b"part").await;
