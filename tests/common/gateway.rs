@@ -1,6 +1,9 @@
 //! A gateway in this process, and conversations with it, message by message.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
@@ -340,19 +343,17 @@ pub fn storage(store: StoreConfig) -> StorageConfig {
 
 /// Pseudo-random bytes, the same for every call.
 pub fn bytes(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut all = Vec::with_capacity(length + 8);
+    /// The last word, and all bytes so far: without optimisation, each MiB takes some milliseconds.
+    static MADE: Mutex<(u64, Vec<u8>)> = Mutex::new((0x9e37_79b9_7f4a_7c15, Vec::new()));
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (word, all) = &mut *made;
     while all.len() < length {
-        all.extend_from_slice(&next());
+        *word ^= *word << 13;
+        *word ^= *word >> 7;
+        *word ^= *word << 17;
+        all.extend_from_slice(&word.to_le_bytes());
     }
-    all.truncate(length);
-    all
+    all[..length].to_vec()
 }
 
 /// A message that opens a new upload of this name and size.

@@ -91,7 +91,7 @@ async fn listed(gateway: &Gateway) -> Vec<UploadId> {
     listed.map(|upload| upload.id).collect()
 }
 
-fn moved_to(error: &Error) -> Option<String> {
+pub(crate) fn moved_to(error: &Error) -> Option<String> {
     assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
     assert_eq!(error.reason(), Reason::UploadMoved, "{error:?}");
     error.metadata().get("moved_to").cloned()

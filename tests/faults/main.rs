@@ -6,6 +6,7 @@
 mod common;
 
 mod copies;
+mod crashes;
 mod dropped_headers;
 mod injected;
 mod object_records;

@@ -20,6 +20,11 @@ const CREATE_ATTEMPTS: usize = 5;
 impl Redis {
     /// See [`RecordStore::create`](upload_gateway_core::state::RecordStore::create).
     pub(super) async fn create_within(&self, upload: &Upload, max_live: u64) -> Result<Creation> {
+        if !upload.is_live() {
+            // A record that was rebuilt is not written again: if this process ends before it is indexed, it would not be listed and
+            // its file would not expire. Entries without a record are removed.
+            self.index(upload).await?;
+        }
         let (holder, has_room) =
             tokio::try_join!(self.create_record(upload), self.reserve(upload, max_live))?;
         if let Some(known) = holder {
@@ -91,6 +96,11 @@ impl Redis {
             true => &SCRIPTS.update,
             false => &SCRIPTS.end,
         };
+        if !upload.is_live() && upload.due_at().is_some() {
+            // The sweeper finishes what this process does not, also if it ends just after the update. An entry that is too early is
+            // corrected.
+            self.schedule(upload).await?;
+        }
         let (outcome, detail): (String, String) =
             self.invoke(script, &upload.id, &arguments).await?;
         match outcome.as_str() {
