@@ -26,6 +26,7 @@ mod gateway_process;
 mod issuer;
 pub mod layer;
 pub mod lie;
+mod log;
 pub mod memory_azure;
 mod opaque_etags;
 mod otelcol;
@@ -52,6 +53,7 @@ pub use gateway::{
 };
 pub use gateway_process::{binary, gateway_process, serve};
 pub use issuer::Issuer;
+pub use log::Log;
 pub use opaque_etags::OpaqueEtags;
 pub use otelcol::{Collector, Span, collector};
 pub use programs::{Chromium, chromium, command, find, grpcurl, python};

@@ -104,6 +104,7 @@ adapters! {
     ended [
         an_upload_that_has_ended_keeps_no_parts_and_claims,
         an_upload_whose_file_is_deleted_is_not_listed,
+        a_rebuilt_record_is_created_listed_and_due,
         an_upload_that_has_ended_is_kept_until_its_time,
     ]
     listings [

@@ -9,6 +9,7 @@ mod copies;
 mod crashes;
 mod dropped_headers;
 mod injected;
+mod lost_state;
 mod object_records;
 mod outage;
 mod races;

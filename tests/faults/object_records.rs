@@ -78,6 +78,11 @@ async fn flushed(world: &World, keys: &[u8]) -> Flushed {
 
 /// Uploads this file whole, as a stream.
 pub(crate) async fn upload(gateway: &Gateway, file: FileMetadata) -> Upload {
+    upload_as(&Caller::default(), gateway, file).await
+}
+
+/// As [`upload`], by this caller.
+pub(crate) async fn upload_as(caller: &Caller, gateway: &Gateway, file: FileMetadata) -> Upload {
     let data = bytes(usize::try_from(file.file_size.unwrap()).unwrap());
     let open = Message::Open(Open {
         target: Target::File {
@@ -101,11 +106,10 @@ pub(crate) async fn upload(gateway: &Gateway, file: FileMetadata) -> Upload {
     let (opened, _id) = oneshot::channel();
     let (counts, _counted) = watch::channel(Counts::default());
     let observer = Observer::new(opened, counts);
-    let caller = Caller::default();
-    let memory = gateway.streams.memory(&caller);
+    let memory = gateway.streams.memory(caller);
     let received = gateway
         .streams
-        .receive(&caller, memory, &mut messages, observer);
+        .receive(caller, memory, &mut messages, observer);
     Box::pin(received).await.unwrap()
 }
 

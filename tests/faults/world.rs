@@ -198,7 +198,7 @@ pub(crate) async fn sweep_as(gateway: &Gateway, sweep: &Sweep) -> SweepReport {
 
 /// Runs a case with a time limit.
 pub(crate) async fn in_time(case: impl Future<Output = ()>) {
-    let limit = Duration::from_secs(90);
+    let limit = Duration::from_secs(180);
     let ended = tokio::time::timeout(limit, Box::pin(case)).await;
     ended.expect("the case ends in time");
 }

@@ -148,7 +148,8 @@ impl Redis {
 
     /// Adds the upload to the live ones of its owner, unless there are `max` others. Whether it was added.
     pub(super) async fn reserve(&self, upload: &Upload, max: u64) -> Result<bool> {
-        if upload.owner.tenant.is_empty() {
+        // A record that was rebuilt is over from the beginning.
+        if upload.owner.tenant.is_empty() || !upload.is_live() {
             return Ok(true);
         }
         let mut invocation = SCRIPTS.reserve.key(self.live_key(&upload.owner));

@@ -1,10 +1,10 @@
 //! Cases for uploads that have ended, and for those whose files are deleted.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use upload_gateway_core::{
-    state::{ListQuery, StateStore, Update},
-    upload::{Cleanup, Object, Owner, Part, Phase, Timestamp, Upload},
+    state::{Creation, ListQuery, StateStore, Update, listings},
+    upload::{Cleanup, Object, Owner, Part, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::{samples::*, sweeping::due};
@@ -107,4 +107,38 @@ pub(crate) async fn an_upload_that_has_ended_is_kept_until_its_time(store: &dyn 
         }
     }
     assert_eq!(get(store, &kept.id).await, kept);
+}
+
+/// A record that was rebuilt is COMPLETE from the beginning, and nothing limits how many an owner has.
+pub(crate) async fn a_rebuilt_record_is_created_listed_and_due(store: &dyn StateStore) {
+    let known = complete(store).await;
+    let owner = Owner {
+        tenant: "tenant".into(),
+        subject: "rebuilt".into(),
+    };
+    let rebuilt = Upload {
+        id: UploadId::generate(None),
+        version: 1,
+        ends_at: Timestamp::never(),
+        file_expires_at: Some(now()),
+        fingerprint: None,
+        owner,
+        ..known
+    };
+    assert_eq!(
+        store.create(&rebuilt, u64::MAX).await.unwrap(),
+        Creation::Created
+    );
+    assert_eq!(get(store, &rebuilt.id).await, rebuilt);
+    for listing in listings(&rebuilt.owner) {
+        let query = ListQuery {
+            listing,
+            after: None,
+            skip: 0,
+            limit: 9,
+        };
+        let listed = store.list(&query).await.unwrap().uploads;
+        assert_eq!(listed, slice::from_ref(&rebuilt));
+    }
+    assert_eq!(due(store, now(), 9).await, [rebuilt.id]);
 }
