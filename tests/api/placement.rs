@@ -2,6 +2,7 @@
 
 mod left_out;
 mod policy;
+mod ways;
 
 use reqwest::redirect;
 use serde_json::{Value, json};

@@ -4,15 +4,18 @@ use tempfile::TempDir;
 use tonic::Code;
 use upload_gateway::{
     blobs::s3::SseMethod,
-    config::{S3Config, S3Profile, StorageConfig, StoreConfig},
+    config::{KeyConfig, S3Config, S3Profile, StorageConfig, StoreConfig},
     embedded_s3::{EmbeddedS3, EmbeddedS3Config},
     serve::connect_storage,
 };
-use upload_gateway_client::proto::v1::{FileMetadata, Phase, Placement, Upload};
+use upload_gateway_client::proto::v1::{Phase, Placement, Upload};
 
-use super::{check_archived, file, send};
+use super::{
+    check_archived, file, send,
+    ways::{TWO_PARTS, every_way_in, keep, plain},
+};
 use crate::common::{
-    self, TestGateway,
+    self, AzureBackend, TestGateway,
     bucket_policy::{BucketPolicy, Demands},
     bytes, reason, refused_for_good,
     signing_client::Client,
@@ -43,9 +46,6 @@ const CONTAINER: Demands = Demands {
     block: &[(SCOPE, "scope-1")],
     ..BUCKET
 };
-
-/// The smallest file that takes two parts.
-const TWO_PARTS: usize = 5 * 1024 * 1024 + 1000;
 
 /// A store behind a policy.
 struct Guarded {
@@ -84,6 +84,11 @@ async fn s3(demands: Demands) -> Guarded {
 /// In memory: Azurite refuses signatures for a scope.
 async fn azure(demands: Demands) -> Guarded {
     let (memory, azure) = common::memory_azure().await;
+    behind(demands, &azure, Box::new(memory)).await
+}
+
+/// This account behind a policy.
+async fn behind(demands: Demands, azure: &AzureBackend, store: Box<dyn Send + Sync>) -> Guarded {
     let (server, account) = azure.endpoint.rsplit_once('/').unwrap();
     let policy = BucketPolicy::start(server, demands).await;
     let mut storage = azure.storage();
@@ -93,8 +98,22 @@ async fn azure(demands: Demands) -> Guarded {
     Guarded {
         policy,
         storage,
-        _store: Box::new(memory),
+        _store: store,
     }
+}
+
+/// With tags only.
+async fn azurite() -> Option<Guarded> {
+    let azure = common::azure().await?;
+    let tags = Demands {
+        object: &[("x-ms-tags", "team=media")],
+        block: &[],
+        ..CONTAINER
+    };
+    let mut guarded = behind(tags, &azure, Box::new(())).await;
+    guarded.storage.options.object_tags = [("team".into(), "media".into())].into();
+    guarded._store = Box::new(azure);
+    Some(guarded)
 }
 
 // === impl Guarded ===
@@ -119,6 +138,11 @@ impl Guarded {
         let storage = self.storage.clone();
         TestGateway::with(|config| {
             config.storage = vec![storage];
+            config.records.key = vec![KeyConfig {
+                id: "1".into(),
+                key: Some("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into()),
+                key_file: None,
+            }];
             config.limits.store_settle_seconds = 1;
             config.sweeper.interval_seconds = 1;
             config.limits.store_retry_timeout_seconds = 1;
@@ -127,52 +151,41 @@ impl Guarded {
     }
 }
 
-/// Sends a file in every way, and checks each upload.
-async fn every_way_in(gateway: &TestGateway) {
-    for size in [1000, TWO_PARTS] {
-        let data = bytes(size);
-        let known = send(gateway, plain(Some(size)), &data).await.unwrap();
-        let unknown = send(gateway, plain(None), &data).await.unwrap();
-        let mut client = Client::of(gateway).await;
-        let signed = match size {
-            1000 => {
-                let step = client.create(plain(Some(size))).await.unwrap();
-                client.deliver(&step, data).await;
-                client.complete(&step.upload_id).await.unwrap()
-            }
-            _ => {
-                let id = client.put_parts("film.mp4", &data).await;
-                client.finish(&id).await
-            }
-        };
-        for upload in [known, unknown, signed] {
-            assert_eq!(upload.phase(), Phase::Complete);
-            let placement = upload.file.unwrap().placement.unwrap();
-            assert!(placement.encryption.is_some());
-        }
+/// Makes objects in every way, which the policy allows, and rebuilds their records.
+async fn every_way_is_allowed(guarded: Guarded) {
+    let gateway = guarded.gateway().await;
+    let made = every_way_in(&gateway).await;
+    for upload in &made {
+        assert_eq!(upload.phase(), Phase::Complete);
+        let placement = upload.file.as_ref().unwrap().placement.as_ref().unwrap();
+        let is_demanded = guarded.storage.options.require_encryption;
+        assert_eq!(placement.encryption.is_some(), is_demanded);
     }
-}
-
-fn plain(size: Option<usize>) -> FileMetadata {
-    FileMetadata {
-        file_size: size.map(|size| i64::try_from(size).unwrap()),
-        placement: None,
-        ..file(0, Placement::default())
+    // Its state store has nothing.
+    let other = guarded.gateway().await;
+    for upload in made {
+        let rebuilt = other.get(&upload.upload_id).await.unwrap();
+        assert_eq!(rebuilt.object.unwrap().key, upload.object.unwrap().key);
+        keep(&other, &upload.upload_id).await;
     }
+    assert_eq!(guarded.policy.refused(), 0);
 }
 
 #[tokio::test]
 async fn every_way_into_s3_has_the_demanded_headers() {
-    let guarded = s3(BUCKET).await.configured();
-    every_way_in(&guarded.gateway().await).await;
-    assert_eq!(guarded.policy.refused(), 0);
+    every_way_is_allowed(s3(BUCKET).await.configured()).await;
 }
 
 #[tokio::test]
 async fn every_way_into_azure_has_the_demanded_headers() {
-    let guarded = azure(CONTAINER).await.configured();
-    every_way_in(&guarded.gateway().await).await;
-    assert_eq!(guarded.policy.refused(), 0);
+    every_way_is_allowed(azure(CONTAINER).await.configured()).await;
+}
+
+#[tokio::test]
+async fn every_way_into_azurite_has_the_demanded_tags() {
+    if let Some(guarded) = azurite().await {
+        every_way_is_allowed(guarded).await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
-//! Files of PlaceOS clients after Redis has lost every record: their addresses stay valid, and they can be deleted.
+//! Files of PlaceOS clients after their records were made compact, and after Redis has lost them: their addresses stay valid, and
+//! they can be deleted.
 
 use serde_json::{Value, json};
-use upload_gateway::config::KeyConfig;
+use upload_gateway::{config::KeyConfig, serve::connect};
+use upload_gateway_core::upload::Timestamp;
 
 use super::{
     client::{Http, file, text},
@@ -30,6 +32,43 @@ async fn links_stay_valid_on_azure() {
 
 async fn described(http: &Http, id: &str) -> Value {
     http.get(&format!("/{id}")).await.json()
+}
+
+/// Checks that the link of a file and the file itself are as before.
+async fn assert_valid(http: &Http, (id, sent): (&str, &[u8]), before: &Value) {
+    let link = http.get(&format!("/{id}/url")).await;
+    assert_eq!(link.status, 303, "{id}");
+    let found = reqwest::get(link.header("location")).await.unwrap();
+    assert!(found.bytes().await.unwrap() == sent, "{id}");
+    let through = http.get(&format!("/{id}/download")).await;
+    assert!(through.body == sent, "{id}");
+    let after = described(http, id).await;
+    for same in ["file_name", "file_size", "public", "permissions", "tags"] {
+        assert_eq!(after[same], before[same], "{id} {same}");
+    }
+}
+
+/// Does what the sweeper does some time after the completion.
+async fn compact(stores: &Stores) {
+    let backends = connect(&stores.config).await.unwrap();
+    let mut after = None;
+    loop {
+        let page = backends.state.due(Timestamp::never(), after.as_ref(), 100);
+        after = page.await.unwrap().next;
+        if after.is_none() {
+            return backends.stop().await;
+        }
+    }
+}
+
+/// How many records are compact: their header is in pieces.
+fn compact_records(redis: &mut redis::Connection) -> usize {
+    let keys = redis::cmd("KEYS").arg("*").query::<Vec<String>>(redis);
+    let mut is_compact = |key: &String| {
+        let piece = redis::cmd("HEXISTS").arg((key, "r1")).query(redis);
+        piece.unwrap_or(false)
+    };
+    keys.unwrap().iter().filter(|key| is_compact(key)).count()
 }
 
 async fn links_stay_valid(mut stores: Stores) {
@@ -61,24 +100,21 @@ async fn links_stay_valid(mut stores: Stores) {
     for (id, _) in &files {
         before.push(described(&http, id).await);
     }
-    gateway.stop().await;
     let url = stores.config.redis_url.as_ref().unwrap().to_string();
     let mut redis = redis::Client::open(url).unwrap().get_connection().unwrap();
+    assert_eq!(compact_records(&mut redis), 0);
+    compact(&stores).await;
+    assert_eq!(compact_records(&mut redis), SMALL);
+    for ((id, sent), before) in files.iter().zip(&before) {
+        assert_valid(&http, (id, sent), before).await;
+    }
+    gateway.stop().await;
     redis::cmd("FLUSHDB").query::<()>(&mut redis).unwrap();
 
     let gateway = stores.gateway().await;
     let http = Http::of(&gateway);
-    for ((id, sent), before) in files.iter().zip(before) {
-        let link = http.get(&format!("/{id}/url")).await;
-        assert_eq!(link.status, 303, "{id}");
-        let found = reqwest::get(link.header("location")).await.unwrap();
-        assert!(found.bytes().await.unwrap() == sent[..], "{id}");
-        let through = http.get(&format!("/{id}/download")).await;
-        assert!(through.body == *sent, "{id}");
-        let after = described(&http, id).await;
-        for same in ["file_name", "file_size", "public", "permissions", "tags"] {
-            assert_eq!(after[same], before[same], "{id} {same}");
-        }
+    for ((id, sent), before) in files.iter().zip(&before) {
+        assert_valid(&http, (id, sent), before).await;
     }
     for (id, _) in &files {
         let deleted = http.call("DELETE", &format!("/{id}"), json!({})).await;
