@@ -10,7 +10,7 @@ use upload_gateway_client::{ClientError, Uploaded};
 use crate::{
     cluster::Cluster,
     common,
-    files::Handled,
+    files::{Handled, expire_after},
     gateway::Incident,
     schedule::Store,
     senders::{Outcome, Sent, reason},
@@ -179,6 +179,7 @@ impl Violations {
         found.add_left(cluster, stored, swept);
         for sent in sent {
             found.add_sent(cluster, stored, sent);
+            found.add_expiry(cluster, swept, (stored, sent));
         }
         found.add_crashes(cluster);
         found
@@ -229,6 +230,9 @@ impl Violations {
             match outcome {
                 // A deletion or a move that failed may have deleted it.
                 Outcome::Stored(_) if handled.as_ref().is_some_and(Handled::may_delete) => {}
+                // A record of an earlier time expires.
+                Outcome::Stored(_)
+                    if expire_after(upload).is_some() && cluster.may_have_earlier_records() => {}
                 Outcome::Stored(uploaded) => self.missing.extend(stored.missing(upload, uploaded)),
                 Outcome::Hung => self
                     .other
@@ -275,11 +279,41 @@ impl Violations {
         let copy = handled.made.as_ref().filter(|key| !has(key));
         self.missing
             .extend(copy.map(|key| format!("upload {number}: {store} has no copy {key}")));
-        let is_deleted = handled.may_delete() && handled.is_done;
+        let is_deleted = handled.may_delete() && handled.is_done && handled.has_expired().is_none();
         let left = key.filter(|key| is_deleted && has(key));
         self.left.extend(
             left.map(|key| format!("upload {number}: {store} has {key} after its deletion")),
         );
+    }
+
+    /// Files that have expired and are found or stored, and files that have not and are not found.
+    fn add_expiry(&mut self, cluster: &Cluster, swept: &Swept, (stored, sent): (&Stored, &Sent)) {
+        let changed = sent.handled.as_ref();
+        let changed = changed.and_then(|handled| Some((handled, handled.has_expired()?)));
+        let Some((handled, has_expired)) = changed else {
+            return;
+        };
+        let (number, store) = (sent.upload.number, sent.upload.store);
+        let is_embedded = store == Store::Embedded;
+        if cluster.may_have_earlier_records() && !is_embedded {
+            return;
+        }
+        let id = &handled.id;
+        let is_found = swept.found.iter().any(|found| found.as_str() == id);
+        if is_found == has_expired {
+            let what = if is_found { "is found" } else { "is not found" };
+            let expiry = if is_found { "has" } else { "has not" };
+            let wrong = format!("upload {number}: {id} {what} and {expiry} expired");
+            self.other.push(wrong);
+        }
+        // The sweeper does not know of a file whose record is lost.
+        if has_expired && (is_embedded || !cluster.has_lost_state()) {
+            let mut keys = stored.objects.keys();
+            let left = keys.find(|(of, key)| *of == store.id() && key.contains(id.as_str()));
+            self.left.extend(
+                left.map(|(of, key)| format!("upload {number}: {of} has {key}, which has expired")),
+            );
+        }
     }
 
     fn add_crashes(&mut self, cluster: &Cluster) {

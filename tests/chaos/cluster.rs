@@ -183,6 +183,11 @@ impl Cluster {
         self.topology == Topology::Cluster && self.has_lost_state()
     }
 
+    /// Whether Redis may have an earlier state of a record: a replica that had not received the last writes has become the primary.
+    pub(crate) fn may_have_earlier_records(&self) -> bool {
+        self.topology == Topology::Sentinel && self.has_lost_state()
+    }
+
     /// What happened to the gateways, beside the faults.
     pub(crate) fn incidents(&self) -> Vec<(usize, Incident)> {
         self.incidents.lock().unwrap().clone()

@@ -1,12 +1,13 @@
-//! What is done with files that are stored, while everything fails: they are read, copied, moved and deleted.
+//! What is done with files that are stored, while everything fails: they are read, copied, moved and deleted, and expire.
 
 use std::{fmt, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
+use tonic::transport::Channel;
 use upload_gateway_client::{
     Client, ClientError, DownloadOptions,
     proto::v1::{
-        self, CopyUploadRequest, MoveUploadRequest, Phase,
+        self, CopyUploadRequest, KeepUploadRequest, MoveUploadRequest, Phase,
         upload_service_client::UploadServiceClient,
     },
 };
@@ -23,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     /// Nothing.
-    Kept,
+    Left,
     /// It is read.
     Read,
     /// It is copied to its own storage.
@@ -32,11 +33,26 @@ enum Deed {
     Moved,
     /// It is deleted.
     Deleted,
+    /// It is to be deleted after a second.
+    Expired,
+    /// It was to be deleted after an hour, and is kept for ever.
+    Kept,
+}
+
+/// How long the file of an upload is to be kept when it is created. At the end of the run, the first time has passed.
+pub(crate) fn expire_after(upload: &Upload) -> Option<Duration> {
+    match upload.number % 9 {
+        7 => Some(Duration::from_secs(60 * 60)),
+        8 => Some(Duration::from_secs(30 * 24 * 60 * 60)),
+        _ => None,
+    }
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Handled {
+    /// The id of the upload.
+    pub(crate) id: String,
     deed: Deed,
     /// Whether the last call succeeded.
     pub(crate) is_done: bool,
@@ -54,9 +70,12 @@ pub(crate) async fn handle(front: &str, upload: &Upload, id: &str, deadline: Ins
         1 => Deed::Copied,
         2 => Deed::Moved,
         3 => Deed::Deleted,
-        _ => Deed::Kept,
+        6 => Deed::Expired,
+        7 => Deed::Kept,
+        _ => Deed::Left,
     };
     let mut handled = Handled {
+        id: id.to_owned(),
         deed,
         is_done: false,
         made: None,
@@ -82,17 +101,35 @@ pub(crate) async fn handle(front: &str, upload: &Upload, id: &str, deadline: Ins
 impl Handled {
     /// Whether the file may not be under its first key any more.
     pub(crate) fn may_delete(&self) -> bool {
-        matches!(self.deed, Deed::Moved | Deed::Deleted)
+        match self.deed {
+            Deed::Moved | Deed::Deleted | Deed::Expired => true,
+            // A call that failed may not have changed that it expires.
+            Deed::Kept => !self.is_done,
+            Deed::Left | Deed::Read | Deed::Copied => false,
+        }
+    }
+
+    /// Whether the file has expired by the end of the run; `None` if that was not changed.
+    pub(crate) fn has_expired(&self) -> Option<bool> {
+        match self.deed {
+            Deed::Expired if self.is_done => Some(true),
+            Deed::Kept if self.is_done => Some(false),
+            _ => None,
+        }
     }
 
     async fn attempt(&mut self, front: &str, upload: &Upload, id: &str) -> Result<(), ClientError> {
         let client = Client::connect(front)?;
         match self.deed {
-            Deed::Kept => Ok(()),
+            Deed::Left => Ok(()),
+            Deed::Expired => self.keep(front, id, Some(1)).await,
+            Deed::Kept => self.keep(front, id, None).await,
             Deed::Read => self.read(&client, upload, id).await,
             Deed::Deleted => client.delete(id).await.map(drop),
             Deed::Copied | Deed::Moved => {
-                self.made = Some(self.copy(front, id).await?);
+                // To its own storage.
+                let storage_id = upload.store.id();
+                self.made = Some(self.copy(front, id, storage_id).await?);
                 Ok(())
             }
         }
@@ -120,12 +157,19 @@ impl Handled {
         Ok(())
     }
 
+    async fn keep(&self, front: &str, id: &str, seconds: Option<i64>) -> Result<(), ClientError> {
+        let request = KeepUploadRequest {
+            upload_id: id.to_owned(),
+            expire_after: seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        };
+        let kept = connect(front).await?.keep_upload(request).await;
+        Ok(kept.map(drop)?)
+    }
+
     /// The object key of the COMPLETE copy.
-    async fn copy(&self, front: &str, id: &str) -> Result<String, ClientError> {
-        let connected = UploadServiceClient::connect(front.to_owned()).await;
-        let mut client =
-            connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-        let (upload_id, storage_id) = (id.to_owned(), self.storage(front, id).await?);
+    async fn copy(&self, front: &str, id: &str, storage_id: &str) -> Result<String, ClientError> {
+        let mut client = connect(front).await?;
+        let (upload_id, storage_id) = (id.to_owned(), storage_id.to_owned());
         let messages = match self.deed {
             Deed::Moved => {
                 let request = MoveUploadRequest {
@@ -152,22 +196,23 @@ impl Handled {
         let unfinished = || tonic::Status::unavailable("the stream ended early");
         Ok(object.map(|object| object.key).ok_or_else(unfinished)?)
     }
+}
 
-    /// The storage of the file. After a move, only the copy has one.
-    async fn storage(&self, front: &str, id: &str) -> Result<String, ClientError> {
-        let found = Client::connect(front)?.get(id).await;
-        Ok(found.map(|upload| upload.storage_id).unwrap_or_default())
-    }
+async fn connect(front: &str) -> Result<UploadServiceClient<Channel>, tonic::Status> {
+    let connected = UploadServiceClient::connect(front.to_owned()).await;
+    connected.map_err(|error| tonic::Status::unavailable(error.to_string()))
 }
 
 impl fmt::Display for Handled {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let deed = match self.deed {
-            Deed::Kept => "kept",
+            Deed::Left => "left alone",
             Deed::Read => "read",
             Deed::Copied => "copied",
             Deed::Moved => "moved",
             Deed::Deleted => "deleted",
+            Deed::Expired => "expired",
+            Deed::Kept => "kept for ever",
         };
         let failed = if self.is_done { "" } else { " in vain" };
         write!(formatter, "{deed}{failed}")

@@ -149,8 +149,13 @@ async fn run(
     cluster.keep_logs().await?;
     let stories: Vec<String> = sent.iter().map(|sent| format!("{sent:?}\n")).collect();
     fs::write(directory.join("senders.txt"), stories.concat())?;
-    let swept = sweep::sweep(&cluster.configurations()).await?;
-    // Read after the sweep, which must not change finished uploads.
+    let handled = sent.iter().filter_map(|sent| sent.handled.as_ref());
+    let changed = handled.filter(|handled| handled.has_expired().is_some());
+    let asked: Vec<_> = changed
+        .filter_map(|handled| handled.id.parse().ok())
+        .collect();
+    let swept = sweep::sweep(&cluster.configurations(), &asked).await?;
+    // Read after the sweep, which must not change finished uploads that have not expired.
     let stored = Stored::read(&cluster).await?;
     let violations = Violations::find(&cluster, &stored, &swept, &sent);
     let report = Report::new(seed, topology, time, &cluster, &swept, &sent);

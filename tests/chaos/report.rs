@@ -203,12 +203,13 @@ impl fmt::Display for Report {
             completed,
             finished_commits,
             aborted_sessions,
+            expired_files,
             ..
         } = self.swept;
         writeln!(
             formatter,
             "  swept up          {expired} aborted, {completed} found complete, {finished_commits} commits finished, \
-             {aborted_sessions} forgotten sessions ended"
+             {aborted_sessions} forgotten sessions ended, {expired_files} expired files deleted"
         )
     }
 }

@@ -22,7 +22,7 @@ use upload_gateway_client::{
 use upload_gateway_core::upload::Md5;
 
 use crate::{
-    files::{Handled, handle},
+    files::{Handled, expire_after, handle},
     uploads::{Course, Upload},
 };
 
@@ -259,6 +259,10 @@ impl Sender {
             },
             storage_id: self.upload.store.id().into(),
             skip_file_digest: !digest,
+            expire_after: expire_after(&self.upload).map(|time| prost_types::Duration {
+                seconds: i64::try_from(time.as_secs()).expect("at most some days"),
+                nanos: 0,
+            }),
             ..FileMetadata::default()
         }
     }

@@ -1,6 +1,7 @@
 //! The sweep at the end, with a clock by which everything that is left has expired.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,9 +15,9 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     clock::Clock,
-    error::Result,
-    gateway::{Caller, Gateway, Search, Start, Sweep, SweepReport},
-    upload::{Phase, Timestamp},
+    error::{Kind, Result},
+    gateway::{Action, Caller, Gateway, Search, Settings, Start, Sweep, SweepReport},
+    upload::{Phase, Timestamp, UploadId},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -34,22 +35,31 @@ pub(crate) struct Swept {
     pub(crate) open: Vec<String>,
     /// Records that are COMMITTING.
     pub(crate) committing: Vec<String>,
+    /// The uploads that were asked for and are found, after all that expires within some days has.
+    pub(crate) found: BTreeSet<UploadId>,
 }
 
-/// Sweeps the storages of the gateways with these configuration files, and sessions of any age.
-pub(crate) async fn sweep(files: &[PathBuf]) -> std::result::Result<Swept, ServeError> {
+/// Sweeps the storages of the gateways with these configuration files, and sessions of any age. Then asks for these uploads.
+pub(crate) async fn sweep(
+    files: &[PathBuf],
+    asked: &[UploadId],
+) -> std::result::Result<Swept, ServeError> {
     let mut all = Swept::default();
-    for swept in try_join_all(files.iter().map(|file| sweep_one(file))).await? {
+    for swept in try_join_all(files.iter().map(|file| sweep_one(file, asked))).await? {
         all.add(swept);
     }
     Ok(all)
 }
 
-async fn sweep_one(file: &Path) -> std::result::Result<Swept, ServeError> {
+async fn sweep_one(file: &Path, asked: &[UploadId]) -> std::result::Result<Swept, ServeError> {
     let config = config::load(Some(file), [], &Flags::default())?;
     let backends = connect(&config).await?;
     let (state, storages) = (Arc::clone(&backends.state), backends.storages.clone());
-    let gateway = Gateway::new(state, storages, config.settings()?, Arc::new(LateClock)).await?;
+    let settings = Settings {
+        rebuilds_per_second: 1_000,
+        ..config.settings()?
+    };
+    let gateway = Gateway::new(state, storages, settings, Arc::new(LateClock)).await?;
     let sweep = Sweep {
         dry_run: false,
         operations_per_second: 1_000,
@@ -71,6 +81,7 @@ async fn sweep_one(file: &Path) -> std::result::Result<Swept, ServeError> {
         report,
         open: in_phase(&gateway, Phase::Open).await?,
         committing: in_phase(&gateway, Phase::Committing).await?,
+        found: find(&gateway, asked).await?,
     };
     drop(gateway);
     backends.stop().await;
@@ -96,6 +107,20 @@ async fn in_phase(gateway: &Gateway, phase: Phase) -> Result<Vec<String>> {
     }
 }
 
+async fn find(gateway: &Gateway, asked: &[UploadId]) -> Result<BTreeSet<UploadId>> {
+    let mut found = BTreeSet::new();
+    for id in asked {
+        let caller = Caller::default();
+        let read = gateway.records.get_summary(&caller, Action::Read, id).await;
+        match read {
+            Ok(upload) => found.insert(upload.id),
+            Err(error) if error.kind() == Kind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(found)
+}
+
 // === impl Swept ===
 
 impl Swept {
@@ -106,10 +131,12 @@ impl Swept {
         sum.completed += report.completed;
         sum.finished_commits += report.finished_commits;
         sum.cleared += report.cleared;
+        sum.expired_files += report.expired_files;
         sum.aborted_sessions += report.aborted_sessions;
         sum.failures += report.failures;
         self.open.extend(other.open);
         self.committing.extend(other.committing);
+        self.found.extend(other.found);
     }
 }
 
