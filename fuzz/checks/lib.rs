@@ -14,8 +14,8 @@ use upload_gateway_core::{
         sign::{ReadVerb, ToSign},
     },
     upload::{
-        Claims, Cleanup, Evidence, FileMetadata, MIB, Md5, Owner, PART_SIZE, Parts, Phase, Plan,
-        StoreKind, StoreLimits, Timestamp, Upload, UploadId, keys, policy,
+        FileMetadata, MIB, Md5, PART_SIZE, Plan, StoreKind, StoreLimits, Timestamp, Upload,
+        UploadId, keys, policy,
     },
 };
 
@@ -78,43 +78,18 @@ pub(crate) fn upload_of(file: FileMetadata, storage_id: String) -> Upload {
     };
     let id = UploadId::generate(None);
     Upload {
-        version: 1,
-        phase: Phase::Open,
-        owner: Owner::default(),
         storage_id,
-        store_kind: StoreKind::S3,
         object_key: keys::object_key("media", &id, &file.file_name),
-        plan: Plan::unknown(PART_SIZE, &limits),
-        is_cut_by_client: false,
-        cut: 0,
-        continued_with: 0,
-        unproven: None,
-        fingerprint: None,
         session: Some("session".into()),
-        writer: None,
-        lease: None,
-        parts: Parts::default(),
-        claims: Claims::default(),
-        opaque_file_id: false,
-        object: None,
-        evidence: Evidence::default(),
-        attempts: 1,
-        is_superseded: false,
-        abort_reason: None,
-        cleanup: Cleanup::default(),
-        kept_until: None,
-        copy_of: None,
-        moves_to: None,
-        is_amended: false,
-        object_changed_at: None,
-        file_expires_at: None,
-        origin: None,
-        created_at: Timestamp(1_700_000_000_000),
         updated_at: Timestamp(1_700_000_000_001),
         expires_at: Timestamp(1_700_086_400_000),
-        ends_at: Timestamp::never(),
-        id,
         file,
+        ..Upload::begun(
+            id,
+            StoreKind::S3,
+            Plan::unknown(PART_SIZE, &limits),
+            Timestamp(1_700_000_000_000),
+        )
     }
 }
 

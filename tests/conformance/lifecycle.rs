@@ -4,9 +4,9 @@ mod due;
 
 use proptest::{collection::vec, prelude::*};
 use upload_gateway_core::upload::{
-    ACTIVE_WINDOW, AbortReason, Applied, Claims, Cleanup, Denial, Denied, Event, Evidence,
-    FileMetadata, Lease, MIB, Md5, Object, Owner, PART_SIZE, Part, Parts, Phase, Plan, Rejected,
-    StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+    ACTIVE_WINDOW, AbortReason, Applied, Cleanup, Denial, Denied, Event, FileMetadata, Lease, MIB,
+    Md5, Object, PART_SIZE, Part, Phase, Plan, Rejected, StoreKind, StoreLimits, Timestamp, Upload,
+    UploadId, WriterTag,
 };
 
 const PHASES: [Phase; 5] = [
@@ -68,46 +68,19 @@ fn limits() -> StoreLimits {
 
 fn upload(phase: Phase) -> Upload {
     let mut upload = Upload {
-        attempts: 1,
-        id: UploadId::generate(None),
-        version: 1,
-        phase: Phase::Open,
         file: FileMetadata {
             file_name: "a".into(),
             ..FileMetadata::default()
         },
-        owner: Owner::default(),
         storage_id: "s".into(),
-        store_kind: StoreKind::S3,
         object_key: "k".into(),
-        plan: Plan::unknown(PART_SIZE, &limits()),
-        is_cut_by_client: false,
-        cut: 0,
-        continued_with: 0,
-        unproven: None,
-        fingerprint: None,
-        session: None,
         writer: WriterTag::from_bits(1),
-        lease: None,
-        parts: Parts::default(),
-        claims: Claims::default(),
-        opaque_file_id: false,
-        evidence: Evidence::default(),
-        is_superseded: false,
-        abort_reason: None,
-        cleanup: Cleanup::default(),
-        kept_until: None,
-        copy_of: None,
-        moves_to: None,
-        is_amended: false,
-        object_changed_at: None,
-        file_expires_at: None,
-        origin: None,
-        object: None,
-        created_at: Timestamp(0),
-        updated_at: Timestamp(0),
-        expires_at: Timestamp(0),
-        ends_at: Timestamp::never(),
+        ..Upload::begun(
+            UploadId::generate(None),
+            StoreKind::S3,
+            Plan::unknown(PART_SIZE, &limits()),
+            Timestamp(0),
+        )
     };
     match phase {
         Phase::Open => {}

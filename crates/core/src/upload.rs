@@ -3,6 +3,7 @@
 //! An [`Upload`] is created OPEN, receives [`Part`]s, and ends COMPLETE or ABORTED. [`Upload::apply`] is the only way
 //! from one [`Phase`] to another.
 
+mod begun;
 mod digest;
 mod event;
 mod evidence;

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use upload_gateway_core::{
     state::{Creation, StateStore, Times},
     upload::{
-        Claim, Claims, Cleanup, Encryption, Evidence, FileDigest, FileMetadata, Fingerprint,
-        Identity, Md5, Origin, Owner, PART_SIZE, Part, Parts, Phase, Placement, Plan, Secret,
-        StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
+        Claim, Encryption, FileDigest, FileMetadata, Fingerprint, Identity, Md5, Origin, Owner,
+        PART_SIZE, Part, Parts, Placement, Plan, Secret, StoreKind, StoreLimits, Timestamp, Upload,
+        UploadId, WriterTag,
     },
 };
 
@@ -50,9 +50,6 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
     let id = UploadId::generate(None);
     Upload {
         object_key: format!("media/{id}/film.mp4"),
-        id,
-        version: 1,
-        phase: Phase::Open,
         file: FileMetadata {
             file_name: "später & mehr?.mp4".into(),
             file_mime: "video/mp4".into(),
@@ -61,38 +58,19 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         },
         owner: owner.clone(),
         storage_id: "media".into(),
-        store_kind: StoreKind::S3,
-        plan: Plan::unknown(PART_SIZE, &LIMITS),
-        is_cut_by_client: false,
-        cut: 0,
-        continued_with: 0,
-        unproven: None,
-        fingerprint: None,
         session: Some("session".into()),
         writer: Some(writer(1)),
-        lease: None,
-        parts: Parts::default(),
-        claims: Claims::default(),
-        opaque_file_id: false,
-        evidence: Evidence::default(),
-        attempts: 1,
-        is_superseded: false,
-        abort_reason: None,
-        cleanup: Cleanup::default(),
-        kept_until: None,
-        copy_of: None,
-        moves_to: None,
-        is_amended: false,
-        object_changed_at: None,
-        file_expires_at: None,
         origin: Some(Origin(
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa2cb902b7-01".into(),
         )),
-        object: None,
-        created_at: times.now,
-        updated_at: times.now,
         expires_at: times.expires_at,
         ends_at: times.now.plus(Duration::from_secs(6 * 86_400)),
+        ..Upload::begun(
+            id,
+            StoreKind::S3,
+            Plan::unknown(PART_SIZE, &LIMITS),
+            times.now,
+        )
     }
 }
 

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claims, Cleanup, Encryption, Evidence, FileMetadata, Md5, Object, Owner, Parts, Permissions,
-    Phase, Placement, Plan, StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
+    Encryption, FileMetadata, Md5, Object, Owner, Permissions, Phase, Placement, Plan, StoreKind,
+    StoreLimits, StoredObject, Timestamp, Upload, UploadId,
 };
 
 /// The longest file name in an entry, in bytes.
@@ -311,14 +311,12 @@ impl Lost {
         let StoredObject { size, etag, .. } = found.object;
         let size = *size;
         let changed_at = found.object.modified_at.unwrap_or(self.created_at);
+        let plan = Plan::known(size, found.part_size, found.limits)
+            .unwrap_or_else(|_| Plan::unknown(found.part_size, found.limits));
         Upload {
-            version: 1,
             phase: Phase::Complete,
-            store_kind: found.store_kind,
             storage_id: found.storage_id.to_owned(),
             object_key: found.key.to_owned(),
-            plan: Plan::known(size, found.part_size, found.limits)
-                .unwrap_or_else(|_| Plan::unknown(found.part_size, found.limits)),
             object: Some(Object {
                 bucket: found.bucket.to_owned(),
                 key: found.key.to_owned(),
@@ -330,35 +328,12 @@ impl Lost {
                 file_size: Some(size),
                 ..self.file
             },
-            id: self.id,
             owner: self.owner,
             opaque_file_id: self.opaque_file_id,
-            created_at: self.created_at,
             updated_at: changed_at.max(self.created_at),
             file_expires_at: self.file_expires_at,
             expires_at: changed_at,
-            ends_at: Timestamp::never(),
-            is_cut_by_client: false,
-            cut: 0,
-            continued_with: 0,
-            unproven: None,
-            fingerprint: None,
-            session: None,
-            writer: None,
-            attempts: 1,
-            lease: None,
-            parts: Parts::default(),
-            claims: Claims::default(),
-            evidence: Evidence::default(),
-            is_superseded: false,
-            abort_reason: None,
-            cleanup: Cleanup::default(),
-            kept_until: None,
-            copy_of: None,
-            moves_to: None,
-            is_amended: false,
-            object_changed_at: None,
-            origin: None,
+            ..Upload::begun(self.id, found.store_kind, plan, self.created_at)
         }
     }
 }

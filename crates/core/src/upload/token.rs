@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::trail::Trail;
 use super::{
-    Claims, Cleanup, DigestState, Evidence, FileMetadata, Fingerprint, Md5, Owner, Part, Parts,
-    Phase, Plan, StoreKind, Timestamp, Upload, UploadId, WriterTag,
+    DigestState, Evidence, FileMetadata, Fingerprint, Md5, Owner, Part, Plan, StoreKind, Timestamp,
+    Upload, UploadId, WriterTag,
 };
 
 /// The committed prefix of a record at one moment. The fields are those of [`Upload`]; their names in JSON are single
@@ -107,29 +107,15 @@ impl Snapshot {
     /// The record, OPEN and without parts.
     pub fn record(&self, now: Timestamp, expires_at: Timestamp) -> Upload {
         Upload {
-            id: self.id.clone(),
             version: self.version,
-            phase: Phase::Open,
             file: self.file.clone(),
             owner: self.owner.clone(),
             storage_id: self.storage_id.clone(),
-            store_kind: self.store_kind,
             object_key: self.object_key.clone(),
-            plan: self.plan.clone(),
-            // A stream continues the upload.
-            is_cut_by_client: false,
             cut: self.cut,
-            continued_with: 0,
-            unproven: None,
             fingerprint: self.fingerprint.clone(),
             session: self.session.clone(),
-            writer: None,
-            lease: None,
-            parts: Parts::default(),
-            claims: Claims::default(),
             opaque_file_id: self.opaque_file_id,
-            object: None,
-            created_at: self.created_at,
             updated_at: now,
             expires_at,
             ends_at: self.ends_at,
@@ -138,17 +124,12 @@ impl Snapshot {
                 is_commit_sent: true,
                 ..Evidence::default()
             },
-            attempts: 1,
-            is_superseded: false,
-            abort_reason: None,
-            cleanup: Cleanup::default(),
-            kept_until: None,
-            copy_of: None,
-            moves_to: None,
-            is_amended: false,
-            object_changed_at: None,
-            file_expires_at: None,
-            origin: None,
+            ..Upload::begun(
+                self.id.clone(),
+                self.store_kind,
+                self.plan.clone(),
+                self.created_at,
+            )
         }
     }
 
@@ -234,7 +215,6 @@ mod tests {
         };
         Upload {
             version: 3,
-            phase: Phase::Open,
             file: FileMetadata {
                 file_name: "später & mehr?.bin".into(),
                 file_mime: "application/octet-stream".into(),
@@ -246,39 +226,13 @@ mod tests {
                 subject: "service-accounts/renderer".into(),
             },
             storage_id: "media".into(),
-            store_kind,
             object_key: keys::object_key("incoming/media", &id, "sp_ter___mehr_.bin"),
             parts: (1..).zip(writers).map(part).collect(),
-            plan,
-            is_cut_by_client: false,
-            cut: 0,
-            continued_with: 0,
-            unproven: None,
-            fingerprint: None,
             // As long as the ids of AWS.
             session: Some("s".repeat(128)),
-            writer: None,
-            lease: None,
-            claims: Claims::default(),
-            opaque_file_id: false,
-            object: None,
-            created_at: Timestamp(1_700_000_000_000),
-            updated_at: Timestamp(1_700_000_000_000),
             expires_at: Timestamp(1_700_086_400_000),
             ends_at: Timestamp(9),
-            evidence: Evidence::default(),
-            attempts: 1,
-            is_superseded: false,
-            abort_reason: None,
-            cleanup: Cleanup::default(),
-            kept_until: None,
-            copy_of: None,
-            moves_to: None,
-            is_amended: false,
-            object_changed_at: None,
-            file_expires_at: None,
-            origin: None,
-            id,
+            ..Upload::begun(id, store_kind, plan, Timestamp(1_700_000_000_000))
         }
     }
 

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::upload::{
-    Cached, Claims, Cleanup, Evidence, FileMetadata, Md5, Object, Parts, Permissions, Phase,
-    Placement, Plan, StoreKind, Timestamp, Upload, UploadId,
+    Cached, FileMetadata, Md5, Object, Permissions, Phase, Placement, Plan, StoreKind, Timestamp,
+    Upload, UploadId,
 };
 
 use super::{Fields, Result, Unreadable, parse_owner, text, to_json};
@@ -145,7 +145,6 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
         phase: Phase::Complete,
         owner,
         storage_id: header.storage_id.into_owned(),
-        store_kind: header.store_kind,
         object: Some(Object {
             bucket: header.bucket.into_owned(),
             key: object_key.clone(),
@@ -154,34 +153,15 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
             md5: header.md5,
         }),
         object_key,
-        plan,
-        is_cut_by_client: false,
-        cut: 0,
-        continued_with: 0,
-        unproven: None,
-        fingerprint: None,
-        session: None,
-        writer: None,
         attempts: header.attempts,
-        lease: None,
-        parts: Parts::default(),
-        claims: Claims::default(),
         opaque_file_id: header.opaque_file_id,
-        created_at: header.created_at,
         updated_at: header.updated_at,
         expires_at: header.updated_at,
-        ends_at: Timestamp::never(),
-        evidence: Evidence::default(),
-        is_superseded: false,
-        abort_reason: None,
-        cleanup: Cleanup::default(),
         kept_until: header.kept_until,
         object_changed_at: header.object_changed_at,
-        is_amended: false,
         copy_of: header.copy_of.map(Cow::into_owned),
         moves_to: header.moves_to.map(Cow::into_owned),
         file_expires_at: header.file_expires_at,
-        origin: None,
         file: FileMetadata {
             file_name: header.file_name.into_owned(),
             file_size: header.file_size,
@@ -196,7 +176,7 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
             placement: Box::new(header.placement.map(Cow::into_owned).unwrap_or_default()),
             cached: header.cached.map(|cached| Box::new(cached.into_owned())),
         },
-        id,
+        ..Upload::begun(id, header.store_kind, plan, header.created_at)
     })
 }
 

@@ -6,8 +6,8 @@ use crate::{
     gateway::{caller::Caller, refusal::too_large, storage::Storage},
     observe,
     upload::{
-        Claims, Cleanup, Evidence, FileMetadata, Identity, Md5, Parts, Phase, Plan, TooLarge,
-        Upload, UploadId, WriterTag, keys::KeyParts, policy,
+        FileMetadata, Identity, Md5, Plan, TooLarge, Upload, UploadId, WriterTag, keys::KeyParts,
+        policy,
     },
 };
 
@@ -65,43 +65,17 @@ impl Records {
             file_name: &file.file_name,
         };
         Ok(Upload {
-            version: 1,
-            phase: Phase::Open,
             owner: caller.owner.clone(),
             storage_id: storage.id.clone(),
-            store_kind: storage.store.kind(),
             object_key: storage.key.key(&storage.prefix, &key),
-            plan,
-            is_cut_by_client: false,
-            cut: 0,
-            continued_with: 0,
-            unproven: None,
             fingerprint,
-            session: None,
             writer,
-            lease: None,
-            parts: Parts::default(),
-            claims: Claims::default(),
-            opaque_file_id: false,
-            object: None,
-            created_at: times.now,
-            updated_at: times.now,
             expires_at: times.expires_at,
             ends_at: times.now.plus(self.settings.upload_max_age),
-            evidence: Evidence::default(),
-            attempts: 1,
-            is_superseded: false,
-            abort_reason: None,
-            cleanup: Cleanup::default(),
-            kept_until: None,
             copy_of: copy_of.cloned(),
-            moves_to: None,
-            is_amended: false,
-            object_changed_at: None,
-            file_expires_at: None,
             origin: observe::origin(),
-            id,
             file,
+            ..Upload::begun(id, storage.store.kind(), plan, times.now)
         })
     }
 

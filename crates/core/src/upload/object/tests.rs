@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::upload::{
-    Claim, Claims, Cleanup, Evidence, Features, FileMetadata, MIB, Owner, PART_SIZE, Part, Parts,
-    Phase, Plan, StoreKind, StoreLimits, Timestamp, WriterTag, keys,
+    Claim, Features, FileMetadata, MIB, PART_SIZE, Part, Parts, Plan, StoreKind, StoreLimits,
+    Timestamp, WriterTag, keys,
 };
 
 /// A file, and how it was stored.
@@ -75,48 +75,17 @@ impl Case {
         };
         let plan = Plan::known(self.size, PART_SIZE, &limits).unwrap();
         let mut upload = Upload {
-            version: 1,
-            phase: Phase::Open,
             file: FileMetadata {
                 file_name: "film.mp4".into(),
                 file_size: self.is_size_declared.then_some(self.size),
                 file_id: self.is_promised.then(|| self.md5().to_string()),
                 ..FileMetadata::default()
             },
-            owner: Owner::default(),
             storage_id: "media".into(),
-            store_kind: StoreKind::S3,
             object_key: keys::object_key("", &id, "film.mp4"),
-            plan,
-            is_cut_by_client: false,
-            cut: 0,
-            continued_with: 0,
-            unproven: None,
-            fingerprint: None,
             session: (!self.is_whole()).then(|| "session".into()),
-            writer: None,
-            lease: None,
-            parts: Parts::default(),
-            claims: Claims::default(),
-            opaque_file_id: false,
-            object: None,
-            created_at: Timestamp(1),
-            updated_at: Timestamp(1),
             expires_at: Timestamp(2),
-            ends_at: Timestamp::never(),
-            evidence: Evidence::default(),
-            attempts: 1,
-            is_superseded: false,
-            abort_reason: None,
-            cleanup: Cleanup::default(),
-            kept_until: None,
-            copy_of: None,
-            moves_to: None,
-            is_amended: false,
-            object_changed_at: None,
-            file_expires_at: None,
-            origin: None,
-            id,
+            ..Upload::begun(id, StoreKind::S3, plan, Timestamp(1))
         };
         let parts: Vec<Part> = self.parts(&upload).collect();
         if self.is_claimed {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::upload::{
-    Claim, Cleanup, Event, Evidence, Features, FileMetadata, MAX_CUT, Md5, Owner, PART_SIZE, Phase,
-    StoreKind, StoreLimits, Timestamp, UploadId,
+    Claim, Event, Features, FileMetadata, MAX_CUT, Md5, PART_SIZE, StoreKind, StoreLimits,
+    Timestamp, UploadId,
 };
 
 const LIMITS: StoreLimits = StoreLimits {
@@ -52,46 +52,18 @@ impl World {
     fn new(file_size: u64) -> Self {
         let id = UploadId::generate(None);
         let upload = Upload {
-            version: 1,
-            phase: Phase::Open,
             file: FileMetadata {
                 file_size: Some(file_size),
                 ..FileMetadata::default()
             },
-            owner: Owner::default(),
-            storage_id: String::new(),
-            store_kind: StoreKind::Azure,
-            object_key: String::new(),
-            plan: Plan::known(file_size, PART_SIZE, &LIMITS).unwrap(),
             is_cut_by_client: true,
-            cut: 0,
-            continued_with: 0,
-            unproven: None,
-            fingerprint: None,
-            session: None,
-            writer: None,
-            lease: None,
-            parts: crate::upload::Parts::default(),
-            claims: crate::upload::Claims::default(),
             opaque_file_id: true,
-            object: None,
-            created_at: Timestamp(0),
-            updated_at: Timestamp(0),
-            expires_at: Timestamp(0),
-            ends_at: Timestamp::never(),
-            evidence: Evidence::default(),
-            attempts: 1,
-            is_superseded: false,
-            abort_reason: None,
-            cleanup: Cleanup::default(),
-            kept_until: None,
-            copy_of: None,
-            moves_to: None,
-            is_amended: false,
-            object_changed_at: None,
-            file_expires_at: None,
-            origin: None,
-            id,
+            ..Upload::begun(
+                id,
+                StoreKind::Azure,
+                Plan::known(file_size, PART_SIZE, &LIMITS).unwrap(),
+                Timestamp(0),
+            )
         };
         Self {
             upload,
