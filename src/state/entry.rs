@@ -8,8 +8,6 @@
 //! | 1 | the value begins: a letter for the phase |
 //! | rest | the labels of the entry, as far as searches in the index need them |
 
-use std::borrow::Cow;
-
 use upload_gateway_core::{
     state::{Cursor, Entry, Index, Listing, Selection},
     upload::{Phase, Timestamp, UploadId},
@@ -34,22 +32,33 @@ pub(super) fn listing_name(listing: &Listing) -> String {
     }
 }
 
-/// The name of an index, unique in a listing.
-pub(super) fn index_name(index: &Index) -> Cow<'static, str> {
+/// The names of the indexes that a store keeps, each unique in a listing, of which this one is made: one, or one of each phase.
+pub(super) fn index_names(index: &Index) -> Vec<String> {
+    let phase = |phase: &Phase| format!("phase:{phase}");
+    let placed = |phase: &Phase, storage_id: &str| format!("storage:{phase}:{storage_id}");
+    let phases = Index::PHASES.iter();
     match index {
-        Index::All => "all".into(),
-        Index::Tag(tag) => format!("tag:{tag}").into(),
-        Index::Storage(storage_id) => format!("storage:{storage_id}").into(),
-        Index::Phase(phase) => format!("phase:{phase}").into(),
-        Index::Name(_) => "name".into(),
+        Index::All => phases.map(phase).collect(),
+        Index::Tag(tag) => vec![format!("tag:{tag}")],
+        Index::Storage(storage_id) => phases.map(|phase| placed(phase, storage_id)).collect(),
+        Index::Phase(only) => vec![phase(only)],
+        Index::StoragePhase(storage_id, phase) => vec![placed(phase, storage_id)],
+        Index::Name(_) => vec!["name".to_owned()],
     }
 }
 
-/// The indexes that must not have the entry: those of other phases.
-pub(super) fn other_indexes(entry: &Entry) -> impl Iterator<Item = Index> {
-    let others = Index::PHASES.into_iter();
-    let others = others.filter(|phase| *phase != entry.phase);
-    others.map(Index::Phase)
+/// The first `limit` of the members that several indexes have, in their order. One that changed its phase while they were read
+/// can be in two of them.
+pub(super) fn merge(members: Vec<Vec<Vec<u8>>>, limit: usize) -> Vec<Vec<u8>> {
+    // Those of an index by name are of one.
+    let has_several = members.len() > 1;
+    let mut members: Vec<_> = members.into_iter().flatten().collect();
+    if has_several {
+        members.sort();
+        members.dedup_by(|one, other| one.get(..POSITION) == other.get(..POSITION));
+        members.truncate(limit);
+    }
+    members
 }
 
 /// The order of an entry.
@@ -61,8 +70,8 @@ pub(super) fn order(entry: &Entry, index: &Index) -> Vec<u8> {
 /// The value of an entry.
 pub(super) fn value(entry: &Entry, index: &Index) -> Vec<u8> {
     let labels = match index {
-        Index::All | Index::Tag(_) => entry.labels(),
-        Index::Storage(_) | Index::Phase(_) => entry.without_tags(),
+        Index::All | Index::Phase(_) | Index::Tag(_) => entry.labels(),
+        Index::Storage(_) | Index::StoragePhase(..) => entry.without_tags(),
         Index::Name(_) => entry.without_name(),
     };
     let mut value = vec![letter(entry.phase)];
@@ -97,9 +106,7 @@ pub(super) fn range(selection: &Selection, after: Option<&Cursor>) -> (Vec<u8>, 
     let next = after.map_or_else(Vec::new, |after| {
         let name = selection.index.is_by_name();
         let name = name.then(|| after.name.as_deref().unwrap_or_default());
-        let mut order = order_of(name, after.created_at, after.id.to_bytes());
-        order.push(LAST);
-        order
+        following(order_of(name, after.created_at, after.id.to_bytes()))
     });
     if let Index::Name(prefix) = &selection.index {
         let mut end = prefix.clone().into_bytes();
@@ -108,12 +115,18 @@ pub(super) fn range(selection: &Selection, after: Option<&Cursor>) -> (Vec<u8>, 
     }
     let created = selection.created;
     // The first time that is too old comes after the last one that is not.
-    let following = |time: Timestamp| (u64::MAX - time.0).checked_add(1).map(u64::to_be_bytes);
+    let older = |time: Timestamp| (u64::MAX - time.0).checked_add(1).map(u64::to_be_bytes);
     let first = created.before.map_or_else(Vec::new, |end| {
-        following(end).map_or_else(|| vec![LAST; POSITION + 1], |age| age.to_vec())
+        older(end).map_or_else(|| vec![LAST; POSITION + 1], |age| age.to_vec())
     });
-    let end = created.from.and_then(following).map(|age| age.to_vec());
+    let end = created.from.and_then(older).map(|age| age.to_vec());
     (next.max(first), end)
+}
+
+/// What sorts after an order, and before the next one.
+pub(super) fn following(mut order: Vec<u8>) -> Vec<u8> {
+    order.push(LAST);
+    order
 }
 
 /// The order of the entry that was created then.
@@ -172,7 +185,8 @@ mod tests {
             (Index::All, &["x", "y"][..]),
             (Index::Tag("x".into()), &["x", "y"]),
             (Index::Storage("media".into()), &[]),
-            (Index::Phase(Phase::Aborted), &[]),
+            (Index::Phase(Phase::Aborted), &["x", "y"]),
+            (Index::StoragePhase("media".into(), Phase::Aborted), &[]),
             (Index::Name(String::new()), &[]),
         ] {
             let member = [order(&entry, &index), value(&entry, &index)].concat();

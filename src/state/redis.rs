@@ -14,7 +14,7 @@
 //! | `index:{<listing>}:<index>` | sorted set | the entries (`entry.rs`) of an index of a listing, by creation or by name |
 //! | `live:<owner>` | sorted set | the live uploads of an owner with a tenant, to count them, by the time at which each must have ended |
 //! | `due` | sorted set | uploads by the time at which the sweeper must check them, the ended ones after all live ones |
-//! | `indexed` | string | which uploads of an earlier release are in the indexes (`backfill.rs`) |
+//! | `backfill` | string | which uploads of an earlier release are in the indexes (`backfill.rs`) |
 //! | `lease:<name>` | string | the holder of a lease |
 //! | `stops` | string | the stops of new uploads |
 //! | `secret` | string | the deployment's secret |

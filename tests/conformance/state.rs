@@ -126,6 +126,7 @@ adapters! {
         each_index_has_its_uploads_in_its_order,
         equal_times_and_names_lose_and_repeat_nothing,
         a_selection_has_a_range_of_times,
+        uploads_of_several_phases_are_in_one_order,
         a_position_of_another_query_finds_nothing_or_something,
         entries_follow_their_record,
         an_entry_has_what_filters_need,

@@ -12,6 +12,9 @@ use upload_gateway_core::{
 use super::failure::internal;
 use crate::state::entry;
 
+/// How many entries are counted before other calls have a turn: some milliseconds.
+const COUNTED_AT_ONCE: usize = 10_000;
+
 /// The values of entries (`entry.rs`), by listing, index and order.
 const ENTRIES: TableDefinition<'_, Key<'static>, &[u8]> = TableDefinition::new("entries");
 
@@ -19,6 +22,19 @@ const ENTRIES: TableDefinition<'_, Key<'static>, &[u8]> = TableDefinition::new("
 const COUNTS: TableDefinition<'_, (&str, &str), u64> = TableDefinition::new("entry_counts");
 
 type Key<'a> = (&'a str, &'a str, &'a [u8]);
+
+/// How far the entries of a selection are counted.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    /// How many there are so far.
+    pub(super) count: u64,
+    /// Whether these are all.
+    pub(super) is_all: bool,
+    /// How many of the indexes that it is made of are counted.
+    indexes: usize,
+    /// The first order of the next one that is not counted; `None`: its first.
+    next: Option<Vec<u8>>,
+}
 
 /// The tables in one write transaction.
 pub(super) struct Entries<'a> {
@@ -56,24 +72,30 @@ impl<'a> Entries<'a> {
     fn write(&mut self, upload: &Upload, is_listed: bool) -> Result<()> {
         let entry = Entry::of(upload);
         let with = entry.indexes().map(|index| (index, is_listed));
-        let without = entry::other_indexes(&entry).map(|index| (index, false));
+        let without = entry.other_indexes().map(|index| (index, false));
         let indexes: Vec<_> = with.chain(without).collect();
         for listing in state::listings(&upload.owner).map(|one| entry::listing_name(&one)) {
             for (index, is_listed) in &indexes {
-                let (name, order) = (entry::index_name(index), entry::order(&entry, index));
-                let key = (listing.as_str(), &*name, order.as_slice());
-                let value = entry::value(&entry, index);
-                let was_listed = match is_listed {
-                    true => self.entries.insert(key, value.as_slice()),
-                    false => self.entries.remove(key),
-                };
-                let was_listed = was_listed.map_err(internal)?.is_some();
-                if was_listed != *is_listed {
-                    self.count((&listing, &name), *is_listed)?;
+                let (order, value) = (entry::order(&entry, index), entry::value(&entry, index));
+                for name in entry::index_names(index) {
+                    let key = (listing.as_str(), name.as_str(), order.as_slice());
+                    self.write_one(key, &value, *is_listed)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn write_one(&mut self, key: Key<'_>, value: &[u8], is_listed: bool) -> Result<()> {
+        let was_listed = match is_listed {
+            true => self.entries.insert(key, value),
+            false => self.entries.remove(key),
+        };
+        let was_listed = was_listed.map_err(internal)?.is_some();
+        match was_listed == is_listed {
+            true => Ok(()),
+            false => self.count((key.0, key.1), is_listed),
+        }
     }
 
     /// Counts an entry that was added or removed.
@@ -107,9 +129,13 @@ impl EntriesRead {
     }
 
     fn count_index(&self, listing: &Listing, index: &Index) -> Result<u64> {
-        let (listing, index) = (entry::listing_name(listing), entry::index_name(index));
-        let count = self.counts.get((listing.as_str(), &*index));
-        Ok(count.map_err(internal)?.map_or(0, |count| count.value()))
+        let listing = entry::listing_name(listing);
+        let names = entry::index_names(index).into_iter();
+        let counts = names.map(|name| {
+            let count = self.counts.get((listing.as_str(), name.as_str()));
+            Ok(count.map_err(internal)?.map_or(0, |count| count.value()))
+        });
+        counts.sum()
     }
 
     /// See [`ListingStore::entries`](upload_gateway_core::state::ListingStore::entries).
@@ -119,51 +145,76 @@ impl EntriesRead {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Vec<Entry>> {
-        let is_by_name = selection.index.is_by_name();
-        let mut entries = Vec::new();
-        self.each(selection, after, limit, |order, value| {
-            let read = entry::read(&[order, value].concat(), is_by_name);
-            let read = read.ok_or_else(|| Error::fault("the state file holds an unreadable entry"));
-            entries.push(read?);
-            Ok(())
-        })?;
-        Ok(entries)
-    }
-
-    /// See [`ListingStore::count_entries`](upload_gateway_core::state::ListingStore::count_entries).
-    pub(super) fn count(&self, selection: &Selection) -> Result<u64> {
-        if !selection.index.is_by_name() && selection.created == Created::default() {
-            return self.count_index(&selection.listing, &selection.index);
+        let (first, end) = entry::range(selection, after);
+        let listing = entry::listing_name(&selection.listing);
+        let mut found = Vec::new();
+        for name in entry::index_names(&selection.index) {
+            let first = (listing.as_str(), name.as_str(), first.as_slice());
+            let mut members = Vec::new();
+            self.each(first, end.as_deref(), limit, |order, value| {
+                members.push([order, value].concat());
+            })?;
+            found.push(members);
         }
-        let mut count = 0;
-        self.each(selection, None, usize::MAX, |_, _| {
-            count += 1;
-            Ok(())
-        })?;
-        Ok(count)
+        let is_by_name = selection.index.is_by_name();
+        let read = |member: Vec<u8>| {
+            let read = entry::read(&member, is_by_name);
+            read.ok_or_else(|| Error::fault("the state file holds an unreadable entry"))
+        };
+        entry::merge(found, limit).into_iter().map(read).collect()
     }
 
-    /// Calls `read` with order and value of each entry, at most `limit`.
-    fn each(
+    /// Counts some more entries of a selection: at once those of whole indexes, else at most [`COUNTED_AT_ONCE`].
+    pub(super) fn count_more(
         &self,
         selection: &Selection,
-        after: Option<&Cursor>,
-        limit: usize,
-        mut read: impl FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+        mut counted: Counted,
+    ) -> Result<Counted> {
+        if !selection.index.is_by_name() && selection.created == Created::default() {
+            counted.count = self.count_index(&selection.listing, &selection.index)?;
+            counted.is_all = true;
+            return Ok(counted);
+        }
+        let names = entry::index_names(&selection.index);
+        let Some(name) = names.get(counted.indexes) else {
+            counted.is_all = true;
+            return Ok(counted);
+        };
+        let (first, end) = entry::range(selection, None);
+        let first = counted.next.take().unwrap_or(first);
         let listing = entry::listing_name(&selection.listing);
-        let index = entry::index_name(&selection.index);
-        let (first, end) = entry::range(selection, after);
-        let first = (listing.as_str(), &*index, first.as_slice());
+        let key = (listing.as_str(), name.as_str(), first.as_slice());
+        let (mut more, mut last) = (0, Vec::new());
+        self.each(key, end.as_deref(), COUNTED_AT_ONCE, |order, _| {
+            more += 1;
+            if more == COUNTED_AT_ONCE {
+                last = order.to_vec();
+            }
+        })?;
+        counted.count += more as u64;
+        match more < COUNTED_AT_ONCE {
+            true => counted.indexes += 1,
+            false => counted.next = Some(entry::following(last)),
+        }
+        Ok(counted)
+    }
+
+    /// Calls `read` with order and value of each entry of one index from `first` and before `end`, at most `limit`.
+    fn each(
+        &self,
+        first: Key<'_>,
+        end: Option<&[u8]>,
+        limit: usize,
+        mut read: impl FnMut(&[u8], &[u8]),
+    ) -> Result<()> {
         let entries = self.entries.range::<Key<'_>>(first..).map_err(internal)?;
         for found in entries.take(limit) {
             let (key, value) = found.map_err(internal)?;
-            let (of, name, order) = key.value();
-            let is_past = end.as_ref().is_some_and(|end| order >= end.as_slice());
-            if (of, name) != (listing.as_str(), &*index) || is_past {
+            let (listing, name, order) = key.value();
+            if (listing, name) != (first.0, first.1) || end.is_some_and(|end| order >= end) {
                 break;
             }
-            read(order, value.value())?;
+            read(order, value.value());
         }
         Ok(())
     }

@@ -9,12 +9,12 @@ use upload_gateway_core::{
     upload::{Upload, UploadId},
 };
 
-use super::{Redb, tables::Snapshot};
+use super::{Redb, entries::Counted, tables::Snapshot};
 
 // === impl Redb ===
 
 impl Redb {
-    /// As [`Self::read`], one at a time.
+    /// As [`Self::read`], one at a time. Between two steps of a long call, others have their turn.
     async fn read_in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
@@ -60,9 +60,16 @@ impl ListingStore for Redb {
     }
 
     async fn count_entries(&self, selection: &Selection) -> Result<u64> {
-        let selection = selection.clone();
-        self.read_in_turn(move |snapshot| snapshot.listings.entries.count(&selection))
-            .await
+        let mut counted = Counted::default();
+        while !counted.is_all {
+            let selection = selection.clone();
+            let counting = self.read_in_turn(move |snapshot| {
+                let entries = &snapshot.listings.entries;
+                entries.count_more(&selection, counted)
+            });
+            counted = counting.await?;
+        }
+        Ok(counted.count)
     }
 
     async fn summaries(&self, ids: &[UploadId]) -> Result<Vec<Upload>> {

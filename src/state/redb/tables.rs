@@ -38,11 +38,12 @@ const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fing
 const DUE: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("due");
 /// The records by time of removal and id. A hint: a record that changed since is removed later.
 const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("removals");
-/// The secret (`secret`), the stops of new uploads (`stops`), what is indexed (`indexed`), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
+/// The secret (`secret`), the stops of new uploads (`stops`), what is indexed ([`INDEXED`]), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
-/// The key of the id after which records are not in the indexes of listings yet: see [`Tables::index_more`].
-const INDEXED: &str = "indexed";
+/// The key of the id after which records are not in the indexes of listings yet: see [`Tables::index_more`]. Its number changes with
+/// the indexes.
+const INDEXED: &str = "indexed:2";
 
 /// Sorts after every upload id.
 const LAST_ID: &str = "~";

@@ -80,7 +80,7 @@ impl Redis {
         limit: usize,
     ) -> Result<DuePage> {
         if after.is_none() {
-            self.index_more().await?;
+            self.index_more(before).await?;
         }
         let limit = limit.max(1);
         let live = self.due_entries(0, before, after, limit);

@@ -1,7 +1,7 @@
 -- Sets or removes the entries of one upload in the indexes of a listing, and makes these expire no earlier than the record.
--- KEYS  the indexes, that of all uploads first: sorted sets with equal scores
+-- KEYS  the indexes, that of its phase first: sorted sets with equal scores
 -- ARGV  1 time the record is removed (ms)  2… for each index: order of the entry, the whole entry or "" to remove it
--- Returns nothing.
+-- Returns 1 if an entry was added or removed, else 0.
 -- Most updates change no entry. What one index has, the others have: no other script writes them. But each index expires on its
 -- own.
 local lasts = redis.call('ZSCORE', KEYS[1], ARGV[3])
@@ -9,8 +9,9 @@ for index, key in ipairs(KEYS) do
   lasts = lasts and (ARGV[2 * index + 1] == '' or redis.call('PEXPIRETIME', key) >= tonumber(ARGV[1]))
 end
 if lasts then
-  return
+  return 0
 end
+local changed = 0
 for index, key in ipairs(KEYS) do
   local order, entry = ARGV[2 * index], ARGV[2 * index + 1]
   local known = false
@@ -18,11 +19,13 @@ for index, key in ipairs(KEYS) do
     if other == entry then
       known = true
     else
+      changed = 1
       redis.call('ZREM', key, other)
     end
   end
   if entry ~= '' then
     if not known then
+      changed = 1
       redis.call('ZADD', key, 0, entry)
     end
     if redis.call('PEXPIRETIME', key) < tonumber(ARGV[1]) then
@@ -30,3 +33,4 @@ for index, key in ipairs(KEYS) do
     end
   end
 end
+return changed

@@ -75,6 +75,7 @@ pub(crate) async fn each_index_has_its_uploads_in_its_order(store: &dyn StateSto
     let tag = |text: &str| Index::Tag(text.into());
     let name = |text: &str| Index::Name(text.into());
     let storage = |text: &str| Index::Storage(text.into());
+    let placed = |text: &str, phase| Index::StoragePhase(text.into(), phase);
     for (index, expected) in [
         (Index::All, &[0, 1, 2, 3, 4][..]),
         (tag("x"), &[0, 1]),
@@ -87,6 +88,9 @@ pub(crate) async fn each_index_has_its_uploads_in_its_order(store: &dyn StateSto
         (storage("arch"), &[]),
         (Index::Phase(Phase::Open), &[0, 1, 2, 3, 4]),
         (Index::Phase(Phase::Aborted), &[]),
+        (placed("media", Phase::Open), &[0, 1, 4]),
+        (placed("archive", Phase::Open), &[2, 3]),
+        (placed("media", Phase::Complete), &[]),
         (name("bericht"), &[1, 0, 3]),
         (name("bericht \u{fc}"), &[1, 0]),
         (name("bericht \u{fc}ber.pdf"), &[0]),
@@ -163,6 +167,42 @@ pub(crate) async fn a_selection_has_a_range_of_times(store: &dyn StateStore) {
     }
 }
 
+pub(crate) async fn uploads_of_several_phases_are_in_one_order(store: &dyn StateStore) {
+    let (owner, newest) = (owner(), now());
+    let mut uploads = Vec::new();
+    for (age, phase) in (0..).zip([Index::PHASES, Index::PHASES].concat()) {
+        let mut upload = Upload {
+            created_at: Timestamp(newest.0 - age),
+            ..made(&owner, "a", &[], "media", 0)
+        };
+        create(store, &upload).await;
+        upload.phase = phase;
+        store.update(&upload, upload.writer).await.unwrap();
+        uploads.push(upload);
+    }
+    let (newest, oldest) = (&uploads[1], &uploads[6]);
+    for index in [Index::All, Index::Storage("media".into())] {
+        let selection = all(owner.clone(), index);
+        let part = Selection {
+            created: Created {
+                from: Some(oldest.created_at),
+                before: Some(Timestamp(newest.created_at.0 + 1)),
+            },
+            ..selection.clone()
+        };
+        for (selection, expected) in [(selection, &uploads[..]), (part, &uploads[1..=6])] {
+            for limit in [1, 3, 100] {
+                let found = ids(store, &selection, limit).await;
+                let expected = expected.iter().map(|upload| &upload.id);
+                assert!(
+                    found.iter().eq(expected),
+                    "{selection:?}, {limit}: {found:?}"
+                );
+            }
+        }
+    }
+}
+
 pub(crate) async fn a_position_of_another_query_finds_nothing_or_something(store: &dyn StateStore) {
     let owner = owner();
     create(store, &made(&owner, "m", &[], "media", 0)).await;
@@ -193,10 +233,15 @@ pub(crate) async fn entries_follow_their_record(store: &dyn StateStore) {
         upload = get(store, &upload.id).await;
         upload.phase = phase;
         store.update(&upload, upload.writer).await.unwrap();
-        for index in Index::PHASES {
-            let selection = all(first.clone(), Index::Phase(index));
-            let has = !ids(store, &selection, 9).await.is_empty();
-            assert_eq!(has, index == phase, "{index} in phase {phase}");
+        for other in Index::PHASES {
+            for index in [
+                Index::Phase(other),
+                Index::StoragePhase("media".into(), other),
+            ] {
+                let selection = all(first.clone(), index);
+                let has = !ids(store, &selection, 9).await.is_empty();
+                assert_eq!(has, other == phase, "{selection:?} in phase {phase}");
+            }
         }
         for index in [
             Index::All,
@@ -213,7 +258,7 @@ pub(crate) async fn entries_follow_their_record(store: &dyn StateStore) {
     upload = get(store, &upload.id).await;
     store.give(&upload, &second).await.unwrap();
     assert_eq!(entries_of(store, &first).await, 0);
-    assert_eq!(entries_of(store, &second).await, 4);
+    assert_eq!(entries_of(store, &second).await, 6);
     upload = get(store, &upload.id).await;
     upload.phase = Phase::Deleting;
     store.update(&upload, upload.writer).await.unwrap();
@@ -228,7 +273,8 @@ async fn entries_of(store: &dyn StateStore, owner: &Owner) -> usize {
         Index::Tag("t".into()),
         Index::Storage("media".into()),
         Index::Name(String::new()),
-        Index::Phase(Phase::Open),
+        Index::Phase(Phase::Complete),
+        Index::StoragePhase("media".into(), Phase::Complete),
     ] {
         count += ids(store, &all(owner.clone(), index), 9).await.len();
     }
@@ -243,7 +289,8 @@ pub(crate) async fn an_entry_has_what_filters_need(store: &dyn StateStore) {
         (Index::All, &["y", "\u{fc}"][..]),
         (Index::Tag("y".into()), &["y", "\u{fc}"]),
         (Index::Storage("media".into()), &[]),
-        (Index::Phase(Phase::Open), &[]),
+        (Index::Phase(Phase::Open), &["y", "\u{fc}"]),
+        (Index::StoragePhase("media".into(), Phase::Open), &[]),
         (Index::Name("anlage".into()), &[]),
     ] {
         let entries = store.entries(&all(owner.clone(), index), None, 9).await;

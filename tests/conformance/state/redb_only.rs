@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 use upload_gateway::state::redb::{OpenError, Redb};
@@ -11,7 +12,7 @@ use upload_gateway_core::{
         Created, Index, ListingStore, PartStore, RECORD_GRACE_SECONDS, RecordStore, ScheduleStore,
         Selection,
     },
-    upload::{Phase, Timestamp, Upload},
+    upload::{Owner, Phase, Timestamp, Upload, UploadId},
 };
 
 use super::{fresh_redb, samples::*};
@@ -185,7 +186,7 @@ async fn the_file_of_an_earlier_release_gets_indexes_when_it_is_opened() {
         assert!(transaction.delete_table(counts).unwrap());
         let facts: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
         let mut facts = transaction.open_table(facts).unwrap();
-        assert!(facts.remove("indexed").unwrap().is_some());
+        assert!(facts.remove("indexed:2").unwrap().is_some());
         drop(facts);
         transaction.commit().unwrap();
     }
@@ -199,4 +200,45 @@ async fn the_file_of_an_earlier_release_gets_indexes_when_it_is_opened() {
     assert_eq!(store.count(&selection.listing).await.unwrap(), 2);
     let entries = store.entries(&selection, None, 9).await.unwrap();
     assert_eq!(entries.len(), 2);
+}
+
+#[tokio::test]
+async fn a_count_of_many_entries_lets_other_calls_have_their_turn() {
+    let Some((store, _directory)) = fresh_redb().await else {
+        return;
+    };
+    let owner = Owner::default();
+    let untagged = |_| {
+        let mut upload = upload(&owner);
+        upload.file.tags = Vec::new();
+        upload
+    };
+    let uploads: Vec<_> = (0..10_050).map(untagged).collect();
+    let created = uploads.iter().map(|one| store.create(one, u64::MAX));
+    let created = stream::iter(created).buffer_unordered(512);
+    let created: Vec<_> = created.try_collect().await.unwrap();
+    let by_name = Selection {
+        listing: owner.clone().into(),
+        index: Index::Name(String::new()),
+        created: Created::default(),
+    };
+    let since_ever = Selection {
+        index: Index::All,
+        created: Created {
+            from: Some(Timestamp(0)),
+            before: None,
+        },
+        ..by_name.clone()
+    };
+    let missing = [UploadId::generate(None)];
+    for selection in [by_name, since_ever] {
+        let mut counting = store.count_entries(&selection);
+        // The count has the first turn, and this call the one after its first step.
+        tokio::select! {
+            biased;
+            _ = &mut counting => panic!("{selection:?} was counted in one turn"),
+            found = store.summaries(&missing) => assert_eq!(found.unwrap(), []),
+        }
+        assert_eq!(counting.await.unwrap(), created.len() as u64);
+    }
 }

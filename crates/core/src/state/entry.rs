@@ -20,8 +20,10 @@ pub enum Index {
     Tag(String),
     /// Those in this storage, newest first.
     Storage(String),
-    /// Those in this phase, newest first. Not for COMPLETE: nearly all uploads are.
+    /// Those in this phase, newest first.
     Phase(Phase),
+    /// Those in this storage and this phase, newest first.
+    StoragePhase(String, Phase),
     /// Those whose [folded] name begins with this text, by folded name, and then newest first.
     Name(String),
 }
@@ -79,8 +81,14 @@ pub fn listings(owner: &Owner) -> impl Iterator<Item = Listing> + use<> {
 // === impl Index ===
 
 impl Index {
-    /// The phases that have an index.
-    pub const PHASES: [Phase; 3] = [Phase::Open, Phase::Committing, Phase::Aborted];
+    /// The phases of uploads in indexes, in their order: an upload that changes while indexes of several phases are read in this
+    /// order is in the later one.
+    pub const PHASES: [Phase; 4] = [
+        Phase::Open,
+        Phase::Committing,
+        Phase::Aborted,
+        Phase::Complete,
+    ];
 
     /// Whether it is ordered by name.
     pub fn is_by_name(&self) -> bool {
@@ -166,7 +174,7 @@ impl Entry {
         self.label(2)
     }
 
-    /// The tags, in [normal form C](nfc). None in an entry of another index than [`Index::All`] and [`Index::Tag`].
+    /// The tags, in [normal form C](nfc). None in an entry of [`Index::Storage`], [`Index::StoragePhase`] and [`Index::Name`].
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         self.labels.split(SEPARATOR).skip(3)
     }
@@ -180,15 +188,26 @@ impl Entry {
         }
     }
 
-    /// The indexes that have the entry. The text of [`Index::Name`] is the whole name.
+    /// The smallest indexes that have the entry; the others are made of these. The text of [`Index::Name`] is the whole name.
     pub fn indexes(&self) -> impl Iterator<Item = Index> {
-        let phase = Index::PHASES.contains(&self.phase);
         let tags = self.tags().map(|tag| Index::Tag(tag.to_owned()));
-        once(Index::All)
+        self.in_phase(self.phase)
+            .into_iter()
             .chain(tags)
-            .chain(once(Index::Storage(self.storage_id().to_owned())))
-            .chain(phase.then_some(Index::Phase(self.phase)))
             .chain(once(Index::Name(self.name().to_owned())))
+    }
+
+    /// The smallest indexes that must not have the entry: those of other phases.
+    pub fn other_indexes(&self) -> impl Iterator<Item = Index> {
+        let phases = Index::PHASES.into_iter();
+        let others = phases.filter(|phase| *phase != self.phase);
+        others.flat_map(|phase| self.in_phase(phase))
+    }
+
+    /// Those of uploads in this phase.
+    fn in_phase(&self, phase: Phase) -> [Index; 2] {
+        let storage_id = self.storage_id().to_owned();
+        [Index::Phase(phase), Index::StoragePhase(storage_id, phase)]
     }
 
     fn label(&self, number: usize) -> &str {

@@ -6,13 +6,11 @@
 
 mod filters;
 
-use futures::future::try_join_all;
-
 pub use self::filters::Search;
 use super::{Caller, Records, Scope, is_visible};
 use crate::{
     error::{Error, Result},
-    state::{Created, Cursor, Entry, Index, ListPage, ListQuery, Listing, Selection},
+    state::{Cursor, Entry, ListPage, ListQuery, Listing},
     upload::{Upload, UploadId},
 };
 
@@ -200,8 +198,8 @@ impl Records {
         })
     }
 
-    /// How many uploads match, if the state store has counted them: without filters, with filters that one index answers, and
-    /// if only the phase must be COMPLETE. A hint.
+    /// How many uploads match, if the state store has counted them: without filters, and with filters that one index answers. A
+    /// hint.
     ///
     /// # Errors
     /// `PermissionDenied` if the roles of the caller do not allow the scope; `Unavailable` if the state store is unavailable.
@@ -210,26 +208,11 @@ impl Records {
         if search.matches_all() {
             return self.listing.count(&listing).await.map(Some);
         }
-        if search.is_for_complete() {
-            return self.count_complete(&listing).await.map(Some);
-        }
         if !search.is_indexed() {
             return Ok(None);
         }
         let selection = search.selection(listing);
         self.listing.count_entries(&selection).await.map(Some)
-    }
-
-    /// The uploads in no other phase, because COMPLETE has no index.
-    async fn count_complete(&self, listing: &Listing) -> Result<u64> {
-        let others = Index::PHASES.map(|phase| Selection {
-            listing: listing.clone(),
-            index: Index::Phase(phase),
-            created: Created::default(),
-        });
-        let others = others.iter().map(|other| self.listing.count_entries(other));
-        let (all, others) = tokio::try_join!(self.listing.count(listing), try_join_all(others))?;
-        Ok(all.saturating_sub(others.iter().sum()))
     }
 }
 

@@ -50,16 +50,6 @@ impl Search {
         *self == all
     }
 
-    /// Whether the only filter is the phase COMPLETE.
-    pub(super) fn is_for_complete(&self) -> bool {
-        let complete = Self {
-            scope: self.scope.clone(),
-            phase: Some(Phase::Complete),
-            ..Self::default()
-        };
-        *self == complete
-    }
-
     /// Whether an index has exactly the uploads that match.
     pub(super) fn is_indexed(&self) -> bool {
         let mut rest = self.clone();
@@ -69,6 +59,7 @@ impl Search {
             Index::Tag(_) => drop(rest.tags.remove(0)),
             Index::Storage(_) => rest.storage_id = None,
             Index::Phase(_) => rest.phase = None,
+            Index::StoragePhase(..) => (rest.storage_id, rest.phase) = (None, None),
             Index::Name(_) => rest.name_prefix = None,
         }
         if !index.is_by_name() {
@@ -95,10 +86,11 @@ impl Search {
         if let Some(prefix) = &self.name_prefix {
             return Index::Name(folded(prefix));
         }
-        match (self.phase, &self.storage_id) {
-            (Some(phase), _) if Index::PHASES.contains(&phase) => Index::Phase(phase),
-            (_, Some(storage_id)) => Index::Storage(storage_id.clone()),
-            (_, None) => Index::All,
+        match (self.phase, self.storage_id.clone()) {
+            (Some(phase), Some(storage_id)) => Index::StoragePhase(storage_id, phase),
+            (Some(phase), None) => Index::Phase(phase),
+            (None, Some(storage_id)) => Index::Storage(storage_id),
+            (None, None) => Index::All,
         }
     }
 
@@ -184,7 +176,7 @@ mod tests {
             ..all.clone()
         };
         let (tag, name) = (Index::Tag("\u{fc}".into()), Index::Name("\u{fc}ber".into()));
-        let storage = Index::Storage("a".into());
+        let placed = |phase| Index::StoragePhase("a".into(), phase);
         for (search, index, is_indexed) in [
             (all.clone(), Index::All, true),
             (since(&all), Index::All, true),
@@ -198,10 +190,14 @@ mod tests {
             (since(&named), name.clone(), false),
             (both(&named), name, false),
             (open.clone(), Index::Phase(Phase::Open), true),
-            (both(&open), Index::Phase(Phase::Open), false),
-            (stored, storage.clone(), true),
-            (complete.clone(), Index::All, false),
-            (both(&complete), storage, false),
+            (since(&open), Index::Phase(Phase::Open), true),
+            (texts(&open), Index::Phase(Phase::Open), false),
+            (both(&open), placed(Phase::Open), true),
+            (stored, Index::Storage("a".into()), true),
+            (complete.clone(), Index::Phase(Phase::Complete), true),
+            (both(&complete), placed(Phase::Complete), true),
+            (since(&both(&complete)), placed(Phase::Complete), true),
+            (texts(&both(&complete)), placed(Phase::Complete), false),
         ] {
             assert_eq!(search.index(), index, "{search:?}");
             assert_eq!(search.is_indexed(), is_indexed, "{search:?}");
