@@ -322,16 +322,19 @@ impl UploadService for UploadApi {
     ) -> Result<Response<Self::WatchUploadStream>, Status> {
         let caller = caller(&request)?;
         let gateway = Arc::clone(&self.gateway);
-        let id = async {
+        let found = async {
             let id = convert::upload_id("upload_id", &request.get_ref().upload_id)?;
-            gateway
-                .records
-                .get_summary(&caller, Action::Read, &id)
-                .await?;
-            Ok(id)
+            let records = &gateway.records;
+            records.get_summary(&caller, Action::Read, &id).await
         };
-        let id = id.await.map_err(|error| grpc_status(&error))?;
-        Ok(Response::new(watch(gateway, caller, id).boxed()))
+        let found = found.await.map_err(|error| grpc_status(&error))?;
+        if found.is_live() {
+            return Ok(Response::new(watch(gateway, caller, found.id).boxed()));
+        }
+        // A record that was rebuilt may not be stored.
+        let last = watched(&gateway, &found).await;
+        let last = last.map_err(|error| grpc_status(&error));
+        Ok(Response::new(stream::iter([last]).boxed()))
     }
 }
 

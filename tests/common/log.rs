@@ -1,17 +1,20 @@
-//! What a test logs.
+//! What is logged in a test that runs on one thread.
 
 use std::{
     io,
     sync::{Arc, Mutex},
 };
 
-use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, dispatcher::DefaultGuard};
 
-/// Collects what is logged in this thread, until it is dropped.
+/// What was logged since it began, until it is dropped.
 #[derive(Debug)]
 pub struct Log {
     text: Text,
     _guard: DefaultGuard,
+    /// If there is one subscriber only, tracing asks the thread that first reaches a line whether it is logged at all: it can be
+    /// that of another test.
+    _other: Dispatch,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -22,20 +25,25 @@ struct Text(Arc<Mutex<Vec<u8>>>);
 impl Log {
     pub fn begin() -> Self {
         let text = Text::default();
-        let writer = text.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone());
+        let dispatch = || {
+            let writer = text.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(move || writer.clone());
+            Dispatch::new(subscriber.finish())
+        };
         Self {
+            _other: dispatch(),
+            _guard: tracing::dispatcher::set_default(&dispatch()),
             text,
-            _guard: tracing::subscriber::set_default(subscriber.finish()),
         }
     }
 
-    /// What was logged.
-    pub fn end(self) -> String {
-        let text = self.text.0.lock().unwrap().clone();
-        String::from_utf8(text).unwrap()
+    /// The lines that contain this text.
+    pub fn lines(&self, text: &str) -> Vec<String> {
+        let log = String::from_utf8(self.text.0.lock().unwrap().clone()).unwrap();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
     }
 }
 

@@ -228,8 +228,8 @@ async fn a_thousand_files_survive(world: World) {
         assert_eq!(found.await.unwrap_err().kind(), Kind::NotFound);
     }
     are_found(&without_first, by_second.iter().step_by(step)).await;
-    let log = log.end();
-    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    let warnings = log.lines("WARN");
+    drop(log);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("key_id=k1"), "{warnings:?}");
     drop(without_first);

@@ -1,15 +1,18 @@
 //! Records of COMPLETE uploads do not fill Redis: above a limit, the sweeper removes those that their files carry, too.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use upload_gateway_core::{
     blobs::NewObject,
+    decorate::{Around, Decorated},
+    error::{Error, Reason, Result},
     gateway::{Caller, Gateway, Settings, Sweep},
     upload::{FileMetadata, Md5, Phase, Upload},
 };
 
 use super::{
+    common::Log,
     object_records::{get, keyed, seen, upload},
     world::{self, PART, World, file, pass, sweep, sweep_as},
 };
@@ -131,6 +134,123 @@ async fn without_the_key_that_sealed_it_no_record_is_removed() {
     assert_eq!(sweep(&without).await.removed_records, 0);
     let other_key = crowded(&world, &[2]).await;
     assert_eq!(sweep(&other_key).await.removed_records, 0);
+    assert!(has_record(&world, &known).await);
+}
+
+/// A store that does not answer to one kind of request.
+#[derive(Debug, Clone, Copy)]
+struct Without(&'static str);
+
+impl Around for Without {
+    async fn around<T, F>(
+        &self,
+        name: &'static str,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        match name == self.0 {
+            true => Err(Error::store_unavailable("no answer")),
+            false => call().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_the_store_does_not_answer_no_record_is_removed() {
+    let Some(world) = world::s3().await else {
+        return;
+    };
+    let restorable = restorable(&*crowded(&world, &[1]).await).await;
+    for request in ["store.read", "store.head"] {
+        let storages = world.backends.storages.clone();
+        let storages =
+            storages.with_stores(|_, store| Arc::new(Decorated::new(store, Without(request))));
+        let settings = Settings {
+            max_record_memory: Some(1),
+            store_retry_timeout: Duration::from_millis(1),
+            ..keyed(&[1])
+        };
+        let gateway = world.gateway_with(settings, world.clock.clone(), storages);
+        let report = sweep(&*gateway.await).await;
+        assert_eq!(
+            (report.removed_records, report.failures),
+            (0, 1),
+            "{request}"
+        );
+        for upload in &restorable {
+            assert!(has_record(&world, upload).await, "{request}");
+        }
+    }
+    let gateway = crowded(&world, &[1]).await;
+    assert!(sweep(&gateway).await.removed_records > 0);
+}
+
+#[tokio::test]
+async fn all_replicas_together_warn_once_an_hour() {
+    let Some((world, url)) = world::s3_with_private_redis().await else {
+        return;
+    };
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let replicas = [crowded(&world, &[1]).await, crowded(&world, &[1]).await];
+    let log = Log::begin();
+    let warnings = || log.lines("records.max_memory").len();
+    for _ in 0..2 {
+        for replica in &replicas {
+            sweep(replica).await;
+        }
+    }
+    assert_eq!(warnings(), 1);
+    let key = "upload-gateway:lease:room-warned";
+    let left: u64 = redis::cmd("PTTL").arg(key).query(&mut connection).unwrap();
+    assert!((3_500_000..=3_600_000).contains(&left), "{left} ms");
+    // As after an hour.
+    redis::cmd("DEL").arg(key).exec(&mut connection).unwrap();
+    upload(&replicas[0], file(10)).await;
+    for replica in &replicas {
+        while sweep(replica).await.removed_records > 0 {}
+    }
+    assert_eq!(warnings(), 2, "{:?}", log.lines(""));
+    let removed = log.lines("records of the oldest COMPLETE uploads are removed");
+    assert!(removed[0].contains("removed=1"), "{removed:?}");
+}
+
+#[tokio::test]
+async fn a_removed_record_is_read_while_redis_is_full() {
+    let Some((world, url)) = world::s3_with_private_redis().await else {
+        return;
+    };
+    let known = upload(&*crowded(&world, &[1]).await, file(1000)).await;
+    let sweeper = crowded(&world, &[1]).await;
+    while sweep(&sweeper).await.removed_records == 0 {}
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let mut limit = |bytes: u64| {
+        let set = redis::cmd("CONFIG")
+            .arg(("SET", "maxmemory", bytes))
+            .to_owned();
+        set.exec(&mut connection).unwrap();
+    };
+    limit(1);
+    let settings = Settings {
+        max_record_memory: Some(u64::MAX),
+        store_retry_timeout: Duration::from_millis(100),
+        ..keyed(&[1])
+    };
+    let storages = world.backends.storages.clone();
+    let clock = world.clock.clone();
+    let gateway = world.gateway_with(settings, clock, storages).await;
+    let found = get(&gateway, &known.id).await.unwrap();
+    assert_eq!(seen(found), seen(known.clone()));
+    let caller = Caller::default();
+    let parts = gateway.records.list_parts(&caller, &known.id, 0, 9);
+    assert_eq!(parts.await.unwrap().parts, []);
+    assert!(!has_record(&world, &known).await);
+    let changed = gateway.keep_upload(&caller, &known.id, None);
+    assert_eq!(changed.await.unwrap_err().reason(), Reason::StateFull);
+    limit(0);
+    get(&gateway, &known.id).await.unwrap();
     assert!(has_record(&world, &known).await);
 }
 

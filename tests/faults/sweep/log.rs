@@ -15,9 +15,7 @@ async fn an_upload_that_the_sweeper_ends_has_one_line() {
     assert_eq!(sweep(&gateway).await.expired, 1);
     world.clock.advance(9 * DAY);
     sweep(&gateway).await;
-    let text = log.end();
-    let id = left.id.to_string();
-    let lines: Vec<_> = text.lines().filter(|line| line.contains(&id)).collect();
-    assert_eq!(lines.len(), 1, "{text}");
-    assert!(lines[0].contains("result=\"expired\""), "{text}");
+    let lines = log.lines(&left.id.to_string());
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("result=\"expired\""), "{lines:?}");
 }

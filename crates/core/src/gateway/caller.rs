@@ -111,6 +111,11 @@ impl Scope {
 // === impl Action ===
 
 impl Action {
+    /// Whether it leaves the record as it is.
+    pub(super) fn only_reads(self) -> bool {
+        matches!(self, Self::Read | Self::Download)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Create => "create",

@@ -5,7 +5,7 @@ use super::{Fence, Records};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
-        caller::Caller,
+        caller::{Action, Caller},
         object_records::{
             Verified,
             restore::{Restore, RestoreReport},
@@ -13,6 +13,7 @@ use crate::{
         storage::Storage,
     },
     meter::Done,
+    state::RecordStore,
     upload::{Event, Object, Phase, Timestamp, Upload, UploadId},
 };
 
@@ -115,11 +116,13 @@ impl Records {
         self.kept.has(upload).await
     }
 
-    /// A record that the caller does not find and that was rebuilt from a store. It may have been removed again since, to make room.
-    /// For an upload of another owner the same stores are searched, so that the answer takes as long.
+    /// A record that the caller does not find and that was rebuilt from a store. It may have been removed again since, to make room;
+    /// if the state store is full, it was not stored, unless the action needs that. For an upload of another owner the same stores
+    /// are searched, so that the answer takes as long.
     pub(super) async fn rebuilt(
         &self,
         caller: &Caller,
+        action: Action,
         id: &UploadId,
         (found, exists): (&Result<Upload>, bool),
     ) -> Result<Option<Upload>> {
@@ -127,9 +130,15 @@ impl Records {
         if !found.as_ref().is_err_and(is_missing) {
             return Ok(None);
         }
-        match self.kept.find(caller, id, exists).await? {
-            Some(lost) => self.restore(lost).await.map(Some),
-            None => Ok(None),
+        let Some(lost) = self.kept.find(caller, id, exists).await? else {
+            return Ok(None);
+        };
+        if !action.only_reads() {
+            return self.restore(lost).await.map(Some);
+        }
+        match self.restore_in(&*self.single_try, lost.clone()).await {
+            Err(error) if error.reason() == Reason::StateFull => Ok(Some(lost)),
+            restored => restored.map(Some),
         }
     }
 
@@ -143,9 +152,13 @@ impl Records {
     }
 
     /// Stores a record that was rebuilt, and returns it. An existing one does not change.
-    pub(in crate::gateway) async fn restore(&self, mut upload: Upload) -> Result<Upload> {
+    pub(in crate::gateway) async fn restore(&self, upload: Upload) -> Result<Upload> {
+        self.restore_in(&*self.records, upload).await
+    }
+
+    async fn restore_in(&self, records: &dyn RecordStore, mut upload: Upload) -> Result<Upload> {
         upload.kept_until = self.kept_until(&upload);
-        self.records.create(&upload, u64::MAX).await?;
+        records.create(&upload, u64::MAX).await?;
         self.meter.note(Done::Restored);
         tracing::info!(upload_id = %upload.id, storage_id = upload.storage_id, "restored a record that the state store did not have from the store");
         Ok(upload)

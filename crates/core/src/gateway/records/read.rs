@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A page of the committed parts of an upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartPage {
     /// The parts, by number.
     pub parts: Vec<Part>,
@@ -36,7 +36,8 @@ impl Records {
         let known = self.find_any(id).await?;
         let exists = known.is_some();
         let mut found = permit(caller, action, id, known);
-        if let Some(rebuilt) = self.rebuilt(caller, id, (&found, exists)).await? {
+        let rebuilt = self.rebuilt(caller, action, id, (&found, exists)).await?;
+        if let Some(rebuilt) = rebuilt {
             let again = self.find_any(id).await?;
             found = permit(caller, action, id, again.or(Some(rebuilt)));
         }
@@ -56,7 +57,8 @@ impl Records {
         let known = self.records.summary(id).await?;
         let exists = known.is_some();
         let mut found = permit(caller, action, id, known);
-        if let Some(rebuilt) = self.rebuilt(caller, id, (&found, exists)).await? {
+        let rebuilt = self.rebuilt(caller, action, id, (&found, exists)).await?;
+        if let Some(rebuilt) = rebuilt {
             let again = self.records.summary(id).await?;
             found = permit(caller, action, id, again.or(Some(rebuilt)));
         }
@@ -74,10 +76,12 @@ impl Records {
     ) -> Result<Upload> {
         let known = self.records.summary(id).await?;
         let exists = known.is_some();
-        let mut found = caller.permit(Action::Delete, id, known);
-        if let Some(rebuilt) = self.rebuilt(caller, id, (&found, exists)).await? {
+        let action = Action::Delete;
+        let mut found = caller.permit(action, id, known);
+        let rebuilt = self.rebuilt(caller, action, id, (&found, exists)).await?;
+        if let Some(rebuilt) = rebuilt {
             let again = self.records.summary(id).await?;
-            found = caller.permit(Action::Delete, id, again.or(Some(rebuilt)));
+            found = caller.permit(action, id, again.or(Some(rebuilt)));
         }
         match found
             .as_ref()
@@ -120,6 +124,9 @@ impl Records {
         limit: u32,
     ) -> Result<PartPage> {
         let summary = self.get_summary(caller, Action::Read, id).await?;
+        if after >= summary.parts.committed() {
+            return Ok(PartPage::default());
+        }
         let parts = self.committed_parts(id, after, limit).await?;
         let last = parts.last().map(|part| part.number);
         Ok(PartPage {
