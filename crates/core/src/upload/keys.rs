@@ -169,20 +169,14 @@ impl KeyTemplate {
 
     /// The common prefix of all keys below `prefix`.
     pub fn prefix(&self, prefix: &str) -> String {
-        let mut common = directory(prefix);
-        for (index, name) in self.names.iter().enumerate() {
-            if index > 0 {
-                common.push('/');
-            }
-            for piece in name {
-                match piece {
-                    Piece::Text(text) => common.push_str(text),
-                    Piece::Id => return common + UploadId::PREFIX,
-                    _ => return common,
-                }
-            }
+        let (common, next) = self.begin(prefix, |piece| match piece {
+            Piece::Text(text) => Some(text.clone()),
+            _ => None,
+        });
+        match next {
+            Some(Piece::Id) => common + UploadId::PREFIX,
+            _ => common,
         }
-        common
     }
 
     /// The longest common prefix of all keys that an upload of this tenant with this id can have. `None` if the keys depend on more
@@ -194,21 +188,36 @@ impl KeyTemplate {
             id,
             file_name: "",
         };
-        let mut common = directory(prefix);
         let mut has_id = false;
+        let (common, _) = self.begin(prefix, |piece| match piece {
+            Piece::Year | Piece::Month | Piece::Day | Piece::Name => None,
+            Piece::Text(_) | Piece::Tenant | Piece::Id => {
+                has_id |= *piece == Piece::Id;
+                Some(piece.text(&parts))
+            }
+        });
+        has_id.then_some(common)
+    }
+
+    /// A key below `prefix` up to the first piece without a `text`, and that piece.
+    fn begin(
+        &self,
+        prefix: &str,
+        mut text: impl FnMut(&Piece) -> Option<String>,
+    ) -> (String, Option<&Piece>) {
+        let mut key = directory(prefix);
         for (index, name) in self.names.iter().enumerate() {
             if index > 0 {
-                common.push('/');
+                key.push('/');
             }
             for piece in name {
-                if matches!(piece, Piece::Year | Piece::Month | Piece::Day | Piece::Name) {
-                    return has_id.then_some(common);
+                match text(piece) {
+                    Some(text) => key.push_str(&text),
+                    None => return (key, Some(piece)),
                 }
-                has_id |= *piece == Piece::Id;
-                common.push_str(&piece.text(&parts));
             }
         }
-        Some(common)
+        (key, None)
     }
 
     /// The upload whose key this is, below `prefix`. `None` for a key that [`KeyTemplate::key`] does not make.
