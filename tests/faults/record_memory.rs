@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
 use upload_gateway_core::{
     blobs::NewObject,
     decorate::{Around, Decorated},
@@ -186,6 +187,23 @@ async fn while_the_store_does_not_answer_no_record_is_removed() {
     }
     let gateway = crowded(&world, &[1]).await;
     assert!(sweep(&gateway).await.removed_records > 0);
+}
+
+#[tokio::test]
+async fn room_is_made_until_nothing_can_be_removed_and_not_again_at_once() {
+    let Some(world) = world::s3().await else {
+        return;
+    };
+    let gateway = crowded(&world, &[1]).await;
+    let known = restorable(&gateway).await;
+    let (memory, stop) = (&gateway.sweeper.memory, CancellationToken::new());
+    let removed = memory.make_room(&stop).await.unwrap();
+    assert_eq!(removed, known.len() as u64);
+    let later = upload(&gateway, file(10)).await;
+    assert_eq!(memory.make_room(&stop).await.unwrap(), 0);
+    assert!(has_record(&world, &later).await);
+    // A sweep tries again.
+    assert_eq!(sweep(&gateway).await.removed_records, 1);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,10 @@ const MAX_SAMPLES: usize = 100;
 const MAX_UNPROVEN: usize = 1_000;
 
 /// How many records are checked and removed at a time.
-const AT_A_TIME: usize = 64;
+const AT_A_TIME: usize = 128;
+
+/// How many records are at least checked together, if few more are to be removed.
+const MIN_BATCH: usize = 16;
 
 /// How long no run begins after one that failed or found nothing to remove. The proofs are requests to the stores, which cost money.
 const REST: Duration = Duration::from_secs(5 * 60);
@@ -99,20 +102,24 @@ impl RecordMemory {
         }
     }
 
-    /// Removes records while the state store uses more memory than the limit, unless another replica does that, or the last run
-    /// has just found nothing to remove. Returns how many.
+    /// Removes records while the state store uses more memory than the limit, in one run after the other as long as most records
+    /// that are checked can be removed. Does nothing if another replica does that, or the last run has just found nothing to
+    /// remove. Returns how many were removed.
     ///
     /// # Errors
     /// `Unavailable` if the state store is unavailable. The first failure of a store, if nothing was removed.
     pub async fn make_room(&self, stop: &CancellationToken) -> Result<u64> {
-        if self.rests() {
-            return Ok(0);
+        let mut removed = 0;
+        while !self.rests() {
+            let removals = self.run(false, stop).await.inspect_err(|_| self.rest())?;
+            removed += removals.removed;
+            match removals.failed {
+                Some(error) if removed == 0 => return Err(error),
+                _ if removals.removed <= removals.unproven as u64 => break,
+                _ => {}
+            }
         }
-        let removals = self.run(false, stop).await.inspect_err(|_| self.rest())?;
-        match removals.failed {
-            Some(error) if removals.removed == 0 => Err(error),
-            _ => Ok(removals.removed),
-        }
+        Ok(removed)
     }
 
     /// As [`RecordMemory::make_room`], also after a run that found nothing to remove. A dry run counts what it would remove of
@@ -183,12 +190,17 @@ impl RecordMemory {
         let enough = removals.removed + uploads.len().div_ceil(4) as u64;
         uploads.retain(is_removable);
         uploads.sort_by_key(|upload| upload.created_at);
-        for some in uploads.chunks(AT_A_TIME) {
-            if removals.removed >= enough || removals.unproven >= MAX_UNPROVEN {
-                break;
-            }
-            let each = some.iter().map(|upload| self.remove(upload, dry_run));
-            for outcome in join_all(each).await {
+        let mut left = uploads.as_slice();
+        while removals.removed < enough && removals.unproven < MAX_UNPROVEN && !left.is_empty() {
+            let wanted = usize::try_from(enough - removals.removed).unwrap_or(usize::MAX);
+            let some;
+            (some, left) = left.split_at(wanted.max(MIN_BATCH).min(left.len()));
+            let each: Vec<_> = some
+                .iter()
+                .map(|upload| self.remove(upload, dry_run))
+                .collect();
+            let mut outcomes = stream::iter(each).buffer_unordered(AT_A_TIME);
+            while let Some(outcome) = outcomes.next().await {
                 removals.add(outcome);
             }
         }
