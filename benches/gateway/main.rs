@@ -5,9 +5,9 @@
 //! S3 server (versitygw), which limits the throughput itself, and one that discards what it gets, so that the gateway is
 //! the limit. Each case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store
 //! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, `records`
-//! a record of 50,000 parts, `finding` lists of a million records, `downloads` files that are read, `signing` signatures,
-//! `guarded` authentication and TLS, `traced` traces, and `baseline`, if the variable `BASELINE` names another build of the
-//! gateway, what changed since. Missed targets do not fail a benchmark.
+//! a record of 50,000 parts, `finding` lists of a million records, `downloads` files that are read, `room` many files and a
+//! Redis with little memory, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
+//! variable `BASELINE` names another build of the gateway, what changed since. Missed targets do not fail a benchmark.
 //!
 //! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. For
 //! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB by the growth of its buffer, 64 MiB by the
@@ -25,6 +25,7 @@ mod payload;
 mod process;
 mod records;
 mod report;
+mod room;
 mod round_trips;
 mod signing;
 mod store;
@@ -203,6 +204,9 @@ async fn run(selection: &Selection) -> Result<()> {
     if "downloads".contains(&selection.filter) {
         let read = downloads::measure(&stores[0], &redis_url, &payload, selection.quick);
         report::downloads(&read.await?);
+    }
+    if "room".contains(&selection.filter) {
+        report::room(&room::measure(&stores[0], &payload, selection.quick).await?);
     }
     if "signing".contains(&selection.filter) {
         report::signing(&signing::measure(&stores[0], &redis_url, selection.quick).await?);

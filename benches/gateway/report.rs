@@ -7,12 +7,13 @@
 )]
 
 mod downloads;
+mod room;
 
 use std::{fs, time::Duration};
 
 use upload_gateway::config::Limits;
 
-pub(crate) use self::downloads::downloads;
+pub(crate) use self::{downloads::downloads, room::room};
 
 use crate::{
     GIB, Load, MIB, Measurement,
