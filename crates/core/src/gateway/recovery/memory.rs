@@ -2,7 +2,7 @@
 //!
 //! Above a limit, the oldest records are removed whose files carry one of their own, from which a call with their id rebuilds
 //! them. An index by age would need memory itself, so the age is compared in samples, and the oldest quarter of each is
-//! removed, much as Redis evicts keys. Nothing is removed without proof: one negative or failed answer of a store keeps the
+//! removed, or half if that is not enough, much as Redis evicts keys. Nothing is removed without proof: one negative or failed answer of a store keeps the
 //! record.
 
 use std::{
@@ -28,6 +28,9 @@ use crate::{
 /// Removals end at this share of the limit, in percent.
 const TARGET: u64 = 95;
 
+/// Above this share of the limit, in percent, more comes in than is removed, so more of each sample is removed.
+const TOO_MUCH: u64 = 110;
+
 /// The largest number of samples in a run. The next run continues.
 const MAX_SAMPLES: usize = 100;
 
@@ -35,7 +38,7 @@ const MAX_SAMPLES: usize = 100;
 const MAX_UNPROVEN: usize = 1_000;
 
 /// How many records are checked and removed at a time.
-const AT_A_TIME: usize = 128;
+const AT_A_TIME: usize = 256;
 
 /// How many records are at least checked together, if few more are to be removed.
 const MIN_BATCH: usize = 16;
@@ -131,8 +134,7 @@ impl RecordMemory {
         };
         let holder = format!("{:016x}", rand::random::<u64>());
         if dry_run {
-            self.remove_oldest(&memory.node, true, &mut removals)
-                .await?;
+            self.remove_oldest(&memory, true, &mut removals).await?;
             return Ok(removals);
         }
         if !self.schedule.lease("room", &holder, LEASE).await? {
@@ -162,7 +164,7 @@ impl RecordMemory {
             if stop.is_cancelled() || !has_lease || removals.unproven >= MAX_UNPROVEN {
                 return Ok(());
             }
-            self.remove_oldest(&memory.node, false, removals).await?;
+            self.remove_oldest(&memory, false, removals).await?;
         }
         Ok(())
     }
@@ -170,24 +172,31 @@ impl RecordMemory {
     /// The memory of the state store, if it uses more than this percentage of the limit.
     async fn above(&self, percent: u64) -> Result<Option<Memory>> {
         let memory = self.store.memory().await?;
-        Ok(memory.filter(|memory| {
-            let limit = memory.limit(self.max);
-            limit.is_some_and(|limit| memory.used > limit / 100 * percent)
-        }))
+        Ok(memory.filter(|memory| self.is_above(memory, percent)))
     }
 
-    /// Removes the oldest quarter of the next sample.
+    fn is_above(&self, memory: &Memory, percent: u64) -> bool {
+        let limit = memory.limit(self.max);
+        limit.is_some_and(|limit| memory.used > (limit / 100).saturating_mul(percent))
+    }
+
+    /// Removes the oldest of the next sample: a quarter, or half.
     async fn remove_oldest(
         &self,
-        node: &str,
+        memory: &Memory,
         dry_run: bool,
         removals: &mut Removals,
     ) -> Result<()> {
         let position = self.position.load(Ordering::Relaxed);
-        let sample = self.store.sample(node, position).await?;
+        let sample = self.store.sample(&memory.node, position).await?;
         self.position.store(sample.next, Ordering::Relaxed);
         let mut uploads = sample.uploads;
-        let enough = removals.removed + uploads.len().div_ceil(4) as u64;
+        let share = if self.is_above(memory, TOO_MUCH) {
+            2
+        } else {
+            4
+        };
+        let enough = removals.removed + uploads.len().div_ceil(share) as u64;
         uploads.retain(is_removable);
         uploads.sort_by_key(|upload| upload.created_at);
         let mut left = uploads.as_slice();
