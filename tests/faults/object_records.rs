@@ -6,7 +6,10 @@ use bytes::Bytes;
 use futures::{TryStreamExt, stream};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
-use upload_gateway::state::redb::Redb;
+use upload_gateway::{
+    config::{Config, S3Profile},
+    state::redb::Redb,
+};
 use upload_gateway_core::{
     blobs::{BlobStore, NewObject},
     clock::Clock,
@@ -20,7 +23,8 @@ use upload_gateway_core::{
 };
 
 use super::{
-    common::bytes,
+    common::{self, bytes},
+    copies::copy_to,
     world::{DAY, HOUR, PART, World, file, for_each_store, settings},
 };
 
@@ -439,4 +443,50 @@ async fn a_client_that_leaves_the_metadata_out_does_not_lose_its_file(world: Wor
     let flushed = flushed(&world, &[1]).await;
     let found = get(&flushed.gateway, &known.id).await.unwrap();
     assert_eq!(seen(found), seen(known));
+}
+
+#[tokio::test]
+async fn a_storage_does_not_take_the_files_of_another_one_in_its_bucket() {
+    let Some(server) = common::s3().await else {
+        return;
+    };
+    let mut outer = server.storage(S3Profile::Compatible);
+    outer.options.default = true;
+    let mut inner = outer.clone();
+    inner.options.id = "archive".into();
+    inner.options.prefix += "/archive";
+    inner.options.default = false;
+    let directory = TempDir::new().unwrap();
+    let config = Config {
+        data_dir: directory.path().join("data"),
+        storage: vec![outer, inner],
+        ..Config::default()
+    };
+    let world = World::over(config, true, Box::new((server, directory))).await;
+    let gateway = with_keys(&world, &[1]).await;
+    let own = upload(&gateway, file(1000)).await;
+    let other = copy_to(&gateway, &own.id, "archive").await.unwrap();
+    let kept = copy_to(&gateway, &own.id, "archive").await.unwrap();
+    let caller = Caller::default();
+    let kept = gateway.keep_upload(&caller, &kept.id, Some(3600)).await;
+    let kept = kept.unwrap();
+
+    let flushed = flushed(&world, &[1]).await;
+    let unauthenticated = Restore {
+        unauthenticated: true,
+        ..Restore::default()
+    };
+    let expected = RestoreReport {
+        // The side object, too.
+        objects: 4,
+        restored: 1,
+        foreign: 3,
+        ..RestoreReport::default()
+    };
+    assert_eq!(restore(&flushed.gateway, unauthenticated).await, expected);
+    for known in [own, other, kept] {
+        let found = get(&flushed.gateway, &known.id).await.unwrap();
+        assert_eq!(found.storage_id, known.storage_id);
+        assert_eq!(seen(found), seen(known));
+    }
 }

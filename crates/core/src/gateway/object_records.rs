@@ -25,7 +25,7 @@ use crate::{
     error::{Kind, Result},
     upload::{
         Encryption, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
-        object_record::{Found, SideRecord},
+        object_record::{Found, ObjectEntry, SideRecord},
     },
 };
 
@@ -86,10 +86,7 @@ impl ObjectRecords {
         (found, object): (&StoredObject, &Object),
         file_expires_at: Option<Timestamp>,
     ) -> Result<()> {
-        let place = storage.place(&upload.object_key);
-        let entry = found
-            .entry()
-            .and_then(|entry| storage.record_keys.open_entry(place, entry));
+        let entry = entry(storage, &upload.object_key, found);
         match entry.is_some_and(|entry| entry.is_whole(upload)) {
             true => Ok(()),
             false => {
@@ -235,8 +232,17 @@ impl ObjectRecords {
         Ok(side.map_or(Side::Unreadable, |side| Side::Record(Box::new(side))))
     }
 
+    /// Whether a record that names this storage is of `storage`. Several storages can have one bucket, and the prefix of one can
+    /// begin with that of another. A name that is not configured any more is not compared.
+    fn is_of(&self, storage: &Storage, named: &str) -> bool {
+        named == storage.id || self.storages.get(named).is_err()
+    }
+
     /// The record of a side object, if the object is still the one that the upload made.
     async fn of_side(&self, storage: &Storage, side: SideRecord) -> Result<Option<Upload>> {
+        if !self.is_of(storage, side.storage_id()) {
+            return Ok(None);
+        }
         let key = side.object_key().to_owned();
         let found = storage.store.head(&key).await?;
         let Some(found) = found else {
@@ -252,12 +258,11 @@ impl ObjectRecords {
 
     /// The record of the entry in the metadata of an object.
     fn of_entry(&self, storage: &Storage, key: &str, found: &StoredObject) -> Option<Upload> {
-        let entry = storage
-            .record_keys
-            .open_entry(storage.place(key), found.entry()?)?;
+        let entry = entry(storage, key, found)?;
         let facts = facts(storage, key, found);
         let is_met = |demand: &Encryption| demand.is_met_by(found.placement.encryption.as_ref());
-        if !entry.is_of(&facts) || !storage.demand().is_none_or(is_met) {
+        let is_its = self.is_of(storage, entry.storage_id()) && entry.is_of(&facts);
+        if !is_its || !storage.demand().is_none_or(is_met) {
             return None;
         }
         let upload = entry.rebuild(&facts, self.clock.now());
@@ -271,6 +276,12 @@ impl ObjectRecords {
         let has_passed = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         !has_passed(upload.file_expires_at) && !has_passed(until)
     }
+}
+
+/// The entry in the metadata of an object, if one of the keys has sealed it for this object.
+fn entry(storage: &Storage, key: &str, found: &StoredObject) -> Option<ObjectEntry> {
+    let keys = &storage.record_keys;
+    keys.open_entry(storage.place(key), found.entry()?)
 }
 
 fn facts<'a>(storage: &'a Storage, key: &'a str, object: &'a StoredObject) -> Found<'a> {

@@ -47,12 +47,18 @@ pub struct ObjectEntry {
     /// In bytes, if it was known.
     #[serde(rename = "z", default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
+    /// Empty in entries of earlier releases.
+    #[serde(rename = "l", default, skip_serializing_if = "String::is_empty")]
+    storage_id: String,
 }
 
 /// The side object of an upload: everything that its record has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideRecord {
     id: UploadId,
+    /// Empty in side objects of earlier releases.
+    #[serde(default)]
+    storage_id: String,
     owner: Owner,
     file: FileMetadata,
     #[serde(default)]
@@ -107,6 +113,7 @@ impl ObjectEntry {
             expire_after: file.expire_after,
             md5: md5.or(upload.promised_md5()),
             size: file.file_size,
+            storage_id: upload.storage_id.clone(),
         };
         loop {
             let excess = entry.to_json().len().saturating_sub(max);
@@ -148,6 +155,11 @@ impl ObjectEntry {
             && !upload.is_amended
             && upload.file.expire_after.is_none()
             && upload.file_expires_at.is_none()
+    }
+
+    /// The storage of the upload. Empty if it is not known.
+    pub fn storage_id(&self) -> &str {
+        &self.storage_id
     }
 
     fn owner(&self) -> Owner {
@@ -207,6 +219,7 @@ impl SideRecord {
     pub fn of(upload: &Upload, object: &Object, file_expires_at: Option<Timestamp>) -> Self {
         Self {
             id: upload.id.clone(),
+            storage_id: upload.storage_id.clone(),
             owner: upload.owner.clone(),
             file: upload.file.clone(),
             opaque_file_id: upload.opaque_file_id,
@@ -244,6 +257,11 @@ impl SideRecord {
             object_tags: object_tags.clone(),
             ..Placement::default()
         }
+    }
+
+    /// The storage of the upload. Empty if it is not known.
+    pub fn storage_id(&self) -> &str {
+        &self.storage_id
     }
 
     /// The key of its object.

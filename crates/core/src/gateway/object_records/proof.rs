@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{ObjectRecords, Side, facts};
+use super::{ObjectRecords, Side, entry, facts};
 use crate::{
     error::Result,
     gateway::{caller::Caller, storage::Storage},
-    upload::{Object, StoredObject, Upload, object_record::SideRecord},
+    upload::{
+        Object, StoredObject, Upload,
+        object_record::{ObjectEntry, SideRecord},
+    },
 };
 
 // === impl ObjectRecords ===
@@ -68,10 +71,9 @@ impl ObjectRecords {
         let Some(found) = storage.store.head(key).await? else {
             return Ok(false);
         };
-        let entry = found
-            .entry()
-            .and_then(|entry| storage.record_keys.open_entry(storage.place(key), entry));
         let is_same = found.etag == object.etag && found.size == object.size;
-        Ok(is_same && entry.is_some_and(|entry| entry.is_whole(upload)))
+        let is_its =
+            |entry: ObjectEntry| self.is_of(storage, entry.storage_id()) && entry.is_whole(upload);
+        Ok(is_same && entry(storage, key, &found).is_some_and(is_its))
     }
 }

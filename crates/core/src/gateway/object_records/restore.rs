@@ -3,7 +3,7 @@
 use futures::{StreamExt, stream};
 use serde::Serialize;
 
-use super::{ObjectRecords, Side, facts};
+use super::{ObjectRecords, Side, entry, facts};
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{records::Records, storage::Storage},
@@ -145,6 +145,9 @@ impl ObjectRecords {
         }
         if let Some(upload) = self.of_entry(storage, key, &found) {
             return Ok(Some(upload));
+        }
+        if entry(storage, key, &found).is_some() {
+            return Ok(None);
         }
         let by_key = storage.key.upload_of(&storage.prefix, key);
         let own =
