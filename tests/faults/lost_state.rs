@@ -17,10 +17,13 @@ use upload_gateway_core::{
 use super::{
     common::{Log, bytes},
     object_records::{keyed, seen, upload_as},
-    world::{World, file, for_each_store},
+    world::{HOUR, World, file, for_each_store, sweep},
 };
 
-for_each_store!(a_thousand_files_survive);
+for_each_store!(
+    a_thousand_files_survive,
+    a_file_is_kept_although_the_state_store_lost_that_it_is,
+);
 
 /// How many files there are, and how many of them the first key has sealed.
 const FILES: usize = 1000;
@@ -248,4 +251,42 @@ async fn a_thousand_files_survive(world: World) {
     assert_eq!(restored.await.unwrap(), expected);
     are_listed(&restoring, &files).await;
     are_found(&restoring, &files).await;
+}
+
+async fn a_file_is_kept_although_the_state_store_lost_that_it_is(world: World) {
+    let sending = gateway(&world, Arc::clone(&world.backends.state), &[1]).await;
+    let (caller, mut uploads) = (Caller::default(), Vec::new());
+    for _ in 0..3 {
+        let expiring = FileMetadata {
+            expire_after: Some(3600),
+            ..file(10)
+        };
+        uploads.push(upload_as(&caller, &sending, expiring).await);
+    }
+    for (upload, expire_after) in uploads.iter().zip([None, Some(2 * 3600)]) {
+        let kept = sending.keep_upload(&caller, &upload.id, expire_after);
+        kept.await.unwrap();
+    }
+
+    // A replica of Redis that lacks these changes becomes the primary.
+    let flushed = Flushed::new(&world).await;
+    for upload in &uploads {
+        flushed.state.create(upload, u64::MAX).await.unwrap();
+    }
+    let behind = flushed.gateway(&world, &[1]).await;
+    world.clock.advance(HOUR + HOUR / 2);
+    for _ in 0..2 {
+        sweep(&behind).await;
+    }
+    let found = async |upload: &Upload| {
+        let found = behind.records.get_upload(&caller, Action::Read, &upload.id);
+        found.await.map(|found| found.file_expires_at)
+    };
+    assert_eq!(found(&uploads[0]).await.unwrap(), None);
+    assert!(found(&uploads[1]).await.unwrap() > uploads[1].file_expires_at);
+    assert_eq!(found(&uploads[2]).await.unwrap_err().kind(), Kind::NotFound);
+    world.clock.advance(HOUR);
+    sweep(&behind).await;
+    found(&uploads[0]).await.unwrap();
+    assert_eq!(found(&uploads[1]).await.unwrap_err().kind(), Kind::NotFound);
 }

@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     error::{Kind, Result},
     upload::{
-        Encryption, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
+        Encryption, Event, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
         object_record::{Found, ObjectEntry, SideRecord},
     },
 };
@@ -126,6 +126,24 @@ impl ObjectRecords {
         };
         storage.store.replace(&object, sealed).await?;
         Ok(true)
+    }
+
+    /// The change of an expiring COMPLETE upload that was acknowledged, and that the state store has lost: its side object has a
+    /// later expiry.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn kept_longer(&self, upload: &Upload) -> Result<Option<Event>> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        if storage.record_keys.is_empty() {
+            return Ok(None);
+        }
+        let Side::Record(side) = self.side(&storage, &upload.id).await? else {
+            return Ok(None);
+        };
+        let (at, known) = (side.expires_at(), upload.file_expires_at);
+        let is_later = known.is_some_and(|known| at.is_none_or(|at| at > known));
+        Ok(is_later.then_some(Event::KeptUntil { at }))
     }
 
     /// Deletes the side object of an upload whose file is deleted.

@@ -244,6 +244,11 @@ impl SideRecord {
         &self.id
     }
 
+    /// When the file expires. `None`: never.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.file_expires_at
+    }
+
     /// How the side object is stored: encrypted as the storage demands, or as the object, and tagged as the object, because the
     /// policy of a bucket can demand it.
     pub fn placement(&self, demand: Option<&Encryption>) -> Placement {

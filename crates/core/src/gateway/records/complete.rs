@@ -116,6 +116,14 @@ impl Records {
         self.kept.has(upload).await
     }
 
+    /// The change of an expiring COMPLETE upload that was acknowledged, and that the state store has lost.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(in crate::gateway) async fn kept_longer(&self, upload: &Upload) -> Result<Option<Event>> {
+        self.kept.kept_longer(upload).await
+    }
+
     /// A record that the caller does not find and that was rebuilt from a store. It may have been removed again since, to make room;
     /// if the state store is full, it was not stored, unless the action needs that. For an upload of another owner the same stores
     /// are searched, so that the answer takes as long.

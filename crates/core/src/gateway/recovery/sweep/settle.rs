@@ -7,6 +7,7 @@ use tokio::task::JoinError;
 use super::{CLOCK_MARGIN, Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
 use crate::{
     error::{Error, Reason, Result},
+    gateway::records::Fence,
     upload::{AbortReason, Denied, Event, Phase, Upload},
 };
 
@@ -141,10 +142,17 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Deletes a file that has expired.
+    /// Deletes a file that has expired, also by what the store keeps of its record: a fail-over of Redis can lose acknowledged changes.
     pub(super) async fn delete_expired(&mut self, mut upload: Upload) -> Result<()> {
+        let records = &self.sweeper.records;
+        if let Some(kept) = records.kept_longer(&upload).await? {
+            return match self.sweep.dry_run {
+                true => Ok(()),
+                false => records.transition(&mut upload, &kept, Fence::None).await,
+            };
+        }
         if !self.sweep.dry_run {
-            let by = self.sweeper.records.now().minus(CLOCK_MARGIN);
+            let by = records.now().minus(CLOCK_MARGIN);
             let expired = Event::FileExpired { by };
             let deleted = self.sweeper.sessions.delete_file(&mut upload, &expired);
             match deleted.await {
