@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     env,
-    process::Command,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
@@ -142,9 +141,10 @@ fn account_signature() -> String {
 }
 
 fn start() -> Option<Server> {
-    let program = programs::find("azurite-blob")?;
+    programs::find("azurite-blob")?;
     Some(Server::start(|port, directory| {
-        let mut command = Command::new(&program);
+        // It is a script for Node.
+        let mut command = programs::command("azurite-blob").expect("it was found");
         command
             .args(["--blobPort", &port.to_string(), "--location"])
             .arg(directory);

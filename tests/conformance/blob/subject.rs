@@ -27,8 +27,6 @@ pub(crate) struct Subject {
     pub(crate) store: Arc<dyn BlobStore>,
     /// Whether the store has sessions that begin and end.
     pub(crate) sessions: bool,
-    /// Whether the server can lack copies of parts: Azurite before 3.37.
-    pub(crate) may_refuse_copies: bool,
     /// Its answer to a commit that has already succeeded.
     pub(crate) repeated_commit: Commit,
     /// The container, if it is on Azure.
@@ -71,7 +69,6 @@ pub(crate) async fn embedded() -> Option<Subject> {
     Some(Subject {
         store: open(&Config::S3(config.clone())).await,
         sessions: true,
-        may_refuse_copies: false,
         repeated_commit: Commit::Done,
         azure: None,
         config: Config::S3(config),
@@ -86,7 +83,6 @@ pub(crate) async fn versitygw() -> Option<Subject> {
     Some(Subject {
         store: open(&Config::S3(config.clone())).await,
         sessions: true,
-        may_refuse_copies: false,
         repeated_commit: Commit::Done,
         azure: None,
         config: Config::S3(config),
@@ -95,27 +91,22 @@ pub(crate) async fn versitygw() -> Option<Subject> {
 }
 
 pub(crate) async fn azurite() -> Option<Subject> {
-    Some(azure(common::azure().await?, true, Box::new(())).await)
+    Some(azure(common::azure().await?, Box::new(())).await)
 }
 
 /// The store in memory that other tests use is one more Azure.
 pub(crate) async fn memory_azure() -> Option<Subject> {
     let (running, server) = common::memory_azure().await;
-    Some(azure(server, false, Box::new(running)).await)
+    Some(azure(server, Box::new(running)).await)
 }
 
-async fn azure(
-    server: common::AzureBackend,
-    may_refuse_copies: bool,
-    running: Box<dyn Any + Send + Sync>,
-) -> Subject {
+async fn azure(server: common::AzureBackend, running: Box<dyn Any + Send + Sync>) -> Subject {
     let mut config = AzureConfig::new(server.account, &server.container);
     config.endpoint = Some(server.endpoint.parse().unwrap());
     config.account_key = Some(server.account_key.into());
     Subject {
         store: open(&Config::Azure(config.clone())).await,
         sessions: false,
-        may_refuse_copies,
         repeated_commit: Commit::Done,
         azure: Some(server),
         config: Config::Azure(config),
