@@ -233,11 +233,12 @@ async fn a_count_of_many_entries_lets_other_calls_have_their_turn() {
     let missing = [UploadId::generate(None)];
     for selection in [by_name, since_ever] {
         let mut counting = store.count_entries(&selection);
-        // The count has the first turn, and this call the one after its first step.
+        // The count has the first turn, and the next call the one after its first step.
+        assert!(futures::poll!(&mut counting).is_pending());
         tokio::select! {
             biased;
-            _ = &mut counting => panic!("{selection:?} was counted in one turn"),
             found = store.summaries(&missing) => assert_eq!(found.unwrap(), []),
+            _ = &mut counting => panic!("{selection:?} was counted in one turn"),
         }
         assert_eq!(counting.await.unwrap(), created.len() as u64);
     }

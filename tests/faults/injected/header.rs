@@ -121,6 +121,9 @@ async fn a_call_waits_for_unavailable_stores_once_however_many_requests_it_makes
     let mut stream = gateway.converse().await;
     stream.send(open("a.bin", None)).await;
     let upload_id = stream.next().await.unwrap().upload_id;
+    let part = usize::try_from(PART_SIZE).unwrap();
+    stream.send_in_chunks(0, &bytes(part), 1 << 20).await;
+    stream.committed(part).await;
     let client = gateway.client().await;
     // Reads the record, and then its parts.
     let list_parts = async |fault: &str| {
