@@ -1,27 +1,26 @@
 //! Copies that the store makes by itself, and what happens if it does not.
 
 mod guard;
+mod guarded;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tempfile::TempDir;
-use upload_gateway::{
-    config::{Config, S3Config, S3Profile, StorageConfig, StoreConfig},
-    embedded_s3::{EmbeddedS3, EmbeddedS3Config},
-};
 use upload_gateway_core::{
     blobs::{Commit, NewObject, NewPart, Session},
     error::Reason,
-    gateway::{Caller, Counts},
+    gateway::{Caller, Counts, Settings},
     upload::{FileMetadata, Md5, Object, Part, Phase, Upload, WriterTag},
 };
 
-use self::guard::{Guard, Refusal};
+use self::{
+    guard::{Guard, Refusal},
+    guarded::{Guarded, azure, s3},
+};
 use super::{
-    common::{self, bytes},
+    common::bytes,
     copies::{Copying, copy, copy_to, copying, get, move_to},
     object_records::{collect, upload},
-    world::{PART, World, file, in_time},
+    world::{PART, World, file, in_time, settings},
 };
 
 /// Copied with one request, and put with one.
@@ -33,66 +32,6 @@ const MIDDLE: usize = 2 * PART + 1;
 /// Copied and put in 14 parts.
 const LARGE: usize = 66 * 1024 * 1024 + 5;
 const LARGE_PARTS: usize = 14;
-
-/// A store behind a guard.
-struct Guarded {
-    world: World,
-    guard: Guard,
-}
-
-/// The embedded store.
-async fn s3() -> Guarded {
-    let directory = TempDir::new().unwrap();
-    let server = EmbeddedS3::start(EmbeddedS3Config {
-        directory: directory.path().join("blobs"),
-        listen: ([127, 0, 0, 1], 0).into(),
-        bucket: "media".into(),
-        access_key_id: "development".into(),
-        secret_access_key: "development-secret".into(),
-        ..EmbeddedS3Config::default()
-    });
-    let server = server.await.unwrap();
-    let guard = Guard::start(&server.endpoint()).await;
-    let storage = common::storage(StoreConfig::S3(S3Config {
-        region: Some("us-east-1".into()),
-        endpoint: Some(guard.endpoint.parse().unwrap()),
-        profile: Some(S3Profile::Compatible),
-        access_key_id: Some("development".into()),
-        secret_access_key: Some("development-secret".into()),
-        ..S3Config::new("media")
-    }));
-    let world = world(storage, (server, directory)).await;
-    Guarded { world, guard }
-}
-
-/// The Azure in memory, which copies blocks.
-async fn azure() -> Guarded {
-    let directory = TempDir::new().unwrap();
-    let (server, mut account) = common::memory_azure().await;
-    let address = account.endpoint.strip_suffix(account.account).unwrap();
-    let guard = Guard::start(address.trim_end_matches('/')).await;
-    account.endpoint = format!("{}/{}", guard.endpoint, account.account);
-    let world = world(account.storage(), (server, directory)).await;
-    Guarded { world, guard }
-}
-
-/// A state store, and two storages in one store.
-async fn world<S: Send + Sync + 'static>(
-    mut storage: StorageConfig,
-    (server, directory): (S, TempDir),
-) -> World {
-    storage.options.default = true;
-    let mut other = storage.clone();
-    other.options.id = "archive".into();
-    other.options.default = false;
-    let has_sessions = matches!(storage.store, StoreConfig::S3(_));
-    let config = Config {
-        data_dir: directory.path().join("data"),
-        storage: vec![storage, other],
-        ..Config::default()
-    };
-    World::over(config, has_sessions, Box::new((server, directory))).await
-}
 
 /// Checks that the copy has the bytes of its source, and what is known of them.
 async fn check(world: &World, source: &Upload, copied: &Upload) {
@@ -109,7 +48,7 @@ async fn the_store_copies_by_itself() {
     in_time(async {
         let Guarded { world, guard } = s3().await;
         let gateway = world.gateway().await;
-        for (size, requests) in [(0, 1), (SMALL, 1), (MIDDLE, 1), (LARGE, LARGE_PARTS)] {
+        for (size, requests) in [(SMALL, 1), (MIDDLE, 1), (LARGE, LARGE_PARTS)] {
             let source = upload(&gateway, file(size)).await;
             for storage_id in ["", "archive"] {
                 let (before, _) = (guard.copied(), guard.moved());
@@ -149,6 +88,39 @@ async fn a_store_that_does_not_copy_gets_the_bytes() {
             assert_eq!(guard.copied(), before, "{refusal:?}");
             let (read, put) = guard.moved();
             assert!(read >= 1 && put >= 1, "{refusal:?}: {read} {put}");
+            check(&world, &source, &copied).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_file_is_copied_whatever_the_store_copies() {
+    in_time(async {
+        let Guarded { world, guard } = s3().await;
+        let gateway = world.gateway().await;
+        let source = upload(&gateway, file(0)).await;
+        check(&world, &source, &copy(&gateway, &source.id).await.unwrap()).await;
+        guard.refuse(Refusal::Code(501, "NotImplemented"), usize::MAX);
+        check(&world, &source, &copy(&gateway, &source.id).await.unwrap()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_always_fails_to_copy_gets_the_bytes() {
+    in_time(async {
+        let Guarded { world, guard } = s3().await;
+        let hasty = Settings {
+            store_retry_timeout: Duration::from_millis(100),
+            ..settings()
+        };
+        let (clock, storages) = (world.clock.clone(), world.backends.storages.clone());
+        let gateway = world.gateway_with(hasty, clock, storages).await;
+        for size in [SMALL, LARGE] {
+            let source = upload(&gateway, file(size)).await;
+            guard.refuse(Refusal::Bare(500), usize::MAX);
+            let copied = copy(&gateway, &source.id).await.unwrap();
             check(&world, &source, &copied).await;
         }
     })

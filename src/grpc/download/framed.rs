@@ -105,8 +105,10 @@ impl Framed {
 impl Messages {
     fn end(&mut self, status: Status) -> Frame<Bytes> {
         self.messages = None;
-        // These headers are the trailers after a body.
-        Frame::trailers(status.into_http::<()>().into_parts().0.headers)
+        // As trailers, without what describes a body.
+        let mut trailers = status.into_http::<()>().into_parts().0.headers;
+        trailers.remove(CONTENT_TYPE);
+        Frame::trailers(trailers)
     }
 }
 

@@ -31,6 +31,9 @@ impl Redis {
             if has_room {
                 self.end_reservation(upload).await?;
             }
+            if !upload.is_live() {
+                self.index(&known).await?;
+            }
             return Ok(Creation::Exists(Box::new(known)));
         }
         // At its limit, too: an identical create may have found the upload already.

@@ -198,6 +198,7 @@ impl Gateway {
             file: self.file_of_copy(source, &storage)?,
             to: storage,
             is_move: after == After::Moved,
+            can_copy: from.is_some(),
             opened: Some(opened),
             counts,
             moves_on,

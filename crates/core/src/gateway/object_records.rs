@@ -22,7 +22,7 @@ use super::{
 use crate::{
     blobs::{NewObject, sign::OPAQUE},
     clock::Clock,
-    error::{Kind, Result},
+    error::{Error, Kind, Reason, Result},
     upload::{
         Encryption, Event, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
         object_record::{Found, ObjectEntry, SideRecord},
@@ -138,8 +138,10 @@ impl ObjectRecords {
         if storage.record_keys.is_empty() {
             return Ok(None);
         }
-        let Side::Record(side) = self.side(&storage, &upload.id).await? else {
-            return Ok(None);
+        let side = match self.side(&storage, &upload.id).await? {
+            Side::Record(side) => side,
+            Side::Absent => return Ok(None),
+            Side::Unreadable => return Err(unreadable_side(&upload.id)),
         };
         let (at, known) = (side.expires_at(), upload.file_expires_at);
         let is_later = known.is_some_and(|known| at.is_none_or(|at| at > known));
@@ -294,6 +296,14 @@ impl ObjectRecords {
         let has_passed = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         !has_passed(upload.file_expires_at) && !has_passed(until)
     }
+}
+
+/// The error for an expired file whose side object may keep it longer.
+fn unreadable_side(id: &UploadId) -> Error {
+    let message = format!(
+        "records.key has no key that opens the side object of {id}; the file is kept until it can be read"
+    );
+    Error::new(Kind::FailedPrecondition, Reason::NotOffered, message)
 }
 
 /// The entry in the metadata of an object, if one of the keys has sealed it for this object.

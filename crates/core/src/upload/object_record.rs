@@ -229,6 +229,15 @@ impl SideRecord {
         }
     }
 
+    /// Whether the record of a COMPLETE upload with this object can be rebuilt from it as it is now. The storage is not compared.
+    pub fn has_all_of(&self, upload: &Upload, object: &Object) -> bool {
+        let current = Self {
+            storage_id: self.storage_id.clone(),
+            ..Self::of(upload, object, upload.file_expires_at)
+        };
+        *self == current
+    }
+
     /// The text to seal.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain values have a JSON form")

@@ -48,6 +48,8 @@ pub(super) struct Copying<'a> {
     pub(super) to: Arc<Storage>,
     /// Whether the record of the source notes the copy.
     pub(super) is_move: bool,
+    /// Whether the store of the copy may have copied parts by itself, in this call or in an earlier one.
+    pub(super) can_copy: bool,
     /// Receives the copy when it was opened, once.
     pub(super) opened: Option<oneshot::Sender<Upload>>,
     pub(super) counts: watch::Sender<Counts>,
@@ -87,7 +89,7 @@ impl Copying<'_> {
             restart: false,
             takeover: Takeover::Force,
         });
-        let (to, is_move) = (&self.to, self.is_move);
+        let (to, is_move, can_copy) = (&self.to, self.is_move, self.can_copy);
         let rest = async {
             let copy = begun.await.map_err(|_| client_gone())?;
             if is_move {
@@ -99,7 +101,8 @@ impl Copying<'_> {
                     .transition(&mut upload, &started, Fence::None)
                     .await?;
             }
-            let messages = messages(gateway, source, &copy, from.and(Some(to)))?;
+            let copies_in = from.and(Some(to));
+            let messages = messages(gateway, (source, &copy), copies_in, can_copy)?;
             if let Some(opened) = opened {
                 let _ = opened.send(copy);
             }
@@ -116,12 +119,13 @@ impl Copying<'_> {
     }
 }
 
-/// The messages after the first one. The store of `copies_in` can be asked to copy by itself.
+/// The messages after the first one. The store of `copies_in` can be asked to copy by itself. `can_copy`: it can, or could before it
+/// refused.
 fn messages<'a>(
     gateway: &'a Gateway,
-    source: &'a StoredFile,
-    copy: &Upload,
+    (source, copy): (&'a StoredFile, &Upload),
     copies_in: Option<&Arc<Storage>>,
+    can_copy: bool,
 ) -> Result<BoxStream<'a, Result<Message>>> {
     let object = &source.object;
     // ETags prove nothing with a key of KMS.
@@ -133,7 +137,7 @@ fn messages<'a>(
     let copies_in = copies_in.map(|storage| storage.capabilities());
     let is_begun = copy.session.is_some() || !copy.parts.is_empty();
     if copies_in.is_some_and(|store| store.computes_object_md5)
-        && (object.size <= WHOLE_COPY_MAX && object.md5.is_some() && !is_begun)
+        && ((1..=WHOLE_COPY_MAX).contains(&object.size) && object.md5.is_some() && !is_begun)
     {
         return Ok(stream::iter([Ok(Message::CopyObject)]).boxed());
     }
@@ -152,16 +156,19 @@ fn messages<'a>(
         let end = stream::iter([Ok(Message::FinishCopy(end))]);
         return Ok(parts.chain(end).boxed());
     }
-    // A part that the store copied, and whose bytes the gateway has not seen, has no digest of the file up to its end.
-    let (from, end) = match committed_digest(copy)? {
-        Some(_) => {
+    // A part that the store copied, and whose bytes the gateway has not seen, has no digest of the file up to its end. Otherwise
+    // the gateway has sent all parts, and computes no digest.
+    let is_compared = committed_digest(copy)?.is_some();
+    let is_sent = copy.file.skip_file_digest && !(can_copy && composite.is_some());
+    let (from, end) = match is_compared || is_sent {
+        true => {
             let end = Finish {
                 file_size: Some(object.size),
                 file_id: object.md5,
             };
             (copy.committed_size(), Message::Finish(end))
         }
-        None => {
+        false => {
             let end = FinishCopy {
                 md5: object.md5,
                 composite: None,

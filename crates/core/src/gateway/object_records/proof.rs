@@ -53,7 +53,8 @@ impl ObjectRecords {
         upload: &Upload,
         (side, object): (SideRecord, &Object),
     ) -> Result<bool> {
-        if side != SideRecord::of(upload, object, upload.file_expires_at) {
+        let is_its = self.is_of(storage, side.storage_id());
+        if !is_its || !side.has_all_of(upload, object) {
             return Ok(false);
         }
         let found = storage.store.head(&object.key).await?;

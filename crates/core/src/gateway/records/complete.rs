@@ -125,7 +125,7 @@ impl Records {
     }
 
     /// A record that the caller does not find and that was rebuilt from a store. It may have been removed again since, to make room;
-    /// if the state store is full, it was not stored, unless the action needs that. For an upload of another owner the same stores
+    /// if the state store did not take it, it was not stored, unless the action needs that. For an upload of another owner the same stores
     /// are searched, so that the answer takes as long.
     pub(super) async fn rebuilt(
         &self,
@@ -145,7 +145,10 @@ impl Records {
             return self.restore(lost).await.map(Some);
         }
         match self.restore_in(&*self.single_try, lost.clone()).await {
-            Err(error) if error.reason() == Reason::StateFull => Ok(Some(lost)),
+            // It can be full, or not answer. The next call tries again.
+            Err(error) if error.is_retryable() || error.reason() == Reason::StateFull => {
+                Ok(Some(lost))
+            }
             restored => restored.map(Some),
         }
     }

@@ -118,7 +118,11 @@ impl RecordMemory {
             removed += removals.removed;
             match removals.failed {
                 Some(error) if removed == 0 => return Err(error),
-                _ if removals.removed <= removals.unproven as u64 => break,
+                _ if removals.removed <= removals.unproven as u64 => {
+                    // Each proof is a request to a store.
+                    self.rest();
+                    break;
+                }
                 _ => {}
             }
         }

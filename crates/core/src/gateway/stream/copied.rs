@@ -27,10 +27,9 @@ impl PartWriter {
         let from = to.copy_from.as_deref().ok_or_else(no_source)?;
         let mut turn = Some(turn);
         let copied = to.copy(&mut turn, from, (number, span), None).await;
-        let Copied { receipt, md5 } = copied.map_err(|error| match error.is_retryable() {
-            true => error,
-            false => cannot_copy("the store does not copy a part").caused_by(error),
-        })?;
+        // Also if it is unavailable for longer than it is retried: it may not reach the source, and answer that as a fault of its own.
+        let Copied { receipt, md5 } = copied
+            .map_err(|error| cannot_copy("the store does not copy a part").caused_by(error))?;
         let no_md5 = || cannot_copy("the store does not report the MD5 of what it copies");
         let stored = Part {
             number,

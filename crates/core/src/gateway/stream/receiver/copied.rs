@@ -88,10 +88,8 @@ impl Receiver {
         // Without an MD5 in its metadata, which would say more than is known before the copy is compared.
         let object = storage.new_object(upload, None);
         let copied = storage.copy_object(&object, from).await;
-        copied.map_err(|error| match error.is_retryable() {
-            true => error,
-            false => cannot_copy("the store does not copy the object").caused_by(error),
-        })?;
+        copied
+            .map_err(|error| cannot_copy("the store does not copy the object").caused_by(error))?;
         let unproven = || cannot_copy("the MD5 of the object does not prove the copy");
         let found = storage
             .store

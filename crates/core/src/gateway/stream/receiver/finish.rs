@@ -35,7 +35,7 @@ impl Receiver {
         let total = tokio::select! {
             biased;
             error = refuse_message(messages) => return Err(error),
-            total = self.store_rest(finish) => total?,
+            total = self.store_rest(finish, proof.is_some()) => total?,
         };
         if let Some(proof) = &proof {
             self.check_copied(proof)?;
@@ -51,16 +51,14 @@ impl Receiver {
     }
 
     /// Stores what is not stored yet, and checks the size and the digest. Returns the size in bytes.
-    async fn store_rest(&mut self, finish: Finish) -> Result<u64> {
+    /// A copy whose bytes were not all received is only finished with a proof, not by another sender.
+    async fn store_rest(&mut self, finish: Finish, has_proof: bool) -> Result<u64> {
         let total = self
             .next_offset
             .unwrap_or_else(|| self.upload.committed_size());
         self.check_total(total, finish.file_size)?;
         if finish.file_id.is_some() && self.chain.is_none() {
-            return Err(Error::precondition(
-                Reason::DigestUnknown,
-                "this upload keeps no digest of the whole file, so file_id cannot be checked",
-            ));
+            return Err(no_digest());
         }
         let promised = [self.upload.promised_md5(), self.promised, finish.file_id];
         if self.upload.parts.is_empty()
@@ -75,6 +73,11 @@ impl Receiver {
             self.settle_all().await?;
         }
         let digest = committed_digest(&self.upload)?.map(FileDigest::finish);
+        let is_promised = promised.iter().any(Option::is_some);
+        let is_copy = self.upload.copy_of.is_some() && !self.upload.parts.is_empty();
+        if is_copy && is_promised && digest.is_none() && !has_proof {
+            return Err(no_digest());
+        }
         self.check_promise(promised, digest).await?;
         Ok(total)
     }
@@ -172,6 +175,14 @@ impl Receiver {
             }
         }
     }
+}
+
+/// The error of a digest that cannot be compared.
+fn no_digest() -> Error {
+    Error::precondition(
+        Reason::DigestUnknown,
+        "this upload keeps no digest of the whole file, so file_id cannot be checked",
+    )
 }
 
 /// The error of a message after `finish`. Does not return while there is no message: some clients close their side only
