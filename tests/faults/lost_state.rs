@@ -273,8 +273,17 @@ async fn a_file_is_kept_although_the_state_store_lost_that_it_is(world: World) {
     for upload in &uploads {
         flushed.state.create(upload, u64::MAX).await.unwrap();
     }
-    let behind = flushed.gateway(&world, &[1]).await;
     world.clock.advance(HOUR + HOUR / 2);
+    // Without the key that sealed what the store keeps, nothing is deleted.
+    let keyless = flushed.gateway(&world, &[2]).await;
+    sweep(&keyless).await;
+    for upload in &uploads {
+        let found = keyless
+            .records
+            .get_upload(&caller, Action::Read, &upload.id);
+        found.await.unwrap();
+    }
+    let behind = flushed.gateway(&world, &[1]).await;
     for _ in 0..2 {
         sweep(&behind).await;
     }

@@ -2,6 +2,7 @@
 
 mod guard;
 mod guarded;
+mod other_bytes;
 
 use std::{sync::Arc, time::Duration};
 

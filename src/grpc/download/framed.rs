@@ -141,7 +141,11 @@ impl HttpBody for Messages {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use futures::stream;
     use upload_gateway_client::proto::v1::download_response::Message as Kind;
+    use upload_gateway_core::error::Error;
 
     use super::*;
 
@@ -165,6 +169,24 @@ mod tests {
             };
             assert_eq!((chunk.offset, &chunk.data), (1 << 40, &data));
             assert_eq!(chunk.crc32c, Chunk::sent(0, data).crc32c);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_is_in_the_trailers() {
+        let failed = || Err(Error::store_unavailable("gone"));
+        for (last, status) in [(None, "0"), (Some(failed()), "14")] {
+            let first = Ok(Framed::whole(&DownloadResponse::default()));
+            let mut body = response(stream::iter([first].into_iter().chain(last))).into_body();
+            let mut frames = Vec::new();
+            while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+            {
+                frames.push(frame.unwrap());
+            }
+            assert_eq!(frames.len(), 2);
+            let trailers = frames[1].trailers_ref().unwrap();
+            assert_eq!(trailers[Status::GRPC_STATUS], status);
+            assert!(!trailers.contains_key(CONTENT_TYPE));
         }
     }
 }
