@@ -1,12 +1,18 @@
 //! The command line. Data goes to standard output, all other output to standard error.
 
 mod api_key;
+mod confirm;
 mod demo;
 mod doctor;
 mod error;
+mod find;
+mod follow;
 mod get;
 mod health;
+mod human;
 mod interrupt;
+mod keep;
+mod limits;
 mod list;
 mod output;
 mod principal;
@@ -17,9 +23,13 @@ mod remove;
 mod serve;
 mod server;
 mod status;
+mod storages;
 mod sweep;
+mod table;
 mod token;
+mod transfer;
 mod url;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -51,12 +61,24 @@ enum Command {
     Ls(list::Arguments),
     /// Show one upload
     Status(status::Arguments),
+    /// Follow an upload until it is finished
+    Watch(watch::Arguments),
     /// Download the file of a finished upload, and resume by itself
     Get(get::Arguments),
     /// Print a link that downloads a finished upload
     Url(url::Arguments),
-    /// Abort an open upload, or delete the file of a complete one
+    /// Copy the file of a finished upload to a storage
+    Cp(transfer::Copy),
+    /// Move the file of a finished upload to a storage
+    Mv(transfer::Move),
+    /// Abort open uploads, or delete the files of complete ones
     Rm(remove::Arguments),
+    /// Change how long the file of an upload is kept
+    Keep(keep::Arguments),
+    /// List the storages to which files can go
+    Storages(storages::Arguments),
+    /// Show the limits that uploads to a storage must respect
+    Limits(limits::Arguments),
     /// Ask a gateway whether it can serve, for health checks of containers
     Health(health::Arguments),
     /// Check every configured store, and advise how to fix what is wrong
@@ -108,9 +130,15 @@ impl Command {
             Self::Put(arguments) => Box::pin(put::run(arguments)).await,
             Self::Ls(arguments) => list::run(arguments).await,
             Self::Status(arguments) => status::run(arguments).await,
+            Self::Watch(arguments) => watch::run(arguments).await,
             Self::Get(arguments) => get::run(arguments).await,
             Self::Url(arguments) => url::run(arguments).await,
+            Self::Cp(arguments) => transfer::copy(arguments).await,
+            Self::Mv(arguments) => transfer::move_file(arguments).await,
             Self::Rm(arguments) => remove::run(arguments).await,
+            Self::Keep(arguments) => keep::run(arguments).await,
+            Self::Storages(arguments) => storages::run(arguments).await,
+            Self::Limits(arguments) => limits::run(arguments).await,
             Self::Health(arguments) => health::run(arguments).await,
             Self::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
             Self::Sweep(arguments) => Box::pin(sweep::run(arguments)).await,

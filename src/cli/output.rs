@@ -5,12 +5,12 @@ use std::{
     io::{self, Write},
 };
 
+use console::Term;
 use serde_json::{Value, json};
 use upload_gateway_client::proto::v1::{Phase, Upload};
 use upload_gateway_core::escape::escaped;
 
-use super::error::CliError;
-use crate::values::ByteSize;
+use super::{error::CliError, human};
 
 /// Prints a line of data to standard output.
 pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {
@@ -63,7 +63,21 @@ pub(super) fn phase(upload: &Upload) -> &'static str {
     name.strip_prefix("PHASE_").unwrap_or(name)
 }
 
-/// A size in a form for people.
-pub(super) fn size(bytes: i64) -> String {
-    ByteSize(u64::try_from(bytes).unwrap_or_default()).to_string()
+/// The name of an upload's file.
+pub(super) fn name(upload: &Upload) -> &str {
+    upload.file.as_ref().map_or("", |file| &file.file_name)
+}
+
+/// An upload's file for a question, "a.bin (uploads-…, 12.0 MiB)".
+pub(super) fn file(upload: &Upload) -> String {
+    let size = upload.file.as_ref().and_then(|file| file.file_size);
+    let size = human::size(size.unwrap_or(upload.committed_size));
+    let name = escaped(name(upload));
+    format!("{name} ({}, {size})", upload.upload_id)
+}
+
+/// The width of the terminal that standard output is, in columns. `None` if it is not a terminal: then nothing is cut.
+pub(super) fn width() -> Option<usize> {
+    let terminal = Term::stdout();
+    terminal.is_term().then(|| usize::from(terminal.size().1))
 }

@@ -1,63 +1,103 @@
 //! `status`: shows one upload.
 
-use upload_gateway_client::{ClientError, proto::v1::Upload};
+use prost_types::Timestamp;
+use upload_gateway_client::proto::v1::{AbortReason, Upload};
+use upload_gateway_core::escape::escaped;
 
-use super::{error::CliError, output, server::Server};
+use super::{
+    error::CliError,
+    find::{ID_HELP, find_id},
+    human, output,
+    server::Server,
+    watch,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The id of the upload
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", help = ID_HELP)]
     upload_id: String,
     #[command(flatten)]
     server: Server,
     /// Print a JSON object; with --watch one per line
     #[arg(long)]
     json: bool,
-    /// Follow the upload until it is finished
+    /// Follow the upload until it is finished, as `watch` does
     #[arg(long)]
     watch: bool,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let client = arguments.server.client().await?;
-    let mut upload = client.get(&arguments.upload_id).await?;
-    if !arguments.watch {
-        return show(&upload, arguments.json);
+    let upload_id = find_id(&client, &arguments.upload_id).await?;
+    if arguments.watch {
+        return watch::watch(&client, &upload_id, arguments.json).await;
     }
-    let mut changes = client.watch(&arguments.upload_id).await?;
-    while let Some(progress) = changes.message().await.map_err(ClientError::from)? {
-        match progress.upload {
-            Some(whole) => upload = whole,
-            None => {
-                upload.phase = progress.phase;
-                upload.committed_size = progress.committed_size;
-            }
-        }
-        if arguments.json {
-            output::data(output::record(&upload))?;
-        } else {
-            let committed = output::size(upload.committed_size);
-            output::data(format_args!("{:10}  {committed}", output::phase(&upload)))?;
-        }
+    let upload = client.get(&upload_id).await?;
+    if arguments.json {
+        return output::data(output::record(&upload));
+    }
+    for (name, value) in lines(&upload, &human::now()) {
+        output::data(format_args!("{name:<10} {}", escaped(&value)))?;
     }
     Ok(())
 }
 
-fn show(upload: &Upload, json: bool) -> Result<(), CliError> {
-    let record = output::record(upload);
-    if json {
-        return output::data(record);
-    }
-    let Some(fields) = record.as_object() else {
-        return Ok(());
-    };
-    for (name, value) in fields {
-        match value {
-            serde_json::Value::String(text) => output::data(format_args!("{name:15} {text}"))?,
-            serde_json::Value::Null => {}
-            value => output::data(format_args!("{name:15} {value}"))?,
+/// What is known of an upload, by name.
+fn lines(upload: &Upload, now: &Timestamp) -> Vec<(&'static str, String)> {
+    let file = upload.file.clone().unwrap_or_default();
+    let size = |bytes: i64| format!("{} ({bytes} bytes)", human::size(bytes));
+    let committed = match file.file_size {
+        Some(whole) => {
+            let percent = human::percent(upload.committed_size, whole);
+            format!("{}, {percent}", size(upload.committed_size))
         }
-    }
-    Ok(())
+        None => size(upload.committed_size),
+    };
+    let time = |time: &Timestamp| match time.seconds > now.seconds {
+        true => time.to_string(),
+        false => format!("{time} ({})", human::age(time, now)),
+    };
+    let object = upload.object.as_ref();
+    let values = [
+        ("ID", Some(upload.upload_id.clone())),
+        ("Name", Some(file.file_name)),
+        ("Phase", Some(output::phase(upload).to_owned())),
+        ("Reason", abort_reason(upload)),
+        ("Size", file.file_size.map(size)),
+        ("Committed", object.is_none().then_some(committed)),
+        ("Type", Some(file.file_mime)),
+        ("Tags", Some(file.tags.join(", "))),
+        ("Path", Some(file.file_path)),
+        ("Storage", Some(upload.storage_id.clone())),
+        ("Owner", Some(upload.owner.clone())),
+        ("Copy of", Some(upload.copy_of.clone())),
+        (
+            "Object",
+            object.map(|object| format!("{}/{}", object.bucket, object.key)),
+        ),
+        ("MD5", object.map(|object| object.md5.clone())),
+        ("Created", upload.created_at.as_ref().map(time)),
+        ("Updated", upload.updated_at.as_ref().map(time)),
+        ("Expires", upload.expires_at.as_ref().map(time)),
+        (
+            "Changed",
+            upload.object_changed_at.as_ref().map(|changed| {
+                format!(
+                    "something else replaced the object; found at {}",
+                    time(changed)
+                )
+            }),
+        ),
+    ];
+    let values = values.into_iter();
+    let known = values.filter_map(|(name, value)| Some((name, value?)));
+    known.filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// Why an upload was aborted, "EXPIRED".
+fn abort_reason(upload: &Upload) -> Option<String> {
+    let reason = upload.abort_reason();
+    let name = reason.as_str_name();
+    let name = name.strip_prefix("ABORT_REASON_").unwrap_or(name);
+    (reason != AbortReason::Unspecified).then(|| name.to_owned())
 }

@@ -11,6 +11,7 @@ mod backends;
 mod changes;
 mod cli;
 mod client;
+mod commands;
 mod config;
 mod connecting;
 mod descriptors;

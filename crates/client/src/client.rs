@@ -9,9 +9,11 @@ use crate::{
     error::ClientError,
     options::{ConnectOptions, Transport},
     proto::v1::{
-        DeleteUploadRequest, GetLimitsRequest, GetUploadRequest, Limits, ListPartsRequest,
-        ListPartsResponse, ListUploadsRequest, ListUploadsResponse, SignDownloadRequest, Signature,
-        Upload, UploadProgress, WatchUploadRequest, signing_service_client::SigningServiceClient,
+        CopyUploadRequest, DeleteUploadRequest, GetLimitsRequest, GetServerInfoRequest,
+        GetUploadRequest, KeepUploadRequest, Limits, ListPartsRequest, ListPartsResponse,
+        ListStoragesRequest, ListUploadsRequest, ListUploadsResponse, MoveUploadRequest,
+        ServerInfo, SignDownloadRequest, Signature, Storage, Upload, UploadProgress,
+        WatchUploadRequest, signing_service_client::SigningServiceClient,
         upload_service_client::UploadServiceClient,
     },
 };
@@ -172,6 +174,82 @@ impl Client {
         let upload_id = upload_id.to_owned();
         let request = DeleteUploadRequest { upload_id };
         let response = self.uploads.clone().delete_upload(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Sets how long the file of an upload is kept: for `expire_after` from now on, in whole seconds, or for ever, or as long as
+    /// the storage keeps files. If the upload is not COMPLETE, the time begins when it becomes COMPLETE.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn keep(
+        &self,
+        upload_id: &str,
+        expire_after: Option<Duration>,
+    ) -> Result<Upload, ClientError> {
+        let request = KeepUploadRequest {
+            upload_id: upload_id.to_owned(),
+            expire_after: expire_after.map(|time| prost_types::Duration {
+                seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+                nanos: 0,
+            }),
+        };
+        let response = self.uploads.clone().keep_upload(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Copies the file of a COMPLETE upload to a storage; an empty `storage_id` means the default storage. The stream ends with
+    /// the COMPLETE copy. If it ends early, the same call continues.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]. Items of the stream fail with a [`tonic::Status`].
+    pub async fn copy_to(
+        &self,
+        upload_id: &str,
+        storage_id: &str,
+    ) -> Result<Streaming<UploadProgress>, ClientError> {
+        let request = CopyUploadRequest {
+            upload_id: upload_id.to_owned(),
+            storage_id: storage_id.to_owned(),
+        };
+        let response = self.uploads.clone().copy_upload(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// As [`Client::copy_to`]; when the copy is COMPLETE, the source is deleted.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]. Items of the stream fail with a [`tonic::Status`].
+    pub async fn move_to(
+        &self,
+        upload_id: &str,
+        storage_id: &str,
+    ) -> Result<Streaming<UploadProgress>, ClientError> {
+        let request = MoveUploadRequest {
+            upload_id: upload_id.to_owned(),
+            storage_id: storage_id.to_owned(),
+        };
+        let response = self.uploads.clone().move_upload(request).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Lists the storages that the caller can use, the default one first.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn storages(&self) -> Result<Vec<Storage>, ClientError> {
+        let request = ListStoragesRequest {};
+        let response = self.uploads.clone().list_storages(request).await?;
+        Ok(response.into_inner().storages)
+    }
+
+    /// Reads which version of the gateway answers, and what it can do.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub async fn server_info(&self) -> Result<ServerInfo, ClientError> {
+        let request = GetServerInfoRequest {};
+        let response = self.uploads.clone().get_server_info(request).await?;
         Ok(response.into_inner())
     }
 
