@@ -1,6 +1,7 @@
 //! The command line. Data goes to standard output, all other output to standard error.
 
 mod api_key;
+mod config;
 mod confirm;
 mod demo;
 mod doctor;
@@ -16,6 +17,7 @@ mod limits;
 mod list;
 mod output;
 mod principal;
+mod profile;
 mod progress;
 mod put;
 mod records;
@@ -79,6 +81,8 @@ enum Command {
     Storages(storages::Arguments),
     /// Show the limits that uploads to a storage must respect
     Limits(limits::Arguments),
+    /// Show and change profiles: named gateways, and what is presented to them
+    Config(config::Arguments),
     /// Ask a gateway whether it can serve, for health checks of containers
     Health(health::Arguments),
     /// Check every configured store, and advise how to fix what is wrong
@@ -139,6 +143,7 @@ impl Command {
             Self::Keep(arguments) => keep::run(arguments).await,
             Self::Storages(arguments) => storages::run(arguments).await,
             Self::Limits(arguments) => limits::run(arguments).await,
+            Self::Config(arguments) => config::run(arguments),
             Self::Health(arguments) => health::run(arguments).await,
             Self::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
             Self::Sweep(arguments) => Box::pin(sweep::run(arguments)).await,

@@ -24,7 +24,9 @@ pub use self::{
     error::ConfigError,
     keys::KeyConfig,
     limits::{Limits, PerOwner},
-    load::{FILE_VARIABLE, Flags, SERVER_VARIABLE, from_process, load, load_within},
+    load::{
+        FILE_VARIABLE, Flags, PROFILE_VARIABLE, SERVER_VARIABLE, from_process, load, load_within,
+    },
     metrics::Metrics,
     process::{Auth, Config, Faults, Log, LogFormat},
     records::{Keep, Records},

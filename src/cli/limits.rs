@@ -7,7 +7,7 @@ use super::{error::CliError, human, output, server::Server, storages::kind};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The storage [default: the gateway's default storage]
+    /// The storage [default: that of the profile, otherwise the gateway's]
     #[arg(value_name = "STORAGE", default_value = "", hide_default_value = true)]
     storage: String,
     #[command(flatten)]
@@ -28,7 +28,8 @@ enum Unit {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let client = arguments.server.client().await?;
-    let limits = client.limits(&arguments.storage).await?;
+    let storage = arguments.server.storage(&arguments.storage)?;
+    let limits = client.limits(&storage).await?;
     if arguments.json {
         return output::data(record(&limits));
     }

@@ -4,8 +4,14 @@ use std::{fs, path::PathBuf};
 
 use upload_gateway_client::{Client, ClientError, ConnectError, ConnectOptions};
 
-use super::error::CliError;
-use crate::config::SERVER_VARIABLE;
+use super::{
+    error::CliError,
+    profile::{Profile, Profiles},
+};
+use crate::{
+    config::{PROFILE_VARIABLE, SERVER_VARIABLE},
+    values::Endpoint,
+};
 
 /// The gateway of a `serve` on this machine.
 const DEFAULT: &str = "http://127.0.0.1:50051";
@@ -14,9 +20,12 @@ const DEFAULT: &str = "http://127.0.0.1:50051";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct Server {
-    /// The URL of the gateway
-    #[arg(long, value_name = "URL", env = SERVER_VARIABLE, default_value = DEFAULT)]
-    server: String,
+    /// The URL of the gateway [default: that of the profile, otherwise http://127.0.0.1:50051]
+    #[arg(long, value_name = "URL", env = SERVER_VARIABLE)]
+    server: Option<String>,
+    /// A profile of `upload-gateway config`; other options have precedence [default: the default profile, without --server]
+    #[arg(long, value_name = "NAME", env = PROFILE_VARIABLE)]
+    profile: Option<String>,
     /// A file with certificates of authorities, in PEM, besides those of the system
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -59,10 +68,26 @@ impl Server {
         }
     }
 
+    /// The storage of new uploads, if the profile has one.
+    pub(super) fn default_storage(&self) -> Result<Option<String>, CliError> {
+        Ok(self.settings(Profiles::read)?.storage)
+    }
+
+    /// The storage that an option names, otherwise that of the profile. Empty: the default storage of the gateway.
+    pub(super) fn storage(&self, named: &str) -> Result<String, CliError> {
+        match named {
+            "" => Ok(self.default_storage()?.unwrap_or_default()),
+            named => Ok(named.to_owned()),
+        }
+    }
+
     /// The options that repeat this connection, as words of a command.
     pub(super) fn words(&self) -> Vec<String> {
-        let server = Some(self.server.as_str()).filter(|server| *server != DEFAULT);
-        let server = server.map(|server| ["--server".to_owned(), server.to_owned()]);
+        let names = [("--server", &self.server), ("--profile", &self.profile)];
+        let names = names.into_iter().filter_map(|(option, name)| {
+            let name = name.as_ref().filter(|name| *name != DEFAULT)?;
+            Some([option.to_owned(), name.clone()])
+        });
         let files = [
             ("--ca", &self.ca),
             ("--cert", &self.cert),
@@ -74,18 +99,48 @@ impl Server {
             let file = file.as_ref()?.to_string_lossy();
             Some([option.to_owned(), file.into_owned()])
         });
-        server.into_iter().chain(files).flatten().collect()
+        names.chain(files).flatten().collect()
     }
 
     fn connect(&self) -> Result<Client, CliError> {
+        let settings = self.settings(Profiles::read)?;
         let options = ConnectOptions {
-            authorities: read(self.ca.as_ref())?,
-            certificate: read(self.cert.as_ref())?,
-            key: read(self.key.as_ref())?,
-            token_file: self.token_file.clone(),
-            api_key_file: self.api_key_file.clone(),
+            authorities: read(settings.ca.as_ref())?,
+            certificate: read(settings.cert.as_ref())?,
+            key: read(settings.key.as_ref())?,
+            token_file: settings.token_file,
+            token_command: settings.token_command,
+            api_key_file: settings.api_key_file,
         };
-        Ok(Client::connect_with(&self.server, &options)?)
+        let server = self.server.as_deref();
+        let server = server.or(settings.server.as_ref().map(Endpoint::as_str));
+        Ok(Client::connect_with(server.unwrap_or(DEFAULT), &options)?)
+    }
+
+    /// The options, and the profile in place of those that are not set. Its `server` is that of the profile.
+    fn settings(
+        &self,
+        read: impl FnOnce() -> Result<Profiles, CliError>,
+    ) -> Result<Profile, CliError> {
+        let mut settings = match (&self.profile, &self.server) {
+            (Some(name), _) => read()?.named(name)?,
+            // A credential is not presented to another server than that of its profile, unless the caller wants it.
+            (None, Some(_)) => Profile::default(),
+            (None, None) => read()?.default_profile()?,
+        };
+        if self.ca.is_some() {
+            settings.ca.clone_from(&self.ca);
+        }
+        if self.cert.is_some() {
+            settings.cert.clone_from(&self.cert);
+            settings.key.clone_from(&self.key);
+        }
+        if self.token_file.is_some() || self.api_key_file.is_some() {
+            settings.token_file.clone_from(&self.token_file);
+            settings.token_command = None;
+            settings.api_key_file.clone_from(&self.api_key_file);
+        }
+        Ok(settings)
     }
 }
 
@@ -105,5 +160,80 @@ fn with_advice(error: ClientError, hint: &'static str) -> CliError {
             source,
         },
         error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const FILE: &str = "default_profile = 'work'\n[profile.work]\nserver = 'https://work.example'\nstorage = 'media'\n\
+        token_command = ['print-token']\nca = '/work.pem'\n[profile.home]\nserver = 'http://home.example'\n";
+
+    fn server() -> Server {
+        Server {
+            server: None,
+            profile: None,
+            ca: None,
+            cert: None,
+            key: None,
+            token_file: None,
+            api_key_file: None,
+        }
+    }
+
+    fn settings(server: &Server) -> Profile {
+        let read = || Profiles::parse(Path::new("/config.toml"), FILE);
+        server.settings(read).unwrap()
+    }
+
+    #[test]
+    fn options_have_precedence_over_the_profile() {
+        let work = settings(&server());
+        assert_eq!(work.server.unwrap().as_str(), "https://work.example");
+        assert_eq!(work.storage.as_deref(), Some("media"));
+        let named = settings(&Server {
+            profile: Some("home".into()),
+            ..server()
+        });
+        assert_eq!(named.server.unwrap().as_str(), "http://home.example");
+        let changed = settings(&Server {
+            ca: Some("other.pem".into()),
+            api_key_file: Some("key".into()),
+            ..server()
+        });
+        assert_eq!(changed.ca, Some("other.pem".into()));
+        assert_eq!(changed.token_command, None);
+        assert_eq!(changed.api_key_file, Some("key".into()));
+    }
+
+    #[test]
+    fn another_server_does_not_get_the_credential_of_the_default_profile() {
+        let other = Server {
+            server: Some("http://other.example".into()),
+            ..server()
+        };
+        let settings_of_other = settings(&other);
+        assert_eq!(settings_of_other.token_command, None);
+        assert_eq!(settings_of_other.storage, None);
+        let both = settings(&Server {
+            profile: Some("work".into()),
+            ..other
+        });
+        assert!(both.token_command.is_some());
+    }
+
+    #[test]
+    fn the_words_repeat_the_connection() {
+        let words = Server {
+            server: Some(DEFAULT.into()),
+            profile: Some("work".into()),
+            token_file: Some("token".into()),
+            ..server()
+        };
+        let expected = ["--profile", "work", "--token-file", "token"];
+        assert_eq!(words.words(), expected);
     }
 }

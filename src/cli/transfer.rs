@@ -29,7 +29,7 @@ pub(super) struct Move {
 struct Transfer {
     #[arg(value_name = "ID", help = ID_HELP)]
     upload_id: String,
-    /// The storage of the copy [default: the gateway's default storage]
+    /// The storage of the copy [default: that of the profile, otherwise the gateway's]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     storage: String,
     #[command(flatten)]
@@ -42,24 +42,40 @@ struct Transfer {
 pub(super) async fn copy(arguments: Copy) -> Result<(), CliError> {
     let transfer = arguments.transfer;
     let client = transfer.server.client().await?;
+    let storage = transfer.server.storage(&transfer.storage)?;
     let id = find_id(&client, &transfer.upload_id).await?;
-    let copy = follow(&client, Call::Copy(&id, &transfer.storage), transfer.form()).await?;
+    let copy = follow(&client, Call::Copy(&id, &storage), transfer.form()).await?;
     transfer.show(&copy)
 }
 
 pub(super) async fn move_file(arguments: Move) -> Result<(), CliError> {
     let transfer = arguments.transfer;
     let client = transfer.server.client().await?;
+    let storage = transfer.server.storage(&transfer.storage)?;
     let id = find_id(&client, &transfer.upload_id).await?;
     let decision = arguments.confirm.decision();
     if decision != Decision::Proceed {
-        let action = transfer.describe_move(&client, &id).await?;
+        let action = describe_move(&client, &id, &storage).await?;
         if !decision.allows(&action)? {
             return Ok(());
         }
     }
-    let copy = follow(&client, Call::Move(&id, &transfer.storage), transfer.form()).await?;
+    let copy = follow(&client, Call::Move(&id, &storage), transfer.form()).await?;
     transfer.show(&copy)
+}
+
+/// What a move would do.
+async fn describe_move(client: &Client, id: &str, storage: &str) -> Result<String, CliError> {
+    let source = client.get(id).await?;
+    let target = match storage {
+        "" => "the default storage",
+        storage => storage,
+    };
+    let file = output::file(&source);
+    let storage = &source.storage_id;
+    Ok(format!(
+        "copy the file of {file} to {target}, and delete it in {storage}"
+    ))
 }
 
 // === impl Transfer ===
@@ -71,20 +87,6 @@ impl Transfer {
         } else {
             Form::People
         }
-    }
-
-    /// What a move would do.
-    async fn describe_move(&self, client: &Client, id: &str) -> Result<String, CliError> {
-        let source = client.get(id).await?;
-        let target = match self.storage.as_str() {
-            "" => "the default storage",
-            storage => storage,
-        };
-        let file = output::file(&source);
-        let storage = &source.storage_id;
-        Ok(format!(
-            "copy the file of {file} to {target}, and delete it in {storage}"
-        ))
     }
 
     fn show(&self, copy: &Upload) -> Result<(), CliError> {

@@ -18,6 +18,9 @@ use crate::{cgroup, state::redis::RedisUrl, values::listen_address};
 /// The variable that names the server for the client commands.
 pub const SERVER_VARIABLE: &str = "UPLOAD_GATEWAY_SERVER";
 
+/// The variable that names the profile of the client commands.
+pub const PROFILE_VARIABLE: &str = "UPLOAD_GATEWAY_PROFILE";
+
 /// The variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "UPLOAD_GATEWAY_CONFIG";
 
@@ -303,7 +306,8 @@ impl Variable {
     /// The key that an environment variable sets, if it is one of the gateway's.
     fn parse((name, value): (String, String)) -> Option<Self> {
         let rest = name.strip_prefix(PREFIX)?;
-        if name == FILE_VARIABLE || name == SERVER_VARIABLE || is_service_link(rest) {
+        let is_of_others = [FILE_VARIABLE, PROFILE_VARIABLE, SERVER_VARIABLE].contains(&&*name);
+        if is_of_others || is_service_link(rest) {
             return None;
         }
         Some(Self {

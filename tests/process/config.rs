@@ -203,6 +203,7 @@ fn variables_that_kubernetes_sets_for_a_service_are_ignored() {
         ("UPLOAD_GATEWAY_PORT", "tcp://10.0.0.1:50051"),
         ("UPLOAD_GATEWAY_PORT_50051_TCP_ADDR", "10.0.0.1"),
         ("UPLOAD_GATEWAY_SERVER", "http://127.0.0.1:50051"),
+        ("UPLOAD_GATEWAY_PROFILE", "work"),
         ("UPLOAD_GATEWAY_CONFIG", "gateway.toml"),
     ];
     assert!(load(None, owned(&variables), &Flags::default()).is_ok());

@@ -24,6 +24,7 @@ mod log_lines;
 mod metrics;
 mod overload;
 mod page_rules;
+mod profiles;
 mod proxies;
 mod redis_user;
 mod resuming;

@@ -33,6 +33,7 @@
 mod back_off;
 mod client;
 mod connect;
+mod credential;
 mod digest;
 #[cfg(feature = "direct")]
 mod direct;

@@ -1,21 +1,13 @@
 //! How a client connects: which servers it trusts, and what it presents to them.
 
-use std::{
-    fmt,
-    fs::read_to_string,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::PathBuf};
 
-use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataKey, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Identity},
-};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+use crate::credential::{Authenticated, Credential};
 
 /// The connection to a gateway, which adds the credential to each call.
-pub(crate) type Transport = InterceptedService<Channel, Credential>;
+pub(crate) type Transport = Authenticated;
 
 /// Which servers a client trusts, and what it presents to them.
 ///
@@ -43,18 +35,11 @@ pub struct ConnectOptions {
     pub key: Option<String>,
     /// A file with a token. It is read for each call, because tokens rotate.
     pub token_file: Option<PathBuf>,
+    /// A program and its arguments that print a token, if there is no `token_file`. It runs without a shell, for at most 30
+    /// seconds. Its token is used again for a minute, unless the gateway refuses it before.
+    pub token_command: Option<Vec<String>>,
     /// A file with an API key, if there is no token. It is read for each call.
     pub api_key_file: Option<PathBuf>,
-}
-
-/// What is added to each call.
-#[derive(Debug, Clone)]
-pub(crate) enum Credential {
-    Nothing,
-    /// A file with a token.
-    Token(Arc<Path>),
-    /// A file with an API key.
-    ApiKey(Arc<Path>),
 }
 
 // === impl ConnectOptions ===
@@ -73,10 +58,11 @@ impl ConnectOptions {
     }
 
     pub(crate) fn credential(&self) -> Credential {
-        match (&self.token_file, &self.api_key_file) {
-            (Some(path), _) => Credential::Token(path.as_path().into()),
-            (None, Some(path)) => Credential::ApiKey(path.as_path().into()),
-            (None, None) => Credential::Nothing,
+        match (&self.token_file, &self.token_command, &self.api_key_file) {
+            (Some(path), _, _) => Credential::token(path),
+            (None, Some(words), _) => Credential::command(words),
+            (None, None, Some(path)) => Credential::api_key(path),
+            (None, None, None) => Credential::Nothing,
         }
     }
 }
@@ -86,62 +72,8 @@ impl fmt::Debug for ConnectOptions {
         formatter
             .debug_struct("ConnectOptions")
             .field("token_file", &self.token_file)
+            .field("token_command", &self.token_command.is_some())
             .field("api_key_file", &self.api_key_file)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Credential ===
-
-impl Interceptor for Credential {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let (name, text) = match self {
-            Self::Nothing => return Ok(request),
-            Self::Token(path) => ("authorization", format!("Bearer {}", read(path)?)),
-            Self::ApiKey(path) => ("x-api-key", read(path)?),
-        };
-        let malformed = |_| Status::invalid_argument("the credential is no visible ASCII");
-        let mut value: MetadataValue<Ascii> = text.parse().map_err(malformed)?;
-        value.set_sensitive(true);
-        request
-            .metadata_mut()
-            .insert(MetadataKey::from_static(name), value);
-        Ok(request)
-    }
-}
-
-/// The content of a file with a credential.
-fn read(path: &Path) -> Result<String, Status> {
-    let text = read_to_string(path);
-    // It may be back for the next try.
-    let text = text
-        .map_err(|error| Status::unavailable(format!("cannot read {}: {error}", path.display())))?;
-    Ok(text.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_read_for_each_call() {
-        let path =
-            std::env::temp_dir().join(format!("upload-gateway-token-{}", std::process::id()));
-        let options = ConnectOptions {
-            token_file: Some(path.clone()),
-            ..ConnectOptions::default()
-        };
-        let mut credential = options.credential();
-        assert_eq!(
-            credential.call(Request::new(())).unwrap_err().code(),
-            tonic::Code::Unavailable
-        );
-        for token in ["one", "two"] {
-            std::fs::write(&path, format!("{token}\n")).unwrap();
-            let request = credential.call(Request::new(())).unwrap();
-            let sent = request.metadata().get("authorization").unwrap();
-            assert_eq!(sent, format!("Bearer {token}").as_str());
-        }
-        std::fs::remove_file(path).unwrap();
     }
 }
