@@ -86,7 +86,7 @@ async fn the_example_in_rust_uploads_a_file_and_resumes_an_upload() {
     stream.send_in_chunks(0, &data[..part_size], 1 << 20).await;
     stream.committed(part_size).await;
     drop(stream);
-    example::send(file, &gateway.grpc, Some(upload_id.clone()))
+    example::send(file, &gateway.grpc, Some(&upload_id))
         .await
         .unwrap();
     let upload = client.get(&upload_id).await.unwrap();

@@ -7,8 +7,7 @@ use futures::future::{join_all, try_join_all};
 use tokio::time::{Instant, interval};
 use tonic::transport::Channel;
 use upload_gateway_client::{
-    Client, Source, Target, UploadOptions,
-    proto::v1::{FileMetadata, upload_service_client::UploadServiceClient},
+    Client, Source, proto::v1::upload_service_client::UploadServiceClient,
 };
 
 use crate::{
@@ -126,15 +125,8 @@ pub(crate) async fn crowd(store: &Store, redis_url: &str, payload: &Payload) -> 
 }
 
 async fn upload(client: &Client, data: Bytes) -> Result<()> {
-    let target = Target::File(FileMetadata {
-        file_name: "crowd.bin".into(),
-        ..FileMetadata::default()
-    });
-    let options = UploadOptions {
-        chunk_size: usize::try_from(MESSAGE)?,
-        ..UploadOptions::default()
-    };
     let source = Source::seekable(Cursor::new(data));
-    client.upload(source, target, &options, |_| {}).await?;
+    let upload = client.upload("crowd.bin", source);
+    upload.chunk_size(usize::try_from(MESSAGE)?).await?;
     Ok(())
 }

@@ -74,6 +74,11 @@ pub(super) async fn find_ids(client: &Client, texts: &[String]) -> Result<Vec<St
     Ok(ids)
 }
 
+/// Whether `text` can be an id or the beginning of one.
+pub(super) fn is_beginning(text: &str) -> bool {
+    Matches::of(&text.to_ascii_lowercase()).is_ok()
+}
+
 // === impl Matches ===
 
 impl<'a> Matches<'a> {

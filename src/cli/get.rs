@@ -1,60 +1,88 @@
-//! `get`: downloads the file of a finished upload.
+//! `get`: downloads the files of finished uploads.
 
 use std::{
     ffi::OsString,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use futures::{StreamExt, stream};
 use serde_json::json;
-use tokio::{
-    fs::{self, File, OpenOptions},
-    io::{self, AsyncReadExt, AsyncWrite, AsyncWriteExt, stdout},
-};
+use tokio::io::stdout;
 use upload_gateway_client::{
-    Client, ClientError, Download, DownloadOptions, Event,
-    proto::v1::{ErrorReason, Upload},
+    Client, ClientError, RetryPolicy,
+    proto::v1::{ListUploadsRequest, Phase, Upload},
 };
-use upload_gateway_core::upload::{FileDigest, Md5};
 
-use super::{error::CliError, interrupt::Interrupts, output, progress::Reporter, server::Server};
+use super::{
+    error::{CliError, chain},
+    find::{find_id, is_beginning},
+    interrupt::Interrupts,
+    output,
+    progress::{Display, Files},
+    server::Server,
+};
 
-/// How many bytes of a partial file are read at a time.
-const BLOCK: usize = 1 << 20;
+/// The most files that `--name` finds.
+const MAX_FOUND: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The id of the upload
-    #[arg(value_name = "ID")]
-    upload_id: String,
-    /// Where to store the file; `-` for standard output [default: its name, in the current directory]
-    file: Option<PathBuf>,
+    /// The ids of the uploads, or their beginnings: 4 digits or more; then where to store them: a directory, the path of one
+    /// file, or `-` for standard output [default: by their names in the current directory]
+    #[arg(value_name = "ID [DIR|FILE|-]", required_unless_present = "name")]
+    words: Vec<String>,
+    /// Where to store them, also if it looks like an id
+    #[arg(short, long, value_name = "DIR|FILE|-")]
+    output: Option<PathBuf>,
+    /// Download all files with this text in their names
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// The number of files that are downloaded at once, and of the ranges of a large one
+    #[arg(long, value_name = "N", default_value = "4")]
+    parallel: NonZeroUsize,
     #[command(flatten)]
     server: Server,
-    /// Replace an existing file
+    /// Replace existing files
     #[arg(long)]
     force: bool,
     /// Stop retrying if no further byte arrived for this number of seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     retry_timeout: u64,
-    /// Print one JSON object at the end, and no progress
+    /// Print one JSON object for each file, and no progress
     #[arg(long)]
     json: bool,
 }
 
-/// What has arrived of a file.
-struct Arrived {
-    digest: FileDigest,
-    size: u64,
+/// Where files are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    StandardOutput,
+    /// By their names, in a directory.
+    Directory(PathBuf),
+    File(PathBuf),
+}
+
+/// What a command downloads.
+struct Downloads<'a> {
+    arguments: &'a Arguments,
+    client: Client,
+    display: Display,
+    target: Target,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let mut interrupts = Interrupts::listen()
         .map_err(|error| CliError::input_output("listen for signals", error))?;
+    let (beginnings, target) = arguments.split();
+    if arguments.json && target == Target::StandardOutput {
+        return Err(CliError::Usage("--json and - both need standard output"));
+    }
     tokio::select! {
-        done = Box::pin(arguments.run()) => done,
+        done = Box::pin(arguments.run(&beginnings, target.clone())) => done,
         signal = interrupts.next() => {
-            if !arguments.is_to_stdout() {
+            if target != Target::StandardOutput {
                 output::log("what has arrived is kept: run the same command again to resume");
             }
             Err(CliError::Interrupted(signal))
@@ -65,173 +93,174 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
 // === impl Arguments ===
 
 impl Arguments {
-    fn is_to_stdout(&self) -> bool {
-        self.file
-            .as_ref()
-            .is_some_and(|file| file.as_os_str() == "-")
+    /// The beginnings of the ids, and the target.
+    fn split(&self) -> (Vec<&str>, Target) {
+        let mut beginnings: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let has_ids = self.name.is_none();
+        let is_target =
+            |word: &str| word == "-" || !has_ids || Path::new(word).is_dir() || !is_beginning(word);
+        let last = beginnings
+            .pop_if(|last| self.output.is_none() && is_target(last))
+            .map(PathBuf::from);
+        let target = match self.output.clone().or(last) {
+            None => Target::Directory(PathBuf::new()),
+            Some(path) if path.as_os_str() == "-" => Target::StandardOutput,
+            Some(path) if path.is_dir() || path.to_string_lossy().ends_with('/') => {
+                Target::Directory(path)
+            }
+            Some(path) => Target::File(path),
+        };
+        (beginnings, target)
     }
 
-    async fn run(&self) -> Result<(), CliError> {
-        if self.json && self.is_to_stdout() {
-            return Err(CliError::Usage("--json and - both need standard output"));
-        }
+    async fn run(&self, beginnings: &[&str], target: Target) -> Result<(), CliError> {
         let client = self.server.client().await?;
-        let upload = client.get(&self.upload_id).await?;
-        let Some(size) = upload.object.as_ref().map(|object| object.size) else {
-            let phase = output::phase(&upload);
+        let uploads = self.uploads(&client, beginnings).await?;
+        let files = match uploads.len() {
+            0 => return Err(CliError::failed("no finished upload has this name")),
+            1 => Files::One,
+            _ => Files::Many,
+        };
+        if files == Files::Many && !matches!(target, Target::Directory(_)) {
+            let problem = format!("{} files need a directory", uploads.len());
+            return Err(CliError::failed(problem));
+        }
+        let downloads = Downloads {
+            arguments: self,
+            client,
+            display: Display::new(files, self.json),
+            target,
+        };
+        let done = match &uploads[..] {
+            [only] => Box::pin(downloads.download(only)).await,
+            several => downloads.download_all(several).await,
+        };
+        downloads.display.clear();
+        done
+    }
+
+    /// The records of the uploads.
+    async fn uploads(&self, client: &Client, beginnings: &[&str]) -> Result<Vec<Upload>, CliError> {
+        let mut uploads = Vec::new();
+        for beginning in beginnings {
+            let id = find_id(client, beginning).await?;
+            uploads.push(client.get(&id).await?);
+        }
+        let Some(name) = &self.name else {
+            return Ok(uploads);
+        };
+        let mut page_token = String::new();
+        loop {
+            let request = ListUploadsRequest {
+                page_token,
+                name_contains: name.clone(),
+                phase: Phase::Complete.into(),
+                ..ListUploadsRequest::default()
+            };
+            let page = client.list(request).await?;
+            uploads.extend(page.uploads);
+            page_token = page.next_page_token;
+            if uploads.len() > MAX_FOUND {
+                let problem =
+                    format!("more than {MAX_FOUND} files have this name; use a longer text");
+                return Err(CliError::failed(problem));
+            }
+            if page_token.is_empty() {
+                return Ok(uploads);
+            }
+        }
+    }
+
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy {
+            timeout: Duration::from_secs(self.retry_timeout),
+            ..RetryPolicy::default()
+        }
+    }
+}
+
+// === impl Downloads ===
+
+impl Downloads<'_> {
+    async fn download_all(&self, uploads: &[Upload]) -> Result<(), CliError> {
+        let parallel = self.arguments.parallel.get();
+        let downloads = uploads
+            .iter()
+            .map(|upload| async move { (upload, self.download(upload).await) });
+        let mut done = stream::iter(downloads).buffer_unordered(parallel);
+        let (mut failed, total) = (0, uploads.len());
+        while let Some((upload, result)) = Box::pin(done.next()).await {
+            if let Err(error) = result {
+                failed += 1;
+                let file = output::file(upload);
+                self.display
+                    .log(format_args!("error: {file}: {}", chain(&error)));
+            }
+        }
+        match failed {
+            0 => Ok(()),
+            failed => Err(CliError::failed(format!(
+                "{failed} of {total} files failed"
+            ))),
+        }
+    }
+
+    async fn download(&self, upload: &Upload) -> Result<(), CliError> {
+        let Some(object) = &upload.object else {
+            let phase = output::phase(upload);
             return Err(CliError::failed(format!(
                 "the upload is {phase}; only a COMPLETE one has a file"
             )));
         };
-        let mut reporter = Reporter::new(u64::try_from(size).ok(), self.json);
-        let done = match self.is_to_stdout() {
-            true => {
-                let nothing = Arrived::nothing();
-                let mut file = stdout();
-                self.receive(&client, &mut file, nothing, &mut reporter)
-                    .await
+        let path = match &self.target {
+            Target::StandardOutput => None,
+            Target::Directory(directory) => Some(directory.join(local_name(upload)?)),
+            Target::File(path) => Some(path.clone()),
+        };
+        let (id, retry) = (&*upload.upload_id, self.arguments.retry());
+        let mut transfer = match &path {
+            None => self.client.download(id).retry(retry).write_to(stdout()),
+            Some(path) => {
+                let download = self.client.download_file(id, path);
+                download
+                    .parallel(self.arguments.parallel.get())
+                    .replace(self.arguments.force)
+                    .retry(retry)
+                    .start()
             }
-            false => self.store(&client, &upload, &mut reporter).await,
         };
-        reporter.clear();
-        done
-    }
-
-    /// Downloads beside the place of the file, and moves it there when it is whole.
-    async fn store(
-        &self,
-        client: &Client,
-        upload: &Upload,
-        reporter: &mut Reporter,
-    ) -> Result<(), CliError> {
-        let path = match &self.file {
-            Some(path) => path.clone(),
-            None => local_name(upload)?.into(),
-        };
-        let failed = |action: &str, path: &Path| {
-            let action = format!("{action} {}", path.display());
-            |error| CliError::input_output(action, error)
-        };
-        if !self.force
-            && fs::try_exists(&path)
-                .await
-                .map_err(failed("look for", &path))?
-        {
-            let path = path.display();
-            return Err(CliError::failed(format!(
-                "{path} exists; --force replaces it"
-            )));
+        let size = u64::try_from(object.size).ok();
+        self.display.expect(size);
+        let name = upload.file.as_ref().map_or("", |file| &*file.file_name);
+        let mut reporter = self.display.file(name, size);
+        while let Some(event) = transfer.next().await {
+            reporter.report(event);
         }
-        let partial = partial_path(&path, &upload.upload_id);
-        let mut options = OpenOptions::new();
-        let open = options.create(true).read(true).append(true).open(&partial);
-        let mut file = open.await.map_err(failed("open", &partial))?;
-        let arrived = Arrived::read(&mut file)
-            .await
-            .map_err(failed("read", &partial))?;
-        let received = self.receive(client, &mut file, arrived, reporter).await;
-        if is_other_file(&received) {
-            // Otherwise the next call would fail, too.
-            let removed = fs::remove_file(&partial).await;
-            removed.map_err(failed("remove", &partial))?;
-            let partial = partial.display();
-            output::log(format_args!("{partial} had other bytes and is removed"));
-        }
-        received?;
-        file.sync_all().await.map_err(failed("write", &partial))?;
-        let moved = fs::rename(&partial, &path).await;
-        moved.map_err(failed("write", &path))?;
-        if self.json {
-            return output::data(json!({
+        let finished = transfer.finish().await;
+        drop(reporter);
+        let downloaded = finished.map_err(explain)?;
+        let Some(path) = path else { return Ok(()) };
+        if self.arguments.json {
+            return self.display.data(json!({
                 "upload_id": upload.upload_id,
                 "file": path.to_string_lossy(),
-                "size": upload.object.as_ref().map(|object| object.size),
+                "size": downloaded.size,
+                "resumed_from": downloaded.resumed_from,
             }));
         }
-        output::data(path.display())
-    }
-
-    /// Writes the rest of the file, and compares the whole of it with the record.
-    async fn receive(
-        &self,
-        client: &Client,
-        file: &mut (impl AsyncWrite + Unpin),
-        mut arrived: Arrived,
-        reporter: &mut Reporter,
-    ) -> Result<(), CliError> {
-        let options = DownloadOptions {
-            offset: arrived.size,
-            retry_timeout: Duration::from_secs(self.retry_timeout),
-        };
-        let download = client.download(&self.upload_id, &options, |event: Event<'_>| {
-            reporter.report(&event);
-        });
-        let mut download = download.await?;
-        if arrived.size > 0 {
-            reporter.resume_from(arrived.size);
-        }
-        let failed = |error| CliError::input_output("write the file", error);
-        while let Some(bytes) = download.next(|event| reporter.report(&event)).await? {
-            file.write_all(&bytes).await.map_err(failed)?;
-            arrived.add(&bytes);
-            reporter.advance(arrived.size);
-        }
-        file.flush().await.map_err(failed)?;
-        Ok(arrived.check(&download)?)
+        self.display.data(path.display())
     }
 }
 
-// === impl Arrived ===
-
-impl Arrived {
-    fn nothing() -> Self {
-        Self {
-            digest: FileDigest::default(),
-            size: 0,
+/// The error with the option that helps.
+fn explain(error: ClientError) -> CliError {
+    match error {
+        ClientError::File { path, source, .. }
+            if source.kind() == std::io::ErrorKind::AlreadyExists =>
+        {
+            CliError::failed(format!("{} exists; --force replaces it", path.display()))
         }
-    }
-
-    /// All that a partial file has.
-    async fn read(file: &mut File) -> io::Result<Self> {
-        let (mut arrived, mut block) = (Self::nothing(), vec![0; BLOCK]);
-        loop {
-            match file.read(&mut block).await? {
-                0 => return Ok(arrived),
-                count => arrived.add(&block[..count]),
-            }
-        }
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
-        self.digest.update(bytes);
-        self.size += bytes.len() as u64;
-    }
-
-    /// Compares the MD5 with that of the record, if it has one.
-    fn check(self, download: &Download) -> Result<(), ClientError> {
-        let upload = download.upload();
-        let expected = upload.object.as_ref().map_or("", |object| &object.md5);
-        let found: Md5 = self.digest.finish();
-        if expected.is_empty() || expected == found.to_string() {
-            return Ok(());
-        }
-        Err(ClientError::Mismatch {
-            upload_id: upload.upload_id.clone(),
-            what: "MD5",
-            expected: found.to_string(),
-            found: expected.to_owned(),
-        })
-    }
-}
-
-/// Whether what had arrived before is not of this file.
-fn is_other_file(received: &Result<(), CliError>) -> bool {
-    match received {
-        Err(CliError::Client(ClientError::Mismatch { .. })) => true,
-        Err(CliError::Client(ClientError::Refused(refusal))) => {
-            refusal.reason == Some(ErrorReason::WrongOffset)
-        }
-        _ => false,
+        error => error.into(),
     }
 }
 
@@ -247,13 +276,42 @@ fn local_name(upload: &Upload) -> Result<OsString, CliError> {
     }
 }
 
-/// Where a file is until it is whole. Downloads of other uploads to the same place have other partial files.
-fn partial_path(path: &Path, upload_id: &str) -> PathBuf {
-    let tail = upload_id.len().saturating_sub(8);
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(
-        ".{}.part",
-        upload_id.get(tail..).unwrap_or(upload_id)
-    ));
-    partial.into()
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Get {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn split(words: &[&str]) -> (Vec<String>, Target) {
+        let words = [&["get"], words].concat();
+        let get = Get::try_parse_from(words).unwrap();
+        let (beginnings, target) = get.arguments.split();
+        (beginnings.into_iter().map(str::to_owned).collect(), target)
+    }
+
+    #[test]
+    fn the_last_word_is_the_target_unless_it_is_an_id() {
+        let here = Target::Directory(PathBuf::new());
+        let file = |name: &str| Target::File(name.into());
+        for (words, ids, target) in [
+            (&["0123abcd"][..], 1, here.clone()),
+            (&["0123abcd", "4567abcd"], 2, here.clone()),
+            (&["0123abcd", "copy.bin"], 1, file("copy.bin")),
+            (&["0123abcd", "-"], 1, Target::StandardOutput),
+            (&["0123abcd", "/"], 1, Target::Directory("/".into())),
+            (&["0123abcd", "new/"], 1, Target::Directory("new/".into())),
+            (&["0123abcd", "-o", "4567abcd"], 1, file("4567abcd")),
+            (&["--name", "a"], 0, here),
+            (&["--name", "a", "4567abcd"], 0, file("4567abcd")),
+        ] {
+            let (found, found_target) = split(words);
+            assert_eq!((found.len(), found_target), (ids, target), "{words:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use upload_gateway_client::{
-    Client, ClientError, DownloadOptions,
+    Client, ClientError, RetryPolicy,
     proto::v1::{
         self, CopyUploadRequest, KeepUploadRequest, MoveUploadRequest, Phase,
         upload_service_client::UploadServiceClient,
@@ -141,13 +141,13 @@ impl Handled {
         upload: &Upload,
         id: &str,
     ) -> Result<(), ClientError> {
-        let options = DownloadOptions {
-            retry_timeout: PAUSE,
-            ..DownloadOptions::default()
+        let retry = RetryPolicy {
+            timeout: PAUSE,
+            ..RetryPolicy::default()
         };
-        let mut download = client.download(id, &options, |_| ()).await?;
+        let mut download = client.download(id).retry(retry).open().await?;
         let mut read = Vec::new();
-        while let Some(bytes) = download.next(|_| ()).await? {
+        while let Some(bytes) = download.next().await? {
             read.extend_from_slice(&bytes);
         }
         if read != upload.bytes() {

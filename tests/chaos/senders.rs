@@ -17,7 +17,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use upload_gateway_client::{
-    Client, ClientError, Event, Source, Target, UploadOptions, Uploaded, proto::v1::FileMetadata,
+    Client, ClientError, Event, RetryPolicy, Source, Transfer, UploadBuilder, Uploaded, Way,
+    proto::v1::FileMetadata,
 };
 use upload_gateway_core::upload::Md5;
 
@@ -141,28 +142,27 @@ pub(crate) async fn send(front: String, upload: Upload, deadline: Instant) -> Se
 
 impl Sender {
     async fn run(&self) -> Vec<Outcome> {
-        let by_file = || Target::File(self.metadata());
         match self.upload.course {
-            Course::Streamed => vec![self.stream(by_file()).await],
+            Course::Streamed => vec![self.stream(None).await],
             Course::Signed => vec![self.direct().await],
             Course::Resumed => {
-                if let Some(ended) = self.until_the_turn(self.stream(by_file())).await {
+                if let Some(ended) = self.until_the_turn(self.stream(None)).await {
                     return vec![ended];
                 }
                 let id = self.journal.lock().unwrap().ids.last().cloned();
-                vec![self.stream(id.map_or_else(by_file, Target::Upload)).await]
+                vec![self.stream(id).await]
             }
             Course::SignedThenStreamed => match self.until_the_turn(self.direct()).await {
                 Some(ended) => vec![ended],
-                None => vec![self.stream(by_file()).await],
+                None => vec![self.stream(None).await],
             },
-            Course::StreamedThenSigned => match self.until_the_turn(self.stream(by_file())).await {
+            Course::StreamedThenSigned => match self.until_the_turn(self.stream(None)).await {
                 Some(ended) => vec![ended],
                 None => vec![self.direct().await],
             },
             Course::Contested => {
                 let first = async {
-                    let ended = self.stream(by_file()).await;
+                    let ended = self.stream(None).await;
                     // The other sender must not wait for a turn that will not come.
                     self.position.send_replace(u64::MAX);
                     ended
@@ -173,7 +173,7 @@ impl Sender {
                 };
                 let second = async {
                     other.turn().await;
-                    other.stream(by_file()).await
+                    other.stream(None).await
                 };
                 let (first, second) = tokio::join!(first, second);
                 vec![first, second]
@@ -201,15 +201,18 @@ impl Sender {
         let _ = position.wait_for(|at| *at >= self.upload.turn).await;
     }
 
-    async fn stream(&self, target: Target) -> Outcome {
+    /// Streams the file, into the upload with this id or a new one.
+    async fn stream(&self, id: Option<String>) -> Outcome {
         let source = Source::seekable(Content {
             bytes: Cursor::new(self.bytes.clone()),
             sender: self.clone(),
         });
         let client = Client::connect(&self.front).unwrap();
-        let options = self.options();
-        let sent = client.upload(source, target, &options, |event| self.note(&event, true));
-        Box::pin(sent).await.into()
+        let transfer = match id {
+            Some(id) => self.start(client.resume(id, source)),
+            None => self.start(client.upload(self.metadata(), source)),
+        };
+        self.follow(transfer, true).await.into()
     }
 
     async fn direct(&self) -> Outcome {
@@ -218,17 +221,14 @@ impl Sender {
             Err(error) => return Outcome::Failed(error.into()),
         };
         let client = Client::connect(&self.front).unwrap();
-        let options = self.options();
         let mut left = MAX_REFUSALS;
         loop {
             let file = match file.try_clone() {
                 Ok(file) => file,
                 Err(error) => return Outcome::Failed(error.into()),
             };
-            let sent = client.upload_direct(file, self.metadata(), &options, |event| {
-                self.note(&event, false);
-            });
-            match Box::pin(sent).await {
+            let upload = client.upload_direct(self.metadata(), file);
+            match self.follow(self.start(upload), false).await {
                 // A plain resume, as of a user who gets a wrong answer of the store.
                 Err(error) if left > 0 && is_answer_of_store(&error) => {
                     left -= 1;
@@ -267,21 +267,35 @@ impl Sender {
         }
     }
 
-    fn options(&self) -> UploadOptions {
-        UploadOptions {
-            chunk_size: CHUNK,
-            limit_rate: Some(self.upload.rate),
-            digest: self.upload.digest,
-            retry_timeout: RETRY_TIMEOUT,
-            ..UploadOptions::default()
-        }
+    fn start<W: Way>(&self, upload: UploadBuilder<W>) -> Transfer<Uploaded> {
+        let retry = RetryPolicy {
+            timeout: RETRY_TIMEOUT,
+            ..RetryPolicy::default()
+        };
+        upload
+            .chunk_size(CHUNK)
+            .limit_rate(self.upload.rate)
+            .digest(self.upload.digest)
+            .retry(retry)
+            .start()
     }
 
-    fn note(&self, event: &Event<'_>, shows_committed: bool) {
+    async fn follow(
+        &self,
+        mut transfer: Transfer<Uploaded>,
+        shows_committed: bool,
+    ) -> Result<Uploaded, ClientError> {
+        while let Some(event) = transfer.next().await {
+            self.note(&event, shows_committed);
+        }
+        transfer.finish().await
+    }
+
+    fn note(&self, event: &Event, shows_committed: bool) {
         let mut journal = self.journal.lock().unwrap();
         journal.touch();
         match event {
-            Event::Opened(upload) => {
+            Event::Opened { upload, .. } => {
                 journal.opened += 1;
                 journal.record(format!(
                     "opened {} {:?} at {}",
@@ -296,10 +310,10 @@ impl Sender {
             }
             Event::Progress(progress) => {
                 if shows_committed {
-                    journal.commit(self.line, &progress.upload_id, progress.committed_size);
+                    let committed = i64::try_from(progress.committed_size).expect("a small file");
+                    journal.commit(self.line, &progress.upload_id, committed);
                 } else {
-                    let sent = u64::try_from(progress.received_size).unwrap_or_default();
-                    self.position.send_replace(sent);
+                    self.position.send_replace(progress.received_size);
                 }
             }
             Event::Retrying { cause, .. } => {

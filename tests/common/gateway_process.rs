@@ -27,7 +27,10 @@ pub fn serve(toml: &str, port: u16, directory: &Path) -> Command {
 /// The binary, without the environment variables of the caller.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
-    command.env_clear();
+    // Not the state of the user who runs the tests.
+    command
+        .env_clear()
+        .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

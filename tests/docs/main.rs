@@ -58,9 +58,9 @@ sections! {
     from_python: "docs/grpc.md", "From Python", embedded_with_python;
     signing_with_grpcurl: "docs/direct-uploads.md", "With grpcurl", every_store;
     signing_with_curl: "docs/direct-uploads.md", "With curl", every_store;
-    command_line_uploads: "docs/cli.md", "Upload a file", embedded;
+    command_line_uploads: "docs/cli.md", "Upload files", embedded;
     command_line_direct_uploads: "docs/cli.md", "Send a file straight to the store", embedded;
-    command_line_downloads: "docs/cli.md", "Download a file", embedded;
+    command_line_downloads: "docs/cli.md", "Download files", embedded;
     command_line_records: "docs/cli.md", "Look at uploads", embedded;
     command_line_changes: "docs/cli.md", "Change uploads", embedded;
     command_line_profiles: "docs/cli.md", "Profiles", embedded;

@@ -66,6 +66,7 @@ pub(crate) async fn run_section(page: &str, heading: &str, setup: &Setup) {
         .env("UPLOAD_GATEWAY_SERVER", &setup.gateway.grpc)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("XDG_CONFIG_HOME", directory.path())
+        .env("XDG_STATE_HOME", directory.path())
         .envs(setup.variables.iter().cloned())
         .stdin(Stdio::null())
         .kill_on_drop(true)

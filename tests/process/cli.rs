@@ -22,8 +22,8 @@ struct Gateway {
 
 /// The binary, without the environment variables of the caller.
 fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_upload-gateway"));
-    command.env_clear().stdin(Stdio::null());
+    let mut command = common::binary();
+    command.stdin(Stdio::null());
     command
 }
 
@@ -88,12 +88,14 @@ fn a_file_is_put_shown_and_listed() {
     keys.sort();
     let documented = [
         "bucket",
+        "file",
         "md5",
         "object_key",
         "resumed_from",
         "size",
         "storage_id",
         "upload_id",
+        "was_complete",
     ];
     assert_eq!(keys, documented);
 
@@ -457,7 +459,8 @@ impl Gateway {
 
     /// Begins to put a file, slowly, and waits until at least `committed` bytes of it are committed.
     fn put_until_committed(&self, path: &str, committed: i64) -> (Child, String) {
-        let put = command(self, &["put", path, "--json", "--limit-rate", "8MiB"])
+        let arguments = ["put", path, "--again", "--json", "--limit-rate", "8MiB"];
+        let put = command(self, &arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use upload_gateway::config::{S3Profile, StorageConfig, StoreConfig};
-use upload_gateway_client::{UploadOptions, proto::v1::Phase};
+use upload_gateway_client::proto::v1::Phase;
 use upload_gateway_core::upload::Md5;
 
 use crate::{
@@ -268,12 +268,7 @@ async fn a_direct_upload_can_run_in_a_spawned_task() {
         std::fs::File::open(&local.path).unwrap(),
         file("film.mp4", &[]),
     );
-    let uploading = tokio::spawn(async move {
-        let options = UploadOptions::default();
-        client
-            .upload_direct(opened, metadata, &options, |_| ())
-            .await
-    });
+    let uploading = tokio::spawn(client.upload_direct(metadata, opened).into_future());
     let uploaded = uploading.await.unwrap().unwrap();
     assert_eq!((uploaded.size, uploaded.md5), (6 << 20, None));
     assert!(gateway.read(&uploaded.upload).await == local.bytes);

@@ -5,9 +5,9 @@ use std::io::Cursor;
 use futures::TryStreamExt;
 use tonic::{Request, Status};
 use upload_gateway_client::{
-    Client, Source, Target, UploadOptions,
+    Client, Source,
     proto::v1::{
-        CopyUploadRequest, FileMetadata, MoveUploadRequest, Phase, Upload,
+        CopyUploadRequest, MoveUploadRequest, Phase, Upload,
         upload_service_client::UploadServiceClient,
     },
 };
@@ -23,18 +23,10 @@ const LARGE: usize = 66 << 20;
 
 /// The id of the uploaded file.
 async fn upload(server: &str, size: usize) -> String {
-    let file = FileMetadata {
-        file_name: "a.bin".into(),
-        file_size: Some(i64::try_from(size).unwrap()),
-        ..FileMetadata::default()
-    };
-    let (source, options) = (
-        Source::seekable(Cursor::new(bytes(size))),
-        UploadOptions::default(),
-    );
+    let source = Source::seekable(Cursor::new(bytes(size)));
     let client = Client::connect(server).unwrap();
-    let uploaded = client.upload(source, Target::File(file), &options, |_| {});
-    uploaded.await.unwrap().upload.upload_id
+    let upload = client.upload("a.bin", source).size(size as u64);
+    upload.await.unwrap().upload.upload_id
 }
 
 /// The last record of the copy that the gateway has sent, and how the call ended.

@@ -1,12 +1,12 @@
 //! The listener for operations, and what it measures.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use reqwest::{Client, Method, StatusCode};
 use tokio_stream::StreamExt;
 use tonic::{Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
 use upload_gateway_client::{
-    Source, Target, UploadOptions,
+    RetryPolicy, Source,
     proto::v1::{
         FileMetadata, GetUploadRequest, ListUploadsRequest, Open, Upload, UploadRequest, open,
         upload_request::Message, upload_service_client::UploadServiceClient,
@@ -166,9 +166,8 @@ async fn calls_and_stores_are_measured_with_bounded_labels() {
     let client =
         upload_gateway_client::Client::connect(&format!("http://{}", server.address())).unwrap();
     let source = Source::seekable(std::io::Cursor::new(b"bytes".to_vec()));
-    let options = UploadOptions::default();
-    let uploaded = client.upload(source, Target::file("a.bin", 5), &options, |_| ());
-    let id = uploaded.await.unwrap().upload.upload_id;
+    let uploaded = client.upload("a.bin", source).size(5).await;
+    let id = uploaded.unwrap().upload.upload_id;
     client.list(ListUploadsRequest::default()).await.unwrap();
     let uploads = format!("{http}/api/engine/v2/uploads");
     for path in ["", "/unknown", &format!("/{id}/download")] {
@@ -252,12 +251,8 @@ secret_access_key = "secret"
     let client =
         upload_gateway_client::Client::connect(&format!("http://{}", server.address())).unwrap();
     let source = Source::seekable(std::io::Cursor::new(b"bytes".to_vec()));
-    let options = UploadOptions {
-        retry_timeout: Duration::ZERO,
-        ..UploadOptions::default()
-    };
-    let uploaded = client.upload(source, Target::file("a.bin", 5), &options, |_| ());
-    assert!(uploaded.await.is_err());
+    let upload = client.upload("a.bin", source).size(5);
+    assert!(upload.retry(RetryPolicy::never()).await.is_err());
     let text = scrape(&operations).await;
     let put = "storage=\"media\",call=\"put_object\"";
     for series in [

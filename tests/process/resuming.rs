@@ -25,7 +25,7 @@ async fn a_signal_prints_the_command_that_resumes() {
     let path = path.to_str().unwrap();
     std::fs::write(path, bytes(SIZE)).unwrap();
     for signal in ["TERM", "HUP", "INT"] {
-        let arguments = ["put", path, "--json", "--limit-rate", "8MiB"];
+        let arguments = ["put", path, "--json", "--again", "--limit-rate", "8MiB"];
         let (id, output) = interrupted(&gateway, &arguments, signal).await;
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert_eq!(output.stdout, b"", "{output:?}");
@@ -37,7 +37,12 @@ async fn a_signal_prints_the_command_that_resumes() {
         let line = errors
             .lines()
             .find_map(|line| line.strip_prefix("Resume with: "));
-        let resumed = shell(&format!("exec {}", line.expect(&errors)))
+        // Otherwise it would begin again.
+        let line = line.expect(&errors).to_owned();
+        assert!(!line.contains("--again"), "{line}");
+        let resumed = shell(&format!("exec {line}"))
+            .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
+            .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"))
             .output()
             .await
             .unwrap();

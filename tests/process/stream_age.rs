@@ -5,9 +5,7 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
 use tonic::Code;
 use tonic_types::StatusExt;
-use upload_gateway_client::{
-    Client, ClientError, Event, Source, Target, UploadOptions, proto::v1::ErrorReason,
-};
+use upload_gateway_client::{Client, ClientError, Event, Source, proto::v1::ErrorReason};
 
 use crate::common::{self, Forwarder, Server, TestGateway, bytes, gateway_process, open, reason};
 
@@ -73,24 +71,22 @@ async fn streams_move_to_a_replica_that_joins_later() {
             // A client, and so a connection, of its own.
             let client = Client::connect(&server).unwrap();
             let data = bytes(PARTS * PART + number);
-            let target = Target::file(format!("{number}.bin"), data.len() as u64);
-            let options = UploadOptions {
-                limit_rate: Some((PARTS * PART) as u64 / 8),
-                ..UploadOptions::default()
-            };
+            let size = data.len() as u64;
             let (mut moves, mut failures, mut pause) = (0, 0, Duration::ZERO);
             let source = Source::seekable(std::io::Cursor::new(data));
-            let uploaded = client.upload(source, target, &options, |event| {
+            let upload = client.upload(format!("{number}.bin"), source).size(size);
+            let mut transfer = upload.limit_rate((PARTS * PART) as u64 / 8).start();
+            while let Some(event) = transfer.next().await {
                 let Event::Retrying { cause, delay } = event else {
-                    return;
+                    continue;
                 };
                 let moved = matches!(cause, ClientError::Refused(refusal)
                     if refusal.reason == Some(ErrorReason::MoveOn));
                 moves += usize::from(moved);
                 failures += usize::from(!moved);
                 pause = pause.max(delay);
-            });
-            uploaded.await.unwrap();
+            }
+            transfer.finish().await.unwrap();
             (moves, failures, pause)
         });
     }

@@ -278,15 +278,9 @@ async fn calls(address: &str, api_key: Option<&str>, method: &str, count: usize,
 async fn unread_downloads(grpc: &str, http: &str) {
     let client = upload_gateway_client::Client::connect(&format!("http://{grpc}")).unwrap();
     let data = std::io::Cursor::new(vec![7; 8 * MIB]);
-    let uploaded = client
-        .upload(
-            upload_gateway_client::Source::seekable(data),
-            upload_gateway_client::Target::file("large.bin", 8 * MIB as u64),
-            &upload_gateway_client::UploadOptions::default(),
-            |_: upload_gateway_client::Event<'_>| {},
-        )
-        .await;
-    let Ok(uploaded) = uploaded else { return };
+    let source = upload_gateway_client::Source::seekable(data);
+    let upload = client.upload("large.bin", source).size(8 * MIB as u64);
+    let Ok(uploaded) = upload.await else { return };
     let signed = client.sign_download(&uploaded.upload.upload_id, 0).await;
     let url = signed.unwrap().url;
     let (store, path) = url.trim_start_matches("http://").split_once('/').unwrap();

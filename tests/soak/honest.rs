@@ -5,9 +5,7 @@ use std::{io::Cursor, time::Duration};
 use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::Instant;
-use upload_gateway_client::{
-    Client, ConnectOptions, Event, Source, Target, UploadOptions, proto::v1::Phase,
-};
+use upload_gateway_client::{Client, ConnectOptions, Source, proto::v1::Phase};
 
 use super::{common::bytes, hostile::Targets};
 
@@ -78,11 +76,9 @@ impl Honest {
     async fn upload(&self) -> Result<(), String> {
         let send = async {
             let client = Client::connect_with(&self.server, &self.options)?;
-            let target = Target::file("honest.bin", SIZE as u64);
             let source = Source::seekable(Cursor::new(self.data.clone()));
-            let ignore = |_: Event<'_>| {};
-            let options = UploadOptions::default();
-            let uploaded = client.upload(source, target, &options, ignore).await?;
+            let upload = client.upload("honest.bin", source).size(SIZE as u64);
+            let uploaded = upload.await?;
             client.get(&uploaded.upload.upload_id).await
         };
         match send.await {

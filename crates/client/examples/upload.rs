@@ -3,30 +3,31 @@
 
 use std::{env, error::Error, path::Path};
 
-use tokio::fs::File;
-use upload_gateway_client::{Client, ClientError, Event, Source, Target, UploadOptions};
+use upload_gateway_client::{Client, ClientError, Event, Source};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let [path, server, upload_id @ ..] = &env::args().skip(1).collect::<Vec<_>>()[..] else {
         return Err("usage: upload FILE SERVER [UPLOAD_ID]".into());
     };
-    Ok(send(path, server, upload_id.first().cloned()).await?)
+    Ok(send(path, server, upload_id.first()).await?)
 }
 
-pub(crate) async fn send(path: &str, server: &str, id: Option<String>) -> Result<(), ClientError> {
-    let file = File::open(path).await?;
-    let name = Path::new(path).file_name().unwrap_or_default();
-    let new = Target::file(name.to_string_lossy(), file.metadata().await?.len());
-    let target = id.map_or(new, Target::Upload);
-    let (source, options) = (Source::file(file).await?, UploadOptions::default());
-    let on_event = |event: Event<'_>| match event {
-        Event::Opened(upload) => println!("upload id {}", upload.upload_id),
-        Event::Progress(progress) => println!("{} bytes committed", progress.committed_size),
-        Event::Retrying { cause, delay } => println!("{cause}; next try in {delay:?}"),
-    };
+pub(crate) async fn send(path: &str, server: &str, id: Option<&String>) -> Result<(), ClientError> {
     let client = Client::connect(server)?;
-    let uploaded = client.upload(source, target, &options, on_event).await?;
-    println!("{} bytes stored", uploaded.size);
+    let source = Source::open(path).await?;
+    let name = Path::new(path).file_name().unwrap_or_default();
+    let mut transfer = match id {
+        Some(id) => client.resume(id, source).start(),
+        None => client.upload(name.to_string_lossy(), source).start(),
+    };
+    while let Some(event) = transfer.next().await {
+        match event {
+            Event::Opened { upload, offset } => println!("{} from byte {offset}", upload.upload_id),
+            Event::Progress(progress) => println!("{} bytes committed", progress.committed_size),
+            Event::Retrying { cause, delay } => println!("{cause}; next try in {delay:?}"),
+        }
+    }
+    println!("{} bytes stored", transfer.finish().await?.size);
     Ok(())
 }

@@ -111,6 +111,22 @@ impl Client {
         })
     }
 
+    /// The URL of the gateway.
+    ///
+    /// # Examples
+    /// ```
+    /// use upload_gateway_client::Client;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let client = Client::connect("http://127.0.0.1:50051").unwrap();
+    /// assert_eq!(client.server(), "http://127.0.0.1:50051/");
+    /// # }
+    /// ```
+    pub fn server(&self) -> String {
+        self.endpoint.uri().to_string()
+    }
+
     /// Finds out within 8 seconds whether a gRPC server answers at the address, with a connection of its own. Calls would
     /// only report that the connection failed, and uploads retry that.
     ///

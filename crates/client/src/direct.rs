@@ -17,82 +17,130 @@ use bytes::Bytes;
 
 use self::{file::LocalFile, job::Job, parts::Parts, progress::Progress, store::Store};
 use crate::{
+    builder::{
+        Creates, UploadBuilder, Way,
+        sealed::{Context, Describes, Run},
+    },
     client::Client,
     error::ClientError,
     proto::v1::{
         CompleteUploadRequest, CreateUploadRequest, ErrorReason, FileMetadata, GetUploadRequest,
         SignFinishRequest, SignedStep, StepType, UpdateUploadRequest, Upload,
     },
-    upload::{Event, UploadOptions, Uploaded, verify, wire_size},
+    resume::Saved,
+    upload::{Uploaded, verify, wire_size},
 };
 
 /// How often the upload is created if its session or its parts are lost each time.
 const MAX_STARTS: usize = 3;
 
+/// A new upload straight to the store. See [`Client::upload_direct`].
+#[derive(Debug)]
+pub struct DirectUpload {
+    metadata: FileMetadata,
+    file: File,
+}
+
 /// One direct upload.
 #[derive(Debug)]
-struct Direct<'a, F> {
-    job: Job<'a, F>,
+struct Direct {
+    job: Job,
     metadata: FileMetadata,
 }
+
+impl Way for DirectUpload {}
+impl Creates for DirectUpload {}
 
 // === impl Client ===
 
 impl Client {
-    /// Sends a regular file straight to the store, and returns when the upload is COMPLETE and verified. The client sets
-    /// `file_size` and `file_id` (the MD5) of `metadata`. With these and the name, the same call finds the upload again, in
+    /// Prepares an upload of a regular file straight to the store. `file` is its name, or all that the gateway keeps about it;
+    /// the client sets `file_size` and `file_id` (the MD5). With these and the name, the same call finds the upload again, in
     /// another process too, and sends only the parts that the store lacks. No upload id has to be kept.
     ///
     /// Memory: at most four parts, and at most 256 MiB unless one part is larger. Progress has only `received_size`.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] and [`ClientError::Store`] for errors that cannot be retried, [`ClientError::NoProgress`] if
-    /// nothing more was stored for [`UploadOptions::retry_timeout`], [`ClientError::Source`] if the file cannot be read,
-    /// [`ClientError::FileChanged`] if it changes before all of it is sent,
-    /// [`ClientError::Changed`] if another client changes the upload, [`ClientError::Mismatch`] if the object is not the
-    /// file.
+    /// The transfer fails with [`ClientError::Refused`] and [`ClientError::Store`] for errors that cannot be retried,
+    /// [`ClientError::NoProgress`] if nothing more was stored for [`RetryPolicy::timeout`](crate::RetryPolicy::timeout),
+    /// [`ClientError::Source`] if the file cannot be read, [`ClientError::FileChanged`] if it changes before all of it is sent,
+    /// [`ClientError::Changed`] if another client changes the upload, [`ClientError::Mismatch`] if the object is not the file.
     ///
     /// # Examples
     /// ```no_run
     /// use std::fs::File;
-    /// use upload_gateway_client::{Client, UploadOptions, proto::v1::FileMetadata};
+    /// use upload_gateway_client::Client;
     ///
     /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// let file = File::open("film.mp4")?;
-    /// let metadata = FileMetadata { file_name: "film.mp4".into(), ..FileMetadata::default() };
-    /// let options = UploadOptions::default();
-    /// let uploaded = client.upload_direct(file, metadata, &options, |_| ()).await?;
+    /// let uploaded = client.upload_direct("film.mp4", File::open("film.mp4")?).await?;
     /// println!("resumed from byte {}", uploaded.resumed_from);
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn upload_direct(
+    pub fn upload_direct(
         &self,
-        file: File,
-        metadata: FileMetadata,
-        options: &UploadOptions,
-        on_event: impl FnMut(Event<'_>) + Send,
-    ) -> Result<Uploaded, ClientError> {
-        let file = LocalFile::new(file).await?;
+        file: impl Into<FileMetadata>,
+        content: File,
+    ) -> UploadBuilder<DirectUpload> {
+        self.prepare(DirectUpload {
+            metadata: file.into(),
+            file: content,
+        })
+    }
+}
+
+// === impl DirectUpload ===
+
+impl Run for DirectUpload {
+    async fn run(self, context: Context) -> Result<Uploaded, ClientError> {
+        let Context {
+            client,
+            options,
+            resume,
+            events,
+        } = context;
+        let file = LocalFile::new(self.file).await?;
         let size = file.span().size;
-        let md5 = file.digest(file.span()).await?;
+        let mut saved = match resume {
+            Some(resume) => {
+                Some(Saved::load(resume, self.metadata.clone(), Some(file.stamp())).await?)
+            }
+            None => None,
+        };
+        let mut md5 = None;
+        if let Some(saved) = &saved {
+            if saved.compares_checksums() {
+                md5 = Some(file.digest(file.span()).await?);
+            }
+            let found = saved.find_complete(&client, md5, &options.retry, &events);
+            if let Some(uploaded) = found.await? {
+                return Ok(uploaded);
+            }
+        }
+        let md5 = match md5 {
+            Some(md5) => md5,
+            None => file.digest(file.span()).await?,
+        };
         file.check_unchanged().await?;
         let direct = Direct {
             job: Job {
-                client: self,
+                client,
                 store: Store::new()?,
                 file,
-                options,
-                progress: Progress::new(on_event, options.limit_rate),
+                progress: Progress::new(events, options.limit_rate),
+                retry: options.retry,
             },
             metadata: FileMetadata {
                 file_size: Some(wire_size(size)),
                 file_id: md5.to_string(),
                 skip_file_digest: false,
-                ..metadata
+                ..self.metadata
             },
         };
-        let upload = direct.run().await?;
+        let upload = direct.run(saved.as_mut()).await?;
+        if let Some(saved) = &saved {
+            saved.complete(&upload.upload_id).await;
+        }
         verify(&upload, size, Some(md5))?;
         let object = upload.object.as_ref();
         let is_proven = object.is_some_and(|object| !object.md5.is_empty());
@@ -100,19 +148,26 @@ impl Client {
             size,
             md5: is_proven.then_some(md5),
             resumed_from: direct.job.progress.resumed_from(size),
+            was_complete: false,
             upload,
         })
     }
 }
 
+impl Describes for DirectUpload {
+    fn file(&mut self) -> &mut FileMetadata {
+        &mut self.metadata
+    }
+}
+
 // === impl Direct ===
 
-impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
-    async fn run(&self) -> Result<Upload, ClientError> {
+impl Direct {
+    async fn run(&self, mut saved: Option<&mut Saved>) -> Result<Upload, ClientError> {
         let progress = &self.job.progress;
         let mut retries = self.job.retries();
         for _ in 1..MAX_STARTS {
-            let failure = match self.start().await {
+            let failure = match self.start(saved.as_deref_mut()).await {
                 Err(failure) if is_lost(&failure) => failure,
                 done => return done,
             };
@@ -129,11 +184,11 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
             }
             retries.wait(progress, failure).await?;
         }
-        self.start().await
+        self.start(saved).await
     }
 
     /// Creates the upload, or finds it again, and takes it to COMPLETE.
-    async fn start(&self) -> Result<Upload, ClientError> {
+    async fn start(&self, saved: Option<&mut Saved>) -> Result<Upload, ClientError> {
         let step = self.create().await?;
         let request = GetUploadRequest {
             upload_id: step.upload_id.clone(),
@@ -141,7 +196,11 @@ impl<F: FnMut(Event<'_>) + Send> Direct<'_, F> {
         let opened = self.job.call(request, |mut client, request| async move {
             client.uploads.get_upload(request).await
         });
-        self.job.progress.opened(&opened.await?);
+        let opened = opened.await?;
+        if let Some(saved) = saved {
+            saved.opened(&opened.upload_id, "", opened.phase()).await?;
+        }
+        self.job.progress.opened(&opened);
         match step.r#type() {
             StepType::DirectUpload => return self.make_object(step).await,
             StepType::ChunkedUpload => self.start_session(step.clone()).await?,

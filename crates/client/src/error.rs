@@ -1,6 +1,6 @@
 //! Errors, and which of them a client resumes after.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{collections::HashMap, io, path::PathBuf, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -53,6 +53,22 @@ pub enum ClientError {
     /// The source could not be read.
     #[error("read the source")]
     Source(#[from] io::Error),
+    /// What the bytes of a download are written to has failed.
+    #[error("write the file")]
+    Output(#[source] io::Error),
+    /// A file on this machine could not be written.
+    #[error("{action} {}", path.display())]
+    File {
+        /// What was to be done, a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The resume store failed, or another process sends this file.
+    #[error("use what was saved of earlier uploads")]
+    Resume(#[source] io::Error),
     /// The gateway needs bytes of a pipe that are no longer in memory.
     #[error(
         "the gateway needs the bytes from {wanted} again, but only those from {kept_from} are in memory"
@@ -171,6 +187,9 @@ impl ClientError {
             | Self::Connect(_)
             | Self::NoProgress { .. }
             | Self::Source(_)
+            | Self::Output(_)
+            | Self::File { .. }
+            | Self::Resume(_)
             | Self::NotRewindable { .. }
             | Self::FileChanged { .. }
             | Self::OtherFile { .. }

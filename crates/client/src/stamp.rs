@@ -10,7 +10,7 @@ pub(crate) struct Stamp {
     /// In bytes.
     pub(crate) size: u64,
     /// None where the file system has no modification times.
-    modified: Option<SystemTime>,
+    pub(crate) modified: Option<SystemTime>,
 }
 
 // === impl Stamp ===

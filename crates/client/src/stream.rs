@@ -13,89 +13,91 @@ use tokio::time::Instant;
 pub use self::source::{ReadSeek, Source, SourceFile};
 use self::{attempt::Attempt, known::Known, source::SourceReader};
 use crate::{
-    back_off::BackOff,
-    client::Client,
+    builder::sealed::Context,
     error::ClientError,
-    proto::v1::{ErrorReason, Upload},
-    upload::{Event, Target, UploadOptions, Uploaded, verify},
+    proto::v1::{ErrorReason, FileMetadata, Upload},
+    resume::Saved,
+    retry::BackOff,
+    upload::{Uploaded, verify},
 };
 
 /// A stream of this age was open. A gateway that ends them earlier, again and again, makes no progress.
 const LONG_STREAM: Duration = Duration::from_secs(1);
 
-// === impl Client ===
+/// What to upload to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Target {
+    /// Creates an upload for this file.
+    File(FileMetadata),
+    /// Resumes the upload with this id.
+    Upload(String),
+}
 
-impl Client {
-    /// Sends all of `source` through the gateway, and returns when the upload is COMPLETE and verified. If a try fails and
-    /// can be resumed, the next one continues at the committed size.
-    ///
-    /// # Errors
-    /// [`ClientError::Refused`] for an error that cannot be resumed, [`ClientError::NoProgress`] if nothing more was
-    /// committed for [`UploadOptions::retry_timeout`], [`ClientError::Source`] if the source cannot be read,
-    /// [`ClientError::OtherFile`] if it is not the file that a [`Target::Upload`] was begun with,
-    /// [`ClientError::FileChanged`] if a [`Source::File`] changes before all of it is sent,
-    /// [`ClientError::NotRewindable`] if a pipe would have to be read again, [`ClientError::Mismatch`] if the object is not
-    /// the file.
-    ///
-    /// # Examples
-    /// A pipe, whose size is not known:
-    /// ```no_run
-    /// use upload_gateway_client::{Client, Event, Source, Target, UploadOptions};
-    ///
-    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-    /// let source = Source::pipe(tokio::io::empty());
-    /// let target = Target::file("backup.tar", None);
-    /// let options = UploadOptions::default();
-    /// let uploaded = client.upload(source, target, &options, |event| {
-    ///     if let Event::Retrying { cause, delay } = event {
-    ///         println!("{cause}; next try in {delay:?}");
-    ///     }
-    /// });
-    /// println!("{} bytes", uploaded.await?.size);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn upload(
-        &self,
-        source: Source,
-        target: Target,
-        options: &UploadOptions,
-        mut on_event: impl FnMut(Event<'_>) + Send,
-    ) -> Result<Uploaded, ClientError> {
-        let mut reader = SourceReader::new(source, options);
-        let mut known = Known::new(target);
-        let mut back_off = BackOff::new(options.retry_timeout, 0);
-        loop {
-            let begun = Instant::now();
-            let attempt = Attempt {
-                uploads: self.uploads.clone(),
-                options,
-            };
-            let failure = match attempt.run(&mut reader, &mut known, &mut on_event).await {
-                Ok(upload) => return finish(reader, upload, &known).await,
-                Err(failure) => known.learn(failure)?,
-            };
-            // The source may have had no bytes, for longer than the retry timeout.
-            let was_idle = match failure.reason() {
-                Some(ErrorReason::TooSlow) => reader.has_paused().await?,
-                // The gateway ends streams for its own reasons, also idle ones.
-                Some(ErrorReason::MoveOn | ErrorReason::Draining) => begun.elapsed() >= LONG_STREAM,
-                _ => false,
-            };
-            if was_idle {
-                back_off.restart();
+/// Sends all of `source`, and returns when the upload is COMPLETE and verified.
+pub(crate) async fn send(
+    source: Source,
+    target: Target,
+    context: Context,
+) -> Result<Uploaded, ClientError> {
+    let Context {
+        client,
+        options,
+        resume,
+        events,
+    } = &context;
+    let mut known = match (target, resume) {
+        (Target::File(file), Some(resume)) => {
+            let saved = Saved::load(resume.clone(), file.clone(), source.stamp()).await?;
+            if let Some(uploaded) = saved
+                .find_complete(client, None, &options.retry, events)
+                .await?
+            {
+                return Ok(uploaded);
             }
-            let requested = known.requested_delay(&failure);
-            let known = (known.upload_id(), known.committed_size);
-            back_off
-                .wait(known, failure, requested, &mut on_event)
-                .await?;
+            Known::with_saved(Target::File(file), saved)
         }
+        (target, _) => Known::new(target),
+    };
+    let mut reader = SourceReader::new(source, options);
+    let mut back_off = BackOff::new(options.retry.clone(), 0);
+    loop {
+        let begun = Instant::now();
+        let attempt = Attempt {
+            uploads: client.uploads.clone(),
+            options,
+            events,
+        };
+        let failure = match attempt.run(&mut reader, &mut known).await {
+            Ok(upload) => match finish(&mut reader, upload, &known).await {
+                Err(failure) if known.is_replaced_after(&failure) => continue,
+                Ok(uploaded) => {
+                    known.save_complete().await;
+                    return Ok(uploaded);
+                }
+                failed => return failed,
+            },
+            Err(failure) if known.is_replaced_after(&failure) => continue,
+            Err(failure) => known.learn(failure)?,
+        };
+        // The source may have had no bytes, for longer than the retry timeout.
+        let was_idle = match failure.reason() {
+            Some(ErrorReason::TooSlow) => reader.has_paused().await?,
+            // The gateway ends streams for its own reasons, also idle ones.
+            Some(ErrorReason::MoveOn | ErrorReason::Draining) => begun.elapsed() >= LONG_STREAM,
+            _ => false,
+        };
+        if was_idle {
+            back_off.restart();
+        }
+        let requested = known.requested_delay(&failure);
+        let known = (known.upload_id(), known.committed_size);
+        back_off.wait(known, failure, requested, events).await?;
     }
 }
 
+/// Compares the object with the whole source.
 async fn finish(
-    mut reader: SourceReader,
+    reader: &mut SourceReader,
     upload: Upload,
     known: &Known,
 ) -> Result<Uploaded, ClientError> {
@@ -105,6 +107,7 @@ async fn finish(
         size,
         md5,
         resumed_from: known.resumed_from,
+        was_complete: known.was_complete(),
         upload,
     })
 }

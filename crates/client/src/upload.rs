@@ -1,92 +1,20 @@
-//! What an upload is called with, what it reports, and what it returns.
-
-use std::time::Duration;
+//! How an upload is sent, and its result.
 
 use crate::{
     digest::Md5,
     error::ClientError,
-    proto::v1::{FileMetadata, Takeover, Upload, UploadProgress},
+    proto::v1::{Takeover, Upload},
+    retry::RetryPolicy,
 };
 
-/// What to upload to: a new upload, or one that was started before.
-///
-/// # Examples
-/// ```
-/// use upload_gateway_client::{Target, proto::v1::FileMetadata};
-///
-/// let new = Target::file("report.pdf", 48_213);
-/// let with_tags = Target::File(FileMetadata {
-///     file_name: "report.pdf".into(),
-///     tags: vec!["2026".into()],
-///     ..FileMetadata::default()
-/// });
-/// let known = Target::Upload("uploads-…".into());
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub enum Target {
-    /// Creates an upload for this file. If `file_size` and `file_id` are set, the same create finds an open upload again.
-    File(FileMetadata),
-    /// Resumes the upload with this id. Before anything is sent, the committed parts are compared with the source.
-    Upload(String),
-}
-
-/// How a file is sent.
-///
-/// # Examples
-/// ```
-/// use std::time::Duration;
-/// use upload_gateway_client::UploadOptions;
-///
-/// let options = UploadOptions {
-///     limit_rate: Some(10 * 1024 * 1024),
-///     retry_timeout: Duration::from_secs(3600),
-///     ..UploadOptions::default()
-/// };
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UploadOptions {
-    /// The size in bytes of the chunks that are sent. Direct uploads ignore it.
-    pub chunk_size: usize,
-    /// The maximum rate in bytes per second. None: no limit. Direct uploads apply it to whole parts.
-    pub limit_rate: Option<u64>,
-    /// Compute the MD5 of the whole file, let the gateway check it, and compare it with the object. Direct uploads always
-    /// do.
-    pub digest: bool,
-    /// Stop retrying when nothing more was committed for this time.
-    pub retry_timeout: Duration,
-    /// What happens to the active stream of another sender. With `Forbid`, the upload fails with `WRITER_ACTIVE`. If that
-    /// stream may be a broken one of an earlier try, the client waits until the gateway has noticed. Direct uploads ignore
-    /// it.
-    pub takeover: Takeover,
-}
-
-/// What happens during an upload.
-///
-/// # Examples
-/// ```
-/// use upload_gateway_client::Event;
-///
-/// fn print(event: Event<'_>) {
-///     match event {
-///         Event::Opened(upload) => println!("upload {}", upload.upload_id),
-///         Event::Progress(progress) => println!("{} bytes are committed", progress.committed_size),
-///         Event::Retrying { cause, delay } => println!("{cause}; next try in {delay:?}"),
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The gateway has opened the upload. Each try reports it.
-    Opened(&'a Upload),
-    /// More bytes were received or committed, or the phase has changed.
-    Progress(&'a UploadProgress),
-    /// A try has failed, and another one follows.
-    Retrying {
-        /// Why it failed.
-        cause: &'a ClientError,
-        /// The time until the next try.
-        delay: Duration,
-    },
+/// How bytes are sent.
+#[derive(Debug, Clone)]
+pub(crate) struct UploadOptions {
+    pub(crate) chunk_size: usize,
+    pub(crate) limit_rate: Option<u64>,
+    pub(crate) digest: bool,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) takeover: Takeover,
 }
 
 /// A complete upload: its object has the file's size, and the file's MD5 if the gateway knows that of the object.
@@ -107,35 +35,24 @@ pub struct Uploaded {
     pub upload: Upload,
     /// The file's size in bytes.
     pub size: u64,
-    /// The file's MD5. None if [`UploadOptions::digest`] is false, or if a direct upload could not prove it.
+    /// The file's MD5. `None` if [`UploadBuilder::digest`] is off, if a direct upload could not prove it, or if the file was
+    /// not read because `was_complete`.
     pub md5: Option<Md5>,
     /// Where in the file the last resume continued, in bytes. 0 if the upload was not resumed.
     pub resumed_from: u64,
-}
-
-// === impl Target ===
-
-impl Target {
-    /// A new upload for a file of `size` bytes. None: the size is not known.
-    pub fn file(name: impl Into<String>, size: impl Into<Option<u64>>) -> Self {
-        Self::File(FileMetadata {
-            file_name: name.into(),
-            file_size: size.into().map(wire_size),
-            ..FileMetadata::default()
-        })
-    }
+    /// The resume store knew the file as complete, and the gateway still has it: nothing was sent.
+    pub was_complete: bool,
 }
 
 // === impl UploadOptions ===
 
 impl Default for UploadOptions {
-    /// Chunks of 256 KiB, which perform best; no rate limit; with a digest; a retry timeout of five minutes; takes over.
     fn default() -> Self {
         Self {
             chunk_size: 256 * 1024,
             limit_rate: None,
             digest: true,
-            retry_timeout: Duration::from_secs(300),
+            retry: RetryPolicy::default(),
             takeover: Takeover::Force,
         }
     }

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use upload_gateway::config::{Config, S3Profile, StorageConfig, StoreConfig};
 use upload_gateway_client::{
-    Client, Event, Source, Target, UploadOptions,
+    Client, Event, Source,
     proto::v1::{
         FileMetadata, Open, Phase, Takeover, UploadRequest, open, upload_request::Message,
         upload_service_client::UploadServiceClient,
@@ -328,20 +328,19 @@ async fn a_client_that_forbids_takeover_waits_for_its_own_stream_of_a_dead_gatew
     let gateways = [&dead, &alive].map(Server::address);
     let gateways = Forwarder::start(gateways).await;
     let client = Client::connect(&format!("http://{}", gateways.address)).unwrap();
-    let target = Target::File(file());
-    let options = UploadOptions {
-        takeover: Takeover::Forbid,
-        ..UploadOptions::default()
-    };
     let mut causes = String::new();
-    let on_event = |event: Event<'_>| match event {
-        Event::Opened(_) => dead.kill(),
-        Event::Retrying { cause, .. } => causes += &cause.to_string(),
-        Event::Progress(_) => {}
-    };
     let data = bytes(PART + 100);
     let source = Source::seekable(Cursor::new(data));
-    let uploaded = client.upload(source, target, &options, on_event).await;
+    let upload = client.upload(file(), source).takeover(Takeover::Forbid);
+    let mut transfer = upload.start();
+    while let Some(event) = transfer.next().await {
+        match event {
+            Event::Opened { .. } => dead.kill(),
+            Event::Retrying { cause, .. } => causes += &cause.to_string(),
+            Event::Progress(_) => {}
+        }
+    }
+    let uploaded = transfer.finish().await;
     assert_eq!(uploaded.unwrap().upload.phase(), Phase::Complete);
     assert!(causes.contains("[WRITER_ACTIVE]"), "{causes}");
 }
@@ -358,18 +357,17 @@ async fn a_client_is_not_stopped_by_a_stream_of_its_own() {
     let client = Client::connect(&format!("http://{}", gateways.address)).unwrap();
     let (mut input, source) = duplex(PART);
     let (seen, mut events) = mpsc::unbounded_channel();
-    let on_event = |event: Event<'_>| match event {
-        Event::Opened(upload) => drop(seen.send(upload.upload_id.clone())),
-        Event::Retrying { cause, .. } => drop(seen.send(cause.to_string())),
-        Event::Progress(_) => {}
+    let mut transfer = client.upload(file(), Source::pipe(source)).start();
+    let sending = async {
+        while let Some(event) = transfer.next().await {
+            match event {
+                Event::Opened { upload, .. } => drop(seen.send(upload.upload_id)),
+                Event::Retrying { cause, .. } => drop(seen.send(cause.to_string())),
+                Event::Progress(_) => {}
+            }
+        }
+        transfer.finish().await
     };
-    let options = UploadOptions::default();
-    let sending = client.upload(
-        Source::pipe(source),
-        Target::File(file()),
-        &options,
-        on_event,
-    );
     let interfering = async {
         let upload_id = events.recv().await.unwrap();
         here.stop().await;

@@ -3,12 +3,9 @@
 use std::io::Write as _;
 
 use serde_json::json;
-use upload_gateway_client::{
-    UploadOptions,
-    proto::v1::{
-        CopyUploadRequest, FileMetadata, KeepUploadRequest, MoveUploadRequest, Placement, Upload,
-        UploadProgress,
-    },
+use upload_gateway_client::proto::v1::{
+    CopyUploadRequest, FileMetadata, KeepUploadRequest, MoveUploadRequest, Placement, Upload,
+    UploadProgress,
 };
 use upload_gateway_core::upload::Md5;
 
@@ -64,12 +61,7 @@ async fn direct(gateway: &TestGateway, data: &[u8]) -> Upload {
     let mut local = tempfile::tempfile().unwrap();
     local.write_all(data).unwrap();
     let client = upload_gateway_client::Client::connect(&gateway.grpc).unwrap();
-    let metadata = FileMetadata {
-        file_name: "direct.mp4".into(),
-        ..FileMetadata::default()
-    };
-    let options = UploadOptions::default();
-    let sent = client.upload_direct(local, metadata, &options, |_| {});
+    let sent = client.upload_direct("direct.mp4", local);
     sent.await.unwrap().upload
 }
 

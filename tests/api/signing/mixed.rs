@@ -73,9 +73,7 @@ async fn a_stream_with_a_digest_continues_after_signed_parts(stores: Stores) {
     client.put_part(&step.upload_id, 1, &sent).await;
     let sender = client::Client::connect(&gateway.grpc).unwrap();
     let source = client::Source::seekable(Cursor::new(sent.clone()));
-    let target = client::Target::Upload(step.upload_id);
-    let options = client::UploadOptions::default();
-    let uploaded = sender.upload(source, target, &options, |_| ()).await;
+    let uploaded = sender.resume(step.upload_id, source).await;
     assert!(read(&gateway, &uploaded.unwrap().upload).await == sent);
 }
 

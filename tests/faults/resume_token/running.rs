@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use tonic::{Code, Status};
 use upload_gateway_client::Md5;
-use upload_gateway_client::{Client, Event, Source, Target, UploadOptions, proto::v1::Phase};
+use upload_gateway_client::{Client, Event, Source, proto::v1::Phase};
 
 use super::{
     common::{bytes, finish, reason},
@@ -104,22 +104,20 @@ async fn the_client_survives(source: impl FnOnce(Vec<u8>) -> Source) {
     let gateway = deployment.gateway().await;
     let data = bytes(6 * PART + 9);
     let client = Client::connect(&gateway.grpc).unwrap();
-    let options = UploadOptions {
-        limit_rate: Some(40 << 20),
-        ..UploadOptions::default()
-    };
     let (mut flushed, mut causes) = (false, Vec::new());
-    let on_event = |event: Event<'_>| match event {
-        Event::Progress(progress) if !flushed && progress.committed_size > 0 => {
-            deployment.flush();
-            flushed = true;
+    let upload = client.upload(file(None), source(data.clone()));
+    let mut transfer = upload.limit_rate(40 << 20).start();
+    while let Some(event) = transfer.next().await {
+        match event {
+            Event::Progress(progress) if !flushed && progress.committed_size > 0 => {
+                deployment.flush();
+                flushed = true;
+            }
+            Event::Retrying { cause, .. } => causes.push(cause.to_string()),
+            _ => {}
         }
-        Event::Retrying { cause, .. } => causes.push(cause.to_string()),
-        _ => {}
-    };
-    let target = Target::File(file(None));
-    let uploaded = client.upload(source(data.clone()), target, &options, on_event);
-    let uploaded = uploaded.await.unwrap();
+    }
+    let uploaded = transfer.finish().await.unwrap();
     assert_eq!(causes.len(), 1, "{causes:?}");
     assert!(causes[0].contains("STATE_LOST"), "{causes:?}");
     assert!(uploaded.resumed_from > 0);

@@ -13,7 +13,8 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 use upload_gateway_client::{
-    Client, ConnectOptions, Source, Target, UploadOptions, proto::v1::Permissions,
+    Client, ConnectOptions, Source,
+    proto::v1::{FileMetadata, Permissions},
 };
 
 use crate::common::{self, Server};
@@ -209,16 +210,14 @@ impl Guarded {
 
     /// A complete upload of the owner.
     pub(super) async fn upload(&self, public: bool, permissions: Permissions) -> String {
-        let mut target = Target::file("file.bin", 5);
-        if let Target::File(file) = &mut target {
-            file.public = public;
-            file.permissions = permissions.into();
-        }
+        let file = FileMetadata {
+            file_size: Some(5),
+            public,
+            permissions: permissions.into(),
+            ..FileMetadata::from("file.bin")
+        };
         let source = Source::seekable(std::io::Cursor::new(b"bytes".to_vec()));
-        let client = self.client("owner");
-        let uploaded = client
-            .upload(source, target, &UploadOptions::default(), |_| ())
-            .await;
+        let uploaded = self.client("owner").upload(file, source).await;
         uploaded.unwrap().upload.upload_id
     }
 }

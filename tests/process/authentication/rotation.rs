@@ -11,9 +11,7 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
-use upload_gateway_client::{
-    Client, ConnectOptions, Event, Source, Target, UploadOptions, proto::v1::ListUploadsRequest,
-};
+use upload_gateway_client::{Client, ConnectOptions, Event, Source, proto::v1::ListUploadsRequest};
 
 use super::{
     key_server::{KeyServer, TOKEN},
@@ -268,11 +266,9 @@ async fn upload_on(
         let by = [By::Token, By::ApiKey, By::Certificate][number % 3];
         number += 1;
         let source = Source::seekable(Cursor::new(vec![7; 64 << 10]));
-        let target = Target::file("file.bin", 64 << 10);
-        let client = rotation.client(by);
-        let options = UploadOptions::default();
-        let uploaded = client.upload(source, target, &options, |_| ());
-        uploaded
+        let upload = rotation.client(by).upload("file.bin", source);
+        upload
+            .size(64 << 10)
             .await
             .unwrap_or_else(|error| panic!("{by:?}: {error}\n{}", rotation.server.log()));
         uploads.fetch_add(1, Ordering::Relaxed);
@@ -284,17 +280,13 @@ async fn upload_on(
 async fn lasting_upload(rotation: &Rotation) {
     let size = 4 << 20;
     let source = Source::seekable(Cursor::new(vec![7; size]));
-    let options = UploadOptions {
-        limit_rate: Some(64 << 10),
-        ..UploadOptions::default()
-    };
     let mut opened = 0;
-    let client = rotation.client(By::Token);
-    let target = Target::file("long.bin", size as u64);
-    let uploaded = client.upload(source, target, &options, |event| {
-        opened += usize::from(matches!(event, Event::Opened(_)));
-    });
-    uploaded.await.unwrap();
+    let upload = rotation.client(By::Token).upload("long.bin", source);
+    let mut transfer = upload.size(size as u64).limit_rate(64 << 10).start();
+    while let Some(event) = transfer.next().await {
+        opened += usize::from(matches!(event, Event::Opened { .. }));
+    }
+    transfer.finish().await.unwrap();
     assert_eq!(opened, 1, "the stream continues");
 }
 

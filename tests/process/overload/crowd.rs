@@ -7,8 +7,8 @@ use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use upload_gateway_client::{
-    Client, Source, Target, UploadOptions,
-    proto::v1::{FileMetadata, Phase, UploadRequest, upload_service_client::UploadServiceClient},
+    Client, Source,
+    proto::v1::{Phase, UploadRequest, upload_service_client::UploadServiceClient},
 };
 
 use super::{
@@ -104,16 +104,8 @@ async fn a_thousand_uploads_share_a_small_budget_and_all_finish() {
     let client = Client::connect(&format!("http://{}", gateway.address())).unwrap();
     let data = Bytes::from(bytes(SIZE));
     let upload = || async {
-        let target = Target::File(FileMetadata {
-            file_name: "a.bin".into(),
-            ..FileMetadata::default()
-        });
-        let options = UploadOptions {
-            chunk_size: MESSAGE,
-            ..UploadOptions::default()
-        };
         let source = Source::seekable(Cursor::new(data.clone()));
-        let uploaded = client.upload(source, target, &options, |_| {}).await;
+        let uploaded = client.upload("a.bin", source).chunk_size(MESSAGE).await;
         assert_eq!(uploaded.unwrap().size, SIZE as u64);
     };
     upload().await;

@@ -9,10 +9,7 @@ use tokio::{
 use tonic::Code;
 use tonic_types::StatusExt;
 use upload_gateway::config::{ByteSize, Config, S3Profile, StoreConfig};
-use upload_gateway_client::{
-    Client, Event, Source, Target, UploadOptions,
-    proto::v1::{FileMetadata, Phase},
-};
+use upload_gateway_client::{Client, Event, RetryPolicy, Source, proto::v1::Phase};
 
 use super::{
     PART,
@@ -117,21 +114,21 @@ async fn a_pipe_with_a_long_pause_is_uploaded() {
         input.write_all(&data[1 << 20..]).await.unwrap();
         drop(input);
     };
-    let options = UploadOptions {
-        retry_timeout: Duration::from_secs(10),
-        ..UploadOptions::default()
+    let retry = RetryPolicy {
+        timeout: Duration::from_secs(10),
+        ..RetryPolicy::default()
     };
     let mut refused = String::new();
-    let target = Target::File(FileMetadata {
-        file_name: "a.bin".into(),
-        ..FileMetadata::default()
-    });
-    let on_event = |event: Event<'_>| {
-        if let Event::Retrying { cause, .. } = event {
-            refused = cause.to_string();
+    let upload = client.upload("a.bin", Source::pipe(pipe)).retry(retry);
+    let mut transfer = upload.start();
+    let uploading = async {
+        while let Some(event) = transfer.next().await {
+            if let Event::Retrying { cause, .. } = event {
+                refused = cause.to_string();
+            }
         }
+        transfer.finish().await
     };
-    let uploading = client.upload(Source::pipe(pipe), target, &options, on_event);
     let ((), uploaded) = tokio::join!(writing, uploading);
     assert!(gateway.read(&uploaded.unwrap().upload).await == data);
     assert!(refused.contains("TOO_SLOW"), "{refused:?}");

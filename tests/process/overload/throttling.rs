@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use upload_gateway_client::{
-    Client, Source, Target, UploadOptions,
+    Client, Source,
     proto::v1::{
         FileMetadata, Open, Phase, open, upload_request::Message,
         upload_service_client::UploadServiceClient,
@@ -168,14 +168,8 @@ async fn retries_to_a_busy_store_stay_within_the_budget() {
     let gateway = gateway(&redis, &[endpoint], "");
     let client = Client::connect(&format!("http://{}", gateway.address())).unwrap();
     let upload = || async {
-        let target = Target::File(FileMetadata {
-            file_name: "a.bin".into(),
-            file_size: Some(1),
-            ..FileMetadata::default()
-        });
-        let options = UploadOptions::default();
         let source = Source::seekable(Cursor::new(b"x"));
-        let uploaded = client.upload(source, target, &options, |_| {}).await;
+        let uploaded = client.upload("a.bin", source).size(1).await;
         assert_eq!(uploaded.unwrap().size, 1);
     };
     let begun = Instant::now();
@@ -212,17 +206,9 @@ async fn a_store_that_is_down_takes_no_retries_from_another() {
     let upload = |storage_id: &'static str| {
         let client = client.clone();
         async move {
-            let file = FileMetadata {
-                file_name: "a.bin".into(),
-                file_size: Some(1),
-                storage_id: storage_id.into(),
-                ..FileMetadata::default()
-            };
             let source = Source::seekable(Cursor::new(b"x"));
-            let options = UploadOptions::default();
-            client
-                .upload(source, Target::File(file), &options, |_| {})
-                .await
+            let upload = client.upload("a.bin", source).size(1);
+            upload.storage(storage_id).await
         }
     };
     let mut stuck = JoinSet::new();

@@ -46,6 +46,11 @@ impl LocalFile {
         .await
     }
 
+    /// The size and the modification time that it had at first.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
     /// The whole file.
     pub(super) fn span(&self) -> Span {
         Span {

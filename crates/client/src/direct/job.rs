@@ -9,26 +9,25 @@ use super::{
     store::Store,
 };
 use crate::{
-    back_off::BackOff,
     client::Client,
     error::ClientError,
     proto::v1::Signature,
-    upload::{Event, UploadOptions},
+    retry::{BackOff, RetryPolicy},
 };
 
 /// The file, its destination and its progress.
 #[derive(Debug)]
-pub(super) struct Job<'a, F> {
-    pub(super) client: &'a Client,
+pub(super) struct Job {
+    pub(super) client: Client,
     pub(super) store: Store,
     pub(super) file: LocalFile,
-    pub(super) options: &'a UploadOptions,
-    pub(super) progress: Progress<F>,
+    pub(super) retry: RetryPolicy,
+    pub(super) progress: Progress,
 }
 
 // === impl Job ===
 
-impl<F: FnMut(Event<'_>) + Send> Job<'_, F> {
+impl Job {
     /// Calls the gateway, and retries while it is unavailable.
     pub(super) async fn call<Q, A, C>(
         &self,
@@ -61,7 +60,6 @@ impl<F: FnMut(Event<'_>) + Send> Job<'_, F> {
 
     /// The retries of one call or one request.
     pub(super) fn retries(&self) -> Retries {
-        let (timeout, stored) = (self.options.retry_timeout, self.progress.stored());
-        Retries::new(BackOff::new(timeout, stored))
+        Retries::new(BackOff::new(self.retry.clone(), self.progress.stored()))
     }
 }

@@ -14,7 +14,6 @@ use crate::{
     digest::Md5,
     error::ClientError,
     proto::v1::{PartRef, SignPartRequest, SignPartsRequest, Signature, SignedStep},
-    upload::Event,
 };
 
 /// The number of parts in flight.
@@ -28,8 +27,8 @@ const BATCH: usize = 8;
 
 /// The parts of one upload.
 #[derive(Debug)]
-pub(super) struct Parts<'a, F> {
-    job: &'a Job<'a, F>,
+pub(super) struct Parts<'a> {
+    job: &'a Job,
     upload_id: &'a str,
     part_size: u64,
     /// The MD5s of the parts that the store has, by number. Empty: not known.
@@ -53,12 +52,12 @@ struct SignedPart {
 
 // === impl Parts ===
 
-impl<'a, F: FnMut(Event<'_>) + Send> Parts<'a, F> {
+impl<'a> Parts<'a> {
     /// The parts that `step` plans.
     ///
     /// # Errors
     /// `Protocol` if the step has no part size.
-    pub(super) fn new(job: &'a Job<'a, F>, step: &'a SignedStep) -> Result<Self, ClientError> {
+    pub(super) fn new(job: &'a Job, step: &'a SignedStep) -> Result<Self, ClientError> {
         let part_size = u64::try_from(step.part_size).unwrap_or_default();
         if part_size == 0 {
             return Err(ClientError::protocol("the step has no part size"));

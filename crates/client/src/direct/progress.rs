@@ -9,27 +9,27 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    proto::v1::{Phase, Upload, UploadProgress},
-    upload::{Event, wire_size},
+    proto::v1::{Phase, Upload},
+    transfer::{self, Event, Events},
 };
 
 /// Counts bytes and reports events.
 #[derive(Debug)]
-pub(super) struct Progress<F> {
-    state: Mutex<State<F>>,
+pub(super) struct Progress {
+    events: Events,
+    state: Mutex<State>,
     rate: Option<u64>,
 }
 
 /// The bytes of one request that are in flight. When it is dropped, they no longer count.
 #[derive(Debug)]
-pub(super) struct InFlight<'a, F> {
-    progress: &'a Progress<F>,
+pub(super) struct InFlight<'a> {
+    progress: &'a Progress,
     sent: u64,
 }
 
 #[derive(Debug)]
-struct State<F> {
-    on_event: F,
+struct State {
     upload_id: String,
     phase: Phase,
     /// Bytes that the store has acknowledged, now or earlier.
@@ -45,11 +45,10 @@ struct State<F> {
 
 // === impl Progress ===
 
-impl<F: FnMut(Event<'_>) + Send> Progress<F> {
+impl Progress {
     /// Allows at most `rate` bytes per second.
-    pub(super) fn new(on_event: F, rate: Option<u64>) -> Self {
+    pub(super) fn new(events: Events, rate: Option<u64>) -> Self {
         let state = State {
-            on_event,
             upload_id: String::new(),
             phase: Phase::Open,
             stored: 0,
@@ -60,6 +59,7 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
             allowed: 0,
         };
         Self {
+            events,
             state: Mutex::new(state),
             rate,
         }
@@ -72,7 +72,7 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
         state.phase = Phase::Open;
         (state.stored, state.first_missing, state.has_skipped) = (0, None, false);
         (state.began, state.allowed) = (Instant::now(), 0);
-        (state.on_event)(Event::Opened(upload));
+        self.events.report(Event::opened(upload, 0));
     }
 
     /// The store already has a part of `size` bytes.
@@ -80,7 +80,7 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
         let mut state = self.lock();
         state.has_skipped = true;
         state.stored += size;
-        state.report();
+        self.events.report(state.progress());
     }
 
     /// The store lacks the part at `offset`. Called in ascending order.
@@ -92,7 +92,7 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
     pub(super) fn committing(&self) {
         let mut state = self.lock();
         state.phase = Phase::Committing;
-        state.report();
+        self.events.report(state.progress());
     }
 
     /// When the next `size` bytes may be sent.
@@ -106,16 +106,16 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
     }
 
     /// Starts to count the bytes of a request.
-    pub(super) fn in_flight(&self) -> InFlight<'_, F> {
+    pub(super) fn in_flight(&self) -> InFlight<'_> {
         InFlight {
             progress: self,
             sent: 0,
         }
     }
 
-    /// Reports what happens.
-    pub(super) fn report(&self, event: Event<'_>) {
-        (self.lock().on_event)(event);
+    /// Where retries are reported.
+    pub(super) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The number of bytes in the store.
@@ -139,35 +139,34 @@ impl<F: FnMut(Event<'_>) + Send> Progress<F> {
     }
 }
 
-impl<F> Progress<F> {
-    fn lock(&self) -> MutexGuard<'_, State<F>> {
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl State ===
 
-impl<F: FnMut(Event<'_>) + Send> State<F> {
-    fn report(&mut self) {
-        let progress = UploadProgress {
+impl State {
+    fn progress(&self) -> Event {
+        Event::Progress(transfer::Progress {
             upload_id: self.upload_id.clone(),
-            received_size: wire_size(self.stored + self.in_flight),
-            phase: self.phase.into(),
-            ..UploadProgress::default()
-        };
-        (self.on_event)(Event::Progress(&progress));
+            committed_size: 0,
+            received_size: self.stored + self.in_flight,
+            phase: self.phase,
+        })
     }
 }
 
 // === impl InFlight ===
 
-impl<F: FnMut(Event<'_>) + Send> InFlight<'_, F> {
+impl InFlight<'_> {
     /// `size` more bytes were sent.
     pub(super) fn sent(&mut self, size: u64) {
         self.sent += size;
         let mut state = self.progress.lock();
         state.in_flight += size;
-        state.report();
+        self.progress.events.report(state.progress());
     }
 
     /// The store has acknowledged all `size` bytes of the request.
@@ -175,11 +174,11 @@ impl<F: FnMut(Event<'_>) + Send> InFlight<'_, F> {
         let mut state = self.progress.lock();
         state.stored += size;
         state.in_flight -= mem::take(&mut self.sent);
-        state.report();
+        self.progress.events.report(state.progress());
     }
 }
 
-impl<F> Drop for InFlight<'_, F> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.progress.lock().in_flight -= self.sent;
     }

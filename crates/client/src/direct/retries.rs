@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::progress::Progress;
-use crate::{back_off::BackOff, error::ClientError, upload::Event};
+use crate::{error::ClientError, retry::BackOff};
 
 /// Decides whether to try again, and waits.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Retries {
     /// The failure itself if the next try would fail, too; `NoProgress` after the retry timeout.
     pub(super) async fn retry(
         &mut self,
-        progress: &Progress<impl FnMut(Event<'_>) + Send>,
+        progress: &Progress,
         failure: ClientError,
     ) -> Result<(), ClientError> {
         // Stores answer 403 to an expired signature, too.
@@ -47,13 +47,13 @@ impl Retries {
     /// `NoProgress` after the retry timeout.
     pub(super) async fn wait(
         &mut self,
-        progress: &Progress<impl FnMut(Event<'_>) + Send>,
+        progress: &Progress,
         failure: ClientError,
     ) -> Result<(), ClientError> {
         let requested = failure.retry_delay();
         let id = progress.upload_id();
         let stored = (id.as_deref(), progress.stored());
-        let report = |event: Event<'_>| progress.report(event);
-        self.back_off.wait(stored, failure, requested, report).await
+        let events = progress.events();
+        self.back_off.wait(stored, failure, requested, events).await
     }
 }

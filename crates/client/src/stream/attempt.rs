@@ -18,7 +18,8 @@ use crate::{
         Chunk, Finish, Phase, Upload, UploadProgress, UploadRequest, upload_request::Message,
         upload_service_client::UploadServiceClient,
     },
-    upload::{Event, UploadOptions, wire_size},
+    transfer::{Event, Events},
+    upload::{UploadOptions, wire_size},
 };
 
 /// If the source has no bytes for this long, an empty chunk keeps the stream alive: a quarter of the gateway's default
@@ -33,6 +34,7 @@ const QUEUED_MESSAGES: usize = 2;
 pub(super) struct Attempt<'a> {
     pub(super) uploads: UploadServiceClient<Transport>,
     pub(super) options: &'a UploadOptions,
+    pub(super) events: &'a Events,
 }
 
 // === impl Attempt ===
@@ -43,7 +45,6 @@ impl Attempt<'_> {
         mut self,
         reader: &mut SourceReader,
         known: &mut Known,
-        on_event: &mut (impl FnMut(Event<'_>) + Send),
     ) -> Result<Upload, ClientError> {
         if let Some(unchecked) = &mut known.unchecked {
             unchecked.check(&mut self.uploads, reader).await?;
@@ -68,16 +69,19 @@ impl Attempt<'_> {
         if resumes {
             known.resumed_from = known.committed_size;
         }
-        on_event(Event::Opened(&upload));
+        known.save_opened(upload.phase()).await?;
+        let offset = if resumes { known.committed_size } else { 0 };
+        self.events.report(Event::opened(&upload, offset));
         match upload.phase() {
             Phase::Open => {}
             Phase::Complete => return Ok(upload),
-            _ => return receive(&mut responses, known, on_event, &watch::channel(0).0).await,
+            _ => return receive(&mut responses, known, self.events, &watch::channel(0).0).await,
         }
         reader.seek(known.committed_size).await?;
         let sends_digest = !known.lacks_digest && keeps_digest(&upload);
         let (committed, committed_size) = watch::channel(known.committed_size);
         let part_size = u64::try_from(upload.part_size).unwrap_or_default();
+        let events = self.events;
         let mut sending = pin!(async move {
             // Dropped after the last message, which closes this side of the stream.
             let messages = messages;
@@ -87,7 +91,7 @@ impl Attempt<'_> {
                 false => Ok(()),
             }
         });
-        let mut receiving = pin!(receive(&mut responses, known, on_event, &committed));
+        let mut receiving = pin!(receive(&mut responses, known, events, &committed));
         tokio::select! {
             biased;
             finished = &mut receiving => return finished,
@@ -178,7 +182,7 @@ async fn send_finish(
 async fn receive(
     responses: &mut Streaming<UploadProgress>,
     known: &mut Known,
-    on_event: &mut (impl FnMut(Event<'_>) + Send),
+    events: &Events,
     committed: &watch::Sender<u64>,
 ) -> Result<Upload, ClientError> {
     loop {
@@ -188,7 +192,8 @@ async fn receive(
             .ok_or_else(Refusal::ended_early)?;
         known.update(&progress);
         committed.send_replace(known.committed_size);
-        on_event(Event::Progress(&progress));
+        known.save_token().await;
+        events.report(Event::Progress((&progress).into()));
         if let Some(upload) = progress.upload
             && upload.phase() == Phase::Complete
         {

@@ -2,12 +2,16 @@
 
 use std::{mem, time::Duration};
 
-use super::prefix::UncheckedParts;
-use super::writer_conflict::{WriterConflict, is_conflict};
+use super::{
+    Target,
+    prefix::UncheckedParts,
+    writer_conflict::{WriterConflict, is_conflict},
+};
 use crate::{
     error::ClientError,
-    proto::v1::{ErrorReason, Open, UploadProgress, open},
-    upload::{Target, UploadOptions},
+    proto::v1::{ErrorReason, Open, Phase, UploadProgress, open},
+    resume::Saved,
+    upload::UploadOptions,
 };
 
 /// What is known of an upload.
@@ -24,6 +28,8 @@ pub(super) struct Known {
     pub(super) conflict: WriterConflict,
     /// Parts that were committed before this upload was called, until they are compared with the source.
     pub(super) unchecked: Option<UncheckedParts>,
+    /// Where the upload is saved for other processes.
+    saved: Option<Saved>,
 }
 
 // === impl Known ===
@@ -38,11 +44,70 @@ impl Known {
         Self {
             target,
             unchecked,
+            saved: None,
             resume_token: String::new(),
             committed_size: 0,
             resumed_from: 0,
             lacks_digest: false,
             conflict: WriterConflict::default(),
+        }
+    }
+
+    /// As `new`, with what another process has saved.
+    pub(super) fn with_saved(target: Target, saved: Saved) -> Self {
+        let open = saved.earlier();
+        let target = open.map_or(target, |open| Target::Upload(open.upload_id.clone()));
+        Self {
+            resume_token: open.map_or_else(String::new, |open| open.resume_token.clone()),
+            saved: Some(saved),
+            ..Self::new(target)
+        }
+    }
+
+    /// Begins a new upload if `failure` says that the saved one is not of this file, or no longer exists.
+    pub(super) fn is_replaced_after(&mut self, failure: &ClientError) -> bool {
+        let Some(saved) = &mut self.saved else {
+            return false;
+        };
+        let Some(file) = saved.replace_after(failure) else {
+            return false;
+        };
+        let saved = self.saved.take();
+        *self = Self {
+            saved,
+            ..Self::new(Target::File(file))
+        };
+        true
+    }
+
+    /// Saves which upload the gateway has opened.
+    ///
+    /// # Errors
+    /// `Resume`.
+    pub(super) async fn save_opened(&mut self, phase: Phase) -> Result<(), ClientError> {
+        let (Target::Upload(id), Some(saved)) = (&self.target, &mut self.saved) else {
+            return Ok(());
+        };
+        saved.opened(id, &self.resume_token, phase).await
+    }
+
+    /// Whether the gateway had the file before this call.
+    pub(super) fn was_complete(&self) -> bool {
+        let saved = self.saved.as_ref();
+        saved.is_some_and(|saved| saved.was_complete)
+    }
+
+    /// Saves the newest resume token, now and then.
+    pub(super) async fn save_token(&mut self) {
+        if let (Target::Upload(id), Some(saved)) = (&self.target, &mut self.saved) {
+            saved.committed(id, &self.resume_token).await;
+        }
+    }
+
+    /// Saves that the upload is complete.
+    pub(super) async fn save_complete(&mut self) {
+        if let (Target::Upload(id), Some(saved)) = (&self.target, &mut self.saved) {
+            saved.complete(id).await;
         }
     }
 
@@ -136,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_upload_that_the_next_try_opens() {
-        let mut known = Known::new(Target::file("a", 1));
+        let mut known = Known::new(Target::File("a".into()));
         let unavailable = failure(Code::Unavailable, ErrorReason::StoreUnavailable);
         known.learn(unavailable).unwrap();
         assert_eq!(known.upload_id(), Some("uploads-1"));
@@ -173,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_digest_that_the_gateway_lacks_is_left_out_once() {
-        let mut known = Known::new(Target::file("a", 1));
+        let mut known = Known::new(Target::File("a".into()));
         let unknown = || failure(Code::FailedPrecondition, ErrorReason::DigestUnknown);
         known.learn(unknown()).unwrap();
         assert!(known.lacks_digest);

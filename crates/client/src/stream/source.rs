@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, SeekFrom},
+    path::Path,
     time::Duration,
 };
 
@@ -49,7 +50,7 @@ impl<T: AsyncRead + AsyncSeek + Send + Unpin> ReadSeek for T {}
 /// use upload_gateway_client::Source;
 ///
 /// # async fn example() -> std::io::Result<()> {
-/// let file = Source::file(tokio::fs::File::open("report.pdf").await?).await?;
+/// let file = Source::open("report.pdf").await?;
 /// # Ok(())
 /// # }
 /// let bytes = Source::seekable(Cursor::new(b"hello"));
@@ -92,6 +93,14 @@ pub(super) struct SourceReader {
 // === impl Source ===
 
 impl Source {
+    /// The regular file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or its size and modification time cannot be read.
+    pub async fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::file(File::open(path).await?).await
+    }
+
     /// A regular file, from its beginning. If it changes before all of it is sent, the upload fails.
     ///
     /// # Errors
@@ -109,6 +118,19 @@ impl Source {
     /// A source that can be read once.
     pub fn pipe(input: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Self::Pipe(Box::new(input))
+    }
+
+    /// The size of a file in bytes. `None`: not known before the end.
+    pub fn size(&self) -> Option<u64> {
+        self.stamp().map(|stamp| stamp.size)
+    }
+
+    /// The size and the modification time of a file.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::File(local) => Some(local.stamp),
+            Self::Seekable(_) | Self::Pipe(_) => None,
+        }
     }
 
     /// Reads the next bytes from the source itself. 0 at the end.
@@ -160,10 +182,7 @@ impl SourceReader {
 
     /// The size of a file. None: not known before the end.
     pub(super) fn size(&self) -> Option<u64> {
-        match &self.source {
-            Source::File(file) => Some(file.stamp.size),
-            Source::Seekable(_) | Source::Pipe(_) => None,
-        }
+        self.source.size()
     }
 
     /// Reads the next `size` bytes and returns their MD5. None: the source has fewer. Those of a pipe are not kept.
@@ -354,15 +373,13 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use crate::proto::v1::Takeover;
 
-    const OPTIONS: UploadOptions = UploadOptions {
-        chunk_size: 10,
-        limit_rate: None,
-        digest: true,
-        retry_timeout: Duration::from_secs(1),
-        takeover: Takeover::Force,
-    };
+    fn options() -> UploadOptions {
+        UploadOptions {
+            chunk_size: 10,
+            ..UploadOptions::default()
+        }
+    }
 
     fn bytes() -> Vec<u8> {
         (0..95).collect()
@@ -382,7 +399,7 @@ mod tests {
             Source::seekable(Cursor::new(bytes())),
             Source::pipe(Cursor::new(bytes())),
         ] {
-            let mut reader = SourceReader::new(source, &OPTIONS);
+            let mut reader = SourceReader::new(source, &options());
             reader.seek(0).await.unwrap();
             for _ in 0..5 {
                 reader.next().await.unwrap();
@@ -406,7 +423,7 @@ mod tests {
             Source::seekable(Cursor::new(bytes())),
             Source::pipe(Cursor::new(bytes())),
         ] {
-            let mut reader = SourceReader::new(source, &OPTIONS);
+            let mut reader = SourceReader::new(source, &options());
             reader.seek(42).await.unwrap();
             assert_eq!(rest(&mut reader).await, bytes()[42..]);
             assert_eq!(reader.finish().await.unwrap().1, Some(Md5::of(&bytes())));
@@ -415,7 +432,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_cannot_seek_back_to_committed_bytes() {
-        let mut reader = SourceReader::new(Source::pipe(Cursor::new(bytes())), &OPTIONS);
+        let mut reader = SourceReader::new(Source::pipe(Cursor::new(bytes())), &options());
         for _ in 0..4 {
             reader.next().await.unwrap();
         }

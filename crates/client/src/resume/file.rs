@@ -1,0 +1,427 @@
+//! A resume store in a directory: a journal to which each save appends one line.
+//!
+//! Several processes may share the directory. Each holds a lock on a file of its own while it runs, so that the others know
+//! which uploads are being sent. The journal is rewritten without its old lines when a process opens it and no other one runs.
+
+use std::{
+    collections::HashMap,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+
+use super::{ResumeStore, SavedUpload};
+
+/// How long a line is kept after it was saved.
+const KEEP: Duration = Duration::from_secs(180 * 24 * 3600);
+
+/// The journal is rewritten when it has this many lines more than entries.
+const MAX_OLD_LINES: usize = 1000;
+
+/// The journal in its directory.
+const JOURNAL: &str = "uploads.journal";
+
+/// Locked by each process that uses the directory, shared; exclusively by the one that rewrites the journal.
+const LOCK: &str = "lock";
+
+/// The extension of the files that the processes lock while they run.
+const SENDER: &str = "sender";
+
+/// Keeps uploads in a directory on disk, also if the process is killed. Lines are kept for 180 days.
+///
+/// # Examples
+/// ```
+/// use upload_gateway_client::{FileResumeStore, ResumeStore, SavedUpload};
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// # let directory = std::env::temp_dir().join(format!("uploads-{}", std::process::id()));
+/// let store = FileResumeStore::open(&directory)?;
+/// let saved = SavedUpload { upload_id: "uploads-1".into(), ..SavedUpload::default() };
+/// store.save("film.mp4", &saved).await?;
+/// assert_eq!(store.load("film.mp4").await?, Some(saved));
+/// # std::fs::remove_dir_all(directory)
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct FileResumeStore {
+    directory: PathBuf,
+    /// The name of this process in the journal.
+    sender: String,
+    journal: Mutex<Journal>,
+    /// Held while the process runs.
+    _locks: [File; 2],
+}
+
+#[derive(Debug)]
+struct Journal {
+    file: File,
+    /// How much of the file is in `entries`, in bytes.
+    read_to: u64,
+    entries: HashMap<String, Entry>,
+    lines: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    saved: SavedUpload,
+    saved_at: SystemTime,
+    sender: String,
+}
+
+// === impl FileResumeStore ===
+
+impl FileResumeStore {
+    /// Opens the store in `directory`, which is created if it does not exist, readable by its owner only.
+    ///
+    /// # Errors
+    /// The directory or its files cannot be created, read or locked.
+    pub fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
+        let directory = directory.as_ref();
+        create_directory(directory)?;
+        let lock = open(&directory.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                clean_up(directory)?;
+                lock.unlock()?;
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        lock.lock_shared()?;
+        let sender = format!("{:016x}", rand::random::<u64>());
+        let running = open(&sender_path(directory, &sender))?;
+        running.lock()?;
+        Ok(Self {
+            journal: Mutex::new(Journal::open(&directory.join(JOURNAL))?),
+            directory: directory.to_owned(),
+            sender,
+            _locks: [lock, running],
+        })
+    }
+
+    /// Whether the process with this name still runs.
+    fn is_running(&self, sender: &str) -> io::Result<bool> {
+        let file = match File::open(sender_path(&self.directory, sender)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl ResumeStore for FileResumeStore {
+    async fn load(&self, key: &str) -> io::Result<Option<SavedUpload>> {
+        let entry = {
+            let mut journal = self.journal();
+            journal.read_more()?;
+            journal.entries.get(key).cloned()
+        };
+        let Some(Entry { saved, sender, .. }) = entry else {
+            return Ok(None);
+        };
+        if !saved.is_complete && sender != self.sender && self.is_running(&sender)? {
+            let problem = format!(
+                "another process is sending this file as {}",
+                saved.upload_id
+            );
+            return Err(io::Error::new(ErrorKind::ResourceBusy, problem));
+        }
+        Ok(Some(saved))
+    }
+
+    async fn save(&self, key: &str, upload: &SavedUpload) -> io::Result<()> {
+        let entry = Entry {
+            saved: upload.clone(),
+            saved_at: SystemTime::now(),
+            sender: self.sender.clone(),
+        };
+        let line = entry.line(key)?;
+        self.journal().file.write_all(line.as_bytes())
+    }
+}
+
+impl Drop for FileResumeStore {
+    fn drop(&mut self) {
+        // The next process removes it otherwise.
+        let _ = fs::remove_file(sender_path(&self.directory, &self.sender));
+    }
+}
+
+// === impl Journal ===
+
+impl Journal {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut journal = Self {
+            file: OpenOptions::new()
+                .create(true)
+                .read(true)
+                .append(true)
+                .open(path)?,
+            read_to: 0,
+            entries: HashMap::new(),
+            lines: 0,
+        };
+        journal.read_more()?;
+        Ok(journal)
+    }
+
+    /// Reads what this and other processes have appended.
+    fn read_more(&mut self) -> io::Result<()> {
+        if self.file.metadata()?.len() == self.read_to {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(self.read_to))?;
+        self.file.read_to_end(&mut bytes)?;
+        // The last line may not be whole yet.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n');
+        let whole = &bytes[..whole.map_or(0, |end| end + 1)];
+        self.read_to += whole.len() as u64;
+        for line in String::from_utf8_lossy(whole).lines() {
+            self.lines += 1;
+            // A line that was cut off by a full disk is no entry.
+            if let Some((key, entry)) = Entry::parse(line) {
+                self.entries.insert(key, entry);
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The line of the journal.
+    ///
+    /// # Errors
+    /// A control character in the key or in what the gateway sent.
+    fn line(&self, key: &str) -> io::Result<String> {
+        let SavedUpload {
+            upload_id,
+            resume_token,
+            is_complete,
+            size,
+            modified,
+        } = &self.saved;
+        let texts = [key, upload_id, resume_token];
+        if texts.iter().any(|text| text.contains(char::is_control)) {
+            let problem = "a key, an id or a token has a control character";
+            return Err(io::Error::new(ErrorKind::InvalidInput, problem));
+        }
+        let phase = if *is_complete { "complete" } else { "open" };
+        let size = size.map_or_else(String::new, |size| size.to_string());
+        let modified = modified.map_or_else(String::new, |time| nanoseconds(time).to_string());
+        let saved_at = nanoseconds(self.saved_at);
+        let sender = &self.sender;
+        // It begins with a line feed, too: the line before it may have been cut off by a full disk.
+        Ok(format!(
+            "\n{phase}\t{size}\t{modified}\t{saved_at}\t{sender}\t{upload_id}\t{resume_token}\t{key}\n"
+        ))
+    }
+
+    /// The key and the entry of a line.
+    fn parse(line: &str) -> Option<(String, Self)> {
+        let mut fields = line.splitn(8, '\t');
+        let mut next = || fields.next();
+        let is_complete = match next()? {
+            "complete" => true,
+            "open" => false,
+            _ => return None,
+        };
+        let (size, modified, saved_at) = (next()?, next()?, next()?);
+        let (sender, upload_id, resume_token, key) = (next()?, next()?, next()?, next()?);
+        let entry = Self {
+            saved: SavedUpload {
+                upload_id: upload_id.into(),
+                resume_token: resume_token.into(),
+                is_complete,
+                size: size.parse().ok(),
+                modified: modified.parse().ok().map(time),
+            },
+            saved_at: time(saved_at.parse().ok()?),
+            sender: sender.into(),
+        };
+        Some((key.into(), entry))
+    }
+}
+
+/// Removes what ended processes left, and rewrites the journal if it has many old lines. Called while no other process uses
+/// the directory.
+fn clean_up(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == SENDER)
+        {
+            fs::remove_file(path)?;
+        }
+    }
+    let path = directory.join(JOURNAL);
+    let mut journal = Journal::open(&path)?;
+    let all = journal.entries.len();
+    let oldest = SystemTime::now().checked_sub(KEEP).unwrap_or(UNIX_EPOCH);
+    journal.entries.retain(|_, entry| entry.saved_at >= oldest);
+    // Each entry takes two lines, of which one is empty.
+    if journal.entries.len() == all && journal.lines <= 2 * (all + MAX_OLD_LINES) {
+        return Ok(());
+    }
+    let mut lines = String::new();
+    for (key, entry) in &journal.entries {
+        lines.push_str(&entry.line(key)?);
+    }
+    let new = path.with_extension("new");
+    fs::write(&new, lines)?;
+    fs::rename(new, path)
+}
+
+fn sender_path(directory: &Path, sender: &str) -> PathBuf {
+    directory.join(sender).with_extension(SENDER)
+}
+
+fn create_directory(directory: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+}
+
+/// Since the epoch. Times before it are taken for the epoch.
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn time(nanoseconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(upload_id: &str) -> SavedUpload {
+        SavedUpload {
+            upload_id: upload_id.into(),
+            resume_token: "token".into(),
+            is_complete: false,
+            size: Some(7),
+            modified: Some(time(1_700_000_000_123_456_789)),
+        }
+    }
+
+    #[tokio::test]
+    async fn another_process_finds_what_was_saved_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileResumeStore::open(directory.path()).unwrap();
+        store.save("a", &saved("uploads-1")).await.unwrap();
+        store.save("a", &saved("uploads-2")).await.unwrap();
+        let complete = SavedUpload {
+            is_complete: true,
+            size: None,
+            modified: None,
+            ..saved("uploads-3")
+        };
+        store.save("b c", &complete).await.unwrap();
+        drop(store);
+        let store = FileResumeStore::open(directory.path()).unwrap();
+        assert_eq!(store.load("a").await.unwrap(), Some(saved("uploads-2")));
+        assert_eq!(store.load("b c").await.unwrap(), Some(complete));
+        assert_eq!(store.load("c").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_a_running_process_sends_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = FileResumeStore::open(directory.path()).unwrap();
+        let second = FileResumeStore::open(directory.path()).unwrap();
+        first.save("a", &saved("uploads-1")).await.unwrap();
+        let refused = second.load("a").await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
+        assert_eq!(first.load("a").await.unwrap(), Some(saved("uploads-1")));
+        drop(first);
+        assert_eq!(second.load("a").await.unwrap(), Some(saved("uploads-1")));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_cut_off_costs_only_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileResumeStore::open(directory.path()).unwrap();
+        store.save("a", &saved("uploads-1")).await.unwrap();
+        let mut journal = OpenOptions::new()
+            .append(true)
+            .open(directory.path().join(JOURNAL))
+            .unwrap();
+        journal.write_all(b"\ncomplete\t7\t17").unwrap();
+        store.save("b", &saved("uploads-2")).await.unwrap();
+        assert_eq!(store.load("a").await.unwrap(), Some(saved("uploads-1")));
+        assert_eq!(store.load("b").await.unwrap(), Some(saved("uploads-2")));
+    }
+
+    #[tokio::test]
+    async fn old_lines_are_removed_when_no_other_process_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = || {
+            let journal = directory.path().join(JOURNAL);
+            fs::metadata(journal).unwrap().len()
+        };
+        let store = FileResumeStore::open(directory.path()).unwrap();
+        for _ in 0..2 * MAX_OLD_LINES {
+            store.save("a", &saved("uploads-1")).await.unwrap();
+        }
+        let before = size();
+        let other = FileResumeStore::open(directory.path()).unwrap();
+        assert_eq!(size(), before);
+        drop((store, other));
+        let store = FileResumeStore::open(directory.path()).unwrap();
+        assert!(size() < 200, "{}", size());
+        assert_eq!(store.load("a").await.unwrap(), Some(saved("uploads-1")));
+    }
+
+    #[tokio::test]
+    async fn lines_are_dropped_after_half_a_year() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(JOURNAL);
+        let entry = |age| Entry {
+            saved: saved("uploads-1"),
+            saved_at: SystemTime::now() - age,
+            sender: "other".into(),
+        };
+        let (old, new) = (entry(KEEP * 2), entry(KEEP / 2));
+        fs::write(&path, old.line("old").unwrap() + &new.line("new").unwrap()).unwrap();
+        let store = FileResumeStore::open(directory.path()).unwrap();
+        assert_eq!(store.load("old").await.unwrap(), None);
+        assert!(store.load("new").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_key_with_a_control_character_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileResumeStore::open(directory.path()).unwrap();
+        let refused = store.save("a\nb", &saved("uploads-1")).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,56 @@
+//! What the bars look like, by the width of the terminal.
+
+use std::{
+    env,
+    io::{IsTerminal, stderr},
+};
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use upload_gateway_core::escape::escaped;
+
+use super::Files;
+
+/// A terminal with fewer columns gets no bar, only numbers.
+const NARROW: u16 = 70;
+
+/// Whether standard error is a terminal that can move its cursor.
+pub(super) fn has_bars() -> bool {
+    stderr().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// The bar of one file.
+pub(super) fn file_bar(files: Files, name: &str, size: Option<u64>) -> ProgressBar {
+    let template = match (files, size, is_narrow()) {
+        (Files::One, Some(_), false) => {
+            "{wide_bar} {bytes} of {total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}"
+        }
+        (Files::One, Some(_), true) => "{percent:>3}% {binary_bytes_per_sec} ETA {eta} {msg}",
+        (Files::One, None, false) => "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {msg}",
+        (Files::One, None, true) => "{spinner} {bytes} {binary_bytes_per_sec} {msg}",
+        (Files::Many, Some(_), false) => "{prefix:30!} {wide_bar} {bytes} of {total_bytes} {msg}",
+        (Files::Many, Some(_), true) => "{percent:>3}% {prefix:20!} {msg}",
+        (Files::Many, None, _) => "{spinner} {prefix:20!} {bytes} {msg}",
+    };
+    bar(template, size).with_prefix(escaped(name).into_owned())
+}
+
+/// The bar of all files.
+pub(super) fn total_bar() -> ProgressBar {
+    let template = if is_narrow() {
+        "{prefix} {binary_bytes_per_sec} ETA {eta}"
+    } else {
+        "{prefix} {wide_bar} {bytes} of {total_bytes} {binary_bytes_per_sec} ETA {eta}"
+    };
+    bar(template, Some(0))
+}
+
+fn bar(template: &str, size: Option<u64>) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(size, ProgressDrawTarget::hidden()).with_style(style)
+}
+
+fn is_narrow() -> bool {
+    Term::stderr().size().1 < NARROW
+}
