@@ -49,6 +49,9 @@ pub(super) enum CliError {
     Usage(&'static str),
 }
 
+/// Standard output was closed by its reader: the exit code of programs that SIGPIPE ends.
+const CLOSED_OUTPUT: u8 = 128 + 13;
+
 /// Invalid usage: the exit code of clap, too.
 const INVALID_USAGE: u8 = 2;
 
@@ -69,11 +72,17 @@ impl CliError {
         Self::Failed(message.into())
     }
 
+    /// Whether the reader of standard output wants no more of it, as in `… | head -1`. That is not reported.
+    pub(super) fn is_closed_output(&self) -> bool {
+        matches!(self, Self::InputOutput { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// The exit code of a command that failed with it.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(INVALID_CONFIGURATION),
             Self::Usage(_) => ExitCode::from(INVALID_USAGE),
+            error if error.is_closed_output() => ExitCode::from(CLOSED_OUTPUT),
             _ => ExitCode::FAILURE,
         }
     }

@@ -165,7 +165,7 @@ impl Followed {
 
 /// A bar that begins at what is committed, if there is a terminal for it.
 fn bar(upload: &Upload) -> Option<ProgressBar> {
-    if !stdout().is_terminal() || !stderr().is_terminal() {
+    if !stdout().is_terminal() || !stderr().is_terminal() || console::is_dumb() {
         return None;
     }
     let size = upload.file.as_ref().and_then(|file| file.file_size);

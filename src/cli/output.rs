@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use console::Term;
+use console::{Term, style};
 use serde_json::{Value, json};
 use upload_gateway_client::proto::v1::{Phase, Upload};
 use upload_gateway_core::escape::escaped;
@@ -14,8 +14,14 @@ use super::{error::CliError, human};
 
 /// Prints a line of data to standard output.
 pub(super) fn data(line: impl fmt::Display) -> Result<(), CliError> {
+    write(format!("{line}\n").as_bytes())
+}
+
+/// Prints bytes to standard output.
+pub(super) fn write(bytes: &[u8]) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
-    writeln!(output, "{line}")
+    output
+        .write_all(bytes)
         .and_then(|()| output.flush())
         .map_err(|error| CliError::input_output("write to standard output", error))
 }
@@ -25,6 +31,13 @@ pub(super) fn log(line: impl fmt::Display) {
     // A failure to report has nowhere to be reported.
     let line = line.to_string();
     let _ = writeln!(io::stderr().lock(), "{}", escaped(&line));
+}
+
+/// Prints an error to standard error. It may contain text of a server.
+pub(super) fn error(text: &str) {
+    let error = style("error:").for_stderr().red().bold();
+    // A failure to report has nowhere to be reported.
+    let _ = writeln!(io::stderr().lock(), "{error} {}", escaped(text));
 }
 
 /// A record as JSON, with the field names of the proto.

@@ -64,6 +64,7 @@ sections! {
     command_line_records: "docs/cli.md", "Look at uploads", embedded;
     command_line_changes: "docs/cli.md", "Change uploads", embedded;
     command_line_profiles: "docs/cli.md", "Profiles", embedded;
+    command_line_shells: "docs/cli.md", "Shells and terminals", embedded;
     configuration: "docs/configuration.md", "Sources", redis_and_s3;
     storages_from_variables: "docs/configuration.md", "Storages from variables", embedded;
     callers: "docs/callers.md", "Try it", embedded_with_grpcurl;

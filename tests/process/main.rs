@@ -30,4 +30,5 @@ mod redis_user;
 mod resuming;
 mod secrets;
 mod stream_age;
+mod terminals;
 mod traces;

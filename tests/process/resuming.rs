@@ -173,7 +173,7 @@ async fn interrupted(gateway: &TestGateway, arguments: &[&str], name: &str) -> (
 }
 
 /// Waits until a part of an open upload is committed; returns the id.
-async fn committed(gateway: &TestGateway) -> String {
+pub(crate) async fn committed(gateway: &TestGateway) -> String {
     let mut client = gateway.client().await;
     loop {
         let open = ListUploadsRequest {
@@ -188,7 +188,8 @@ async fn committed(gateway: &TestGateway) -> String {
     }
 }
 
-async fn signal(process: u32, name: &str) {
+/// Sends a signal to a process.
+pub(crate) async fn signal(process: u32, name: &str) {
     let sent = shell(&format!("kill -{name} {process}")).status().await;
     assert!(sent.unwrap().success());
 }
