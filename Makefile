@@ -19,9 +19,10 @@ dev: ## Run the gateway on real Redis, S3 (versitygw) and Azure (Azurite), in ./
 test: ## Install the servers the tests need, run every test, stop the servers
 	@tests/backends/run
 
-check: ## Everything but the tests: formatting, lints, documentation, dependencies, spelling, wording, shell scripts
+check: ## Everything but the tests: formatting, lints, other systems, documentation, dependencies, spelling, wording, scripts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	tests/tools/check-targets
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps --document-private-items
 	@tests/tools/install
 	.tools/bin/cargo-deny --locked check -D warnings bans licenses sources

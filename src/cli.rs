@@ -28,6 +28,7 @@ mod records;
 mod remove;
 mod serve;
 mod server;
+mod signals;
 mod status;
 mod storages;
 mod sweep;

@@ -2,12 +2,9 @@
 
 use std::path::PathBuf;
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-};
+use tokio::sync::oneshot;
 
-use super::{error::CliError, output};
+use super::{error::CliError, output, signals::Signals};
 use crate::{
     config::{self, FILE_VARIABLE, Flags},
     serve::Server,
@@ -50,19 +47,16 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     server.run(stop).await.map_err(CliError::Serve)
 }
 
-/// Completes at the first SIGINT or SIGTERM. A second one ends the process at once, whatever runs: all state is in the
-/// stores, and clients send again what was not acknowledged.
+/// Completes at the first SIGINT or SIGTERM, or Ctrl-C on Windows. A second one ends the process at once, whatever runs: all
+/// state is in the stores, and clients send again what was not acknowledged.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut signals = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let mut signals = Signals::of_server()?;
     let (first, stopped) = oneshot::channel();
     tokio::spawn(async move {
-        next(&mut signals).await;
+        signals.received().await;
         // The receiver was dropped if the server has stopped by itself.
         let _ = first.send(());
-        next(&mut signals).await;
+        signals.received().await;
         tracing::warn!("a second signal: the process ends at once");
         std::process::exit(1);
     });
@@ -70,11 +64,4 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
         // The sender is not dropped before it has sent: its task runs until the process exits.
         let _ = stopped.await;
     })
-}
-
-async fn next((interrupt, terminate): &mut (Signal, Signal)) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

@@ -88,7 +88,8 @@ impl Storage {
         self.session(key, upload_id)?;
         let directory = self.parts_path(upload_id);
         let names = absent_as_none(names(&directory))?.ok_or_else(no_such_upload)?;
-        let mut numbers: Vec<u16> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let numbers = names.iter().filter_map(|name| name.parse::<u16>().ok());
+        let mut numbers: Vec<u16> = numbers.collect();
         numbers.retain(|number| *number > after);
         numbers.sort_unstable();
         let truncated = numbers.len() > limit;

@@ -19,6 +19,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::ClientConfig;
+#[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tower_service::Service;
 use upload_gateway_core::blobs::CONNECT_TIMEOUT;
@@ -32,6 +33,7 @@ pub(super) const SEND_BUFFER: u64 = 512 * 1024;
 
 /// A socket takes no more bytes while it has this number of unsent ones. Otherwise, on a slow link, it would take none
 /// until a third of its send buffer is free, which takes longer than a time-out.
+#[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
