@@ -232,4 +232,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn options_of_a_command_are_not_under_the_heading_of_the_connection() {
+        let program = Arguments::command();
+        let headings = program.get_subcommands().flat_map(|command| {
+            let options = command.get_arguments();
+            options.map(|option| (option.get_id().as_str(), option.get_help_heading()))
+        });
+        for (name, heading) in headings {
+            let is_of_connection = [
+                "server",
+                "profile",
+                "ca",
+                "cert",
+                "key",
+                "token_file",
+                "api_key_file",
+            ];
+            let expected = is_of_connection.contains(&name);
+            assert_eq!(heading == Some("Connection"), expected, "{name}");
+        }
+    }
 }

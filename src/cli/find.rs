@@ -27,11 +27,17 @@ const PAGE_SIZE: i32 = 1_000;
 const MAX_SHOWN: usize = 5;
 
 /// The uploads whose ids begin with the same text.
-struct Matches<'a> {
-    beginning: &'a str,
+struct Matches {
+    beginning: String,
     /// The ids and the names. One more than an error names.
     found: Vec<(String, String)>,
     searched: usize,
+}
+
+/// What an argument names.
+enum Named<'a> {
+    Id(&'a str),
+    Beginning(Matches),
 }
 
 /// The id that `text` is or begins, of the newest 10,000 uploads of the caller. A whole id costs no call, and can be that of
@@ -40,33 +46,23 @@ struct Matches<'a> {
 /// # Errors
 /// The upload is not found, or it is not the only one: then the error names the ids.
 pub(super) async fn find_id(client: &Client, text: &str) -> Result<String, CliError> {
-    if text.len() >= UploadId::LENGTH {
-        return Ok(text.to_owned());
-    }
-    let text = text.to_ascii_lowercase();
-    let mut matches = Matches::of(&text)?;
-    let mut page_token = String::new();
-    for _ in 0..MAX_PAGES {
-        let request = ListUploadsRequest {
-            page_size: PAGE_SIZE,
-            page_token,
-            ..ListUploadsRequest::default()
-        };
-        let page = client.list(request).await?;
-        matches.add(&page.uploads);
-        page_token = page.next_page_token;
-        if page_token.is_empty() || matches.is_enough() {
-            break;
-        }
-    }
-    matches.only(page_token.is_empty())
+    let ids = find_ids(client, std::slice::from_ref(&text.to_owned())).await?;
+    let id = ids.into_iter().next();
+    id.ok_or_else(|| CliError::failed("an id is missing"))
 }
 
-/// [`find_id`] of each of several texts.
+/// [`find_id`] of each of several texts, without repetitions. All are searched for at once.
 pub(super) async fn find_ids(client: &Client, texts: &[String]) -> Result<Vec<String>, CliError> {
-    let mut ids = Vec::with_capacity(texts.len());
-    for text in texts {
-        let id = find_id(client, text).await?;
+    let named: Result<Vec<Named<'_>>, CliError> =
+        texts.iter().map(|text| Named::of(text)).collect();
+    let mut named = named?;
+    let is_all = search(client, &mut named).await?;
+    let mut ids = Vec::with_capacity(named.len());
+    for named in named {
+        let id = match named {
+            Named::Id(id) => id.to_owned(),
+            Named::Beginning(matches) => matches.only(is_all)?,
+        };
         if !ids.contains(&id) {
             ids.push(id);
         }
@@ -74,16 +70,59 @@ pub(super) async fn find_ids(client: &Client, texts: &[String]) -> Result<Vec<St
     Ok(ids)
 }
 
+/// Adds the newest uploads to the matches. Returns whether these are all uploads.
+async fn search(client: &Client, named: &mut [Named<'_>]) -> Result<bool, CliError> {
+    let mut matches: Vec<_> = named.iter_mut().filter_map(Named::matches).collect();
+    let mut page_token = String::new();
+    for _ in 0..MAX_PAGES {
+        if matches.iter().all(|matches| matches.is_enough()) {
+            return Ok(false);
+        }
+        let request = ListUploadsRequest {
+            page_size: PAGE_SIZE,
+            page_token,
+            ..ListUploadsRequest::default()
+        };
+        let page = client.list(request).await?;
+        for matches in &mut matches {
+            matches.add(&page.uploads);
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether `text` can be an id or the beginning of one.
 pub(super) fn is_beginning(text: &str) -> bool {
-    Matches::of(&text.to_ascii_lowercase()).is_ok()
+    Named::of(text).is_ok()
+}
+
+// === impl Named ===
+
+impl<'a> Named<'a> {
+    fn of(text: &'a str) -> Result<Self, CliError> {
+        match text.len() {
+            UploadId::LENGTH.. => Ok(Self::Id(text)),
+            _ => Matches::of(&text.to_ascii_lowercase()).map(Self::Beginning),
+        }
+    }
+
+    fn matches(&mut self) -> Option<&mut Matches> {
+        match self {
+            Self::Id(_) => None,
+            Self::Beginning(matches) => Some(matches),
+        }
+    }
 }
 
 // === impl Matches ===
 
-impl<'a> Matches<'a> {
+impl Matches {
     /// For the uploads whose ids begin with `text`, which can lack the beginning of all ids.
-    fn of(text: &'a str) -> Result<Self, CliError> {
+    fn of(text: &str) -> Result<Self, CliError> {
         let beginning = text.strip_prefix(UploadId::PREFIX).unwrap_or(text);
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
         if !beginning.bytes().all(is_digit) {
@@ -97,7 +136,7 @@ impl<'a> Matches<'a> {
             )));
         }
         Ok(Self {
-            beginning,
+            beginning: beginning.to_owned(),
             found: Vec::new(),
             searched: 0,
         })
@@ -107,7 +146,7 @@ impl<'a> Matches<'a> {
         self.searched += uploads.len();
         for upload in uploads {
             let digits = upload.upload_id.strip_prefix(UploadId::PREFIX);
-            if digits.is_some_and(|digits| digits.starts_with(self.beginning))
+            if digits.is_some_and(|digits| digits.starts_with(&self.beginning))
                 && self.found.len() <= MAX_SHOWN
             {
                 let name = output::name(upload).to_owned();
@@ -123,7 +162,7 @@ impl<'a> Matches<'a> {
 
     /// The only one. `is_all` if no upload is left that was not searched.
     fn only(self, is_all: bool) -> Result<String, CliError> {
-        let beginning = self.beginning;
+        let beginning = &self.beginning;
         let shown = self.found.iter().take(MAX_SHOWN);
         let shown: Vec<String> = shown.map(|(id, name)| format!("{id} ({name})")).collect();
         let shown = shown.join(", ");

@@ -19,6 +19,9 @@ use super::{
 };
 
 const BAR: &str = "{wide_bar} {bytes} of {total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}";
+/// For a terminal with fewer than [`WIDE`] columns.
+const NARROW_BAR: &str = "{wide_bar} {bytes} of {total_bytes} {msg}";
+const WIDE: usize = 72;
 const SPINNER: &str = "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {msg}";
 
 /// How often in a row a call may fail, and the pause before the next one. A gateway that shuts down ends its calls.
@@ -170,10 +173,17 @@ fn bar(upload: &Upload) -> Option<ProgressBar> {
     }
     let size = upload.file.as_ref().and_then(|file| file.file_size);
     let size = size.and_then(|size| u64::try_from(size).ok());
-    let template = if size.is_some() { BAR } else { SPINNER };
+    let is_wide = output::width().is_none_or(|width| width >= WIDE);
+    let template = match size {
+        Some(_) if is_wide => BAR,
+        Some(_) => NARROW_BAR,
+        None => SPINNER,
+    };
     let style = ProgressStyle::with_template(template).ok()?;
     let bar = size.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-    let bar = bar.with_style(style).with_position(position(upload));
+    let bar = bar.with_style(style);
+    // What was committed before took no time.
+    bar.update(|state| state.set_pos(position(upload)));
     bar.reset_eta();
     Some(bar)
 }

@@ -23,6 +23,9 @@ const COLUMNS: [Column; 6] = [
     Column::left("NAME", 0),
 ];
 
+/// The heading of the filters in the help.
+const HEADING: &str = "Filters";
+
 /// The fewest digits of an id on a terminal.
 const SHORT_ID: usize = 8;
 
@@ -48,61 +51,55 @@ pub(super) struct Arguments {
 
 /// What an upload must have to be listed.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Filters")]
 struct Filter {
     /// Only uploads in this phase
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     phase: Option<PhaseName>,
     /// Only uploads with this text in the file name
-    #[arg(
-        long,
+    #[arg(help_heading = HEADING, long,
         value_name = "TEXT",
         default_value = "",
         hide_default_value = true
     )]
     name: String,
     /// Only uploads whose file name begins with this text, ordered by name
-    #[arg(
-        long,
+    #[arg(help_heading = HEADING, long,
         value_name = "TEXT",
         default_value = "",
         hide_default_value = true
     )]
     name_prefix: String,
     /// Only uploads with this tag; may be given several times
-    #[arg(long = "tag", value_name = "TAG")]
+    #[arg(help_heading = HEADING, long = "tag", value_name = "TAG")]
     tags: Vec<String>,
     /// Only uploads in this storage
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    #[arg(help_heading = HEADING, long, value_name = "ID", default_value = "", hide_default_value = true)]
     storage: String,
     /// Only files of this media type: image/png, or image/*
-    #[arg(
-        long,
+    #[arg(help_heading = HEADING, long,
         value_name = "TYPE",
         default_value = "",
         hide_default_value = true
     )]
     mime: String,
     /// Only uploads that were created at this time or later: 2026-01-31, 2026-01-31T08:00:00Z, or 3d for three days ago
-    #[arg(long, value_name = "TIME", value_parser = human::parse_time)]
+    #[arg(help_heading = HEADING, long, value_name = "TIME", value_parser = human::parse_time)]
     since: Option<Timestamp>,
     /// Only uploads that were created before this time
-    #[arg(long, value_name = "TIME", value_parser = human::parse_time)]
+    #[arg(help_heading = HEADING, long, value_name = "TIME", value_parser = human::parse_time)]
     until: Option<Timestamp>,
     /// Uploads of this owner. Another owner needs the role support or admin
-    #[arg(
-        long,
+    #[arg(help_heading = HEADING, long,
         value_name = "SUBJECT",
         default_value = "",
         hide_default_value = true
     )]
     owner: String,
     /// Uploads of all owners in the tenant. Needs the role support or admin
-    #[arg(long, conflicts_with = "owner")]
+    #[arg(help_heading = HEADING, long, conflicts_with = "owner")]
     all_owners: bool,
     /// The tenant, by default that of the caller. Another one needs the role operator
-    #[arg(
-        long,
+    #[arg(help_heading = HEADING, long,
         value_name = "TENANT",
         default_value = "",
         hide_default_value = true

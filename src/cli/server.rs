@@ -16,30 +16,32 @@ use crate::{
 /// The gateway of a `serve` on this machine.
 const DEFAULT: &str = "http://127.0.0.1:50051";
 
+/// The heading of these options in the help of commands.
+const HEADING: &str = "Connection";
+
 /// The gateway that a command calls, and what is presented to it.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Connection")]
 pub(super) struct Server {
     /// The URL of the gateway [default: that of the profile, otherwise http://127.0.0.1:50051]
-    #[arg(long, value_name = "URL", env = SERVER_VARIABLE)]
+    #[arg(long, help_heading = HEADING, value_name = "URL", env = SERVER_VARIABLE)]
     server: Option<String>,
     /// A profile of `upload-gateway config`; other options have precedence [default: the default profile, without --server]
-    #[arg(long, value_name = "NAME", env = PROFILE_VARIABLE)]
+    #[arg(long, help_heading = HEADING, value_name = "NAME", env = PROFILE_VARIABLE)]
     profile: Option<String>,
     /// A file with certificates of authorities, in PEM, besides those of the system
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// A file with a client certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "key")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
     /// A file with the private key of the client certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "cert")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
     /// A file with a token; it is read again for each try
-    #[arg(long, value_name = "FILE", conflicts_with = "api_key_file")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", conflicts_with = "api_key_file")]
     token_file: Option<PathBuf>,
     /// A file with an API key; it is read again for each try
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 }
 
