@@ -17,7 +17,7 @@ use upload_gateway_client::{
 
 use super::{
     error::{CliError, chain},
-    find::{find_id, is_beginning},
+    find::{find_ids, is_beginning},
     interrupt::Interrupts,
     output,
     progress::{Display, Files},
@@ -142,8 +142,8 @@ impl Arguments {
     /// The records of the uploads.
     async fn uploads(&self, client: &Client, beginnings: &[&str]) -> Result<Vec<Upload>, CliError> {
         let mut uploads = Vec::new();
-        for beginning in beginnings {
-            let id = find_id(client, beginning).await?;
+        let beginnings: Vec<_> = beginnings.iter().map(|id| (*id).to_owned()).collect();
+        for id in find_ids(client, &beginnings).await? {
             uploads.push(client.get(&id).await?);
         }
         let Some(name) = &self.name else {

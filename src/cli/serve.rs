@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 
-use super::{error::CliError, output, signals::Signals};
+use super::{
+    error::{CliError, chain},
+    output,
+    signals::Signals,
+};
 use crate::{
     config::{self, FILE_VARIABLE, Flags},
     serve::Server,
@@ -42,7 +46,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     for line in
         announcement.map_err(|error| CliError::input_output("print the listen addresses", error))?
     {
-        output::data(line)?;
+        // Also if its reader has closed standard output: a gateway does not end in silence.
+        output::data(line).map_err(|error| CliError::failed(chain(&error)))?;
     }
     server.run(stop).await.map_err(CliError::Serve)
 }

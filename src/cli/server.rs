@@ -22,7 +22,7 @@ const HEADING: &str = "Connection";
 /// The gateway that a command calls, and what is presented to it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Server {
-    /// The URL of the gateway [default: that of the profile, otherwise http://127.0.0.1:50051]
+    /// The URL of the gateway [default: http://127.0.0.1:50051, or that of the profile]
     #[arg(long, help_heading = HEADING, value_name = "URL", env = SERVER_VARIABLE)]
     server: Option<String>,
     /// A profile of `upload-gateway config`; other options have precedence [default: the default profile, without --server]

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output};
 
 use tempfile::TempDir;
 
-use crate::common::{TestGateway, binary};
+use crate::common::{self, TestGateway, binary};
 
 /// Runs a command of a user whose files are in `home`.
 fn run(home: &Path, arguments: &[&str]) -> Output {
@@ -131,5 +131,32 @@ async fn commands_call_the_gateway_of_the_profile() {
     assert!(
         other.contains("no gateway answers at http://127.0.0.1:1"),
         "{other}"
+    );
+}
+
+#[test]
+fn the_command_of_a_profile_prints_the_token() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let secret = home.join("secret");
+    let print = ["token", "--secret-file", secret.to_str().unwrap()];
+    let print = [&print[..], &["--tenant", "acme", "--subject", "me"]].concat();
+    let made = run(home, &print);
+    let table = String::from_utf8(made.stderr).unwrap();
+    let server = common::gateway_process(&format!("auth = \"required\"\n{table}"));
+    let url = format!("http://{}", server.address());
+    text(home, &["config", "set", "server", &url]);
+    let refused = failure(home, &["ls"]);
+    assert!(refused.contains("[CREDENTIAL_MISSING]"), "{refused}");
+
+    let program = env!("CARGO_BIN_EXE_upload-gateway");
+    let set = ["config", "set", "token_command", "--", program];
+    text(home, &[&set[..], &print].concat());
+    assert_eq!(text(home, &["ls", "--json"]), "[]\n");
+    text(home, &["config", "set", "token_command", "--", "false"]);
+    let failed = failure(home, &["ls"]);
+    assert!(
+        failed.contains("the token command false failed"),
+        "{failed}"
     );
 }
