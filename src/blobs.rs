@@ -3,10 +3,13 @@
 pub mod azure;
 mod cors;
 mod failed;
+mod inspection;
 mod preflight;
+mod reach;
 mod renewed;
 pub mod s3;
 mod secret_file;
+mod signed;
 mod transport;
 pub mod url;
 
@@ -21,7 +24,13 @@ use upload_gateway_core::{
 
 pub use self::{
     cors::CorsRule,
+    inspection::{Inspect, Refusal},
     preflight::{NotAllowed, preflight},
+};
+pub(crate) use self::{
+    failed::in_words,
+    reach::reach,
+    signed::{SignedAnswer, send_signed},
 };
 use crate::{
     certificates,
@@ -63,6 +72,12 @@ pub trait StoreSettings: Debug + Send + Sync {
     /// # Errors
     /// `Internal` if the adapter cannot work with the configuration.
     async fn connect(&self) -> Result<Arc<dyn BlobStore>>;
+
+    /// As [`StoreSettings::connect`], to look at the bucket or container.
+    ///
+    /// # Errors
+    /// As [`StoreSettings::connect`].
+    async fn inspect(&self) -> Result<Box<dyn Inspect>>;
 
     /// Whether ETags are configured to be compared with MD5s. `None` if that cannot be configured.
     fn compares_etags(&self) -> Option<bool> {

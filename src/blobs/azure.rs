@@ -17,6 +17,7 @@ mod cors;
 mod delegation;
 mod fault;
 mod http;
+mod inspection;
 mod multipart;
 mod objects;
 mod placement;
@@ -187,6 +188,19 @@ impl AzureStore {
         within(self.operation_timeout, request).await
     }
 
+    /// Lists one blob.
+    async fn first_page(&self) -> azure_core::Result<()> {
+        let options = BlobContainerClientListBlobsOptions {
+            maxresults: Some(1),
+            ..BlobContainerClientListBlobsOptions::default()
+        };
+        let first_page = async {
+            let mut pages = self.client.list_blobs(Some(options))?.into_pages();
+            pages.try_next().await
+        };
+        self.answer(first_page).await.map(drop)
+    }
+
     /// Puts a whole blob, and returns its ETag.
     async fn put(
         &self,
@@ -315,17 +329,9 @@ impl BlobStore for AzureStore {
         self.signer.key_expires_at()
     }
 
-    /// Lists one blob: a SAS of this kind cannot read the properties of the container.
+    /// By a list: a SAS of this kind cannot read the properties of the container.
     async fn check(&self) -> Result<()> {
-        let options = BlobContainerClientListBlobsOptions {
-            maxresults: Some(1),
-            ..BlobContainerClientListBlobsOptions::default()
-        };
-        let first_page = async {
-            let mut pages = self.client.list_blobs(Some(options))?.into_pages();
-            pages.try_next().await
-        };
-        self.answer(first_page).await.map(drop).map_err(|error| {
+        self.first_page().await.map_err(|error| {
             let container = &self.container;
             let context = match status(&error) {
                 Some(404) => format!("there is no container {container}"),

@@ -2,8 +2,11 @@
 
 use std::{
     error::Error as StdError,
+    iter,
     time::{Duration, SystemTime},
 };
+
+use upload_gateway_core::error::Error;
 
 /// Stores accept signatures from clocks that differ by at most 15 minutes (S3) or 5 minutes before a SAS starts (Azure);
 /// a difference of this size is worth a look.
@@ -14,6 +17,8 @@ const NOTABLE_DIFFERENCE: Duration = Duration::from_secs(60);
 #[error("{answer}{clock}")]
 pub(super) struct Failed {
     answer: String,
+    /// Whether `answer` has what the store answered; otherwise there was no answer.
+    has_answer: bool,
     clock: String,
     source: Box<dyn StdError + Send + Sync>,
 }
@@ -21,17 +26,37 @@ pub(super) struct Failed {
 // === impl Failed ===
 
 impl Failed {
-    /// `date` is the `Date` of the response.
+    /// `date` is the `Date` of the response. Without an answer the cause is in `source`.
     pub(super) fn new(
         answer: String,
+        has_answer: bool,
         date: Option<&str>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
         Self {
             answer,
+            has_answer,
             clock: date.map_or_else(String::new, |date| difference(date, SystemTime::now())),
             source: source.into(),
+        }
+    }
+}
+
+/// An error of a store in words for an operator: without the types of the SDKs, and without what a store says in XML.
+pub(crate) fn in_words(error: &Error) -> String {
+    let mut causes = iter::successors(Some(error as &(dyn StdError + 'static)), |error| {
+        (*error).source()
+    });
+    match causes.find_map(|cause| cause.downcast_ref::<Failed>()) {
+        None => error.to_string(),
+        Some(failed) if failed.has_answer => failed.to_string(),
+        Some(failed) => {
+            let last = iter::successors(Some(failed as &(dyn StdError + 'static)), |error| {
+                (*error).source()
+            })
+            .last();
+            last.map_or_else(|| failed.to_string(), |last| format!("{failed}: {last}"))
         }
     }
 }

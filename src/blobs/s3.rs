@@ -18,6 +18,7 @@ mod credentials;
 mod entity_tag;
 mod fault;
 mod http;
+mod inspection;
 mod multipart;
 mod objects;
 mod parts;
@@ -115,8 +116,7 @@ impl S3Store {
     /// # Errors
     /// `Internal` if only one of `access_key_id` and `secret_access_key` is set, or `ca_file` cannot be used.
     pub async fn connect(config: S3Config) -> Result<Self> {
-        let http_client = SdkClient::new(config.ca_file.as_deref())
-            .map_err(|error| Error::internal("trust the authorities in ca_file", error))?;
+        let http_client = Self::http_client(&config)?;
         let shared = config.load(http_client.clone()).await?;
         let provider = shared
             .credentials_provider()
@@ -162,6 +162,11 @@ impl S3Store {
             operation_timeout: config.operation_timeout,
             commit_timeout: config.commit_timeout,
         })
+    }
+
+    fn http_client(config: &S3Config) -> Result<SdkClient> {
+        SdkClient::new(config.ca_file.as_deref())
+            .map_err(|error| Error::internal("trust the authorities in ca_file", error))
     }
 
     /// One HEAD request. `None` for every refusal: the answer to HEAD has no body, and so no error code.

@@ -70,7 +70,11 @@ async fn a_store_with_md5s_as_etags_needs_the_setting_md5() {
     let report = doctor(&s3.toml(), "etags = \"opaque\"").await;
     assert!(report.succeeded, "{}", report.lines);
     assert!(report.has("WARN  storage media"), "{}", report.lines);
-    assert!(report.has("set etags = \"md5\""), "{}", report.lines);
+    assert!(
+        report.has("set storage.media.etags = \"md5\""),
+        "{}",
+        report.lines
+    );
     assert!(is_empty(&s3).await);
 }
 
@@ -82,7 +86,11 @@ async fn a_store_whose_etags_only_look_like_md5s_needs_the_setting_opaque() {
     let report = doctor(&toml, "").await;
     assert!(!report.succeeded, "{}", report.lines);
     assert_eq!(report.lines.matches("FAIL").count(), 1, "{}", report.lines);
-    assert!(report.has("set etags = \"opaque\""), "{}", report.lines);
+    assert!(
+        report.has("set storage.media.etags = \"opaque\""),
+        "{}",
+        report.lines
+    );
 
     let report = doctor(&toml, "etags = \"opaque\"").await;
     assert!(report.succeeded, "{}", report.lines);
@@ -98,7 +106,7 @@ async fn azure_has_no_setting_for_etags_and_keeps_nothing() {
     };
     let report = doctor(&azure_toml(&azure), "").await;
     assert!(report.succeeded, "{}", report.lines);
-    assert_eq!(report.lines.matches("ok  ").count(), 6, "{}", report.lines);
+    assert_eq!(report.lines.matches("ok  ").count(), 11, "{}", report.lines);
     assert!(!report.has("etags"), "{}", report.lines);
     let pages = azure.client().list_blobs(None).unwrap();
     let blobs: Vec<_> = pages.try_collect().await.unwrap();
@@ -158,7 +166,7 @@ async fn nothing_remains_of_a_check_that_fails_halfway() {
         let failed = format!("FAIL  storage media: {step}: ");
         assert!(report.has(&failed), "{step}: {}", report.lines);
         assert!(report.has("AccessDenied"), "{step}: {}", report.lines);
-        let advice = format!("      allow {permission}");
+        let advice = format!("      storage.media.access_key_id: allow {permission}");
         assert!(report.has(&advice), "{step}: {}", report.lines);
         assert!(is_empty(&s3).await, "{step}: {}", report.lines);
     }

@@ -47,6 +47,35 @@ fn line<'a>(report: &'a str, begin: &str) -> &'a str {
     found
 }
 
+/// The rule on the page that begins with this, in the form of the API of the store.
+fn documented(begin: &str) -> String {
+    let mut lines = include_str!("../../docs/operations.md").lines();
+    lines
+        .find(|line| line.starts_with(begin))
+        .unwrap()
+        .to_owned()
+}
+
+/// Sets the printed rule, as an operator does with the command that is printed with it.
+async fn put_printed_rule(s3: &S3Backend, rule: &Value) {
+    let rule = &rule["CORSRules"][0];
+    let texts = |name: &str| -> Vec<String> {
+        let texts = rule[name].as_array().unwrap().iter();
+        texts
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let rule = aws_sdk_s3::types::CorsRule::builder()
+        .set_allowed_origins(Some(texts("AllowedOrigins")))
+        .set_allowed_methods(Some(texts("AllowedMethods")))
+        .set_allowed_headers(Some(texts("AllowedHeaders")))
+        .set_expose_headers(Some(texts("ExposeHeaders")));
+    let rules = aws_sdk_s3::types::CorsConfiguration::builder().cors_rules(rule.build().unwrap());
+    let put = s3.client().put_bucket_cors().bucket(&s3.bucket);
+    let put = put.cors_configuration(rules.build().unwrap());
+    put.send().await.unwrap();
+}
+
 /// Sets the rule in the form of the API, as an operator who pastes it.
 async fn put_bucket_rule(s3: &S3Backend, xml: String) {
     let placeholder = aws_sdk_s3::types::CorsRule::builder()
@@ -102,7 +131,7 @@ async fn the_printed_rule_lets_pages_send_files_to_a_bucket() {
     }]});
     assert_eq!(rule, expected);
 
-    put_bucket_rule(&s3, line(&report, "<CORSConfiguration>").to_owned()).await;
+    put_bucket_rule(&s3, documented("<CORSConfiguration>")).await;
     let (code, report) = doctor(&s3.toml(), ORIGINS).await;
     assert_eq!(code, Some(0), "{report}");
     line(
@@ -150,7 +179,8 @@ async fn the_printed_rule_lets_pages_send_files_to_an_account() {
     }]}}});
     assert_eq!(rule, expected);
 
-    let xml = line(&report, "<StorageServiceProperties>").to_owned();
+    assert!(!report.contains('<'), "{report}");
+    let xml = documented("<StorageServiceProperties>");
     common::set_account_rule(&azure.endpoint, xml).await;
     let (code, report) = doctor(&toml, ORIGINS).await;
     assert_eq!(code, Some(0), "{report}");
@@ -169,11 +199,11 @@ async fn all_origins_need_a_rule_for_all_and_no_origin_needs_none() {
     let Some(s3) = common::s3().await else { return };
     let (code, report) = doctor(&s3.toml(), "[]").await;
     assert_eq!(code, Some(0), "{report}");
-    assert!(!report.contains("pages"), "{report}");
+    assert!(!report.contains("pages of"), "{report}");
 
     let (code, report) = doctor(&s3.toml(), r#"["*"]"#).await;
     assert_eq!(code, Some(1), "{report}");
-    put_bucket_rule(&s3, line(&report, "<CORSConfiguration>").to_owned()).await;
+    put_printed_rule(&s3, &serde_json::from_str(line(&report, "{")).unwrap()).await;
     let (code, report) = doctor(&s3.toml(), r#"["*"]"#).await;
     assert_eq!(code, Some(0), "{report}");
     line(&report, "ok    storage media: pages of * may send files");

@@ -16,16 +16,8 @@ pub(super) fn rule(origins: &[&str]) -> CorsRule {
         "exposedHeaders": ["ETag"],
         "maxAgeInSeconds": MAX_AGE,
     }]}}});
-    let (origins, methods) = (origins.join(","), METHODS.join(","));
     CorsRule {
         json_for: "Set Service Properties of the blob service in Resource Manager",
-        json: json.to_string(),
-        xml_for: "Set Blob Service Properties",
-        xml: format!(
-            "<StorageServiceProperties><Cors><CorsRule><AllowedOrigins>{origins}</AllowedOrigins>\
-             <AllowedMethods>{methods}</AllowedMethods><AllowedHeaders>*</AllowedHeaders>\
-             <ExposedHeaders>ETag</ExposedHeaders><MaxAgeInSeconds>{MAX_AGE}</MaxAgeInSeconds></CorsRule></Cors>\
-             </StorageServiceProperties>"
-        ),
+        json,
     }
 }

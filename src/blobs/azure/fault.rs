@@ -63,7 +63,8 @@ pub(super) fn fault(action: &str, error: AzureError) -> Error {
         (None, None) => action.to_owned(),
     };
     let delay = retry_after(&error);
-    let source = Failed::new(answer, header(&error, "date"), report(&error));
+    let has_answer = code.is_some() || status(&error).is_some();
+    let source = Failed::new(answer, has_answer, header(&error, "date"), report(&error));
     if let Some(code) = code.filter(|code| is_operators(code)) {
         return Error::for_operator(code, source);
     }

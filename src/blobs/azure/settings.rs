@@ -11,7 +11,7 @@ use upload_gateway_core::{
 
 use super::{AzureStore, config::AzureConfig, cors, placement::FEATURES};
 use crate::{
-    blobs::{CorsRule, StoreSettings, check_authorities},
+    blobs::{CorsRule, Inspect, StoreSettings, check_authorities},
     values::{Endpoint, InvalidKey},
 };
 
@@ -69,5 +69,9 @@ impl StoreSettings for AzureConfig {
 
     async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
         Ok(Arc::new(AzureStore::connect(self.clone())?))
+    }
+
+    async fn inspect(&self) -> Result<Box<dyn Inspect>> {
+        Ok(Box::new(AzureStore::connect(self.clone())?))
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::blobs::cors::{CorsRule, MAX_AGE, elements};
+use crate::blobs::cors::{CorsRule, MAX_AGE};
 
 /// What signed requests use: POST creates and completes multipart uploads.
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "PUT"];
@@ -16,15 +16,8 @@ pub(super) fn rule(origins: &[&str]) -> CorsRule {
         "ExposeHeaders": ["ETag"],
         "MaxAgeSeconds": MAX_AGE,
     }]});
-    let origins = elements("AllowedOrigin", origins);
-    let methods = elements("AllowedMethod", &METHODS);
     CorsRule {
         json_for: "aws s3api put-bucket-cors --bucket BUCKET --cors-configuration",
-        json: json.to_string(),
-        xml_for: "PutBucketCors",
-        xml: format!(
-            "<CORSConfiguration><CORSRule>{origins}{methods}<AllowedHeader>*</AllowedHeader>\
-             <ExposeHeader>ETag</ExposeHeader><MaxAgeSeconds>{MAX_AGE}</MaxAgeSeconds></CORSRule></CORSConfiguration>"
-        ),
+        json,
     }
 }

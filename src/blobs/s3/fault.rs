@@ -85,16 +85,17 @@ where
     let is_operators = code.as_deref().is_some_and(is_operators);
     let delay = retry_after(&error);
     let is_congestion = is_congestion(&error);
-    let answer = match (&code, status(&error)) {
-        (Some(code), _) if code == CLOCK => format!(
+    let has_answer = code.is_some() || error.raw_response().is_some();
+    let answer = match &code {
+        Some(code) if code == CLOCK => format!(
             "{action}: the store answers {code}: the clocks of this machine and of the store differ too much"
         ),
-        (Some(code), _) => format!("{action}: the store answers {code}"),
-        (None, Some(status)) => format!("{action}: an answer with status {status} and no code"),
-        (None, None) => action.to_owned(),
+        Some(code) => format!("{action}: the store answers {code}"),
+        None if has_answer => format!("{action}: {}", answer_of(&error)),
+        None => action.to_owned(),
     };
     let date = header(&error, "date").map(str::to_owned);
-    let source = Failed::new(answer, date.as_deref(), error);
+    let source = Failed::new(answer, has_answer, date.as_deref(), error);
     if let Some(code) = code.filter(|_| is_operators) {
         return Error::for_operator(code, source);
     }
@@ -145,6 +146,18 @@ pub(super) fn page_without_progress(action: &str) -> Error {
     ))
 }
 
+/// The store's answer in words: its code, or else its status.
+pub(super) fn answer_of<E>(error: &SdkError<E, HttpResponse>) -> String
+where
+    E: ProvideErrorMetadata,
+{
+    match (error.code(), status(error)) {
+        (Some(code), _) => format!("the store answers {code}"),
+        (None, Some(status)) => format!("an answer with status {status} and no code"),
+        (None, None) => "the store does not answer".into(),
+    }
+}
+
 /// The HTTP status of the store's response, if there was one.
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error
@@ -156,7 +169,7 @@ fn is_operators(code: &str) -> bool {
     code == NO_CREDENTIALS || code.starts_with(KMS) || OPERATOR.contains(&code)
 }
 
-fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a, E>(error: &'a SdkError<E, HttpResponse>, name: &str) -> Option<&'a str> {
     error.raw_response()?.headers().get(name)
 }
 

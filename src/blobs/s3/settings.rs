@@ -13,9 +13,10 @@ use super::{
     Etags, S3Store,
     config::{S3Config, SseMethod},
     cors,
+    inspection::Inspection,
 };
 use crate::{
-    blobs::{CorsRule, StoreSettings, check_authorities},
+    blobs::{CorsRule, Inspect, StoreSettings, check_authorities},
     values::{Endpoint, InvalidKey},
 };
 
@@ -108,6 +109,10 @@ impl StoreSettings for S3Config {
 
     async fn connect(&self) -> Result<Arc<dyn BlobStore>> {
         Ok(Arc::new(S3Store::connect(self.clone()).await?))
+    }
+
+    async fn inspect(&self) -> Result<Box<dyn Inspect>> {
+        Ok(Box::new(Inspection::new(self.clone()).await?))
     }
 
     fn compares_etags(&self) -> Option<bool> {

@@ -11,62 +11,69 @@ use upload_gateway_core::{
     upload::{Md5, UploadId, keys},
 };
 
-use super::Report;
+use super::report::{Check, Fix};
 use crate::{
-    blobs::{CorsRule, NotAllowed, preflight},
-    cli::error::{CliError, chain},
+    blobs::{CorsRule, NotAllowed, in_words, preflight},
     config::{CorsOrigin, StorageConfig},
     serve::SystemClock,
+    unreachable::Unreachable,
 };
 
 /// Stands for all origins in a preflight request.
 const ANY_PAGE: &str = "https://any.example";
 
+const NAME: &str = "allow pages to send files";
+
 /// Sends the preflight requests of pages of these origins to the store, and reports which origins it allows. Nothing is
 /// stored.
 pub(super) async fn check(
+    subject: &str,
     storage: &StorageConfig,
     store: &dyn BlobStore,
     origins: &[CorsOrigin],
-    report: &Report,
-) -> Result<(), CliError> {
+) -> Vec<Check> {
     if origins.is_empty() {
-        return Ok(());
+        return Vec::new();
     }
-    let name = &format!("storage {}", storage.options.id);
+    let settings = storage.store.settings();
     let requests = match signed(store, &storage.options.prefix).await {
         Ok(requests) => requests,
-        Err(error) => {
-            return report.failed(
-                name,
-                "sign requests",
-                &chain(&error),
-                storage.store.settings().advice(),
-            );
-        }
+        // The check of signed URLs says what to do.
+        Err(error) => return vec![Check::failed(subject, NAME, in_words(&error))],
     };
-    let ca_file = storage.store.settings().ca_file();
-    let mut problems = Vec::new();
+    let (mut checks, mut problems) = (Vec::new(), Vec::new());
     for origin in origins {
-        match ask(&requests, origin, ca_file).await {
-            Ok(()) => report.good(
-                name,
-                &format!("pages of {} may send files", origin.as_str()),
-            )?,
-            Err(refused) => problems.push(format!("{}: {}", origin.as_str(), chain(&refused))),
+        match ask(&requests, origin, settings.ca_file()).await {
+            Ok(()) => checks.push(Check::ok(
+                subject,
+                NAME,
+                format!("pages of {} may send files", origin.as_str()),
+            )),
+            Err(refused) => problems.push(format!("{}: {}", origin.as_str(), in_short(&refused))),
         }
     }
-    if problems.is_empty() {
-        return Ok(());
+    if !problems.is_empty() {
+        let origins: Vec<_> = origins.iter().map(CorsOrigin::as_str).collect();
+        let CorsRule { json_for, json } = settings.cors_rule(&origins);
+        let advice = format!(
+            "the bucket or account lacks these origins: set this CORS rule, in place of all others ({json_for}):"
+        );
+        let fix = Fix {
+            key: Some("rest.cors_origins".into()),
+            advice: Some(advice),
+            rule: Some(json),
+            ..Fix::default()
+        };
+        checks.push(Check::failed(subject, NAME, problems.join("; ")).with(fix));
     }
-    let origins: Vec<_> = origins.iter().map(CorsOrigin::as_str).collect();
-    let rule = storage.store.settings().cors_rule(&origins);
-    report.failed(
-        name,
-        "allow pages to send files",
-        &problems.join("; "),
-        &advice(&rule),
-    )
+    checks
+}
+
+fn in_short(refused: &NotAllowed) -> String {
+    match refused {
+        NotAllowed::NoAnswer(source) => format!("{refused}: {}", Unreachable::of(&**source)),
+        _ => refused.to_string(),
+    }
 }
 
 /// The first requests of uploads, which have all kinds of headers.
@@ -108,11 +115,4 @@ async fn ask(
         preflight(request, page, ca_file).await?;
     }
     Ok(())
-}
-
-fn advice(rule: &CorsRule) -> String {
-    format!(
-        "set this CORS rule, in place of all others, as JSON ({}):\n      {}\n      or as XML ({}):\n      {}",
-        rule.json_for, rule.json, rule.xml_for, rule.xml
-    )
 }

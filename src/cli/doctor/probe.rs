@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The content of the object, and of the last part.
-const CONTENT: &[u8] = b"written by upload-gateway doctor; safe to delete";
+pub(super) const CONTENT: &[u8] = b"written by upload-gateway doctor; safe to delete";
 
 /// The name of the objects.
 const NAME: &str = "doctor-probe.txt";
@@ -219,7 +219,7 @@ impl Probe<'_> {
         read.await.map_err(|error| Step::ReadObject.failed(error))
     }
 
-    fn new_object(&self, content: &[u8]) -> NewObject {
+    pub(super) fn new_object(&self, content: &[u8]) -> NewObject {
         let upload_id = UploadId::generate(None);
         NewObject {
             key: keys::object_key(self.prefix, &upload_id, NAME),

@@ -1,8 +1,6 @@
-//! The steps of a check of a storage, and what to do if one fails.
+//! The steps of a check of a storage, and the permissions that they need.
 
-use std::fmt;
-
-use upload_gateway_core::error::{Error, Kind};
+use upload_gateway_core::error::Error;
 
 /// What is done with a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +34,7 @@ impl Step {
     }
 
     /// The permission that the step needs.
-    fn permission(self) -> &'static str {
+    pub(super) fn permission(self) -> &'static str {
         match self {
             Self::FindBucket => "allow s3:ListBucket",
             Self::PutObject | Self::CreateSession | Self::PutPart | Self::Commit => {
@@ -51,11 +49,10 @@ impl Step {
             }
         }
     }
-}
 
-impl fmt::Display for Step {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+    /// The step in words.
+    pub(super) fn name(self) -> &'static str {
+        match self {
             Self::FindBucket => "find the bucket or container",
             Self::PutObject => "write an object",
             Self::DescribeObject => "describe an object",
@@ -67,68 +64,6 @@ impl fmt::Display for Step {
             Self::Commit => "make an object of parts",
             Self::Abort => "abort a multipart upload",
             Self::ListSessions => "list multipart uploads",
-        })
-    }
-}
-
-// === impl Failed ===
-
-impl Failed {
-    /// What to do.
-    pub(super) fn advice(&self) -> String {
-        match (self.error.operator_code(), self.error.kind()) {
-            (Some(code), _) => of_code(code, self.step),
-            (None, Kind::Unavailable | Kind::ResourceExhausted) => {
-                "the store is unreachable or overloaded: check endpoint, name resolution, firewall and TLS".into()
-            }
-            (None, Kind::DataLoss) => {
-                "bytes are changed between this machine and the store: check the proxies and the network between them".into()
-            }
-            _ if self.step == Step::FindBucket => {
-                "check the name, the region and the credentials of the storage".into()
-            }
-            _ => format!("check what the store answers; {}", permission(self.step)),
         }
     }
-}
-
-/// What to do about an error code of a store.
-fn of_code(code: &str, step: Step) -> String {
-    match code {
-        "NoSuchBucket" | "InvalidBucketName" => "create the bucket, or correct bucket".into(),
-        "ContainerNotFound" | "ContainerDisabled" => {
-            "create the container, or correct container".into()
-        }
-        "AuthorizationHeaderMalformed" | "PermanentRedirect" => {
-            "set region and endpoint to those of the bucket".into()
-        }
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" => {
-            "correct access_key_id and secret_access_key; SignatureDoesNotMatch can also mean that a proxy changes requests"
-                .into()
-        }
-        "AuthenticationFailed" | "InvalidAuthenticationInfo" => {
-            "correct account and account_key, and check the clock of this machine".into()
-        }
-        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
-            "replace the session token with a new one".into()
-        }
-        "no credentials" => {
-            "set access_key_id and secret_access_key, or credentials that the SDK's default chain finds".into()
-        }
-        "no token" => "check the workload identity or the managed identity of this machine".into(),
-        code if code.starts_with("KMS.") => {
-            "check the KMS key of the bucket, and allow kms:GenerateDataKey and kms:Decrypt".into()
-        }
-        code if code.starts_with("KeyVault") => {
-            "check the key vault of the account, and that the account may use its key".into()
-        }
-        _ => permission(step),
-    }
-}
-
-fn permission(step: Step) -> String {
-    format!(
-        "{} (Azure: role Storage Blob Data Contributor)",
-        step.permission()
-    )
 }
