@@ -13,6 +13,7 @@ mod record_key;
 mod server;
 mod sweeper;
 
+pub(crate) use self::backends::redis_config;
 pub use self::{
     backends::{Backends, connect, connect_state, connect_storage},
     clock::SystemClock,

@@ -2,11 +2,13 @@
 
 mod advice;
 mod bucket_rules;
+mod callers;
 mod clock;
 mod cors;
 mod etags;
 mod memory;
 mod probe;
+mod redis;
 mod report;
 mod signed_urls;
 mod state;
@@ -15,7 +17,10 @@ mod storage;
 
 use std::path::PathBuf;
 
-use self::report::{Check, Fix, Report};
+use self::{
+    callers::Callers,
+    report::{Check, Fix, Report},
+};
 use super::error::{CliError, chain};
 use crate::{
     config::{self, Config, FILE_VARIABLE, Flags},
@@ -30,6 +35,8 @@ pub(super) struct Arguments {
     /// Print one JSON document with all results
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    callers: Callers,
     #[command(flatten)]
     flags: Flags,
 }
@@ -47,6 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
             report.add(Box::pin(storage::check(storage, &config)).await)?;
         }
     }
+    report.add(arguments.callers.check().await)?;
     report.end()
 }
 

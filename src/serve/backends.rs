@@ -111,7 +111,7 @@ pub async fn connect_state(config: &Config) -> Result<Arc<dyn StateStore>, Serve
 }
 
 /// How to reach Redis. `None`: the state is embedded.
-fn redis_config(config: &Config) -> Option<RedisConfig> {
+pub(crate) fn redis_config(config: &Config) -> Option<RedisConfig> {
     Some(RedisConfig {
         url: config.redis_url.clone()?,
         url_file: config.redis_url_file.clone(),

@@ -46,10 +46,12 @@ mod first_contact;
 #[doc(hidden)]
 #[path = "../../fuzz/checks/redis.rs"]
 pub mod fuzzing;
+mod inspection;
 mod listing;
 mod memory;
 mod pages;
 mod parts;
+mod reach;
 mod record;
 mod scripts;
 mod subscription;
@@ -75,6 +77,7 @@ use upload_gateway_core::{
 
 use crate::unknown_format::UnknownFormat;
 
+pub(crate) use self::inspection::{Inspection, Problem, Refused, ServerInfo};
 pub use self::{
     config::{ConnectError, RedisConfig, RedisMode, RedisUrl},
     first_contact::FirstContact,

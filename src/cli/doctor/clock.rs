@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::report::{Check, Fix};
 
+pub(super) const NAME: &str = "compare the clocks";
+
 /// Replicas may differ by 30 s, and the time of a server is known to the second.
 const NOTABLE: Duration = Duration::from_secs(30);
 
@@ -13,7 +15,6 @@ const HARMFUL: Duration = Duration::from_secs(5 * 60);
 
 /// Compares the clock of a server with that of this machine.
 pub(super) fn check(subject: &str, theirs: SystemTime, ours: SystemTime) -> Check {
-    const NAME: &str = "compare the clocks";
     let (difference, direction) = match theirs.duration_since(ours) {
         Ok(ahead) => (ahead, "behind"),
         Err(error) => (error.duration(), "ahead of"),

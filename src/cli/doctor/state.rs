@@ -3,7 +3,7 @@
 use upload_gateway_core::state::StateStore;
 
 use super::{
-    memory,
+    memory, redis,
     report::{Check, Fix},
 };
 use crate::{cli::error::chain, config::Config, serve};
@@ -13,14 +13,22 @@ const WRITE: &str = "write";
 /// Checks the state store of `config`.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let subject = subject(config);
+    let mut checks = match serve::redis_config(config) {
+        Some(redis) => redis::check(&subject, &redis).await,
+        None => Vec::new(),
+    };
+    if checks.iter().any(Check::is_failed) {
+        return checks;
+    }
     let state = match serve::connect_state(config).await {
         Ok(state) => state,
         Err(error) => {
             let failed = Check::failed(&subject, "connect", chain(error.as_ref()));
-            return vec![failed.with(fix(config))];
+            checks.push(failed.with(fix(config)));
+            return checks;
         }
     };
-    let mut checks = vec![check_write(config, state.as_ref()).await];
+    checks.push(check_write(config, state.as_ref()).await);
     checks.extend(memory::of_state(&subject, state.as_ref(), &config.records).await);
     checks
 }

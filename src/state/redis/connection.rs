@@ -25,7 +25,8 @@ use redis::{
 use tokio::{sync::Mutex, time::timeout};
 use upload_gateway_core::error::{Error, Result};
 
-use self::commands::{Connection, on_node, pipelined};
+pub(super) use self::commands::Connection;
+use self::commands::{on_node, pipelined};
 use super::{
     config::{RedisConfig, RedisMode},
     record::{UNKNOWN_FORMAT, refusal},
@@ -148,6 +149,11 @@ impl Link {
         connected
     }
 
+    /// A new connection, without scripts.
+    pub(super) async fn connection(&self) -> RedisResult<Connection> {
+        self.source().await?.connect(&self.options).await
+    }
+
     /// Reads the files with the URL and with the password of the Sentinels again, if they came from files.
     async fn reread_credentials(&self) {
         let mut config = self.config();
@@ -264,7 +270,7 @@ impl Link {
         if let Some(current) = &*slot {
             return Ok(current.clone());
         }
-        let mut connection = self.source().await?.connect(&self.options).await?;
+        let mut connection = self.connection().await?;
         // Otherwise the first call of each script would take a second round trip after NOSCRIPT.
         for script in SCRIPTS.iter() {
             script.load_async(&mut connection).await?;
@@ -453,7 +459,7 @@ fn is_suspect(failure: &RedisError) -> bool {
 }
 
 /// Whether the server does not accept the credentials, or not any more.
-fn is_unauthenticated(failure: &RedisError) -> bool {
+pub(super) fn is_unauthenticated(failure: &RedisError) -> bool {
     failure.kind() == ErrorKind::AuthenticationFailed
         || matches!(failure.code(), Some("NOAUTH" | "WRONGPASS"))
 }

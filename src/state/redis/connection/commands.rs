@@ -10,7 +10,7 @@ use redis::{
 
 /// A connection that commands can be sent on; clones share it.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(in crate::state::redis) enum Connection {
     /// To one server.
     Server(MultiplexedConnection),
     /// To all nodes of a cluster.
