@@ -45,11 +45,7 @@ impl Unreachable {
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let causes = || iter::successors(Some(error), |error| (*error).source());
         let known = causes().find_map(|cause| {
-            let io = cause.downcast_ref::<io::Error>();
-            let tls = cause.downcast_ref::<TlsError>();
-            let tls = tls.or_else(|| io?.get_ref()?.downcast_ref());
-            tls.and_then(Self::of_tls)
-                .or_else(|| Self::of_io(io?.kind()))
+            Self::of_cause(cause)
                 // The connector has no type for it.
                 .or_else(|| (cause.to_string() == "dns error").then_some(Self::UnknownHost))
         });
@@ -60,6 +56,16 @@ impl Unreachable {
     /// Whether TLS was spoken, and the certificate was refused.
     pub(crate) fn is_of_certificate(&self) -> bool {
         matches!(self, Self::Untrusted | Self::OtherName | Self::Expired)
+    }
+
+    /// What one cause says. An error of input or output hides the error that it was made of from the chain of causes.
+    fn of_cause(cause: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(tls) = cause.downcast_ref() {
+            return Self::of_tls(tls);
+        }
+        let io = cause.downcast_ref::<io::Error>()?;
+        let inner = io.get_ref().and_then(|inner| Self::of_cause(inner));
+        inner.or_else(|| Self::of_io(io.kind()))
     }
 
     fn of_io(kind: io::ErrorKind) -> Option<Self> {
@@ -110,6 +116,10 @@ mod tests {
             (
                 tls(CertificateError::NotValidForName),
                 Unreachable::OtherName,
+            ),
+            (
+                io::Error::other(tls(CertificateError::UnknownIssuer)),
+                Unreachable::Untrusted,
             ),
             (io::Error::other("dns error"), Unreachable::UnknownHost),
             (io::Error::other("odd"), Unreachable::Other("odd".into())),

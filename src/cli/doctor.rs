@@ -45,21 +45,28 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
     let config = config::from_process(arguments.config.as_deref(), &arguments.flags)?;
     let mut report = Report::new(arguments.json);
     report.add([memory::of_process(&config.limits)])?;
-    if config.storage.is_empty() {
-        check_embedded(&config, &mut report).await?;
-    } else {
+    let has_services = config.redis_url.is_some() || !config.storage.is_empty();
+    if has_services {
         report.add(state::check(&config).await)?;
         report.add([check_record_keys(&config)])?;
-        for storage in &config.storage {
-            report.add(Box::pin(storage::check(storage, &config)).await)?;
-        }
+    }
+    for storage in &config.storage {
+        report.add(Box::pin(storage::check(storage, &config)).await)?;
+    }
+    // Without its state store, the embedded storage cannot be opened.
+    if config.storage.is_empty() && !report.has_failed() {
+        check_embedded(&config, !has_services, &mut report).await?;
     }
     report.add(arguments.callers.check().await)?;
     report.end()
 }
 
-/// Checks the stores of a configuration without storages: they are embedded.
-async fn check_embedded(config: &Config, report: &mut Report) -> Result<(), CliError> {
+/// Checks the storage of a configuration without storages, which is embedded, and the state store beside it.
+async fn check_embedded(
+    config: &Config,
+    with_state: bool,
+    report: &mut Report,
+) -> Result<(), CliError> {
     let backends = match serve::connect(config).await {
         Ok(backends) => backends,
         Err(error) => {
@@ -67,7 +74,9 @@ async fn check_embedded(config: &Config, report: &mut Report) -> Result<(), CliE
             return report.add([failed.with(state::fix(config))]);
         }
     };
-    report.add([state::check_write(config, backends.state.as_ref()).await])?;
+    if with_state {
+        report.add([state::check_write(config, backends.state.as_ref()).await])?;
+    }
     for storage in backends.storages.iter() {
         report.add(storage::check_embedded(storage).await)?;
     }

@@ -1,11 +1,18 @@
 //! `doctor` against stores: what it reports, and that nothing of its objects remains.
 
-use std::{fs, process::Stdio};
+mod setups;
+mod stand_in;
+
+use std::{collections::BTreeSet, fs, process::Stdio};
 
 use futures::TryStreamExt;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{self, AzureBackend, OpaqueEtags, S3Backend, binary, proxy};
+use crate::{
+    common::{self, AzureBackend, OpaqueEtags, S3Backend, binary, proxy},
+    redis_user::{documented, user_like_it},
+};
 
 /// What `doctor` did.
 struct Report {
@@ -15,6 +22,11 @@ struct Report {
 
 /// Runs it with one storage, and keys for that storage.
 async fn doctor(storage: &str, keys: &str) -> Report {
+    doctor_with(storage, keys, &[]).await
+}
+
+/// The same, with more arguments.
+async fn doctor_with(storage: &str, keys: &str, arguments: &[&str]) -> Report {
     let directory = TempDir::new().unwrap();
     let config = directory.path().join("gateway.toml");
     let data = directory.path().join("data");
@@ -25,6 +37,7 @@ async fn doctor(storage: &str, keys: &str) -> Report {
         .arg(&config)
         .arg("--data-dir")
         .arg(&data)
+        .args(arguments)
         .stdin(Stdio::null())
         .output();
     let output = output.await.unwrap();
@@ -170,6 +183,65 @@ async fn nothing_remains_of_a_check_that_fails_halfway() {
         assert!(report.has(&advice), "{step}: {}", report.lines);
         assert!(is_empty(&s3).await, "{step}: {}", report.lines);
     }
+}
+
+#[tokio::test]
+async fn each_command_that_the_documented_user_has_is_tried() {
+    let Some((_server, admin)) = common::private_redis(&[]) else {
+        return;
+    };
+    let documented = documented("ACL SETUSER gateway ");
+    // Without a database in the URL, no database is selected.
+    let tried = documented
+        .iter()
+        .filter(|rule| rule.starts_with('+') && *rule != "+select");
+    let mut tried: Vec<_> = tried.map(String::as_str).collect();
+    let without: Vec<_> = tried
+        .iter()
+        .map(|rule| rule.replacen('+', "-", 1))
+        .collect();
+    let without: Vec<_> = without.iter().map(String::as_str).collect();
+    let url = user_like_it(&admin, "gateway", &without).await;
+    let report = doctor(&format!("redis_url = \"{url}\"\n"), "").await;
+    let (_, lacks) = report.lines.split_once("the user lacks ").unwrap();
+    let mut lacks: Vec<_> = lacks.lines().next().unwrap().split(' ').collect();
+    lacks.sort_unstable();
+    tried.sort_unstable();
+    assert_eq!(lacks, tried);
+    let keys: Vec<String> = common::try_query(&admin, redis::cmd("KEYS").arg("*")).unwrap();
+    assert_eq!(keys, [""; 0]);
+}
+
+#[tokio::test]
+async fn one_document_has_all_results() {
+    let Some(s3) = common::s3().await else { return };
+    let wrong = s3.toml().replace(s3.region, "eu-west-1");
+    let report = doctor_with(&wrong, "", &["--json"]).await;
+    assert!(!report.succeeded, "{}", report.lines);
+    let document: Value = serde_json::from_str(&report.lines).unwrap();
+    let checks = document["checks"].as_array().unwrap();
+    let failed = |check: &&Value| check["result"] == "failed";
+    let failed: Vec<_> = checks.iter().filter(failed).collect();
+    let [failed] = failed[..] else {
+        panic!("{document:#}");
+    };
+    for (name, value) in [
+        ("subject", "storage media"),
+        ("check", "find the bucket or container"),
+        ("key", "storage.media.region"),
+        ("value", "\"us-east-1\""),
+    ] {
+        assert_eq!(failed[name], value, "{document:#}");
+    }
+
+    let report = doctor_with(&s3.toml(), "", &["--json"]).await;
+    assert!(report.succeeded, "{}", report.lines);
+    let document: Value = serde_json::from_str(&report.lines).unwrap();
+    let checks = document["checks"].as_array().unwrap().iter();
+    let results: BTreeSet<_> = checks
+        .map(|check| check["result"].as_str().unwrap())
+        .collect();
+    assert_eq!(results, BTreeSet::from(["not checked", "ok"]));
 }
 
 #[tokio::test]

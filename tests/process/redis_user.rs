@@ -40,7 +40,7 @@ impl Clock for DaysLater {
 }
 
 /// The rules of the user `gateway`, as the page gives them to the command `ACL SETUSER`.
-fn documented(begin: &str) -> Vec<String> {
+pub(super) fn documented(begin: &str) -> Vec<String> {
     let (_, command) = PAGE.split_once(begin).expect("the page creates a user");
     let lines = command.split_inclusive('\n');
     let mut rules = String::new();
@@ -64,15 +64,20 @@ async fn ask<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
 
 /// Creates the documented user, with `more` rules, and returns the URL with it.
 async fn with_user(url: &str, more: &[&str]) -> String {
+    user_like_it(url, "gateway", more).await
+}
+
+/// As [`with_user`], with another name.
+pub(super) async fn user_like_it(url: &str, name: &str, more: &[&str]) -> String {
     let rules = documented("ACL SETUSER gateway ");
     let rules = rules.iter().map(String::as_str);
-    let command: Vec<_> = ["ACL", "SETUSER", "gateway"]
+    let command: Vec<_> = ["ACL", "SETUSER", name]
         .into_iter()
         .chain(rules)
         .chain(more.iter().copied())
         .collect();
     ask::<()>(url, &command).await;
-    url.replacen("redis://", "redis://gateway:secret@", 1)
+    url.replacen("redis://", &format!("redis://{name}:secret@"), 1)
 }
 
 /// What the server has refused, except that a client names its library.

@@ -201,6 +201,10 @@ impl Report {
         Ok(())
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.checks.iter().any(Check::is_failed)
+    }
+
     /// Prints the document.
     ///
     /// # Errors
