@@ -7,6 +7,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 /// Makes an authority, `authority.pem`, and certificates with their keys for a server on this machine, `server.pem` and
 /// `server.key`, and for a client, `client.pem` and `client.key`.
 pub fn write_certificates(directory: &Path) {
+    write_certificates_for(directory, &["localhost", "127.0.0.1"]);
+}
+
+/// As [`write_certificates`], for a server with these names.
+pub fn write_certificates_for(directory: &Path, names: &[&str]) {
+    let server = names.iter().map(ToString::to_string).collect();
     let mut authority = CertificateParams::default();
     // OpenSSL takes a certificate with the name of its authority for a self-signed one.
     authority
@@ -15,13 +21,7 @@ pub fn write_certificates(directory: &Path) {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     fs::write(directory.join("authority.pem"), authority.pem()).unwrap();
-    let names = [
-        (
-            "server",
-            vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
-        ),
-        ("client", vec!["gateway".to_owned()]),
-    ];
+    let names = [("server", server), ("client", vec!["gateway".to_owned()])];
     for (name, names) in names {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(names)

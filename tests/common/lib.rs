@@ -45,7 +45,7 @@ mod wait;
 
 pub use azurite::{AzureBackend, azure, memory_azure, private_azure};
 pub use browsers::{allow_pages, set_account_rule};
-pub use certificates::write_certificates;
+pub use certificates::{write_certificates, write_certificates_for};
 pub use forwarder::Forwarder;
 pub use gateway::{
     Conversation, TestGateway, bytes, chunk, finish, message, open, open_file, open_known, reason,

@@ -1,5 +1,6 @@
 //! `doctor` against stores: what it reports, and that nothing of its objects remains.
 
+mod aws;
 mod setups;
 mod stand_in;
 

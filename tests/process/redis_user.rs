@@ -235,7 +235,7 @@ async fn the_documented_user_of_a_cluster_suffices() {
 }
 
 /// A primary with the documented user and a Sentinel that asks for a user of its own.
-async fn behind_a_sentinel() -> Option<(Server, Server, Config)> {
+async fn behind_a_sentinel() -> Option<(S3Backend, Server, Server, Config)> {
     let s3 = common::s3().await?;
     let (primary, admin) = common::private_redis(&[])?;
     with_user(&admin, &["+role"]).await;
@@ -250,12 +250,12 @@ async fn behind_a_sentinel() -> Option<(Server, Server, Config)> {
     let mut config = config(&s3, &[url]);
     config.redis.mode = RedisMode::Sentinel;
     config.redis.service_name = Some(name.into());
-    Some((primary, sentinel, config))
+    Some((s3, primary, sentinel, config))
 }
 
 #[tokio::test]
 async fn a_sentinel_has_a_user_and_a_password_of_its_own() {
-    let Some((primary, sentinel, mut config)) = behind_a_sentinel().await else {
+    let Some((_s3, primary, sentinel, mut config)) = behind_a_sentinel().await else {
         return;
     };
     let refusal = serve::connect_state(&config).await.unwrap_err();

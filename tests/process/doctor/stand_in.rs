@@ -72,6 +72,19 @@ pub(super) fn answer(status: u16, body: impl Into<Body>) -> Response<Body> {
     answer
 }
 
+/// Accepts TLS with the certificate of the server in `directory`.
+pub(super) fn acceptor(directory: &Path) -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_file(directory.join("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 // === impl Behaviour ===
 
 impl Default for Behaviour {
@@ -107,15 +120,7 @@ impl StandIn {
     /// Starts one with TLS, which refuses every request. Its certificate, for `localhost` and 127.0.0.1, is made in `directory`.
     pub(super) async fn with_tls(directory: &Path) -> Self {
         common::write_certificates(directory);
-        let certificate = CertificateDer::from_pem_file(directory.join("server.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(directory);
         // Also for another address of this machine, which the certificate does not have.
         let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
