@@ -214,6 +214,41 @@ async fn each_command_that_the_documented_user_has_is_tried() {
 }
 
 #[tokio::test]
+async fn a_cluster_and_sentinels_that_work_are_well() {
+    let key =
+        "[[records.key]]\nid = \"a\"\nkey = \"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"\n";
+    let Some(cluster) = common::redis_cluster() else {
+        return;
+    };
+    let url = &cluster.urls[0];
+    let toml = format!("redis_url = \"{url}\"\n[redis]\nmode = \"cluster\"\n{key}");
+    let report = doctor(&toml, "").await;
+    assert!(report.succeeded, "{}", report.lines);
+    for node in &cluster.urls {
+        let node = node.replace("redis://", "node ");
+        assert!(report.has(&node), "{node}: {}", report.lines);
+    }
+    assert!(
+        report.has("the user may use all commands"),
+        "{}",
+        report.lines
+    );
+
+    let Some(sentinels) = common::redis_sentinels() else {
+        return;
+    };
+    let url = &sentinels.urls[0];
+    let toml = format!(
+        "redis_url = \"{url}\"\n[redis]\nmode = \"sentinel\"\nservice_name = \"{}\"\nwait_replicas = 1\n{key}",
+        sentinels.name
+    );
+    let report = doctor(&toml, "").await;
+    assert!(report.succeeded, "{}", report.lines);
+    let replicas = "1 replicas are connected, and writes wait for 1";
+    assert!(report.has(replicas), "{}", report.lines);
+}
+
+#[tokio::test]
 async fn one_document_has_all_results() {
     let Some(s3) = common::s3().await else { return };
     let wrong = s3.toml().replace(s3.region, "eu-west-1");

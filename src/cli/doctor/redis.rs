@@ -329,6 +329,10 @@ fn permissions(subject: &str, config: &RedisConfig, refused: &Refused) -> Check 
         lacks.push(format!("&{prefix}*"));
     }
     lacks.extend(refused.commands.iter().map(|command| format!("+{command}")));
+    if lacks.is_empty() && refused.has_unknown {
+        let unseen = Unseen::never("a server did not answer some commands");
+        return not_checked(subject, name, unseen);
+    }
     if lacks.is_empty() {
         return Check::ok(
             subject,
@@ -430,6 +434,7 @@ mod tests {
             commands: vec!["get", "script|load"],
             keys: true,
             channels: true,
+            has_unknown: true,
         };
         let check = permissions("s", &config, &refused);
         let rules = "~upload-gateway:* &upload-gateway:* +get +script|load";
@@ -440,6 +445,12 @@ mod tests {
             ..Refused::default()
         };
         assert_eq!(permissions("s", &config, &refused).result, Outcome::Warning);
+        let refused = Refused {
+            has_unknown: true,
+            ..Refused::default()
+        };
+        let unknown = permissions("s", &config, &refused);
+        assert_eq!(unknown.result, Outcome::NotChecked);
         let nothing = permissions("s", &config, &Refused::default());
         assert_eq!(nothing.result, Outcome::Ok);
     }

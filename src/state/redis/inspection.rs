@@ -105,6 +105,8 @@ pub(crate) struct Refused {
     pub(crate) keys: bool,
     /// Whether the channels with the prefix are not permitted.
     pub(crate) channels: bool,
+    /// Whether a command had no answer, so that its permission is not known.
+    pub(crate) has_unknown: bool,
 }
 
 // === impl Inspection ===
@@ -306,10 +308,16 @@ impl ServerInfo {
 impl Refused {
     /// Adds a command that failed with this error.
     fn add(&mut self, command: &'static str, error: &RedisError) {
-        if error.kind() != ErrorKind::Server(ServerErrorKind::NoPerm) {
-            return;
-        }
         let detail = error.detail().unwrap_or_default();
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::NoPerm) => {}
+            // Servers check permissions before everything else.
+            _ if error.code().is_some() => return,
+            _ => {
+                self.has_unknown = true;
+                return;
+            }
+        }
         match detail {
             _ if detail.contains("key") && detail.contains("access") => self.keys = true,
             _ if detail.contains("channel") && detail.contains("access") => self.channels = true,
