@@ -11,6 +11,9 @@ use crate::{
     unreachable::Unreachable,
 };
 
+/// How many characters of a message of a store are printed.
+const MAX_MESSAGE: usize = 300;
+
 /// The key of a storage in the configuration.
 pub(super) fn key(storage: &str, name: &str) -> String {
     format!("storage.{storage}.{name}")
@@ -72,7 +75,10 @@ pub(super) fn of_failed(failed: &Failed, storage: &str) -> (String, Fix) {
 pub(super) fn of_refusal(refusal: &Refusal, storage: &str) -> (String, Fix) {
     let code = &refusal.code;
     let problem = match &refusal.message {
-        Some(message) => format!("the store answers {code}: {message}"),
+        Some(message) => {
+            let message: String = message.chars().take(MAX_MESSAGE).collect();
+            format!("the store answers {code}: {message}")
+        }
         None => format!("the store answers {code}"),
     };
     (problem, of_code(code, Step::FindBucket, storage, refusal))
