@@ -5,7 +5,8 @@
 //! S3 server (versitygw), which limits the throughput itself, and one that discards what it gets, so that the gateway is
 //! the limit. Each case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store
 //! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, `records`
-//! a record of 50,000 parts, `finding` lists of a million records, `downloads` files that are read, `room` many files and a
+//! a record of 50,000 parts, `finding` lists of a million records, `downloads` files that are read, `files` directories with
+//! many small files, `room` many files and a
 //! Redis with little memory, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
 //! variable `BASELINE` names another build of the gateway, what changed since. Missed targets do not fail a benchmark.
 //!
@@ -19,6 +20,7 @@ mod crowds;
 mod direct;
 mod discard;
 mod downloads;
+mod files;
 mod finding;
 mod guarded;
 mod payload;
@@ -204,6 +206,10 @@ async fn run(selection: &Selection) -> Result<()> {
     if "downloads".contains(&selection.filter) {
         let read = downloads::measure(&stores[0], &redis_url, &payload, selection.quick);
         report::downloads(&read.await?);
+    }
+    if "files".contains(&selection.filter) {
+        let files = files::measure(&stores[0], &redis_url, &payload, selection.quick);
+        report::files(&files.await?);
     }
     if "room".contains(&selection.filter) {
         report::room(&room::measure(&stores[0], &payload, selection.quick).await?);

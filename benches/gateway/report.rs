@@ -7,13 +7,14 @@
 )]
 
 mod downloads;
+mod files;
 mod room;
 
 use std::{fs, time::Duration};
 
 use upload_gateway::config::Limits;
 
-pub(crate) use self::{downloads::downloads, room::room};
+pub(crate) use self::{downloads::downloads, files::files, room::room};
 
 use crate::{
     GIB, Load, MIB, Measurement,

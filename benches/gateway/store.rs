@@ -61,6 +61,15 @@ impl Store {
         Client::from_conf(configuration)
     }
 
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The id and the secret of the key.
+    pub(crate) fn credentials(&self) -> [&str; 2] {
+        [self.access_key, self.secret_key]
+    }
+
     /// Deletes the objects, so that the next case has room.
     pub(crate) async fn delete(&self, keys: Vec<String>) -> Result<()> {
         let client = self.client();
