@@ -25,6 +25,9 @@ const COLUMNS: [Column; 4] = [
     Column::left("CREDENTIAL", 2),
 ];
 
+/// The editor of each system.
+const EDITOR: &str = if cfg!(windows) { "notepad" } else { "vi" };
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -64,7 +67,7 @@ enum Action {
     /// Open the file in an editor
     Edit {
         /// The program
-        #[arg(long, value_name = "PROGRAM", env = "EDITOR", default_value = "vi")]
+        #[arg(long, value_name = "PROGRAM", env = "EDITOR", default_value = EDITOR)]
         editor: String,
     },
 }
@@ -137,7 +140,7 @@ fn edit(path: &Path, editor: &str) -> Result<(), CliError> {
         write(path, "")?;
     }
     let mut words = editor.split_whitespace();
-    let program = words.next().unwrap_or("vi");
+    let program = words.next().unwrap_or(EDITOR);
     let status = process::Command::new(program)
         .args(words)
         .arg(path)

@@ -14,14 +14,18 @@ use super::{
     table::{Column, Layout},
 };
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column::left("ID", 0),
     Column::left("PHASE", 0),
     Column::right("SIZE", 1),
     Column::left("CREATED", 2),
     Column::left("UPDATED", 3),
+    Column::left("OWNER", 4),
     Column::left("NAME", 0),
 ];
+
+/// The index of the column that only lists of several owners have.
+const OWNER: usize = 5;
 
 /// The heading of the filters in the help.
 const HEADING: &str = "Filters";
@@ -120,8 +124,12 @@ enum Printer {
     Ids,
     /// Whether the array has an element.
     Json(bool),
-    /// The layout that the first page has chosen.
-    Table(Option<Layout<6>>),
+    Table {
+        /// The layout that the first page has chosen.
+        layout: Option<Layout<7>>,
+        /// Whether the uploads are of several owners.
+        has_owners: bool,
+    },
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
@@ -147,7 +155,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
 }
 
 /// The cells of an upload.
-fn row(upload: &Upload, id: &str, now: &Timestamp) -> [String; 6] {
+fn row(upload: &Upload, id: &str, now: &Timestamp) -> [String; 7] {
     let size = upload.file.as_ref().and_then(|file| file.file_size);
     let committed = upload.committed_size;
     let size = match (upload.phase(), size) {
@@ -166,6 +174,7 @@ fn row(upload: &Upload, id: &str, now: &Timestamp) -> [String; 6] {
         size,
         age(upload.created_at),
         age(upload.updated_at),
+        escaped(&upload.owner).into_owned(),
         escaped(output::name(upload)).into_owned(),
     ]
 }
@@ -226,7 +235,10 @@ impl Printer {
         match arguments {
             Arguments { quiet: true, .. } => Self::Ids,
             Arguments { json: true, .. } => Self::Json(false),
-            _ => Self::Table(None),
+            Arguments { filter, .. } => Self::Table {
+                layout: None,
+                has_owners: filter.all_owners || !filter.tenant.is_empty(),
+            },
         }
     }
 
@@ -240,7 +252,7 @@ impl Printer {
                 *has_element = true;
                 output::data(format_args!("{before}{}", output::record(upload)))
             }),
-            Self::Table(layout) => {
+            Self::Table { layout, has_owners } => {
                 let width = output::width();
                 // What is not for a terminal has whole ids: other programs read it.
                 let ids: Vec<&str> = match width {
@@ -251,7 +263,9 @@ impl Printer {
                 let rows = uploads.iter().zip(ids);
                 let rows: Vec<_> = rows.map(|(upload, id)| row(upload, id, &now)).collect();
                 if layout.is_none() {
-                    let layout = layout.insert(Layout::new(&COLUMNS, &rows, width));
+                    let all = Layout::new(&COLUMNS, &rows, width);
+                    let chosen = if *has_owners { all } else { all.without(OWNER) };
+                    let layout = layout.insert(chosen);
                     output::data(layout.header())?;
                 }
                 let lines = layout
@@ -266,7 +280,7 @@ impl Printer {
         match self {
             Self::Json(true) => output::data("]"),
             Self::Json(false) => output::data("[]"),
-            Self::Ids | Self::Table(_) => Ok(()),
+            Self::Ids | Self::Table { .. } => Ok(()),
         }
     }
 }
@@ -326,7 +340,7 @@ mod tests {
             let upload = upload("0123456789abcdef", phase, size, committed);
             let row = row(&upload, "01234567", &now);
             assert_eq!(row[2], shown);
-            assert_eq!(row[5], "a\\u{202e}b");
+            assert_eq!(row[6], "a\\u{202e}b");
         }
     }
 }

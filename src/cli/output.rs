@@ -55,6 +55,7 @@ pub(super) fn record(upload: &Upload) -> Value {
     json!({
         "upload_id": upload.upload_id,
         "phase": phase(upload),
+        "owner": upload.owner,
         "file_name": file.file_name,
         "file_size": file.file_size,
         "file_mime": file.file_mime,

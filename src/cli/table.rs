@@ -70,6 +70,12 @@ impl<const N: usize> Layout<N> {
         layout
     }
 
+    /// The layout without the column with this index.
+    pub(super) fn without(mut self, index: usize) -> Self {
+        self.widths[index] = None;
+        self
+    }
+
     /// The titles of the columns.
     pub(super) fn header(&self) -> String {
         let titles = self
@@ -183,10 +189,10 @@ mod tests {
 
     #[test]
     fn a_table_without_rows_has_a_header() {
-        let layout = Layout::new(&COLUMNS, &[], None);
+        let layout = Layout::new(&COLUMNS, &[], None).without(1);
         assert_eq!(
             console::strip_ansi_codes(&layout.header()),
-            "ID  SIZE  CREATED  NAME"
+            "ID  CREATED  NAME"
         );
     }
 }

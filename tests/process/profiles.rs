@@ -141,6 +141,7 @@ fn the_command_of_a_profile_prints_the_token() {
     let secret = home.join("secret");
     let print = ["token", "--secret-file", secret.to_str().unwrap()];
     let print = [&print[..], &["--tenant", "acme", "--subject", "me"]].concat();
+    let print = [&print[..], &["--roles", "admin"]].concat();
     let made = run(home, &print);
     let table = String::from_utf8(made.stderr).unwrap();
     let server = common::gateway_process(&format!("auth = \"required\"\n{table}"));
@@ -153,6 +154,8 @@ fn the_command_of_a_profile_prints_the_token() {
     let set = ["config", "set", "token_command", "--", program];
     text(home, &[&set[..], &print].concat());
     assert_eq!(text(home, &["ls", "--json"]), "[]\n");
+    let all = text(home, &["ls", "--all-owners"]);
+    assert!(all.ends_with("UPDATED  OWNER  NAME\n"), "{all}");
     text(home, &["config", "set", "token_command", "--", "false"]);
     let failed = failure(home, &["ls"]);
     assert!(
