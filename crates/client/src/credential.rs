@@ -56,6 +56,15 @@ pub(crate) enum Credential {
     ApiKey(Arc<Path>),
 }
 
+/// A header that presents a credential.
+#[derive(Debug)]
+struct Header {
+    name: HeaderName,
+    value: HeaderValue,
+    /// Whether an earlier call presented the same token, and the next one can present another.
+    is_reused: bool,
+}
+
 /// A program and its arguments, and the token that it printed last.
 #[derive(Debug)]
 pub(crate) struct TokenCommand {
@@ -90,18 +99,24 @@ impl Service<Request<Body>> for Authenticated {
         let mut channel = mem::replace(&mut self.channel, next);
         let credential = self.credential.clone();
         Box::pin(async move {
-            match credential.header().await {
-                Ok(Some((name, value))) => {
-                    request.headers_mut().insert(name, value);
-                }
-                Ok(None) => {}
+            let header = match credential.header().await {
+                Ok(header) => header,
                 Err(status) => return Ok(status.into_http()),
+            };
+            let is_reused = header.as_ref().is_some_and(|header| header.is_reused);
+            if let Some(Header { name, value, .. }) = header {
+                request.headers_mut().insert(name, value);
             }
             let response = channel.call(request).await?;
-            if is_unauthenticated(response.headers()) {
-                credential.forget().await;
+            if !is_unauthenticated(response.headers()) {
+                return Ok(response);
             }
-            Ok(response)
+            credential.forget().await;
+            match is_reused {
+                // The next try presents a new one.
+                true => Ok(Status::unavailable("the token has expired meanwhile").into_http()),
+                false => Ok(response),
+            }
         })
     }
 }
@@ -131,16 +146,21 @@ impl Credential {
     ///
     /// # Errors
     /// `UNAVAILABLE` if the credential cannot be read now: it may be back for the next try.
-    pub(crate) async fn header(&self) -> Result<Option<(HeaderName, HeaderValue)>, Status> {
-        Ok(match self {
-            Self::Nothing => None,
-            Self::Token(path) => Some((AUTHORIZATION, bearer(&read(path)?)?)),
-            Self::Command(command) => Some((AUTHORIZATION, command.header().await?)),
+    async fn header(&self) -> Result<Option<Header>, Status> {
+        let (name, (value, is_reused)) = match self {
+            Self::Nothing => return Ok(None),
+            Self::Token(path) => (AUTHORIZATION, (bearer(&read(path)?)?, false)),
+            Self::Command(command) => (AUTHORIZATION, command.header().await?),
             Self::ApiKey(path) => {
-                let name = HeaderName::from_static("x-api-key");
-                Some((name, sensitive(read(path)?.trim())?))
+                let value = sensitive(read(path)?.trim())?;
+                (HeaderName::from_static("x-api-key"), (value, false))
             }
-        })
+        };
+        Ok(Some(Header {
+            name,
+            value,
+            is_reused,
+        }))
     }
 
     /// Runs the command for the next call again.
@@ -154,13 +174,13 @@ impl Credential {
 // === impl TokenCommand ===
 
 impl TokenCommand {
-    /// The token of the last minute, or a new one.
-    async fn header(&self) -> Result<HeaderValue, Status> {
+    /// The token of the last minute, or a new one, and whether it was used before.
+    async fn header(&self) -> Result<(HeaderValue, bool), Status> {
         let mut token = self.token.lock().await;
         if let Some((value, since)) = &*token
             && since.elapsed() < TOKEN_AGE
         {
-            return Ok(value.clone());
+            return Ok((value.clone(), true));
         }
         let printed = timeout(COMMAND_LIMIT, self.run()).await;
         let printed = printed.unwrap_or_else(|late| Err(late.to_string()));
@@ -171,7 +191,7 @@ impl TokenCommand {
         })?;
         let value = bearer(&printed)?;
         *token = Some((value.clone(), Instant::now()));
-        Ok(value)
+        Ok((value, false))
     }
 
     /// What the program prints. Its errors go to standard error.
@@ -228,8 +248,8 @@ mod tests {
     use super::*;
 
     async fn sent(credential: &Credential) -> Result<String, Status> {
-        let header = credential.header().await?;
-        Ok(header.unwrap().1.to_str().unwrap().to_owned())
+        let header = credential.header().await?.unwrap();
+        Ok(header.value.to_str().unwrap().to_owned())
     }
 
     fn shell(script: &str) -> Credential {
@@ -254,7 +274,9 @@ mod tests {
         // The id of the shell is another one each time.
         let credential = shell("echo $$");
         let first = sent(&credential).await.unwrap();
-        assert_eq!(sent(&credential).await.unwrap(), first);
+        let second = credential.header().await.unwrap().unwrap();
+        assert_eq!(second.value, first);
+        assert!(second.is_reused);
         credential.forget().await;
         let second = sent(&credential).await.unwrap();
         assert_ne!(second, first);

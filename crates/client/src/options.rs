@@ -36,7 +36,8 @@ pub struct ConnectOptions {
     /// A file with a token. It is read for each call, because tokens rotate.
     pub token_file: Option<PathBuf>,
     /// A program and its arguments that print a token, if there is no `token_file`. It runs without a shell, for at most 30
-    /// seconds. Its token is used again for a minute, unless the gateway refuses it before.
+    /// seconds. Its token is used again for a minute. If the gateway refuses it meanwhile, the call is UNAVAILABLE, and the
+    /// next one presents a new token.
     pub token_command: Option<Vec<String>>,
     /// A file with an API key, if there is no token. It is read for each call.
     pub api_key_file: Option<PathBuf>,
