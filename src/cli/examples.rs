@@ -3,6 +3,8 @@
 pub(super) const PUT: &str = "\
 Examples:
   upload-gateway put report.pdf
+  upload-gateway put -r photos --exclude '*.tmp' --parallel 8
+  find . -name '*.mp4' | upload-gateway put --from-list - --storage signage --expire-after 30d
   upload-gateway put report.pdf --name 2026.pdf --tag finance --storage archive
   tar -c photos | upload-gateway put - --name photos.tar
   upload-gateway put disk.img --limit-rate 20MiB --wait";
@@ -26,9 +28,11 @@ Examples:
 
 pub(super) const GET: &str = "\
 Examples:
-  upload-gateway get uploads-4f7a01c2d3e4f5a6-0123456789abcdef0123456789abcdef
-  upload-gateway get uploads-4f7a01c2d3e4f5a6-0123456789abcdef0123456789abcdef copy.pdf --force
-  upload-gateway get uploads-4f7a01c2d3e4f5a6-0123456789abcdef0123456789abcdef - | tar -x";
+  upload-gateway get 4f7a01c2
+  upload-gateway get 4f7a01c2 copy.pdf --force
+  upload-gateway get 4f7a01c2 b81d9e03 downloads/
+  upload-gateway get --name report downloads/
+  upload-gateway get 4f7a01c2 - | tar -x";
 
 pub(super) const URL: &str = "\
 Examples:

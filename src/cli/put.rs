@@ -21,6 +21,7 @@ use self::{
 };
 use super::{
     error::CliError,
+    find::find_id,
     interrupt::Interrupts,
     progress::{Display, Files},
 };
@@ -28,7 +29,7 @@ use super::{
 const DIRECT_NEEDS_A_FILE: &str = "--direct reads a regular file of known size more than once, which standard input, a pipe \
     or a file of the kernel is not; omit --direct, or name another file";
 
-pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
+pub(super) async fn run(mut arguments: Arguments) -> Result<(), CliError> {
     arguments.check()?;
     let mut interrupts = Interrupts::listen()
         .map_err(|error| CliError::input_output("listen for signals", error))?;
@@ -41,6 +42,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), CliError> {
         client = arguments.server.retrying_client(arguments.wait) => client?,
         signal = interrupts.next() => return Err(CliError::Interrupted(signal)),
     };
+    if let Some(beginning) = &arguments.resume {
+        arguments.resume = Some(find_id(&client, beginning).await?);
+    }
     let files = match &only {
         Some(_) => Files::One,
         None => Files::Many,
