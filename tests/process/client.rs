@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use tokio::process::Command;
+use upload_gateway_client::proto::v1::{ListUploadsRequest, Upload};
 
 use crate::common::{TestGateway, binary};
 
@@ -17,4 +18,20 @@ pub(crate) fn command(gateway: &TestGateway, arguments: &[&str]) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
+}
+
+/// The records of all uploads, without a resume token.
+pub(crate) async fn uploads(gateway: &TestGateway) -> Vec<Upload> {
+    let mut client = gateway.client().await;
+    let mut request = ListUploadsRequest::default();
+    let mut uploads = Vec::new();
+    loop {
+        let page = client.list_uploads(request.clone()).await.unwrap();
+        let page = page.into_inner();
+        uploads.extend(page.uploads);
+        if page.next_page_token.is_empty() {
+            return uploads;
+        }
+        request.page_token = page.next_page_token;
+    }
 }

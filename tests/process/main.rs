@@ -20,6 +20,7 @@ mod doctor;
 mod downloads;
 mod drain;
 mod killed_copies;
+mod killed_puts;
 mod log_lines;
 mod metrics;
 mod overload;
