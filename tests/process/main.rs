@@ -22,6 +22,7 @@ mod drain;
 mod killed_copies;
 mod killed_puts;
 mod log_lines;
+mod many_files;
 mod metrics;
 mod overload;
 mod page_rules;

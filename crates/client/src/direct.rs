@@ -116,6 +116,7 @@ impl Run for DirectUpload {
             if let Some(uploaded) = found.await? {
                 return Ok(uploaded);
             }
+            // It is not claimed: the gateway finds the upload of the same file, and several processes may send its parts.
         }
         let md5 = match md5 {
             Some(md5) => md5,

@@ -44,6 +44,17 @@ pub trait ResumeStore: Send + Sync {
     /// The store cannot be read, or another process is sending this file now.
     async fn load(&self, key: &str) -> io::Result<Option<SavedUpload>>;
 
+    /// Called before an upload is created or continued, with what [`ResumeStore::load`] has returned. From then on this fails in
+    /// other processes, until this one has saved that the upload is complete, or has ended. By default it does nothing, for
+    /// stores that only one process uses.
+    ///
+    /// # Errors
+    /// Another process has begun to send this file, or has sent it, since it was loaded.
+    async fn claim(&self, key: &str, loaded: Option<&SavedUpload>) -> io::Result<()> {
+        let _ = (key, loaded);
+        Ok(())
+    }
+
     /// Keeps `upload` under `key`, in place of what was saved before. After this returned, [`ResumeStore::load`] finds it also
     /// if the process is killed.
     ///

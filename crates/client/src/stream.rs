@@ -54,6 +54,7 @@ pub(crate) async fn send(
             {
                 return Ok(uploaded);
             }
+            saved.claim().await?;
             Known::with_saved(Target::File(file), saved)
         }
         (target, _) => Known::new(target),

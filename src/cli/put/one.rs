@@ -172,6 +172,11 @@ impl ResumeStore for Again {
         Ok(None)
     }
 
+    async fn claim(&self, key: &str, _: Option<&SavedUpload>) -> io::Result<()> {
+        let saved = self.0.load(key).await?;
+        self.0.claim(key, saved.as_ref()).await
+    }
+
     async fn save(&self, key: &str, upload: &SavedUpload) -> io::Result<()> {
         self.0.save(key, upload).await
     }

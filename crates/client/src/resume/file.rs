@@ -28,6 +28,9 @@ const JOURNAL: &str = "uploads.journal";
 /// Locked by each process that uses the directory, shared; exclusively by the one that rewrites the journal.
 const LOCK: &str = "lock";
 
+/// Locked by a process while it claims a file.
+const CLAIMS: &str = "claims";
+
 /// The extension of the files that the processes lock while they run.
 const SENDER: &str = "sender";
 
@@ -53,6 +56,7 @@ pub struct FileResumeStore {
     /// The name of this process in the journal.
     sender: String,
     journal: Mutex<Journal>,
+    claims: File,
     /// Held while the process runs.
     _locks: [File; 2],
 }
@@ -68,7 +72,10 @@ struct Journal {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
+    /// Without an id if the upload is not created yet.
     saved: SavedUpload,
+    /// Whether the sender compares the file with the complete upload, and replaces that if they differ.
+    is_claimed: bool,
     saved_at: SystemTime,
     sender: String,
 }
@@ -98,10 +105,47 @@ impl FileResumeStore {
         running.lock()?;
         Ok(Self {
             journal: Mutex::new(Journal::open(&directory.join(JOURNAL))?),
+            claims: open(&directory.join(CLAIMS))?,
             directory: directory.to_owned(),
             sender,
             _locks: [lock, running],
         })
+    }
+
+    /// What was saved last under `key`.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if another process is sending this file.
+    fn find(&self, journal: &mut Journal, key: &str) -> io::Result<Option<SavedUpload>> {
+        journal.read_more()?;
+        let Some(entry) = journal.entries.get(key) else {
+            return Ok(None);
+        };
+        let is_sent = !entry.saved.is_complete || entry.is_claimed;
+        if is_sent && entry.sender != self.sender && self.is_running(&entry.sender)? {
+            return Err(busy("another process is sending this file"));
+        }
+        Ok(Some(&entry.saved)
+            .filter(|saved| !saved.upload_id.is_empty())
+            .cloned())
+    }
+
+    fn claim_locked(&self, key: &str, loaded: Option<&SavedUpload>) -> io::Result<()> {
+        let mut journal = self.journal();
+        if self.find(&mut journal, key)?.as_ref() != loaded {
+            return Err(busy("another process has sent this file just now"));
+        }
+        let saved = loaded.cloned().unwrap_or_default();
+        journal.append(key, &self.entry(saved, true))
+    }
+
+    fn entry(&self, saved: SavedUpload, is_claimed: bool) -> Entry {
+        Entry {
+            saved,
+            is_claimed,
+            saved_at: SystemTime::now(),
+            sender: self.sender.clone(),
+        }
     }
 
     /// Whether the process with this name still runs.
@@ -125,32 +169,19 @@ impl FileResumeStore {
 #[async_trait]
 impl ResumeStore for FileResumeStore {
     async fn load(&self, key: &str) -> io::Result<Option<SavedUpload>> {
-        let entry = {
-            let mut journal = self.journal();
-            journal.read_more()?;
-            journal.entries.get(key).cloned()
-        };
-        let Some(Entry { saved, sender, .. }) = entry else {
-            return Ok(None);
-        };
-        if !saved.is_complete && sender != self.sender && self.is_running(&sender)? {
-            let problem = format!(
-                "another process is sending this file as {}",
-                saved.upload_id
-            );
-            return Err(io::Error::new(ErrorKind::ResourceBusy, problem));
-        }
-        Ok(Some(saved))
+        self.find(&mut self.journal(), key)
+    }
+
+    async fn claim(&self, key: &str, loaded: Option<&SavedUpload>) -> io::Result<()> {
+        self.claims.lock()?;
+        let claimed = self.claim_locked(key, loaded);
+        self.claims.unlock()?;
+        claimed
     }
 
     async fn save(&self, key: &str, upload: &SavedUpload) -> io::Result<()> {
-        let entry = Entry {
-            saved: upload.clone(),
-            saved_at: SystemTime::now(),
-            sender: self.sender.clone(),
-        };
-        let line = entry.line(key)?;
-        self.journal().file.write_all(line.as_bytes())
+        let entry = self.entry(upload.clone(), false);
+        self.journal().append(key, &entry)
     }
 }
 
@@ -177,6 +208,10 @@ impl Journal {
         };
         journal.read_more()?;
         Ok(journal)
+    }
+
+    fn append(&mut self, key: &str, entry: &Entry) -> io::Result<()> {
+        self.file.write_all(entry.line(key)?.as_bytes())
     }
 
     /// Reads what this and other processes have appended.
@@ -222,7 +257,11 @@ impl Entry {
             let problem = "a key, an id or a token has a control character";
             return Err(io::Error::new(ErrorKind::InvalidInput, problem));
         }
-        let phase = if *is_complete { "complete" } else { "open" };
+        let phase = match (*is_complete, self.is_claimed) {
+            (false, _) => "open",
+            (true, false) => "complete",
+            (true, true) => "claimed",
+        };
         let size = size.map_or_else(String::new, |size| size.to_string());
         let modified = modified.map_or_else(String::new, |time| nanoseconds(time).to_string());
         let saved_at = nanoseconds(self.saved_at);
@@ -237,9 +276,10 @@ impl Entry {
     fn parse(line: &str) -> Option<(String, Self)> {
         let mut fields = line.splitn(8, '\t');
         let mut next = || fields.next();
-        let is_complete = match next()? {
-            "complete" => true,
-            "open" => false,
+        let (is_complete, is_claimed) = match next()? {
+            "complete" => (true, false),
+            "claimed" => (true, true),
+            "open" => (false, false),
             _ => return None,
         };
         let (size, modified, saved_at) = (next()?, next()?, next()?);
@@ -252,6 +292,7 @@ impl Entry {
                 size: size.parse().ok(),
                 modified: modified.parse().ok().map(time),
             },
+            is_claimed,
             saved_at: time(saved_at.parse().ok()?),
             sender: sender.into(),
         };
@@ -287,6 +328,10 @@ fn clean_up(directory: &Path) -> io::Result<()> {
     let new = path.with_extension("new");
     fs::write(&new, lines)?;
     fs::rename(new, path)
+}
+
+fn busy(problem: &str) -> io::Error {
+    io::Error::new(ErrorKind::ResourceBusy, problem)
 }
 
 fn sender_path(directory: &Path, sender: &str) -> PathBuf {
@@ -367,6 +412,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_one_of_several_processes_begins_to_send_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = FileResumeStore::open(directory.path()).unwrap();
+        let second = FileResumeStore::open(directory.path()).unwrap();
+        let is_refused = async |loaded: Option<&SavedUpload>| {
+            let refused = second.claim("a", loaded).await.unwrap_err();
+            refused.kind() == ErrorKind::ResourceBusy
+        };
+        first.claim("a", None).await.unwrap();
+        assert!(is_refused(None).await);
+        assert_eq!(first.load("a").await.unwrap(), None);
+        first.save("a", &saved("uploads-1")).await.unwrap();
+        assert!(is_refused(Some(&saved("uploads-1"))).await);
+        let complete = SavedUpload {
+            is_complete: true,
+            ..saved("uploads-1")
+        };
+        first.save("a", &complete).await.unwrap();
+        // What it had loaded is old.
+        assert!(is_refused(None).await);
+        assert_eq!(second.load("a").await.unwrap().as_ref(), Some(&complete));
+        first.claim("a", Some(&complete)).await.unwrap();
+        assert!(is_refused(Some(&complete)).await);
+        drop(first);
+        assert_eq!(second.load("a").await.unwrap().as_ref(), Some(&complete));
+        second.claim("a", Some(&complete)).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_line_that_was_cut_off_costs_only_itself() {
         let directory = tempfile::tempdir().unwrap();
         let store = FileResumeStore::open(directory.path()).unwrap();
@@ -407,6 +481,7 @@ mod tests {
         let path = directory.path().join(JOURNAL);
         let entry = |age| Entry {
             saved: saved("uploads-1"),
+            is_claimed: false,
             saved_at: SystemTime::now() - age,
             sender: "other".into(),
         };

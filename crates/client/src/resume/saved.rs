@@ -26,7 +26,9 @@ pub(crate) struct Saved {
     /// What a new upload is created with.
     file: FileMetadata,
     stamp: Option<Stamp>,
-    /// What an earlier call has saved, until the gateway has opened it or a new upload replaces it.
+    /// What an earlier call has saved, of whichever file.
+    loaded: Option<SavedUpload>,
+    /// The same if it is of this file, until the gateway has opened it or a new upload replaces it.
     earlier: Option<SavedUpload>,
     /// Whether the gateway had the file when it opened what was saved.
     pub(crate) was_complete: bool,
@@ -44,9 +46,11 @@ impl Saved {
         stamp: Option<Stamp>,
     ) -> Result<Self, ClientError> {
         let loaded = resume.store.load(&resume.key).await;
-        let earlier = loaded.map_err(ClientError::Resume)?;
+        let loaded = loaded.map_err(ClientError::Resume)?;
+        let is_of = |saved: &SavedUpload| saved.is_of(stamp.as_ref(), resume.check);
         Ok(Self {
-            earlier: earlier.filter(|saved| saved.is_of(stamp.as_ref(), resume.check)),
+            earlier: loaded.clone().filter(is_of),
+            loaded,
             resume,
             file,
             stamp,
@@ -106,6 +110,16 @@ impl Saved {
             resumed_from: 0,
             was_complete: true,
         }))
+    }
+
+    /// Before anything is sent: other processes must not send the same file meanwhile.
+    ///
+    /// # Errors
+    /// `Resume`.
+    pub(crate) async fn claim(&self) -> Result<(), ClientError> {
+        let resume = &self.resume;
+        let claimed = resume.store.claim(&resume.key, self.loaded.as_ref()).await;
+        claimed.map_err(ClientError::Resume)
     }
 
     /// What to create a new upload with, if `failure` says that the earlier one is not of this file, or no longer exists.
