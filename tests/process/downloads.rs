@@ -2,8 +2,9 @@
 
 use std::{fs, path::Path};
 
+use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, process::Command};
 use upload_gateway::config::{Config, S3Profile};
 use upload_gateway_client::{Client, Event, proto::v1::Upload};
 
@@ -131,4 +132,110 @@ async fn a_download_continues_at_another_gateway() {
     let (read, ()) = tokio::join!(reading, downloading);
     assert!(read == data);
     assert!(retries > 0, "the whole file was sent before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parallel_download_that_is_killed_continues() {
+    let (gateway, directory) = (TestGateway::start().await, TempDir::new().unwrap());
+    let (at, data) = (directory.path(), bytes(100 << 20));
+    let id = upload(&gateway, &data).await.upload_id;
+    let address = gateway.grpc.trim_start_matches("http://");
+    let forwarder = Forwarder::start([address.parse().unwrap()]).await;
+    let get = || {
+        let mut get = command(&gateway, &["get", &id, "--json"]);
+        let server = format!("http://{}", forwarder.address);
+        get.env("UPLOAD_GATEWAY_SERVER", server).current_dir(at);
+        get
+    };
+    let mut killed = get().spawn().unwrap();
+    forwarder.has_answered(60 << 20).await;
+    killed.kill().await.unwrap();
+    let output = get().output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Of each of the four streams no more than one step is lost, and what was still on the connection.
+    assert!(line["resumed_from"].as_u64().unwrap() >= 32 << 20, "{line}");
+    assert!(fs::read(at.join("a.bin")).unwrap() == data);
+    assert_eq!(fs::read_dir(at).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_reported_with_the_file_and_what_has_arrived_is_kept() {
+    let (gateway, directory) = (TestGateway::start().await, TempDir::new().unwrap());
+    let (at, data) = (directory.path(), bytes(SIZE));
+    let id = upload(&gateway, &data).await.upload_id;
+    let shell = |script: &str| {
+        let mut shell = Command::new("sh");
+        let script = format!(
+            "{script} {} get {id} $0",
+            env!("CARGO_BIN_EXE_upload-gateway")
+        );
+        shell.args(["-c", &script]).current_dir(at);
+        shell.env("UPLOAD_GATEWAY_SERVER", &gateway.grpc);
+        shell
+    };
+    // A limit of the file's size stands for the end of the disk, in blocks of 512 bytes.
+    let limited = shell("trap '' XFSZ; ulimit -f 10000; exec")
+        .arg("a.bin")
+        .output();
+    let output = limited.await.unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let partial = format!("a.bin.{}.part", &id[id.len() - 8..]);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains(&partial) && errors.contains("too large"),
+        "{errors}"
+    );
+    assert!(fs::metadata(at.join(partial)).unwrap().len() > 1 << 20);
+    let (is_done, errors) = get(&gateway, at, &[&id]).await;
+    assert!(is_done && errors.contains("resuming from byte"), "{errors}");
+    assert!(fs::read(at.join("a.bin")).unwrap() == data);
+
+    let full = shell("exec >/dev/full;").arg("-").output().await.unwrap();
+    let errors = String::from_utf8(full.stderr).unwrap();
+    assert!(
+        !full.status.success() && errors.contains("No space left"),
+        "{errors}"
+    );
+}
+
+#[tokio::test]
+async fn several_files_are_downloaded_by_id_or_by_name() {
+    let (gateway, directory) = (TestGateway::start().await, TempDir::new().unwrap());
+    let mut ids = Vec::new();
+    for name in ["a-1.bin", "a-2.bin", "b.bin"] {
+        let messages = vec![
+            open(name, Some(5)),
+            chunk(0, name[..5].as_bytes()),
+            finish(),
+        ];
+        ids.push(gateway.upload(messages).await.unwrap().upload_id);
+    }
+    for (arguments, names) in [
+        (&["--name", "a-"][..], ["a-1.bin", "a-2.bin"]),
+        (&[&ids[0], &ids[2]], ["a-1.bin", "b.bin"]),
+    ] {
+        let target = directory.path().join(names[1]);
+        fs::create_dir(&target).unwrap();
+        let arguments = [arguments, &[target.to_str().unwrap()]].concat();
+        let (is_done, errors) = get(&gateway, directory.path(), &arguments).await;
+        assert!(is_done, "{errors}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
+        for name in names {
+            assert_eq!(fs::read(target.join(name)).unwrap(), &name.as_bytes()[..5]);
+        }
+        // All of them are named, one line for each.
+        let again = [&["get", "--json"], &arguments[..]].concat();
+        let output = command(&gateway, &again).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        for line in lines.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert!(
+                line["error"].as_str().unwrap().contains("--force"),
+                "{line}"
+            );
+        }
+        assert_eq!(lines.lines().count(), 2);
+    }
 }

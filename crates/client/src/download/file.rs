@@ -27,8 +27,11 @@ use crate::{
     transfer::{Event, Events, Transfer},
 };
 
-/// The size of the ranges in bytes. An interruption costs one range of each stream, unless there is only one.
+/// The size of the ranges in bytes.
 const RANGE_SIZE: u64 = 32 * 1024 * 1024;
+
+/// The number of bytes after which a stream records what has arrived. An interruption costs no more of each stream.
+const STEP: u64 = 4 * 1024 * 1024;
 
 /// The bytes that are read at once to hash them.
 const READ_SIZE: usize = 1024 * 1024;
@@ -59,9 +62,9 @@ struct Shared<'a> {
     events: &'a Events,
     missing: Mutex<VecDeque<Range>>,
     partial: Mutex<Partial>,
-    /// The bytes that have arrived, those of ranges that are not whole included.
+    /// The bytes that have arrived, also those that are not recorded yet.
     received: Mutex<u64>,
-    /// A range has become whole.
+    /// More was recorded.
     recorded: Notify,
 }
 
@@ -239,6 +242,7 @@ impl FileDownload {
             let Some(range) = next else {
                 return Ok(());
             };
+            let mut unrecorded = Range::new(range.offset, 0);
             let seeked = file.seek(SeekFrom::Start(range.offset)).await;
             seeked.map_err(failed)?;
             let mut download = self.range(range).open_with(shared.events.clone()).await?;
@@ -246,11 +250,15 @@ impl FileDownload {
             while let Some(bytes) = download.next().await? {
                 file.write_all(&bytes).await.map_err(failed)?;
                 shared.receive(bytes.len() as u64);
+                unrecorded.size += bytes.len() as u64;
+                if unrecorded.size >= STEP || unrecorded.end() == range.end() {
+                    // A write that failed is reported here.
+                    file.flush().await.map_err(failed)?;
+                    lock(&shared.partial).record(unrecorded).map_err(failed)?;
+                    shared.recorded.notify_one();
+                    unrecorded = Range::new(unrecorded.end(), 0);
+                }
             }
-            // A write that failed is reported here.
-            file.flush().await.map_err(failed)?;
-            lock(&shared.partial).record(range).map_err(failed)?;
-            shared.recorded.notify_one();
         }
     }
 
