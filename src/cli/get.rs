@@ -131,6 +131,9 @@ impl Arguments {
             display: Display::new(files, self.json),
             target,
         };
+        for object in uploads.iter().filter_map(|upload| upload.object.as_ref()) {
+            downloads.display.expect(u64::try_from(object.size).ok());
+        }
         let done = match &uploads[..] {
             [only] => Box::pin(downloads.download(only)).await,
             several => downloads.download_all(several).await,
@@ -195,6 +198,10 @@ impl Downloads<'_> {
                 let file = output::file(upload);
                 self.display
                     .log(format_args!("error: {file}: {}", chain(&error)));
+                if self.arguments.json {
+                    let failure = json!({"upload_id": upload.upload_id, "error": chain(&error)});
+                    self.display.data(failure)?;
+                }
             }
         }
         match failed {
@@ -230,7 +237,6 @@ impl Downloads<'_> {
             }
         };
         let size = u64::try_from(object.size).ok();
-        self.display.expect(size);
         let name = upload.file.as_ref().map_or("", |file| &*file.file_name);
         let mut reporter = self.display.file(name, size);
         while let Some(event) = transfer.next().await {

@@ -116,6 +116,22 @@ impl Display {
         });
     }
 
+    /// A file that was expected to have `expected` bytes has `size`.
+    pub(super) fn resize(&self, expected: Option<u64>, size: Option<u64>) {
+        self.update(|totals| {
+            totals.bytes += size.unwrap_or_default();
+            totals.bytes = totals.bytes.saturating_sub(expected.unwrap_or_default());
+        });
+    }
+
+    /// A file is done, or has failed. Its `missing` bytes are no longer expected.
+    pub(super) fn end(&self, missing: u64) {
+        self.update(|totals| {
+            totals.done += 1;
+            totals.bytes = totals.bytes.saturating_sub(missing);
+        });
+    }
+
     /// Begins to show a file of `size` bytes.
     pub(super) fn file(&self, name: &str, size: Option<u64>) -> Reporter {
         let now = Instant::now();
@@ -319,10 +335,7 @@ impl Drop for Reporter {
             }
         }
         let missing = self.size.unwrap_or_default().saturating_sub(self.position);
-        self.display.update(|totals| {
-            totals.done += 1;
-            totals.bytes = totals.bytes.saturating_sub(missing);
-        });
+        self.display.end(missing);
     }
 }
 

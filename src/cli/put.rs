@@ -63,6 +63,7 @@ async fn put_one(
     interrupts: &mut Interrupts,
 ) -> Result<(), CliError> {
     let mut begun = Begun::default();
+    sender.display.expect(file.size);
     let sent = tokio::select! {
         sent = sender.send(file, &mut begun) => sent,
         signal = interrupts.next() => Err(CliError::Interrupted(signal)),
@@ -79,7 +80,7 @@ async fn put_one(
 
 /// Sends the files that are found, several at once.
 async fn put_many(sender: Arc<Sender>, interrupts: &mut Interrupts) -> Result<(), CliError> {
-    let found = sender.arguments.selection().find();
+    let found = sender.arguments.selection().find(sender.display.clone());
     let outcomes = Arc::new(Outcomes::default());
     let found = Arc::new(Mutex::new(found));
     let mut senders = JoinSet::new();

@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, process::Command};
+use upload_gateway::config::Auth;
 use upload_gateway_client::proto::v1::Phase;
 
 use crate::{
@@ -37,8 +38,12 @@ struct Printed {
 
 impl Sent {
     async fn start(files: &[(&str, usize)]) -> Self {
+        Self::to(TestGateway::start().await, files)
+    }
+
+    fn to(gateway: TestGateway, files: &[(&str, usize)]) -> Self {
         let sent = Self {
-            gateway: TestGateway::start().await,
+            gateway,
             directory: TempDir::new().unwrap(),
         };
         for (name, size) in files {
@@ -283,4 +288,22 @@ async fn closed_outputs_neither_stop_nor_break_a_directory() {
             "{errors}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_refused_credential_ends_the_command_and_not_each_file() {
+    let gateway = TestGateway::with(|config| {
+        let digest = "0".repeat(64);
+        let key = format!("id = 'a'\nsha256 = '{digest}'\ntenant = 't'\nsubject = 's'");
+        config.auth = Auth::Required;
+        config.api_key = vec![toml::from_str(&key).unwrap()];
+    });
+    let names: Vec<_> = (0..100).map(|index| index.to_string()).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), 10)).collect();
+    let sent = Sent::to(gateway.await, &files);
+    let printed = sent.run(&["-r", "files"]).await;
+    assert!(!printed.is_done && printed.lines.is_empty());
+    let is_error = |line: &&str| line.starts_with("error: ");
+    let errors: Vec<_> = printed.errors.lines().filter(is_error).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, BufRead, BufReader, stdin},
     path::{self, Path, PathBuf},
 };
@@ -11,7 +11,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use tokio::sync::mpsc;
 use walkdir::{DirEntry, WalkDir};
 
-use crate::cli::error::CliError;
+use crate::cli::{error::CliError, progress::Display};
 
 /// The number of files that are found before they are sent. The sum of their sizes is shown meanwhile.
 const FOUND_AHEAD: usize = 100_000;
@@ -66,16 +66,24 @@ pub(super) struct Candidate {
     pub(super) path: PathBuf,
     /// The path below the directory that the command names, with slashes. Empty for a file that it names itself.
     pub(super) below: String,
-    /// The size in bytes, of a file in a directory.
+    /// The size in bytes when it was found, of a regular file.
     pub(super) size: Option<u64>,
+}
+
+/// Where files go that were found.
+struct Queue {
+    found: mpsc::Sender<Found>,
+    /// Expects each file.
+    display: Display,
 }
 
 // === impl Selection ===
 
 impl Selection {
     /// Begins to look for the files, on a thread of its own.
-    pub(super) fn find(self) -> mpsc::Receiver<Found> {
+    pub(super) fn find(self, display: Display) -> mpsc::Receiver<Found> {
         let (found, files) = mpsc::channel(FOUND_AHEAD);
+        let found = Queue { found, display };
         tokio::task::spawn_blocking(move || {
             for path in &self.paths {
                 self.add(path, &found)?;
@@ -89,8 +97,9 @@ impl Selection {
     }
 
     /// Adds a path that the command or its list names. `None`: the command has ended.
-    fn add(&self, path: &Path, found: &mpsc::Sender<Found>) -> Option<()> {
-        if path.is_dir() {
+    fn add(&self, path: &Path, found: &Queue) -> Option<()> {
+        let metadata = path.metadata().ok();
+        if metadata.as_ref().is_some_and(Metadata::is_dir) {
             if self.recursive {
                 return self.add_directory(path, found);
             }
@@ -98,17 +107,17 @@ impl Selection {
                 "{} is a directory; -r sends the files in it",
                 path.display()
             );
-            return send(found, failed(path, CliError::failed(error)));
+            return found.send(failed(path, CliError::failed(error)));
         }
         let candidate = Candidate {
             path: path.to_owned(),
             below: String::new(),
-            size: None,
+            size: metadata.map(|metadata| metadata.len()),
         };
-        send(found, Found::File(candidate))
+        found.send(Found::File(candidate))
     }
 
-    fn add_list(&self, list: &Path, found: &mpsc::Sender<Found>) -> Option<()> {
+    fn add_list(&self, list: &Path, found: &Queue) -> Option<()> {
         let opened: io::Result<Box<dyn BufRead>> = match list.as_os_str() == "-" {
             true => Ok(Box::new(stdin().lock())),
             false => File::open(list).map(|file| Box::new(BufReader::new(file)) as _),
@@ -119,26 +128,26 @@ impl Selection {
         };
         let mut lines = match opened {
             Ok(lines) => lines,
-            Err(error) => return send(found, failed(error)),
+            Err(error) => return found.send(failed(error)),
         };
         loop {
             let mut line = Vec::new();
             match io::Read::take(&mut lines, MAX_LINE).read_until(b'\n', &mut line) {
                 Ok(0) => return Some(()),
                 Ok(_) => {}
-                Err(error) => return send(found, failed(error)),
+                Err(error) => return found.send(failed(error)),
             }
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             match path_of(line) {
                 Some(path) if !line.is_empty() => self.add(&path, found)?,
                 Some(_) => {}
-                None => send(found, failed(io::ErrorKind::InvalidData.into()))?,
+                None => found.send(failed(io::ErrorKind::InvalidData.into()))?,
             }
         }
     }
 
-    fn add_directory(&self, directory: &Path, found: &mpsc::Sender<Found>) -> Option<()> {
+    fn add_directory(&self, directory: &Path, found: &Queue) -> Option<()> {
         let walk = WalkDir::new(directory)
             .follow_links(self.follow_symlinks)
             .sort_by_file_name();
@@ -150,7 +159,7 @@ impl Selection {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 Ok(entry) if entry.file_type().is_file() => {
                     let size = entry.metadata().ok().map(|metadata| metadata.len());
-                    send(found, candidate(&entry, directory, size))?;
+                    found.send(candidate(&entry, directory, size))?;
                 }
                 Ok(entry) => {
                     let why = match entry.path_is_symlink() {
@@ -158,13 +167,13 @@ impl Selection {
                         false => "is not a file",
                     };
                     let path = entry.into_path();
-                    send(found, Found::Skipped { path, why })?;
+                    found.send(Found::Skipped { path, why })?;
                 }
                 Err(error) => {
                     let path = error.path().unwrap_or(directory).to_owned();
                     let action = format!("read {}", path.display());
                     let error = CliError::input_output(action, error.into());
-                    send(found, Found::Failed { path, error })?;
+                    found.send(Found::Failed { path, error })?;
                 }
             }
         }
@@ -175,6 +184,18 @@ impl Selection {
         self.exclude
             .iter()
             .any(|pattern| pattern.matches(name, below))
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// `None`: the command has ended.
+    fn send(&self, file: Found) -> Option<()> {
+        if let Found::File(candidate) = &file {
+            self.display.expect(candidate.size);
+        }
+        self.found.blocking_send(file).ok()
     }
 }
 
@@ -236,11 +257,6 @@ fn failed(path: &Path, error: CliError) -> Found {
     }
 }
 
-/// `None`: the command has ended.
-fn send(found: &mpsc::Sender<Found>, file: Found) -> Option<()> {
-    found.blocking_send(file).ok()
-}
-
 #[cfg(unix)]
 fn path_of(line: &[u8]) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
@@ -257,9 +273,10 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::cli::progress::Files;
 
     async fn find(selection: Selection) -> Vec<String> {
-        let mut files = selection.find();
+        let mut files = selection.find(Display::new(Files::Many, true));
         let mut found = Vec::new();
         while let Some(file) = files.recv().await {
             found.push(match file {

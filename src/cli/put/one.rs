@@ -75,17 +75,19 @@ impl Sender {
         }
     }
 
-    /// Sends a file. `begun` is kept up to date, also if it is interrupted.
+    /// Sends a file that the display expects. `begun` is kept up to date, also if it is interrupted.
     pub(super) async fn send(
         &self,
         file: &Candidate,
         begun: &mut Begun,
     ) -> Result<Uploaded, CliError> {
-        let input = open(&file.path).await?;
+        let input = open(&file.path).await.inspect_err(|_| {
+            self.display.end(file.size.unwrap_or_default());
+        })?;
         let size = input.size();
         let is_found_again = self.store.is_some() || self.arguments.direct;
         begun.is_kept = size.is_some() && is_found_again;
-        self.display.expect(size.or(file.size));
+        self.display.resize(file.size, size);
         let name = file.path.display().to_string();
         let mut reporter = self.display.file(&name, size);
         if self.arguments.direct {
