@@ -198,9 +198,9 @@ impl Display {
         match &self.form {
             Form::Silent | Form::Bars(_, None) => {}
             Form::Bars(_, Some(total)) => {
+                total.set_prefix(format!("{} of {} files", totals.done, totals.found));
                 total.set_length(totals.bytes);
                 total.set_position(totals.transferred);
-                total.set_prefix(format!("{} of {} files", totals.done, totals.found));
             }
             Form::Lines if self.files == Files::One => {}
             Form::Lines => {

@@ -206,7 +206,7 @@ async fn several_files_are_downloaded_by_id_or_by_name() {
     for name in ["a-1.bin", "a-2.bin", "b.bin"] {
         let messages = vec![
             open(name, Some(5)),
-            chunk(0, name[..5].as_bytes()),
+            chunk(0, &name.as_bytes()[..5]),
             finish(),
         ];
         ids.push(gateway.upload(messages).await.unwrap().upload_id);

@@ -3,9 +3,11 @@
 use std::{
     fs,
     io::Write,
+    path::Path,
     process::{Output, Stdio},
 };
 
+use console::measure_text_width;
 use tempfile::TempDir;
 
 use crate::{
@@ -100,6 +102,104 @@ fn colours_are_for_terminals_unless_an_option_says_otherwise() {
         assert!(terminal("A", "b"), "{arguments:?}");
         assert!(!terminal("NO_COLOR", "1"), "{arguments:?}");
         assert!(!terminal("TERM", "dumb"), "{arguments:?}");
+    }
+}
+
+/// What a line of a shell writes to a terminal of this width, as script(1) makes one. There `ug` is the binary.
+async fn on_terminal(gateway: &TestGateway, at: &Path, line: &str, width: usize) -> String {
+    let binary = env!("CARGO_BIN_EXE_upload-gateway");
+    let line = format!("ug() {{ {binary} \"$@\"; }}; stty cols {width} rows 24; {line}");
+    let mut script = tokio::process::Command::new("script");
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::null())
+        .current_dir(at)
+        .env("UPLOAD_GATEWAY_SERVER", &gateway.grpc)
+        .env("XDG_STATE_HOME", at)
+        .env("TERM", "xterm");
+    let output = script.output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{line}: {text}");
+    text
+}
+
+/// A directory `files` with long and wide names, one of them of a file of several parts.
+fn long_names() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let files = directory.path().join("files").join("写真".repeat(20));
+    fs::create_dir_all(&files).unwrap();
+    for index in 0..20 {
+        let name = format!("{}{index}.bin", "long".repeat(10));
+        fs::write(files.join(name), bytes(1000)).unwrap();
+    }
+    fs::write(directory.path().join("a.bin"), bytes(12 << 20)).unwrap();
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_and_tables_fit_the_terminal() {
+    let directory = long_names();
+    let at = directory.path();
+    for width in [40, 80, 200] {
+        let gateway = TestGateway::start().await;
+        let put = "ug put --again --limit-rate 12MiB";
+        for (arguments, mark, lines) in [
+            (&format!("{put} a.bin > /dev/null")[..], "ETA", 1),
+            (
+                &format!("{put} -r a.bin files > /dev/null"),
+                "of 21 files",
+                5,
+            ),
+            ("ug get --name long -o new/ > /dev/null", "of 20 files", 5),
+            ("ug ls", "PHASE", 1),
+        ] {
+            fs::create_dir_all(at.join("new")).unwrap();
+            let text = on_terminal(&gateway, at, arguments, width).await;
+            fs::remove_dir_all(at.join("new")).unwrap();
+            assert!(text.contains(mark), "{arguments}: {text}");
+            // The lines that remain, such as a summary, may be wrapped.
+            let is_drawn = |line: &&str| {
+                arguments == "ug ls"
+                    || ["ETA", "█", "░", "%"]
+                        .iter()
+                        .any(|mark| line.contains(mark))
+            };
+            for line in text.split(['\r', '\n']).filter(is_drawn) {
+                // Bars follow each other without line feeds, each with its whole last line.
+                assert!(
+                    measure_text_width(line) <= lines * width,
+                    "{arguments}, {width}: {line:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simple_terminal_gets_lines_and_no_color_no_colours() {
+    let (gateway, directory) = (TestGateway::start().await, long_names());
+    let at = directory.path();
+    for command in [
+        "ug put --again -r a.bin files",
+        "ug put --again a.bin",
+        "ug ls",
+        "ug watch $(ug ls -n 1 --quiet)",
+        "ug status $(ug ls -n 1 --quiet)",
+    ] {
+        let simple = format!("export TERM=dumb; {command}");
+        let simple = on_terminal(&gateway, at, &simple, 80).await;
+        assert!(!simple.contains('\x1b'), "{command}: {simple:?}");
+        let plain = format!("export NO_COLOR=1; {command}");
+        let plain = on_terminal(&gateway, at, &plain, 80).await;
+        // A sequence that ends with `m` sets colours.
+        let ends = plain.split("\x1b[").skip(1).map(|rest| {
+            rest.find(|end: char| end.is_ascii_alphabetic())
+                .map(|at| &rest[at..=at])
+        });
+        assert!(
+            ends.into_iter().all(|end| end != Some("m")),
+            "{command}: {plain:?}"
+        );
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the bars look like, by the width of the terminal.
 
 use std::{
+    borrow::Cow,
     env,
     io::{IsTerminal, stderr},
 };
 
-use console::Term;
+use console::{Term, measure_text_width};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use upload_gateway_core::escape::escaped;
 
@@ -28,11 +29,16 @@ pub(super) fn file_bar(files: Files, name: &str, size: Option<u64>) -> ProgressB
         (Files::One, Some(_), true) => "{percent:>3}% {binary_bytes_per_sec} ETA {eta} {msg}",
         (Files::One, None, false) => "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {msg}",
         (Files::One, None, true) => "{spinner} {bytes} {binary_bytes_per_sec} {msg}",
-        (Files::Many, Some(_), false) => "{prefix:30!} {wide_bar} {bytes} of {total_bytes} {msg}",
-        (Files::Many, Some(_), true) => "{percent:>3}% {prefix:20!} {msg}",
-        (Files::Many, None, _) => "{spinner} {prefix:20!} {bytes} {msg}",
+        (Files::Many, Some(_), false) => "{prefix:30} {wide_bar} {bytes} of {total_bytes} {msg}",
+        (Files::Many, Some(_), true) => "{percent:>3}% {prefix:20} {msg}",
+        (Files::Many, None, _) => "{spinner} {prefix:20} {bytes} {msg}",
     };
-    bar(template, size).with_prefix(escaped(name).into_owned())
+    let columns = match size {
+        Some(_) if !is_narrow() => 30,
+        _ => 20,
+    };
+    let name = escaped(name);
+    bar(template, size).with_prefix(end_of(&name, columns).into_owned())
 }
 
 /// The bar of all files.
@@ -51,6 +57,32 @@ fn bar(template: &str, size: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(size, ProgressDrawTarget::hidden()).with_style(style)
 }
 
+/// The end of a path, in which paths of the same directory differ, in that many columns.
+fn end_of(path: &str, columns: usize) -> Cow<'_, str> {
+    if measure_text_width(path) <= columns {
+        return path.into();
+    }
+    let mut rest = path.chars();
+    while measure_text_width(rest.as_str()) >= columns && rest.next().is_some() {}
+    format!("…{}", rest.as_str()).into()
+}
+
 fn is_narrow() -> bool {
     Term::stderr().size().1 < NARROW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_paths_are_cut_at_their_beginning() {
+        for (path, shown) in [
+            ("a/b.bin", "a/b.bin"),
+            ("directory/b.bin", "…ory/b.bin"),
+            ("directory/写真.bin", "…/写真.bin"),
+        ] {
+            assert_eq!(end_of(path, 10), shown);
+        }
+    }
 }
