@@ -5,6 +5,7 @@ mod files;
 mod one;
 mod outcome;
 mod resume;
+mod running;
 
 use std::sync::Arc;
 

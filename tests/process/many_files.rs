@@ -144,6 +144,15 @@ async fn two_commands_at_the_same_time_store_no_file_twice() {
     assert_eq!(uploads(&sent.gateway).await.len(), names.len());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_named_twice_is_stored_once() {
+    let sent = Sent::start(&[("a", 1000)]).await;
+    let printed = sent.run(&["files/a", "files/a", "./files/a"]).await;
+    assert!(printed.is_done, "{}", printed.errors);
+    assert_eq!(printed.sent().len(), 1);
+    assert_eq!(uploads(&sent.gateway).await.len(), 1);
+}
+
 #[tokio::test]
 async fn only_files_that_have_changed_are_sent_again() {
     let sent = Sent::start(&[("a", 1000), ("b", 1000), ("c", 1000)]).await;

@@ -187,6 +187,15 @@ impl Selection {
     }
 }
 
+// === impl Candidate ===
+
+impl Candidate {
+    pub(super) fn absolute_path(&self) -> Result<PathBuf, CliError> {
+        let action = || format!("find {}", self.path.display());
+        path::absolute(&self.path).map_err(|error| CliError::input_output(action(), error))
+    }
+}
+
 // === impl Queue ===
 
 impl Queue {

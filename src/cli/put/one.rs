@@ -1,9 +1,6 @@
 //! Sends one file, or standard input.
 
-use std::{
-    path::{self, Path},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use etcetera::{BaseStrategy, choose_base_strategy};
@@ -17,7 +14,7 @@ use upload_gateway_client::{
 };
 use upload_gateway_core::upload::Md5;
 
-use super::{Arguments, DIRECT_NEEDS_A_FILE, files::Candidate};
+use super::{Arguments, DIRECT_NEEDS_A_FILE, files::Candidate, running::Running};
 use crate::cli::{error::CliError, progress::Display};
 
 /// The directory of the state, in that of the user.
@@ -30,6 +27,7 @@ pub(super) struct Sender {
     pub(super) display: Display,
     /// Which upload each file has.
     store: Option<Arc<dyn ResumeStore>>,
+    running: Running,
 }
 
 /// What is known of an upload that was begun.
@@ -72,6 +70,7 @@ impl Sender {
             arguments,
             display,
             store,
+            running: Running::default(),
         }
     }
 
@@ -81,6 +80,14 @@ impl Sender {
         file: &Candidate,
         begun: &mut Begun,
     ) -> Result<Uploaded, CliError> {
+        let _turn = self
+            .running
+            .begin(format!(
+                "{} {}",
+                file.absolute_path()?.display(),
+                file.below
+            ))
+            .await;
         let input = open(&file.path).await.inspect_err(|_| {
             self.display.end(file.size.unwrap_or_default());
         })?;
@@ -110,7 +117,7 @@ impl Sender {
                 let metadata = arguments.metadata(file)?;
                 let identity = arguments.identity(&metadata);
                 let upload = client.upload_direct(metadata, content.into_std().await);
-                return self.start_kept(upload, &file.path, &identity);
+                return self.start_kept(upload, file, &identity);
             }
             Input::Pipe(_) if arguments.direct => return Err(CliError::Usage(DIRECT_NEEDS_A_FILE)),
             Input::File(content, _) => {
@@ -129,7 +136,7 @@ impl Sender {
         let is_file = matches!(source, Source::File(_));
         let upload = client.upload(metadata, source);
         match is_file {
-            true => self.start_kept(upload, &file.path, &identity),
+            true => self.start_kept(upload, file, &identity),
             false => Ok(arguments.configure(upload).start()),
         }
     }
@@ -138,17 +145,15 @@ impl Sender {
     fn start_kept<W: Creates>(
         &self,
         upload: UploadBuilder<W>,
-        path: &Path,
+        file: &Candidate,
         identity: &str,
     ) -> Result<Transfer<Uploaded>, CliError> {
         let upload = self.arguments.configure(upload);
         let Some(store) = &self.store else {
             return Ok(upload.start());
         };
-        let absolute = path::absolute(path)
-            .map_err(|error| CliError::input_output(format!("find {}", path.display()), error))?;
-        let server = self.client.server();
-        let key = Md5::of(format!("{server} {} {identity}", absolute.display()).as_bytes());
+        let (server, path) = (self.client.server(), file.absolute_path()?);
+        let key = Md5::of(format!("{server} {} {identity}", path.display()).as_bytes());
         let check = self.arguments.check_by();
         let upload = upload.resume(Arc::clone(store), key.to_string(), check);
         Ok(upload.start())
