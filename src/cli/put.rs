@@ -109,9 +109,10 @@ async fn put_many(sender: Arc<Sender>, interrupts: &mut Interrupts) -> Result<()
         Ok(()) => outcomes.result(),
         Err(error) => {
             if resume::can_resume(&error) {
-                sender
-                    .display
-                    .log("the same command again sends what is missing");
+                sender.display.log(match sender.arguments.again {
+                    false => "the same command again sends what is missing",
+                    true => "the same command without --again sends what is missing",
+                });
             }
             Err(error)
         }

@@ -217,16 +217,19 @@ async fn files_that_cannot_be_sent_do_not_stop_the_others() {
 
 #[tokio::test]
 async fn a_signal_ends_all_files_and_the_same_command_continues() {
-    for name in ["INT", "TERM"] {
+    for (name, again) in [("INT", &[][..]), ("TERM", &["--again"])] {
         let sent = Sent::start(&[("a", LARGE), ("b", LARGE)]).await;
         let slowly = ["-r", "files", "--limit-rate", "8MiB"];
-        let running = sent.put(&slowly).spawn().unwrap();
+        let running = sent.put(&[&slowly, again].concat()).spawn().unwrap();
         committed(&sent.gateway).await;
         signal(running.id().unwrap(), name).await;
         let printed = Printed::of(running.wait_with_output().await.unwrap());
         assert!(!printed.is_done);
         for line in [
-            "the same command again sends what is missing".to_owned(),
+            match again.is_empty() {
+                true => "the same command again sends what is missing".to_owned(),
+                false => "the same command without --again sends what is missing".to_owned(),
+            },
             format!("interrupted by SIG{name}"),
         ] {
             assert!(printed.errors.contains(&line), "{}", printed.errors);
