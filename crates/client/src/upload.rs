@@ -35,7 +35,7 @@ pub struct Uploaded {
     pub upload: Upload,
     /// The file's size in bytes.
     pub size: u64,
-    /// The file's MD5. `None` if [`UploadBuilder::digest`] is off, if a direct upload could not prove it, or if the file was
+    /// The file's MD5. `None` if [`digest`](crate::UploadBuilder::digest) is off, if a direct upload could not prove it, or if the file was
     /// not read because `was_complete`.
     pub md5: Option<Md5>,
     /// Where in the file the last resume continued, in bytes. 0 if the upload was not resumed.

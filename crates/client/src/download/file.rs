@@ -243,8 +243,8 @@ impl FileDownload {
                 return Ok(());
             };
             let mut unrecorded = Range::new(range.offset, 0);
-            let seeked = file.seek(SeekFrom::Start(range.offset)).await;
-            seeked.map_err(failed)?;
+            let position = file.seek(SeekFrom::Start(range.offset)).await;
+            position.map_err(failed)?;
             let mut download = self.range(range).open_with(shared.events.clone()).await?;
             check_same(shared.upload, download.upload())?;
             while let Some(bytes) = download.next().await? {
