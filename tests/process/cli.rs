@@ -165,10 +165,8 @@ fn progress_goes_to_standard_error_and_the_key_to_standard_output() {
         "{}",
         errors(&put)
     );
-    let silent = run(
-        &gateway,
-        &["put", path.to_str().unwrap(), "--json", "--no-digest"],
-    );
+    let arguments = ["put", path.to_str().unwrap(), "--json", "--no-digest"];
+    let silent = run(&gateway, &arguments);
     assert_eq!(errors(&silent), "");
     assert_eq!(json(&silent)["md5"], Value::Null);
 }
