@@ -19,7 +19,7 @@ const ALIVE: &[u8] = b"ok";
 
 /// An address to check.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Address of the gateway")]
+#[command(next_help_heading = "Connection")]
 pub(super) struct Callers {
     /// Also call a running gateway at this URL, as its callers do: its gRPC port, or its HTTP port
     #[arg(long, value_name = "URL")]
