@@ -17,7 +17,7 @@ use crate::{
 const DEFAULT: &str = "http://127.0.0.1:50051";
 
 /// The heading of these options in the help of commands.
-const HEADING: &str = "Connection";
+pub(super) const HEADING: &str = "Connection";
 
 /// The gateway that a command calls, and what is presented to it.
 #[derive(Debug, clap::Args)]

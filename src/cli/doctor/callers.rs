@@ -10,7 +10,7 @@ use upload_gateway_client::{Client, ClientError, ConnectError, ConnectOptions};
 use upload_gateway_core::blobs::sign::SignedRequest;
 
 use super::report::{Check, Fix};
-use crate::blobs::send_signed;
+use crate::{blobs::send_signed, cli::server::HEADING};
 
 const NAME: &str = "call the gateway";
 
@@ -19,13 +19,12 @@ const ALIVE: &[u8] = b"ok";
 
 /// An address to check.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Connection")]
 pub(super) struct Callers {
     /// Also call a running gateway at this URL, as its callers do: its gRPC port, or its HTTP port
-    #[arg(long, value_name = "URL")]
+    #[arg(long, help_heading = HEADING, value_name = "URL")]
     server: Option<String>,
     /// A file with certificates of authorities, in PEM, besides those of the system
-    #[arg(long, value_name = "FILE", requires = "server")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE", requires = "server")]
     ca: Option<PathBuf>,
 }
 

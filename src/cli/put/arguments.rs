@@ -38,10 +38,6 @@ pub(in crate::cli) struct Arguments {
     pub(super) parallel: NonZeroUsize,
     #[command(flatten)]
     pub(super) server: Server,
-    #[command(flatten)]
-    pub(super) description: Description,
-    #[command(flatten)]
-    pub(super) sending: Sending,
     /// Send the bytes straight to the store, in requests that the gateway signs
     #[arg(long, conflicts_with_all = ["resume", "no_takeover", "no_digest", "chunk_size"])]
     pub(super) direct: bool,
@@ -65,6 +61,10 @@ pub(in crate::cli) struct Arguments {
     /// Print one JSON object for each file, and no progress
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) description: Description,
+    #[command(flatten)]
+    pub(super) sending: Sending,
 }
 
 /// What the gateway keeps about the files.
