@@ -1,6 +1,6 @@
 //! The indexes of listings, in every state store.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use upload_gateway_core::{
     state::{Created, Cursor, Index, Listing, Selection, StateStore},
@@ -9,7 +9,10 @@ use upload_gateway_core::{
 
 use super::samples::*;
 
-/// An upload of `owner`, which was created `age` milliseconds ago.
+/// One moment for all uploads: while they are made, the clock moves on.
+static NEWEST: LazyLock<Timestamp> = LazyLock::new(now);
+
+/// An upload of `owner`, which was created `age` milliseconds before the newest ones.
 fn made(owner: &Owner, file_name: &str, tags: &[&str], storage_id: &str, age: u64) -> Upload {
     let upload = upload(owner);
     Upload {
@@ -19,7 +22,7 @@ fn made(owner: &Owner, file_name: &str, tags: &[&str], storage_id: &str, age: u6
             ..upload.file
         },
         storage_id: storage_id.into(),
-        created_at: upload.created_at.minus(Duration::from_millis(age)),
+        created_at: NEWEST.minus(Duration::from_millis(age)),
         ..upload
     }
 }
