@@ -99,8 +99,10 @@ impl Arguments {
         let has_ids = self.name.is_none();
         let is_target =
             |word: &str| word == "-" || !has_ids || Path::new(word).is_dir() || !is_beginning(word);
+        // The only word is an id, though one that is not found.
+        let has_target = self.output.is_none() && (!has_ids || beginnings.len() > 1);
         let last = beginnings
-            .pop_if(|last| self.output.is_none() && is_target(last))
+            .pop_if(|last| has_target && is_target(last))
             .map(PathBuf::from);
         let target = match self.output.clone().or(last) {
             None => Target::Directory(PathBuf::new()),
@@ -307,6 +309,7 @@ mod tests {
         let file = |name: &str| Target::File(name.into());
         for (words, ids, target) in [
             (&["0123abcd"][..], 1, here.clone()),
+            (&["copy.bin"], 1, here.clone()),
             (&["0123abcd", "4567abcd"], 2, here.clone()),
             (&["0123abcd", "copy.bin"], 1, file("copy.bin")),
             (&["0123abcd", "-"], 1, Target::StandardOutput),
