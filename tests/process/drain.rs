@@ -256,9 +256,11 @@ async fn uploads_survive_a_rolling_restart_under_load() {
     fs::write(&path, &data).unwrap();
 
     let mut puts = JoinSet::new();
-    for _ in 0..PUTS {
+    for number in 0..PUTS {
         let mut put = binary();
-        put.args(["put", path.to_str().unwrap(), "--json"])
+        // The same file by the same name is sent by one process only.
+        put.args(["put", path.to_str().unwrap(), "--json", "--name"])
+            .arg(number.to_string())
             .args(["--limit-rate", "2MiB"])
             .args(["--server", &format!("http://{}", gateways.address)])
             .stdout(Stdio::piped())
