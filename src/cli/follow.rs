@@ -1,11 +1,11 @@
 //! Follows what a gateway does to an upload, until it is finished: a bar on a terminal, otherwise lines.
 
 use std::{
-    io::{IsTerminal, stderr, stdout},
+    io::{IsTerminal, stdout},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::time::sleep;
 use tonic::Streaming;
 use upload_gateway_client::{
@@ -15,14 +15,8 @@ use upload_gateway_client::{
 
 use super::{
     error::{CliError, chain},
-    human, output,
+    human, output, progress,
 };
-
-const BAR: &str = "{wide_bar} {bytes} of {total_bytes} {binary_bytes_per_sec} ETA {eta} {msg}";
-/// For a terminal with fewer than [`WIDE`] columns.
-const NARROW_BAR: &str = "{wide_bar} {bytes} of {total_bytes} {msg}";
-const WIDE: usize = 72;
-const SPINNER: &str = "{spinner} {bytes} {binary_bytes_per_sec} {elapsed} {msg}";
 
 /// How often in a row a call may fail, and the pause before the next one. A gateway that shuts down ends its calls.
 const MAX_FAILURES: u32 = 30;
@@ -168,20 +162,12 @@ impl Followed {
 
 /// A bar that begins at what is committed, if there is a terminal for it.
 fn bar(upload: &Upload) -> Option<ProgressBar> {
-    if !stdout().is_terminal() || !stderr().is_terminal() || console::is_dumb() {
+    // Data on the same terminal would be between the bars.
+    if !stdout().is_terminal() {
         return None;
     }
     let size = upload.file.as_ref().and_then(|file| file.file_size);
-    let size = size.and_then(|size| u64::try_from(size).ok());
-    let is_wide = output::width().is_none_or(|width| width >= WIDE);
-    let template = match size {
-        Some(_) if is_wide => BAR,
-        Some(_) => NARROW_BAR,
-        None => SPINNER,
-    };
-    let style = ProgressStyle::with_template(template).ok()?;
-    let bar = size.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-    let bar = bar.with_style(style);
+    let bar = progress::bar(size.and_then(|size| u64::try_from(size).ok()))?;
     // What was committed before took no time.
     bar.update(|state| state.set_pos(position(upload)));
     bar.reset_eta();

@@ -128,7 +128,7 @@ impl Profiles {
         })
     }
 
-    /// The profile that is used if none is named. An empty one if there is none.
+    /// The profile that is used if none is named. If it does not exist, an empty one.
     pub(super) fn default_profile(&self) -> Result<Profile, CliError> {
         match (&self.default_profile, self.profiles.get(DEFAULT_NAME)) {
             (Some(name), _) => self.named(name),

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 use tokio::time::Instant;
 use upload_gateway_client::{ClientError, Event, proto::v1::Phase};
 use upload_gateway_core::escape::escaped;
@@ -77,6 +77,15 @@ enum FileForm {
         reported: Instant,
         tenth: u64,
     },
+}
+
+/// A bar for something of `size` bytes that is no file of a command, if standard error is a terminal.
+pub(super) fn bar(size: Option<u64>) -> Option<ProgressBar> {
+    form::has_bars().then(|| {
+        let bar = form::file_bar(Files::One, "", size);
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        bar
+    })
 }
 
 // === impl Display ===

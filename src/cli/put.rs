@@ -17,7 +17,7 @@ use tokio::{
 pub(super) use self::arguments::Arguments;
 use self::{
     files::{Candidate, Found},
-    one::{Begun, Sender},
+    one::{Begun, Input, Sender},
     outcome::Outcomes,
 };
 use super::{
@@ -34,11 +34,11 @@ pub(super) async fn run(mut arguments: Arguments) -> Result<(), CliError> {
     arguments.check()?;
     let mut interrupts = Interrupts::listen()
         .map_err(|error| CliError::input_output("listen for signals", error))?;
-    let only = arguments.only_file();
-    if let Some(only) = &only {
-        // It is reported before a gateway is looked for.
-        one::check(&arguments, only).await?;
-    }
+    let only = match arguments.only_file() {
+        // What is wrong with it is reported before a gateway is looked for.
+        Some(file) => Some((one::open_checked(&arguments, &file).await?, file)),
+        None => None,
+    };
     let client = tokio::select! {
         client = arguments.server.retrying_client(arguments.wait) => client?,
         signal = interrupts.next() => return Err(CliError::Interrupted(signal)),
@@ -53,7 +53,7 @@ pub(super) async fn run(mut arguments: Arguments) -> Result<(), CliError> {
     let display = Display::new(files, arguments.json);
     let sender = Sender::new(client, arguments, display);
     match only {
-        Some(only) => put_one(&sender, &only, &mut interrupts).await,
+        Some((input, file)) => put_one(&sender, &file, input, &mut interrupts).await,
         None => put_many(Arc::new(sender), &mut interrupts).await,
     }
 }
@@ -61,12 +61,13 @@ pub(super) async fn run(mut arguments: Arguments) -> Result<(), CliError> {
 async fn put_one(
     sender: &Sender,
     file: &Candidate,
+    input: Input,
     interrupts: &mut Interrupts,
 ) -> Result<(), CliError> {
     let mut begun = Begun::default();
     sender.display.expect(file.size);
     let sent = tokio::select! {
-        sent = sender.send(file, &mut begun) => sent,
+        sent = sender.send(file, Some(input), &mut begun) => sent,
         signal = interrupts.next() => Err(CliError::Interrupted(signal)),
     };
     sender.display.clear();
@@ -132,11 +133,13 @@ async fn send_found(
     let next = async || found.lock().await.recv().await;
     while let Some(next) = next().await {
         match next {
-            Found::File(file) => match Box::pin(sender.send(&file, &mut Begun::default())).await {
-                Ok(sent) => outcomes.sent(&sender.display, &file, &sent, json)?,
-                Err(error) if outcome::ends_all(&error) => return Err(error),
-                Err(error) => outcomes.failed(&sender.display, &file.path, &error, json)?,
-            },
+            Found::File(file) => {
+                match Box::pin(sender.send(&file, None, &mut Begun::default())).await {
+                    Ok(sent) => outcomes.sent(&sender.display, &file, &sent, json)?,
+                    Err(error) if outcome::ends_all(&error) => return Err(error),
+                    Err(error) => outcomes.failed(&sender.display, &file.path, &error, json)?,
+                }
+            }
             Found::Skipped { path, why } => outcomes.skipped(&sender.display, &path, why),
             Found::Failed { path, error } => {
                 outcomes.failed(&sender.display, &path, &error, json)?;

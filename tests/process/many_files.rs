@@ -319,3 +319,57 @@ async fn a_refused_credential_ends_the_command_and_not_each_file() {
     let errors: Vec<_> = printed.errors.lines().filter(is_error).collect();
     assert_eq!(errors.len(), 1, "{errors:?}");
 }
+
+#[tokio::test]
+async fn what_the_options_say_of_a_file_is_in_its_record() {
+    let sent = Sent::start(&[("a/b.bin", 5)]).await;
+    let options = [
+        "-r",
+        "files",
+        "--tag",
+        "x",
+        "--mime",
+        "text/css",
+        "--metadata",
+        "album=spring",
+    ];
+    let kept = ["--expire-after", "30d"];
+    let printed = sent.run(&[&options[..], &kept].concat()).await;
+    assert!(printed.is_done, "{}", printed.errors);
+    let upload = uploads(&sent.gateway).await.remove(0);
+    let file = upload.file.unwrap();
+    assert_eq!(
+        (&*file.file_path, &*file.file_mime),
+        ("a/b.bin", "text/css")
+    );
+    assert_eq!(file.tags, ["x"]);
+    assert_eq!(file.expire_after.unwrap().seconds, 30 * 86_400);
+    let placement = file.placement.unwrap();
+    assert_eq!(placement.metadata["album"], "spring");
+    // The embedded store has no classes.
+    let class = ["--storage-class", "STANDARD_IA"];
+    let printed = sent.run(&[&options[..], &class].concat()).await;
+    assert!(
+        printed.errors.contains("STANDARD_IA [NOT_SUPPORTED]"),
+        "{}",
+        printed.errors
+    );
+}
+
+/// Its writer would fail if it were opened, closed and opened again.
+#[tokio::test]
+async fn a_named_pipe_is_opened_once() {
+    let sent = Sent::start(&[("a.bin", 5)]).await;
+    let pipe = sent.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut pipe = fs::OpenOptions::new().write(true).open(pipe).unwrap();
+        // More than a pipe holds.
+        (0..20).try_for_each(|_| pipe.write_all(&bytes(50_000)))
+    });
+    let printed = sent.run(&["files/pipe"]).await;
+    assert!(printed.is_done, "{}", printed.errors);
+    writing.await.unwrap().unwrap();
+    assert_eq!(printed.lines[0]["size"], 1_000_000);
+}

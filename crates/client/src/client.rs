@@ -16,6 +16,8 @@ use crate::{
         WatchUploadRequest, signing_service_client::SigningServiceClient,
         upload_service_client::UploadServiceClient,
     },
+    retry::{BackOff, RetryPolicy},
+    transfer::Events,
 };
 
 /// How long a connection may take to be established.
@@ -156,6 +158,28 @@ impl Client {
         let upload_id = upload_id.to_owned();
         let request = GetUploadRequest { upload_id };
         Ok(self.uploads.clone().get_upload(request).await?.into_inner())
+    }
+
+    /// The same, and retries while the gateway is unavailable.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], [`ClientError::NoProgress`].
+    pub(crate) async fn get_with_retries(
+        &self,
+        upload_id: &str,
+        retry: &RetryPolicy,
+        events: &Events,
+    ) -> Result<Upload, ClientError> {
+        let mut back_off = BackOff::new(retry.clone(), 0);
+        loop {
+            match self.get(upload_id).await {
+                Err(failure) if failure.is_resumable() => {
+                    let (known, delay) = ((Some(upload_id), 0), failure.retry_delay());
+                    back_off.wait(known, failure, delay, events).await?;
+                }
+                got => return got,
+            }
+        }
     }
 
     /// Reads one page of uploads, newest first.

@@ -1,6 +1,7 @@
 //! Where a client keeps which upload a file has, so that the same call continues it after any interruption.
 
 mod file;
+mod journal;
 mod saved;
 
 use std::{fmt, io, sync::Arc, time::SystemTime};
@@ -75,7 +76,7 @@ pub trait ResumeStore: Send + Sync {
 pub struct SavedUpload {
     /// The upload.
     pub upload_id: String,
-    /// The newest resume token. Empty if there is none.
+    /// The newest resume token. Empty if the gateway has sent none.
     pub resume_token: String,
     /// Whether the upload is complete.
     pub is_complete: bool,

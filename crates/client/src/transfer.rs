@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
-    mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -104,8 +103,6 @@ pub struct Transfer<T> {
 enum State<T> {
     Running(Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send>>),
     Ended(Result<T, ClientError>),
-    /// The result was returned.
-    Taken,
 }
 
 /// Where a transfer reports its events. Clones report to the same place.
@@ -167,16 +164,12 @@ impl<T> Transfer<T> {
     ///
     /// # Errors
     /// Those of the call that began the transfer.
-    ///
-    /// # Panics
-    /// Never: the result is taken once.
     pub async fn finish(mut self) -> Result<T, ClientError> {
-        while self.next().await.is_some() {}
-        match mem::replace(&mut self.state, State::Taken) {
-            State::Ended(result) => result,
-            State::Running(_) | State::Taken => {
-                unreachable!("the stream of events ends with the transfer")
+        loop {
+            if let State::Ended(result) = self.state {
+                return result;
             }
+            self.next().await;
         }
     }
 
@@ -221,7 +214,7 @@ impl<T> fmt::Debug for Transfer<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.state {
             State::Running(_) => "Transfer(running)",
-            State::Ended(_) | State::Taken => "Transfer(ended)",
+            State::Ended(_) => "Transfer(ended)",
         })
     }
 }

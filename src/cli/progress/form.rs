@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    env,
     io::{IsTerminal, stderr},
 };
 
@@ -17,7 +16,7 @@ const NARROW: u16 = 70;
 
 /// Whether standard error is a terminal that can move its cursor.
 pub(super) fn has_bars() -> bool {
-    stderr().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb")
+    stderr().is_terminal() && !console::is_dumb()
 }
 
 /// The bar of one file.

@@ -42,7 +42,7 @@ pub(super) struct Begun {
 struct Again(FileResumeStore);
 
 /// The source of the bytes.
-enum Input {
+pub(super) enum Input {
     /// A regular file and its size.
     File(File, u64),
     /// Bytes that can be read once.
@@ -74,10 +74,12 @@ impl Sender {
         }
     }
 
-    /// Sends a file that the display expects. `begun` is kept up to date, also if it is interrupted.
+    /// Sends a file that the display expects, from `input` if it is open already. `begun` is kept up to date, also if it is
+    /// interrupted.
     pub(super) async fn send(
         &self,
         file: &Candidate,
+        input: Option<Input>,
         begun: &mut Begun,
     ) -> Result<Uploaded, CliError> {
         let _turn = self
@@ -88,9 +90,12 @@ impl Sender {
                 file.below
             ))
             .await;
-        let input = open(&file.path).await.inspect_err(|_| {
-            self.display.end(file.size.unwrap_or_default());
-        })?;
+        let input = match input {
+            Some(input) => input,
+            None => open(&file.path).await.inspect_err(|_| {
+                self.display.end(file.size.unwrap_or_default());
+            })?,
+        };
         let size = input.size();
         let is_found_again = self.store.is_some() || self.arguments.direct;
         begun.is_kept = size.is_some() && is_found_again;
@@ -189,13 +194,16 @@ impl ResumeStore for Again {
     }
 }
 
-/// Checks that a file can be sent.
-pub(super) async fn check(arguments: &Arguments, file: &Candidate) -> Result<(), CliError> {
+/// Opens a file, and checks that it can be sent. A pipe must not be opened twice: its writer would fail in between.
+pub(super) async fn open_checked(
+    arguments: &Arguments,
+    file: &Candidate,
+) -> Result<Input, CliError> {
     let input = open(&file.path).await?;
     arguments.metadata(file)?;
     match input {
         Input::Pipe(_) if arguments.direct => Err(CliError::Usage(DIRECT_NEEDS_A_FILE)),
-        _ => Ok(()),
+        input => Ok(input),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     digest::Hasher,
     error::ClientError,
     proto::v1::Upload,
-    retry::{BackOff, RetryPolicy},
+    retry::RetryPolicy,
     transfer::{Event, Events, Transfer},
 };
 
@@ -154,13 +154,14 @@ impl FileDownload {
                     });
                 }
                 Err(mismatch) => {
-                    // Otherwise the next call would fail, too.
-                    let cleared = partial.clear();
-                    cleared.map_err(|error| failed("write", &self.path, error))?;
+                    let failed = |error| failed("write", &self.path, error);
                     if resumed_from == 0 {
+                        // Otherwise the next call would fail, too.
+                        partial.remove().map_err(failed)?;
                         return Err(mismatch);
                     }
                     // What earlier calls had left was not of this file.
+                    partial.clear().map_err(failed)?;
                     resumed_from = 0;
                     events.report(Event::opened(&upload, 0));
                 }
@@ -170,20 +171,14 @@ impl FileDownload {
 
     /// The record of the upload, which has an object.
     async fn describe(&self, events: &Events) -> Result<Upload, ClientError> {
-        let mut back_off = BackOff::new(self.retry.clone(), 0);
-        loop {
-            match self.client.get(&self.upload_id).await {
-                Ok(upload) if upload.object.is_some() => return Ok(upload),
-                // The gateway says why it has no file.
-                Ok(_) => {
-                    let opened = self.range(Range::new(0, 1)).open().await?;
-                    return Ok(opened.upload().clone());
-                }
-                Err(failure) => {
-                    super::wait(&mut back_off, (&self.upload_id, 0), failure, events).await?;
-                }
-            }
+        let (client, id) = (&self.client, &self.upload_id);
+        let upload = client.get_with_retries(id, &self.retry, events).await?;
+        if upload.object.is_some() {
+            return Ok(upload);
         }
+        // The gateway says why it has no file.
+        let opened = self.range(Range::new(0, 1)).open().await?;
+        Ok(opened.upload().clone())
     }
 
     /// # Errors

@@ -90,6 +90,12 @@ impl Partial {
         self.write_in_order()
     }
 
+    /// Removes the file.
+    pub(super) fn remove(self) -> io::Result<()> {
+        remove(&list_path(&self.path))?;
+        remove(&self.path)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

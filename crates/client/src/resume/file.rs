@@ -4,9 +4,8 @@
 //! which uploads are being sent. The journal is rewritten without its old lines when a process opens it and no other one runs.
 
 use std::{
-    collections::HashMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -14,7 +13,10 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{ResumeStore, SavedUpload};
+use super::{
+    ResumeStore, SavedUpload,
+    journal::{Entry, Journal},
+};
 
 /// How long a line is kept after it was saved.
 const KEEP: Duration = Duration::from_secs(180 * 24 * 3600);
@@ -59,25 +61,6 @@ pub struct FileResumeStore {
     claims: File,
     /// Held while the process runs.
     _locks: [File; 2],
-}
-
-#[derive(Debug)]
-struct Journal {
-    file: File,
-    /// How much of the file is in `entries`, in bytes.
-    read_to: u64,
-    entries: HashMap<String, Entry>,
-    lines: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    /// Without an id if the upload is not created yet.
-    saved: SavedUpload,
-    /// Whether the sender compares the file with the complete upload, and replaces that if they differ.
-    is_claimed: bool,
-    saved_at: SystemTime,
-    sender: String,
 }
 
 // === impl FileResumeStore ===
@@ -130,9 +113,13 @@ impl FileResumeStore {
             .cloned())
     }
 
-    fn claim_locked(&self, key: &str, loaded: Option<&SavedUpload>) -> io::Result<()> {
-        let mut journal = self.journal();
-        if self.find(&mut journal, key)?.as_ref() != loaded {
+    fn claim_locked(
+        &self,
+        journal: &mut Journal,
+        key: &str,
+        loaded: Option<&SavedUpload>,
+    ) -> io::Result<()> {
+        if self.find(journal, key)?.as_ref() != loaded {
             return Err(busy("another process has sent this file just now"));
         }
         let saved = loaded.cloned().unwrap_or_default();
@@ -173,8 +160,10 @@ impl ResumeStore for FileResumeStore {
     }
 
     async fn claim(&self, key: &str, loaded: Option<&SavedUpload>) -> io::Result<()> {
+        // One at a time in this process, too: its lock on the file is shared by all of its tasks.
+        let mut journal = self.journal();
         self.claims.lock()?;
-        let claimed = self.claim_locked(key, loaded);
+        let claimed = self.claim_locked(&mut journal, key, loaded);
         self.claims.unlock()?;
         claimed
     }
@@ -189,114 +178,6 @@ impl Drop for FileResumeStore {
     fn drop(&mut self) {
         // The next process removes it otherwise.
         let _ = fs::remove_file(sender_path(&self.directory, &self.sender));
-    }
-}
-
-// === impl Journal ===
-
-impl Journal {
-    fn open(path: &Path) -> io::Result<Self> {
-        let mut journal = Self {
-            file: OpenOptions::new()
-                .create(true)
-                .read(true)
-                .append(true)
-                .open(path)?,
-            read_to: 0,
-            entries: HashMap::new(),
-            lines: 0,
-        };
-        journal.read_more()?;
-        Ok(journal)
-    }
-
-    fn append(&mut self, key: &str, entry: &Entry) -> io::Result<()> {
-        self.file.write_all(entry.line(key)?.as_bytes())
-    }
-
-    /// Reads what this and other processes have appended.
-    fn read_more(&mut self) -> io::Result<()> {
-        if self.file.metadata()?.len() == self.read_to {
-            return Ok(());
-        }
-        let mut bytes = Vec::new();
-        self.file.seek(SeekFrom::Start(self.read_to))?;
-        self.file.read_to_end(&mut bytes)?;
-        // The last line may not be whole yet.
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n');
-        let whole = &bytes[..whole.map_or(0, |end| end + 1)];
-        self.read_to += whole.len() as u64;
-        for line in String::from_utf8_lossy(whole).lines() {
-            self.lines += 1;
-            // A line that was cut off by a full disk is no entry.
-            if let Some((key, entry)) = Entry::parse(line) {
-                self.entries.insert(key, entry);
-            }
-        }
-        Ok(())
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    /// The line of the journal.
-    ///
-    /// # Errors
-    /// A control character in the key or in what the gateway sent.
-    fn line(&self, key: &str) -> io::Result<String> {
-        let SavedUpload {
-            upload_id,
-            resume_token,
-            is_complete,
-            size,
-            modified,
-        } = &self.saved;
-        let texts = [key, upload_id, resume_token];
-        if texts.iter().any(|text| text.contains(char::is_control)) {
-            let problem = "a key, an id or a token has a control character";
-            return Err(io::Error::new(ErrorKind::InvalidInput, problem));
-        }
-        let phase = match (*is_complete, self.is_claimed) {
-            (false, _) => "open",
-            (true, false) => "complete",
-            (true, true) => "claimed",
-        };
-        let size = size.map_or_else(String::new, |size| size.to_string());
-        let modified = modified.map_or_else(String::new, |time| nanoseconds(time).to_string());
-        let saved_at = nanoseconds(self.saved_at);
-        let sender = &self.sender;
-        // It begins with a line feed, too: the line before it may have been cut off by a full disk.
-        Ok(format!(
-            "\n{phase}\t{size}\t{modified}\t{saved_at}\t{sender}\t{upload_id}\t{resume_token}\t{key}\n"
-        ))
-    }
-
-    /// The key and the entry of a line.
-    fn parse(line: &str) -> Option<(String, Self)> {
-        let mut fields = line.splitn(8, '\t');
-        let mut next = || fields.next();
-        let (is_complete, is_claimed) = match next()? {
-            "complete" => (true, false),
-            "claimed" => (true, true),
-            "open" => (false, false),
-            _ => return None,
-        };
-        let (size, modified, saved_at) = (next()?, next()?, next()?);
-        let (sender, upload_id, resume_token, key) = (next()?, next()?, next()?, next()?);
-        let entry = Self {
-            saved: SavedUpload {
-                upload_id: upload_id.into(),
-                resume_token: resume_token.into(),
-                is_complete,
-                size: size.parse().ok(),
-                modified: modified.parse().ok().map(time),
-            },
-            is_claimed,
-            saved_at: time(saved_at.parse().ok()?),
-            sender: sender.into(),
-        };
-        Some((key.into(), entry))
     }
 }
 
@@ -354,19 +235,12 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Since the epoch. Times before it are taken for the epoch.
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn time(nanoseconds: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(nanoseconds)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+    use crate::resume::journal::time;
 
     fn saved(upload_id: &str) -> SavedUpload {
         SavedUpload {

@@ -10,7 +10,7 @@ use crate::{
     digest::Md5,
     error::ClientError,
     proto::v1::{ErrorReason, FileMetadata, Phase},
-    retry::{BackOff, RetryPolicy},
+    retry::RetryPolicy,
     stamp::Stamp,
     transfer::Events,
     upload::{Uploaded, verify},
@@ -84,18 +84,11 @@ impl Saved {
         if self.resume.check == Check::Checksum && md5.is_none() {
             return Ok(None);
         }
-        let mut back_off = BackOff::new(retry.clone(), 0);
-        let upload = loop {
-            match client.get(&saved.upload_id).await {
-                Ok(upload) => break upload,
-                // A new upload follows.
-                Err(failure) if is_gone(&failure) => return Ok(None),
-                Err(failure) if failure.is_resumable() => {
-                    let (known, delay) = ((Some(&*saved.upload_id), 0), failure.retry_delay());
-                    back_off.wait(known, failure, delay, events).await?;
-                }
-                Err(failure) => return Err(failure),
-            }
+        let upload = client.get_with_retries(&saved.upload_id, retry, events);
+        let upload = match upload.await {
+            // A new upload follows.
+            Err(failure) if is_gone(&failure) => return Ok(None),
+            upload => upload?,
         };
         if upload.phase() != Phase::Complete || verify(&upload, stamp.size, md5).is_err() {
             return Ok(None);
