@@ -31,7 +31,11 @@ pub(super) fn choice<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) ->
 
 /// The choice of this process, for everything that is printed later.
 pub(super) fn set() -> ColorChoice {
-    let choice = choice(env::args_os());
+    let mut choice = choice(env::args_os());
+    // clap colours the help for such a terminal if CI is set.
+    if choice == ColorChoice::Auto && env::var_os("TERM").is_some_and(|term| term == "dumb") {
+        choice = ColorChoice::Never;
+    }
     let forced = match choice {
         ColorChoice::Auto => return choice,
         ColorChoice::Always => true,

@@ -96,8 +96,8 @@ fn colours_are_for_terminals_unless_an_option_says_otherwise() {
             command
                 .args(["-qec", &line, "/dev/null"])
                 .stdin(Stdio::null());
-            command.env("TERM", "xterm").env(variable, value);
-            is_coloured(&mut command)
+            command.env("TERM", "xterm").env("CI", "true");
+            is_coloured(command.env(variable, value))
         };
         assert!(terminal("A", "b"), "{arguments:?}");
         assert!(!terminal("NO_COLOR", "1"), "{arguments:?}");
