@@ -47,8 +47,8 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
-        StoredObject, StoredPart, contradiction, object_archived, object_changed, object_not_found,
-        part_damaged,
+        StoredObject, StoredPart, StoredPut, contradiction, object_archived, object_changed,
+        object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -207,7 +207,7 @@ impl AzureStore {
         object: &NewObject,
         body: Bytes,
         if_none_match: Option<Etag>,
-    ) -> azure_core::Result<Option<Etag>> {
+    ) -> azure_core::Result<StoredPut> {
         let options = BlockBlobClientUploadOptions {
             blob_content_type: Some(object.mime.clone()),
             blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
@@ -223,7 +223,12 @@ impl AzureStore {
         };
         let blob = self.blob(&object.key).block_blob_client();
         let answer = within(PUT_TIMEOUT, blob.upload(body.into(), Some(options)));
-        answer.await.map(|output| output.etag)
+        let output = answer.await?;
+        let md5 = output.content_md5.and_then(|md5| md5.try_into().ok());
+        Ok(StoredPut {
+            etag: entity_tag(output.etag),
+            md5: md5.map(Md5),
+        })
     }
 
     /// One request for the properties. `None` only if Azure's error code says that there is no blob.
@@ -349,7 +354,7 @@ impl ObjectStore for AzureStore {
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
         let answer = self.put(object, body, Some(Etag::from("*")));
         match answer.await {
-            Ok(etag) => Ok(Put::Stored(entity_tag(etag))),
+            Ok(stored) => Ok(Put::Stored(stored)),
             Err(error) => match code(&error) {
                 Some("BlobAlreadyExists" | "ConditionNotMet") => Ok(Put::Exists),
                 _ if is_damage(&error) => Err(part_damaged(report(&error))),

@@ -53,8 +53,8 @@ use futures::{
 use upload_gateway_core::{
     blobs::{
         BlobStore, Capabilities, NewObject, ObjectPage, ObjectStore, PUT_TIMEOUT, Put,
-        StoredObject, StoredPart, contradiction, object_archived, object_changed, object_not_found,
-        part_damaged,
+        StoredObject, StoredPart, StoredPut, contradiction, object_archived, object_changed,
+        object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -307,7 +307,12 @@ impl ObjectStore for S3Store {
             None => request.send().await,
         };
         match answer {
-            Ok(output) => entity_tag(output.e_tag(), "put an object").map(Put::Stored),
+            Ok(output) => {
+                let etag = entity_tag(output.e_tag(), "put an object")?;
+                // Of an object that is not encrypted with a key of KMS.
+                let md5 = etag.parse().ok();
+                Ok(Put::Stored(StoredPut { etag, md5 }))
+            }
             Err(error) => match error.code() {
                 Some("PreconditionFailed") => Ok(Put::Exists),
                 Some("BadDigest") => Err(part_damaged(error)),

@@ -23,7 +23,7 @@ use upload_gateway_core::{
     gateway::SweepReport,
     meter::{Done, Meter},
     observe::{Observe, Observer, PartToStore},
-    upload::{Origin, Part, Timestamp, Upload},
+    upload::{Origin, Timestamp, Upload},
 };
 
 use super::{
@@ -346,8 +346,8 @@ impl Observe for OfTrace {
     fn around_part<'a>(
         &'a self,
         _part: PartToStore,
-        store: BoxFuture<'a, Result<Part>>,
-    ) -> BoxFuture<'a, Result<Part>> {
+        store: BoxFuture<'a, Result<()>>,
+    ) -> BoxFuture<'a, Result<()>> {
         store
     }
 }

@@ -16,7 +16,7 @@ use upload_gateway_core::{
     call,
     error::Result,
     observe::{Observe, PartToStore},
-    upload::{Origin, Part, Upload},
+    upload::{Origin, Upload},
 };
 
 use super::{
@@ -155,8 +155,8 @@ impl Observe for Call {
     fn around_part<'a>(
         &'a self,
         part: PartToStore,
-        store: BoxFuture<'a, Result<Part>>,
-    ) -> BoxFuture<'a, Result<Part>> {
+        store: BoxFuture<'a, Result<()>>,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut running = RunningPart::begin(self, part);
             let parent = Arc::new(Parent::Part(Arc::clone(&running.part)));

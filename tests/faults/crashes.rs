@@ -160,6 +160,29 @@ async fn ended_after(
     process.has_ended()
 }
 
+/// Cuts off what `send` does at every step. Later `check` gets another gateway, which has made a sweep.
+#[expect(
+    clippy::future_not_send,
+    reason = "a test stays in its thread, and bounds of asynchronous closures cannot name `Send`"
+)]
+pub(crate) async fn sent_after_a_crash(
+    world: &World,
+    send: impl AsyncFn(Arc<Gateway>),
+    check: impl AsyncFn(Arc<Gateway>),
+) {
+    for later in LATER {
+        let cut_off = async |step, (): &()| {
+            let process = Process::new();
+            let ending = process.gateway(world, &world.backends.state).await;
+            process.ends_after(step);
+            send(ending).await;
+            process.has_ended()
+        };
+        let checked = async |_: &Gateway, (): &()| check(with_keys(world, &[1]).await).await;
+        at_every_step(world, later, async |_| (), cut_off, checked).await;
+    }
+}
+
 /// A pass that ends every session without a record.
 fn with_all_sessions() -> Sweep {
     Sweep {

@@ -19,6 +19,7 @@ mod rotated_keys;
 mod slow_link;
 mod slow_store;
 mod small_budget;
+mod small_files;
 mod store_copies;
 mod sweep;
 mod unconditional_store;

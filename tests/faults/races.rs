@@ -1,8 +1,8 @@
 //! Races: another replica, a client or the sweeper acts exactly between two steps of the gateway. The stores are real.
 
-mod completions;
+pub(crate) mod completions;
 mod forgotten;
-mod interrupted;
+pub(crate) mod interrupted;
 mod verification;
 
 use crate::{

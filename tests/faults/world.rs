@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use upload_gateway::{
     config::{Config, S3Profile, StorageConfig},
     serve::{Backends, connect},
+    state::redis::RedisMode,
 };
 use upload_gateway_core::{
     blobs::{BlobStore, NewObject, Put, Session},
@@ -122,6 +123,14 @@ pub(crate) async fn s3_with_private_redis() -> Option<(World, String)> {
     let config = config(&url, s3.storage(S3Profile::Compatible));
     let world = World::over(config, true, Box::new((redis, s3))).await;
     Some((world, url))
+}
+
+/// As [`s3`], with a Redis Cluster of its own.
+pub(crate) async fn s3_with_cluster() -> Option<World> {
+    let (cluster, s3) = (common::redis_cluster()?, common::s3().await?);
+    let mut config = config(&cluster.urls[0], s3.storage(S3Profile::Compatible));
+    config.redis.mode = RedisMode::Cluster;
+    Some(World::over(config, true, Box::new((cluster, s3))).await)
 }
 
 pub(crate) async fn azure() -> Option<World> {

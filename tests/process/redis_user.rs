@@ -205,7 +205,7 @@ async fn the_documented_user_suffices_for_the_whole_life_of_a_gateway() {
         return;
     };
     let url = with_user(&admin, &[]).await;
-    whole_life(config(&s3, &[url])).await;
+    Box::pin(whole_life(config(&s3, &[url]))).await;
     assert_eq!(refused(&admin).await, [""; 0]);
     let keys: Vec<String> = ask(&admin, &["KEYS", "*"]).await;
     assert!(!keys.is_empty());
@@ -228,7 +228,7 @@ async fn the_documented_user_of_a_cluster_suffices() {
     }
     let mut config = config(&s3, &urls);
     config.redis.mode = RedisMode::Cluster;
-    whole_life(config).await;
+    Box::pin(whole_life(config)).await;
     for url in &cluster.urls {
         assert_eq!(refused(url).await, [""; 0]);
     }
@@ -264,7 +264,7 @@ async fn a_sentinel_has_a_user_and_a_password_of_its_own() {
 
     config.redis.sentinel_user = Some("watcher".into());
     config.redis.sentinel_password = Some("sentinel-secret".into());
-    whole_life(config).await;
+    Box::pin(whole_life(config)).await;
     let servers = [
         format!("redis://127.0.0.1:{}", primary.port()),
         format!("redis://:admin@127.0.0.1:{}", sentinel.port()),

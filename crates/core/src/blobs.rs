@@ -241,10 +241,19 @@ pub enum Commit {
 /// The result of a put of a whole object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    /// The object exists, with this ETag (without quotes).
-    Stored(String),
+    /// The object is stored.
+    Stored(StoredPut),
     /// An object with that key existed already; it is unchanged.
     Exists,
+}
+
+/// What a store answers to a put of a whole object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPut {
+    /// The ETag of the object, without quotes.
+    pub etag: String,
+    /// The MD5 of the stored bytes, if the answer names one.
+    pub md5: Option<Md5>,
 }
 
 /// How long to wait for a connection to a store. A store that is reachable accepts within a second.
@@ -277,6 +286,19 @@ impl NewObject {
         let own = own.map(|(key, value)| (Cow::from(key), value));
         let callers = self.placement.metadata.iter();
         own.chain(callers.map(|(key, value)| (key.clone().into(), value.clone())))
+    }
+
+    /// The object as it was stored, of `size` bytes.
+    pub fn stored(&self, etag: String, size: u64) -> StoredObject {
+        let metadata = self.metadata();
+        StoredObject {
+            etag,
+            size,
+            metadata: metadata
+                .map(|(key, value)| (key.into_owned(), value))
+                .collect(),
+            ..StoredObject::default()
+        }
     }
 }
 

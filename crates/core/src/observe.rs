@@ -6,8 +6,8 @@ use futures::future::BoxFuture;
 
 use crate::{
     call,
-    error::Result,
-    upload::{Origin, Part, Upload},
+    error::{Error, Result},
+    upload::{Origin, Upload},
 };
 
 /// Observes one call.
@@ -21,12 +21,12 @@ pub trait Observe: Debug + Send + Sync {
     /// Learns that the call works on `upload`.
     fn works_on(&self, upload: &Upload);
 
-    /// Runs `store`, which stores a part.
+    /// Runs `store`, which stores a part, to its end.
     fn around_part<'a>(
         &'a self,
         part: PartToStore,
-        store: BoxFuture<'a, Result<Part>>,
-    ) -> BoxFuture<'a, Result<Part>>;
+        store: BoxFuture<'a, Result<()>>,
+    ) -> BoxFuture<'a, Result<()>>;
 }
 
 /// A part of a stream that is about to be stored.
@@ -63,13 +63,19 @@ pub(crate) fn works_on(upload: &Upload) {
     }
 }
 
-/// Runs `store`, which stores a part for the running call.
-pub(crate) async fn part(
+/// Runs `store`, which stores a part for the running call, and returns what it returns.
+pub(crate) async fn part<T: Send>(
     part: PartToStore,
-    store: impl Future<Output = Result<Part>> + Send,
-) -> Result<Part> {
-    match current() {
-        Some(observer) => observer.0.around_part(part, Box::pin(store)).await,
-        None => store.await,
-    }
+    store: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let Some(observer) = current() else {
+        return store.await;
+    };
+    let mut stored = None;
+    let observed = async {
+        stored = Some(store.await?);
+        Ok(())
+    };
+    observer.0.around_part(part, Box::pin(observed)).await?;
+    stored.ok_or_else(|| Error::fault("an observer did not run what it observes"))
 }

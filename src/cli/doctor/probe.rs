@@ -116,7 +116,7 @@ impl Probe<'_> {
     async fn put(&self, object: &NewObject) -> Result<Option<String>, Failed> {
         let put = self.store.put_object(object, Bytes::from_static(CONTENT));
         match put.await {
-            Ok(Put::Stored(etag)) => Ok(Some(etag)),
+            Ok(Put::Stored(stored)) => Ok(Some(stored.etag)),
             Ok(Put::Exists) => Err(Step::PutObject.failed(Error::fault(
                 "an object with a new random key exists already",
             ))),

@@ -1,7 +1,7 @@
 //! The listings of owners and tenants: sorted sets with equal scores. Redis orders the members by their bytes, which gives the
 //! order of a listing. And the live uploads of each owner, to count them.
 //!
-//! They are written after the record, so they can be out of date. Reading a listing also reads each record, and removes
+//! They are written beside the record, in other slots, so they can be out of date. Reading a listing also reads each record, and removes
 //! members without one; so does the sweeper (`due.rs`). Opening or updating an upload adds its members again.
 
 use futures::future::try_join_all;
@@ -86,11 +86,15 @@ impl Redis {
     /// Adds the upload to its listings and their indexes, or removes it if its file is deleted; counts it among the live ones
     /// of its owner if it is live; and sets when the sweeper looks at it next.
     pub(super) async fn index(&self, upload: &Upload) -> Result<()> {
+        tokio::try_join!(self.index_uncounted(upload), self.mark_live(upload)).map(drop)
+    }
+
+    /// As [`Redis::index`], without counting it among the live ones.
+    pub(super) async fn index_uncounted(&self, upload: &Upload) -> Result<()> {
         tokio::try_join!(
+            self.schedule(upload),
             self.list_or_remove(upload),
-            self.set_entries(upload),
-            self.mark_live(upload),
-            self.schedule(upload)
+            self.set_entries(upload)
         )
         .map(drop)
     }
@@ -114,14 +118,17 @@ impl Redis {
     }
 
     /// Removes the upload from the listings of its owner, and what the sweeper knows of it.
+    pub(super) async fn unindex(&self, upload: &Upload) -> Result<()> {
+        tokio::try_join!(self.unlist(upload), self.unschedule(upload)).map(drop)
+    }
+
+    /// Removes the upload from the listings of its owner. The sweeper still looks at it.
     pub(super) async fn unlist(&self, upload: &Upload) -> Result<()> {
         let member = listing_member(upload.created_at, &upload.id);
-        let unlisted = self.remove_listed(&upload.owner, &member);
         tokio::try_join!(
-            unlisted,
+            self.remove_listed(&upload.owner, &member),
             self.remove_entries(upload),
-            self.end_reservation(upload),
-            self.unschedule(upload)
+            self.end_reservation(upload)
         )
         .map(drop)
     }
@@ -139,7 +146,7 @@ impl Redis {
     }
 
     /// Adds the upload to the live ones of its owner, or removes it if it has ended.
-    async fn mark_live(&self, upload: &Upload) -> Result<()> {
+    pub(super) async fn mark_live(&self, upload: &Upload) -> Result<()> {
         match upload.is_live() {
             true => self.reserve(upload, u64::MAX).await.map(drop),
             false => self.end_reservation(upload).await,

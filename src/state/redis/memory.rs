@@ -62,7 +62,7 @@ impl MemoryStore for Redis {
 
     async fn remove(&self, upload: &Upload) -> Result<bool> {
         // If this call ends early, the next sample has the record again, and its entries are not left without a record.
-        self.unlist(upload).await?;
+        self.unindex(upload).await?;
         let mut invocation = self.keyed(&SCRIPTS.remove, &upload.id);
         invocation.arg(upload.version);
         if self.link.script::<bool>(&invocation).await? {

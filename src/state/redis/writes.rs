@@ -1,7 +1,7 @@
 //! Writes of whole records: creates, updates, and another owner.
 
 use upload_gateway_core::{
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     state::{Creation, Update},
     upload::{Fingerprint, Owner, Timestamp, Upload, UploadId, WriterTag},
 };
@@ -21,27 +21,47 @@ impl Redis {
     /// See [`RecordStore::create`](upload_gateway_core::state::RecordStore::create).
     pub(super) async fn create_within(&self, upload: &Upload, max_live: u64) -> Result<Creation> {
         if !upload.is_live() {
-            // A record that was rebuilt is not written again: if this process ends before it is indexed, it would not be listed and
-            // its file would not expire. Entries without a record are removed.
-            self.index(upload).await?;
+            return self.create_ended(upload).await;
         }
-        let (holder, has_room) =
-            tokio::try_join!(self.create_record(upload), self.reserve(upload, max_live))?;
+        // Sent together: one round trip. The sweeper removes entries without a record.
+        let (created, has_room, indexed) = tokio::join!(
+            self.create_record(upload),
+            self.reserve(upload, max_live),
+            self.index_uncounted(upload)
+        );
+        let is_refused = |error: &Error| error.reason() == Reason::StateFull;
+        if created.as_ref().is_err_and(is_refused) {
+            // The memory is full: the entries must not take more of it.
+            self.unindex(upload).await?;
+        }
+        let (holder, has_room) = (created?, has_room?);
+        indexed?;
         if let Some(known) = holder {
-            if has_room {
-                self.end_reservation(upload).await?;
-            }
-            if !upload.is_live() {
-                self.index(&known).await?;
-            }
+            self.unindex(upload).await?;
             return Ok(Creation::Exists(Box::new(known)));
         }
         // At its limit, too: an identical create may have found the upload already.
-        if !has_room && self.uncreate(upload).await? {
-            return Ok(Creation::Full);
+        if !has_room {
+            if self.uncreate(upload).await? {
+                self.unindex(upload).await?;
+                return Ok(Creation::Full);
+            }
+            self.mark_live(upload).await?;
         }
-        self.index(upload).await?;
         Ok(Creation::Created)
+    }
+
+    /// Stores a record that was rebuilt, of an upload that has ended. It is not written again: if this process ended before it is
+    /// indexed, it would not be listed and its file would not expire. So its entries are written first.
+    async fn create_ended(&self, upload: &Upload) -> Result<Creation> {
+        self.index(upload).await?;
+        match self.create_record(upload).await? {
+            Some(known) => {
+                self.index(&known).await?;
+                Ok(Creation::Exists(Box::new(known)))
+            }
+            None => Ok(Creation::Created),
+        }
     }
 
     /// See [`RecordStore::give`](upload_gateway_core::state::RecordStore::give).
@@ -55,7 +75,7 @@ impl Redis {
         let given = self.replace_and_release(&given, upload.writer, None, released);
         let given = given.await?;
         if let Update::Updated(_) = given {
-            self.unlist(upload).await?;
+            self.unindex(upload).await?;
         }
         Ok(given)
     }
@@ -99,27 +119,35 @@ impl Redis {
             true => &SCRIPTS.update,
             false => &SCRIPTS.end,
         };
-        if !upload.is_live() && upload.due_at().is_some() {
-            // The sweeper finishes what this process does not, also if it ends just after the update. An entry that is too early is
-            // corrected.
-            self.schedule(upload).await?;
-        }
-        let (outcome, detail): (String, String) =
-            self.invoke(script, &upload.id, &arguments).await?;
+        // Sent together: one round trip. First the time at which the sweeper finishes what this process does not; one that is too
+        // early is corrected.
+        let (indexed, updated) = tokio::join!(
+            self.index(upload),
+            self.invoke::<(String, String)>(script, &upload.id, &arguments)
+        );
+        let (outcome, detail) = updated?;
+        indexed?;
         match outcome.as_str() {
-            "updated" => {
-                self.index(upload).await?;
-                detail.parse().map(Update::Updated).map_err(|cause| {
-                    Error::internal("update.lua returned an invalid version", cause)
-                })
-            }
-            "conflict" => {
-                let current = self.whole(&upload.id).await?;
-                Ok(current.map_or(Update::Missing, |upload| Update::Conflict(Box::new(upload))))
-            }
-            "missing" => Ok(Update::Missing),
+            "updated" => detail
+                .parse()
+                .map(Update::Updated)
+                .map_err(|cause| Error::internal("update.lua returned an invalid version", cause)),
+            "conflict" | "missing" => self.not_replaced(upload).await,
             _ => Err(Error::fault("update.lua returned an invalid answer")),
         }
+    }
+
+    /// The result of an update whose record is another one, or missing. Corrects the entries that were written beside it.
+    async fn not_replaced(&self, upload: &Upload) -> Result<Update> {
+        let Some(current) = self.whole(&upload.id).await? else {
+            self.unlist(upload).await?;
+            return Ok(Update::Missing);
+        };
+        if current.owner != upload.owner {
+            self.unindex(upload).await?;
+        }
+        self.index(&current).await?;
+        Ok(Update::Conflict(Box::new(current)))
     }
 
     /// Stores a new record. Returns the live upload with its fingerprint instead, if there is one.

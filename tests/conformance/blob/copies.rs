@@ -6,7 +6,7 @@ use std::{
 };
 
 use upload_gateway_core::{
-    blobs::{Commit, Copied, CopySource, NewObject, PartCopy, Put, Session},
+    blobs::{Commit, Copied, CopySource, NewObject, PartCopy, Put, Session, StoredPut},
     clock::Clock,
     error::{Error, Kind, Reason, Result},
     upload::{Md5, Part, Placement, Timestamp, WriterTag},
@@ -30,7 +30,7 @@ async fn source(subject: &Subject, body: &[u8]) -> (NewObject, CopySource) {
     object.key = format!("media/{}/a b+ü.bin", object.upload_id);
     let etag = if body.len() <= PART {
         let put = subject.store.put_object(&object, body.to_vec().into());
-        let Put::Stored(etag) = put.await.unwrap() else {
+        let Put::Stored(StoredPut { etag, .. }) = put.await.unwrap() else {
             panic!("the key is new");
         };
         etag

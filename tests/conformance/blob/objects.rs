@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::TryStreamExt;
 use upload_gateway_core::{
-    blobs::{Commit, NewObject, Put, Session},
+    blobs::{Commit, NewObject, Put, Session, StoredPut},
     error::{Error, Kind, Reason},
     upload::{Md5, Placement},
 };
@@ -17,7 +17,7 @@ pub(crate) async fn a_whole_object_is_never_replaced(subject: &Subject) {
         .store
         .put_object(&object, (&b"first"[..]).into())
         .await;
-    let Put::Stored(etag) = put.unwrap() else {
+    let Put::Stored(StoredPut { etag, .. }) = put.unwrap() else {
         panic!("there was no object of that key");
     };
     let head = subject.store.head(&object.key).await.unwrap().unwrap();
@@ -151,7 +151,7 @@ pub(crate) async fn a_missing_object_is_not_found(subject: &Subject) {
 pub(crate) async fn only_the_object_with_the_etag_is_read(subject: &Subject) {
     let object = subject.object();
     let put = subject.store.put_object(&object, (&b"here"[..]).into());
-    let Put::Stored(etag) = put.await.unwrap() else {
+    let Put::Stored(StoredPut { etag, .. }) = put.await.unwrap() else {
         panic!("the key is new");
     };
     let read = async |etag| {

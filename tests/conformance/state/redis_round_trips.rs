@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use upload_gateway::state::redis::{Redis, RedisConfig, RedisMode};
 use upload_gateway_core::{
-    state::{Created, Index, ListQuery, ListingStore, PartStore, RecordStore, Selection},
-    upload::UploadId,
+    state::{
+        Created, Creation, Index, ListQuery, ListingStore, PartStore, RecordStore, Selection,
+        Update,
+    },
+    upload::{Phase, UploadId},
 };
 
 use super::{common, config, redis_only::ask, samples::*};
@@ -106,6 +109,37 @@ async fn reads(url: &str) -> u64 {
     let mut lines = report.lines();
     let count = lines.find_map(|line| line.strip_prefix("total_reads_processed:"));
     count.unwrap().parse().unwrap()
+}
+
+/// Commands that are sent together arrive in one read, if they are short.
+#[tokio::test]
+async fn a_create_and_a_change_of_the_phase_take_one_round_trip_each() {
+    let Some((_server, url)) = common::private_redis(&[]) else {
+        return;
+    };
+    let store = Redis::connect(&config([url.clone()])).await.unwrap();
+    // Connects. The connection for notices is set up at the same time.
+    create(&store, &upload(&owner())).await;
+    let mut of_asking = u64::MAX;
+    for _ in 0..5 {
+        let begun = reads(&url).await;
+        of_asking = of_asking.min(reads(&url).await - begun);
+    }
+    let begun = reads(&url).await;
+    let mut upload = findable(&owner(), "a");
+    let created = store.create(&upload, 1000).await.unwrap();
+    assert_eq!(created, Creation::Created);
+    assert_eq!(reads(&url).await - begun - of_asking, 1);
+    for phase in [Phase::Committing, Phase::Complete] {
+        let begun = reads(&url).await;
+        upload.phase = phase;
+        let updated = store.update(&upload, upload.writer).await.unwrap();
+        assert_eq!(reads(&url).await - begun - of_asking, 1, "{phase}");
+        let Update::Updated(version) = updated else {
+            panic!("{updated:?}");
+        };
+        upload.version = version;
+    }
 }
 
 /// Commands that are sent together arrive in one read, if they are as short as those of 20 records.

@@ -3,21 +3,22 @@
 use std::process::{Command, Stdio};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures::stream;
 use tempfile::TempDir;
 use tonic::{Status, transport::Channel};
 use upload_gateway::config::{Config, KeyConfig, StoreConfig};
 use upload_gateway_client::proto::v1::{
-    CopyUploadRequest, DeleteUploadRequest, GetUploadRequest, KeepUploadRequest, MoveUploadRequest,
-    upload_service_client::UploadServiceClient,
+    self, CopyUploadRequest, DeleteUploadRequest, GetUploadRequest, KeepUploadRequest,
+    MoveUploadRequest, upload_service_client::UploadServiceClient,
 };
 use upload_gateway_core::{
     gateway::{Caller, Gateway, Restore},
-    upload::Upload,
+    upload::{FileMetadata, Md5, Upload},
 };
 
 use super::{
     super::{
-        common::{self, Server},
+        common::{self, Server, bytes},
         object_records::{get, keyed, seen, upload},
         world::{DAY, World, file},
     },
@@ -54,6 +55,7 @@ macro_rules! for_each_server {
 }
 
 for_each_server!(
+    a_small_file_can_be_sent_again,
     a_deletion_is_finished,
     an_expiry_is_finished,
     an_expiry_that_was_changed_is_kept_to,
@@ -62,6 +64,9 @@ for_each_server!(
     a_record_is_rebuilt_on_demand,
     records_are_restored,
 );
+
+/// The size of a small file in bytes.
+const SIZE: usize = 1000;
 
 /// What the killed process is connected to by a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +194,36 @@ fn redis(world: &World) -> redis::Connection {
     let url = world.config.redis_url.as_ref().unwrap().to_string();
     let client = redis::Client::open(url).unwrap();
     client.get_connection().unwrap()
+}
+
+async fn a_small_file_can_be_sent_again(world: World, link: Link) {
+    let file = FileMetadata {
+        file_id: Some(Md5::of(&bytes(SIZE)).to_string()),
+        ..file(SIZE)
+    };
+    at_every_step(
+        &world,
+        LATER[0],
+        async |_| (),
+        async |messages, ()| {
+            let open = common::open_file(v1::FileMetadata {
+                file_name: file.file_name.clone(),
+                file_size: Some(SIZE as i64),
+                file_id: file.file_id.clone().unwrap(),
+                ..v1::FileMetadata::default()
+            });
+            let sent = stream::iter([open, common::chunk(0, &bytes(SIZE)), common::finish()]);
+            let call = async |mut client: UploadServiceClient<Channel>| {
+                client.upload(sent).await.map(drop)
+            };
+            killed_in_call((&world, link), messages, call).await
+        },
+        async |other, ()| {
+            let sent = upload(other, file.clone()).await;
+            assert!(is_whole(&world, other, &sent).await);
+        },
+    )
+    .await;
 }
 
 async fn a_deletion_is_finished(world: World, link: Link) {

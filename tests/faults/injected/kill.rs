@@ -21,7 +21,7 @@ for_each_store!(
     a_commit_of_a_file_of_unknown_size_is_found_at_once,
     a_commit_that_was_recorded_and_not_reported_is_reported,
     a_small_file_that_was_put_and_not_recorded_is_the_same_object,
-    a_small_file_whose_commit_was_not_recorded_is_found_at_once,
+    a_small_file_that_was_recorded_and_not_acknowledged_is_complete,
 );
 
 /// SIGABRT, with which a fault ends the process.
@@ -157,9 +157,8 @@ async fn a_small_file_that_was_put_and_not_recorded_is_the_same_object(stores: S
     killed.resumes().await;
 }
 
-async fn a_small_file_whose_commit_was_not_recorded_is_found_at_once(stores: Stores) {
-    let fault = "process:nth=2:exit-before=state.update";
-    let killed = Killed::by(fault, &stores, 1000).await;
-    assert_eq!(killed.left.phase(), Phase::Committing);
+async fn a_small_file_that_was_recorded_and_not_acknowledged_is_complete(stores: Stores) {
+    let killed = Killed::by("process:exit-after=state.update", &stores, 1000).await;
+    assert_eq!(killed.left.phase(), Phase::Complete);
     killed.resumes().await;
 }

@@ -1,4 +1,4 @@
-//! The commit: all parts are recorded, and the store makes the object.
+//! The commit: all parts are recorded, and the store makes the object. Or a single put has made it, and only the record changes.
 //!
 //! The commit lease in the record allows one committer at a time, which renews it while the store works. Whatever the
 //! store answers, the object decides: its metadata contains the upload id, so HEAD shows whether a commit succeeded whose
@@ -42,6 +42,20 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// own clock.
 const CLOCK_MARGIN: Duration = Duration::from_secs(30);
 
+/// What makes the object of a finished upload.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// All recorded parts.
+    Parts {
+        /// Their total size in bytes.
+        file_size: u64,
+        /// The MD5 of a file whose bytes were not all received.
+        proven: Option<Md5>,
+    },
+    /// A single put has made it.
+    Put(Box<Verified>),
+}
+
 /// Commits uploads.
 #[derive(Debug)]
 pub(super) struct Commits {
@@ -57,8 +71,7 @@ pub(super) struct Commits {
 // === impl Commits ===
 
 impl Commits {
-    /// Makes the object of an upload with all parts recorded, `file_size` bytes in total, and verifies it. `proven` is the MD5 of a
-    /// file whose bytes were not all received. Continues if its caller is cancelled.
+    /// Makes the object of an upload, and verifies it. Continues if its caller is cancelled.
     ///
     /// # Errors
     /// `FailedPrecondition` with `Incomplete` if parts are missing: the upload is OPEN again. `FailedPrecondition` with
@@ -67,13 +80,17 @@ impl Commits {
     pub(super) async fn commit(
         self: &Arc<Self>,
         upload: &mut Upload,
-        file_size: u64,
-        proven: Option<Md5>,
+        content: Content,
     ) -> Result<()> {
         let (commits, mut own) = (Arc::clone(self), upload.clone());
         let running = tokio::spawn(call::propagate(async move {
             let begun = Instant::now();
-            let committed = Box::pin(commits.run(&mut own, file_size, proven)).await;
+            let committed = match content {
+                Content::Parts { file_size, proven } => {
+                    Box::pin(commits.run(&mut own, file_size, proven)).await
+                }
+                Content::Put(verified) => commits.record(&mut own, *verified).await,
+            };
             commits.meter.note(Done::Committed {
                 result: &committed,
                 took: begun.elapsed(),
@@ -85,6 +102,16 @@ impl Commits {
             .map_err(|error| Error::internal("commit an upload", error))?;
         *upload = after;
         committed
+    }
+
+    /// Records the object of a single put. No lease is needed: a put never replaces an object, and of two writers with the same
+    /// bytes the record has only one.
+    async fn record(&self, upload: &mut Upload, verified: Verified) -> Result<()> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        let complete = self
+            .records
+            .complete(upload, &storage, verified, Fence::Writer);
+        complete.await
     }
 
     async fn run(&self, upload: &mut Upload, file_size: u64, proven: Option<Md5>) -> Result<()> {
@@ -222,7 +249,11 @@ impl Commits {
                     upload = self.records.find(&id).await?.ok_or_else(state_lost)?;
                     let committed_size = upload.parts.committed_size();
                     let file_size = upload.file.file_size.unwrap_or(committed_size);
-                    match self.commit(&mut upload, file_size, None).await {
+                    let content = Content::Parts {
+                        file_size,
+                        proven: None,
+                    };
+                    match self.commit(&mut upload, content).await {
                         Ok(()) => return Ok(upload),
                         // Another committer was faster.
                         Err(error) if error.reason() == Reason::WrongPhase => {}

@@ -14,6 +14,7 @@ mod part;
 mod receiver;
 mod shared;
 mod silence;
+mod single_put;
 
 use std::{sync::Arc, time::Duration};
 

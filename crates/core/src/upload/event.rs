@@ -425,6 +425,7 @@ impl Upload {
 
     fn complete(&mut self, object: Object, at: Timestamp) {
         self.end(Phase::Complete);
+        self.file.file_size = Some(object.size);
         self.file_expires_at = self.file_expires(at);
         self.object = Some(object);
         // The object has the parts, and the store has ended the session.

@@ -104,12 +104,12 @@ impl<'a> Expected<'a> {
     }
 
     /// The object that a single put of `size` bytes with this MD5 makes. An object that existed before the put has the
-    /// same bytes only if its MD5 proves it.
-    pub fn of_single_put(upload: &'a Upload, size: u64, md5: Md5) -> Self {
+    /// same bytes only if its MD5 proves it: it then `needs_proof`.
+    pub fn of_single_put(upload: &'a Upload, size: u64, md5: Md5, needs_proof: bool) -> Self {
         Self {
             size: ExpectedSize::Exactly(size),
             md5: Some(md5),
-            needs_proof: true,
+            needs_proof,
             ..Self::of_record(upload)
         }
     }

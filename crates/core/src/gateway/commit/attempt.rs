@@ -139,24 +139,14 @@ impl<'a> Attempt<'a> {
         answer
     }
 
-    /// The object of a single put, which the store acknowledged when the part was recorded. If the receipt is the MD5 of
-    /// the bytes, that answer has proven everything.
+    /// The object of a single put that the release before recorded as a part. If the receipt is the MD5 of the bytes, the answer
+    /// of the store has proven everything.
     async fn find_single_put(&self) -> Result<Outcome> {
         if let [part] = &self.parts[..]
             && !self.storage.requires_encryption
             && part.md5.is_some_and(|md5| md5.to_hex() == part.receipt)
         {
-            return Ok(Ok(StoredObject {
-                etag: part.receipt.clone(),
-                size: part.size,
-                // As it was put.
-                metadata: self
-                    .object
-                    .metadata()
-                    .map(|(key, value)| (key.into_owned(), value))
-                    .collect(),
-                ..StoredObject::default()
-            }));
+            return Ok(Ok(self.object.stored(part.receipt.clone(), part.size)));
         }
         self.find().await?.ok_or_else(contradiction)
     }

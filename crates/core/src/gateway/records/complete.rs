@@ -14,7 +14,7 @@ use crate::{
     },
     meter::Done,
     state::RecordStore,
-    upload::{Event, Object, Phase, Timestamp, Upload, UploadId},
+    upload::{Event, Object, Phase, Upload, UploadId},
 };
 
 /// How often the side object of an upload is written while other callers change the upload.
@@ -35,10 +35,12 @@ impl Records {
         fence: Fence,
     ) -> Result<()> {
         let committed = self.committed(upload, storage, verified).await?;
-        let written = (upload.file.clone(), completed(upload, &committed));
+        let mut written = upload.clone();
+        let _ = written.apply(committed.clone());
         self.transition(upload, &committed, fence).await?;
         // Another caller may have changed the file, or completed the upload at another time.
-        match (&upload.file, upload.file_expires_at) == (&written.0, written.1) {
+        let kept = |upload: &Upload| (upload.file.clone(), upload.file_expires_at);
+        match kept(upload) == kept(&written) {
             true => Ok(()),
             false => self.keep_current(upload).await,
         }
@@ -173,13 +175,5 @@ impl Records {
         self.meter.note(Done::Restored);
         tracing::info!(upload_id = %upload.id, storage_id = upload.storage_id, "restored a record that the state store did not have from the store");
         Ok(upload)
-    }
-}
-
-/// When the file expires if the upload becomes COMPLETE by this event.
-fn completed(upload: &Upload, committed: &Event) -> Option<Timestamp> {
-    match committed {
-        Event::Committed { at, .. } => upload.file_expires(*at),
-        _ => None,
     }
 }

@@ -7,21 +7,18 @@ use tokio::sync::oneshot;
 
 use super::hash::Hasher;
 use crate::{
-    blobs::{NewObject, NewPart, Put, Session, contradiction},
-    error::{Error, Kind, Reason, Result},
+    blobs::{NewPart, Session, contradiction},
+    error::{Error, Reason, Result},
     gateway::{
         copy_from::CopyFrom,
         records::Records,
         recovery::inspect::Inspector,
-        refusal::{replaced, state_lost, too_little},
+        refusal::state_lost,
         storage::{Storage, Turn},
     },
     meter::{Done, Meter},
     observe::PartToStore,
-    upload::{
-        Denied, DigestState, FileDigest, Md5, Part, Phase, Span, Upload, UploadId, WriterTag,
-        object::{Expected, Verdict, verify},
-    },
+    upload::{DigestState, FileDigest, Part, Span, UploadId, WriterTag},
 };
 
 /// How often a part is put that was damaged in flight, or for which the store denied a session that it lists.
@@ -190,64 +187,11 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Puts a small file as one object, and records it as the only part. If the store has no conditional put, nothing
-    /// is sent and the part is returned.
-    pub(super) async fn store_whole(
-        &self,
-        storage: &Storage,
-        upload: &Upload,
-        writer: WriterTag,
-        part: ReceivedPart,
-    ) -> Result<Result<Part, ReceivedPart>> {
-        let md5 = self.hasher.part(part.bytes.clone(), true).await?;
-        let object = storage.new_object(upload, Some(md5));
-        let size = part.bytes.len() as u64;
-        let put = put_object(storage, &object, &part.bytes).await;
-        let receipt = match put {
-            Ok(Put::Stored(etag)) => etag,
-            Ok(Put::Exists) => self.own_object(storage, upload, size, md5).await?,
-            Err(error) if error.kind() == Kind::Unimplemented => return Ok(Err(part)),
-            Err(error) => return Err(error),
-        };
-        let digest = self.follow(part.link, &part.bytes).await?;
-        let stored = Part {
-            number: part.number,
-            offset: part.offset,
-            size,
-            md5: Some(md5),
-            receipt,
-            digest,
-        };
-        let recorded = std::slice::from_ref(&stored);
-        match self
-            .records
-            .record_parts(&upload.id, upload.version, writer, recorded)
-            .await
-        {
-            // The commit finds the object.
-            Err(error)
-                if error.reason() == Reason::WrongPhase
-                    && self.is_complete_with(&upload.id, &stored.receipt).await? => {}
-            recorded => drop(recorded?),
-        }
-        self.note(storage, &stored);
-        Ok(Ok(stored))
-    }
-
     fn note(&self, storage: &Storage, part: &Part) {
         self.meter.note(Done::Stored {
             storage: &storage.id,
             size: part.size,
         });
-    }
-
-    /// Whether another caller found the object with this receipt in the store, and completed the upload with it.
-    async fn is_complete_with(&self, id: &UploadId, receipt: &str) -> Result<bool> {
-        let found = self.records.find_summary(id).await?;
-        let object = found
-            .filter(|upload| upload.phase == Phase::Complete)
-            .and_then(|upload| upload.object);
-        Ok(object.is_some_and(|object| object.etag == receipt))
     }
 
     async fn follow(&self, link: Option<DigestLink>, bytes: &Bytes) -> Result<Option<DigestState>> {
@@ -263,45 +207,6 @@ impl PartWriter {
         let _ = after.send(digest);
         Ok(Some(state))
     }
-
-    /// The ETag of an object that existed before a single put. The object is the upload's own if it has the same bytes:
-    /// then the response to an earlier attempt was lost.
-    async fn own_object(
-        &self,
-        storage: &Storage,
-        upload: &Upload,
-        size: u64,
-        md5: Md5,
-    ) -> Result<String> {
-        let found = storage.store.head(&upload.object_key).await?;
-        let expected = Expected::of_single_put(upload, size, md5);
-        let verdict = verify(&expected, &storage.capabilities(), found.as_ref(), None);
-        match (verdict, found) {
-            (Verdict::Same, Some(object)) => Ok(object.etag),
-            (Verdict::Different(_), _) => {
-                let mut upload = upload.clone();
-                self.inspector.confirm(&mut upload, Denied::Object).await?;
-                Err(replaced(
-                    "the store has an object with other bytes for this upload",
-                ))
-            }
-            (Verdict::Unknown, _) => Err(too_little()),
-            (Verdict::Absent | Verdict::Same, _) => Err(contradiction()),
-        }
-    }
-}
-
-/// Puts a whole object, again if it was damaged in flight.
-async fn put_object(storage: &Storage, object: &NewObject, bytes: &Bytes) -> Result<Put> {
-    for _ in 1..MAX_PUTS {
-        match storage.store.put_object(object, bytes.clone()).await {
-            Err(error) if error.reason() == Reason::ChecksumMismatch => {
-                tracing::warn!(%error, "the store received other bytes than were sent; the object is put again");
-            }
-            put => return put,
-        }
-    }
-    storage.store.put_object(object, bytes.clone()).await
 }
 
 /// Puts a part. A part that was damaged in flight is put again, because its bytes are still in memory. If the store

@@ -172,7 +172,7 @@ impl Case {
 
     /// The verdict about an object that existed before a single put.
     fn verdict_of_put(&self, upload: &Upload, found: &StoredObject) -> Verdict {
-        let expected = Expected::of_single_put(upload, self.size, self.md5());
+        let expected = Expected::of_single_put(upload, self.size, self.md5(), true);
         verify(&expected, &self.capabilities(), Some(found), None)
     }
 }

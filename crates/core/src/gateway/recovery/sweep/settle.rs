@@ -7,7 +7,7 @@ use tokio::task::JoinError;
 use super::{CLOCK_MARGIN, Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
 use crate::{
     error::{Error, Reason, Result},
-    gateway::records::Fence,
+    gateway::{commit::Content, records::Fence},
     upload::{AbortReason, Denied, Event, Phase, Upload},
 };
 
@@ -113,7 +113,11 @@ impl Pass<'_> {
         self.commits.spawn(async move {
             let committed_size = upload.parts.committed_size();
             let file_size = upload.file.file_size.unwrap_or(committed_size);
-            let committed = commits.commit(&mut upload, file_size, None).await;
+            let content = Content::Parts {
+                file_size,
+                proven: None,
+            };
+            let committed = commits.commit(&mut upload, content).await;
             (upload, committed)
         });
     }

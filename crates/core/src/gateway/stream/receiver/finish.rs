@@ -9,13 +9,18 @@ use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
         audit::audit,
+        commit::Content,
         digest::committed_digest,
         message::{Finish, FinishCopy, Message},
+        object_records::Verified,
         refusal::digest_mismatch,
-        stream::part::{DigestChain, ReceivedPart},
+        stream::{
+            part::{DigestChain, ReceivedPart},
+            single_put::Whole,
+        },
     },
-    observe,
-    upload::{FileDigest, Md5, Part, SINGLE_PUT_MAX, Upload},
+    observe::{self, PartToStore},
+    upload::{FileDigest, Md5, SINGLE_PUT_MAX, Upload},
 };
 
 // === impl Receiver ===
@@ -32,27 +37,23 @@ impl Receiver {
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
-        let total = tokio::select! {
+        let content = tokio::select! {
             biased;
             error = refuse_message(messages) => return Err(error),
-            total = self.store_rest(finish, proof.is_some()) => total?,
+            content = self.store_rest(finish, proof.as_ref()) => content?,
         };
-        if let Some(proof) = &proof {
-            self.check_copied(proof)?;
-        }
         self.counts.send_modify(|counts| counts.committing = true);
-        let proven = proof.and_then(|proof| proof.md5);
         let commits = &self.shared.commits;
-        let committed = commits.commit(&mut self.upload, total, proven).await;
+        let committed = commits.commit(&mut self.upload, content).await;
         let upload = &self.upload;
         audit(&upload.owner, "complete", Some(&upload.id), &committed);
         committed?;
         Ok(upload.clone())
     }
 
-    /// Stores what is not stored yet, and checks the size and the digest. Returns the size in bytes.
-    /// A copy whose bytes were not all received is only finished with a proof, not by another sender.
-    async fn store_rest(&mut self, finish: Finish, has_proof: bool) -> Result<u64> {
+    /// Stores what is not stored yet, and checks the size and the digest. A copy whose bytes were not all received is only
+    /// finished with a proof, not by another sender.
+    async fn store_rest(&mut self, finish: Finish, proof: Option<&FinishCopy>) -> Result<Content> {
         let total = self
             .next_offset
             .unwrap_or_else(|| self.upload.committed_size());
@@ -65,21 +66,28 @@ impl Receiver {
             && self.upload.fits_single_put(total)
             && self.in_flight.is_empty()
         {
-            self.finish_single(total, promised).await?;
-        } else {
-            if let Some(current_part) = self.current_part.take() {
-                self.dispatch(current_part).await?;
+            if let Some(mut verified) = self.finish_single(total, promised).await? {
+                verified.md5 = verified.md5.or_else(|| proof.and_then(|proof| proof.md5));
+                return Ok(Content::Put(Box::new(verified)));
             }
-            self.settle_all().await?;
+        } else if let Some(current_part) = self.current_part.take() {
+            self.dispatch(current_part).await?;
         }
+        self.settle_all().await?;
         let digest = committed_digest(&self.upload)?.map(FileDigest::finish);
         let is_promised = promised.iter().any(Option::is_some);
         let is_copy = self.upload.copy_of.is_some() && !self.upload.parts.is_empty();
-        if is_copy && is_promised && digest.is_none() && !has_proof {
+        if is_copy && is_promised && digest.is_none() && proof.is_none() {
             return Err(no_digest());
         }
         self.check_promise(promised, digest).await?;
-        Ok(total)
+        if let Some(proof) = proof {
+            self.check_copied(proof)?;
+        }
+        Ok(Content::Parts {
+            file_size: total,
+            proven: proof.and_then(|proof| proof.md5),
+        })
     }
 
     /// Checks the number of received bytes against the declared size.
@@ -109,9 +117,13 @@ impl Receiver {
         Ok(())
     }
 
-    /// Puts a small file as one object. If the store has no conditional put, the file is the only part of a session
-    /// instead.
-    async fn finish_single(&mut self, total: u64, promised: [Option<Md5>; 3]) -> Result<()> {
+    /// Puts a small file as one object, and returns it. If the store has no conditional put, the file becomes the only part of a
+    /// session instead: `None`.
+    async fn finish_single(
+        &mut self,
+        total: u64,
+        promised: [Option<Md5>; 3],
+    ) -> Result<Option<Verified>> {
         debug_assert!(total <= SINGLE_PUT_MAX, "a larger file is stored in parts");
         let current_part = match self.current_part.take() {
             Some(current_part) => current_part,
@@ -123,38 +135,36 @@ impl Receiver {
             buffer,
         } = current_part;
         let bytes = buffer.freeze();
+        let md5 = self.shared.hasher.part(bytes.clone(), true).await?;
         // Checked before the put, so that a wrong file is not stored.
-        if promised.iter().any(Option::is_some) {
-            let digest = self.shared.hasher.part(bytes.clone(), true).await?;
-            self.check_promise(promised, Some(digest)).await?;
+        self.check_promise(promised, Some(md5)).await?;
+        let shared = Arc::clone(&self.shared);
+        let observed = PartToStore {
+            number,
+            size: total,
+        };
+        let whole = Whole { bytes: &bytes, md5 };
+        let put = shared
+            .parts
+            .put_whole(&self.storage, &mut self.upload, whole);
+        if let Some(found) = observe::part(observed, put).await? {
+            let md5 = self.chain.as_ref().map(|_| md5);
+            return Ok(Some(Verified { found, md5 }));
         }
-        let link = self.chain.as_mut().map(DigestChain::link);
-        let part = ReceivedPart {
+        let current_part = ReceivedPart {
             number,
             offset: span.offset,
             bytes,
             is_urgent: true,
             committed: 0,
-            link,
+            link: self.chain.as_mut().map(DigestChain::link),
         };
-        let stored = observe::part(part.observed(), self.store_single(part)).await?;
+        let destination = self.destination().await?;
+        let turn = self.storage.turns.take(&self.upload.id).await?;
+        let stored = shared.parts.store_part(&destination, turn, current_part);
+        let stored = observe::part(observed, stored).await?;
         self.count_part(stored);
-        Ok(())
-    }
-
-    async fn store_single(&mut self, part: ReceivedPart) -> Result<Part> {
-        let shared = Arc::clone(&self.shared);
-        let whole = shared
-            .parts
-            .store_whole(&self.storage, &self.upload, self.writer, part);
-        match whole.await? {
-            Ok(stored) => Ok(stored),
-            Err(part) => {
-                let destination = self.destination().await?;
-                let turn = self.storage.turns.take(&self.upload.id).await?;
-                shared.parts.store_part(&destination, turn, part).await
-            }
-        }
+        Ok(None)
     }
 
     async fn check_promise(
