@@ -143,6 +143,10 @@ async fn progress_and_tables_fit_the_terminal() {
     for width in [40, 80, 200] {
         let gateway = TestGateway::start().await;
         let put = "ug put --again --limit-rate 12MiB";
+        let open = "ug ls -n 1 --phase open --quiet";
+        let watch = format!(
+            "{put} a.bin > /dev/null 2>&1 & until id=$({open}) && [ $id ]; do :; done; ug watch $id"
+        );
         for (arguments, mark, lines) in [
             (&format!("{put} a.bin > /dev/null")[..], "ETA", 1),
             (
@@ -151,6 +155,7 @@ async fn progress_and_tables_fit_the_terminal() {
                 5,
             ),
             ("ug get --name long -o new/ > /dev/null", "of 20 files", 5),
+            (&watch, "ETA", 1),
             ("ug ls", "PHASE", 1),
         ] {
             fs::create_dir_all(at.join("new")).unwrap();
