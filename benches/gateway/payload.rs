@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use rand::Rng;
-use upload_gateway_core::upload::{FileDigest, Md5, PART_SIZE};
+use upload_gateway_core::upload::{DigestChoice, FileDigest, Md5, PART_SIZE};
 
 use crate::{MIB, Result};
 
@@ -43,11 +43,11 @@ impl Payload {
 
     /// The digest of a file of that size.
     pub(crate) fn md5(&self, file_size: u64) -> Md5 {
-        let mut digest = FileDigest::default();
+        let mut digest = FileDigest::begin(DigestChoice::Md5).expect("a digest is chosen");
         for (_, piece) in self.pieces(file_size, PART_SIZE) {
             digest.update(&piece);
         }
-        digest.finish()
+        digest.finish().md5.expect("the chosen digest")
     }
 }
 

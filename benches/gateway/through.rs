@@ -3,7 +3,7 @@
 use futures::{future, stream};
 use tonic::transport::{Channel, Endpoint};
 use upload_gateway_client::proto::v1::{
-    Chunk, FileMetadata, Finish, GetLimitsRequest, Open, Phase, Upload, UploadRequest,
+    Chunk, FileDigest, FileMetadata, Finish, GetLimitsRequest, Open, Phase, Upload, UploadRequest,
     open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
 };
 use upload_gateway_core::upload::Md5;
@@ -76,7 +76,11 @@ pub(crate) async fn send(
     let file = FileMetadata {
         file_name: "benchmark.bin".to_owned(),
         file_size: Some(size),
-        skip_file_digest: file_md5.is_none(),
+        file_digest: match file_md5 {
+            Some(_) => FileDigest::Md5,
+            None => FileDigest::None,
+        }
+        .into(),
         ..FileMetadata::default()
     };
     let open = Message::Open(Open {
@@ -94,6 +98,7 @@ pub(crate) async fn send(
     let finish = Message::Finish(Finish {
         file_size: Some(size),
         file_id: file_md5.map(|md5| md5.to_string()),
+        crc64nvme: None,
     });
     let messages = [open].into_iter().chain(chunks).chain([finish]);
     let requests = messages.map(|message| UploadRequest {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use upload_gateway_core::{
     error::{Error, Kind, Result},
     gateway::{Next, Report},
-    upload::{FileMetadata, Object, Timestamp, policy},
+    upload::{DigestChoice, FileMetadata, Object, Timestamp, policy},
 };
 
 use super::{
@@ -74,6 +74,7 @@ fn conditions(value: &HeaderValue, size: u64) {
         etag: "tag".into(),
         size,
         md5: None,
+        crc64nvme: None,
     };
     let validators = Validators::new(&object, Timestamp(size));
     for name in [
@@ -100,7 +101,7 @@ fn check_error(error: &Error) {
 
 fn respects_limits(file: &FileMetadata) {
     assert!(policy::check_placeos_name(&file.file_name).is_ok());
-    assert!(!file.skip_file_digest && file.file_id.as_deref() != Some(""));
+    assert!(file.file_digest == DigestChoice::Md5 && file.file_id.as_deref() != Some(""));
 }
 
 /// The parameters of a file.

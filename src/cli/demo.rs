@@ -78,13 +78,16 @@ async fn demonstrate() -> Result<(), CliError> {
         "read back",
         format_args!("s3://{}/{key}", gateway.s3.bucket),
     )?;
-    if stored != sent || answer["md5"].as_str() != Some(&sent.md5.to_string()) {
+    if stored != sent || answer["crc64nvme"].as_str() != Some(&sent.crc64nvme.to_string()) {
         let difference = format!("the object is not the file: {stored:?}, not {sent:?}");
         return Err(CliError::failed(difference));
     }
     step(
         "compared",
-        format_args!("SHA-256 {} and MD5 {}: the same", stored.sha256, stored.md5),
+        format_args!(
+            "SHA-256 {} and CRC64NVME {}: the same",
+            stored.sha256, stored.crc64nvme
+        ),
     )?;
     let seconds = begin.elapsed().as_secs_f64();
     output::data(format_args!(

@@ -7,7 +7,10 @@ use std::{
 
 use console::{Term, style};
 use serde_json::{Value, json};
-use upload_gateway_client::proto::v1::{Phase, Upload};
+use upload_gateway_client::{
+    Crc64Nvme,
+    proto::v1::{Phase, Upload},
+};
 use upload_gateway_core::escape::escaped;
 
 use super::{error::CliError, human};
@@ -50,6 +53,7 @@ pub(super) fn record(upload: &Upload) -> Value {
             "etag": object.etag,
             "size": object.size,
             "md5": object.md5,
+            "crc64nvme": object.crc64nvme.map(|crc64| Crc64Nvme(crc64).to_string()),
         })
     });
     json!({

@@ -1,7 +1,10 @@
 //! `status`: shows one upload.
 
 use prost_types::Timestamp;
-use upload_gateway_client::proto::v1::{AbortReason, Upload};
+use upload_gateway_client::{
+    Crc64Nvme,
+    proto::v1::{AbortReason, Upload},
+};
 use upload_gateway_core::escape::escaped;
 
 use super::{
@@ -76,6 +79,12 @@ fn lines(upload: &Upload, now: &Timestamp) -> Vec<(&'static str, String)> {
             object.map(|object| format!("{}/{}", object.bucket, object.key)),
         ),
         ("MD5", object.map(|object| object.md5.clone())),
+        (
+            "CRC64NVME",
+            object
+                .and_then(|object| object.crc64nvme)
+                .map(|crc64| Crc64Nvme(crc64).to_string()),
+        ),
         ("Created", upload.created_at.as_ref().map(time)),
         ("Updated", upload.updated_at.as_ref().map(time)),
         ("Expires", upload.expires_at.as_ref().map(time)),

@@ -2,6 +2,7 @@
 
 pub(super) mod admin;
 pub(super) mod download;
+mod file_digest;
 pub(super) mod listing;
 mod placement;
 pub(super) mod signing;
@@ -21,8 +22,8 @@ use upload_gateway_core::{
     },
     state::Cursor,
     upload::{
-        self, AbortReason, FileMetadata, Md5, Object, Part, Permissions, Phase, StoreKind,
-        Timestamp, Upload, UploadId, policy,
+        self, AbortReason, Crc64Nvme, FileMetadata, Md5, Object, Part, Permissions, Phase,
+        StoreKind, Timestamp, Upload, UploadId, policy,
     },
 };
 
@@ -44,7 +45,11 @@ pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
                 .map(|value| size("finish.file_size", value));
             let file_id = finish.file_id.map(|text| digest("finish.file_id", &text));
             let (file_size, file_id) = (file_size.transpose(), file_id.transpose()).all()?;
-            Ok(Message::Finish(Finish { file_size, file_id }))
+            Ok(Message::Finish(Finish {
+                file_size,
+                file_id,
+                crc64nvme: finish.crc64nvme.map(Crc64Nvme),
+            }))
         }
         None => Err(Error::sequence("a message must be open, chunk or finish")),
     }
@@ -297,6 +302,7 @@ fn file_metadata(
         // It may be stricter than all known ones, so it must not become the default.
         Err(_) => Err(Error::invalid("file.permissions", "unknown value")),
     };
+    let file_digest = file_digest::from_wire(file.file_digest);
     let file_size = file.file_size.map(|value| size("file.file_size", value));
     let expire_after = expire_after("file.expire_after", file.expire_after.as_ref());
     let (permissions, file_size) = (permissions, file_size.transpose());
@@ -308,7 +314,7 @@ fn file_metadata(
         public: file.public,
         tags: file.tags,
         file_path: file.file_path,
-        skip_file_digest: file.skip_file_digest,
+        file_digest: file_digest.as_ref().copied().unwrap_or_default(),
         placement: Box::new(
             file.placement
                 .map(|wire| placement::from_wire(*wire))
@@ -317,8 +323,14 @@ fn file_metadata(
         ..FileMetadata::default()
     };
     // Checked here as well, so that one error names all invalid fields.
-    let checked = (permissions, file_size, expire_after, check(&file)).all();
-    let (permissions, _, expire_after, ()) = checked?;
+    let checked = (
+        (permissions, file_digest).all(),
+        file_size,
+        expire_after,
+        check(&file),
+    )
+        .all();
+    let ((permissions, _), _, expire_after, ()) = checked?;
     Ok(FileMetadata {
         permissions,
         expire_after,
@@ -343,7 +355,7 @@ fn file(upload: &Upload) -> v1::FileMetadata {
         tags: file.tags.clone(),
         file_path: file.file_path.clone(),
         storage_id: upload.storage_id.clone(),
-        skip_file_digest: file.skip_file_digest,
+        file_digest: file_digest::to_wire(file.file_digest).into(),
         expire_after: file.expire_after.map(seconds),
         placement: placement::to_wire(&file.placement).map(Box::new),
     }
@@ -376,6 +388,7 @@ fn object(object: &Object) -> v1::Object {
         etag: object.etag.clone(),
         size: bytes(object.size),
         md5: object.md5.map(|md5| md5.to_string()).unwrap_or_default(),
+        crc64nvme: object.crc64nvme.map(|crc64| crc64.0),
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use upload_gateway_core::{
     error::{All, Error, Result},
     gateway::{DOWNLOAD_LIFETIME, Next, PartToSign, Report},
-    upload::{Cached, Claim, Claims, FileMetadata, Md5, policy},
+    upload::{Cached, Claim, Claims, DigestChoice, FileMetadata, Md5, policy},
 };
 use utoipa::{IntoParams, ToSchema};
 
@@ -156,7 +156,7 @@ impl Parse for FileParameters {
             public: self.public.is_none_or(|Flag(public)| public),
             tags: self.tags.map_or_else(Vec::new, |Tags(tags)| tags),
             file_path: self.file_path.unwrap_or_default(),
-            skip_file_digest: false,
+            file_digest: DigestChoice::Md5,
             expire_after: self.expire_after.map(|Number(seconds)| seconds),
             placement: Box::new(self.placement.map(Into::into).unwrap_or_default()),
             cached: cached(self.cache_etag, self.cache_modified),

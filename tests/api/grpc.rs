@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod conflicts;
+mod digests;
 mod downloads;
 mod full_state;
 mod open_uploads;

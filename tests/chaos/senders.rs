@@ -18,7 +18,7 @@ use tokio::{
 };
 use upload_gateway_client::{
     Client, ClientError, Event, RetryPolicy, Source, Transfer, UploadBuilder, Uploaded, Way,
-    proto::v1::FileMetadata,
+    proto::v1::{FileDigest, FileMetadata},
 };
 use upload_gateway_core::upload::Md5;
 
@@ -258,7 +258,11 @@ impl Sender {
                 false => String::new(),
             },
             storage_id: self.upload.store.id().into(),
-            skip_file_digest: !digest,
+            file_digest: match digest {
+                true => FileDigest::Auto,
+                false => FileDigest::None,
+            }
+            .into(),
             expire_after: expire_after(&self.upload).map(|time| prost_types::Duration {
                 seconds: i64::try_from(time.as_secs()).expect("at most some days"),
                 nanos: 0,

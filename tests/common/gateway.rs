@@ -24,8 +24,9 @@ use upload_gateway::{
     serve::{ServeError, Server},
 };
 use upload_gateway_client::proto::v1::{
-    Chunk, FileMetadata, Finish, GetUploadRequest, Open, Upload, UploadProgress, UploadRequest,
-    open::Target, upload_request::Message, upload_service_client::UploadServiceClient,
+    Chunk, FileDigest, FileMetadata, Finish, GetUploadRequest, Open, Upload, UploadProgress,
+    UploadRequest, open::Target, upload_request::Message,
+    upload_service_client::UploadServiceClient,
 };
 use upload_gateway_core::upload::PART_SIZE;
 
@@ -360,6 +361,7 @@ pub fn bytes(length: usize) -> Vec<u8> {
 pub fn open(name: &str, size: Option<usize>) -> UploadRequest {
     open_file(FileMetadata {
         file_name: name.into(),
+        file_digest: FileDigest::Md5.into(),
         file_size: size.map(|size| i64::try_from(size).unwrap()),
         ..FileMetadata::default()
     })

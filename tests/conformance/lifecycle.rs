@@ -164,6 +164,7 @@ fn object() -> Object {
         etag: "e".into(),
         size: 7,
         md5: None,
+        crc64nvme: None,
     }
 }
 

@@ -105,6 +105,7 @@ pub(crate) async fn upload_as(caller: &Caller, gateway: &Gateway, file: FileMeta
     let finish = Message::Finish(Finish {
         file_size: None,
         file_id: None,
+        crc64nvme: None,
     });
     let mut messages = stream::iter([Ok(open), Ok(chunk), Ok(finish)]);
     let (opened, _id) = oneshot::channel();

@@ -265,6 +265,7 @@ async fn send(gateway: &Arc<Gateway>, id: &UploadId, file: &'static [u8]) -> Res
         Message::Finish(Finish {
             file_size: None,
             file_id: None,
+            crc64nvme: None,
         }),
     ];
     let (opened, _opened) = oneshot::channel();

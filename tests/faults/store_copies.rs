@@ -10,7 +10,7 @@ use upload_gateway_core::{
     blobs::{Commit, NewObject, NewPart, Session},
     error::Reason,
     gateway::{Caller, Counts, Settings},
-    upload::{FileMetadata, Md5, Object, Part, Phase, Upload, WriterTag},
+    upload::{DigestChoice, FileMetadata, Md5, Object, Part, Phase, Upload, WriterTag},
 };
 
 use self::{
@@ -376,7 +376,7 @@ async fn a_file_without_a_digest_is_copied() {
         let gateway = world.gateway().await;
         for size in [SMALL, MIDDLE, LARGE] {
             let plain = FileMetadata {
-                skip_file_digest: true,
+                file_digest: DigestChoice::None,
                 ..file(size)
             };
             let source = upload(&gateway, plain).await;

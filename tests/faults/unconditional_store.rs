@@ -108,6 +108,7 @@ async fn a_small_file_is_the_only_part_of_a_session() {
             Message::Finish(Finish {
                 file_size: None,
                 file_id: Some(Md5::of(content)),
+                crc64nvme: None,
             }),
         ];
         let (opened, _opened) = oneshot::channel();

@@ -31,7 +31,7 @@ use upload_gateway_core::{
         Settings, Storages, Sweep, SweepReport, Takeover, Target,
     },
     state::StateStore,
-    upload::{FileMetadata, MIB, Timestamp, Upload, UploadId},
+    upload::{DigestChoice, FileMetadata, MIB, Timestamp, Upload, UploadId},
 };
 
 use super::common;
@@ -215,6 +215,7 @@ pub(crate) async fn in_time(case: impl Future<Output = ()>) {
 /// The metadata of a file of this size.
 pub(crate) fn file(size: usize) -> FileMetadata {
     FileMetadata {
+        file_digest: DigestChoice::Md5,
         file_name: "film.mp4".into(),
         file_size: Some(size as u64),
         ..FileMetadata::default()

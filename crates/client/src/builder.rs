@@ -191,8 +191,8 @@ impl<W: Way> UploadBuilder<W> {
         self
     }
 
-    /// Whether the MD5 of the whole file is computed, checked by the gateway, and compared with the object: by default yes.
-    /// Direct uploads always do.
+    /// Whether a digest of the whole file is computed, checked by the gateway, and compared with the object: by default yes. It is
+    /// the one that [`file_digest`](crate::proto::v1::FileMetadata::file_digest) chooses. Direct uploads always compare the MD5.
     pub fn digest(mut self, on: bool) -> Self {
         self.options.digest = on;
         self

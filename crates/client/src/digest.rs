@@ -1,9 +1,12 @@
-//! MD5 digests in the form of the API.
+//! Digests in the form of the API.
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
 use md5::Digest;
+
+use crate::proto::v1::{FileDigest, Object};
 
 /// An MD5 digest. Its text is base64, like `file_id` and `object.md5`.
 ///
@@ -16,9 +19,35 @@ use md5::Digest;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Md5(pub [u8; 16]);
 
+/// A CRC-64/NVME, the checksum that S3 computes over whole objects. Its text is that of S3: base64 of the eight bytes, the most
+/// significant one first.
+///
+/// # Examples
+/// ```
+/// use upload_gateway_client::Crc64Nvme;
+///
+/// assert_eq!(Crc64Nvme::of(b"Hello World").to_string(), "ZZYyy35L4mE=");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Crc64Nvme(pub u64);
+
+/// The digests of a file, as far as they were computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Digests {
+    pub(crate) md5: Option<Md5>,
+    pub(crate) crc64nvme: Option<Crc64Nvme>,
+}
+
 /// The MD5 of bytes that arrive one after the other.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Hasher(md5::Md5);
+pub(crate) struct Md5Hasher(md5::Md5);
+
+/// The digests of bytes that arrive one after the other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hasher {
+    md5: Option<Md5Hasher>,
+    crc64nvme: Option<u64>,
+}
 
 // === impl Md5 ===
 
@@ -41,9 +70,41 @@ impl fmt::Debug for Md5 {
     }
 }
 
-// === impl Hasher ===
+// === impl Crc64Nvme ===
 
-impl Hasher {
+impl Crc64Nvme {
+    /// The checksum of bytes in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(checksum(CrcAlgorithm::Crc64Nvme, bytes))
+    }
+}
+
+impl fmt::Display for Crc64Nvme {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&STANDARD.encode(self.0.to_be_bytes()))
+    }
+}
+
+impl fmt::Debug for Crc64Nvme {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Crc64Nvme({self})")
+    }
+}
+
+// === impl Digests ===
+
+impl From<Md5> for Digests {
+    fn from(md5: Md5) -> Self {
+        Self {
+            md5: Some(md5),
+            crc64nvme: None,
+        }
+    }
+}
+
+// === impl Md5Hasher ===
+
+impl Md5Hasher {
     /// Adds the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
@@ -52,5 +113,58 @@ impl Hasher {
     /// The MD5 of all bytes so far.
     pub(crate) fn finish(self) -> Md5 {
         Md5(self.0.finalize().into())
+    }
+}
+
+// === impl Hasher ===
+
+impl Hasher {
+    /// Of both, until it is known which one is compared.
+    pub(crate) fn both() -> Self {
+        Self {
+            md5: Some(Md5Hasher::default()),
+            crc64nvme: Some(0),
+        }
+    }
+
+    /// Of those with which the bytes of this object can be compared.
+    pub(crate) fn of_object(object: &Object) -> Self {
+        let mut hasher = Self::both();
+        match (object.md5.is_empty(), object.crc64nvme) {
+            (true, Some(_)) => hasher.md5 = None,
+            _ => hasher.crc64nvme = None,
+        }
+        hasher
+    }
+
+    /// Drops those that the gateway does not compute.
+    pub(crate) fn keep(&mut self, computed: FileDigest) {
+        match computed {
+            // A gateway that does not know the field computes the MD5.
+            FileDigest::Unspecified | FileDigest::Auto | FileDigest::Md5 => self.crc64nvme = None,
+            FileDigest::Crc64nvme => self.md5 = None,
+            FileDigest::None => *self = Self::default(),
+        }
+    }
+
+    /// Adds the next bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+        if let Some(crc64) = &mut self.crc64nvme
+            && !bytes.is_empty()
+        {
+            let next = Crc64Nvme::of(bytes).0;
+            *crc64 = checksum_combine(CrcAlgorithm::Crc64Nvme, *crc64, next, bytes.len() as u64);
+        }
+    }
+
+    /// The digests of all bytes so far.
+    pub(crate) fn finish(self) -> Digests {
+        Digests {
+            md5: self.md5.map(Md5Hasher::finish),
+            crc64nvme: self.crc64nvme.map(Crc64Nvme),
+        }
     }
 }

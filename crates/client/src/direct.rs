@@ -24,8 +24,8 @@ use crate::{
     client::Client,
     error::ClientError,
     proto::v1::{
-        CompleteUploadRequest, CreateUploadRequest, ErrorReason, FileMetadata, GetUploadRequest,
-        SignFinishRequest, SignedStep, StepType, UpdateUploadRequest, Upload,
+        CompleteUploadRequest, CreateUploadRequest, ErrorReason, FileDigest, FileMetadata,
+        GetUploadRequest, SignFinishRequest, SignedStep, StepType, UpdateUploadRequest, Upload,
     },
     resume::Saved,
     upload::{Uploaded, verify, wire_size},
@@ -134,7 +134,7 @@ impl Run for DirectUpload {
             metadata: FileMetadata {
                 file_size: Some(wire_size(size)),
                 file_id: md5.to_string(),
-                skip_file_digest: false,
+                file_digest: FileDigest::Md5.into(),
                 ..self.metadata
             },
         };
@@ -142,12 +142,13 @@ impl Run for DirectUpload {
         if let Some(saved) = &saved {
             saved.complete(&upload.upload_id).await;
         }
-        verify(&upload, size, Some(md5))?;
+        verify(&upload, size, md5.into())?;
         let object = upload.object.as_ref();
         let is_proven = object.is_some_and(|object| !object.md5.is_empty());
         Ok(Uploaded {
             size,
             md5: is_proven.then_some(md5),
+            crc64nvme: None,
             resumed_from: direct.job.progress.resumed_from(size),
             was_complete: false,
             upload,

@@ -11,7 +11,7 @@ use tonic::Streaming;
 pub use self::file::FileDownload;
 use crate::{
     client::Client,
-    digest::{Hasher, Md5},
+    digest::{Crc64Nvme, Digests, Hasher, Md5},
     error::{ClientError, Refusal},
     proto::v1::{
         Chunk, DownloadRequest, DownloadResponse, ErrorReason, Object, Phase, Upload,
@@ -76,8 +76,11 @@ pub struct Downloaded {
     pub upload: Upload,
     /// The bytes that were written, those of earlier calls included.
     pub size: u64,
-    /// The MD5 of the whole file. `None` for a range. It was compared with that of the object, if the gateway knows it.
+    /// The MD5 of the whole file, compared with that of the object, if the gateway knows it. `None` for a range, and if the gateway
+    /// knows only the `crc64nvme`.
     pub md5: Option<Md5>,
+    /// The CRC-64/NVME of the whole file, compared with that of the object, if the gateway knows no MD5.
+    pub crc64nvme: Option<Crc64Nvme>,
     /// The bytes that earlier calls had written.
     pub resumed_from: u64,
 }
@@ -148,7 +151,7 @@ impl DownloadBuilder {
             let mut download = self.open_with(events.clone()).await?;
             events.report(Event::opened(&download.upload, download.position));
             let begin = download.position;
-            let mut hasher = Hasher::default();
+            let mut hasher = Hasher::of_object(object(&download.upload)?);
             while let Some(bytes) = download.next().await? {
                 let written = output.write_all(&bytes).await;
                 written.map_err(ClientError::Output)?;
@@ -157,14 +160,14 @@ impl DownloadBuilder {
                 events.report(progress(&download.upload, size));
             }
             output.flush().await.map_err(ClientError::Output)?;
-            let md5 = is_whole.then(|| hasher.finish());
-            if let Some(md5) = md5 {
-                verify(&download.upload, md5)?;
-            }
+            let whole = is_whole.then(|| hasher.finish());
+            let digests = whole.unwrap_or_default();
+            verify(&download.upload, digests)?;
             Ok(Downloaded {
                 size: download.position - begin,
                 upload: download.upload,
-                md5,
+                md5: digests.md5,
+                crc64nvme: digests.crc64nvme,
                 resumed_from: 0,
             })
         })
@@ -306,21 +309,13 @@ fn check_same(before: &Upload, now: &Upload) -> Result<(), ClientError> {
     })
 }
 
-/// Compares the MD5 of what arrived with that of the object, if the gateway knows it.
+/// Compares the digests of what arrived with those of the object, if the gateway knows them.
 ///
 /// # Errors
 /// `Mismatch`.
-fn verify(upload: &Upload, md5: Md5) -> Result<(), ClientError> {
-    let expected = &object(upload)?.md5;
-    if expected.is_empty() || *expected == md5.to_string() {
-        return Ok(());
-    }
-    Err(ClientError::Mismatch {
-        upload_id: upload.upload_id.clone(),
-        what: "MD5",
-        expected: md5.to_string(),
-        found: expected.clone(),
-    })
+fn verify(upload: &Upload, arrived: Digests) -> Result<(), ClientError> {
+    let size = u64::try_from(object(upload)?.size).unwrap_or_default();
+    crate::upload::verify(upload, size, arrived)
 }
 
 fn progress(upload: &Upload, received_size: u64) -> Event {

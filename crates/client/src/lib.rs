@@ -61,7 +61,7 @@ pub use self::{
     builder::{Creates, KnownUpload, NewUpload, UploadBuilder, Way},
     client::Client,
     connect::ConnectError,
-    digest::Md5,
+    digest::{Crc64Nvme, Md5},
     download::{Download, DownloadBuilder, Downloaded, FileDownload},
     error::{ClientError, Refusal, StoreRefusal},
     options::ConnectOptions,

@@ -102,11 +102,12 @@ async fn finish(
     upload: Upload,
     known: &Known,
 ) -> Result<Uploaded, ClientError> {
-    let (size, md5) = reader.finish().await?;
-    verify(&upload, size, md5)?;
+    let (size, digests) = reader.finish().await?;
+    verify(&upload, size, digests)?;
     Ok(Uploaded {
         size,
-        md5,
+        md5: digests.md5,
+        crc64nvme: digests.crc64nvme,
         resumed_from: known.resumed_from,
         was_complete: known.was_complete(),
         upload,

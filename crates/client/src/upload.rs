@@ -1,7 +1,7 @@
 //! How an upload is sent, and its result.
 
 use crate::{
-    digest::Md5,
+    digest::{Crc64Nvme, Digests, Md5},
     error::ClientError,
     proto::v1::{Takeover, Upload},
     retry::RetryPolicy,
@@ -35,9 +35,11 @@ pub struct Uploaded {
     pub upload: Upload,
     /// The file's size in bytes.
     pub size: u64,
-    /// The file's MD5. `None` if [`digest`](crate::UploadBuilder::digest) is off, if a direct upload could not prove it, or if the file was
-    /// not read because `was_complete`.
+    /// The file's MD5, if the gateway has computed it, too. `None` if [`digest`](crate::UploadBuilder::digest) is off, if a direct
+    /// upload could not prove it, or if the file was not read because `was_complete`.
     pub md5: Option<Md5>,
+    /// The file's CRC-64/NVME, in the same way.
+    pub crc64nvme: Option<Crc64Nvme>,
     /// Where in the file the last resume continued, in bytes. 0 if the upload was not resumed.
     pub resumed_from: u64,
     /// The resume store knew the file as complete, and the gateway still has it: nothing was sent.
@@ -62,7 +64,7 @@ impl Default for UploadOptions {
 ///
 /// # Errors
 /// `Mismatch`, and `Protocol` if the record has no object.
-pub(crate) fn verify(upload: &Upload, size: u64, md5: Option<Md5>) -> Result<(), ClientError> {
+pub(crate) fn verify(upload: &Upload, size: u64, file: Digests) -> Result<(), ClientError> {
     let mismatch = |what, expected: String, found: String| ClientError::Mismatch {
         upload_id: upload.upload_id.clone(),
         what,
@@ -75,11 +77,20 @@ pub(crate) fn verify(upload: &Upload, size: u64, md5: Option<Md5>) -> Result<(),
     if u64::try_from(object.size) != Ok(size) {
         return Err(mismatch("size", size.to_string(), object.size.to_string()));
     }
-    if let Some(md5) = md5
+    if let Some(md5) = file.md5
         && !object.md5.is_empty()
         && object.md5 != md5.to_string()
     {
         return Err(mismatch("MD5", md5.to_string(), object.md5.clone()));
+    }
+    if let Some((expected, found)) = file.crc64nvme.zip(object.crc64nvme.map(Crc64Nvme))
+        && expected != found
+    {
+        return Err(mismatch(
+            "CRC64NVME",
+            expected.to_string(),
+            found.to_string(),
+        ));
     }
     Ok(())
 }
@@ -112,8 +123,19 @@ mod tests {
             (complete(3, &Md5::of(b"xyz").to_string()), false),
             (Upload::default(), false),
         ] {
-            assert_eq!(verify(&upload, 3, Some(md5)).is_ok(), is_same, "{upload:?}");
+            assert_eq!(
+                verify(&upload, 3, md5.into()).is_ok(),
+                is_same,
+                "{upload:?}"
+            );
         }
-        assert!(verify(&complete(3, &Md5::of(b"xyz").to_string()), 3, None).is_ok());
+        assert!(
+            verify(
+                &complete(3, &Md5::of(b"xyz").to_string()),
+                3,
+                Digests::default()
+            )
+            .is_ok()
+        );
     }
 }

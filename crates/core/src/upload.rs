@@ -4,6 +4,8 @@
 //! from one [`Phase`] to another.
 
 mod begun;
+mod choice;
+mod crc64;
 mod digest;
 mod event;
 mod evidence;
@@ -26,7 +28,9 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    digest::{CompositeMd5, DigestState, FileDigest, InvalidDigest, Md5},
+    choice::DigestChoice,
+    crc64::{Crc64Nvme, InvalidCrc64},
+    digest::{CompositeMd5, DigestState, Digests, FileDigest, InvalidDigest, Md5},
     event::{AbortReason, Applied, Event, Rejected},
     evidence::{Denial, Denied, Evidence},
     id::{Fingerprint, Identity, InvalidUploadId, Secret, UploadId},
@@ -203,8 +207,9 @@ pub struct FileMetadata {
     pub tags: Vec<String>,
     /// A path for the caller's own use. Stored in the record only, not part of the object key.
     pub file_path: String,
-    /// Compute no digest of the whole file: cheaper, but `file_id` cannot be checked.
-    pub skip_file_digest: bool,
+    /// Which digest of the whole file is computed. `file_id` can be checked only with its MD5.
+    #[serde(flatten)]
+    pub file_digest: DigestChoice,
     /// After how many seconds from completion the file is deleted. `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_after: Option<u64>,
@@ -290,6 +295,9 @@ pub struct Object {
     pub size: u64,
     /// The MD5 of the whole object, only if it is proven.
     pub md5: Option<Md5>,
+    /// The CRC-64/NVME of the whole object, only if it is proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc64nvme: Option<Crc64Nvme>,
 }
 
 // === impl StoreKind ===
@@ -482,6 +490,14 @@ impl Lease {
 // === impl Object ===
 
 impl Object {
+    /// What is proven of its digests.
+    pub fn digests(&self) -> Digests {
+        Digests {
+            md5: self.md5,
+            crc64nvme: self.crc64nvme,
+        }
+    }
+
     /// Whether both are the object of the upload, which each caller verifies before it records it. The key is never reused.
     /// A repeated commit of the same parts gets another ETag (Azure), and an inspection may know no MD5.
     fn is_same(&self, other: &Self) -> bool {

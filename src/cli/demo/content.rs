@@ -1,13 +1,13 @@
 //! The content of a file or an object, as far as it is compared.
 
 use sha2::{Digest, Sha256};
-use upload_gateway_core::upload::{FileDigest, Md5};
+use upload_gateway_core::upload::Crc64Nvme;
 
 /// The content of a file or an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) size: u64,
-    pub(super) md5: Md5,
+    pub(super) crc64nvme: Crc64Nvme,
     pub(super) sha256: String,
 }
 
@@ -15,7 +15,7 @@ pub(super) struct Content {
 #[derive(Debug, Default)]
 pub(super) struct ContentDigest {
     size: u64,
-    md5: FileDigest,
+    crc64nvme: Crc64Nvme,
     sha256: Sha256,
 }
 
@@ -24,7 +24,8 @@ pub(super) struct ContentDigest {
 impl ContentDigest {
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
-        self.md5.update(bytes);
+        let next = Crc64Nvme::of(bytes);
+        self.crc64nvme = self.crc64nvme.followed_by(next, bytes.len() as u64);
         self.sha256.update(bytes);
     }
 
@@ -32,7 +33,7 @@ impl ContentDigest {
         let sha256 = self.sha256.finalize();
         Content {
             size: self.size,
-            md5: self.md5.finish(),
+            crc64nvme: self.crc64nvme,
             sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }

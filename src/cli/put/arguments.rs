@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Duratio
 
 use upload_gateway_client::{
     Check, RetryPolicy, UploadBuilder, Way,
-    proto::v1::{FileMetadata, Placement, Takeover},
+    proto::v1::{FileDigest, FileMetadata, Placement, Takeover},
 };
 
 use super::files::{Candidate, Pattern, Selection};
@@ -39,11 +39,12 @@ pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     pub(super) server: Server,
     /// Send the bytes straight to the store, in requests that the gateway signs
-    #[arg(long, conflicts_with_all = ["resume", "no_takeover", "no_digest", "chunk_size"])]
+    #[arg(long, conflicts_with_all = ["resume", "no_takeover", "md5", "no_digest", "chunk_size"])]
     pub(super) direct: bool,
     /// Resume this upload instead of creating one
     #[arg(long, value_name = "ID", conflicts_with_all = [
         "name", "mime", "storage", "tags", "metadata", "storage_class", "expire_after", "checksum", "again",
+        "md5",
     ])]
     pub(super) resume: Option<String>,
     /// Fail if another sender is active on this upload [default: take over]
@@ -108,7 +109,10 @@ pub(super) struct Description {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Transfer")]
 pub(super) struct Sending {
-    /// Neither compute nor compare an MD5 of the whole file
+    /// Compare the MD5 of the whole file [default: of a file that fits one part; otherwise the CRC64NVME, which is faster]
+    #[arg(long, conflicts_with = "no_digest")]
+    pub(super) md5: bool,
+    /// Neither compute nor compare a digest of the whole file
     #[arg(long)]
     pub(super) no_digest: bool,
     /// The size of the messages
@@ -138,6 +142,18 @@ fn parallel(text: &str) -> Result<NonZeroUsize, String> {
 fn entry(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.into(), value.into()))
+}
+
+// === impl Sending ===
+
+impl Sending {
+    fn file_digest(&self) -> FileDigest {
+        match (self.md5, self.no_digest) {
+            (true, _) => FileDigest::Md5,
+            (false, true) => FileDigest::None,
+            (false, false) => FileDigest::Auto,
+        }
+    }
 }
 
 // === impl Arguments ===
@@ -226,7 +242,7 @@ impl Arguments {
             file_path: file.below.clone(),
             tags: description.tags.clone(),
             storage_id: self.server.storage(&description.storage)?,
-            skip_file_digest: self.sending.no_digest,
+            file_digest: self.sending.file_digest().into(),
             expire_after,
             placement: (placement != Placement::default()).then(|| placement.into()),
             ..FileMetadata::default()

@@ -119,8 +119,11 @@ pub(super) fn show_one(
     if uploaded.resumed_from > 0 {
         display.log(format_args!("resumed from byte {}", uploaded.resumed_from));
     }
-    if let Some(md5) = uploaded.md5 {
-        display.log(format_args!("{} bytes, MD5 {md5}", uploaded.size));
+    let size = uploaded.size;
+    match (uploaded.md5, uploaded.crc64nvme) {
+        (Some(md5), _) => display.log(format_args!("{size} bytes, MD5 {md5}")),
+        (None, Some(crc64)) => display.log(format_args!("{size} bytes, CRC64NVME {crc64}")),
+        (None, None) => {}
     }
     display.data(place(uploaded))
 }
@@ -151,6 +154,7 @@ fn record(file: &Candidate, uploaded: &Uploaded) -> Value {
         "object_key": object.key,
         "size": uploaded.size,
         "md5": uploaded.md5.map(|md5| md5.to_string()),
+        "crc64nvme": uploaded.crc64nvme.map(|crc64| crc64.to_string()),
         "resumed_from": uploaded.resumed_from,
         "was_complete": uploaded.was_complete,
     })

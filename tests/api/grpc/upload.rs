@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
 use upload_gateway_client::proto::v1::{
-    FileMetadata, Finish, GetLimitsRequest, ListPartsRequest, Phase, UploadRequest,
+    FileDigest, FileMetadata, Finish, GetLimitsRequest, ListPartsRequest, Phase, UploadRequest,
     upload_request::Message,
 };
 
@@ -335,7 +335,7 @@ async fn a_file_without_digest_has_no_md5() {
     let data = bytes(PART + 5);
     let create = open_file(FileMetadata {
         file_name: "a.bin".into(),
-        skip_file_digest: true,
+        file_digest: FileDigest::None.into(),
         ..FileMetadata::default()
     });
     let upload = gateway
@@ -358,6 +358,7 @@ async fn finish_can_declare_size_and_digest() {
     let finish = message(Message::Finish(Finish {
         file_size: Some(3),
         file_id: Some(md5(b"abc")),
+        crc64nvme: None,
     }));
     let upload = gateway
         .upload(vec![open("a.bin", None), chunk(0, b"abc"), finish])

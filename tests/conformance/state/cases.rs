@@ -222,6 +222,7 @@ pub(crate) async fn an_update_replaces_all_but_the_parts_and_claims(store: &dyn 
         etag: "etag-2".into(),
         size: 7,
         md5: None,
+        crc64nvme: None,
     });
     upload.updated_at = times().now;
     upload.expires_at = times().expires_at;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use upload_gateway::state::redis::Redis;
 use upload_gateway_core::{
     state::{PartRecord, PartStore, RecordStore, ScheduleStore, StateStore, Update},
-    upload::{Cached, Cleanup, FileMetadata, Owner, Phase, Timestamp, Upload},
+    upload::{Cached, Cleanup, DigestChoice, FileMetadata, Owner, Phase, Timestamp, Upload},
 };
 
 use super::{
@@ -180,7 +180,7 @@ async fn a_compact_record_keeps_every_field() {
         file_id: Some("x".into()),
         public: true,
         file_path: "a/b".into(),
-        skip_file_digest: true,
+        file_digest: DigestChoice::Crc64Nvme,
         placement: placement(),
         cached: Some(Box::new(Cached {
             etag: Some("e".into()),

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use upload_gateway_core::{
     state::{Creation, StateStore, Times},
     upload::{
-        Claim, Encryption, FileDigest, FileMetadata, Fingerprint, Identity, Md5, Origin, Owner,
-        PART_SIZE, Part, Parts, Placement, Plan, Secret, StoreKind, StoreLimits, Timestamp, Upload,
-        UploadId, WriterTag,
+        Claim, DigestChoice, Encryption, FileDigest, FileMetadata, Fingerprint, Identity, Md5,
+        Origin, Owner, PART_SIZE, Part, Parts, Placement, Plan, Secret, StoreKind, StoreLimits,
+        Timestamp, Upload, UploadId, WriterTag,
     },
 };
 
@@ -53,6 +53,7 @@ pub(crate) fn upload(owner: &Owner) -> Upload {
         file: FileMetadata {
             file_name: "später & mehr?.mp4".into(),
             file_mime: "video/mp4".into(),
+            file_digest: DigestChoice::Md5,
             tags: vec!["a".into(), "b".into()],
             ..FileMetadata::default()
         },
@@ -132,7 +133,7 @@ fn fingerprint(owner: &Owner, file_name: &str) -> Fingerprint {
 
 /// Part `number` of a plan with parts of 5 MiB, with a digest state as a real one has.
 pub(crate) fn part(number: u32) -> Part {
-    let mut digest = FileDigest::default();
+    let mut digest = FileDigest::begin(DigestChoice::Md5).unwrap();
     digest.update(&[7; 64]);
     Part {
         number,

@@ -69,6 +69,7 @@ fn messages(target: Target, size: usize) -> impl Stream<Item = Result<Message>> 
         Message::Finish(Finish {
             file_size: None,
             file_id: None,
+            crc64nvme: None,
         }),
     ];
     stream::iter(messages.map(Ok))
@@ -191,6 +192,7 @@ async fn find((state, id): (Arc<dyn StateStore>, UploadId)) {
         etag: "etag".into(),
         size: upload.parts.committed_size(),
         md5: None,
+        crc64nvme: None,
     };
     upload
         .apply(Event::Committed {

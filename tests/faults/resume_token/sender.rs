@@ -5,8 +5,8 @@ use tempfile::TempDir;
 use tonic::Status;
 use upload_gateway::config::{Config, KeyConfig, S3Profile};
 use upload_gateway_client::proto::v1::{
-    FileMetadata, Finish, Open, Phase, Upload, UploadProgress, UploadRequest, open::Target,
-    upload_request::Message,
+    FileDigest, FileMetadata, Finish, Open, Phase, Upload, UploadProgress, UploadRequest,
+    open::Target, upload_request::Message,
 };
 use upload_gateway_core::upload::Md5;
 
@@ -88,11 +88,13 @@ pub(crate) fn finish_with_md5(data: &[u8]) -> UploadRequest {
     message(Message::Finish(Finish {
         file_size: None,
         file_id: Some(Md5::of(data).to_string()),
+        crc64nvme: None,
     }))
 }
 
 pub(crate) fn file(size: Option<usize>) -> FileMetadata {
     FileMetadata {
+        file_digest: FileDigest::Md5.into(),
         file_name: "film.mp4".into(),
         file_size: size.map(|size| i64::try_from(size).unwrap()),
         ..FileMetadata::default()

@@ -40,6 +40,7 @@ async fn a_copy_cannot_be_finished_with_other_bytes() {
             Ok(Message::Finish(Finish {
                 file_size: None,
                 file_id: None,
+                crc64nvme: None,
             })),
         ]);
         let Copying {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    digest::{Hasher, Md5},
+    digest::{Md5, Md5Hasher},
     error::ClientError,
     stamp::Stamp,
 };
@@ -63,7 +63,7 @@ impl LocalFile {
     pub(super) async fn digest(&self, span: Span) -> Result<Md5, ClientError> {
         let file = self.clone();
         blocking(move || {
-            let mut hasher = Hasher::default();
+            let mut hasher = Md5Hasher::default();
             let mut bytes = Vec::new();
             let end = span.offset + span.size;
             let mut offset = span.offset;

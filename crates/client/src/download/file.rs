@@ -20,7 +20,7 @@ use tokio::{
 use super::{DownloadBuilder, Downloaded, check_same, object, partial::Partial, progress, verify};
 use crate::{
     client::Client,
-    digest::Hasher,
+    digest::{Digests, Hasher},
     error::ClientError,
     proto::v1::Upload,
     retry::RetryPolicy,
@@ -139,9 +139,9 @@ impl FileDownload {
         let mut resumed_from = partial.arrived();
         events.report(Event::opened(&upload, resumed_from));
         loop {
-            let (filled, md5) = self.fill(&upload, partial, events).await?;
+            let (filled, digests) = self.fill(&upload, partial, events).await?;
             partial = filled;
-            match verify(&upload, md5) {
+            match verify(&upload, digests) {
                 Ok(()) => {
                     self.check_place().await?;
                     let finished = partial.finish(&self.path);
@@ -149,7 +149,8 @@ impl FileDownload {
                     return Ok(Downloaded {
                         upload,
                         size,
-                        md5: Some(md5),
+                        md5: digests.md5,
+                        crc64nvme: digests.crc64nvme,
                         resumed_from,
                     });
                 }
@@ -194,13 +195,13 @@ impl FileDownload {
         }
     }
 
-    /// Downloads what is missing, and returns the MD5 of the whole file.
+    /// Downloads what is missing, and returns the digests of the whole file.
     async fn fill(
         &self,
         upload: &Upload,
         mut partial: Partial,
         events: &Events,
-    ) -> Result<(Partial, crate::Md5), ClientError> {
+    ) -> Result<(Partial, Digests), ClientError> {
         let path = partial.path().to_owned();
         let failed = |error| failed("write", &path, error);
         let streams = partial.missing(RANGE_SIZE).len().min(self.parallel).max(1);
@@ -222,9 +223,9 @@ impl FileDownload {
         let receiving = try_join_all(receiving);
         let size = u64::try_from(object(upload)?.size).unwrap_or_default();
         let hashing = async { shared.hash(&path, size).await.map_err(failed) };
-        let (_, md5) = tokio::try_join!(receiving, hashing)?;
+        let (_, digests) = tokio::try_join!(receiving, hashing)?;
         let partial = shared.partial.into_inner();
-        Ok((partial.unwrap_or_else(PoisonError::into_inner), md5))
+        Ok((partial.unwrap_or_else(PoisonError::into_inner), digests))
     }
 
     /// Downloads one missing range after the other.
@@ -286,8 +287,9 @@ impl Shared<'_> {
     }
 
     /// Hashes the file from its beginning, as it grows up to `size` bytes.
-    async fn hash(&self, path: &Path, size: u64) -> io::Result<crate::Md5> {
-        let (mut hasher, mut hashed) = (Hasher::default(), 0);
+    async fn hash(&self, path: &Path, size: u64) -> io::Result<Digests> {
+        let object = self.upload.object.clone().unwrap_or_default();
+        let (mut hasher, mut hashed) = (Hasher::of_object(&object), 0);
         while hashed < size {
             let front = lock(&self.partial).front();
             if front == hashed {

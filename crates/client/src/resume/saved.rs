@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Check, Resume, SavedUpload};
 use crate::{
     client::Client,
-    digest::Md5,
+    digest::{Digests, Md5},
     error::ClientError,
     proto::v1::{ErrorReason, FileMetadata, Phase},
     retry::RetryPolicy,
@@ -90,7 +90,14 @@ impl Saved {
             Err(failure) if is_gone(&failure) => return Ok(None),
             upload => upload?,
         };
-        if upload.phase() != Phase::Complete || verify(&upload, stamp.size, md5).is_err() {
+        let digests = md5.map(Digests::from).unwrap_or_default();
+        let is_comparable = md5.is_none()
+            || upload
+                .object
+                .as_ref()
+                .is_some_and(|object| !object.md5.is_empty());
+        let is_same = is_comparable && verify(&upload, stamp.size, digests).is_ok();
+        if upload.phase() != Phase::Complete || !is_same {
             return Ok(None);
         }
         if !saved.is_complete {
@@ -100,6 +107,7 @@ impl Saved {
             upload,
             size: stamp.size,
             md5,
+            crc64nvme: None,
             resumed_from: 0,
             was_complete: true,
         }))

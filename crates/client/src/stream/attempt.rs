@@ -15,8 +15,8 @@ use crate::{
     error::{ClientError, Refusal},
     options::Transport,
     proto::v1::{
-        Chunk, Finish, Phase, Upload, UploadProgress, UploadRequest, upload_request::Message,
-        upload_service_client::UploadServiceClient,
+        Chunk, FileDigest, FileMetadata, Finish, Phase, Upload, UploadProgress, UploadRequest,
+        upload_request::Message, upload_service_client::UploadServiceClient,
     },
     transfer::{Event, Events},
     upload::{UploadOptions, wire_size},
@@ -77,8 +77,10 @@ impl Attempt<'_> {
             Phase::Complete => return Ok(upload),
             _ => return receive(&mut responses, known, self.events, &watch::channel(0).0).await,
         }
+        let file = upload.file.as_ref();
+        reader.keep_digest(file.map_or(FileDigest::Unspecified, FileMetadata::file_digest));
         reader.seek(known.committed_size).await?;
-        let sends_digest = !known.lacks_digest && keeps_digest(&upload);
+        let sends_digest = !known.lacks_digest;
         let (committed, committed_size) = watch::channel(known.committed_size);
         let part_size = u64::try_from(upload.part_size).unwrap_or_default();
         let events = self.events;
@@ -169,10 +171,12 @@ async fn send_finish(
     messages: &mpsc::Sender<UploadRequest>,
     sends_digest: bool,
 ) -> Result<(), ClientError> {
-    let (size, md5) = reader.finish().await?;
+    let (size, digests) = reader.finish().await?;
+    let digests = Some(digests).filter(|_| sends_digest).unwrap_or_default();
     let finish = Finish {
         file_size: Some(wire_size(size)),
-        file_id: md5.filter(|_| sends_digest).map(|md5| md5.to_string()),
+        file_id: digests.md5.map(|md5| md5.to_string()),
+        crc64nvme: digests.crc64nvme.map(|crc64| crc64.0),
     };
     send(messages, Message::Finish(finish)).await;
     Ok(())
@@ -208,11 +212,6 @@ async fn send(messages: &mpsc::Sender<UploadRequest>, message: Message) -> bool 
         message: Some(message),
     };
     messages.send(request).await.is_ok()
-}
-
-fn keeps_digest(upload: &Upload) -> bool {
-    let file = upload.file.as_ref();
-    file.is_none_or(|file| !file.skip_file_digest)
 }
 
 fn crc32c(data: &[u8]) -> u32 {

@@ -23,7 +23,7 @@ pub(super) struct Known {
     pub(super) committed_size: u64,
     /// Where the last resume continued; 0 if there was none.
     pub(super) resumed_from: u64,
-    /// The gateway has no MD5 of the whole file to compare with.
+    /// The gateway does not have the digest of the whole file to compare with.
     pub(super) lacks_digest: bool,
     pub(super) conflict: WriterConflict,
     /// Parts that were committed before this upload was called, until they are compared with the source.

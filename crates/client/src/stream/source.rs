@@ -16,8 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    digest::{Hasher, Md5},
+    digest::{Digests, Hasher, Md5, Md5Hasher},
     error::ClientError,
+    proto::v1::FileDigest,
     stamp::Stamp,
     upload::UploadOptions,
 };
@@ -167,7 +168,7 @@ impl SourceReader {
             next: 0,
             partial: BytesMut::new(),
             at_end: false,
-            hasher: options.digest.then(Hasher::default),
+            hasher: options.digest.then(Hasher::both),
             hashed: 0,
             kept: VecDeque::new(),
             kept_from: 0,
@@ -187,7 +188,7 @@ impl SourceReader {
 
     /// Reads the next `size` bytes and returns their MD5. None: the source has fewer. Those of a pipe are not kept.
     pub(super) async fn next_md5(&mut self, size: u64) -> Result<Option<Md5>, ClientError> {
-        let mut hasher = Hasher::default();
+        let mut hasher = Md5Hasher::default();
         let end = self.next.saturating_add(size);
         while self.next < end {
             let missing = usize::try_from(end - self.next).unwrap_or(usize::MAX);
@@ -198,6 +199,13 @@ impl SourceReader {
             self.release(self.next);
         }
         Ok(Some(hasher.finish()))
+    }
+
+    /// Hashes from now on only for the digest that the gateway computes.
+    pub(super) fn keep_digest(&mut self, computed: FileDigest) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.keep(computed);
+        }
     }
 
     /// Continues at `offset`. Bytes before it that were never hashed are read and hashed now.
@@ -277,13 +285,13 @@ impl SourceReader {
         self.next == self.kept_to && self.kept_to - self.kept_from >= MAX_KEPT.max(2 * part_size)
     }
 
-    /// Reads to the end. Returns the size of the source, and its MD5.
-    pub(super) async fn finish(&mut self) -> Result<(u64, Option<Md5>), ClientError> {
+    /// Reads to the end. Returns the size of the source, and its digests.
+    pub(super) async fn finish(&mut self) -> Result<(u64, Digests), ClientError> {
         while self.take(self.chunk_size).await?.is_some() {
             self.release(self.next);
         }
-        let md5 = self.hasher.clone().map(Hasher::finish);
-        Ok((self.next, md5))
+        let digests = self.hasher.clone().map(Hasher::finish);
+        Ok((self.next, digests.unwrap_or_default()))
     }
 
     async fn take(&mut self, max_size: usize) -> Result<Option<Bytes>, ClientError> {
@@ -373,6 +381,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+    use crate::digest::Crc64Nvme;
 
     fn options() -> UploadOptions {
         UploadOptions {
@@ -410,10 +419,9 @@ mod tests {
             assert_eq!((offset, chunk[0]), (23, 23));
             reader.seek(23).await.unwrap();
             assert_eq!(rest(&mut reader).await, bytes()[23..]);
-            assert_eq!(
-                reader.finish().await.unwrap(),
-                (95, Some(Md5::of(&bytes())))
-            );
+            let (size, digests) = reader.finish().await.unwrap();
+            assert_eq!((size, digests.md5), (95, Some(Md5::of(&bytes()))));
+            assert_eq!(digests.crc64nvme, Some(Crc64Nvme::of(&bytes())));
         }
     }
 
@@ -426,7 +434,8 @@ mod tests {
             let mut reader = SourceReader::new(source, &options());
             reader.seek(42).await.unwrap();
             assert_eq!(rest(&mut reader).await, bytes()[42..]);
-            assert_eq!(reader.finish().await.unwrap().1, Some(Md5::of(&bytes())));
+            let digests = reader.finish().await.unwrap().1;
+            assert_eq!(digests.md5, Some(Md5::of(&bytes())));
         }
     }
 

@@ -16,7 +16,7 @@ use self::{
     lease::Suspension,
 };
 use super::{
-    digest::received_md5,
+    digest::received,
     drain::Drain,
     object_records::Verified,
     records::{Fence, Records},
@@ -29,7 +29,7 @@ use crate::{
     call,
     error::{Error, Kind, Reason, Result},
     meter::{Done, Meter},
-    upload::{AbortReason, Denied, Event, Md5, Phase, Upload, WriterTag},
+    upload::{AbortReason, Denied, Digests, Event, Phase, Upload, WriterTag},
 };
 
 /// How often it is checked whether the lease of another committer has ended.
@@ -49,8 +49,8 @@ pub(super) enum Content {
     Parts {
         /// Their total size in bytes.
         file_size: u64,
-        /// The MD5 of a file whose bytes were not all received.
-        proven: Option<Md5>,
+        /// The digests of a file whose bytes were not all received.
+        proven: Digests,
     },
     /// A single put has made it.
     Put(Box<Verified>),
@@ -114,7 +114,7 @@ impl Commits {
         complete.await
     }
 
-    async fn run(&self, upload: &mut Upload, file_size: u64, proven: Option<Md5>) -> Result<()> {
+    async fn run(&self, upload: &mut Upload, file_size: u64, proven: Digests) -> Result<()> {
         let now = self.records.now();
         // A request of an earlier attempt whose response was lost can still run in the store. Until it is over, a missing
         // session does not mean a lost one.
@@ -142,14 +142,14 @@ impl Commits {
             return Err(missing_parts(upload, file_size, is_recorded));
         }
         let storage = self.storages.get(&upload.storage_id)?;
-        let md5 = match received_md5(upload) {
-            Ok(md5) => md5.or(proven),
+        let digests = match received(upload) {
+            Ok(digests) => digests.or(proven),
             Err(error) if error.kind() == Kind::DataLoss => {
                 return Err(self.inspector.refuse(upload, error).await);
             }
             Err(error) => return Err(error),
         };
-        let attempt = Attempt::new(&storage, upload, md5);
+        let attempt = Attempt::new(&storage, upload, digests.md5);
         // List, commit and HEAD are retried as one operation, because each step depends on the one before.
         let making = storage.retry.run_whole(|| attempt.make_object());
         let outcome = tokio::select! {
@@ -165,7 +165,7 @@ impl Commits {
         };
         let error = match outcome {
             Ok(Ok(found)) => {
-                let verified = Verified { found, md5 };
+                let verified = Verified { found, digests };
                 return self
                     .records
                     .complete(upload, &storage, verified, Fence::Writer)
@@ -251,7 +251,7 @@ impl Commits {
                     let file_size = upload.file.file_size.unwrap_or(committed_size);
                     let content = Content::Parts {
                         file_size,
-                        proven: None,
+                        proven: Digests::default(),
                     };
                     match self.commit(&mut upload, content).await {
                         Ok(()) => return Ok(upload),
@@ -331,10 +331,10 @@ impl Commits {
             return Ok(upload.phase == Phase::Complete);
         }
         let verified = self.inspector.verify(&storage, upload, found).await?;
-        let (Ok(mut verified), Ok(md5)) = (verified, received_md5(upload)) else {
+        let (Ok(mut verified), Ok(digests)) = (verified, received(upload)) else {
             return Ok(false);
         };
-        verified.md5 = md5.or(verified.md5);
+        verified.digests = digests.or(verified.digests);
         self.records
             .complete(upload, &storage, verified, Fence::None)
             .await?;

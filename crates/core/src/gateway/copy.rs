@@ -24,7 +24,7 @@ use super::{
 use crate::{
     blobs::object_changed,
     error::{Error, Kind, Reason, Result},
-    upload::{Event, FileMetadata, Object, Phase, StoredObject, Upload, UploadId},
+    upload::{DigestChoice, Event, FileMetadata, Object, Phase, StoredObject, Upload, UploadId},
 };
 
 /// How often a move is finished whose source changes at the same time.
@@ -233,7 +233,10 @@ impl Gateway {
             file_size: Some(object.size),
             file_id: object.md5.map(|md5| md5.to_string()),
             // A digest that is known is checked.
-            skip_file_digest: upload.file.skip_file_digest && object.md5.is_none(),
+            file_digest: match object.md5 {
+                Some(_) => DigestChoice::Md5,
+                None => upload.file.file_digest,
+            },
             expire_after: left.map(|left| left.div_ceil(1000).max(1)),
             placement,
             ..upload.file.clone()

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::copy_from::CopyFrom;
 use crate::{
     error::{Error, Kind, Reason, Result},
-    upload::{CompositeMd5, FileMetadata, Md5, Upload, UploadId},
+    upload::{CompositeMd5, Crc64Nvme, Digests, FileMetadata, Md5, Upload, UploadId},
 };
 
 /// One message of a stream.
@@ -95,13 +95,15 @@ pub struct Finish {
     pub file_size: Option<u64>,
     /// The MD5 of the file, if the sender set it.
     pub file_id: Option<Md5>,
+    /// The CRC-64/NVME of the file, if the sender set it.
+    pub crc64nvme: Option<Crc64Nvme>,
 }
 
 /// A copy is whole.
 #[derive(Debug)]
 pub struct FinishCopy {
-    /// The MD5 of the source, if it is proven.
-    pub md5: Option<Md5>,
+    /// The digests of the source, as far as they are proven.
+    pub digests: Digests,
     /// What proves the copy: its parts must have the MD5s of which this is made. `None`: each part was compared with bytes of the
     /// source, by this stream.
     pub composite: Option<CompositeMd5>,

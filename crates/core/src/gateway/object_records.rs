@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     error::{Error, Kind, Reason, Result},
     upload::{
-        Encryption, Event, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
+        Digests, Encryption, Event, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
         object_record::{Found, ObjectEntry, SideRecord},
     },
 };
@@ -58,8 +58,8 @@ enum Side {
 pub(super) struct Verified {
     /// The object.
     pub(super) found: StoredObject,
-    /// Its MD5, if it is proven.
-    pub(super) md5: Option<Md5>,
+    /// Its digests, as far as they are proven.
+    pub(super) digests: Digests,
 }
 
 // === impl ObjectRecords ===

@@ -1,10 +1,10 @@
 //! Errors that several use cases return.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use crate::{
     error::{Error, Kind, Reason},
-    upload::{AbortReason, Md5, Phase, Upload, UploadId, object::Difference},
+    upload::{AbortReason, Phase, Upload, UploadId, object::Difference},
 };
 
 /// The largest number of missing parts in one error. The client learns of the others with its next call.
@@ -71,14 +71,15 @@ pub(super) fn budget_too_small(part_size: u64, memory_budget: u64) -> Error {
 }
 
 /// The MD5 of the file is not the promised one.
-pub(super) fn digest_mismatch(promised: Md5, received: Md5) -> Error {
-    Error::new(
-        Kind::DataLoss,
-        Reason::DigestMismatch,
-        "the MD5 of the file does not match file_id",
-    )
-    .with("promised", promised)
-    .with("received", received)
+pub(super) fn digest_mismatch(
+    field: &str,
+    digest: &str,
+    (promised, received): (impl Display, impl Display),
+) -> Error {
+    let message = format!("the {digest} of the file does not match {field}");
+    Error::new(Kind::DataLoss, Reason::DigestMismatch, message)
+        .with("promised", promised)
+        .with("received", received)
 }
 
 /// The store has other bytes than were recorded.
@@ -99,7 +100,7 @@ pub(super) fn aborted(reason: Option<AbortReason>) -> Error {
         Some(AbortReason::DigestMismatch) => Error::new(
             Kind::DataLoss,
             Reason::DigestMismatch,
-            "the MD5 of the file does not match file_id",
+            "the digest of the file does not match the promised one",
         ),
         Some(
             AbortReason::Deleted
@@ -133,7 +134,7 @@ pub(super) fn not_own(difference: Difference) -> Error {
             replaced("the size of the object differs from the size of the file")
                 .with("object_size", size)
         }
-        Difference::Md5 { expected, found } => digest_mismatch(expected, found),
+        Difference::Md5 { expected, found } => digest_mismatch("file_id", "MD5", (expected, found)),
         Difference::Parts => replaced("the object is made of other parts than were sent"),
         Difference::Encryption => replaced(
             "the object is not encrypted as the storage demands; send its headers as signed",

@@ -1,4 +1,4 @@
-//! MD5 of parts and of whole files.
+//! Digests of parts and of whole files.
 
 use std::{fmt, str::FromStr};
 
@@ -8,6 +8,8 @@ use md5::{
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 use serde::{Deserialize, Serialize};
+
+use super::{Crc64Nvme, DigestChoice};
 
 /// An MD5 digest. Its text form is base64, as in `Content-MD5` (RFC 1864). Hexadecimal text is parsed, too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,12 +30,26 @@ pub struct CompositeMd5 {
     pub parts: u32,
 }
 
-/// The MD5 of a file that is still being received. It can be saved after any byte and continued by another gateway.
-#[derive(Clone, Default)]
-pub struct FileDigest(md5::Md5);
+/// The digest of a file that is still being received. It can be saved after any byte and continued by another gateway.
+#[derive(Clone)]
+pub enum FileDigest {
+    /// Of all bytes so far, one after the other.
+    Md5(md5::Md5),
+    /// Of all bytes so far.
+    Crc64Nvme(Crc64Nvme),
+}
 
-/// The saved state of a [`FileDigest`]. Trailing zeros are left out, so that it takes 24 bytes at a multiple of 64
-/// bytes.
+/// What is known of the digests of a whole file or object.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Digests {
+    /// The MD5.
+    pub md5: Option<Md5>,
+    /// The CRC-64/NVME.
+    pub crc64nvme: Option<Crc64Nvme>,
+}
+
+/// The saved state of a [`FileDigest`]. That of an MD5 has no trailing zeros, so that it takes 24 bytes at a multiple of 64
+/// bytes. That of a CRC-64 takes 25 bytes, which are no state of an MD5: releases that only know MD5 refuse it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct DigestState(Vec<u8>);
@@ -124,22 +140,90 @@ impl CompositeMd5 {
     }
 }
 
-// === impl FileDigest ===
+// === impl Digests ===
 
-impl FileDigest {
-    /// Adds the file's next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+impl Digests {
+    /// Of these bytes, both.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self {
+            md5: Some(Md5::of(bytes)),
+            crc64nvme: Some(Crc64Nvme::of(bytes)),
+        }
     }
 
-    /// The MD5 of all bytes added so far.
-    pub fn finish(self) -> Md5 {
-        Md5(self.0.finalize().into())
+    /// These digests; those that are not known are of `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            md5: self.md5.or(other.md5),
+            crc64nvme: self.crc64nvme.or(other.crc64nvme),
+        }
+    }
+}
+
+impl From<Md5> for Digests {
+    fn from(md5: Md5) -> Self {
+        Self {
+            md5: Some(md5),
+            crc64nvme: None,
+        }
+    }
+}
+
+impl From<Crc64Nvme> for Digests {
+    fn from(crc64nvme: Crc64Nvme) -> Self {
+        Self {
+            md5: None,
+            crc64nvme: Some(crc64nvme),
+        }
+    }
+}
+
+// === impl FileDigest ===
+
+/// How the state of a CRC-64 ends after its 8 bytes: zeros, and a fill level that no MD5 block has.
+const CRC64_MARK: [u8; 17] = {
+    let mut mark = [0; 17];
+    mark[16] = 255;
+    mark
+};
+
+impl FileDigest {
+    /// Of no bytes yet. `None` if none is chosen.
+    pub fn begin(choice: DigestChoice) -> Option<Self> {
+        match choice {
+            DigestChoice::Auto | DigestChoice::Md5 => Some(Self::Md5(md5::Md5::default())),
+            DigestChoice::Crc64Nvme => Some(Self::Crc64Nvme(Crc64Nvme::default())),
+            DigestChoice::None => None,
+        }
+    }
+
+    /// Adds the file's next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Md5(md5) => md5.update(bytes),
+            Self::Crc64Nvme(crc64) => {
+                *crc64 = crc64.followed_by(Crc64Nvme::of(bytes), bytes.len() as u64);
+            }
+        }
+    }
+
+    /// The digest of all bytes added so far.
+    pub fn finish(self) -> Digests {
+        match self {
+            Self::Md5(md5) => Md5(md5.finalize().into()).into(),
+            Self::Crc64Nvme(crc64) => crc64.into(),
+        }
     }
 
     /// The state to continue from.
     pub fn state(&self) -> DigestState {
-        let mut bytes = self.0.serialize().to_vec();
+        let mut bytes = match self {
+            Self::Md5(md5) => md5.serialize().to_vec(),
+            Self::Crc64Nvme(crc64) => {
+                return DigestState([&crc64.0.to_be_bytes()[..], &CRC64_MARK].concat());
+            }
+        };
         let length = bytes
             .iter()
             .rposition(|&byte| byte != 0)
@@ -153,13 +237,18 @@ impl FileDigest {
     /// # Errors
     /// The state is invalid.
     pub fn resume(state: &DigestState) -> Result<Self, InvalidDigest> {
+        if let Some((crc64, mark)) = state.0.split_first_chunk()
+            && *mark == CRC64_MARK
+        {
+            return Ok(Self::Crc64Nvme(Crc64Nvme(u64::from_be_bytes(*crc64))));
+        }
         let mut serialized = SerializedState::<md5::Md5>::default();
         serialized
             .get_mut(..state.0.len())
             .ok_or(InvalidDigest)?
             .copy_from_slice(&state.0);
         md5::Md5::deserialize(&serialized)
-            .map(Self)
+            .map(Self::Md5)
             .map_err(|_| InvalidDigest)
     }
 }
@@ -226,15 +315,29 @@ mod tests {
     #[test]
     fn a_digest_can_be_saved_and_continued_after_any_byte() {
         let bytes: Vec<u8> = (0..1000u16).map(|value| value.to_le_bytes()[0]).collect();
-        for cut in [0, 1, 63, 64, 65, 640, 1000] {
-            let mut first = FileDigest::default();
-            first.update(&bytes[..cut]);
-            let text = String::from(first.state());
-            let state = DigestState::try_from(text).unwrap();
-            let mut second = FileDigest::resume(&state).unwrap();
-            second.update(&bytes[cut..]);
-            assert_eq!(second.finish(), Md5::of(&bytes), "cut at {cut}");
+        let choices = [
+            (DigestChoice::Md5, Digests::from(Md5::of(&bytes))),
+            (DigestChoice::Crc64Nvme, Crc64Nvme::of(&bytes).into()),
+        ];
+        for (choice, expected) in choices {
+            for cut in [0, 1, 63, 64, 65, 640, 1000] {
+                let mut first = FileDigest::begin(choice).unwrap();
+                first.update(&bytes[..cut]);
+                let text = String::from(first.state());
+                let state = DigestState::try_from(text).unwrap();
+                let mut second = FileDigest::resume(&state).unwrap();
+                second.update(&bytes[cut..]);
+                assert_eq!(second.finish(), expected, "cut at {cut}");
+            }
         }
+    }
+
+    #[test]
+    fn the_state_of_a_crc64_is_no_state_of_an_md5() {
+        let state = FileDigest::Crc64Nvme(Crc64Nvme(7)).state();
+        let mut serialized = SerializedState::<md5::Md5>::default();
+        serialized[..state.0.len()].copy_from_slice(&state.0);
+        assert!(md5::Md5::deserialize(&serialized).is_err());
     }
 
     #[test]
@@ -245,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_state_at_a_part_boundary_is_short() {
-        let mut digest = FileDigest::default();
+        let mut digest = FileDigest::begin(DigestChoice::Md5).unwrap();
         digest.update(&[7; 640]);
         assert!(digest.state().0.len() <= 24);
     }

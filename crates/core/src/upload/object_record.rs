@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Encryption, FileMetadata, Md5, Object, Owner, Permissions, Phase, Placement, Plan, StoreKind,
-    StoreLimits, StoredObject, Timestamp, Upload, UploadId,
+    DigestChoice, Digests, Encryption, FileMetadata, Md5, Object, Owner, Permissions, Phase,
+    Placement, Plan, StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
 };
 
 /// The longest file name in an entry, in bytes.
@@ -34,6 +34,8 @@ pub struct ObjectEntry {
     opaque_file_id: bool,
     #[serde(rename = "q", default, skip_serializing_if = "is_false")]
     skip_file_digest: bool,
+    #[serde(rename = "q6", default, skip_serializing_if = "is_false")]
+    keeps_crc64: bool,
     #[serde(rename = "c")]
     created_at: Timestamp,
     #[serde(rename = "p", default, skip_serializing_if = "is_false")]
@@ -106,7 +108,8 @@ impl ObjectEntry {
             file_mime: file.file_mime.clone(),
             file_id: file.file_id.as_ref().filter(is_short).cloned(),
             opaque_file_id: upload.opaque_file_id,
-            skip_file_digest: file.skip_file_digest,
+            skip_file_digest: !file.file_digest.allows_md5(),
+            keeps_crc64: file.file_digest == DigestChoice::Crc64Nvme,
             created_at: upload.created_at,
             public: file.public,
             permissions: file.permissions,
@@ -176,7 +179,7 @@ impl ObjectEntry {
             file_id: self.file_id.clone(),
             permissions: self.permissions,
             public: self.public,
-            skip_file_digest: self.skip_file_digest,
+            file_digest: DigestChoice::kept(self.skip_file_digest, self.keeps_crc64),
             expire_after: self.expire_after,
             ..FileMetadata::default()
         }
@@ -204,7 +207,11 @@ impl ObjectEntry {
             opaque_file_id: self.opaque_file_id,
             created_at: self.created_at,
             file_expires_at: None,
-            md5: self.md5.filter(|md5| found.object.md5 == Some(*md5)),
+            digests: self
+                .md5
+                .filter(|md5| found.object.md5 == Some(*md5))
+                .map(Digests::from)
+                .unwrap_or_default(),
         };
         let mut upload = upload.rebuild(found);
         upload.file_expires_at = upload.file_expires(now);
@@ -300,7 +307,7 @@ impl SideRecord {
             opaque_file_id: self.opaque_file_id,
             created_at: self.created_at,
             file_expires_at: self.file_expires_at,
-            md5: self.object.md5,
+            digests: self.object.digests(),
         };
         upload.rebuild(found)
     }
@@ -314,7 +321,7 @@ struct Lost {
     opaque_file_id: bool,
     created_at: Timestamp,
     file_expires_at: Option<Timestamp>,
-    md5: Option<Md5>,
+    digests: Digests,
 }
 
 /// The record of an object without an entry, of which only the id is known. Only administrators may download it.
@@ -326,12 +333,13 @@ pub fn rebuild_unauthenticated(id: UploadId, file_name: &str, found: &Found<'_>)
             file_name: file_name.to_owned(),
             file_mime: found.object.mime.clone().unwrap_or_default(),
             permissions: Permissions::Admin,
+            file_digest: DigestChoice::None,
             ..FileMetadata::default()
         },
         opaque_file_id: true,
         created_at: found.object.modified_at.unwrap_or(Timestamp(0)),
         file_expires_at: None,
-        md5: None,
+        digests: Digests::default(),
     };
     lost.rebuild(found)
 }
@@ -354,7 +362,8 @@ impl Lost {
                 key: found.key.to_owned(),
                 etag: etag.clone(),
                 size,
-                md5: self.md5.or(found.md5),
+                md5: self.digests.md5.or(found.md5),
+                crc64nvme: self.digests.crc64nvme,
             }),
             file: FileMetadata {
                 file_size: Some(size),

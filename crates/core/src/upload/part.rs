@@ -324,7 +324,7 @@ impl FromIterator<Part> for Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upload::FileDigest;
+    use crate::upload::{DigestChoice, FileDigest};
 
     fn part(number: u32, md5: Option<Md5>) -> Part {
         Part {
@@ -333,7 +333,7 @@ mod tests {
             size: 1,
             md5,
             receipt: number.to_string(),
-            digest: Some(FileDigest::default().state()),
+            digest: Some(FileDigest::begin(DigestChoice::Md5).unwrap().state()),
         }
     }
 

@@ -105,12 +105,12 @@ fn check_file_id(file: &FileMetadata) -> Result<()> {
     let Some(file_id) = &file.file_id else {
         return Ok(());
     };
-    let is_checkable = match file.skip_file_digest {
-        true => Err(Error::invalid(
-            "file.skip_file_digest",
-            "a file_id cannot be checked without a file digest",
+    let is_checkable = match file.file_digest.allows_md5() {
+        true => Ok(()),
+        false => Err(Error::invalid(
+            "file.file_digest",
+            "a file_id is an MD5, which this choice does not compute; leave out one of both",
         )),
-        false => Ok(()),
     };
     let checked = (check_label("file.file_id", file_id), is_checkable);
     checked.all().map(drop)
@@ -443,7 +443,7 @@ mod tests {
         let file = FileMetadata {
             file_name: "a".into(),
             file_id: Some("x".into()),
-            skip_file_digest: true,
+            file_digest: crate::upload::DigestChoice::Crc64Nvme,
             ..FileMetadata::default()
         };
         assert!(check(&file).is_err());

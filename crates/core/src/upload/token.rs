@@ -186,7 +186,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::upload::{Capabilities, Features, FileDigest, MIB, PART_SIZE, StoreLimits, keys};
+    use crate::upload::{
+        Capabilities, DigestChoice, Features, FileDigest, MIB, PART_SIZE, StoreLimits, keys,
+    };
 
     const LIMITS: StoreLimits = StoreLimits {
         max_parts: 10_000,
@@ -210,7 +212,7 @@ mod tests {
                     StoreKind::S3 => md5.to_hex(),
                     StoreKind::Azure => format!("{number} by {bits}"),
                 },
-                digest: Some(FileDigest::default().state()),
+                digest: Some(FileDigest::begin(DigestChoice::Md5).unwrap().state()),
             }
         };
         Upload {

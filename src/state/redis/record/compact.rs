@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use upload_gateway_core::upload::{
-    Cached, FileMetadata, Md5, Object, Permissions, Phase, Placement, Plan, StoreKind, Timestamp,
-    Upload, UploadId,
+    Cached, Crc64Nvme, DigestChoice, FileMetadata, Md5, Object, Permissions, Phase, Placement,
+    Plan, StoreKind, Timestamp, Upload, UploadId,
 };
 
 use super::{Fields, Result, Unreadable, parse_owner, text, to_json};
@@ -33,6 +33,8 @@ struct Header<'a> {
     opaque_file_id: bool,
     #[serde(rename = "d", default, skip_serializing_if = "is_default")]
     skip_file_digest: bool,
+    #[serde(rename = "d6", default, skip_serializing_if = "is_default")]
+    keeps_crc64: bool,
     #[serde(rename = "a", default, skip_serializing_if = "is_default")]
     permissions: Permissions,
     #[serde(rename = "p", default, skip_serializing_if = "is_default")]
@@ -58,6 +60,8 @@ struct Header<'a> {
     object_size: Option<u64>,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     md5: Option<Md5>,
+    #[serde(rename = "h6", default, skip_serializing_if = "Option::is_none")]
+    crc64nvme: Option<Crc64Nvme>,
     /// See [`Plan::tiers`].
     #[serde(rename = "l")]
     plan: (u32, Vec<(u32, u64)>),
@@ -100,7 +104,8 @@ pub(in crate::state::redis) fn json(upload: &Upload) -> Result<Option<String>> {
         file_mime: file.file_mime.as_str().into(),
         file_id: file.file_id.as_deref().map(Cow::from),
         opaque_file_id: upload.opaque_file_id,
-        skip_file_digest: file.skip_file_digest,
+        skip_file_digest: !file.file_digest.allows_md5(),
+        keeps_crc64: file.file_digest == DigestChoice::Crc64Nvme,
         permissions: file.permissions,
         public: file.public,
         tags: file.tags.as_slice().into(),
@@ -112,6 +117,7 @@ pub(in crate::state::redis) fn json(upload: &Upload) -> Result<Option<String>> {
         etag: object.etag.as_str().into(),
         object_size: Some(object.size).filter(|_| file.file_size != Some(object.size)),
         md5: object.md5,
+        crc64nvme: object.crc64nvme,
         plan: upload.plan.tiers(),
         attempts: upload.attempts,
         created_at: upload.created_at,
@@ -151,6 +157,7 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
             etag: header.etag.into_owned(),
             size: header.object_size.or(header.file_size).unwrap_or(0),
             md5: header.md5,
+            crc64nvme: header.crc64nvme,
         }),
         object_key,
         attempts: header.attempts,
@@ -171,7 +178,7 @@ pub(super) fn read(key: &str, fields: &Fields) -> Result<Upload, Unreadable> {
             public: header.public,
             tags: header.tags.into_owned(),
             file_path: header.file_path.into_owned(),
-            skip_file_digest: header.skip_file_digest,
+            file_digest: DigestChoice::kept(header.skip_file_digest, header.keeps_crc64),
             expire_after: header.expire_after,
             placement: Box::new(header.placement.map(Cow::into_owned).unwrap_or_default()),
             cached: header.cached.map(|cached| Box::new(cached.into_owned())),

@@ -13,7 +13,7 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 use upload_gateway_client::proto::v1::{
-    Chunk, FileMetadata, Finish, Open, Phase, UploadRequest, upload_request::Message,
+    Chunk, FileDigest, FileMetadata, Finish, Open, Phase, UploadRequest, upload_request::Message,
 };
 
 use super::{PART, assert_unchanged, fields, file, metadata, refused, with_one_part};
@@ -167,6 +167,7 @@ async fn more_or_fewer_bytes_than_announced_are_refused() {
     let other = message(Message::Finish(Finish {
         file_size: Some(7),
         file_id: None,
+        crc64nvme: None,
     }));
     let status = refused(&gateway, vec![open_known(&upload_id), other]).await;
     assert_eq!(fields(&status), ["finish.file_size"]);
@@ -176,6 +177,7 @@ async fn more_or_fewer_bytes_than_announced_are_refused() {
         let finish = message(Message::Finish(Finish {
             file_size: Some(promised),
             file_id: None,
+            crc64nvme: None,
         }));
         let status = refused(&gateway, vec![open("a", None), chunk(0, b"abc"), finish]).await;
         assert_eq!(status.code(), code, "{promised}");
@@ -261,17 +263,18 @@ async fn malformed_digests_are_refused() {
         let finish = message(Message::Finish(Finish {
             file_size: None,
             file_id: Some(text.into()),
+            crc64nvme: None,
         }));
         let status = refused(&gateway, vec![open("a", None), finish]).await;
         assert_eq!(fields(&status), ["finish.file_id"], "{text}");
     }
     let contradictory = FileMetadata {
         file_id: STANDARD.encode([0; 16]),
-        skip_file_digest: true,
+        file_digest: FileDigest::None.into(),
         ..file("a")
     };
     let status = refused(&gateway, vec![open_file(contradictory)]).await;
-    assert_eq!(fields(&status), ["file.skip_file_digest"]);
+    assert_eq!(fields(&status), ["file.file_digest"]);
 }
 
 #[tokio::test]
@@ -288,11 +291,13 @@ async fn a_wrong_digest_aborts_the_upload_and_leaves_nothing_in_the_store() {
                     wrong.clone()
                 },
                 file_size: Some(i64::try_from(size).unwrap()),
+                file_digest: FileDigest::Md5.into(),
                 ..file("a")
             };
             let finish = Finish {
                 file_size: None,
                 file_id: in_finish.then_some(wrong),
+                crc64nvme: None,
             };
             let mut messages = vec![open_file(create)];
             let pieces = data[..size].chunks(1 << 20).enumerate();
@@ -322,12 +327,13 @@ async fn a_wrong_digest_aborts_the_upload_and_leaves_nothing_in_the_store() {
 async fn a_digest_cannot_be_checked_if_none_is_kept() {
     let gateway = TestGateway::start().await;
     let create = open_file(FileMetadata {
-        skip_file_digest: true,
+        file_digest: FileDigest::None.into(),
         ..file("a")
     });
     let finish = Finish {
         file_size: None,
         file_id: Some(STANDARD.encode(Md5::digest(b"abc"))),
+        crc64nvme: None,
     };
     let status = refused(
         &gateway,

@@ -31,7 +31,7 @@ use crate::{
         refusal::client_gone,
         storage::Storage,
     },
-    upload::{CompositeMd5, Encryption, Event, FileMetadata, MIB, Upload},
+    upload::{CompositeMd5, DigestChoice, Encryption, Event, FileMetadata, MIB, Upload},
 };
 
 /// The largest object, in bytes, that a store copies with one request: it answers within seconds. A larger one is copied in parts,
@@ -149,7 +149,7 @@ fn messages<'a>(
     {
         let numbers = copy.parts.committed() + 1..=composite.parts;
         let end = FinishCopy {
-            md5: object.md5,
+            digests: object.digests(),
             composite: Some(composite),
         };
         let parts = stream::iter(numbers).map(|number| Ok(Message::CopyPart(number)));
@@ -159,18 +159,21 @@ fn messages<'a>(
     // A part that the store copied, and whose bytes the gateway has not seen, has no digest of the file up to its end. Otherwise
     // the gateway has sent all parts, and computes no digest.
     let is_compared = committed_digest(copy)?.is_some();
-    let is_sent = copy.file.skip_file_digest && !(can_copy && composite.is_some());
+    let is_sent = copy.file.file_digest == DigestChoice::None && !(can_copy && composite.is_some());
     let (from, end) = match is_compared || is_sent {
         true => {
             let end = Finish {
                 file_size: Some(object.size),
                 file_id: object.md5,
+                crc64nvme: object
+                    .crc64nvme
+                    .filter(|_| copy.file.file_digest == DigestChoice::Crc64Nvme),
             };
             (copy.committed_size(), Message::Finish(end))
         }
         false => {
             let end = FinishCopy {
-                md5: object.md5,
+                digests: object.digests(),
                 composite: None,
             };
             (0, Message::FinishCopy(end))

@@ -57,13 +57,14 @@ impl Records {
         storage: &Storage,
         verified: Verified,
     ) -> Result<Event> {
-        let (Verified { found, md5 }, at) = (verified, self.now());
+        let (Verified { found, digests }, at) = (verified, self.now());
         let object = Object {
             bucket: storage.store.bucket().to_owned(),
             key: upload.object_key.clone(),
             etag: found.etag.clone(),
             size: found.size,
-            md5,
+            md5: digests.md5,
+            crc64nvme: digests.crc64nvme,
         };
         let expires = upload.file_expires(at);
         self.kept

@@ -42,6 +42,11 @@ impl Records {
         let md5: Option<Md5> = file.file_id.as_deref().and_then(|text| text.parse().ok());
         file.file_id = md5.map(|md5| md5.to_string()).or(file.file_id);
         let plan = self.plan(&file, storage)?;
+        let first_part = plan.span(1).map_or(0, |span| span.size);
+        let fits_one_part = file.file_size.is_some_and(|size| size <= first_part);
+        file.file_digest = file
+            .file_digest
+            .decided(file.file_id.is_some(), fits_one_part);
         let copied = copy_of.map(|id| format!("copy of {id}"));
         let fingerprint = match (file.file_size, copied.as_ref().or(file.file_id.as_ref())) {
             (Some(file_size), Some(file_id)) => {

@@ -20,7 +20,7 @@ use crate::{
         storage::{Storage, Storages},
     },
     upload::{
-        AbortReason, Denied, Event, Part, Phase, Present, Upload, WriterTag,
+        AbortReason, Denied, Digests, Event, Part, Phase, Present, Upload, WriterTag,
         object::{Difference, Verdict, is_put_whole, verify},
     },
 };
@@ -210,8 +210,9 @@ impl Inspector {
         let is_single_put = is_put_whole(upload, &found, blocks.as_deref());
         let found = placed(storage, &*storage.store, upload, found).await?;
         let is_proof = is_single_put && capabilities.computes_object_md5 && found.has_digests;
+        let md5 = found.md5.filter(|_| is_proof);
         Ok(Ok(Verified {
-            md5: found.md5.filter(|_| is_proof),
+            digests: md5.map(Digests::from).unwrap_or_default(),
             found,
         }))
     }

@@ -15,7 +15,7 @@ use crate::{
         token::invalid_token,
     },
     upload::{
-        Event, FileDigest, Listed, Md5, Part, Snapshot, Upload, WriterTag,
+        Digests, Event, FileDigest, Listed, Part, Snapshot, Upload, WriterTag,
         object::{Expected, Verdict, verify},
     },
 };
@@ -164,11 +164,11 @@ impl Rebuilder {
             Verdict::Different(_) => return Ok(None),
             Verdict::Absent | Verdict::Unknown => return Err(too_little()),
         }
-        let md5 = whole_digest(snapshot, found.size)?;
-        Ok(Some(Verified {
-            md5: md5.filter(|md5| found.md5.is_none_or(|stored| stored == *md5)),
-            found,
-        }))
+        let mut digests = whole_digest(snapshot, found.size)?;
+        digests.md5 = digests
+            .md5
+            .filter(|md5| found.md5.is_none_or(|stored| stored == *md5));
+        Ok(Some(Verified { digests, found }))
     }
 }
 
@@ -189,11 +189,11 @@ fn snapshot_parts(snapshot: &Snapshot, listed: &[StoredPart]) -> Vec<Part> {
     })
 }
 
-/// The MD5 of the whole file of `size` bytes, if the snapshot covers all of it.
-fn whole_digest(snapshot: &Snapshot, size: u64) -> Result<Option<Md5>> {
+/// The digest of the whole file of `size` bytes, if the snapshot covers all of it.
+fn whole_digest(snapshot: &Snapshot, size: u64) -> Result<Digests> {
     let state = snapshot.digest().filter(|_| snapshot.size() == size);
     let digest = state.map(FileDigest::resume).transpose();
     digest
-        .map(|digest| digest.map(FileDigest::finish))
+        .map(|digest| digest.map(FileDigest::finish).unwrap_or_default())
         .map_err(|error| Error::internal("resume a file digest", error))
 }

@@ -8,7 +8,7 @@ use super::{CLOCK_MARGIN, Ended, MAX_COMMITS, MAX_REMEMBERED, Pass};
 use crate::{
     error::{Error, Reason, Result},
     gateway::{commit::Content, records::Fence},
-    upload::{AbortReason, Denied, Event, Phase, Upload},
+    upload::{AbortReason, Denied, Digests, Event, Phase, Upload},
 };
 
 // === impl Pass ===
@@ -115,7 +115,7 @@ impl Pass<'_> {
             let file_size = upload.file.file_size.unwrap_or(committed_size);
             let content = Content::Parts {
                 file_size,
-                proven: None,
+                proven: Digests::default(),
             };
             let committed = commits.commit(&mut upload, content).await;
             (upload, committed)

@@ -102,7 +102,8 @@ impl Receiver {
             .verify(&storage, upload, found)
             .await?;
         let verified = verified.map_err(|_| unproven())?;
-        if verified.md5.is_none() || verified.md5 != upload.promised_md5() {
+        let md5 = verified.digests.md5;
+        if md5.is_none() || md5 != upload.promised_md5() {
             return Err(unproven());
         }
         self.shared

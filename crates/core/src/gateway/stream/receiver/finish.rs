@@ -20,8 +20,15 @@ use crate::{
         },
     },
     observe::{self, PartToStore},
-    upload::{FileDigest, Md5, SINGLE_PUT_MAX, Upload},
+    upload::{Crc64Nvme, DigestChoice, Digests, FileDigest, Md5, SINGLE_PUT_MAX, Upload},
 };
+
+/// What the sender promised about the whole file.
+#[derive(Debug, Clone, Copy)]
+struct Promised {
+    md5s: [Option<Md5>; 3],
+    crc64nvme: Option<Crc64Nvme>,
+}
 
 // === impl Receiver ===
 
@@ -58,36 +65,54 @@ impl Receiver {
             .next_offset
             .unwrap_or_else(|| self.upload.committed_size());
         self.check_total(total, finish.file_size)?;
-        if finish.file_id.is_some() && self.chain.is_none() {
-            return Err(no_digest());
-        }
-        let promised = [self.upload.promised_md5(), self.promised, finish.file_id];
-        if self.upload.parts.is_empty()
+        let is_whole = self.upload.parts.is_empty()
             && self.upload.fits_single_put(total)
-            && self.in_flight.is_empty()
-        {
+            && self.in_flight.is_empty();
+        self.check_comparable(&finish, is_whole)?;
+        let promised = Promised {
+            md5s: [self.upload.promised_md5(), self.promised, finish.file_id],
+            crc64nvme: finish.crc64nvme,
+        };
+        let proven = proof.map(|proof| proof.digests).unwrap_or_default();
+        if is_whole {
             if let Some(mut verified) = self.finish_single(total, promised).await? {
-                verified.md5 = verified.md5.or_else(|| proof.and_then(|proof| proof.md5));
+                verified.digests = verified.digests.or(proven);
                 return Ok(Content::Put(Box::new(verified)));
             }
         } else if let Some(current_part) = self.current_part.take() {
             self.dispatch(current_part).await?;
         }
         self.settle_all().await?;
-        let digest = committed_digest(&self.upload)?.map(FileDigest::finish);
-        let is_promised = promised.iter().any(Option::is_some);
+        let digests = committed_digest(&self.upload)?.map(FileDigest::finish);
         let is_copy = self.upload.copy_of.is_some() && !self.upload.parts.is_empty();
-        if is_copy && is_promised && digest.is_none() && proof.is_none() {
-            return Err(no_digest());
+        if is_copy && promised.is_any() && digests.is_none() && proof.is_none() {
+            return Err(no_digest("file_id", "MD5"));
         }
-        self.check_promise(promised, digest).await?;
+        self.check_promise(promised, digests.unwrap_or_default())
+            .await?;
         if let Some(proof) = proof {
             self.check_copied(proof)?;
         }
         Ok(Content::Parts {
             file_size: total,
-            proven: proof.and_then(|proof| proof.md5),
+            proven,
         })
+    }
+
+    /// Checks that the digests in the last message can be compared. The CRC-64 of a file that is put whole always can, and its MD5
+    /// if its size was not known when the digest was chosen.
+    fn check_comparable(&self, finish: &Finish, is_whole: bool) -> Result<()> {
+        let computed = self.chain.as_ref().map(|_| self.upload.file.file_digest);
+        let has_md5 = computed.is_some_and(|computed| {
+            computed.allows_md5() || is_whole && self.upload.settled_size().is_none()
+        });
+        if finish.file_id.is_some() && !has_md5 {
+            return Err(no_digest("file_id", "MD5"));
+        }
+        if finish.crc64nvme.is_some() && !is_whole && computed != Some(DigestChoice::Crc64Nvme) {
+            return Err(no_digest("crc64nvme", "CRC64NVME"));
+        }
+        Ok(())
     }
 
     /// Checks the number of received bytes against the declared size.
@@ -119,11 +144,7 @@ impl Receiver {
 
     /// Puts a small file as one object, and returns it. If the store has no conditional put, the file becomes the only part of a
     /// session instead: `None`.
-    async fn finish_single(
-        &mut self,
-        total: u64,
-        promised: [Option<Md5>; 3],
-    ) -> Result<Option<Verified>> {
+    async fn finish_single(&mut self, total: u64, promised: Promised) -> Result<Option<Verified>> {
         debug_assert!(total <= SINGLE_PUT_MAX, "a larger file is stored in parts");
         let current_part = match self.current_part.take() {
             Some(current_part) => current_part,
@@ -136,8 +157,12 @@ impl Receiver {
         } = current_part;
         let bytes = buffer.freeze();
         let md5 = self.shared.hasher.part(bytes.clone(), true).await?;
+        let digests = Digests {
+            md5: Some(md5),
+            crc64nvme: Some(Crc64Nvme::of(&bytes)),
+        };
         // Checked before the put, so that a wrong file is not stored.
-        self.check_promise(promised, Some(md5)).await?;
+        self.check_promise(promised, digests).await?;
         let shared = Arc::clone(&self.shared);
         let observed = PartToStore {
             number,
@@ -148,8 +173,8 @@ impl Receiver {
             .parts
             .put_whole(&self.storage, &mut self.upload, whole);
         if let Some(found) = observe::part(observed, put).await? {
-            let md5 = self.chain.as_ref().map(|_| md5);
-            return Ok(Some(Verified { found, md5 }));
+            let digests = self.chain.as_ref().map(|_| digests).unwrap_or_default();
+            return Ok(Some(Verified { found, digests }));
         }
         let current_part = ReceivedPart {
             number,
@@ -167,32 +192,41 @@ impl Receiver {
         Ok(None)
     }
 
-    async fn check_promise(
-        &mut self,
-        promised: [Option<Md5>; 3],
-        digest: Option<Md5>,
-    ) -> Result<()> {
-        let Some(digest) = digest else { return Ok(()) };
-        match promised
-            .into_iter()
-            .flatten()
-            .find(|promised| *promised != digest)
-        {
-            None => Ok(()),
-            Some(promised) => {
-                let error = digest_mismatch(promised, digest);
-                Err(self.shared.inspector.refuse(&mut self.upload, error).await)
-            }
-        }
+    async fn check_promise(&mut self, promised: Promised, digests: Digests) -> Result<()> {
+        let other_md5 = digests.md5.and_then(|md5| promised.other_md5(md5));
+        let other_crc64 = promised.crc64nvme.zip(digests.crc64nvme);
+        let error = if let Some(mismatch) = other_md5.zip(digests.md5) {
+            digest_mismatch("file_id", "MD5", mismatch)
+        } else if let Some(mismatch) = other_crc64.filter(|(promised, found)| promised != found) {
+            digest_mismatch("crc64nvme", "CRC64NVME", mismatch)
+        } else {
+            return Ok(());
+        };
+        Err(self.shared.inspector.refuse(&mut self.upload, error).await)
+    }
+}
+
+// === impl Promised ===
+
+impl Promised {
+    fn is_any(&self) -> bool {
+        self.crc64nvme.is_some() || self.md5s.iter().any(Option::is_some)
+    }
+
+    /// A promised MD5 that is not this one.
+    fn other_md5(&self, md5: Md5) -> Option<Md5> {
+        let mut promised = self.md5s.into_iter().flatten();
+        promised.find(|promised| *promised != md5)
     }
 }
 
 /// The error of a digest that cannot be compared.
-fn no_digest() -> Error {
-    Error::precondition(
-        Reason::DigestUnknown,
-        "this upload keeps no digest of the whole file, so file_id cannot be checked",
-    )
+fn no_digest(field: &str, digest: &str) -> Error {
+    let message = format!(
+        "the upload keeps no {digest} of the whole file, so {field} cannot be checked; it stays OPEN: finish it without \
+         {field}, or open the next one with file_digest = {digest}"
+    );
+    Error::precondition(Reason::DigestUnknown, message)
 }
 
 /// The error of a message after `finish`. Does not return while there is no message: some clients close their side only
