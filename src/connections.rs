@@ -70,8 +70,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// reads and wake-ups than in 16 frames of the usual size. Only for windows that hold two of these frames.
 const MAX_FRAME_SIZE: u32 = 128 * 1024;
 
-/// The lowest value for that limit (RFC 9113, section 6.5.2), for windows that are small to save memory: tonic reserves room
-/// for a whole message after the part of it that the first frame contains, so a stream takes one frame more than its message.
+/// The lowest value for that limit (RFC 9113, section 6.5.2), for windows that are small to save memory: a stream takes the memory
+/// of one frame besides what is kept of its messages.
 const MIN_FRAME_SIZE: u32 = 16 * 1024;
 
 /// The largest metadata of a call that HTTP/2 decodes, in bytes. A client that sends up to four times as much loses only that

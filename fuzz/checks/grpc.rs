@@ -1,7 +1,8 @@
 //! Random messages, as streams and unary calls receive them.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, mem};
 
+use bytes::Bytes;
 use prost::Message as _;
 use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
@@ -10,11 +11,17 @@ use upload_gateway_core::{
     upload::{FileMetadata, Upload, UploadId},
 };
 
-use super::convert::{self, signing};
+use super::{
+    convert::{self, signing},
+    messages::{Read, Reader},
+};
 use crate::{
     fuzzing::{Input, upload_of},
     status::grpc_status,
 };
+
+/// A message with a chunk of one byte.
+const FIRST_CHUNK: &[u8] = b"\x12\x03\x12\x01x";
 
 /// An accepted message respects the limits, and its file converts back to the same message. Any other message is refused
 /// as an error of the client.
@@ -34,6 +41,9 @@ pub fn stream_message(bytes: &[u8]) {
         Some(Message::CopyObject | Message::CopyPart(_) | Message::FinishCopy(_)) => {
             panic!("no message of a stream copies");
         }
+        Some(Message::Piece(_) | Message::ChunkEnd(_) | Message::Void) => {
+            panic!("the message is whole");
+        }
         Some(Message::Finish(finish)) => {
             assert!(
                 finish
@@ -43,6 +53,71 @@ pub fn stream_message(bytes: &[u8]) {
         }
         None => {}
     }
+}
+
+/// The messages of a stream are read as prost decodes them, wherever their bytes are cut. The first byte says how: into pieces of
+/// that size. Each message begins with its length in two bytes; a chunk precedes them.
+pub fn stream_frames(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let cut = usize::from(input.byte()).max(1);
+    let mut messages = vec![FIRST_CHUNK.to_vec()];
+    while !input.0.is_empty() {
+        let length = usize::from(input.byte()) << 8 | usize::from(input.byte());
+        let (message, rest) = input.0.split_at(length.min(input.0.len()));
+        messages.push(message.to_vec());
+        input.0 = rest;
+    }
+    reads_as_prost(&messages, cut);
+}
+
+/// Panics unless `messages`, whose frames are cut into pieces of `cut` bytes, are read as prost decodes them.
+pub(crate) fn reads_as_prost(messages: &[Vec<u8>], cut: usize) {
+    let frames: Vec<u8> = messages
+        .iter()
+        .flat_map(|message| {
+            let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+            [&[0][..], &length.to_be_bytes(), message].concat()
+        })
+        .collect();
+    let expected: Vec<_> = messages
+        .iter()
+        .map(|message| v1::UploadRequest::decode(&**message).ok())
+        .collect();
+    let frames = Bytes::from(frames);
+    let (mut reader, mut found, mut pieces) = (Reader::default(), Vec::new(), Vec::new());
+    for begin in (0..frames.len()).step_by(cut) {
+        reader.push(frames.slice(begin..frames.len().min(begin + cut)));
+        loop {
+            found.push(match reader.next() {
+                Ok(None) => break,
+                Ok(Some(Read::Message(request))) => {
+                    assert!(pieces.is_empty(), "a chunk without an end");
+                    Some(request)
+                }
+                Ok(Some(Read::Piece(piece))) => {
+                    assert!(!piece.is_empty());
+                    pieces.push(piece);
+                    continue;
+                }
+                Ok(Some(Read::ChunkEnd(chunk))) => {
+                    let data = mem::take(&mut pieces).concat().into();
+                    let chunk = v1::Chunk { data, ..chunk };
+                    let message = Some(v1::upload_request::Message::Chunk(chunk));
+                    Some(v1::UploadRequest { message })
+                }
+                Ok(Some(Read::Void)) => {
+                    assert!(!mem::take(&mut pieces).is_empty());
+                    continue;
+                }
+                Err(_) => {
+                    pieces.clear();
+                    None
+                }
+            });
+        }
+    }
+    assert!(!reader.is_within_message());
+    assert_eq!(found, expected, "{messages:?}");
 }
 
 /// The same as [`stream_message`] for the other calls. The first byte selects one.

@@ -27,7 +27,7 @@ pub use self::{
 pub use crate::{
     auth::{certificate_names, fuzzing::credential_headers, token_claims},
     blobs::{azure::fuzzing::azure_signature, s3::fuzzing::s3_signature},
-    grpc::fuzzing::{stream_message, unary_request},
+    grpc::fuzzing::{stream_frames, stream_message, unary_request},
     rest::fuzzing::{http_parameters, http_range},
 };
 
@@ -35,7 +35,7 @@ pub use crate::{
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("azure_signature", azure_signature),
     ("certificate_names", certificate_names),
     ("credential_headers", credential_headers),
@@ -46,6 +46,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("redis_record", redis_record),
     ("resume_token", resume_token),
     ("s3_signature", s3_signature),
+    ("stream_frames", stream_frames),
     ("stream_message", stream_message),
     ("token_claims", token_claims),
     ("unary_request", unary_request),

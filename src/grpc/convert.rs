@@ -8,17 +8,15 @@ mod placement;
 pub(super) mod signing;
 pub(super) mod storages;
 
-use std::{error::Error as _, iter::successors};
-
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::{Message as _, length_delimiter_len};
 use prost_types::Timestamp as WireTimestamp;
-use tonic::{Code, Status};
 use upload_gateway_client::proto::v1;
 use upload_gateway_core::{
-    error::{All, Error, Kind, Reason, Result},
+    error::{All, Error, Result},
     gateway::{
-        Chunk, Counts, Finish, Found, MAX_PAGE_LENGTH, Message, Open, PartPage, Takeover, Target,
+        Chunk, ChunkEnd, Counts, Finish, Found, MAX_PAGE_LENGTH, Message, Open, PartPage, Takeover,
+        Target,
     },
     state::Cursor,
     upload::{
@@ -27,7 +25,20 @@ use upload_gateway_core::{
     },
 };
 
-use super::messages::Refused;
+use super::messages::Read;
+
+/// A message of a stream, or a piece of one.
+pub(super) fn read(read: Read) -> Result<Message> {
+    match read {
+        Read::Message(request) => message(request),
+        Read::Piece(bytes) => Ok(Message::Piece(bytes)),
+        Read::ChunkEnd(chunk) => Ok(Message::ChunkEnd(ChunkEnd {
+            offset: size("chunk.offset", chunk.offset)?,
+            crc32c: chunk.crc32c,
+        })),
+        Read::Void => Ok(Message::Void),
+    }
+}
 
 /// A message of a stream.
 pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
@@ -52,26 +63,6 @@ pub(super) fn message(request: v1::UploadRequest) -> Result<Message> {
             }))
         }
         None => Err(Error::sequence("a message must be open, chunk or finish")),
-    }
-}
-
-/// Why a stream could not be read: a message is too large or malformed, or the connection ended.
-pub(super) fn stream_error(status: &Status) -> Error {
-    let mut causes = successors(status.source(), |&cause| cause.source());
-    let refused = causes.find_map(|cause| cause.downcast_ref::<Refused>());
-    if let Some(error) = refused.and_then(Refused::take) {
-        return error;
-    }
-    match status.code() {
-        // Without a source the decoder itself failed: the connection works, and the caller reads the answer.
-        Code::Internal | Code::InvalidArgument if status.source().is_none() => Error::sequence(
-            "a message could not be decoded: it is truncated or not an UploadRequest",
-        ),
-        _ => Error::new(
-            Kind::Cancelled,
-            Reason::ClientGone,
-            "the connection of the client ended",
-        ),
     }
 }
 

@@ -4,6 +4,7 @@
 //! they arrive; their bytes take memory from the budget for file bytes.
 
 mod frames;
+mod reader;
 mod stream;
 mod unary;
 
@@ -24,7 +25,11 @@ use upload_gateway_core::{
     gateway::Gateway,
 };
 
-pub(super) use self::{frames::PREFIX, stream::Refused};
+pub(super) use self::{
+    frames::PREFIX,
+    reader::{Read, Reader},
+    stream::{Refused, StreamBody, Uploading},
+};
 use crate::{
     auth,
     room::{Place, Room, Rules},
@@ -109,9 +114,9 @@ async fn receive(State(reception): State<Reception>, mut request: Request, next:
                 Err(error) => return refuse(&error),
             };
             let memory = reception.gateway.streams.memory(&caller);
-            next.run(stream::metered(request, max, Some(memory))).await
+            next.run(stream::uploading(request, max, memory)).await
         }
-        Call::Reflection => next.run(stream::metered(request, MAX_QUESTION, None)).await,
+        Call::Reflection => next.run(stream::checked(request, MAX_QUESTION)).await,
     }
 }
 

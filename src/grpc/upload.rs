@@ -1,5 +1,7 @@
 //! `UploadService`: streams of file bytes, and the calls on records.
 
+mod incoming;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream, stream::Empty};
@@ -16,13 +18,15 @@ use upload_gateway_core::{
     call,
     error::{All, Error, Result},
     faults,
-    gateway::{Action, Caller, CopyTo, Gateway, Message, MessageMemory},
+    gateway::{Action, Caller, CopyTo, Gateway, Message},
     upload,
 };
 
+use self::incoming::Incoming;
 use super::{
     call::{caller, respond},
     convert, deadline,
+    messages::Uploading,
     progress::{self, ProgressMessages, Receiving},
 };
 use crate::{
@@ -52,21 +56,20 @@ impl UploadApi {
     }
 
     /// Receives in a task of its own: if the client disconnects, complete parts are still committed.
-    fn receive(&self, request: Request<Streaming<UploadRequest>>) -> Result<Receiving, Status> {
+    fn receive(&self, mut request: Request<Streaming<UploadRequest>>) -> Result<Receiving, Status> {
         let caller = caller(&request)?;
         let gateway = Arc::clone(&self.gateway);
-        let memory = request.extensions().get::<Arc<MessageMemory>>().cloned();
-        let memory = memory.unwrap_or_else(|| gateway.streams.memory(&caller));
+        let uploading = Uploading::taken(request.extensions_mut());
+        let uploading =
+            uploading.ok_or_else(|| Status::internal("served by with_message_limits"))?;
+        let memory = Arc::clone(&uploading.memory);
         let deadline = deadline::of(request.metadata().as_ref());
         let connection = request.extensions().get::<LeaveConnection>();
         let moves_on = connection.map_or_else(Default::default, LeaveConnection::token);
         let (observer, finished, receiving) = progress::observe(moves_on);
         tokio::spawn(call::propagate(async move {
-            let messages = request.into_inner().map(|read| match read {
-                Ok(request) => convert::message(request),
-                Err(status) => Err(convert::stream_error(&status)),
-            });
-            let mut messages = faults::cut(until(deadline, messages).fuse().boxed());
+            let messages = until(deadline, Incoming::of(uploading));
+            let mut messages = faults::cut(messages.fuse().boxed());
             let result = gateway
                 .streams
                 .receive(&caller, memory, &mut messages, observer)

@@ -309,10 +309,8 @@ impl Server {
     }
 
     fn grpc_routes(&self) -> Result<Routes, ServeError> {
-        let message_size = self.gateway.settings.max_message_size;
         let uploads = UploadApi::new(Arc::clone(&self.gateway), self.features());
-        let uploads = UploadServiceServer::new(uploads)
-            .max_decoding_message_size(usize::try_from(message_size)?);
+        let uploads = UploadServiceServer::new(uploads);
         let signing = SigningApi::new(Arc::clone(&self.gateway));
         let services = Routes::new(uploads).add_service(SigningServiceServer::new(signing));
         let mut services = grpc::with_downloads(services, &self.gateway);

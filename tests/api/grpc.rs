@@ -4,6 +4,7 @@ mod bad_input;
 mod conflicts;
 mod digests;
 mod downloads;
+mod frames;
 mod full_state;
 mod open_uploads;
 mod places;

@@ -12,6 +12,7 @@ mod injected;
 mod lost_state;
 mod object_records;
 mod outage;
+mod pieces;
 mod races;
 mod record_memory;
 mod resume_token;

@@ -91,7 +91,7 @@ pub(crate) struct World {
 /// A stream that a gateway receives.
 pub(crate) struct Stream {
     pub(crate) id: UploadId,
-    messages: mpsc::UnboundedSender<Result<Message>>,
+    pub(crate) messages: mpsc::UnboundedSender<Result<Message>>,
     counts: watch::Receiver<Counts>,
     task: JoinHandle<Result<Upload>>,
 }

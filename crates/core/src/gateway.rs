@@ -44,7 +44,9 @@ pub use self::{
     download::{DOWNLOAD_LIFETIME, Downloads, StoredFile},
     drain::Drain,
     load::Load,
-    message::{Chunk, Counts, Finish, FinishCopy, Message, Observer, Open, Takeover, Target},
+    message::{
+        Chunk, ChunkEnd, Counts, Finish, FinishCopy, Message, Observer, Open, Takeover, Target,
+    },
     object_records::restore::{Restore, RestoreReport},
     records::{
         Records,

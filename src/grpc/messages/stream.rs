@@ -11,6 +11,7 @@ use std::{
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::Request,
+    http::Extensions,
 };
 use futures::future::BoxFuture;
 use hyper::body::Frame;
@@ -26,7 +27,7 @@ use super::{
 use crate::room::Place;
 
 /// The body of a stream, which fails with [`Refused`].
-pub(super) struct StreamBody {
+pub(in super::super) struct StreamBody {
     body: Body,
     max: u64,
     frames: Frames,
@@ -42,35 +43,70 @@ struct Arriving {
     arriving: BoxFuture<'static, Result<()>>,
 }
 
-/// Why a stream is not received any further. The decoder passes it on as the source of its own error.
+/// The body of an upload stream, which does not pass through tonic: tonic would keep each message until it is whole.
+pub(in super::super) struct Uploading {
+    pub(in super::super) body: StreamBody,
+    /// Has the bytes that have arrived. What the stream has taken is to be released.
+    pub(in super::super) memory: Arc<MessageMemory>,
+}
+
+/// Carries the body of an upload stream to its call.
+#[derive(Clone)]
+struct Carried(Arc<Mutex<Option<Uploading>>>);
+
+/// Why a stream is not received any further.
 #[derive(Debug)]
 pub(in super::super) struct Refused(Mutex<Option<Error>>);
 
-/// `request` with messages of up to `max` bytes. `memory` is reserved for them, and is in the extensions.
-pub(super) fn metered(
-    mut request: Request,
-    max: u64,
-    memory: Option<Arc<MessageMemory>>,
-) -> Request {
-    if let Some(memory) = &memory {
-        request.extensions_mut().insert(Arc::clone(memory));
-    }
+/// `request` with messages of up to `max` bytes.
+pub(super) fn checked(request: Request, max: u64) -> Request {
     let call = request.extensions().get::<Weak<Place>>().cloned();
-    request.map(|body| {
-        Body::new(StreamBody {
+    request.map(|body| Body::new(StreamBody::new(body, max, None, call)))
+}
+
+/// `request` with its body in its extensions. `memory` is reserved for what arrives.
+pub(super) fn uploading(request: Request, max: u64, memory: Arc<MessageMemory>) -> Request {
+    let (mut head, body) = request.into_parts();
+    let call = head.extensions.get::<Weak<Place>>().cloned();
+    let body = StreamBody::new(body, max, Some(Arc::clone(&memory)), call);
+    let uploading = Uploading { body, memory };
+    let carried = Carried(Arc::new(Mutex::new(Some(uploading))));
+    head.extensions.insert(carried);
+    Request::from_parts(head, Body::empty())
+}
+
+// === impl Uploading ===
+
+impl Uploading {
+    /// The body that a request has in its extensions.
+    pub(in super::super) fn taken(extensions: &mut Extensions) -> Option<Self> {
+        let Carried(carried) = extensions.remove()?;
+        carried
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+// === impl StreamBody ===
+
+impl StreamBody {
+    fn new(
+        body: Body,
+        max: u64,
+        memory: Option<Arc<MessageMemory>>,
+        call: Option<Weak<Place>>,
+    ) -> Self {
+        Self {
             body,
             max,
             frames: Frames::new(max),
             memory,
             call,
             arriving: None,
-        })
-    })
-}
+        }
+    }
 
-// === impl StreamBody ===
-
-impl StreamBody {
     /// Checks what has arrived.
     fn check(&mut self, data: &[u8]) -> Result<()> {
         self.frames
@@ -129,10 +165,6 @@ impl HttpBody for StreamBody {
                     Ok(()) => frame.map(Ok),
                     Err(error) => Some(Err(Refused::boxed(error))),
                 });
-            }
-            // The decoder asks for more only when the stream has taken all complete messages.
-            if let Some(memory) = &this.memory {
-                memory.keep(this.frames.incomplete());
             }
             let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,

@@ -19,6 +19,13 @@ pub enum Message {
     Open(Open),
     /// The next bytes of the file.
     Chunk(Chunk),
+    /// Some of the next bytes of the file: those of a chunk that is still arriving. They count only once its end has arrived and
+    /// was checked. The first chunk of a stream is never in pieces, so that it is known where they belong.
+    Piece(Bytes),
+    /// The end of a chunk that arrived in pieces.
+    ChunkEnd(ChunkEnd),
+    /// The pieces of the chunk that is arriving do not count. Another message follows in its place.
+    Void,
     /// The last message: the file is whole.
     Finish(Finish),
     /// The store copies the part with this number by itself, from the source in the first message.
@@ -85,6 +92,15 @@ pub struct Chunk {
     /// The bytes. Empty in a keep-alive message.
     pub data: Bytes,
     /// The CRC32C of `data`, if the sender set it.
+    pub crc32c: Option<u32>,
+}
+
+/// What is known at the end of a chunk that arrived in pieces.
+#[derive(Debug)]
+pub struct ChunkEnd {
+    /// The position of the first byte in the file, in bytes.
+    pub offset: u64,
+    /// The CRC32C of all pieces, if the sender set it.
     pub crc32c: Option<u32>,
 }
 
@@ -183,14 +199,28 @@ impl Chunk {
 
     /// Checks the bytes against their CRC32C, if there is one.
     pub(super) fn check(&self) -> Result<()> {
-        let found = || crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &self.data);
-        match self.crc32c {
-            Some(expected) if found() != u64::from(expected) => Err(Error::new(
-                Kind::DataLoss,
-                Reason::ChecksumMismatch,
-                "the CRC32C of a chunk does not match its data; resume",
-            )),
-            _ => Ok(()),
-        }
+        check(self.crc32c, || {
+            crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &self.data)
+        })
+    }
+}
+
+// === impl ChunkEnd ===
+
+impl ChunkEnd {
+    /// Checks the CRC32C of all pieces, if there is one.
+    pub(super) fn check(&self, found: u64) -> Result<()> {
+        check(self.crc32c, || found)
+    }
+}
+
+fn check(expected: Option<u32>, found: impl FnOnce() -> u64) -> Result<()> {
+    match expected {
+        Some(expected) if found() != u64::from(expected) => Err(Error::new(
+            Kind::DataLoss,
+            Reason::ChecksumMismatch,
+            "the CRC32C of a chunk does not match its data; resume",
+        )),
+        _ => Ok(()),
     }
 }

@@ -86,6 +86,12 @@ impl PartBuffer {
         Ok(())
     }
 
+    /// Removes the bytes after the first `length`. Their memory stays reserved for the next ones.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+        self.reservation.fill(self.length as u64);
+    }
+
     fn capacity(&self) -> u64 {
         self.memory.as_ref().map_or(0, |memory| memory.len() as u64)
     }

@@ -6,12 +6,15 @@
 mod copied;
 mod dispatch;
 mod finish;
+mod pieces;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream};
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::{sync::watch, task::JoinSet};
 
+use self::pieces::{Arriving, undispatched};
 use super::{
     age::Age,
     budget::{MessageMemory, overloaded},
@@ -48,6 +51,10 @@ pub(super) struct Receiver {
     /// The offset at which the next chunk must start. `None` before the first chunk.
     next_offset: Option<u64>,
     current_part: Option<CurrentPart>,
+    /// The chunk that is arriving in pieces.
+    arriving: Option<Arriving>,
+    /// How long the gateway has waited for its pieces.
+    waited: Duration,
     in_flight: JoinSet<Result<Part>>,
     destination: Option<Arc<Destination>>,
     chain: Option<DigestChain>,
@@ -99,6 +106,8 @@ impl Receiver {
             counts,
             next_offset: None,
             current_part: None,
+            arriving: None,
+            waited: Duration::ZERO,
             in_flight: JoinSet::new(),
             destination: None,
             chain,
@@ -148,6 +157,15 @@ impl Receiver {
                     taken = self.chunk(chunk) => taken?,
                     error = shared.drain.streams_end() => return Err(error),
                 },
+                Some(Message::Piece(piece)) => tokio::select! {
+                    taken = self.piece(piece) => taken?,
+                    error = shared.drain.streams_end() => return Err(error),
+                },
+                Some(Message::ChunkEnd(end)) => tokio::select! {
+                    taken = self.end_chunk(end) => taken?,
+                    error = shared.drain.streams_end() => return Err(error),
+                },
+                Some(Message::Void) => self.void(),
                 Some(Message::Finish(finish)) => {
                     return Box::pin(self.finish(finish, None, messages)).await;
                 }
@@ -179,43 +197,70 @@ impl Receiver {
     where
         S: Stream<Item = Result<Message>> + Unpin + Send,
     {
+        // What has arrived of the same chunk is taken first, which takes less time than to wait for everything below.
+        if self.arriving.is_some()
+            && let Some(message) = messages.next().now_or_never()
+        {
+            return self.received(message.transpose()?, Duration::ZERO);
+        }
         let memory = Arc::clone(&self.memory);
-        let silence = Silence::begin(self.shared.settings.idle_timeout, &memory);
+        let limit = self.shared.settings.idle_timeout;
+        let silence = Silence::begin(limit.saturating_sub(self.waited), &memory);
         let within_part = self.is_within_part();
         loop {
             tokio::select! {
-                message = silence.next(messages) => {
-                    if let Ok(Some(Message::Chunk(chunk))) = &message {
-                        self.min_rate.record(silence.waited(), chunk.data.len())?;
-                    }
-                    return message;
-                }
+                message = silence.next(messages) => return self.received(message?, silence.waited()),
                 Some(stored) = self.in_flight.join_next() => self.settle(stored)?,
-                () = recalled(&memory, self.current_part.as_ref()) => return Err(overloaded(Kind::Unavailable)),
+                () = recalled(&memory, undispatched(self.arriving.as_ref(), self.current_part.as_ref())) => return Err(overloaded(Kind::Unavailable)),
                 error = must_leave(&self.shared.drain, &self.age), if !within_part => return Err(error),
                 error = self.shared.drain.streams_end() => return Err(error),
             }
         }
     }
 
+    /// A message for which the gateway has waited. All pieces of a chunk together must arrive within the limit for one message.
+    fn received(&mut self, message: Option<Message>, waited: Duration) -> Result<Option<Message>> {
+        let size = match &message {
+            Some(Message::Piece(piece)) => {
+                self.waited += waited;
+                self.min_rate.record(waited, piece.len())?;
+                return Ok(message);
+            }
+            Some(Message::ChunkEnd(_) | Message::Void) => 0,
+            Some(_) if self.arriving.is_some() => {
+                return Err(Error::fault("receive a message: a chunk has not ended"));
+            }
+            Some(Message::Chunk(chunk)) => chunk.data.len(),
+            Some(_) | None => return Ok(message),
+        };
+        self.waited = Duration::ZERO;
+        self.min_rate.record(waited, size)?;
+        Ok(message)
+    }
+
     /// Whether the end of the stream would lose something here: the bytes of a part, or the fact that the file is
     /// whole.
     fn is_within_part(&self) -> bool {
         let is_whole = self.next_offset.is_some() && self.next_offset == self.upload.settled_size();
-        self.current_part.is_some() || is_whole
+        undispatched(self.arriving.as_ref(), self.current_part.as_ref()).is_some() || is_whole
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<()> {
         chunk.check()?;
-        let Chunk {
-            offset, mut data, ..
-        } = chunk;
+        let Chunk { offset, data, .. } = chunk;
         if data.is_empty() {
             return Ok(());
         }
         self.check_offset(offset)?;
         self.check_end(offset, data.len())?;
-        let mut offset = offset;
+        let end = offset + data.len() as u64;
+        self.place(offset, data).await?;
+        self.count_received(end);
+        Ok(())
+    }
+
+    /// Copies bytes into their parts. A part that is full is dispatched, unless a chunk in it is still arriving.
+    async fn place(&mut self, mut offset: u64, mut data: Bytes) -> Result<()> {
         while !data.is_empty() {
             let mut current_part = match self.current_part.take() {
                 Some(current_part) => current_part,
@@ -224,21 +269,31 @@ impl Receiver {
             let room = to_usize(current_part.span.size) - current_part.buffer.len();
             let piece = data.split_to(room.min(data.len()));
             current_part.buffer.extend(&piece).await?;
+            if let Some(before) = self.arriving.as_ref().map(Arriving::full_size) {
+                let received = before + current_part.buffer.len() as u64;
+                current_part.buffer.reservation().fill(received);
+            }
             offset += piece.len() as u64;
-            self.next_offset = Some(offset);
-            if piece.len() == room && !self.is_kept_for_single_put() {
-                self.dispatch(current_part).await?;
-                if !self.is_within_part()
-                    && let Some(error) = must_leave(&self.shared.drain, &self.age).now_or_never()
-                {
-                    return Err(error);
-                }
-            } else {
+            if self.arriving.is_none() {
+                self.next_offset = Some(offset);
+            }
+            if piece.len() < room || self.is_kept_for_single_put() {
                 self.current_part = Some(current_part);
+            } else if let Some(full) = self.held_back(current_part) {
+                self.dispatch(full).await?;
+                self.leave_between_parts()?;
             }
         }
-        self.count_received(offset);
         Ok(())
+    }
+
+    /// Ends the stream if it must end between two parts, and is there.
+    fn leave_between_parts(&self) -> Result<()> {
+        let leaves = || must_leave(&self.shared.drain, &self.age).now_or_never();
+        match leaves().filter(|_| !self.is_within_part()) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Counts the bytes up to `end` as received. Does not wake the observer, which reads it together with the committed size.
@@ -331,8 +386,8 @@ impl Receiver {
             Ok(upload) => return Ok(upload),
             Err(error) => error,
         };
-        // The incomplete part is lost, and other streams may wait for its memory.
-        self.current_part = None;
+        // The incomplete part is lost, and other streams may wait for its memory. So are the parts in which a chunk has not ended.
+        (self.current_part, self.arriving) = (None, None);
         if matches!(error.reason(), Reason::TakenOver | Reason::StateLost) {
             self.in_flight.shutdown().await;
         }
@@ -367,8 +422,8 @@ async fn must_leave(drain: &Drain, age: &Age) -> Error {
 }
 
 /// Returns when the memory of the stream is recalled for other streams.
-async fn recalled(memory: &MessageMemory, current_part: Option<&CurrentPart>) {
-    let part = current_part.map(|part| (part.buffer.reservation(), part.buffer.len() as u64));
+async fn recalled(memory: &MessageMemory, part: Option<(&CurrentPart, u64)>) {
+    let part = part.map(|(part, received)| (part.buffer.reservation(), received));
     memory.recalled(part).await;
 }
 

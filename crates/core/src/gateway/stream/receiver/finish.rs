@@ -235,8 +235,12 @@ async fn refuse_message<S>(messages: &mut S) -> Error
 where
     S: Stream<Item = Result<Message>> + Unpin + Send,
 {
-    match messages.next().await {
-        Some(Ok(_)) => Error::sequence("no message may follow finish"),
-        Some(Err(_)) | None => future::pending().await,
+    loop {
+        match messages.next().await {
+            // It may be malformed.
+            Some(Ok(Message::Piece(_))) => {}
+            Some(Ok(_)) => return Error::sequence("no message may follow finish"),
+            Some(Err(_)) | None => future::pending().await,
+        }
     }
 }
