@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := bash
-.PHONY: help demo run dev test check deploy-check generate bench chaos lies soak fuzz
+.PHONY: help demo run dev test check deploy-check generate bench bench-all chaos lies soak fuzz
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,6 +52,10 @@ soak: ## Attack a gateway in every way beside honest uploads: memory, failures, 
 fuzz: ## Fuzz all parsers of external input, and the signatures: SECONDS_EACH seconds (30) for each target (needs c++)
 	@fuzz/run $(or $(SECONDS_EACH),30)
 
-bench: ## Measure throughput, CPU and memory of a release build (some minutes)
-	@tests/backends/install
+bench: ## Measure a release build beside tusd and direct uploads (half an hour; CELLS="1x2GiB 1000x1KiB" measures some cells)
+	@tests/backends/install bench
+	CELLS="$(CELLS)" cargo bench --locked --bench gateway -- peers
+
+bench-all: ## Measure everything else, too: throughput, CPU, memory, lists, signatures, … (an hour)
+	@tests/backends/install bench
 	cargo bench --locked --bench gateway

@@ -15,16 +15,22 @@ use upload_gateway_core::upload::{Md5, PART_SIZE};
 
 use crate::{Load, Result, payload::Payload, store::Store};
 
-/// A multipart upload.
-#[derive(Debug)]
-struct Upload {
+/// Sends files straight to a store.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
     client: Client,
     bucket: String,
-    key: String,
-    id: String,
     /// Shared by all uploads.
     slots: Arc<Semaphore>,
     integrity: Integrity,
+}
+
+/// A multipart upload.
+#[derive(Debug)]
+struct Upload {
+    sender: Sender,
+    key: String,
+    id: String,
 }
 
 /// The checksum that the store gets with a part.
@@ -43,18 +49,12 @@ pub(crate) async fn upload(
     payload: &Payload,
     integrity: Integrity,
 ) -> Result<Vec<String>> {
-    let client = store.client();
-    let slots = Arc::new(Semaphore::new(usize::try_from(
-        Limits::default().parts_in_flight_total,
-    )?));
+    let sender = Sender::new(store, integrity)?;
     let files = (0..load.streams).map(|number| {
-        let key = format!("direct/{number}");
-        let (client, bucket, slots) = (client.clone(), store.bucket.clone(), Arc::clone(&slots));
-        let payload = payload.clone();
+        let (sender, payload) = (sender.clone(), payload.clone());
         let file = tokio::spawn(async move {
-            Upload::begin(client, bucket, key, slots, integrity)
-                .await?
-                .run(payload, load.file_size)
+            sender
+                .in_parts(format!("direct/{number}"), &payload, load.file_size)
                 .await
         });
         async { file.await? }
@@ -62,32 +62,46 @@ pub(crate) async fn upload(
     future::try_join_all(files).await
 }
 
-impl Upload {
-    async fn begin(
-        client: Client,
-        bucket: String,
-        key: String,
-        slots: Arc<Semaphore>,
-        integrity: Integrity,
-    ) -> Result<Self> {
-        let begun = client
-            .create_multipart_upload()
-            .bucket(&bucket)
-            .key(&key)
-            .send()
-            .await?;
-        let id = begun.upload_id.ok_or("a multipart upload without an id")?;
+impl Sender {
+    /// For all files that share the parts in flight.
+    pub(crate) fn new(store: &Store, integrity: Integrity) -> Result<Self> {
+        let slots = usize::try_from(Limits::default().parts_in_flight_total)?;
         Ok(Self {
-            client,
-            bucket,
-            key,
-            id,
-            slots,
+            client: store.client(),
+            bucket: store.bucket.clone(),
+            slots: Arc::new(Semaphore::new(slots)),
             integrity,
         })
     }
 
-    async fn run(self, payload: Payload, file_size: u64) -> Result<String> {
+    /// Sends a file as one object, with one request if it fits one part, and returns its key.
+    pub(crate) async fn file(&self, key: String, payload: &Payload, size: u64) -> Result<String> {
+        match payload.pieces(size, PART_SIZE).next() {
+            Some((_, bytes)) if size <= PART_SIZE => {
+                let request = self.client.put_object().bucket(&self.bucket).key(&key);
+                request.body(ByteStream::from(bytes)).send().await?;
+                Ok(key)
+            }
+            _ => self.in_parts(key, payload, size).await,
+        }
+    }
+
+    async fn in_parts(&self, key: String, payload: &Payload, size: u64) -> Result<String> {
+        let begun = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(&key)
+            .send()
+            .await?;
+        let id = begun.upload_id.ok_or("a multipart upload without an id")?;
+        let sender = self.clone();
+        Upload { sender, key, id }.run(payload, size).await
+    }
+}
+
+impl Upload {
+    async fn run(self, payload: &Payload, file_size: u64) -> Result<String> {
         let in_flight = usize::try_from(Limits::default().parts_in_flight)?;
         let mut parts: Vec<CompletedPart> =
             stream::iter((1..).zip(payload.pieces(file_size, PART_SIZE)))
@@ -100,9 +114,10 @@ impl Upload {
             .set_parts(Some(parts))
             .build();
         let request = self
+            .sender
             .client
             .complete_multipart_upload()
-            .bucket(&self.bucket)
+            .bucket(&self.sender.bucket)
             .key(&self.key);
         request
             .upload_id(&self.id)
@@ -113,15 +128,16 @@ impl Upload {
     }
 
     async fn part(&self, number: i32, bytes: Bytes) -> Result<CompletedPart> {
-        let _slot = self.slots.acquire().await?;
+        let _slot = self.sender.slots.acquire().await?;
         let request = self
+            .sender
             .client
             .upload_part()
-            .bucket(&self.bucket)
+            .bucket(&self.sender.bucket)
             .key(&self.key)
             .upload_id(&self.id);
         let request = request.part_number(number);
-        let stored = match self.integrity {
+        let stored = match self.sender.integrity {
             Integrity::Default => request.body(ByteStream::from(bytes)).send().await?,
             Integrity::ContentMd5 => {
                 let hashed = bytes.clone();

@@ -1,4 +1,5 @@
-//! A store that reads parts and drops them: S3's multipart calls, without checks and without copies.
+//! A store that reads parts and drops them: S3's multipart calls, without checks and without copies. It keeps only the bytes of
+//! very small objects, since other servers keep their records of uploads in such.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,6 +18,7 @@ use axum::{
     response::{AppendHeaders, IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -29,6 +31,9 @@ const UPLOAD_ID: &str = "x-amz-meta-uploadid";
 
 /// The header with the MD5 of a part.
 const CONTENT_MD5: &str = "content-md5";
+
+/// The most bytes of an object that are kept.
+const KEPT: u64 = 4096;
 
 /// What is kept: sizes and entity tags.
 #[derive(Debug, Default)]
@@ -55,6 +60,8 @@ struct Object {
     size: u64,
     etag: String,
     metadata: Option<String>,
+    /// Not set for one that is larger than [`KEPT`].
+    content: Option<Bytes>,
 }
 
 /// The query parameters that, with the method, select S3's call.
@@ -65,11 +72,6 @@ struct Call {
     session: Option<String>,
     #[serde(rename = "partNumber")]
     part: Option<u32>,
-}
-
-/// Starts the store and returns its endpoint. It runs until the process ends.
-pub(crate) async fn start() -> Result<String> {
-    serve(store()).await
 }
 
 /// The router of the store.
@@ -91,8 +93,8 @@ async fn answer(
     request: Request,
 ) -> Response {
     let (head, body) = request.into_parts();
-    let size = match count(body).await {
-        Ok(size) => size,
+    let (size, content) = match read(body).await {
+        Ok(read) => read,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let key = head.uri.path().to_owned();
@@ -103,21 +105,34 @@ async fn answer(
         }
         (Method::GET, Some(session), _) => store.list_parts(&session),
         (Method::POST, Some(session), _) => store.complete(&session, key),
-        (Method::PUT, None, _) => store.put_object(key, size, &head.headers),
+        (Method::PUT, None, _) => {
+            let object = Object {
+                size,
+                etag: etag(&head.headers),
+                metadata: metadata(&head.headers),
+                content,
+            };
+            store.put_object(key, object)
+        }
+        (Method::GET, None, _) => store.get(&key),
         (Method::HEAD, ..) => store.head(&key),
         (Method::DELETE, session, _) => store.delete(session, &key),
         _ => StatusCode::NOT_IMPLEMENTED.into_response(),
     }
 }
 
-/// Reads a body to its end and keeps its size.
-async fn count(body: Body) -> std::result::Result<u64, axum::Error> {
+/// Reads a body to its end and keeps its size, and its bytes if they are at most [`KEPT`].
+async fn read(body: Body) -> std::result::Result<(u64, Option<Bytes>), axum::Error> {
     let mut pieces = body.into_data_stream();
-    let mut size = 0;
+    let (mut size, mut content) = (0, BytesMut::new());
     while let Some(piece) = pieces.next().await {
-        size += piece?.len() as u64;
+        let piece = piece?;
+        size += piece.len() as u64;
+        if size <= KEPT {
+            content.extend_from_slice(&piece);
+        }
     }
-    Ok(size)
+    Ok((size, (size <= KEPT).then(|| content.freeze())))
 }
 
 impl Discarded {
@@ -178,6 +193,7 @@ impl Discarded {
             size: session.parts.values().map(|part| part.size).sum(),
             etag: composite(&session.parts),
             metadata: session.metadata,
+            content: None,
         };
         let answer = format!(
             "<CompleteMultipartUploadResult><ETag>{}</ETag></CompleteMultipartUploadResult>",
@@ -187,15 +203,20 @@ impl Discarded {
         xml(&answer)
     }
 
-    fn put_object(&self, key: String, size: u64, headers: &HeaderMap) -> Response {
-        let object = Object {
-            size,
-            etag: etag(headers),
-            metadata: metadata(headers),
-        };
+    fn put_object(&self, key: String, object: Object) -> Response {
         let answer = [(header::ETAG, object.etag.clone())].into_response();
         lock(&self.objects).insert(key, object);
         answer
+    }
+
+    fn get(&self, key: &str) -> Response {
+        match lock(&self.objects).get(key).cloned() {
+            None => not_found("NoSuchKey"),
+            Some(object) => match object.content {
+                None => StatusCode::NOT_IMPLEMENTED.into_response(),
+                Some(content) => ([(header::ETAG, object.etag)], content).into_response(),
+            },
+        }
     }
 
     fn head(&self, key: &str) -> Response {
@@ -262,9 +283,10 @@ fn xml(text: &str) -> Response {
 }
 
 fn no_such_upload() -> Response {
-    (
-        StatusCode::NOT_FOUND,
-        xml("<Error><Code>NoSuchUpload</Code></Error>"),
-    )
-        .into_response()
+    not_found("NoSuchUpload")
+}
+
+fn not_found(code: &str) -> Response {
+    let error = xml(&format!("<Error><Code>{code}</Code></Error>"));
+    (StatusCode::NOT_FOUND, error).into_response()
 }

@@ -7,7 +7,7 @@
 //! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, `records`
 //! a record of 50,000 parts, `finding` lists of a million records, `downloads` files that are read, `files` directories with
 //! many small files, `room` many files and a
-//! Redis with little memory, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
+//! Redis with little memory, `peers` the same files through the gateway, through tusd and directly, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
 //! variable `BASELINE` names another build of the gateway, what changed since. Missed targets do not fail a benchmark.
 //!
 //! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. For
@@ -24,6 +24,7 @@ mod files;
 mod finding;
 mod guarded;
 mod payload;
+mod peers;
 mod process;
 mod records;
 mod report;
@@ -213,6 +214,9 @@ async fn run(selection: &Selection) -> Result<()> {
     }
     if "room".contains(&selection.filter) {
         report::room(&room::measure(&stores[0], &payload, selection.quick).await?);
+    }
+    if "peers".contains(&selection.filter) {
+        peers::measure(&stores, &redis_url, &payload, selection.quick).await?;
     }
     if "signing".contains(&selection.filter) {
         report::signing(&signing::measure(&stores[0], &redis_url, selection.quick).await?);

@@ -1,4 +1,4 @@
-//! The gateway as a process of its own, and its CPU time and memory from Linux.
+//! The gateway, or another server, as a process of its own, and its CPU time and memory from Linux.
 
 use std::{ffi::OsStr, fs, path::Path, process::Command, time::Duration};
 
@@ -9,12 +9,16 @@ use crate::{Result, common::Server, store::Store};
 /// The unit of times in `/proc`: 100 to the second on every Linux this runs on (`getconf CLK_TCK`).
 const TICK: Duration = Duration::from_millis(10);
 
+/// A running server, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process(Server);
+
 /// A running gateway, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     /// The address of its gRPC listener.
     pub(crate) address: String,
-    process: Server,
+    process: Process,
     _configuration: TempDir,
 }
 
@@ -64,9 +68,34 @@ impl Gateway {
         });
         Ok(Self {
             address: format!("http://127.0.0.1:{}", process.port()),
-            process,
+            process: Process::new(process),
             _configuration: configuration,
         })
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The CPU time it has used so far, user and system.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        self.process.cpu()
+    }
+
+    /// Its peak memory in bytes.
+    pub(crate) fn peak_memory(&self) -> Result<u64> {
+        self.process.peak_memory()
+    }
+}
+
+impl Process {
+    pub(crate) fn new(server: Server) -> Self {
+        Self(server)
+    }
+
+    /// Its listen port on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port()
     }
 
     /// The CPU time it has used so far, user and system.
@@ -92,9 +121,6 @@ impl Gateway {
     }
 
     fn proc(&self, file: &str) -> Result<String> {
-        Ok(fs::read_to_string(format!(
-            "/proc/{}/{file}",
-            self.process.id()
-        ))?)
+        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
     }
 }

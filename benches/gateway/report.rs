@@ -8,13 +8,14 @@
 
 mod downloads;
 mod files;
+mod peers;
 mod room;
 
 use std::{fs, time::Duration};
 
 use upload_gateway::config::Limits;
 
-pub(crate) use self::{downloads::downloads, files::files, room::room};
+pub(crate) use self::{downloads::downloads, files::files, peers::Peers, room::room};
 
 use crate::{
     GIB, Load, MIB, Measurement,

@@ -1,15 +1,28 @@
 //! The two stores.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Credentials, Region},
 };
+use axum::{
+    extract::Request,
+    middleware::{self, Next},
+};
+use futures::{StreamExt, stream};
 
 use crate::{
     Result,
     common::{self, S3Backend, Server},
     discard,
 };
+
+/// How many objects are deleted at once.
+const DELETIONS_AT_ONCE: usize = 8;
 
 /// A bucket on loopback.
 #[derive(Debug)]
@@ -19,6 +32,7 @@ pub(crate) struct Store {
     endpoint: String,
     access_key: &'static str,
     secret_key: &'static str,
+    requests: Option<Arc<AtomicU64>>,
     _server: Option<Server>,
 }
 
@@ -31,18 +45,27 @@ impl Store {
             endpoint: backend.endpoint,
             access_key: backend.access_key,
             secret_key: backend.secret_key,
+            requests: None,
             _server: Some(server),
         }
     }
 
     /// An S3 server in this process that checks nothing and keeps nothing.
     pub(crate) async fn discarding() -> Result<Self> {
+        let requests = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&requests);
+        let count = move |request: Request, next: Next| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            next.run(request)
+        };
+        let store = discard::store().layer(middleware::from_fn(count));
         Ok(Self {
             name: "discarding",
             bucket: "discarded".to_owned(),
-            endpoint: discard::start().await?,
+            endpoint: discard::serve(store).await?,
             access_key: "any",
             secret_key: "anything",
+            requests: Some(requests),
             _server: None,
         })
     }
@@ -70,16 +93,21 @@ impl Store {
         [self.access_key, self.secret_key]
     }
 
+    /// How many requests it has received. `None`: it does not count them.
+    pub(crate) fn requests(&self) -> Option<u64> {
+        Some(self.requests.as_ref()?.load(Ordering::Relaxed))
+    }
+
     /// Deletes the objects, so that the next case has room.
     pub(crate) async fn delete(&self, keys: Vec<String>) -> Result<()> {
         let client = self.client();
-        for key in keys {
-            client
-                .delete_object()
-                .bucket(&self.bucket)
-                .key(key)
-                .send()
-                .await?;
+        let deletions = keys.into_iter().map(|key| {
+            let request = client.delete_object().bucket(&self.bucket).key(key);
+            request.send()
+        });
+        let mut deleted = stream::iter(deletions).buffer_unordered(DELETIONS_AT_ONCE);
+        while let Some(deletion) = deleted.next().await {
+            deletion?;
         }
         Ok(())
     }

@@ -66,22 +66,37 @@ pub(crate) async fn upload_over(
 
 /// Uploads one file, in chunks of `chunk_size`.
 pub(crate) async fn send(
-    mut client: UploadServiceClient<Channel>,
+    client: UploadServiceClient<Channel>,
     payload: Payload,
     file_size: u64,
     chunk_size: u64,
     file_md5: Option<Md5>,
 ) -> Result<Upload> {
-    let size = signed(file_size)?;
     let file = FileMetadata {
-        file_name: "benchmark.bin".to_owned(),
-        file_size: Some(size),
         file_digest: match file_md5 {
             Some(_) => FileDigest::Md5,
             None => FileDigest::None,
         }
         .into(),
         ..FileMetadata::default()
+    };
+    let file_id = file_md5.map(|md5| md5.to_string());
+    send_as(client, payload, file_size, chunk_size, (file, file_id)).await
+}
+
+/// As [`send`], a file with this metadata, and with this digest at its end.
+pub(crate) async fn send_as(
+    mut client: UploadServiceClient<Channel>,
+    payload: Payload,
+    file_size: u64,
+    chunk_size: u64,
+    (file, file_id): (FileMetadata, Option<String>),
+) -> Result<Upload> {
+    let size = signed(file_size)?;
+    let file = FileMetadata {
+        file_name: "benchmark.bin".to_owned(),
+        file_size: Some(size),
+        ..file
     };
     let open = Message::Open(Open {
         target: Some(Target::File(file)),
@@ -97,7 +112,7 @@ pub(crate) async fn send(
     });
     let finish = Message::Finish(Finish {
         file_size: Some(size),
-        file_id: file_md5.map(|md5| md5.to_string()),
+        file_id,
         crc64nvme: None,
     });
     let messages = [open].into_iter().chain(chunks).chain([finish]);

@@ -71,7 +71,11 @@ async fn a_fast_stream_finishes_beside_five_hundred_slow_ones() {
     let Some(redis) = common::redis().await else {
         return;
     };
-    let gateway = gateway(&redis, &[discard::start().await.unwrap()], "");
+    let gateway = gateway(
+        &redis,
+        &[discard::serve(discard::store()).await.unwrap()],
+        "",
+    );
     let client = connect(&gateway).await;
     let mut slow = slow_streams(&client, 500).await;
     let (silent, trickling) = slow.split_at(250);
@@ -100,7 +104,11 @@ async fn a_thousand_uploads_share_a_small_budget_and_all_finish() {
         return;
     };
     let limits = "memory_budget = \"64MiB\"\nstream_window = \"64KiB\"";
-    let gateway = gateway(&redis, &[discard::start().await.unwrap()], limits);
+    let gateway = gateway(
+        &redis,
+        &[discard::serve(discard::store()).await.unwrap()],
+        limits,
+    );
     let client = Client::connect(&format!("http://{}", gateway.address())).unwrap();
     let data = Bytes::from(bytes(SIZE));
     let upload = || async {
