@@ -41,8 +41,8 @@ pub(crate) enum Digest {
 #[derive(Debug)]
 pub(super) enum Sender {
     Direct(direct::Sender),
-    Tusd(Tusd),
-    Gateway(Through),
+    Tusd(Box<Tusd>),
+    Gateway(Box<Through>),
 }
 
 /// A gateway, and connections to it.
@@ -107,11 +107,12 @@ impl Sender {
         Ok(Some(match name {
             Name::Direct => Self::Direct(direct::Sender::new(store, Integrity::Default)?),
             Name::Tusd => match Tusd::start(store)? {
-                Some(tusd) => Self::Tusd(tusd),
+                Some(tusd) => Self::Tusd(Box::new(tusd)),
                 None => return Ok(None),
             },
             Name::Gateway(digest) => {
-                Self::Gateway(Through::start(digest, store, redis_url, at_once).await?)
+                let through = Through::start(digest, store, redis_url, at_once);
+                Self::Gateway(Box::new(through.await?))
             }
         }))
     }
