@@ -10,10 +10,9 @@
 //! Redis with little memory, `peers` the same files through the gateway, through tusd and directly, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
 //! variable `BASELINE` names another build of the gateway, what changed since. Missed targets do not fail a benchmark.
 //!
-//! One copy of payload bytes, into the part's buffer, was verified by `valgrind --tool=dhat --mode=copy` on the gateway. For
-//! a file of 64 MiB it counts 64 MiB copied by tonic's decoder, 32 MiB by the growth of its buffer, 64 MiB by the
-//! receiver into part buffers, and 4 MiB in all other places together. Unit tests of `gateway::stream::buffers` compare
-//! addresses: the bytes that go to the store are the part buffer itself.
+//! Payload bytes are copied once, into the part's buffer. Unit tests compare addresses: in `grpc::messages`, the pieces of a
+//! chunk are the bytes of the HTTP/2 frames; in `gateway::stream::buffers`, the bytes that go to the store are the part buffer
+//! itself.
 
 mod baseline;
 mod crowds;

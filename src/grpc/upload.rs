@@ -60,8 +60,8 @@ impl UploadApi {
         let caller = caller(&request)?;
         let gateway = Arc::clone(&self.gateway);
         let uploading = Uploading::taken(request.extensions_mut());
-        let uploading =
-            uploading.ok_or_else(|| Status::internal("served by with_message_limits"))?;
+        let no_body = || Error::fault("receive a stream: its body was not carried");
+        let uploading = uploading.ok_or_else(|| grpc_status(&no_body()))?;
         let memory = Arc::clone(&uploading.memory);
         let deadline = deadline::of(request.metadata().as_ref());
         let connection = request.extensions().get::<LeaveConnection>();

@@ -55,13 +55,18 @@ impl Receiver {
         end.check(arriving.crc32c.finalize())?;
         self.check_offset(end.offset)?;
         self.check_end(end.offset, arriving.length)?;
+        // If the stream ends between two parts, what follows is lost, as if it had not been placed.
+        let rest = self.current_part.take();
+        for part in arriving.full {
+            self.next_offset = Some(part.span.offset + part.span.size);
+            self.dispatch(part).await?;
+            self.leave_between_parts()?;
+        }
+        self.current_part = rest;
         let offset = end.offset + arriving.length as u64;
         self.next_offset = Some(offset);
-        for part in arriving.full {
-            self.dispatch(part).await?;
-        }
         self.count_received(offset);
-        self.leave_between_parts()
+        Ok(())
     }
 
     /// Removes the pieces of the chunk that is arriving.
