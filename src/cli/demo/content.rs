@@ -25,7 +25,7 @@ impl ContentDigest {
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         let next = Crc64Nvme::of(bytes);
-        self.crc64nvme = self.crc64nvme.followed_by(next, bytes.len() as u64);
+        self.crc64nvme = self.crc64nvme.combine(next, bytes.len() as u64);
         self.sha256.update(bytes);
     }
 

@@ -1,20 +1,21 @@
-//! CRC-64/NVME, the checksum that S3 computes over whole objects.
-//!
-//! AWS calls it CRC64NVME (`x-amz-checksum-crc64nvme`). Azure's CRC64 (`x-ms-content-crc64`) is the same function; its header has
-//! the bytes in the reverse order. Checksums of consecutive pieces combine, so no piece waits for the one before.
+//! CRC64NVME, the checksum that S3 and Azure share. The CRC of a file is combined from those of its parts.
 
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
+use crc_fast::{CrcAlgorithm::Crc64Nvme as ALGORITHM, Digest, checksum_combine};
 use serde::{Deserialize, Serialize};
 
-/// A CRC-64/NVME. Its text form is that of S3: base64 of the eight bytes, the most significant one first.
+/// A CRC-64/NVME: polynomial 0xAD93D23594C93659, reflected, initial value and final XOR all ones (NVM Command Set
+/// Specification, section 5.2.1.3.4). The default is the CRC of no bytes.
+///
+/// Its text form is that of S3 in `x-amz-checksum-crc64nvme`: base64 of the big-endian value. Azure's
+/// `x-ms-content-crc64` is base64 of the little-endian value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Crc64Nvme(pub u64);
 
-/// The text is not a CRC-64.
+/// The text is not a CRC64NVME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a CRC64NVME: base64 of 8 bytes")]
 pub struct InvalidCrc64;
@@ -22,23 +23,38 @@ pub struct InvalidCrc64;
 // === impl Crc64Nvme ===
 
 impl Crc64Nvme {
-    /// The checksum of `bytes`.
+    /// The CRC of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(checksum(CrcAlgorithm::Crc64Nvme, bytes))
+        Self::default().extend(bytes)
     }
 
-    /// The checksum of what this one covers, followed by `size` bytes with the checksum `next`.
+    /// The CRC of the bytes of `self`, followed by `bytes`.
     #[must_use]
-    pub fn followed_by(self, next: Self, size: u64) -> Self {
-        match size {
-            0 => self,
-            _ => Self(checksum_combine(
-                CrcAlgorithm::Crc64Nvme,
-                self.0,
-                next.0,
-                size,
-            )),
-        }
+    pub fn extend(self, bytes: &[u8]) -> Self {
+        // The state between two bytes is the CRC without the final XOR.
+        let mut digest = Digest::new_with_init_state(ALGORITHM, !self.0);
+        digest.update(bytes);
+        Self(digest.finalize())
+    }
+
+    /// The CRC of the bytes of `self`, followed by `next_len` bytes whose CRC is `next`. The bytes themselves are not
+    /// needed.
+    #[must_use]
+    pub fn combine(self, next: Self, next_len: u64) -> Self {
+        Self(checksum_combine(ALGORITHM, self.0, next.0, next_len))
+    }
+
+    /// The form of `x-ms-content-crc64`.
+    pub fn to_azure(self) -> String {
+        STANDARD.encode(self.0.to_le_bytes())
+    }
+
+    /// Parses the form of `x-ms-content-crc64`.
+    ///
+    /// # Errors
+    /// The text is not base64 of 8 bytes.
+    pub fn of_azure(text: &str) -> Result<Self, InvalidCrc64> {
+        eight_bytes(text).map(u64::from_le_bytes).map(Self)
     }
 }
 
@@ -58,9 +74,7 @@ impl FromStr for Crc64Nvme {
     type Err = InvalidCrc64;
 
     fn from_str(text: &str) -> Result<Self, InvalidCrc64> {
-        let bytes = STANDARD.decode(text).map_err(|_| InvalidCrc64)?;
-        let bytes = bytes.try_into().map_err(|_| InvalidCrc64)?;
-        Ok(Self(u64::from_be_bytes(bytes)))
+        eight_bytes(text).map(u64::from_be_bytes).map(Self)
     }
 }
 
@@ -73,43 +87,98 @@ impl TryFrom<String> for Crc64Nvme {
 }
 
 impl From<Crc64Nvme> for String {
-    fn from(crc64: Crc64Nvme) -> Self {
-        crc64.to_string()
+    fn from(crc: Crc64Nvme) -> Self {
+        crc.to_string()
     }
+}
+
+fn eight_bytes(text: &str) -> Result<[u8; 8], InvalidCrc64> {
+    let bytes = STANDARD.decode(text).map_err(|_| InvalidCrc64)?;
+    bytes.try_into().map_err(|_| InvalidCrc64)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{prelude::*, sample::Index};
 
     use super::*;
 
     #[test]
-    fn it_is_the_function_of_s3() {
+    fn the_known_values_are_computed() {
         // The check value of the catalogue of parametrised CRC algorithms.
-        assert_eq!(Crc64Nvme::of(b"123456789").0, 0xae8b_1486_0a79_9888);
+        assert_eq!(
+            Crc64Nvme::of(b"123456789"),
+            Crc64Nvme(0xAE8B_1486_0A79_9888)
+        );
+        assert_eq!(Crc64Nvme::of(b""), Crc64Nvme::default());
+        // Both stores accept these for these bytes.
         let hello = Crc64Nvme::of(b"Hello World");
         assert_eq!(hello.to_string(), "ZZYyy35L4mE=");
-        assert_eq!("ZZYyy35L4mE=".parse(), Ok(hello));
+        assert_eq!(hello.to_azure(), "YeJLfssylmU=");
     }
 
     #[test]
-    fn other_texts_are_refused() {
-        for text in ["", "ZZYyy35L4mE", "ZZYyy35L4mEA", "x"] {
-            assert!(text.parse::<Crc64Nvme>().is_err(), "{text}");
+    fn other_text_is_refused() {
+        for text in [
+            "",
+            "ZZYyy35L4mE",
+            "ZZYyy35L4mF=",
+            " ZZYyy35L4mE=",
+            "ZZYyy35L4mE=\n",
+            "ZZYyy35L4g==",
+            "AAAAAAAAAAAA",
+            "659632cb7e4be261",
+            "ZZYyy35L4m-=",
+        ] {
+            assert_eq!(text.parse::<Crc64Nvme>(), Err(InvalidCrc64), "{text}");
+            assert_eq!(Crc64Nvme::of_azure(text), Err(InvalidCrc64), "{text}");
         }
+    }
+
+    #[test]
+    fn records_keep_the_text_form() {
+        let crc = Crc64Nvme::of(b"Hello World");
+        let json = serde_json::to_string(&crc).unwrap();
+        assert_eq!(json, "\"ZZYyy35L4mE=\"");
+        assert_eq!(serde_json::from_str::<Crc64Nvme>(&json).unwrap(), crc);
+        assert!(serde_json::from_str::<Crc64Nvme>("\"no\"").is_err());
     }
 
     proptest! {
         #[test]
-        fn pieces_combine_wherever_they_are_cut(
-            bytes in prop::collection::vec(any::<u8>(), 0..300),
-            size in 1..100_usize,
+        fn text_forms_are_read_back(value: u64) {
+            let crc = Crc64Nvme(value);
+            prop_assert_eq!(crc.to_string().parse(), Ok(crc));
+            prop_assert_eq!(Crc64Nvme::of_azure(&crc.to_azure()), Ok(crc));
+        }
+
+        #[test]
+        fn parts_in_any_cut_give_the_crc_of_the_whole(
+            bytes in proptest::collection::vec(any::<u8>(), 0..3000),
+            cuts in proptest::collection::vec(any::<Index>(), 0..6),
         ) {
-            let combined = bytes.chunks(size).fold(Crc64Nvme::default(), |before, piece| {
-                before.followed_by(Crc64Nvme::of(piece), piece.len() as u64)
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let parts = || cuts.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
+            let whole = Crc64Nvme::of(&bytes);
+            let extended = parts().fold(Crc64Nvme::default(), Crc64Nvme::extend);
+            prop_assert_eq!(extended, whole);
+            let combined = parts().fold(Crc64Nvme::default(), |before, part| {
+                before.combine(Crc64Nvme::of(part), part.len() as u64)
             });
-            prop_assert_eq!(combined, Crc64Nvme::of(&bytes));
+            prop_assert_eq!(combined, whole);
+        }
+
+        #[test]
+        fn a_combined_crc_does_not_depend_on_the_order_of_combining(
+            values: [u64; 3],
+            lens in [0..1_u64 << 40, 0..1_u64 << 40, 0..1_u64 << 40],
+        ) {
+            let [a, b, c] = values.map(Crc64Nvme);
+            let left = a.combine(b, lens[1]).combine(c, lens[2]);
+            let right = a.combine(b.combine(c, lens[2]), lens[1] + lens[2]);
+            prop_assert_eq!(left, right);
         }
     }
 }

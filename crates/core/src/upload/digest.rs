@@ -203,7 +203,7 @@ impl FileDigest {
         match self {
             Self::Md5(md5) => md5.update(bytes),
             Self::Crc64Nvme(crc64) => {
-                *crc64 = crc64.followed_by(Crc64Nvme::of(bytes), bytes.len() as u64);
+                *crc64 = crc64.combine(Crc64Nvme::of(bytes), bytes.len() as u64);
             }
         }
     }
