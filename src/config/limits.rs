@@ -55,7 +55,7 @@ table! {
         /// How many parts of all uploads are in flight to one store at a time, at most: fewer while the store is slow or
         /// throttles.
         pub parts_in_flight_total: u32 = 16, in POSITIVE;
-        /// Whether the MD5s of several parts are computed at the same time with SIMD. Otherwise `md-5` hashes each part.
+        /// Whether the MD5s of several parts and files are computed side by side with SIMD. Otherwise `md-5` computes each.
         pub simd_md5: bool = true;
         /// How many connections each listener has at a time. One more replaces one without a running call.
         pub max_connections: u32 = 4096, in POSITIVE;

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use upload_gateway_client::Client;
-use upload_gateway_core::upload::Md5;
+use upload_gateway_core::upload::{Crc64Nvme, Md5};
 
 use crate::common;
 
@@ -71,6 +71,7 @@ fn a_file_is_put_shown_and_listed() {
             "put",
             path.to_str().unwrap(),
             "--json",
+            "--md5",
             "--tag",
             "a",
             "--mime",
@@ -88,6 +89,7 @@ fn a_file_is_put_shown_and_listed() {
     keys.sort();
     let documented = [
         "bucket",
+        "crc64nvme",
         "file",
         "md5",
         "object_key",
@@ -144,7 +146,7 @@ fn standard_input_is_put() {
     put.stdin.take().unwrap().write_all(&bytes).unwrap();
     let put = json(&put.wait_with_output().unwrap());
     assert_eq!(put["size"], 7_000_000);
-    assert_eq!(put["md5"], Md5::of(&bytes).to_string());
+    assert_eq!(put["crc64nvme"], Crc64Nvme::of(&bytes).to_string());
     let empty = json(&run(&gateway, &["put", "-", "--json"]));
     assert_eq!(empty["size"], 0);
 }
@@ -169,6 +171,7 @@ fn progress_goes_to_standard_error_and_the_key_to_standard_output() {
     let silent = run(&gateway, &arguments);
     assert_eq!(errors(&silent), "");
     assert_eq!(json(&silent)["md5"], Value::Null);
+    assert_eq!(json(&silent)["crc64nvme"], Value::Null);
 }
 
 #[test]
@@ -182,7 +185,7 @@ fn an_open_upload_is_resumed_by_its_id_or_aborted() {
     end(put);
     let resumed = json(&run(&gateway, &["put", path, "--json", "--resume", &id]));
     assert_eq!(resumed["upload_id"], id.as_str());
-    assert_eq!(resumed["md5"], Md5::of(&bytes).to_string());
+    assert_eq!(resumed["crc64nvme"], Crc64Nvme::of(&bytes).to_string());
     assert!(resumed["resumed_from"].as_u64().unwrap() >= 5 << 20);
 
     let (put, id) = gateway.put_until_committed(path, 1);
@@ -213,7 +216,7 @@ fn a_put_without_takeover_does_not_end_another_one() {
         assert!(errors(&newer).contains(text), "{}", errors(&newer));
     }
     let older = json(&older.wait_with_output().unwrap());
-    assert_eq!(older["md5"], Md5::of(&bytes).to_string());
+    assert_eq!(older["crc64nvme"], Crc64Nvme::of(&bytes).to_string());
     assert!(run(&gateway, &resume).status.success());
 }
 
@@ -226,7 +229,7 @@ fn a_put_resumes_after_its_gateway_was_killed() {
     gateway.restart(directory.path());
     let put = json(&put.wait_with_output().unwrap());
     assert!(put["resumed_from"].as_u64().unwrap() >= 10 << 20, "{put}");
-    assert_eq!(put["md5"], Md5::of(&bytes).to_string());
+    assert_eq!(put["crc64nvme"], Crc64Nvme::of(&bytes).to_string());
 }
 
 #[test]
@@ -245,7 +248,7 @@ fn a_pipe_resumes_after_its_gateway_was_killed() {
     gateway.restart(directory.path());
     let put = json(&put.wait_with_output().unwrap());
     assert!(put["resumed_from"].as_u64().unwrap() >= 10 << 20, "{put}");
-    assert_eq!(put["md5"], Md5::of(&bytes).to_string());
+    assert_eq!(put["crc64nvme"], Crc64Nvme::of(&bytes).to_string());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tonic_health::pb::{
 use tonic_types::StatusExt;
 use upload_gateway::config::{Config, S3Profile, StoreConfig};
 use upload_gateway_client::proto::v1::{Phase, upload_service_client::UploadServiceClient};
-use upload_gateway_core::upload::Md5;
+use upload_gateway_core::upload::Crc64Nvme;
 
 use crate::common::{
     self, Conversation, Forwarder, Server, TestGateway, WAIT_TIMEOUT, binary, bytes, chunk, finish,
@@ -285,7 +285,7 @@ async fn uploads_survive_a_rolling_restart_under_load() {
         let output: Output = put.unwrap();
         assert!(output.status.success(), "{output:?}");
         let put: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(put["md5"], Md5::of(&data).to_string());
+        assert_eq!(put["crc64nvme"], Crc64Nvme::of(&data).to_string());
         resumed += usize::from(put["resumed_from"].as_u64() > Some(0));
         let key = put["object_key"].as_str().unwrap();
         let object = s3.client().get_object().bucket(&s3.bucket).key(key);

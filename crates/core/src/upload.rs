@@ -19,6 +19,7 @@ pub mod placement;
 mod plan;
 pub mod policy;
 mod present;
+mod running_md5;
 mod stored;
 mod timestamp;
 mod token;
@@ -41,6 +42,7 @@ pub use self::{
         MAX_PART_NUMBER, MIB, PART_SIZE, Plan, SINGLE_PUT_MAX, Shown, Span, StoreLimits, TooLarge,
     },
     present::Present,
+    running_md5::RunningMd5,
     stored::{Capabilities, StoredObject, StoredPart, metadata_keys},
     timestamp::Timestamp,
     token::{Listed, Snapshot, Trail},

@@ -109,7 +109,7 @@ pub(super) struct Description {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Transfer")]
 pub(super) struct Sending {
-    /// Compare the MD5 of the whole file [default: of a file that fits one part; otherwise the CRC64NVME, which is faster]
+    /// Compare the MD5 of the whole file [default: the CRC64NVME, which is faster]
     #[arg(long, conflicts_with = "no_digest")]
     pub(super) md5: bool,
     /// Neither compute nor compare a digest of the whole file
@@ -151,7 +151,7 @@ impl Sending {
         match (self.md5, self.no_digest) {
             (true, _) => FileDigest::Md5,
             (false, true) => FileDigest::None,
-            (false, false) => FileDigest::Auto,
+            (false, false) => FileDigest::Crc64nvme,
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Settings {
     pub parts_in_flight: usize,
     /// The largest number of parts of all uploads in flight to one store.
     pub parts_in_flight_total: usize,
-    /// Whether parts are hashed in batches with SIMD, if its self-test passes. Otherwise each part is hashed on its own.
+    /// Whether parts and files are hashed side by side with SIMD, if its self-test passes. Otherwise each is hashed on its own.
     pub simd_md5: bool,
     /// The largest file, in bytes, if it is smaller than what the store accepts.
     pub max_file_size: Option<u64>,

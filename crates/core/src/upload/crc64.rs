@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use crc_fast::{CrcAlgorithm::Crc64Nvme as ALGORITHM, Digest, checksum_combine};
+use crc_fast::{CrcAlgorithm::Crc64Nvme as ALGORITHM, Digest};
 use serde::{Deserialize, Serialize};
 
 /// A CRC-64/NVME: polynomial 0xAD93D23594C93659, reflected, initial value and final XOR all ones (NVM Command Set
@@ -14,6 +14,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Crc64Nvme(pub u64);
+
+/// The polynomial 0xAD93D23594C93659 without its term x^64. Here and below the highest bit is the coefficient of x^0, as in
+/// a CRC that is computed reflected.
+const POLYNOMIAL: u64 = 0xAD93_D235_94C9_3659_u64.reverse_bits();
+
+/// At `n`, the remainder of x^(8 × 2^n): what 2^n bytes multiply the CRC before them by.
+const BYTES: [u64; 64] = {
+    let mut powers = [0; 64];
+    powers[0] = (1 << 63) >> 8;
+    let mut n = 1;
+    while n < 64 {
+        powers[n] = product(powers[n - 1], powers[n - 1]);
+        n += 1;
+    }
+    powers
+};
 
 /// The text is not a CRC64NVME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +57,10 @@ impl Crc64Nvme {
     /// needed.
     #[must_use]
     pub fn combine(self, next: Self, next_len: u64) -> Self {
-        Self(checksum_combine(ALGORITHM, self.0, next.0, next_len))
+        // `crc-fast` does this as well, but takes 0.2 ms, which is too long for each of thousands of parts.
+        let powers = (0..).zip(BYTES).filter(|(n, _)| next_len >> n & 1 == 1);
+        let shifted = powers.fold(self.0, |crc, (_, power)| product(crc, power));
+        Self(shifted ^ next.0)
     }
 
     /// The form of `x-ms-content-crc64`.
@@ -92,6 +111,21 @@ impl From<Crc64Nvme> for String {
     }
 }
 
+/// The remainder of the product of two polynomials.
+const fn product(left: u64, mut right: u64) -> u64 {
+    let (mut sum, mut term) = (0, 1 << 63);
+    while term != 0 {
+        if left & term != 0 {
+            sum ^= right;
+        }
+        // Times x.
+        let carry = if right & 1 == 1 { POLYNOMIAL } else { 0 };
+        right = right >> 1 ^ carry;
+        term >>= 1;
+    }
+    sum
+}
+
 fn eight_bytes(text: &str) -> Result<[u8; 8], InvalidCrc64> {
     let bytes = STANDARD.decode(text).map_err(|_| InvalidCrc64)?;
     bytes.try_into().map_err(|_| InvalidCrc64)
@@ -115,6 +149,20 @@ mod tests {
         let hello = Crc64Nvme::of(b"Hello World");
         assert_eq!(hello.to_string(), "ZZYyy35L4mE=");
         assert_eq!(hello.to_azure(), "YeJLfssylmU=");
+    }
+
+    /// The values are from the package azure-storage-extensions 0.1.0 of PyPI, which is Azure's own implementation.
+    #[test]
+    fn azure_computes_the_same() {
+        let known = [
+            (1_000_usize, "BaCAaGJExJA="),
+            (65_537, "3VHwAzNoaSA="),
+            (1 << 20, "uV7QDiz/6T8="),
+        ];
+        for (len, expected) in known {
+            let bytes: Vec<u8> = (0..len).map(|at| (at * at / 7).to_le_bytes()[0]).collect();
+            assert_eq!(Crc64Nvme::of(&bytes).to_azure(), expected, "{len} bytes");
+        }
     }
 
     #[test]
@@ -168,6 +216,12 @@ mod tests {
                 before.combine(Crc64Nvme::of(part), part.len() as u64)
             });
             prop_assert_eq!(combined, whole);
+        }
+
+        #[test]
+        fn the_crate_that_computes_crcs_combines_them_the_same(first: u64, next: u64, len: u64) {
+            let expected = crc_fast::checksum_combine(ALGORITHM, first, next, len);
+            prop_assert_eq!(Crc64Nvme(first).combine(Crc64Nvme(next), len), Crc64Nvme(expected));
         }
 
         #[test]

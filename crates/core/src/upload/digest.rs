@@ -3,13 +3,10 @@
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use md5::{
-    Digest,
-    digest::common::hazmat::{SerializableState, SerializedState},
-};
+use md5::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{Crc64Nvme, DigestChoice};
+use super::{Crc64Nvme, DigestChoice, RunningMd5};
 
 /// An MD5 digest. Its text form is base64, as in `Content-MD5` (RFC 1864). Hexadecimal text is parsed, too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,7 +31,7 @@ pub struct CompositeMd5 {
 #[derive(Clone)]
 pub enum FileDigest {
     /// Of all bytes so far, one after the other.
-    Md5(md5::Md5),
+    Md5(RunningMd5),
     /// Of all bytes so far.
     Crc64Nvme(Crc64Nvme),
 }
@@ -192,7 +189,7 @@ impl FileDigest {
     /// Of no bytes yet. `None` if none is chosen.
     pub fn begin(choice: DigestChoice) -> Option<Self> {
         match choice {
-            DigestChoice::Auto | DigestChoice::Md5 => Some(Self::Md5(md5::Md5::default())),
+            DigestChoice::Auto | DigestChoice::Md5 => Some(Self::Md5(RunningMd5::default())),
             DigestChoice::Crc64Nvme => Some(Self::Crc64Nvme(Crc64Nvme::default())),
             DigestChoice::None => None,
         }
@@ -203,7 +200,7 @@ impl FileDigest {
         match self {
             Self::Md5(md5) => md5.update(bytes),
             Self::Crc64Nvme(crc64) => {
-                *crc64 = crc64.combine(Crc64Nvme::of(bytes), bytes.len() as u64);
+                *crc64 = crc64.extend(bytes);
             }
         }
     }
@@ -211,25 +208,17 @@ impl FileDigest {
     /// The digest of all bytes added so far.
     pub fn finish(self) -> Digests {
         match self {
-            Self::Md5(md5) => Md5(md5.finalize().into()).into(),
+            Self::Md5(md5) => md5.finish().into(),
             Self::Crc64Nvme(crc64) => crc64.into(),
         }
     }
 
     /// The state to continue from.
     pub fn state(&self) -> DigestState {
-        let mut bytes = match self {
-            Self::Md5(md5) => md5.serialize().to_vec(),
-            Self::Crc64Nvme(crc64) => {
-                return DigestState([&crc64.0.to_be_bytes()[..], &CRC64_MARK].concat());
-            }
-        };
-        let length = bytes
-            .iter()
-            .rposition(|&byte| byte != 0)
-            .map_or(0, |last| last + 1);
-        bytes.truncate(length);
-        DigestState(bytes)
+        DigestState(match self {
+            Self::Md5(md5) => md5.state(),
+            Self::Crc64Nvme(crc64) => [&crc64.0.to_be_bytes()[..], &CRC64_MARK].concat(),
+        })
     }
 
     /// Continues from a saved [`state`](FileDigest::state).
@@ -242,14 +231,7 @@ impl FileDigest {
         {
             return Ok(Self::Crc64Nvme(Crc64Nvme(u64::from_be_bytes(*crc64))));
         }
-        let mut serialized = SerializedState::<md5::Md5>::default();
-        serialized
-            .get_mut(..state.0.len())
-            .ok_or(InvalidDigest)?
-            .copy_from_slice(&state.0);
-        md5::Md5::deserialize(&serialized)
-            .map(Self::Md5)
-            .map_err(|_| InvalidDigest)
+        RunningMd5::resume(&state.0).map(Self::Md5)
     }
 }
 
@@ -335,9 +317,7 @@ mod tests {
     #[test]
     fn the_state_of_a_crc64_is_no_state_of_an_md5() {
         let state = FileDigest::Crc64Nvme(Crc64Nvme(7)).state();
-        let mut serialized = SerializedState::<md5::Md5>::default();
-        serialized[..state.0.len()].copy_from_slice(&state.0);
-        assert!(md5::Md5::deserialize(&serialized).is_err());
+        assert!(RunningMd5::resume(&state.0).is_err());
     }
 
     #[test]
