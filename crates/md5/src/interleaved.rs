@@ -1,4 +1,4 @@
-//! Two or three chains in the registers of a core.
+//! Two to four chains in the registers of a core.
 
 use std::array;
 

@@ -1,7 +1,7 @@
 //! Advances MD5 chains of several inputs side by side.
 //!
 //! A step of MD5 needs the one before, so most of a core has nothing to do while it computes one chain. The steps of
-//! other chains are computed meanwhile: of two or three in the registers of the core, of more in the lanes of its
+//! other chains are computed meanwhile: of two to four in the registers of the core, of more in the lanes of its
 //! vectors. Only whole blocks are taken: the rest of an input, its padding and its length are left to the caller.
 //!
 //! A crate of its own, so that builds for development can optimise it.
@@ -54,6 +54,8 @@ impl Engine {
             [chain] => md5::block_api::compress(chain, first),
             // Two take as long as three do.
             [_, _] | [_, _, _] => interleaved::advance::<3>(chains, inputs),
+            // In lanes four take half as long again, because vectors are then mostly empty.
+            [_, _, _, _] => interleaved::advance::<4>(chains, inputs),
             _ => lanes::advance(self.0, chains, inputs),
         }
     }

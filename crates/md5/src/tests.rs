@@ -111,5 +111,7 @@ proptest! {
         }
         let few = chains.len().min(3);
         check(&chains[..few], &blocks[..few], cut, &interleaved::advance::<3>);
+        let few = chains.len().min(4);
+        check(&chains[..few], &blocks[..few], cut, &interleaved::advance::<4>);
     }
 }
