@@ -311,9 +311,12 @@ mod tests {
 
     fn framed(chunk: &Chunk) -> Bytes {
         let message = Some(Kind::Chunk(chunk.clone()));
-        let message = UploadRequest { message }.encode_to_vec();
+        frame(&UploadRequest { message }.encode_to_vec())
+    }
+
+    fn frame(message: &[u8]) -> Bytes {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        [&[0][..], &length, &message].concat().into()
+        [&[0][..], &length, message].concat().into()
     }
 
     proptest! {
@@ -363,6 +366,40 @@ mod tests {
                 assert_eq!(reader.is_within_message(), end < frame.len());
             }
             assert_eq!(received, 1_000_000);
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_cut_at_any_byte_has_no_end() {
+        let chunk = |crc32c| Chunk {
+            offset: 1 << 40,
+            data: vec![7; 300].into(),
+            crc32c,
+        };
+        let data_twice = [chunk(None).encode_to_vec(), vec![0x12, 3, 1, 2, 3]].concat();
+        let data_twice = field(CHUNK, WireType::LengthDelimited, &data_twice);
+        let then_finish = field(
+            CHUNK,
+            WireType::LengthDelimited,
+            &chunk(Some(7)).encode_to_vec(),
+        );
+        let then_finish = [then_finish, field(3, WireType::LengthDelimited, b"")].concat();
+        let others = [data_twice, then_finish].map(|message| frame(&message));
+        for frame in [framed(&chunk(None)), framed(&chunk(Some(7)))]
+            .into_iter()
+            .chain(others)
+        {
+            for cut in 1..frame.len() {
+                let mut reader = reader();
+                for begin in (0..cut).step_by(70) {
+                    reader.push(frame.slice(begin..cut.min(begin + 70)));
+                    while let Some(read) = reader.next().unwrap() {
+                        assert!(matches!(read, Read::Piece(_)), "{cut}: {read:?}");
+                    }
+                }
+                // After the prefix alone, tonic takes the stream for one that ends without the message.
+                assert_eq!(reader.is_within_message(), cut != PREFIX, "{cut}");
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::{ledger::STALL_LIMIT, *};
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 const PART: u64 = 50;
 const MESSAGE: u64 = 20;
+const FRAME: u64 = 10;
 
 /// A budget with `free` bytes beside its reserve.
 fn budget(free: u64) -> Arc<Budget> {
@@ -28,9 +29,9 @@ async fn send(budget: Arc<Budget>, parts: u64) {
     let (mut part, mut received) = (begin(&budget, &memory), 0);
     for _ in 0..parts * PART / MESSAGE {
         // The bytes of a message arrive in two frames.
-        memory.arrive(MESSAGE / 2, 0).await.unwrap();
+        memory.arrive(FRAME, 0).await.unwrap();
         yield_now().await;
-        memory.arrive(MESSAGE / 2, 0).await.unwrap();
+        memory.arrive(FRAME, 0).await.unwrap();
         let mut left = MESSAGE;
         while left > 0 {
             let piece = left.min(PART - received);
@@ -61,6 +62,55 @@ async fn half_received_messages_cannot_deadlock() {
         sleep(Duration::from_millis(1)).await;
         let ledger = budget.lock();
         assert_eq!((ledger.free, ledger.reserve), (free, PART + MESSAGE));
+    }
+}
+
+/// Sends `parts` parts in messages of this length. The part takes the bytes of each frame at once, but a part that a message has
+/// filled is put only after the end of that message.
+async fn send_in_pieces(budget: Arc<Budget>, parts: u64, message: u64) {
+    let memory = stream(&budget);
+    let (mut part, mut received, mut full) = (begin(&budget, &memory), 0, Vec::new());
+    for _ in 0..parts * PART / message {
+        for _ in 0..message / FRAME {
+            memory.arrive(FRAME, message).await.unwrap();
+            yield_now().await;
+            let mut left = FRAME;
+            while left > 0 {
+                let piece = left.min(PART - received);
+                part.reserve(piece, false).await.unwrap();
+                (left, received) = (left - piece, received + piece);
+                part.fill(received + full.len() as u64 * PART);
+                if received == PART {
+                    full.push(std::mem::replace(&mut part, begin(&budget, &memory)));
+                    received = 0;
+                }
+            }
+            memory.keep(0);
+        }
+        for put in full.drain(..) {
+            put.fill(0);
+            tokio::spawn(async move {
+                yield_now().await;
+                drop(put);
+            });
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_that_wait_for_the_end_of_a_message_cannot_deadlock() {
+    // The longer ones belong to three or four parts.
+    let free = [0, 10, 60, 150, 500];
+    for (message, free) in free.map(|free| [(20, free), (130, free)]).concat() {
+        let begun = Instant::now();
+        let budget = Budget::new(free + PART + message, PART, message, WAIT_LIMIT);
+        join_all((0..20).map(|_| send_in_pieces(Arc::clone(&budget), 26, message))).await;
+        // No stream waited until others were recalled.
+        assert_eq!(begun.elapsed(), Duration::ZERO, "{message}, {free} free");
+        // The last parts are put.
+        sleep(Duration::from_millis(1)).await;
+        let ledger = budget.lock();
+        assert_eq!((ledger.free, ledger.reserve), (free, PART + message));
     }
 }
 

@@ -62,6 +62,10 @@ impl Receiver {
             self.dispatch(part).await?;
             self.leave_between_parts()?;
         }
+        if let Some(part) = &rest {
+            // The dispatch of those before has reset it.
+            part.buffer.reservation().fill(part.buffer.len() as u64);
+        }
         self.current_part = rest;
         let offset = end.offset + arriving.length as u64;
         self.next_offset = Some(offset);
