@@ -65,19 +65,9 @@ fn a_file_is_put_shown_and_listed() {
     let directory = TempDir::new().unwrap();
     let gateway = Gateway::start(directory.path());
     let (path, bytes) = file(&directory, "später.bin", 12_345_678);
-    let put = json(&run(
-        &gateway,
-        &[
-            "put",
-            path.to_str().unwrap(),
-            "--json",
-            "--md5",
-            "--tag",
-            "a",
-            "--mime",
-            "text/plain",
-        ],
-    ));
+    let path = path.to_str().unwrap();
+    let options = ["--json", "--md5", "--tag", "a", "--mime", "text/plain"];
+    let put = json(&run(&gateway, &[&["put", path], &options[..]].concat()));
     let md5 = Md5::of(&bytes).to_string();
     assert_eq!(put["size"], 12_345_678);
     assert_eq!(put["md5"], md5);
@@ -170,8 +160,8 @@ fn progress_goes_to_standard_error_and_the_key_to_standard_output() {
     let arguments = ["put", path.to_str().unwrap(), "--json", "--no-digest"];
     let silent = run(&gateway, &arguments);
     assert_eq!(errors(&silent), "");
-    assert_eq!(json(&silent)["md5"], Value::Null);
-    assert_eq!(json(&silent)["crc64nvme"], Value::Null);
+    let digests = ["md5", "crc64nvme"].map(|name| json(&silent)[name].clone());
+    assert_eq!(digests, [Value::Null, Value::Null]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub use self::{
     },
     present::Present,
     running_md5::RunningMd5,
-    stored::{Capabilities, StoredObject, StoredPart, metadata_keys},
+    stored::{Capabilities, Object, StoredObject, StoredPart, metadata_keys},
     timestamp::Timestamp,
     token::{Listed, Snapshot, Trail},
 };
@@ -284,24 +284,6 @@ pub struct Lease {
     pub until: Timestamp,
 }
 
-/// An object in the store that was verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Object {
-    /// The bucket (S3) or container (Azure).
-    pub bucket: String,
-    /// The object's key.
-    pub key: String,
-    /// The ETag, without quotes.
-    pub etag: String,
-    /// The size in bytes.
-    pub size: u64,
-    /// The MD5 of the whole object, only if it is proven.
-    pub md5: Option<Md5>,
-    /// The CRC-64/NVME of the whole object, only if it is proven.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crc64nvme: Option<Crc64Nvme>,
-}
-
 // === impl StoreKind ===
 
 impl StoreKind {
@@ -486,24 +468,5 @@ impl Lease {
     /// Whether `other` is a shorter lease of the same holder.
     fn can_shorten_to(&self, other: &Self) -> bool {
         self.holder == other.holder && self.until > other.until
-    }
-}
-
-// === impl Object ===
-
-impl Object {
-    /// What is proven of its digests.
-    pub fn digests(&self) -> Digests {
-        Digests {
-            md5: self.md5,
-            crc64nvme: self.crc64nvme,
-        }
-    }
-
-    /// Whether both are the object of the upload, which each caller verifies before it records it. The key is never reused.
-    /// A repeated commit of the same parts gets another ETag (Azure), and an inspection may know no MD5.
-    fn is_same(&self, other: &Self) -> bool {
-        let is_other_md5 = self.md5.zip(other.md5).is_some_and(|(one, two)| one != two);
-        (&self.key, self.size) == (&other.key, other.size) && !is_other_md5
     }
 }

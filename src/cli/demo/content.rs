@@ -24,7 +24,6 @@ pub(super) struct ContentDigest {
 impl ContentDigest {
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
-
         self.crc64nvme = self.crc64nvme.extend(bytes);
         self.sha256.update(bytes);
     }

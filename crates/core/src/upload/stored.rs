@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{CompositeMd5, Encryption, Features, Md5, Placement, Timestamp, UploadId, WriterTag};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CompositeMd5, Crc64Nvme, Digests, Encryption, Features, Md5, Placement, Timestamp, UploadId,
+    WriterTag,
+};
 
 /// How stores differ. Use cases check a capability, never the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +82,24 @@ pub struct StoredObject {
     pub is_archived: bool,
 }
 
+/// An object in the store that was verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// The bucket (S3) or container (Azure).
+    pub bucket: String,
+    /// The object's key.
+    pub key: String,
+    /// The ETag, without quotes.
+    pub etag: String,
+    /// The size in bytes.
+    pub size: u64,
+    /// The MD5 of the whole object, only if it is proven.
+    pub md5: Option<Md5>,
+    /// The CRC-64/NVME of the whole object, only if it is proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc64nvme: Option<Crc64Nvme>,
+}
+
 /// The metadata keys that the gateway writes. Letters only: proxies drop names with underscores, and Azure takes no
 /// hyphens.
 pub mod metadata_keys {
@@ -142,5 +165,24 @@ impl StoredObject {
     /// Whether the metadata names this upload.
     pub fn is_of(&self, id: &UploadId) -> bool {
         self.upload_id() == Some(id.as_str())
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    /// What is proven of its digests.
+    pub fn digests(&self) -> Digests {
+        Digests {
+            md5: self.md5,
+            crc64nvme: self.crc64nvme,
+        }
+    }
+
+    /// Whether both are the object of the upload, which each caller verifies before it records it. The key is never reused.
+    /// A repeated commit of the same parts gets another ETag (Azure), and an inspection may know no MD5.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_other_md5 = self.md5.zip(other.md5).is_some_and(|(one, two)| one != two);
+        (&self.key, self.size) == (&other.key, other.size) && !is_other_md5
     }
 }
