@@ -20,7 +20,9 @@ use crate::{
         },
     },
     observe::{self, PartToStore},
-    upload::{Crc64Nvme, DigestChoice, Digests, FileDigest, Md5, SINGLE_PUT_MAX, Upload},
+    upload::{
+        Crc64Nvme, DigestChoice, Digests, FileDigest, Md5, SINGLE_PUT_MAX, StoredObject, Upload,
+    },
 };
 
 /// What the sender promised about the whole file.
@@ -73,11 +75,14 @@ impl Receiver {
             md5s: [self.upload.promised_md5(), self.promised, finish.file_id],
             crc64nvme: finish.crc64nvme,
         };
-        let proven = proof.map(|proof| proof.digests).unwrap_or_default();
+        let mut proven = proof.map(|proof| proof.digests).unwrap_or_default();
         if is_whole {
-            if let Some(mut verified) = self.finish_single(total, promised).await? {
-                verified.digests = verified.digests.or(proven);
-                return Ok(Content::Put(Box::new(verified)));
+            match self.finish_single(total, promised).await? {
+                (digests, None) => proven = digests.or(proven),
+                (digests, Some(found)) => {
+                    let digests = digests.or(proven);
+                    return Ok(Content::Put(Box::new(Verified { found, digests })));
+                }
             }
         } else if let Some(current_part) = self.current_part.take() {
             self.dispatch(current_part).await?;
@@ -142,9 +147,13 @@ impl Receiver {
         Ok(())
     }
 
-    /// Puts a small file as one object, and returns it. If the store has no conditional put, the file becomes the only part of a
-    /// session instead: `None`.
-    async fn finish_single(&mut self, total: u64, promised: Promised) -> Result<Option<Verified>> {
+    /// Puts a small file as one object, and returns its digests and the object. If the store has no conditional put, the file becomes
+    /// the only part of a session instead: `None`.
+    async fn finish_single(
+        &mut self,
+        total: u64,
+        promised: Promised,
+    ) -> Result<(Digests, Option<StoredObject>)> {
         debug_assert!(total <= SINGLE_PUT_MAX, "a larger file is stored in parts");
         let current_part = match self.current_part.take() {
             Some(current_part) => current_part,
@@ -163,6 +172,7 @@ impl Receiver {
         };
         // Checked before the put, so that a wrong file is not stored.
         self.check_promise(promised, digests).await?;
+        let digests = self.chain.as_ref().map(|_| digests).unwrap_or_default();
         let shared = Arc::clone(&self.shared);
         let observed = PartToStore {
             number,
@@ -173,8 +183,7 @@ impl Receiver {
             .parts
             .put_whole(&self.storage, &mut self.upload, whole);
         if let Some(found) = observe::part(observed, put).await? {
-            let digests = self.chain.as_ref().map(|_| digests).unwrap_or_default();
-            return Ok(Some(Verified { found, digests }));
+            return Ok((digests, Some(found)));
         }
         let current_part = ReceivedPart {
             number,
@@ -189,7 +198,7 @@ impl Receiver {
         let stored = shared.parts.store_part(&destination, turn, current_part);
         let stored = observe::part(observed, stored).await?;
         self.count_part(stored);
-        Ok(None)
+        Ok((digests, None))
     }
 
     async fn check_promise(&mut self, promised: Promised, digests: Digests) -> Result<()> {
