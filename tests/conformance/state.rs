@@ -123,6 +123,7 @@ adapters! {
         an_upload_given_to_another_owner_leaves_the_first_one,
     ]
     indexes [
+        refused_writes_leave_the_entries_of_what_is_stored,
         each_index_has_its_uploads_in_its_order,
         equal_times_and_names_lose_and_repeat_nothing,
         a_selection_has_a_range_of_times,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use crc_fast::{CrcAlgorithm, checksum, checksum_combine};
+use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::Digest;
 
 use crate::proto::v1::{FileDigest, Object};
@@ -46,7 +46,7 @@ pub(crate) struct Md5Hasher(md5::Md5);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hasher {
     md5: Option<Md5Hasher>,
-    crc64nvme: Option<u64>,
+    crc64nvme: Option<Crc64Nvme>,
 }
 
 // === impl Md5 ===
@@ -75,7 +75,16 @@ impl fmt::Debug for Md5 {
 impl Crc64Nvme {
     /// The checksum of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(checksum(CrcAlgorithm::Crc64Nvme, bytes))
+        Self(0).extend(bytes)
+    }
+
+    /// The checksum of the bytes so far, followed by `bytes`.
+    fn extend(self, bytes: &[u8]) -> Self {
+        // The state between two bytes is the checksum without the final XOR. To combine two checksums takes as long as to compute
+        // that of a megabyte.
+        let mut crc = Crc::new_with_init_state(CrcAlgorithm::Crc64Nvme, !self.0);
+        crc.update(bytes);
+        Self(crc.finalize())
     }
 }
 
@@ -123,7 +132,7 @@ impl Hasher {
     pub(crate) fn both() -> Self {
         Self {
             md5: Some(Md5Hasher::default()),
-            crc64nvme: Some(0),
+            crc64nvme: Some(Crc64Nvme(0)),
         }
     }
 
@@ -152,11 +161,8 @@ impl Hasher {
         if let Some(md5) = &mut self.md5 {
             md5.update(bytes);
         }
-        if let Some(crc64) = &mut self.crc64nvme
-            && !bytes.is_empty()
-        {
-            let next = Crc64Nvme::of(bytes).0;
-            *crc64 = checksum_combine(CrcAlgorithm::Crc64Nvme, *crc64, next, bytes.len() as u64);
+        if let Some(crc64) = &mut self.crc64nvme {
+            *crc64 = crc64.extend(bytes);
         }
     }
 
@@ -164,7 +170,7 @@ impl Hasher {
     pub(crate) fn finish(self) -> Digests {
         Digests {
             md5: self.md5.map(Md5Hasher::finish),
-            crc64nvme: self.crc64nvme.map(Crc64Nvme),
+            crc64nvme: self.crc64nvme,
         }
     }
 }

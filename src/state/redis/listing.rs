@@ -1,8 +1,8 @@
 //! The listings of owners and tenants: sorted sets with equal scores. Redis orders the members by their bytes, which gives the
 //! order of a listing. And the live uploads of each owner, to count them.
 //!
-//! They are written beside the record, in other slots, so they can be out of date. Reading a listing also reads each record, and removes
-//! members without one; so does the sweeper (`due.rs`). Opening or updating an upload adds its members again.
+//! They are written beside the record, in other slots, so they can be out of date. Reading a listing also reads each record, and
+//! removes members without one; so does the sweeper (`due.rs`). Opening or updating an upload adds its members again.
 
 use futures::future::try_join_all;
 use redis::ScriptInvocation;

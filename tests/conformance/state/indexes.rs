@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use upload_gateway_core::{
-    state::{Created, Cursor, Index, Listing, Selection, StateStore},
+    state::{Created, Creation, Cursor, Index, Listing, Selection, StateStore, Update},
     upload::{FileMetadata, Owner, Phase, Timestamp, Upload, UploadId},
 };
 
@@ -53,6 +53,45 @@ async fn ids(store: &dyn StateStore, selection: &Selection, limit: usize) -> Vec
     let count = store.count_entries(selection).await.unwrap();
     assert_eq!(count, ids.len() as u64, "{selection:?}");
     ids
+}
+
+pub(crate) async fn refused_writes_leave_the_entries_of_what_is_stored(store: &dyn StateStore) {
+    let owner = owner();
+    let listing = || Listing::from(owner.clone());
+    let open = all(owner.clone(), Index::Phase(Phase::Open));
+    let stored = findable(&owner, "a");
+    create(store, &stored).await;
+    // Another upload has its fingerprint; the owner has too many.
+    let same = findable(&owner, "a");
+    assert!(matches!(
+        store.create(&same, 9).await.unwrap(),
+        Creation::Exists(_)
+    ));
+    let full = store.create(&upload(&owner), 1).await.unwrap();
+    assert_eq!(full, Creation::Full);
+    // It has another version, or there is no record.
+    let mut ended = Upload {
+        phase: Phase::Complete,
+        version: stored.version + 1,
+        ..stored.clone()
+    };
+    let conflict = store.update(&ended, ended.writer).await.unwrap();
+    assert!(matches!(conflict, Update::Conflict(_)), "{conflict:?}");
+    ended.id = UploadId::generate(None);
+    let missing = store.update(&ended, ended.writer).await.unwrap();
+    assert_eq!(missing, Update::Missing);
+    assert_eq!(store.count(&listing()).await.unwrap(), 1);
+    for selection in [open, all(owner.clone(), Index::All)] {
+        assert_eq!(
+            ids(store, &selection, 9).await,
+            std::slice::from_ref(&stored.id)
+        );
+    }
+    let complete = all(owner.clone(), Index::Phase(Phase::Complete));
+    assert_eq!(ids(store, &complete, 9).await, []);
+    // The refused upload is not counted among the live ones of the owner.
+    let second = store.create(&upload(&owner), 2).await.unwrap();
+    assert_eq!(second, Creation::Created);
 }
 
 pub(crate) async fn each_index_has_its_uploads_in_its_order(store: &dyn StateStore) {

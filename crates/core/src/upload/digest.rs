@@ -140,14 +140,6 @@ impl CompositeMd5 {
 // === impl Digests ===
 
 impl Digests {
-    /// Of these bytes, both.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self {
-            md5: Some(Md5::of(bytes)),
-            crc64nvme: Some(Crc64Nvme::of(bytes)),
-        }
-    }
-
     /// These digests; those that are not known are of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -199,9 +191,7 @@ impl FileDigest {
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Md5(md5) => md5.update(bytes),
-            Self::Crc64Nvme(crc64) => {
-                *crc64 = crc64.extend(bytes);
-            }
+            Self::Crc64Nvme(crc64) => *crc64 = crc64.extend(bytes),
         }
     }
 

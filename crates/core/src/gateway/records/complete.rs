@@ -39,8 +39,8 @@ impl Records {
         let _ = written.apply(committed.clone());
         self.transition(upload, &committed, fence).await?;
         // Another caller may have changed the file, or completed the upload at another time.
-        let kept = |upload: &Upload| (upload.file.clone(), upload.file_expires_at);
-        match kept(upload) == kept(&written) {
+        let kept = (&upload.file, upload.file_expires_at);
+        match kept == (&written.file, written.file_expires_at) {
             true => Ok(()),
             false => self.keep_current(upload).await,
         }

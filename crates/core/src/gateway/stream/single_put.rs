@@ -21,30 +21,23 @@ use crate::{
 /// How often an object is put that was damaged in flight.
 const MAX_PUTS: usize = 3;
 
-/// The bytes of a small file.
-#[derive(Debug)]
-pub(super) struct Whole<'a> {
-    pub(super) bytes: &'a Bytes,
-    pub(super) md5: Md5,
-}
-
 // === impl PartWriter ===
 
 impl PartWriter {
-    /// Puts a small file as the object of `upload`, and returns the object. An object with the same bytes is one that an earlier
+    /// Puts the bytes of a small file, with their MD5, as the object of `upload`, and returns the object. An object with the same bytes is one that an earlier
     /// attempt made. `None`, and nothing is sent, if the store has no conditional put.
     pub(super) async fn put_whole(
         &self,
         storage: &Storage,
         upload: &mut Upload,
-        whole: Whole<'_>,
+        (bytes, md5): (&Bytes, Md5),
     ) -> Result<Option<StoredObject>> {
-        let size = whole.bytes.len() as u64;
+        let size = bytes.len() as u64;
         // The size of the file may not have been known before.
         let mut sized = upload.clone();
         sized.file.file_size = Some(size);
-        let object = storage.new_object(&sized, Some(whole.md5));
-        let put = match put_object(storage, &object, whole.bytes).await {
+        let object = storage.new_object(&sized, Some(md5));
+        let put = match put_object(storage, &object, bytes).await {
             Err(error) if error.kind() == Kind::Unimplemented => return Ok(None),
             put => put?,
         };
@@ -54,16 +47,14 @@ impl PartWriter {
         });
         let is_new = match put {
             // The answer proves everything.
-            Put::Stored(stored)
-                if stored.md5 == Some(whole.md5) && !storage.requires_encryption =>
-            {
+            Put::Stored(stored) if stored.md5 == Some(md5) && !storage.requires_encryption => {
                 return Ok(Some(object.stored(stored.etag, size)));
             }
             Put::Stored(_) => true,
             Put::Exists => false,
         };
         // What existed before has the same bytes only if its MD5 proves it.
-        let expected = Expected::of_single_put(&sized, size, whole.md5, !is_new);
+        let expected = Expected::of_single_put(&sized, size, md5, !is_new);
         let found = storage
             .retry
             .run_whole(|| find_own(storage, &object.key, &expected))

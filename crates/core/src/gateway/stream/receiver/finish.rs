@@ -14,10 +14,7 @@ use crate::{
         message::{Finish, FinishCopy, Message},
         object_records::Verified,
         refusal::digest_mismatch,
-        stream::{
-            part::{DigestChain, ReceivedPart},
-            single_put::Whole,
-        },
+        stream::part::{DigestChain, ReceivedPart},
     },
     observe::{self, PartToStore},
     upload::{
@@ -178,14 +175,13 @@ impl Receiver {
             number,
             size: total,
         };
-        let whole = Whole { bytes: &bytes, md5 };
         let put = shared
             .parts
-            .put_whole(&self.storage, &mut self.upload, whole);
+            .put_whole(&self.storage, &mut self.upload, (&bytes, md5));
         if let Some(found) = observe::part(observed, put).await? {
             return Ok((digests, Some(found)));
         }
-        let current_part = ReceivedPart {
+        let part = ReceivedPart {
             number,
             offset: span.offset,
             bytes,
@@ -195,7 +191,7 @@ impl Receiver {
         };
         let destination = self.destination().await?;
         let turn = self.storage.turns.take(&self.upload.id).await?;
-        let stored = shared.parts.store_part(&destination, turn, current_part);
+        let stored = shared.parts.store_part(&destination, turn, part);
         let stored = observe::part(observed, stored).await?;
         self.count_part(stored);
         Ok((digests, None))
