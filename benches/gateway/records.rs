@@ -168,7 +168,7 @@ async fn write(
             number,
             offset: u64::from(number - 1) * PART_SIZE,
             size: PART_SIZE,
-            md5: Some(Md5::of(&number.to_be_bytes())),
+            checksum: Some(Md5::of(&number.to_be_bytes()).into()),
             receipt: receipt(number),
             digest: None,
         })

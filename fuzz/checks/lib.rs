@@ -14,8 +14,8 @@ use upload_gateway_core::{
         sign::{ReadVerb, ToSign},
     },
     upload::{
-        FileMetadata, MIB, Md5, PART_SIZE, Plan, StoreKind, StoreLimits, Timestamp, Upload,
-        UploadId, keys, policy,
+        FileMetadata, Integrity, MIB, Md5, PART_SIZE, Part, Plan, StoreKind, StoreLimits,
+        Timestamp, Upload, UploadId, keys, policy,
     },
 };
 
@@ -66,7 +66,7 @@ pub(crate) struct Wanted {
     number: u32,
     size: u64,
     md5: Md5,
-    parts: Vec<(u32, String)>,
+    parts: Vec<Part>,
 }
 
 /// An OPEN upload of `file` without parts.
@@ -151,6 +151,8 @@ impl Wanted {
                 key: keys::object_key(&prefix, &upload_id, &file.file_name),
                 mime: policy::effective_mime(&file),
                 md5: (kind & 8 == 0).then_some(md5),
+                crc64nvme: None,
+                integrity: Integrity::Md5,
                 upload_id,
                 record: None,
                 placement: Box::default(),
@@ -160,7 +162,14 @@ impl Wanted {
             number,
             size,
             md5,
-            parts: vec![(number, md5.to_hex())],
+            parts: vec![Part {
+                number,
+                offset: 0,
+                size: 1,
+                checksum: None,
+                receipt: md5.to_hex(),
+                digest: None,
+            }],
         })
     }
 

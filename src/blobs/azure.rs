@@ -53,7 +53,10 @@ use upload_gateway_core::{
     },
     clock::Clock,
     error::{Error, Result},
-    upload::{Encryption, MIB, Md5, Placement, StoreKind, StoreLimits, Timestamp},
+    upload::{
+        Crc64Nvme, Digests, Encryption, Integrity, MIB, Md5, Placement, StoreKind, StoreLimits,
+        Timestamp,
+    },
 };
 use url::Url;
 
@@ -67,7 +70,7 @@ use self::{
     fault::{code, fault, operator_code, report, status},
     http::{transport, within},
     placement::{ARCHIVE, FEATURES, headers},
-    policy::{CallHeaders, Sign, call_options, with_md5},
+    policy::{CallHeaders, Sign, call_options, with_checksum},
     sign::{BlobSigner, SigningKey},
 };
 pub use self::{
@@ -210,12 +213,16 @@ impl AzureStore {
     ) -> azure_core::Result<StoredPut> {
         let options = BlockBlobClientUploadOptions {
             blob_content_type: Some(object.mime.clone()),
-            blob_content_md5: object.md5.map(|md5| md5.0.to_vec()),
+            // Azure refuses it beside a CRC-64, and computes it then.
+            blob_content_md5: object
+                .md5
+                .filter(|_| object.integrity == Integrity::Md5)
+                .map(|md5| md5.0.to_vec()),
             metadata: Some(metadata(object)),
             if_none_match,
             method_options: call_options(
                 Timeouts::silence(self.operation_timeout),
-                with_md5(headers(&object.placement), object.md5),
+                with_checksum(headers(&object.placement), object.checksum()),
             ),
             // One request for every size.
             partition_size: Some(NonZero::<u64>::MAX),
@@ -227,7 +234,10 @@ impl AzureStore {
         let md5 = output.content_md5.and_then(|md5| md5.try_into().ok());
         Ok(StoredPut {
             etag: entity_tag(output.etag),
-            md5: md5.map(Md5),
+            digests: Digests {
+                md5: md5.map(Md5),
+                crc64nvme: output.content_crc64.and_then(crc64),
+            },
         })
     }
 
@@ -267,6 +277,7 @@ impl AzureStore {
             })?,
             md5: md5.and_then(|md5| md5.try_into().ok()).map(Md5),
             composite: None,
+            crc64nvme: None,
             has_digests: true,
             modified_at: modified_at.and_then(timestamp),
             metadata: metadata
@@ -483,10 +494,16 @@ fn entity_tag(etag: Option<Etag>) -> String {
         .to_owned()
 }
 
-/// Whether the bytes did not match the MD5 sent with them. Azurite has no error code of its own for that.
+/// The CRC-64 that Azure names.
+fn crc64(bytes: Vec<u8>) -> Option<Crc64Nvme> {
+    let bytes = bytes.try_into().ok()?;
+    Some(Crc64Nvme(u64::from_le_bytes(bytes)))
+}
+
+/// Whether the bytes did not match the digest sent with them. Azurite has no error code of its own for that.
 fn is_damage(error: &azure_core::Error) -> bool {
     match code(error) {
         Some("InvalidOperation") => error.to_string().contains("contentMD5 doesn't match"),
-        code => code == Some("Md5Mismatch"),
+        code => matches!(code, Some("Md5Mismatch" | "Crc64Mismatch")),
     }
 }

@@ -1,6 +1,6 @@
 //! S3, and stores with its protocol, through the AWS SDK.
 //!
-//! The payload of a part is not hashed for its signature: `Content-MD5` is one of the signed headers and the store
+//! The payload of a part is not hashed for its signature: its checksum is one of the signed headers and the store
 //! checks it, while a SHA-256 of every part would cost 0.8 CPU seconds per GiB. The SDK gets a part's bytes without a
 //! copy.
 //!
@@ -14,6 +14,7 @@
 mod config;
 mod copy;
 mod cors;
+mod crc64;
 mod credentials;
 mod entity_tag;
 mod fault;
@@ -43,7 +44,7 @@ use aws_sdk_s3::{
     error::ProvideErrorMetadata,
     operation::put_object::builders::PutObjectFluentBuilder,
     primitives::ByteStream,
-    types::ObjectCannedAcl,
+    types::{ChecksumMode, ObjectCannedAcl},
 };
 use bytes::Bytes;
 use futures::{
@@ -59,7 +60,7 @@ use upload_gateway_core::{
     },
     clock::Clock,
     error::{Error, Kind, Reason, Result},
-    upload::{CompositeMd5, Features, MIB, StoreKind, StoreLimits, Timestamp},
+    upload::{Checksum, CompositeMd5, Digests, Features, MIB, StoreKind, StoreLimits, Timestamp},
 };
 
 pub use self::config::{Etags, Profile, S3Config, SseMethod};
@@ -70,7 +71,7 @@ pub use self::sign::fuzzing;
 use self::{
     credentials::CachedCredentials,
     entity_tag::{entity_tag, is_opaque, md5_of},
-    fault::fault,
+    fault::{fault, is_damage},
     http::{config_with, timeouts},
     placement::with_headers,
     sign::QuerySigner,
@@ -172,6 +173,7 @@ impl S3Store {
     /// One HEAD request. `None` for every refusal: the answer to HEAD has no body, and so no error code.
     async fn describe(&self, key: &str) -> Result<Option<StoredObject>> {
         let request = self.client.head_object().bucket(&self.bucket).key(key);
+        let request = request.checksum_mode(ChecksumMode::Enabled);
         let output = match request.send().await {
             Ok(output) => output,
             Err(error) if matches!(fault::status(&error), Some(400 | 401 | 403 | 404)) => {
@@ -184,10 +186,12 @@ impl S3Store {
             || output.sse_customer_algorithm.is_some();
         let placement = Box::new(placement::placement(&output));
         let is_archived = placement::is_archived(&output);
+        let crc64nvme = crc64::whole(output.checksum_crc64_nvme(), output.checksum_type());
         let metadata = output.metadata.unwrap_or_default();
         Ok(Some(StoredObject {
             md5: md5_of(&etag),
             composite: CompositeMd5::of_etag(&etag),
+            crc64nvme,
             has_digests: self.etags == Etags::Md5 && !is_encrypted,
             etag,
             size: size(output.content_length, "describe an object")?,
@@ -226,6 +230,9 @@ impl S3Store {
 
     /// A request that puts a whole object, without the headers of its placement.
     fn put(&self, object: &NewObject, body: Bytes) -> PutObjectFluentBuilder {
+        let checksum = object.checksum();
+        let md5 = checksum.and_then(Checksum::md5);
+        let crc64 = checksum.and_then(Checksum::crc64nvme);
         self.client
             .put_object()
             .bucket(&self.bucket)
@@ -233,7 +240,8 @@ impl S3Store {
             .content_type(&object.mime)
             .set_metadata(metadata(object))
             .set_acl(self.acl.clone())
-            .set_content_md5(object.md5.map(|md5| md5.to_string()))
+            .set_content_md5(md5.map(|md5| md5.to_string()))
+            .set_checksum_crc64_nvme(crc64.map(|crc64| crc64.to_string()))
             .body(ByteStream::from(body))
     }
 
@@ -301,8 +309,8 @@ impl ObjectStore for S3Store {
             .customize()
             .config_override(self.for_puts())
             .map_request(with_headers(&object.placement));
-        // Without an MD5 the SHA-256 in the signature protects the payload.
-        let answer = match object.md5 {
+        // Without a checksum the SHA-256 in the signature protects the payload.
+        let answer = match object.checksum() {
             Some(_) => request.disable_payload_signing().send().await,
             None => request.send().await,
         };
@@ -310,12 +318,15 @@ impl ObjectStore for S3Store {
             Ok(output) => {
                 let etag = entity_tag(output.e_tag(), "put an object")?;
                 // Of an object that is not encrypted with a key of KMS.
-                let md5 = etag.parse().ok();
-                Ok(Put::Stored(StoredPut { etag, md5 }))
+                let digests = Digests {
+                    md5: etag.parse().ok(),
+                    crc64nvme: crc64::whole(output.checksum_crc64_nvme(), output.checksum_type()),
+                };
+                Ok(Put::Stored(StoredPut { etag, digests }))
             }
             Err(error) => match error.code() {
                 Some("PreconditionFailed") => Ok(Put::Exists),
-                Some("BadDigest") => Err(part_damaged(error)),
+                code if is_damage(code) => Err(part_damaged(error)),
                 Some("NotImplemented") => Err(Error::new(
                     Kind::Unimplemented,
                     Reason::NotOffered,
@@ -397,7 +408,7 @@ impl ObjectStore for S3Store {
         let request = request.map_request(with_headers(&object.placement));
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(error) if error.code() == Some("BadDigest") => Err(part_damaged(error)),
+            Err(error) if is_damage(error.code()) => Err(part_damaged(error)),
             Err(error) => Err(fault("replace an object", error)),
         }
     }

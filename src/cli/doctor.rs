@@ -6,6 +6,7 @@ mod callers;
 mod clock;
 mod cors;
 mod etags;
+mod integrity;
 mod memory;
 mod probe;
 mod redis;

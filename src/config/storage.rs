@@ -13,7 +13,7 @@ use toml::Table;
 use upload_gateway_core::{
     error::Error,
     escape::is_hidden,
-    gateway::FileExpiry,
+    gateway::{FileExpiry, IntegrityChoice},
     upload::{MIB, PART_SIZE, Placement, keys::KeyTemplate},
 };
 
@@ -122,6 +122,10 @@ pub struct StorageOptions {
     /// Whether every object must be encrypted as the storage is configured. An upload with an object that is not is aborted.
     #[serde(default)]
     pub require_encryption: bool,
+    /// Which digest the store compares with the bytes that it receives: `auto`, `crc64nvme` or `md5`. `auto` asks the store before its
+    /// first use, and uses CRC-64/NVME if it compares that.
+    #[serde(default)]
+    pub integrity: IntegrityChoice,
     /// The tenants that have this storage. For others it does not exist. Empty: all tenants.
     #[serde(default, deserialize_with = "values::list")]
     pub tenants: Vec<String>,

@@ -160,7 +160,8 @@ pub(super) fn upload_with_token(record: &Upload, resume_token: &str) -> v1::Uplo
 pub(super) fn part(part: &Part) -> v1::Part {
     v1::Part {
         part: number(part.number),
-        md5: part.md5.map(|md5| md5.to_string()).unwrap_or_default(),
+        md5: part.md5().map(|md5| md5.to_string()).unwrap_or_default(),
+        crc64nvme: part.crc64nvme().map(|crc64| crc64.0),
         size: bytes(part.size),
         offset: bytes(part.offset),
     }

@@ -80,6 +80,7 @@ async fn with_state(config: &Config, state: Arc<dyn StateStore>) -> Result<Backe
             .with_key(options.key_template())
             .with_expiry(options.expiry())
             .with_placement(storage.placement(), options.require_encryption)
+            .with_integrity(options.integrity)
             .with_max_file_size(options.max_file_size.map(|size| size.0))
             .with_tenants(
                 options.tenants.clone(),

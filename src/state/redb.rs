@@ -34,8 +34,8 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use upload_gateway_core::{
     error::Result,
     state::{
-        ChangeWatch, Changes, Creation, Due, DuePage, MemoryStore, PartRecord, PartStore,
-        Predecessor, RecordStore, ScheduleStore, StateStore, StopStore, TakeoverWatch, Takeovers,
+        ChangeWatch, Changes, Creation, Due, DuePage, MemoryStore, Note, NoteStore, PartRecord,
+        PartStore, Predecessor, RecordStore, ScheduleStore, StateStore, TakeoverWatch, Takeovers,
         Times, Update, removed_at,
     },
     upload::{
@@ -447,14 +447,16 @@ impl ScheduleStore for Redb {
 impl MemoryStore for Redb {}
 
 #[async_trait]
-impl StopStore for Redb {
-    async fn stops(&self) -> Result<Option<String>> {
-        self.read(Snapshot::stops).await
+impl NoteStore for Redb {
+    async fn note(&self, note: &Note) -> Result<Option<String>> {
+        let note = note.to_string();
+        self.read(move |snapshot| snapshot.note(&note)).await
     }
 
-    async fn replace_stops(&self, seen: Option<&str>, text: &str) -> Result<bool> {
-        let (seen, text) = (seen.map(str::to_owned), text.to_owned());
-        self.write(move |tables| tables.replace_stops(seen.as_deref(), &text))
+    async fn replace_note(&self, note: &Note, seen: Option<&str>, text: &str) -> Result<bool> {
+        let (note, seen) = (note.to_string(), seen.map(str::to_owned));
+        let text = text.to_owned();
+        self.write(move |tables| tables.replace_note(&note, seen.as_deref(), &text))
             .await
     }
 }

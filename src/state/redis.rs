@@ -17,13 +17,14 @@
 //! | `backfill` | string | which uploads of an earlier release are in the indexes (`backfill.rs`) |
 //! | `lease:<name>` | string | the holder of a lease |
 //! | `stops` | string | the stops of new uploads |
+//! | `integrity:<storage id>` | string | how the store of a storage proves what it receives |
 //! | `secret` | string | the deployment's secret |
 //! | `format` | string | the version of all keys but those of the records |
 //!
 //! The tag is [`UploadId::tag`]: all keys of a record and its fingerprint have one hash tag, so that one script can
 //! change them on a Cluster. Redis removes records when their time has come
 //! ([`removed_at`](upload_gateway_core::state::removed_at)), by default never if they are COMPLETE, and indexes with their
-//! longest-lived record; `stops`, `secret` and `format` stay. Takeovers are published on the
+//! longest-lived record; `stops`, `integrity:…`, `secret` and `format` stay. Takeovers are published on the
 //! channel `takeovers`. Changes of a record are published on the channel `changes` while a process watches the record:
 //! each read for a watcher renews the field `watched` of the record. A record that is not watched publishes nothing, so
 //! that one channel is enough in a Cluster, too, whose nodes forward every message to each other.
@@ -69,8 +70,8 @@ use upload_gateway_core::{
     error::{Error, Result},
     state::{
         ChangeWatch, Changes, Creation, Cursor, Due, DuePage, Entry, ListPage, ListQuery, Listing,
-        ListingStore, Predecessor, RecordStore, ScheduleStore, Selection, StateStore, StopStore,
-        TakeoverWatch, Takeovers, Times, Update,
+        ListingStore, Note, NoteStore, Predecessor, RecordStore, ScheduleStore, Selection,
+        StateStore, TakeoverWatch, Takeovers, Times, Update,
     },
     upload::{Owner, Secret, Timestamp, Upload, UploadId, WriterTag},
 };
@@ -374,14 +375,15 @@ impl ScheduleStore for Redis {
 }
 
 #[async_trait]
-impl StopStore for Redis {
-    async fn stops(&self) -> Result<Option<String>> {
-        let get = redis::cmd("GET").arg(self.key("stops")).to_owned();
+impl NoteStore for Redis {
+    async fn note(&self, note: &Note) -> Result<Option<String>> {
+        let key = self.key(&note.to_string());
+        let get = redis::cmd("GET").arg(key).to_owned();
         self.link.command(&get).await
     }
 
-    async fn replace_stops(&self, seen: Option<&str>, text: &str) -> Result<bool> {
-        let mut invocation = SCRIPTS.replace.key(self.key("stops"));
+    async fn replace_note(&self, note: &Note, seen: Option<&str>, text: &str) -> Result<bool> {
+        let mut invocation = SCRIPTS.replace.key(self.key(&note.to_string()));
         invocation.arg(seen.unwrap_or_default()).arg(text);
         self.link.script(&invocation).await
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | flags; 0: there is no part |
 //! | 1–8 | the size, big endian. The offset follows from the plan |
-//! | 9–24 | the MD5, or zeros |
+//! | 9–24 | the checksum: an MD5 (a flag says so), or a CRC-64/NVME of 8 bytes, zeros and a 1, which releases before read as no checksum, or zeros |
 //! | 25–40 | the receipt: an MD5 in hexadecimal digits (S3) as its 16 bytes, a block id (Azure) as its 6 bytes, any other text as its MD5. The text is then kept beside the slots |
 //!
 //! | bytes of a claim | content |
@@ -18,7 +18,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use upload_gateway_core::{
     error::{Error, Result},
-    upload::{Claim, DigestState, MAX_PART_NUMBER, Md5, Part, Plan},
+    upload::{Checksum, Claim, Crc64Nvme, DigestState, MAX_PART_NUMBER, Md5, Part, Plan},
 };
 
 /// The length of the slot of a part.
@@ -31,12 +31,15 @@ pub(super) const CLAIM_SLOT: usize = 18;
 pub(super) const MAX_RECEIPT: usize = 1_024;
 
 const IS_PRESENT: u8 = 1;
-/// Scripts of the Redis adapter know this flag and the next one.
+/// Scripts of the Redis adapter know this flag, the next two, and [`CRC64_MARK`].
 pub(super) const HAS_MD5: u8 = 2;
 /// The receipt is kept beside the slots.
 pub(super) const HAS_LONG_RECEIPT: u8 = 4;
 /// The receipt is a block id.
-const HAS_BLOCK_ID: u8 = 8;
+pub(super) const HAS_BLOCK_ID: u8 = 8;
+
+/// The position of the byte that is 1 if the checksum is a CRC-64.
+pub(super) const CRC64_MARK: usize = 24;
 
 /// Scripts know it, too.
 pub(super) const BARE_CLAIM: u8 = 1;
@@ -98,13 +101,20 @@ pub(super) fn write_part(part: &Part) -> Result<(PartSlot, Option<&str>)> {
         name = Md5::of(receipt.as_bytes()).0;
         beside = Some(receipt);
     }
-    if part.md5.is_some() {
-        flags |= HAS_MD5;
-    }
     let mut slot = [0; PART_SLOT];
+    match part.checksum {
+        Some(Checksum::Md5(md5)) => {
+            flags |= HAS_MD5;
+            slot[9..25].copy_from_slice(&md5.0);
+        }
+        Some(Checksum::Crc64Nvme(crc64)) => {
+            slot[9..17].copy_from_slice(&crc64.0.to_be_bytes());
+            slot[CRC64_MARK] = 1;
+        }
+        None => {}
+    }
     slot[0] = flags;
     slot[1..9].copy_from_slice(&part.size.to_be_bytes());
-    slot[9..25].copy_from_slice(&part.md5.map_or([0; 16], |md5| md5.0));
     slot[25..].copy_from_slice(&name);
     Ok((slot, beside))
 }
@@ -125,7 +135,7 @@ pub(super) fn read_part(
     if flags == 0 {
         return Ok(None);
     }
-    let [size, md5, name] = [&slot[1..9], &slot[9..25], &slot[25..]];
+    let (size, name) = (&slot[1..9], &slot[25..]);
     let invalid = |_| InvalidSlot::Part(number);
     let name: [u8; 16] = name.try_into().map_err(invalid)?;
     let receipt = match flags & !HAS_MD5 {
@@ -136,13 +146,12 @@ pub(super) fn read_part(
         }
         _ => return Err(InvalidSlot::Part(number)),
     };
-    let md5: [u8; 16] = md5.try_into().map_err(invalid)?;
     let span = plan.span(number).ok_or(InvalidSlot::Number(number))?;
     Ok(Some(Part {
         number,
         offset: span.offset,
         size: u64::from_be_bytes(size.try_into().map_err(invalid)?),
-        md5: (flags & HAS_MD5 != 0).then_some(Md5(md5)),
+        checksum: checksum(slot),
         receipt,
         digest,
     }))
@@ -154,9 +163,14 @@ pub(super) fn has_long_receipt(slot: &[u8]) -> bool {
         .is_some_and(|flags| flags & HAS_LONG_RECEIPT != 0)
 }
 
-/// Whether the slot has a part with an MD5.
-pub(super) fn has_md5(slot: &[u8]) -> bool {
-    slot.first().is_some_and(|flags| flags & HAS_MD5 != 0)
+/// The checksum of the part in a slot.
+pub(super) fn checksum(slot: &PartSlot) -> Option<Checksum> {
+    let (bytes, _) = slot[9..].split_first_chunk::<16>()?;
+    if slot[0] & HAS_MD5 != 0 {
+        return Some(Md5(*bytes).into());
+    }
+    let (crc64, _) = bytes.split_first_chunk()?;
+    (slot[CRC64_MARK] == 1).then(|| Crc64Nvme(u64::from_be_bytes(*crc64)).into())
 }
 
 /// The slot of a claim.
@@ -229,12 +243,12 @@ mod tests {
         Plan::unknown(PART_SIZE, &limits)
     }
 
-    fn part(number: u32, receipt: &str, md5: Option<Md5>) -> Part {
+    fn part(number: u32, receipt: &str, checksum: Option<Checksum>) -> Part {
         Part {
             number,
             offset: plan().span(number).unwrap().offset,
             size: 7,
-            md5,
+            checksum,
             receipt: receipt.into(),
             digest: None,
         }
@@ -255,8 +269,8 @@ mod tests {
             ("a".into(), true),
             (longest, true),
         ] {
-            for md5 in [Some(md5), None] {
-                let part = part(2_000, &receipt, md5);
+            for checksum in [Some(md5.into()), Some(Crc64Nvme(7).into()), None] {
+                let part = part(2_000, &receipt, checksum);
                 let (slot, beside) = write_part(&part).unwrap();
                 assert_eq!(
                     (beside.is_some(), has_long_receipt(&slot)),

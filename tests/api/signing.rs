@@ -8,5 +8,5 @@ mod requests;
 
 use crate::common::{
     self, signing_client as client,
-    stores::{self, for_each_store},
+    stores::{self, for_each_digest, for_each_store},
 };

@@ -28,7 +28,7 @@ use upload_gateway_client::proto::v1::{
     UploadRequest, open::Target, upload_request::Message,
     upload_service_client::UploadServiceClient,
 };
-use upload_gateway_core::upload::PART_SIZE;
+use upload_gateway_core::{gateway::IntegrityChoice, upload::PART_SIZE};
 
 use super::{AzureBackend, S3Backend, wait::WAIT_TIMEOUT};
 
@@ -314,6 +314,15 @@ impl AzureBackend {
     }
 }
 
+/// The digest that all storages get: `INTEGRITY=md5`, or by default what they compare.
+fn integrity() -> IntegrityChoice {
+    match std::env::var("INTEGRITY").as_deref() {
+        Ok("md5") => IntegrityChoice::Md5,
+        Ok(other) if other != "auto" => panic!("INTEGRITY is neither auto nor md5: {other}"),
+        _ => IntegrityChoice::Auto,
+    }
+}
+
 /// A store as the storage `media` of a configuration.
 pub fn storage(store: StoreConfig) -> StorageConfig {
     StorageConfig {
@@ -336,6 +345,7 @@ pub fn storage(store: StoreConfig) -> StorageConfig {
             content_encoding: None,
             storage_class: None,
             require_encryption: false,
+            integrity: integrity(),
             tenants: Vec::new(),
         },
         store,

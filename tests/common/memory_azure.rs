@@ -29,9 +29,9 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::{net::TcpListener, task::JoinHandle};
-use upload_gateway_core::upload::Md5;
+use upload_gateway_core::upload::{Crc64Nvme, Md5};
 
-use self::request::{Query, check_md5, header, named_blocks, range};
+use self::request::{Query, check_digest, header, named_blocks, range};
 
 /// The account. It has one container.
 pub const ACCOUNT: &str = "devstoreaccount1";
@@ -185,7 +185,7 @@ impl MemoryAzure {
     }
 
     fn put(&self, head: &Head, query: &Query, key: &str, body: &Bytes) -> Outcome {
-        check_md5(head, body)?;
+        check_digest(head, body)?;
         let mut blobs = self.blobs.lock().unwrap();
         let exists = blobs.get(key).is_some_and(|blob| blob.committed.is_some());
         if exists && query.get("sp") == "c" {
@@ -195,7 +195,7 @@ impl MemoryAzure {
             return Err(Refused(409, "BlobAlreadyExists"));
         }
         let committed = Committed::new(head, Vec::new(), body.clone(), Some(Md5::of(body)));
-        let answer = committed.created();
+        let answer = committed.created(head);
         blobs.insert(
             key.to_owned(),
             Blob {
@@ -207,7 +207,7 @@ impl MemoryAzure {
     }
 
     fn put_block(&self, head: &Head, query: &Query, key: &str, body: &Bytes) -> Outcome {
-        check_md5(head, body)?;
+        check_digest(head, body)?;
         let id = query.get("blockid");
         if BASE64_STANDARD.decode(id).is_err() {
             return Err(Refused(400, "InvalidQueryParameterValue"));
@@ -219,7 +219,14 @@ impl MemoryAzure {
         }
         blob.uncommitted.insert(id.to_owned(), body.clone());
         let mut headers = HeaderMap::new();
-        set(&mut headers, "content-md5", &Md5::of(body).to_string());
+        let compared = ["content-md5", "x-ms-source-content-md5"].map(|name| header(head, name));
+        match compared.into_iter().find(|md5| !md5.is_empty()) {
+            Some(md5) => set(&mut headers, "content-md5", md5),
+            None => {
+                let crc64 = Crc64Nvme::of(body).to_azure();
+                set(&mut headers, "x-ms-content-crc64", &crc64);
+            }
+        }
         Ok(response(201, headers, Bytes::new()))
     }
 
@@ -244,7 +251,7 @@ impl MemoryAzure {
         let content: Vec<&[u8]> = blocks.iter().map(|(_, block)| &**block).collect();
         let content = Bytes::from(content.concat());
         let committed = Committed::new(head, blocks, content, None);
-        let answer = committed.created();
+        let answer = committed.created(head);
         blobs.insert(
             key.to_owned(),
             Blob {
@@ -405,8 +412,15 @@ impl Committed {
         }
     }
 
-    fn created(&self) -> Response<Bytes> {
+    /// The answer to its put or commit. That to a put names the digest that was compared.
+    fn created(&self, head: &Head) -> Response<Bytes> {
         let mut headers = HeaderMap::new();
+        for name in ["content-md5", "x-ms-content-crc64"] {
+            match header(head, name) {
+                "" => {}
+                digest => set(&mut headers, name, digest),
+            }
+        }
         set(&mut headers, "etag", &self.etag);
         set(&mut headers, "last-modified", &http_date(self.modified));
         response(201, headers, Bytes::new())

@@ -7,7 +7,10 @@ use upload_gateway::{
     serve::connect,
 };
 use upload_gateway_client::proto::v1::Upload;
-use upload_gateway_core::blobs::{BlobStore, NewPart, Session};
+use upload_gateway_core::{
+    blobs::{BlobStore, NewPart, Session},
+    gateway::IntegrityChoice,
+};
 
 use super::{self as common, TestGateway};
 
@@ -38,6 +41,29 @@ macro_rules! for_each_store {
 }
 
 pub(crate) use for_each_store;
+
+/// The same, also with stores that get MD5s.
+macro_rules! for_each_digest {
+    ($($case:ident),* $(,)?) => {
+        crate::common::stores::for_each_store!($($case),*);
+        mod s3_md5 { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::common::stores::s3().await else { return };
+                super::$case(stores.with_md5()).await;
+            }
+        )* }
+        mod azure_md5 { $(
+            #[tokio::test]
+            async fn $case() {
+                let Some(stores) = crate::common::stores::azure().await else { return };
+                super::$case(stores.with_md5()).await;
+            }
+        )* }
+    };
+}
+
+pub(crate) use for_each_digest;
 
 /// A state store and a storage, until it is dropped.
 pub(crate) struct Stores {
@@ -95,6 +121,14 @@ fn quick(mut config: Config) -> Config {
 // === impl Stores ===
 
 impl Stores {
+    /// The same, with MD5s for what the gateway puts.
+    pub(crate) fn with_md5(mut self) -> Self {
+        for storage in &mut self.config.storage {
+            storage.options.integrity = IntegrityChoice::Md5;
+        }
+        self
+    }
+
     pub(crate) async fn gateway(&self) -> TestGateway {
         TestGateway::over(self.config.clone()).await
     }

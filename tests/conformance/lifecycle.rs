@@ -4,9 +4,9 @@ mod due;
 
 use proptest::{collection::vec, prelude::*};
 use upload_gateway_core::upload::{
-    ACTIVE_WINDOW, AbortReason, Applied, Cleanup, Denial, Denied, Event, FileMetadata, Lease, MIB,
-    Md5, Object, PART_SIZE, Part, Phase, Plan, Rejected, StoreKind, StoreLimits, Timestamp, Upload,
-    UploadId, WriterTag,
+    ACTIVE_WINDOW, AbortReason, Applied, Cleanup, Denial, Denied, Event, FileMetadata, Integrity,
+    Lease, MIB, Md5, Object, PART_SIZE, Part, Phase, Plan, Rejected, StoreKind, StoreLimits,
+    Timestamp, Upload, UploadId, WriterTag,
 };
 
 const PHASES: [Phase; 5] = [
@@ -173,6 +173,7 @@ fn every_event_in_every_phase_does_what_the_table_says() {
     let events = [
         Event::SessionStarted {
             session: "x".into(),
+            integrity: Integrity::Md5,
         },
         Event::SessionForgotten,
         Event::Recut { cut: 0 },
@@ -280,6 +281,7 @@ fn a_session_that_holds_parts_is_not_forgotten() {
     let mut upload = upload(Phase::Open);
     let begun = |session: &str| Event::SessionStarted {
         session: session.into(),
+        integrity: Integrity::Md5,
     };
     upload.apply(begun("one")).unwrap();
     upload.apply(Event::SessionForgotten).unwrap();
@@ -288,7 +290,7 @@ fn a_session_that_holds_parts_is_not_forgotten() {
         number: 1,
         offset: 0,
         size: 7,
-        md5: None,
+        checksum: None,
         receipt: "r".into(),
         digest: None,
     });
@@ -303,11 +305,13 @@ fn a_session_is_not_replaced_by_another() {
     upload
         .apply(Event::SessionStarted {
             session: "one".into(),
+            integrity: Integrity::Md5,
         })
         .unwrap();
     assert_eq!(
         upload.apply(Event::SessionStarted {
-            session: "other".into()
+            session: "other".into(),
+            integrity: Integrity::Md5,
         }),
         Err(Rejected(Phase::Open))
     );
@@ -354,7 +358,10 @@ fn any_event() -> impl Strategy<Value = Event> {
     let session = || prop_oneof![Just("one".to_owned()), Just("other".to_owned())];
     let holder = (1u32..=2).prop_map(|bits| WriterTag::from_bits(bits).unwrap());
     prop_oneof![
-        session().prop_map(|session| Event::SessionStarted { session }),
+        session().prop_map(|session| Event::SessionStarted {
+            session,
+            integrity: Integrity::Md5
+        }),
         Just(Event::SessionForgotten),
         (0u8..3).prop_map(|cut| Event::Recut { cut }),
         (0u32..3, prop::option::of(1u32..3))

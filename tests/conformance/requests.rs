@@ -19,7 +19,7 @@ use upload_gateway::blobs::{
 use upload_gateway_core::{
     blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session},
     error::{Error, Kind},
-    upload::{MIB, Md5, UploadId, WriterTag},
+    upload::{Integrity, MIB, Md5, UploadId, WriterTag},
 };
 
 /// The longest time without progress in these tests.
@@ -220,7 +220,7 @@ async fn put_part(store: &dyn BlobStore, size: u64) -> Result<(), Error> {
     let part = NewPart {
         number: 1,
         writer: WriterTag::random(),
-        md5: Md5::of(&body),
+        checksum: Md5::of(&body).into(),
         body: body.into(),
     };
     store.put_part(&SESSION, part).await.map(drop)
@@ -233,6 +233,8 @@ fn object() -> NewObject {
         upload_id: UploadId::generate(None),
         size: None,
         md5: None,
+        crc64nvme: None,
+        integrity: Integrity::Md5,
         record: None,
         placement: Box::default(),
     }

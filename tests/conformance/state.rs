@@ -165,7 +165,7 @@ adapters! {
         an_upload_that_was_resumed_meanwhile_is_not_updated,
         an_untouched_upload_is_updated_also_after_a_lost_reply,
         a_lease_has_one_holder,
-        stops_are_replaced_only_by_those_who_have_seen_them,
+        notes_are_replaced_only_by_those_who_have_seen_them,
         a_lease_expires,
     ]
     memory [

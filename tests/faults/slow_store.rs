@@ -20,8 +20,8 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     blobs::{
-        BlobStore, Capabilities, Commit, CopyStore, MultipartStore, NewObject, NewPart, ObjectPage,
-        ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart,
+        Begun, BlobStore, Capabilities, Commit, CopyStore, MultipartStore, NewObject, NewPart,
+        ObjectPage, ObjectStore, Put, Session, SessionPage, StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
@@ -174,8 +174,12 @@ impl CopyStore for Slow {}
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl MultipartStore for Slow {
-    async fn begin(&self, object: &NewObject) -> Result<String> {
+    async fn begin(&self, object: &NewObject) -> Result<Begun> {
         self.store.begin(object).await
+    }
+
+    async fn takes_plain_parts(&self, object: &NewObject) -> Result<bool> {
+        self.store.takes_plain_parts(object).await
     }
 
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {

@@ -283,7 +283,7 @@ async fn an_object_whose_digest_proves_nothing_is_copied_with_the_bytes() {
 /// Makes the object of `source` of the same bytes in parts of these sizes, and notes that in the record.
 async fn cut(world: &World, source: &Upload, sizes: &[usize]) {
     let (store, object) = (world.store(), world.object_of(source));
-    let id = store.begin(&object).await.unwrap();
+    let id = store.begin(&object).await.unwrap().id;
     let session = Session {
         key: &object.key,
         id: &id,
@@ -295,7 +295,7 @@ async fn cut(world: &World, source: &Upload, sizes: &[usize]) {
         let part = NewPart {
             number,
             writer: WriterTag::random(),
-            md5: Md5::of(body),
+            checksum: Md5::of(body).into(),
             body: body.to_vec().into(),
         };
         let receipt = store.put_part(&session, part).await.unwrap();
@@ -303,7 +303,7 @@ async fn cut(world: &World, source: &Upload, sizes: &[usize]) {
             number,
             offset: offset as u64,
             size: *size as u64,
-            md5: Some(Md5::of(body)),
+            checksum: Some(Md5::of(body).into()),
             receipt,
             digest: None,
         });

@@ -31,7 +31,7 @@ use upload_gateway_core::{
         Settings, Storages, Sweep, SweepReport, Takeover, Target,
     },
     state::StateStore,
-    upload::{DigestChoice, FileMetadata, MIB, Timestamp, Upload, UploadId},
+    upload::{DigestChoice, FileMetadata, Integrity, MIB, Timestamp, Upload, UploadId},
 };
 
 use super::common;
@@ -344,7 +344,7 @@ impl World {
 
     /// Begins a session without a record, and returns its name.
     pub(crate) async fn begin(&self, key: &str) -> String {
-        self.store().begin(&self.object(key)).await.unwrap()
+        self.store().begin(&self.object(key)).await.unwrap().id
     }
 
     /// The object that an upload will be.
@@ -352,6 +352,7 @@ impl World {
         NewObject {
             size: None,
             upload_id: upload.id.clone(),
+            integrity: upload.session_integrity(),
             ..self.object(&upload.object_key)
         }
     }
@@ -363,6 +364,8 @@ impl World {
             mime: "video/mp4".into(),
             upload_id: UploadId::generate(None),
             md5: None,
+            crc64nvme: None,
+            integrity: Integrity::Md5,
             record: None,
             placement: Box::default(),
         }
@@ -376,7 +379,7 @@ impl World {
         let upload = self.get(&id).await;
         let session = self.store().begin(&self.object_of(&upload)).await;
         let report = Report {
-            resumable_id: Some(session.unwrap()),
+            resumable_id: Some(session.unwrap().id),
             claims: Vec::new(),
         };
         gateway.signing.report(&caller, &id, report).await.unwrap();

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use upload_gateway_client::proto::v1::{DeleteUploadRequest, FileMetadata, Phase, Upload};
 use upload_gateway_core::{
     blobs::{NewObject, Session},
-    upload::UploadId,
+    upload::{Integrity, UploadId},
 };
 
 use crate::{
@@ -305,10 +305,12 @@ async fn orphan(world: &mut World) -> Result<End, Failed> {
         size: None,
         upload_id,
         md5: None,
+        crc64nvme: None,
+        integrity: Integrity::Md5,
         record: None,
         placement: Box::default(),
     };
-    let session = world.truth.begin(&object).await.unwrap();
+    let session = world.truth.begin(&object).await.unwrap().id;
     let end = End::Cleared {
         key,
         session: Some(session),

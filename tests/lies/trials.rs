@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use upload_gateway_client::proto::v1::Upload;
 use upload_gateway_core::{
     blobs::{NewObject, NewPart, Session},
-    upload::{Md5, UploadId, WriterTag},
+    upload::{Integrity, Md5, UploadId, WriterTag},
 };
 
 use crate::{
@@ -309,7 +309,7 @@ async fn replace_part(world: &World, id: &str) {
     let part = NewPart {
         number: 1,
         writer: WriterTag::random(),
-        md5: Md5::of(&body),
+        checksum: Md5::of(&body).into(),
         body,
     };
     world.truth.put_part(&session, part).await.unwrap();
@@ -325,6 +325,8 @@ async fn put_other(world: &World, id: &str) {
         size: None,
         upload_id: UploadId::generate(None),
         md5: None,
+        crc64nvme: None,
+        integrity: Integrity::Md5,
         record: None,
         placement: Box::default(),
     };

@@ -29,7 +29,7 @@ use upload_gateway_client::ClientError;
 use upload_gateway_core::{
     blobs::{BlobStore, Session},
     clock::Clock,
-    gateway::{Gateway, Sweep},
+    gateway::{Gateway, IntegrityChoice, Sweep},
     upload::{MIB, Md5, PART_SIZE, Timestamp, Upload, UploadId},
 };
 
@@ -427,6 +427,7 @@ fn storage(store: StoreConfig) -> StorageConfig {
             content_encoding: None,
             storage_class: None,
             require_encryption: false,
+            integrity: IntegrityChoice::default(),
             tenants: Vec::new(),
         },
         store,

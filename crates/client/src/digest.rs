@@ -79,7 +79,7 @@ impl Crc64Nvme {
     }
 
     /// The checksum of the bytes so far, followed by `bytes`.
-    fn extend(self, bytes: &[u8]) -> Self {
+    pub(crate) fn extend(self, bytes: &[u8]) -> Self {
         // The state between two bytes is the checksum without the final XOR. To combine two checksums takes as long as to compute
         // that of a megabyte.
         let mut crc = Crc::new_with_init_state(CrcAlgorithm::Crc64Nvme, !self.0);
@@ -122,6 +122,21 @@ impl Md5Hasher {
     /// The MD5 of all bytes so far.
     pub(crate) fn finish(self) -> Md5 {
         Md5(self.0.finalize().into())
+    }
+}
+
+// === impl Digests ===
+
+impl Digests {
+    /// The name of a digest that differs from one of the API, as far as both are known.
+    pub(crate) fn other_than(&self, md5: &str, crc64nvme: Option<u64>) -> Option<&'static str> {
+        let is_other_md5 = |own: Md5| !md5.is_empty() && own.to_string() != md5;
+        let is_other_crc64 = |own: Crc64Nvme| crc64nvme.is_some_and(|other| other != own.0);
+        if self.md5.is_some_and(is_other_md5) {
+            return Some("MD5");
+        }
+        let is_other = self.crc64nvme.is_some_and(is_other_crc64);
+        is_other.then_some("CRC64NVME")
     }
 }
 

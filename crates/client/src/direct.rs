@@ -107,20 +107,20 @@ impl Run for DirectUpload {
             }
             None => None,
         };
-        let mut md5 = None;
+        let mut digests = None;
         if let Some(saved) = &saved {
             if saved.compares_checksums() {
-                md5 = Some(file.digest(file.span()).await?);
+                digests = Some(file.digests(file.span()).await?);
             }
-            let found = saved.find_complete(&client, md5, &options.retry, &events);
+            let found = saved.find_complete(&client, digests, &options.retry, &events);
             if let Some(uploaded) = found.await? {
                 return Ok(uploaded);
             }
             // It is not claimed: the gateway finds the upload of the same file, and several processes may send its parts.
         }
-        let md5 = match md5 {
-            Some(md5) => md5,
-            None => file.digest(file.span()).await?,
+        let (md5, _) = match digests {
+            Some(digests) => digests,
+            None => file.digests(file.span()).await?,
         };
         file.check_unchanged().await?;
         let direct = Direct {

@@ -23,7 +23,8 @@ pub use crate::upload::{Capabilities, StoredObject, StoredPart};
 use crate::{
     error::{Error, Kind, Reason, Result},
     upload::{
-        Md5, Part, Placement, StoreKind, StoreLimits, Timestamp, UploadId, WriterTag, metadata_keys,
+        Checksum, Crc64Nvme, Digests, Integrity, Md5, Part, Placement, StoreKind, StoreLimits,
+        Timestamp, UploadId, WriterTag, metadata_keys,
     },
 };
 
@@ -57,7 +58,8 @@ pub trait BlobStore: ObjectStore + MultipartStore + CopyStore + Signer {
 /// Whole objects.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + Debug {
-    /// Puts a whole object, only if no object with its key exists. If `object.md5` is known, the store checks it.
+    /// Puts a whole object, only if no object with its key exists. The store checks its digest of [`NewObject::integrity`], if that is
+    /// known.
     ///
     /// # Errors
     /// `DataLoss` if the store received other bytes than were sent. `Unimplemented` if the store has no conditional
@@ -96,7 +98,8 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// Deletes an object. Succeeds if there is none.
     async fn delete(&self, key: &str) -> Result<()>;
 
-    /// Puts a whole object of a few kilobytes, in place of one with its key. The store checks `object.md5`, which must be known.
+    /// Puts a whole object of a few kilobytes, in place of one with its key. The store checks its digest of
+    /// [`NewObject::integrity`], which must be known.
     ///
     /// # Errors
     /// `DataLoss` if the store received other bytes than were sent.
@@ -110,18 +113,22 @@ pub trait ObjectStore: Send + Sync + Debug {
 /// blocks.
 #[async_trait]
 pub trait MultipartStore: Send + Sync + Debug {
-    /// Creates a session for the parts of one object and returns the store's id for it. Stores with implicit sessions
-    /// (Azure) send no request and return an id of their own. If a session is created twice, one stays empty until the
-    /// sweeper aborts it.
-    async fn begin(&self, object: &NewObject) -> Result<String>;
+    /// Creates a session for the parts of one object. Stores with implicit sessions (Azure) send no request and return an
+    /// id of their own. If a session is created twice, one stays empty until the sweeper aborts it.
+    async fn begin(&self, object: &NewObject) -> Result<Begun>;
 
-    /// Puts one part and returns its receipt, by which the commit names the part. The store checks the MD5. If its
-    /// response contains an MD5, the adapter compares the two. A part that is put again replaces the earlier one.
+    /// Puts one part and returns its receipt, by which the commit names the part. The store checks the checksum, which must be the one of
+    /// the session. If its response contains the digest of what it received, the adapter compares the two. A part that is put
+    /// again replaces the earlier one.
     ///
     /// # Errors
     /// `FailedPrecondition` with `SessionLost` if the store does not know the session. `DataLoss` if the store received
     /// other bytes than were sent.
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String>;
+
+    /// Whether a session with CRC-64s takes parts of which only the MD5 is known, as clients put them. Asks the store: it gets a
+    /// session for `object` with a part of a few bytes, which is ended again.
+    async fn takes_plain_parts(&self, object: &NewObject) -> Result<bool>;
 
     /// All parts that the store has in a session, by number, or `None` if it does not know the session. A store with
     /// implicit sessions returns an empty list if it has no parts. It lists what is stored under the key, also after
@@ -164,10 +171,23 @@ pub struct NewObject {
     pub size: Option<u64>,
     /// The MD5 of the whole object, if it is proven or promised. Stored with the object if the store has a field for it.
     pub md5: Option<Md5>,
+    /// The CRC-64/NVME of the whole object, if it is proven. Written into the metadata.
+    pub crc64nvme: Option<Crc64Nvme>,
+    /// Which digest the store compares with the bytes of the object, or of the parts of its session.
+    pub integrity: Integrity,
     /// The sealed entry from which the record of the upload can be rebuilt.
     pub record: Option<String>,
     /// How it is stored.
     pub placement: Box<Placement>,
+}
+
+/// A session that the store has created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The store's id of the session.
+    pub id: String,
+    /// Which digest its parts have: the MD5 also if the store did not confirm that it checks the other one.
+    pub integrity: Integrity,
 }
 
 /// A session in the store.
@@ -188,8 +208,8 @@ pub struct NewPart {
     pub number: u32,
     /// The tag of the stream that sends the part. Stores in which the sender names parts (Azure) have it in the name.
     pub writer: WriterTag,
-    /// The MD5 of `body`.
-    pub md5: Md5,
+    /// The checksum of `body`.
+    pub checksum: Checksum,
     /// The bytes.
     pub body: Bytes,
 }
@@ -252,8 +272,8 @@ pub enum Put {
 pub struct StoredPut {
     /// The ETag of the object, without quotes.
     pub etag: String,
-    /// The MD5 of the stored bytes, if the answer names one.
-    pub md5: Option<Md5>,
+    /// The digests of the stored bytes that the answer names.
+    pub digests: Digests,
 }
 
 /// How long to wait for a connection to a store. A store that is reachable accepts within a second.
@@ -273,16 +293,27 @@ pub const PUT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 // === impl NewObject ===
 
 impl NewObject {
+    /// What the store compares with the bytes of the whole object, if it is known.
+    pub fn checksum(&self) -> Option<Checksum> {
+        match self.integrity {
+            Integrity::Md5 => self.md5.map(Checksum::Md5),
+            Integrity::Crc64Nvme => self.crc64nvme.map(Checksum::Crc64Nvme),
+        }
+    }
+
     /// The metadata to store with the object: what it is recognised by, and the caller's.
     pub fn metadata(&self) -> impl Iterator<Item = (Cow<'static, str>, String)> {
         let size = self
             .size
             .map(|size| (metadata_keys::SIZE, size.to_string()));
         let md5 = self.md5.map(|md5| (metadata_keys::MD5, md5.to_hex()));
+        let crc64 = self
+            .crc64nvme
+            .map(|crc64| (metadata_keys::CRC64NVME, crc64.to_string()));
         let id = (metadata_keys::UPLOAD_ID, self.upload_id.to_string());
         let record = self.record.clone();
         let record = record.map(|record| (metadata_keys::RECORD, record));
-        let own = [Some(id), size, md5, record].into_iter().flatten();
+        let own = [Some(id), size, md5, crc64, record].into_iter().flatten();
         let own = own.map(|(key, value)| (Cow::from(key), value));
         let callers = self.placement.metadata.iter();
         own.chain(callers.map(|(key, value)| (key.clone().into(), value.clone())))

@@ -11,17 +11,17 @@ use futures::stream::BoxStream;
 
 use crate::{
     blobs::{
-        BlobStore, Capabilities, Commit, Copied, CopySource, CopyStore, MultipartStore, NewObject,
-        NewPart, ObjectPage, ObjectStore, PartCopy, Put, Session, SessionPage, StoredObject,
-        StoredPart,
+        Begun, BlobStore, Capabilities, Commit, Copied, CopySource, CopyStore, MultipartStore,
+        NewObject, NewPart, ObjectPage, ObjectStore, PartCopy, Put, Session, SessionPage,
+        StoredObject, StoredPart,
         sign::{SignedRequest, Signer, ToSign},
     },
     clock::Clock,
     error::Result,
     state::{
         ChangeWatch, Creation, Cursor, Due, DuePage, Entry, ListPage, ListQuery, Listing,
-        ListingStore, Memory, MemoryStore, PartRecord, PartStore, Predecessor, RecordStore, Sample,
-        ScheduleStore, Selection, StateStore, StopStore, TakeoverWatch, Times, Update,
+        ListingStore, Memory, MemoryStore, Note, NoteStore, PartRecord, PartStore, Predecessor,
+        RecordStore, Sample, ScheduleStore, Selection, StateStore, TakeoverWatch, Times, Update,
     },
     upload::{
         Claim, Owner, Part, Secret, StoreKind, StoreLimits, Timestamp, Upload, UploadId, WriterTag,
@@ -130,9 +130,9 @@ decorated! {
 }
 
 decorated! {
-    "state", STOP_CALLS: StopStore for dyn StateStore;
-    async fn stops() -> Option<String>;
-    async fn replace_stops(seen: Option<&str>, text: &str) -> bool;
+    "state", NOTE_CALLS: NoteStore for dyn StateStore;
+    async fn note(note: &Note) -> Option<String>;
+    async fn replace_note(note: &Note, seen: Option<&str>, text: &str) -> bool;
 }
 
 decorated! {
@@ -175,7 +175,8 @@ decorated! {
 
 decorated! {
     "store", MULTIPART_CALLS: MultipartStore for dyn BlobStore;
-    async fn begin(object: &NewObject) -> String;
+    async fn begin(object: &NewObject) -> Begun;
+    async fn takes_plain_parts(object: &NewObject) -> bool as begin;
     async fn put_part(session: &Session<'_>, part: NewPart) -> String;
     async fn list_parts(session: &Session<'_>) -> Option<Vec<StoredPart>>;
     async fn commit(session: &Session<'_>, object: &NewObject, parts: &[Part]) -> Commit;
@@ -242,7 +243,7 @@ pub fn calls() -> impl Iterator<Item = &'static str> {
         PART_CALLS,
         LISTING_CALLS,
         SCHEDULE_CALLS,
-        STOP_CALLS,
+        NOTE_CALLS,
         MEMORY_CALLS,
         STATE_CALLS,
         OBJECT_CALLS,

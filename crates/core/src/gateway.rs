@@ -64,7 +64,7 @@ pub use self::{
         step::{KnownPart, Next, PartToSign, Report, SignedStep, StepType},
     },
     stops::{STOPS_INTERVAL, Stop, StopScope, Stops},
-    storage::{FileExpiry, Storage, Storages},
+    storage::{FileExpiry, IntegrityChoice, Storage, Storages, compares_crc64},
     stream::{MessageMemory, Streams},
     token::Tokens,
     token_key::TokenKey,
@@ -136,7 +136,7 @@ impl Gateway {
     ) -> Result<Self> {
         let retry = Retry::new(settings.store_retry_timeout);
         let retry = Arc::new(retry.measured(Arc::clone(&meter)));
-        let storages = prepared(storages, &settings, &meter);
+        let storages = prepared(storages, &settings, (&meter, &state));
         let (settings, drain) = (Arc::new(settings), Arc::new(Drain::default()));
         let kept = ObjectRecords::new(storages.clone(), &settings, Arc::clone(&clock));
         let base = records::Base {
@@ -177,6 +177,7 @@ impl Gateway {
         let signing = Signing::new(
             Arc::clone(&records),
             storages.clone(),
+            Arc::clone(&sessions),
             Arc::clone(&inspector),
             Arc::clone(&commits),
         );
@@ -305,13 +306,17 @@ impl Gateway {
 }
 
 /// The storages as a gateway with these settings uses them.
-fn prepared(storages: Storages, settings: &Settings, meter: &Arc<dyn Meter>) -> Storages {
+fn prepared(
+    storages: Storages,
+    settings: &Settings,
+    with: (&Arc<dyn Meter>, &Arc<dyn StateStore>),
+) -> Storages {
     let largest_part = settings.memory_budget / 4 / MIB * MIB;
     storages.prepared(
         settings.store_retry_timeout,
         largest_part,
         settings.parts_in_flight_total,
-        meter,
+        with,
         &Arc::new(RecordKeys::new(settings.record_keys.clone())),
     )
 }

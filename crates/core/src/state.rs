@@ -9,6 +9,7 @@
 mod changes;
 mod entry;
 mod memory;
+mod note;
 mod notices;
 mod takeovers;
 
@@ -20,6 +21,7 @@ pub use self::{
     changes::{ChangeWatch, Changes},
     entry::{Created, Entry, Index, Selection, folded, listings, nfc},
     memory::{Memory, MemoryStore, Sample},
+    note::Note,
     takeovers::{TakeoverWatch, Takeovers},
 };
 use crate::{
@@ -34,7 +36,7 @@ pub const RECORD_GRACE_SECONDS: u64 = 7 * 24 * 60 * 60;
 /// The whole port. When a write returns, it is as durable as the store guarantees.
 #[async_trait]
 pub trait StateStore:
-    RecordStore + PartStore + ListingStore + ScheduleStore + StopStore + MemoryStore
+    RecordStore + PartStore + ListingStore + ScheduleStore + NoteStore + MemoryStore
 {
     /// The secret of the deployment: the secret that the first caller offered, for all callers.
     async fn secret(&self, offered: &Secret) -> Result<Secret>;
@@ -216,15 +218,15 @@ pub trait ScheduleStore: Send + Sync + Debug {
     async fn release(&self, name: &str, holder: &str) -> Result<()>;
 }
 
-/// Keeps the stops of new uploads: one small text that all replicas share.
+/// Keeps notes: small texts that all replicas share.
 #[async_trait]
-pub trait StopStore: Send + Sync + Debug {
-    /// The text; `None` before the first one.
-    async fn stops(&self) -> Result<Option<String>>;
+pub trait NoteStore: Send + Sync + Debug {
+    /// The text of a note; `None` before the first one.
+    async fn note(&self, note: &Note) -> Result<Option<String>>;
 
     /// Stores `text` in place of `seen`, unless another one is stored now. Returns whether `text` is stored. Succeeds even if
     /// the store is full.
-    async fn replace_stops(&self, seen: Option<&str>, text: &str) -> Result<bool>;
+    async fn replace_note(&self, note: &Note, seen: Option<&str>, text: &str) -> Result<bool>;
 }
 
 /// The times that a write sets.

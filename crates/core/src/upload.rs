@@ -4,6 +4,7 @@
 //! from one [`Phase`] to another.
 
 mod begun;
+mod checksum;
 mod choice;
 mod crc64;
 mod digest;
@@ -29,6 +30,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    checksum::{Checksum, Integrity},
     choice::DigestChoice,
     crc64::{Crc64Nvme, InvalidCrc64},
     digest::{CompositeMd5, DigestState, Digests, FileDigest, InvalidDigest, Md5},
@@ -88,6 +90,9 @@ pub struct Upload {
     /// The id of the store's session (S3: the multipart upload), once one exists. The store ends it when the upload becomes
     /// COMPLETE.
     pub session: Option<String>,
+    /// Which digest the parts have that the gateway puts into the session. It is fixed when the session begins.
+    #[serde(default, skip_serializing_if = "Integrity::is_md5")]
+    pub integrity: Integrity,
     /// The tag of the stream that may write.
     pub writer: Option<WriterTag>,
     /// How often it was begun: once when it was created, and once by each stream that took it over.

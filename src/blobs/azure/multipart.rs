@@ -11,11 +11,11 @@ use azure_storage_blob::models::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use upload_gateway_core::{
     blobs::{
-        Commit, MultipartStore, NewObject, NewPart, PUT_TIMEOUT, Session, SessionPage, StoredPart,
-        part_damaged,
+        Begun, Commit, MultipartStore, NewObject, NewPart, PUT_TIMEOUT, Session, SessionPage,
+        StoredPart, part_damaged,
     },
     error::{Error, Result},
-    upload::{Part, WriterTag},
+    upload::{Digests, Md5, Part, WriterTag},
 };
 
 use super::{
@@ -31,14 +31,19 @@ use crate::blobs::transport::Timeouts;
 
 #[async_trait]
 impl MultipartStore for AzureStore {
-    async fn begin(&self, _object: &NewObject) -> Result<String> {
-        Ok(format!("{:032x}", rand::random::<u128>()))
+    async fn begin(&self, object: &NewObject) -> Result<Begun> {
+        Ok(Begun {
+            id: format!("{:032x}", rand::random::<u128>()),
+            integrity: object.integrity,
+        })
     }
 
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
         let id = BlockId::streamed(part.number, part.writer)?;
+        let (md5, crc64) = (part.checksum.md5(), part.checksum.crc64nvme());
         let options = BlockBlobClientStageBlockOptions {
-            transactional_content_md5: Some(part.md5.0.to_vec()),
+            transactional_content_md5: md5.map(|md5| md5.0.to_vec()),
+            transactional_content_crc64: crc64.map(|crc64| crc64.0.to_le_bytes().to_vec()),
             encryption_scope: session.scope.map(str::to_owned),
             method_options: call_options(Timeouts::silence(self.operation_timeout), Vec::new()),
             ..BlockBlobClientStageBlockOptions::default()
@@ -53,15 +58,27 @@ impl MultipartStore for AzureStore {
                 fault("put a block", error)
             }
         })?;
-        match output.content_md5().ok().flatten() {
-            Some(md5) if md5 != part.md5.0 => Err(part_damaged(format!(
-                "part {} has MD5 {} in the store, and {} here",
-                part.number,
-                STANDARD.encode(md5),
-                part.md5
-            ))),
-            _ => Ok(id.to_base64()),
+        let stored = Digests {
+            md5: output
+                .content_md5()
+                .ok()
+                .flatten()
+                .and_then(|md5| md5.try_into().ok())
+                .map(Md5),
+            crc64nvme: output.content_crc64().ok().flatten().and_then(super::crc64),
+        };
+        if Digests::from(part.checksum).contradict(&stored) {
+            return Err(part_damaged(format!(
+                "part {} has {stored:?} in the store, and {:?} here",
+                part.number, part.checksum
+            )));
         }
+        Ok(id.to_base64())
+    }
+
+    /// Each block is compared with what was sent with it.
+    async fn takes_plain_parts(&self, _object: &NewObject) -> Result<bool> {
+        Ok(true)
     }
 
     async fn list_parts(&self, session: &Session<'_>) -> Result<Option<Vec<StoredPart>>> {

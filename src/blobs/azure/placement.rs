@@ -190,7 +190,11 @@ fn has_properties(object: &NewObject, found: &StoredObject) -> bool {
 /// when the upload was created.
 fn missing_metadata(object: &NewObject, found: &StoredObject) -> Option<HashMap<String, String>> {
     let mut all = metadata(object);
-    for key in [metadata_keys::SIZE, metadata_keys::MD5] {
+    for key in [
+        metadata_keys::SIZE,
+        metadata_keys::MD5,
+        metadata_keys::CRC64NVME,
+    ] {
         if let Some(value) = found.metadata.get(key) {
             all.entry(key.to_owned()).or_insert_with(|| value.clone());
         }

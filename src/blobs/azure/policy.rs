@@ -21,7 +21,7 @@ use azure_core::{
         policies::{Policy, PolicyResult},
     },
 };
-use upload_gateway_core::upload::Md5;
+use upload_gateway_core::upload::Checksum;
 
 use super::{account_key::CachedKey, sas::Grant};
 use crate::blobs::transport::Timeouts;
@@ -67,12 +67,15 @@ pub(super) fn call_options(
     }
 }
 
-/// These headers, and the `Content-MD5` of the body.
-pub(super) fn with_md5(
+/// These headers, and the one with the checksum of the body. Azure refuses two of them.
+pub(super) fn with_checksum(
     mut headers: Vec<(&'static str, String)>,
-    md5: Option<Md5>,
+    checksum: Option<Checksum>,
 ) -> Vec<(&'static str, String)> {
-    headers.extend(md5.map(|md5| ("content-md5", md5.to_string())));
+    headers.extend(checksum.map(|checksum| match checksum {
+        Checksum::Md5(md5) => ("content-md5", md5.to_string()),
+        Checksum::Crc64Nvme(crc64) => ("x-ms-content-crc64", crc64.to_azure()),
+    }));
     headers
 }
 

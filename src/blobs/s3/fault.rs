@@ -26,6 +26,12 @@ const REFUSED: [&str; 6] = [
     "MalformedXML",
 ];
 
+/// Codes with which a store refuses bytes that do not have the digest that was sent with them.
+const DAMAGED: [&str; 2] = ["BadDigest", "XAmzContentChecksumMismatch"];
+
+/// Codes with which a store refuses a checksum where it does not expect one, or a part without one where it does.
+const NO_CHECKSUM: [&str; 3] = ["InvalidArgument", "InvalidRequest", "NotImplemented"];
+
 /// Codes that only an operator can fix: credentials, permissions, or the bucket.
 const OPERATOR: [&str; 16] = [
     "AccessDenied",
@@ -119,6 +125,16 @@ where
         SdkError::DispatchFailure(failure) => failure.is_timeout(),
         _ => error.code() == Some("SlowDown") || matches!(status(error), Some(429 | 503)),
     }
+}
+
+/// Whether the store received other bytes than were sent.
+pub(super) fn is_damage(code: Option<&str>) -> bool {
+    code.is_some_and(|code| DAMAGED.contains(&code))
+}
+
+/// Whether the code can mean that the store expects no checksum, or that it demands one.
+pub(super) fn is_about_checksum(code: Option<&str>) -> bool {
+    code.is_some_and(|code| NO_CHECKSUM.contains(&code))
 }
 
 /// Whether the store refuses a commit with this code for good.

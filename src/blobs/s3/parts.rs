@@ -4,10 +4,11 @@ use aws_sdk_s3::{error::ProvideErrorMetadata, operation::list_parts::ListPartsOu
 use upload_gateway_core::{
     blobs::{Session, StoredPart},
     error::Result,
+    upload::Integrity,
 };
 
 use super::{
-    MAX_PARTS, S3Store,
+    MAX_PARTS, S3Store, crc64,
     entity_tag::{entity_tag, md5_of},
     fault::{fault, page_without_progress},
     size,
@@ -37,8 +38,9 @@ impl S3Store {
                 Err(error) if error.code() == Some("NoSuchUpload") => return Ok(None),
                 Err(error) => return Err(fault(ACTION, error)),
             };
+            let integrity = crc64::integrity(page.checksum_algorithm(), page.checksum_type());
             for part in page.parts() {
-                parts.push(stored_part(part)?);
+                parts.push(stored_part(part, integrity)?);
             }
             match next_marker(&page, marker)? {
                 Some(next) => marker = next,
@@ -66,10 +68,14 @@ fn next_marker(page: &ListPartsOutput, marker: u32) -> Result<Option<u32>> {
         .ok_or_else(|| page_without_progress(ACTION))
 }
 
-fn stored_part(part: &types::Part) -> Result<StoredPart> {
+fn stored_part(part: &types::Part, integrity: Integrity) -> Result<StoredPart> {
     let etag = entity_tag(part.e_tag(), ACTION)?;
     Ok(StoredPart {
         md5: md5_of(&etag),
+        crc64nvme: match integrity {
+            Integrity::Md5 => None,
+            Integrity::Crc64Nvme => crc64::whole(part.checksum_crc64_nvme(), None),
+        },
         receipt: etag,
         writer: None,
         cut: 0,

@@ -29,7 +29,7 @@ use upload_gateway_core::{
         sign::{OPAQUE, SHORTEST_LIFETIME, SignedRequest, ToSign, system_time},
     },
     error::{Error, Result},
-    upload::Timestamp,
+    upload::{Integrity, Part, Timestamp},
 };
 
 use super::{credentials::CachedCredentials, fault::fault, placement};
@@ -206,12 +206,16 @@ impl<'a> Unsigned<'a> {
             ToSign::ListParts { session } => {
                 Self::plain("GET", session.key, [("uploadId", session.id)])
             }
-            ToSign::Commit { session, parts, .. } => Self {
+            ToSign::Commit {
+                session,
+                object,
+                parts,
+            } => Self {
                 headers: BTreeMap::from([(
                     "Content-Type".into(),
                     "application/xml; charset=UTF-8".to_owned(),
                 )]),
-                body: Some(complete_multipart_upload(parts)),
+                body: Some(complete_multipart_upload(parts, object.integrity)),
                 ..Self::plain("POST", session.key, [("uploadId", session.id)])
             },
             ToSign::Read {
@@ -259,19 +263,27 @@ fn headers(
     headers
 }
 
-/// The body of a commit.
-fn complete_multipart_upload(parts: &[(u32, String)]) -> String {
+/// The body of a commit. A session with CRC-64s needs that of each part.
+fn complete_multipart_upload(parts: &[Part], integrity: Integrity) -> String {
     let mut body = String::from(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">",
     );
-    for (number, receipt) in parts {
+    for part in parts {
+        let Part {
+            number, receipt, ..
+        } = part;
         let etag = receipt.replace('&', "&amp;").replace('<', "&lt;");
         write!(
             body,
-            "<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag></Part>"
+            "<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag>"
         )
         .expect("writing to a string cannot fail");
+        if let (Integrity::Crc64Nvme, Some(crc64)) = (integrity, part.crc64nvme()) {
+            write!(body, "<ChecksumCRC64NVME>{crc64}</ChecksumCRC64NVME>")
+                .expect("writing to a string cannot fail");
+        }
+        body.push_str("</Part>");
     }
     body.push_str("</CompleteMultipartUpload>\n");
     body
@@ -409,7 +421,15 @@ mod tests {
 
     #[test]
     fn entity_tags_are_escaped() {
-        let body = complete_multipart_upload(&[(1, "a<b&c".into())]);
+        let part = Part {
+            number: 1,
+            offset: 0,
+            size: 1,
+            checksum: None,
+            receipt: "a<b&c".into(),
+            digest: None,
+        };
+        let body = complete_multipart_upload(&[part], Integrity::Md5);
         assert!(body.contains("<ETag>\"a&lt;b&amp;c\"</ETag>"), "{body}");
     }
 }

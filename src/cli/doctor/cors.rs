@@ -8,7 +8,7 @@ use upload_gateway_core::{
         sign::{SignedRequest, ToSign},
     },
     error::Error,
-    upload::{Md5, UploadId, keys},
+    upload::{Integrity, Md5, UploadId, keys},
 };
 
 use super::report::{Check, Fix};
@@ -84,6 +84,8 @@ async fn signed(store: &dyn BlobStore, prefix: &str) -> Result<Vec<SignedRequest
         key: keys::object_key(prefix, &upload_id, "doctor-probe.txt"),
         mime: "text/plain".into(),
         md5: Some(Md5::of(b"")),
+        crc64nvme: None,
+        integrity: Integrity::Md5,
         record: Some("x".into()),
         upload_id,
         placement: Box::default(),

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use upload_gateway_core::{
     blobs::{BlobStore, Commit, NewObject, NewPart, Put, Session},
     error::{Error, Kind},
-    upload::{CompositeMd5, Md5, Part, Placement, UploadId, WriterTag, keys},
+    upload::{CompositeMd5, Integrity, Md5, Part, Placement, UploadId, WriterTag, keys},
 };
 
 use super::{
@@ -73,10 +73,10 @@ impl Probe<'_> {
         let parts = [Bytes::from(first), Bytes::from_static(CONTENT)];
         let object = self.new_object(&parts.concat());
         let begun = self.store.begin(&object).await;
-        let id = begun.map_err(|error| vec![Step::CreateSession.failed(error)])?;
+        let begun = begun.map_err(|error| vec![Step::CreateSession.failed(error)])?;
         let session = Session {
             key: &object.key,
-            id: &id,
+            id: &begun.id,
             scope: self.placement.encryption_scope(),
         };
         let mut etags = Etags::default();
@@ -97,10 +97,10 @@ impl Probe<'_> {
     pub(super) async fn abort(&self) -> Result<(), Failed> {
         let object = self.new_object(CONTENT);
         let begun = self.store.begin(&object).await;
-        let id = begun.map_err(|error| Step::CreateSession.failed(error))?;
+        let begun = begun.map_err(|error| Step::CreateSession.failed(error))?;
         let session = Session {
             key: &object.key,
-            id: &id,
+            id: &begun.id,
             scope: self.placement.encryption_scope(),
         };
         let aborted = self.store.abort(&session).await;
@@ -173,7 +173,7 @@ impl Probe<'_> {
         let part = NewPart {
             number,
             writer: WriterTag::random(),
-            md5,
+            checksum: md5.into(),
             body: body.clone(),
         };
         let receipt = self.store.put_part(session, part).await;
@@ -181,7 +181,7 @@ impl Probe<'_> {
             number,
             offset,
             size: body.len() as u64,
-            md5: Some(md5),
+            checksum: Some(md5.into()),
             receipt: receipt.map_err(|error| Step::PutPart.failed(error))?,
             digest: None,
         })
@@ -226,6 +226,8 @@ impl Probe<'_> {
             mime: "text/plain".into(),
             size: Some(content.len() as u64),
             md5: Some(Md5::of(content)),
+            crc64nvme: None,
+            integrity: Integrity::Md5,
             record: None,
             upload_id,
             // It is read at once, which archive classes do not allow.

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::SystemTime};
 use upload_gateway_core::{
     blobs::BlobStore,
     error::{Error, Result},
-    gateway::Storage as GatewayStorage,
+    gateway::{IntegrityChoice, Storage as GatewayStorage, compares_crc64},
     upload::{PART_SIZE, Placement},
 };
 
@@ -17,6 +17,7 @@ use super::{
     advice::{key, of_failed, of_refusal, of_unreachable},
     bucket_rules, clock, cors,
     etags::{Etags, Finding},
+    integrity,
     probe::{CONTENT, Checked, Probe},
     report::{Check, Fix},
     signed_urls,
@@ -40,6 +41,8 @@ struct Storage<'a> {
     prefix: &'a str,
     placement: Placement,
     part_size: u64,
+    /// Which digest it is configured to get.
+    integrity: IntegrityChoice,
     /// Whether ETags are configured to be compared with MD5s, if that can be configured.
     compares_etags: Option<bool>,
 }
@@ -88,6 +91,7 @@ pub(super) async fn check_embedded(storage: &GatewayStorage) -> Vec<Check> {
         prefix: &storage.prefix,
         placement: storage.placement.clone(),
         part_size: PART_SIZE,
+        integrity: storage.integrity,
         compares_etags: None,
     };
     match embedded.store.check().await {
@@ -113,6 +117,7 @@ impl<'a> Storage<'a> {
             prefix: &options.prefix,
             placement: storage.placement(),
             part_size: settings.min_part_size(),
+            integrity: options.integrity,
             compares_etags: settings.compares_etags(),
         })
     }
@@ -189,6 +194,9 @@ impl<'a> Storage<'a> {
             Ok(()) => self.ok(Step::Abort, "a multipart upload was created and aborted"),
             Err(failed) => self.failed(&failed),
         });
+        let compares = compares_crc64(&*self.store, self.prefix, &self.placement).await;
+        let (subject, key) = (&self.subject, self.key("integrity"));
+        checks.push(integrity::check(subject, key, self.integrity, compares));
         if let (Some(compares), Some(finding)) = (self.compares_etags, etags.finding()) {
             checks.push(self.etags(compares, &finding));
         }

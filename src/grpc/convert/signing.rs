@@ -151,6 +151,7 @@ fn known_part(part: &KnownPart) -> v1::Part {
     v1::Part {
         part: number(part.number),
         md5: part.md5.map(|md5| md5.to_string()).unwrap_or_default(),
+        crc64nvme: part.crc64nvme.map(|crc64| crc64.0),
         size: bytes(part.size),
         offset: bytes(part.offset),
     }

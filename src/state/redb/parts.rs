@@ -123,7 +123,7 @@ impl PartTables<Slots<'_>, Texts<'_>> {
             let number = entry.map_err(internal)?.0.value().1;
             let has_md5 = |number| {
                 let slot = self.slot(id, number)?;
-                Ok::<_, Error>(slot.is_some_and(|slot| slot::has_md5(&slot)))
+                Ok::<_, Error>(slot.is_some_and(|slot| slot::checksum(&slot).is_some()))
             };
             if has_md5(number)? && has_md5(number + 1)? {
                 dropped.push(number);

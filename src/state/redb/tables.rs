@@ -38,7 +38,7 @@ const FINGERPRINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("fing
 const DUE: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("due");
 /// The records by time of removal and id. A hint: a record that changed since is removed later.
 const REMOVALS: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("removals");
-/// The secret (`secret`), the stops of new uploads (`stops`), what is indexed ([`INDEXED`]), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
+/// The secret (`secret`), the notes ([`Note`](upload_gateway_core::state::Note)), what is indexed ([`INDEXED`]), the leases (`lease:<name>`), and the time of the last check (`checked_at`).
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
 /// The key of the id after which records are not in the indexes of listings yet: see [`Tables::index_more`]. Its number changes with
@@ -47,9 +47,6 @@ const INDEXED: &str = "indexed:2";
 
 /// Sorts after every upload id.
 const LAST_ID: &str = "~";
-
-/// The key of the stops of new uploads.
-const STOPS: &str = "stops";
 
 /// All tables in one write transaction.
 pub(super) struct Tables<'a> {
@@ -315,14 +312,17 @@ impl<'a> Tables<'a> {
         Ok(offered.clone())
     }
 
-    /// See [`StopStore::replace_stops`](upload_gateway_core::state::StopStore::replace_stops).
-    pub(super) fn replace_stops(&mut self, seen: Option<&str>, text: &str) -> Result<bool> {
-        let stored = read_stops(&self.facts)?;
+    /// See [`NoteStore::replace_note`](upload_gateway_core::state::NoteStore::replace_note).
+    pub(super) fn replace_note(
+        &mut self,
+        note: &str,
+        seen: Option<&str>,
+        text: &str,
+    ) -> Result<bool> {
+        let stored = read_note(&self.facts, note)?;
         let is_expected = stored.as_deref() == seen || stored.as_deref() == Some(text);
         if is_expected {
-            self.facts
-                .insert(STOPS, text.as_bytes())
-                .map_err(internal)?;
+            self.facts.insert(note, text.as_bytes()).map_err(internal)?;
         }
         Ok(is_expected)
     }
@@ -356,9 +356,9 @@ impl Snapshot {
         })
     }
 
-    /// The stops of new uploads.
-    pub(super) fn stops(&self) -> Result<Option<String>> {
-        read_stops(&self.facts)
+    /// The text of a note.
+    pub(super) fn note(&self, note: &str) -> Result<Option<String>> {
+        read_note(&self.facts, note)
     }
 
     pub(super) fn upload(&self, id: &UploadId) -> Result<Option<Upload>> {
@@ -435,11 +435,14 @@ impl Snapshot {
     }
 }
 
-fn read_stops(facts: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<String>> {
-    let stored = facts.get(STOPS).map_err(internal)?;
+fn read_note(
+    facts: &impl ReadableTable<&'static str, &'static [u8]>,
+    note: &str,
+) -> Result<Option<String>> {
+    let stored = facts.get(note).map_err(internal)?;
     let text = stored.map(|stored| String::from_utf8(stored.value().to_vec()));
     text.transpose()
-        .map_err(|cause| Error::internal("read the stops of uploads", cause))
+        .map_err(|cause| Error::internal("read a note", cause))
 }
 
 fn record(

@@ -27,6 +27,18 @@ local function add(number)
   slots[#slots + 1] = slot
   return slot
 end
+-- Whether a part has a claimed MD5, as far as it is known: see Parts::contradict.
+local function fits(part, md5)
+  local flags = string.byte(part)
+  if bit.band(flags, HAS_MD5) ~= 0 then
+    return string.sub(part, 10, 25) == md5
+  end
+  if string.byte(part, CRC64_MARK + 1) == 1 then
+    -- The receipt is an ETag, and that an MD5.
+    return bit.band(flags, HAS_LONG_RECEIPT + HAS_BLOCK_ID) == 0 and string.sub(part, 26, 41) == md5
+  end
+  return true
+end
 -- The flags and the MD5 of a claim.
 local function kind_and_md5(claim)
   return string.byte(claim) or 0, string.sub(claim, 2, 17)
@@ -65,10 +77,9 @@ for index = 7, #ARGV, 2 do
     local known_kind, known_md5 = kind_and_md5(known_claim(number))
     local is_accepted = known_kind == 0
     if kind ~= BARE_CLAIM then
-      local has_md5 = bit.band(string.byte(part), HAS_MD5) ~= 0
       local replaces = kind == SIGNED_CLAIM or known_kind ~= SIGNED_CLAIM
         or not is_cut_by_client and known_md5 ~= md5
-      is_accepted = replaces and (not has_md5 or string.sub(part, 10, 25) == md5)
+      is_accepted = replaces and fits(part, md5)
     end
     if is_accepted then
       local signed_for = kind == SIGNED_CLAIM and cut or 0

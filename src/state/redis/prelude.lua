@@ -1,6 +1,6 @@
 -- Precedes every script that reads or writes a record, after lines that set FORMAT, the format of records (record.rs),
--- PART and CLAIM, the lengths of slots, and HAS_MD5, HAS_LONG_RECEIPT, BARE_CLAIM and SIGNED_CLAIM, their flags
--- (slot.rs).
+-- PART and CLAIM, the lengths of slots, HAS_MD5, HAS_LONG_RECEIPT, HAS_BLOCK_ID, BARE_CLAIM and SIGNED_CLAIM, their
+-- flags, and CRC64_MARK (slot.rs).
 -- KEYS  1 record  2 parts  3 claims  4 receipts  5 fingerprints of the tag
 
 -- Returns the error "UNKNOWNFORMAT <format> <key>" for a record in another format ("-": none), nil for one in FORMAT and
@@ -59,10 +59,17 @@ local function part_slots(first, last)
   return redis.call('GETRANGE', KEYS[2], (first - 1) * PART, last * PART - 1)
 end
 
--- Whether the slot of a part has a flag; without a flag: whether there is a part.
-local function has(number, flag)
-  local flags = string.byte(redis.call('GETRANGE', KEYS[2], (number - 1) * PART, (number - 1) * PART)) or 0
-  return flags ~= 0 and (not flag or bit.band(flags, flag) ~= 0)
+-- Whether there is a part with this number.
+local function has(number)
+  local first = (number - 1) * PART
+  return (string.byte(redis.call('GETRANGE', KEYS[2], first, first)) or 0) ~= 0
+end
+
+-- Whether the part with this number has a checksum.
+local function has_checksum(number)
+  local slot = part_slots(number, number)
+  local flags, mark = string.byte(slot, 1), string.byte(slot, CRC64_MARK + 1)
+  return bit.band(flags or 0, HAS_MD5) ~= 0 or mark == 1
 end
 
 -- Adds number and receipt of each part of consecutive slots whose receipt is kept beside its slot.

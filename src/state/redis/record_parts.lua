@@ -45,7 +45,7 @@ for index = 6, #ARGV, 4 do
 end
 -- No resume needs the others: see Parts::insert.
 for _, number in ipairs(digest_numbers()) do
-  if number < committed and has(number, HAS_MD5) and has(number + 1, HAS_MD5) then
+  if number < committed and has_checksum(number) and has_checksum(number + 1) then
     redis.call('HDEL', KEYS[1], 'digest:' .. number)
   end
 end

@@ -6,7 +6,8 @@ use redis::Script;
 
 use super::record::{FORMAT, NEVER, PIECE};
 use crate::state::slot::{
-    BARE_CLAIM, CLAIM_SLOT, HAS_LONG_RECEIPT, HAS_MD5, PART_SLOT, SIGNED_CLAIM,
+    BARE_CLAIM, CLAIM_SLOT, CRC64_MARK, HAS_BLOCK_ID, HAS_LONG_RECEIPT, HAS_MD5, PART_SLOT,
+    SIGNED_CLAIM,
 };
 
 /// The scripts, each hashed once.
@@ -98,7 +99,8 @@ fn record_text(body: &str) -> String {
     let prelude = include_str!("prelude.lua");
     format!(
         "local FORMAT, PART, CLAIM, PIECE, NEVER = '{FORMAT}', {PART_SLOT}, {CLAIM_SLOT}, {PIECE}, {NEVER}\n\
-         local HAS_MD5, HAS_LONG_RECEIPT = {HAS_MD5}, {HAS_LONG_RECEIPT}\n\
+         local HAS_MD5, HAS_LONG_RECEIPT, HAS_BLOCK_ID = {HAS_MD5}, {HAS_LONG_RECEIPT}, {HAS_BLOCK_ID}\n\
+         local CRC64_MARK = {CRC64_MARK}\n\
          local BARE_CLAIM, SIGNED_CLAIM = {BARE_CLAIM}, {SIGNED_CLAIM}\n\
          {prelude}{body}"
     )

@@ -5,7 +5,7 @@ use upload_gateway::config::{
     ByteSize, Config, S3Config, S3Profile, StorageConfig, StorageOptions, StoreConfig,
 };
 use upload_gateway_client::proto::v1::{DeleteUploadRequest, Phase};
-use upload_gateway_core::upload::PART_SIZE;
+use upload_gateway_core::{gateway::IntegrityChoice, upload::PART_SIZE};
 
 use crate::common::{
     self, TestGateway, bytes, chunk, finish, open, open_known, reason, s3_client, until,
@@ -154,6 +154,7 @@ fn elsewhere() -> StorageConfig {
             content_encoding: None,
             storage_class: None,
             require_encryption: false,
+            integrity: IntegrityChoice::default(),
             tenants: Vec::new(),
         },
         store: StoreConfig::S3(S3Config {

@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use upload_gateway_core::upload::Md5;
+use upload_gateway_core::upload::{Crc64Nvme, Md5};
 
 use super::{ACCOUNT, Refused};
 
@@ -65,12 +65,24 @@ pub(super) fn named_blocks(xml: &str) -> impl Iterator<Item = (String, String)> 
     })
 }
 
-pub(super) fn check_md5(head: &Head, body: &Bytes) -> Result<(), Refused> {
-    match header(head, "content-md5") {
-        "" => Ok(()),
-        given if given == Md5::of(body).to_string() => Ok(()),
-        _ => Err(Refused(400, "Md5Mismatch")),
+/// Compares the body with the digest in the request. Azure takes only one.
+pub(super) fn check_digest(head: &Head, body: &Bytes) -> Result<(), Refused> {
+    let (md5, crc64) = (
+        header(head, "content-md5"),
+        header(head, "x-ms-content-crc64"),
+    );
+    let stored_md5 = header(head, "x-ms-blob-content-md5");
+    let has_md5 = !md5.is_empty() || !stored_md5.is_empty();
+    if has_md5 && !crc64.is_empty() {
+        return Err(Refused(400, "BothCrc64AndMd5HeaderPresent"));
     }
+    if !md5.is_empty() && md5 != Md5::of(body).to_string() {
+        return Err(Refused(400, "Md5Mismatch"));
+    }
+    if !crc64.is_empty() && crc64 != Crc64Nvme::of(body).to_azure() {
+        return Err(Refused(400, "Crc64Mismatch"));
+    }
+    Ok(())
 }
 
 /// The bytes that the request asks for; `None` for all.

@@ -9,7 +9,7 @@ use upload_gateway_core::{
     blobs::{Commit, Copied, CopySource, NewObject, PartCopy, Put, Session, StoredPut},
     clock::Clock,
     error::{Error, Kind, Reason, Result},
-    upload::{Md5, Part, Placement, Timestamp, WriterTag},
+    upload::{Checksum, Md5, Part, Placement, Timestamp, WriterTag},
 };
 
 use super::subject::{PART, Subject, bytes};
@@ -35,7 +35,7 @@ async fn source(subject: &Subject, body: &[u8]) -> (NewObject, CopySource) {
         };
         etag
     } else {
-        let id = subject.store.begin(&object).await.unwrap();
+        let id = subject.store.begin(&object).await.unwrap().id;
         let session = Session {
             key: &object.key,
             id: &id,
@@ -115,7 +115,7 @@ pub(crate) async fn parts_are_copied_from_ranges_of_an_object(subject: &Subject)
     let body = bytes(2 * PART + 9, 4);
     let (_, source) = source(subject, &body).await;
     let object = subject.object();
-    let id = store.begin(&object).await.unwrap();
+    let id = store.begin(&object).await.unwrap().id;
     let session = Session {
         key: &object.key,
         id: &id,
@@ -133,7 +133,7 @@ pub(crate) async fn parts_are_copied_from_ranges_of_an_object(subject: &Subject)
             number,
             offset: 0,
             size: range.len() as u64,
-            md5: copied.md5,
+            checksum: copied.md5.map(Checksum::Md5),
             receipt: copied.receipt,
             digest: None,
         });
@@ -162,7 +162,7 @@ pub(crate) async fn only_the_source_with_the_etag_is_copied(subject: &Subject) {
         .await
         .unwrap();
     let object = subject.object();
-    let id = store.begin(&object).await.unwrap();
+    let id = store.begin(&object).await.unwrap().id;
     let session = Session {
         key: &object.key,
         id: &id,
@@ -183,7 +183,7 @@ pub(crate) async fn only_the_source_with_the_etag_is_copied(subject: &Subject) {
 pub(crate) async fn a_copied_part_with_other_bytes_is_noticed(subject: &Subject) {
     let (_, source) = source(subject, b"stored").await;
     let object = subject.object();
-    let id = subject.store.begin(&object).await.unwrap();
+    let id = subject.store.begin(&object).await.unwrap().id;
     let session = Session {
         key: &object.key,
         id: &id,
@@ -202,7 +202,7 @@ pub(crate) async fn a_source_that_does_not_exist_is_refused(subject: &Subject) {
     let source = source.unwrap();
     let store = Arc::clone(&subject.store);
     let object = subject.object();
-    let id = store.begin(&object).await.unwrap();
+    let id = store.begin(&object).await.unwrap().id;
     let session = Session {
         key: &object.key,
         id: &id,

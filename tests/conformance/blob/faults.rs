@@ -6,7 +6,7 @@ use upload_gateway_core::{
     upload::WriterTag,
 };
 
-use super::subject::{Broken, Subject, new_part};
+use super::subject::{Broken, Subject};
 
 pub(crate) async fn an_existing_bucket_passes_the_check(subject: &Subject) {
     subject.store.check().await.unwrap();
@@ -63,6 +63,6 @@ async fn put_part(store: &dyn BlobStore, subject: &Subject) -> Error {
         id: "00000000-0000-0000-0000-000000000000",
         scope: None,
     };
-    let part = new_part(WriterTag::random(), 1, b"part");
+    let part = subject.part(WriterTag::random(), 1, b"part");
     store.put_part(&session, part).await.unwrap_err()
 }

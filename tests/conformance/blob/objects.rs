@@ -5,14 +5,14 @@ use futures::TryStreamExt;
 use upload_gateway_core::{
     blobs::{Commit, NewObject, Put, Session, StoredPut},
     error::{Error, Kind, Reason},
-    upload::{Md5, Placement},
+    upload::{Crc64Nvme, Md5, Placement},
 };
 
 use super::subject::{PART, Subject, bytes, collect};
 
 pub(crate) async fn a_whole_object_is_never_replaced(subject: &Subject) {
     let mut object = subject.object();
-    object.md5 = Some(Md5::of(b"first"));
+    (object.md5, object.crc64nvme) = (Some(Md5::of(b"first")), Some(Crc64Nvme::of(b"first")));
     let put = subject
         .store
         .put_object(&object, (&b"first"[..]).into())
@@ -25,7 +25,7 @@ pub(crate) async fn a_whole_object_is_never_replaced(subject: &Subject) {
     assert_eq!((head.md5, head.composite), (object.md5, None));
 
     let mut other = object.clone();
-    other.md5 = Some(Md5::of(b"second"));
+    (other.md5, other.crc64nvme) = (Some(Md5::of(b"second")), Some(Crc64Nvme::of(b"second")));
     let put = subject
         .store
         .put_object(&other, (&b"second"[..]).into())
@@ -37,7 +37,7 @@ pub(crate) async fn a_whole_object_is_never_replaced(subject: &Subject) {
 
 pub(crate) async fn a_damaged_object_is_refused_and_not_kept(subject: &Subject) {
     let mut object = subject.object();
-    object.md5 = Some(Md5::of(b"meant"));
+    (object.md5, object.crc64nvme) = (Some(Md5::of(b"meant")), Some(Crc64Nvme::of(b"meant")));
     let put = subject
         .store
         .put_object(&object, (&b"sent"[..]).into())
@@ -57,7 +57,7 @@ pub(crate) async fn an_object_without_a_known_digest_is_put(subject: &Subject) {
 
 pub(crate) async fn an_empty_object_is_an_object(subject: &Subject) {
     let mut object = subject.object();
-    object.md5 = Some(Md5::of(b""));
+    (object.md5, object.crc64nvme) = (Some(Md5::of(b"")), Some(Crc64Nvme::of(b"")));
     let put = subject.store.put_object(&object, Default::default()).await;
     assert!(matches!(put.unwrap(), Put::Stored(_)));
     let head = subject.store.head(&object.key).await.unwrap().unwrap();
@@ -68,8 +68,7 @@ pub(crate) async fn an_empty_object_is_an_object(subject: &Subject) {
 pub(crate) async fn owner_and_media_type_are_returned(subject: &Subject) {
     let whole = NewObject {
         size: Some(5),
-        md5: Some(Md5::of(b"whole")),
-        ..subject.object()
+        ..subject.object_of(b"whole")
     };
     let put = subject
         .store
@@ -77,7 +76,7 @@ pub(crate) async fn owner_and_media_type_are_returned(subject: &Subject) {
         .await;
     put.unwrap();
     let parted = subject.object();
-    let id = subject.store.begin(&parted).await.unwrap();
+    let id = subject.store.begin(&parted).await.unwrap().id;
     let session = Session {
         key: &parted.key,
         id: &id,
@@ -99,7 +98,7 @@ pub(crate) async fn owner_and_media_type_are_returned(subject: &Subject) {
 
 pub(crate) async fn ranges_can_cross_part_boundaries(subject: &Subject) {
     let object = subject.object();
-    let id = subject.store.begin(&object).await.unwrap();
+    let id = subject.store.begin(&object).await.unwrap().id;
     let session = Session {
         key: &object.key,
         id: &id,
@@ -191,8 +190,7 @@ pub(crate) async fn keys_are_kept_unchanged(subject: &Subject) {
 
 pub(crate) async fn an_object_is_replaced(subject: &Subject) {
     let object = |body: &[u8]| NewObject {
-        md5: Some(Md5::of(body)),
-        ..subject.object()
+        ..subject.object_of(body)
     };
     let first = object(b"first");
     let store = &subject.store;
@@ -225,8 +223,7 @@ pub(crate) async fn keys_are_listed_by_prefix_and_in_pages(subject: &Subject) {
         let puts = chunk.iter().map(|key| async {
             let object = NewObject {
                 key: key.clone(),
-                md5: Some(Md5::of(b"")),
-                ..subject.object()
+                ..subject.object_of(b"")
             };
             subject.store.replace(&object, Default::default()).await
         });
@@ -256,7 +253,7 @@ pub(crate) async fn a_placement_is_kept(subject: &Subject) {
     assert!(matches!(put.await.unwrap(), Put::Stored(_)));
     let mut parted = subject.object();
     parted.placement = whole.placement.clone();
-    let id = subject.store.begin(&parted).await.unwrap();
+    let id = subject.store.begin(&parted).await.unwrap().id;
     let session = Session {
         key: &parted.key,
         id: &id,

@@ -4,16 +4,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use upload_gateway_core::{
     blobs::{Commit, Session},
     error::{Kind, Reason},
-    upload::{CompositeMd5, Md5, WriterTag},
+    upload::{Checksum, CompositeMd5, Crc64Nvme, Integrity, Md5, Part, WriterTag},
 };
 
-use super::subject::{PART, Subject, bytes, new_part};
+use super::subject::{PART, Subject, bytes};
 
 /// Begins a session and binds its object and session to the given names.
 macro_rules! begin {
     ($subject:ident, $object:ident, $session:ident) => {
         let $object = $subject.object();
-        let id = $subject.store.begin(&$object).await.unwrap();
+        let id = $subject.store.begin(&$object).await.unwrap().id;
         let $session = Session {
             key: &$object.key,
             id: &id,
@@ -35,12 +35,13 @@ pub(crate) async fn parts_put_out_of_order_make_the_object_in_order(subject: &Su
     for (listed, part) in listed.iter().zip(&parts) {
         assert_eq!(listed.number, Some(part.number));
         // S3 lists the MD5, Azure the writer of the part.
-        let (md5, by) = if subject.sessions {
-            (part.md5, None)
+        let (md5, crc64, by) = if subject.sessions {
+            (part.probable_md5(), part.crc64nvme(), None)
         } else {
-            (None, Some(writer))
+            (None, None, Some(writer))
         };
         assert_eq!((listed.md5, listed.writer), (md5, by));
+        assert_eq!(listed.crc64nvme, crc64);
         assert_eq!((&listed.receipt, listed.size), (&part.receipt, part.size));
     }
     assert_eq!(listed.len(), 3);
@@ -51,9 +52,13 @@ pub(crate) async fn parts_put_out_of_order_make_the_object_in_order(subject: &Su
     assert_eq!(head.size, 2 * PART as u64 + 3);
     assert!(!head.etag.is_empty() && !head.etag.contains('"'));
     assert_eq!(head.md5, None, "no digest of the whole is proven");
-    let composite = CompositeMd5::of(parts.iter().filter_map(|part| part.md5));
+    let composite = CompositeMd5::of(parts.iter().filter_map(Part::probable_md5));
     let composite = subject.sessions.then_some(composite);
     assert_eq!(head.composite, composite);
+    if subject.sessions && subject.integrity == Integrity::Crc64Nvme {
+        let whole = Crc64Nvme::of(&[&*first, &second, &last].concat());
+        assert_eq!(head.crc64nvme, Some(whole));
+    }
     assert!(subject.read(&object.key).await == [first, second, last].concat());
 }
 
@@ -73,8 +78,8 @@ pub(crate) async fn a_part_put_again_replaces_itself(subject: &Subject) {
 
 pub(crate) async fn a_damaged_part_is_refused_and_not_kept(subject: &Subject) {
     begin!(subject, object, session);
-    let mut part = new_part(WriterTag::random(), 1, b"sent");
-    part.md5 = Md5::of(b"meant");
+    let mut part = subject.part(WriterTag::random(), 1, b"sent");
+    part.checksum = Checksum::of(subject.integrity, b"meant");
     let error = subject.store.put_part(&session, part).await.unwrap_err();
     assert_eq!(error.kind(), Kind::DataLoss, "{error:?}");
     let listed = subject.store.list_parts(&session).await.unwrap();
@@ -128,7 +133,7 @@ pub(crate) async fn an_unknown_session_is_distinguished_from_an_empty_one(subjec
         id: "00000000-0000-0000-0000-000000000000",
         scope: None,
     };
-    let part = new_part(WriterTag::random(), 1, b"part");
+    let part = subject.part(WriterTag::random(), 1, b"part");
     let put = subject.store.put_part(&unknown, part).await;
     let listed = subject.store.list_parts(&unknown).await.unwrap();
     if subject.sessions {
@@ -156,7 +161,7 @@ pub(crate) async fn an_aborted_session_may_be_aborted_again(subject: &Subject) {
         assert_eq!(subject.store.list_parts(&session).await.unwrap(), None);
         let commit = subject.store.commit(&session, &object, &[part]).await;
         assert_eq!(commit.unwrap(), Commit::SessionGone);
-        let late = new_part(WriterTag::random(), 1, b"late");
+        let late = subject.part(WriterTag::random(), 1, b"late");
         let error = subject.store.put_part(&session, late).await.unwrap_err();
         assert_eq!(error.reason(), Reason::SessionLost);
     }
@@ -182,7 +187,7 @@ pub(crate) async fn more_parts_than_one_page_are_listed(subject: &Subject) {
         .map(|number| {
             subject
                 .store
-                .put_part(&session, new_part(writer, number, b"x"))
+                .put_part(&session, subject.part(writer, number, b"x"))
         })
         .buffer_unordered(16)
         .try_collect::<Vec<_>>()
@@ -196,7 +201,7 @@ pub(crate) async fn more_parts_than_one_page_are_listed(subject: &Subject) {
 pub(crate) async fn a_commit_keeps_a_proven_digest_if_the_store_can(subject: &Subject) {
     begin!(subject, object, session);
     let mut object = object.clone();
-    object.md5 = Some(Md5::of(b"part"));
+    (object.md5, object.crc64nvme) = (Some(Md5::of(b"part")), Some(Crc64Nvme::of(b"part")));
     let parts = [subject.put(&session, 1, b"part").await];
     let commit = subject.store.commit(&session, &object, &parts).await;
     assert_eq!(commit.unwrap(), Commit::Done);

@@ -38,7 +38,7 @@ async fn begin(subject: &Subject, key: String) -> (String, String) {
         key,
         ..subject.object()
     };
-    let id = subject.store.begin(&object).await.unwrap();
+    let id = subject.store.begin(&object).await.unwrap().id;
     (object.key, id)
 }
 

@@ -13,7 +13,7 @@ use upload_gateway::{
 };
 use upload_gateway_core::{
     blobs::{BlobStore, Commit, NewObject, NewPart, Session},
-    upload::{Md5, Part, UploadId, WriterTag},
+    upload::{Checksum, Crc64Nvme, Integrity, Md5, Part, UploadId, WriterTag},
 };
 
 use crate::common;
@@ -25,6 +25,8 @@ pub(crate) const PART: usize = 5 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) store: Arc<dyn BlobStore>,
+    /// Which digest it compares.
+    pub(crate) integrity: Integrity,
     /// Whether the store has sessions that begin and end.
     pub(crate) sessions: bool,
     /// Its answer to a commit that has already succeeded.
@@ -68,6 +70,7 @@ pub(crate) async fn embedded() -> Option<Subject> {
     );
     Some(Subject {
         store: open(&Config::S3(config.clone())).await,
+        integrity: Integrity::Md5,
         sessions: true,
         repeated_commit: Commit::Done,
         azure: None,
@@ -82,6 +85,7 @@ pub(crate) async fn versitygw() -> Option<Subject> {
     let config = s3_config(&server.endpoint, &server.bucket, keys);
     Some(Subject {
         store: open(&Config::S3(config.clone())).await,
+        integrity: Integrity::Md5,
         sessions: true,
         repeated_commit: Commit::Done,
         azure: None,
@@ -92,6 +96,19 @@ pub(crate) async fn versitygw() -> Option<Subject> {
 
 pub(crate) async fn azurite() -> Option<Subject> {
     Some(azure(common::azure().await?, Box::new(())).await)
+}
+
+/// The same stores, which compare CRC-64s.
+pub(crate) async fn versitygw_crc64() -> Option<Subject> {
+    Some(versitygw().await?.with_crc64())
+}
+
+pub(crate) async fn azurite_crc64() -> Option<Subject> {
+    Some(azurite().await?.with_crc64())
+}
+
+pub(crate) async fn memory_azure_crc64() -> Option<Subject> {
+    Some(memory_azure().await?.with_crc64())
 }
 
 /// The store in memory that other tests use is one more Azure.
@@ -106,6 +123,7 @@ async fn azure(server: common::AzureBackend, running: Box<dyn Any + Send + Sync>
     config.account_key = Some(server.account_key.into());
     Subject {
         store: open(&Config::Azure(config.clone())).await,
+        integrity: Integrity::Md5,
         sessions: false,
         repeated_commit: Commit::Done,
         azure: Some(server),
@@ -134,6 +152,13 @@ async fn open(config: &Config) -> Arc<dyn BlobStore> {
 // === impl Subject ===
 
 impl Subject {
+    fn with_crc64(self) -> Self {
+        Self {
+            integrity: Integrity::Crc64Nvme,
+            ..self
+        }
+    }
+
     /// The same store, with a wrong configuration.
     pub(crate) async fn broken(&self, broken: Broken) -> Arc<dyn BlobStore> {
         let mut config = self.config.clone();
@@ -176,8 +201,29 @@ impl Subject {
             mime: "video/mp4".into(),
             upload_id,
             md5: None,
+            crc64nvme: None,
+            integrity: self.integrity,
             record: None,
             placement: Box::default(),
+        }
+    }
+
+    /// An object to be made of these bytes, with a unique key.
+    pub(crate) fn object_of(&self, body: &[u8]) -> NewObject {
+        NewObject {
+            md5: Some(Md5::of(body)),
+            crc64nvme: Some(Crc64Nvme::of(body)),
+            ..self.object()
+        }
+    }
+
+    /// A part to be put.
+    pub(crate) fn part(&self, writer: WriterTag, number: u32, body: &[u8]) -> NewPart {
+        NewPart {
+            number,
+            writer,
+            checksum: Checksum::of(self.integrity, body),
+            body: body.to_vec().into(),
         }
     }
 
@@ -195,9 +241,16 @@ impl Subject {
         number: u32,
         body: &[u8],
     ) -> Part {
-        let part = new_part(writer, number, body);
-        let receipt = self.store.put_part(session, part).await.unwrap();
-        recorded(number, body, receipt)
+        let part = self.part(writer, number, body);
+        let checksum = part.checksum;
+        Part {
+            number,
+            offset: 0,
+            size: body.len() as u64,
+            checksum: Some(checksum),
+            receipt: self.store.put_part(session, part).await.unwrap(),
+            digest: None,
+        }
     }
 
     /// A well-formed receipt of a part that was never put.
@@ -271,28 +324,6 @@ impl Config {
             Self::S3(config) => config.endpoint = address,
             Self::Azure(config) => config.endpoint = address,
         }
-    }
-}
-
-/// A part to be put.
-pub(crate) fn new_part(writer: WriterTag, number: u32, body: &[u8]) -> NewPart {
-    NewPart {
-        number,
-        writer,
-        md5: Md5::of(body),
-        body: body.to_vec().into(),
-    }
-}
-
-/// What the record keeps of a part.
-pub(crate) fn recorded(number: u32, body: &[u8], receipt: String) -> Part {
-    Part {
-        number,
-        offset: 0,
-        size: body.len() as u64,
-        md5: Some(Md5::of(body)),
-        receipt,
-        digest: None,
     }
 }
 

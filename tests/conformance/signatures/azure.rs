@@ -11,7 +11,7 @@ use upload_gateway_core::{
 
 use super::{
     client::{expect_refusal, send, send_bytes},
-    subject::{DAY, Subject, now, object},
+    subject::{DAY, Subject, named, now, object},
 };
 
 /// A session of an object; its name does not matter.
@@ -113,7 +113,7 @@ pub(crate) async fn a_block_list_has_the_form_that_placeos_documents(subject: &S
     let mut object = object(b"");
     object.md5 = None;
     let id = |number: u32| BASE64_STANDARD.encode(format!("{number:06}"));
-    let parts: Vec<_> = (1..=4).map(|number| (number, id(number))).collect();
+    let parts: Vec<_> = (1..=4).map(|number| named(number, id(number))).collect();
     let commit = ToSign::Commit {
         session: session!(object),
         object: &object,

@@ -10,7 +10,7 @@ use upload_gateway_core::{
 
 use super::{
     client::{expect_refusal, send, send_bytes},
-    subject::{DAY, Subject, object},
+    subject::{DAY, Subject, named, object},
 };
 
 /// Begins a session and binds its object and session to the given names.
@@ -160,7 +160,7 @@ pub(crate) async fn the_body_of_a_commit_is_free(subject: &Subject) {
     let commit = ToSign::Commit {
         session,
         object: &object,
-        parts: &[(1, "not the ETag".to_owned())],
+        parts: &[named(1, "not the ETag".into())],
     };
     let commit = subject.sign(commit).await;
     assert_ne!(send(&commit).await.status, 200);

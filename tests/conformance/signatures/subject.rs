@@ -20,7 +20,7 @@ use upload_gateway_core::{
         BlobStore, NewObject, Session,
         sign::{SignedRequest, ToSign},
     },
-    upload::{Md5, Timestamp, UploadId},
+    upload::{Integrity, Md5, Part, Timestamp, UploadId},
 };
 
 use super::client::{send, send_bytes};
@@ -146,12 +146,12 @@ impl Subject {
         send_bytes(&request, body.to_vec()).await.expect_success();
     }
 
-    /// Number and receipt of each stored part.
-    pub(crate) async fn parts(&self, session: Session<'_>) -> Vec<(u32, String)> {
+    /// The stored parts, as a commit names them.
+    pub(crate) async fn parts(&self, session: Session<'_>) -> Vec<Part> {
         let listed = self.store.list_parts(&session).await.unwrap().unwrap();
         let parts = listed.into_iter();
         parts
-            .map(|part| (part.number.unwrap(), part.receipt))
+            .map(|part| named(part.number.unwrap(), part.receipt))
             .collect()
     }
 
@@ -193,6 +193,17 @@ pub(crate) fn two_hours_ago() -> Timestamp {
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An object to be made, with a unique key that needs encoding.
+pub(crate) fn named(number: u32, receipt: String) -> Part {
+    Part {
+        number,
+        offset: 0,
+        size: 1,
+        checksum: None,
+        receipt,
+        digest: None,
+    }
+}
+
 pub(crate) fn object(body: &[u8]) -> NewObject {
     let upload_id = UploadId::generate(None);
     NewObject {
@@ -201,6 +212,8 @@ pub(crate) fn object(body: &[u8]) -> NewObject {
         mime: "video/mp4".into(),
         upload_id,
         md5: Some(Md5::of(body)),
+        crc64nvme: None,
+        integrity: Integrity::Md5,
         record: None,
         placement: Box::default(),
     }

@@ -91,7 +91,7 @@ pub(crate) async fn a_claim_that_a_recorded_part_contradicts_is_not_stored(store
     let upload = stored(store, 5).await;
     record(store, &upload.id, [1, 2, 3]).await;
     let unproven = Part {
-        md5: None,
+        checksum: None,
         ..part(4)
     };
     store

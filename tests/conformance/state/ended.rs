@@ -54,7 +54,7 @@ pub(crate) async fn complete_of(store: &dyn StateStore, owner: &Owner) -> Upload
         key: upload.object_key.clone(),
         etag: "d41d8cd98f00b204e9800998ecf8427e-3".into(),
         size: 3 * 5_242_880,
-        md5: part(1).md5,
+        md5: part(1).md5(),
         crc64nvme: None,
     });
     let completed = store.update(&upload, upload.writer).await.unwrap();

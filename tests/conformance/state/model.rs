@@ -6,7 +6,8 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use upload_gateway_core::{
     state::{Creation, ListQuery, PartRecord, Predecessor, StateStore, Times, Update},
     upload::{
-        Claim, Claims, Md5, Owner, Part, Parts, Phase, Timestamp, Upload, UploadId, WriterTag,
+        Claim, Claims, Crc64Nvme, Md5, Owner, Part, Parts, Phase, Timestamp, Upload, UploadId,
+        WriterTag,
     },
 };
 
@@ -340,12 +341,17 @@ fn any_phase() -> impl Strategy<Value = Phase> {
 }
 
 fn any_part() -> impl Strategy<Value = Part> {
-    (1..6u32, 0..9u32, proptest::bool::weighted(0.9)).prop_map(|(number, receipt, has_md5)| Part {
+    let kinds = prop_oneof![8 => Just(0), 4 => Just(1), 1 => Just(2)];
+    (1..6u32, 0..9u32, kinds).prop_map(|(number, receipt, kind)| Part {
         receipt: match receipt {
             0 => part(number).receipt,
             _ => receipt.to_string(),
         },
-        md5: part(number).md5.filter(|_| has_md5),
+        checksum: match kind {
+            0 => part(number).checksum,
+            1 => Some(Crc64Nvme(number.into()).into()),
+            _ => None,
+        },
         ..part(number)
     })
 }

@@ -148,7 +148,7 @@ pub(crate) async fn only_digest_states_that_a_resume_can_need_are_kept(store: &d
     let upload = upload(&owner());
     create(store, &upload).await;
     let bare = Part {
-        md5: None,
+        checksum: None,
         ..part(7)
     };
     for (recorded, kept) in [

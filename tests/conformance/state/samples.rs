@@ -139,7 +139,7 @@ pub(crate) fn part(number: u32) -> Part {
         number,
         offset: u64::from(number - 1) * PART_SIZE,
         size: PART_SIZE,
-        md5: Some(Md5::of(&number.to_be_bytes())),
+        checksum: Some(Md5::of(&number.to_be_bytes()).into()),
         receipt: format!("{:032x}", u128::from(number)),
         digest: Some(digest.state()),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use upload_gateway_core::{
-    state::{Due, PartRecord, Predecessor, StateStore, Times, Update},
+    state::{Due, Note, PartRecord, Predecessor, StateStore, Times, Update},
     upload::{Cleanup, Lease, Phase, Timestamp, Upload, UploadId},
 };
 
@@ -222,17 +222,19 @@ pub(crate) async fn an_untouched_upload_is_updated_also_after_a_lost_reply(store
     create(store, &findable(&seen.owner, "a")).await;
 }
 
-pub(crate) async fn stops_are_replaced_only_by_those_who_have_seen_them(store: &dyn StateStore) {
-    assert_eq!(store.stops().await.unwrap(), None);
-    let replace = async |seen, text| store.replace_stops(seen, text).await.unwrap();
+pub(crate) async fn notes_are_replaced_only_by_those_who_have_seen_them(store: &dyn StateStore) {
+    let (note, other) = (Note::Stops, Note::Integrity("media".into()));
+    assert_eq!(store.note(&note).await.unwrap(), None);
+    let replace = async |seen, text| store.replace_note(&note, seen, text).await.unwrap();
     assert!(!replace(Some("other"), "first").await);
     assert!(replace(None, "first").await);
     assert!(replace(None, "first").await, "after a lost reply");
     assert!(!replace(None, "second").await);
     assert!(!replace(Some("other"), "second").await);
-    assert_eq!(store.stops().await.unwrap().as_deref(), Some("first"));
+    assert_eq!(store.note(&note).await.unwrap().as_deref(), Some("first"));
     assert!(replace(Some("first"), "second").await);
-    assert_eq!(store.stops().await.unwrap().as_deref(), Some("second"));
+    assert_eq!(store.note(&note).await.unwrap().as_deref(), Some("second"));
+    assert_eq!(store.note(&other).await.unwrap(), None);
 }
 
 pub(crate) async fn a_lease_has_one_holder(store: &dyn StateStore) {

@@ -112,7 +112,7 @@ async fn parts_that_the_store_has_lost_are_reported_as_lost() {
     let replacing = NewPart {
         number: 2,
         writer: WriterTag::random(),
-        md5: Md5::of(&other),
+        checksum: Md5::of(&other).into(),
         body: other.into(),
     };
     let session = Session {

@@ -116,7 +116,7 @@ async fn a_commit_that_cannot_succeed_ends_the_upload(world: World) {
     let other = NewPart {
         number: 3,
         writer: WriterTag::random(),
-        md5: Md5::of(&body),
+        checksum: Md5::of(&body).into(),
         body,
     };
     world.store().put_part(&session, other).await.unwrap();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    digest::{Md5, Md5Hasher},
+    digest::{Crc64Nvme, Md5, Md5Hasher},
     error::ClientError,
     stamp::Stamp,
 };
@@ -59,21 +59,22 @@ impl LocalFile {
         }
     }
 
-    /// The MD5 of a range.
-    pub(super) async fn digest(&self, span: Span) -> Result<Md5, ClientError> {
+    /// The MD5 and the CRC-64 of a range.
+    pub(super) async fn digests(&self, span: Span) -> Result<(Md5, Crc64Nvme), ClientError> {
         let file = self.clone();
         blocking(move || {
-            let mut hasher = Md5Hasher::default();
+            let (mut md5, mut crc64) = (Md5Hasher::default(), Crc64Nvme::of(b""));
             let mut bytes = Vec::new();
             let end = span.offset + span.size;
             let mut offset = span.offset;
             while offset < end {
                 let size = READ_SIZE.min(end - offset);
                 file.read_into(&mut bytes, Span { offset, size })?;
-                hasher.update(&bytes);
+                md5.update(&bytes);
+                crc64 = crc64.extend(&bytes);
                 offset += size;
             }
-            Ok(hasher.finish())
+            Ok((md5.finish(), crc64))
         })
         .await
     }

@@ -13,7 +13,7 @@ use super::{file::Span, job::Job};
 use crate::{
     digest::Md5,
     error::ClientError,
-    proto::v1::{PartRef, SignPartRequest, SignPartsRequest, Signature, SignedStep},
+    proto::v1::{Part, PartRef, SignPartRequest, SignPartsRequest, Signature, SignedStep},
 };
 
 /// The number of parts in flight.
@@ -31,8 +31,8 @@ pub(super) struct Parts<'a> {
     job: &'a Job,
     upload_id: &'a str,
     part_size: u64,
-    /// The MD5s of the parts that the store has, by number. Empty: not known.
-    stored: HashMap<i32, &'a str>,
+    /// The parts that the store has, by number.
+    stored: HashMap<i32, &'a Part>,
 }
 
 /// A part's number and its place in the file.
@@ -67,7 +67,7 @@ impl<'a> Parts<'a> {
             job,
             upload_id: &step.upload_id,
             part_size,
-            stored: stored.map(|part| (part.part, part.md5.as_str())).collect(),
+            stored: stored.map(|part| (part.part, part)).collect(),
         })
     }
 
@@ -106,15 +106,19 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Signs those of the parts that the store does not have with the same MD5.
+    /// Signs those of the parts that the store does not have with the same MD5 or CRC-64.
     async fn sign_missing(
         &self,
         planned: Vec<PlannedPart>,
     ) -> Result<Vec<SignedPart>, ClientError> {
         let mut missing = Vec::new();
         for part in planned {
-            let md5 = self.job.file.digest(part.span).await?;
-            if self.stored.get(&part.number) == Some(&md5.to_string().as_str()) {
+            let stored = self.stored.get(&part.number);
+            let (md5, crc64) = self.job.file.digests(part.span).await?;
+            let is_stored = stored.is_some_and(|stored| {
+                stored.md5 == md5.to_string() || stored.crc64nvme == Some(crc64.0)
+            });
+            if is_stored {
                 self.job.progress.skipped(part.span.size);
             } else {
                 self.job.progress.missing(part.span.offset);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Check, Resume, SavedUpload};
 use crate::{
     client::Client,
-    digest::{Digests, Md5},
+    digest::{Crc64Nvme, Digests, Md5},
     error::ClientError,
     proto::v1::{ErrorReason, FileMetadata, Phase},
     retry::RetryPolicy,
@@ -64,24 +64,24 @@ impl Saved {
         self.earlier.as_ref()
     }
 
-    /// Whether `find_complete` needs the MD5 of the file.
+    /// Whether `find_complete` needs the digests of the file.
     pub(crate) fn compares_checksums(&self) -> bool {
         self.earlier.is_some() && self.resume.check == Check::Checksum
     }
 
     /// The result, if an earlier call has completed the upload of this very file, and the gateway still has it. Without the
-    /// `md5` of the file only its size and time are compared, if that is enough.
+    /// digests of the file only its size and time are compared, if that is enough.
     pub(crate) async fn find_complete(
         &self,
         client: &Client,
-        md5: Option<Md5>,
+        file: Option<(Md5, Crc64Nvme)>,
         retry: &RetryPolicy,
         events: &Events,
     ) -> Result<Option<Uploaded>, ClientError> {
         let (Some(saved), Some(stamp)) = (&self.earlier, self.stamp) else {
             return Ok(None);
         };
-        if self.resume.check == Check::Checksum && md5.is_none() {
+        if self.resume.check == Check::Checksum && file.is_none() {
             return Ok(None);
         }
         let upload = client.get_with_retries(&saved.upload_id, retry, events);
@@ -90,12 +90,15 @@ impl Saved {
             Err(failure) if is_gone(&failure) => return Ok(None),
             upload => upload?,
         };
-        let digests = md5.map(Digests::from).unwrap_or_default();
-        let is_comparable = md5.is_none()
+        let digests = Digests {
+            md5: file.map(|(md5, _)| md5),
+            crc64nvme: file.map(|(_, crc64)| crc64),
+        };
+        let is_comparable = file.is_none()
             || upload
                 .object
                 .as_ref()
-                .is_some_and(|object| !object.md5.is_empty());
+                .is_some_and(|object| !object.md5.is_empty() || object.crc64nvme.is_some());
         let is_same = is_comparable && verify(&upload, stamp.size, digests).is_ok();
         if upload.phase() != Phase::Complete || !is_same {
             return Ok(None);
@@ -106,8 +109,8 @@ impl Saved {
         Ok(Some(Uploaded {
             upload,
             size: stamp.size,
-            md5,
-            crc64nvme: None,
+            md5: digests.md5,
+            crc64nvme: digests.crc64nvme,
             resumed_from: 0,
             was_complete: true,
         }))

@@ -84,18 +84,20 @@ impl UncheckedParts {
         Ok(true)
     }
 
-    /// Reads the bytes of the next part and compares their MD5. A part without an MD5 is only read.
+    /// Reads the bytes of the next part and compares their digests. A part without one is only read.
     async fn compare(&self, part: &Part, reader: &mut SourceReader) -> Result<(), ClientError> {
         let size = u64::try_from(part.size).unwrap_or_default();
-        let Some(md5) = reader.next_md5(size).await? else {
+        let Some(found) = reader.next_digests(size).await? else {
             let end = part.offset.saturating_add(part.size);
             return Err(self.other(format!("it has fewer than the {end} committed bytes")));
         };
-        if part.md5.is_empty() || part.md5 == md5.to_string() {
+        let Some(digest) = found.other_than(&part.md5, part.crc64nvme) else {
             return Ok(());
-        }
+        };
         let (number, offset) = (part.part, part.offset);
-        Err(self.other(format!("part {number}, at byte {offset}, has another MD5")))
+        Err(self.other(format!(
+            "part {number}, at byte {offset}, has another {digest}"
+        )))
     }
 
     fn other(&self, difference: String) -> ClientError {

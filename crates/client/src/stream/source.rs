@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    digest::{Digests, Hasher, Md5, Md5Hasher},
+    digest::{Digests, Hasher},
     error::ClientError,
     proto::v1::FileDigest,
     stamp::Stamp,
@@ -186,9 +186,9 @@ impl SourceReader {
         self.source.size()
     }
 
-    /// Reads the next `size` bytes and returns their MD5. None: the source has fewer. Those of a pipe are not kept.
-    pub(super) async fn next_md5(&mut self, size: u64) -> Result<Option<Md5>, ClientError> {
-        let mut hasher = Md5Hasher::default();
+    /// Reads the next `size` bytes and returns their digests. None: the source has fewer. Those of a pipe are not kept.
+    pub(super) async fn next_digests(&mut self, size: u64) -> Result<Option<Digests>, ClientError> {
+        let mut hasher = Hasher::both();
         let end = self.next.saturating_add(size);
         while self.next < end {
             let missing = usize::try_from(end - self.next).unwrap_or(usize::MAX);
@@ -382,6 +382,7 @@ mod tests {
 
     use super::*;
     use crate::digest::Crc64Nvme;
+    use crate::digest::Md5;
 
     fn options() -> UploadOptions {
         UploadOptions {

@@ -17,7 +17,7 @@ use super::{NewObject, Session};
 use crate::{
     clock::Clock,
     error::{Error, Result},
-    upload::{Md5, Timestamp},
+    upload::{Md5, Part, Timestamp},
 };
 
 /// The shortest validity of a signature: five minutes, as in PlaceOS.
@@ -86,8 +86,8 @@ pub enum ToSign<'a> {
         session: Session<'a>,
         /// The object.
         object: &'a NewObject,
-        /// The number and receipt of each part, in order.
-        parts: &'a [(u32, String)],
+        /// The parts, in order.
+        parts: &'a [Part],
     },
     /// Download the object, or its headers, with this file name and media type.
     Read {

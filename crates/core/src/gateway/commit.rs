@@ -143,13 +143,16 @@ impl Commits {
         }
         let storage = self.storages.get(&upload.storage_id)?;
         let digests = match received(upload) {
-            Ok(digests) => digests.or(proven),
+            Ok(digests) => digests.or(Digests {
+                crc64nvme: proven.crc64nvme.or(upload.parts.crc64nvme(file_size)),
+                ..proven
+            }),
             Err(error) if error.kind() == Kind::DataLoss => {
                 return Err(self.inspector.refuse(upload, error).await);
             }
             Err(error) => return Err(error),
         };
-        let attempt = Attempt::new(&storage, upload, digests.md5);
+        let attempt = Attempt::new(&storage, upload, digests);
         // List, commit and HEAD are retried as one operation, because each step depends on the one before.
         let making = storage.retry.run_whole(|| attempt.make_object());
         let outcome = tokio::select! {

@@ -24,7 +24,8 @@ use crate::{
     clock::Clock,
     error::{Error, Kind, Reason, Result},
     upload::{
-        Digests, Encryption, Event, Md5, Object, StoredObject, Timestamp, Upload, UploadId,
+        Digests, Encryption, Event, Integrity, Md5, Object, StoredObject, Timestamp, Upload,
+        UploadId,
         object_record::{Found, ObjectEntry, SideRecord},
     },
 };
@@ -120,6 +121,8 @@ impl ObjectRecords {
             upload_id: side.id().clone(),
             size: Some(sealed.len() as u64),
             md5: Some(Md5::of(&sealed)),
+            crc64nvme: None,
+            integrity: Integrity::Md5,
             record: None,
             placement: Box::new(side.placement(storage.demand())),
             key,
@@ -322,8 +325,11 @@ fn facts<'a>(storage: &'a Storage, key: &'a str, object: &'a StoredObject) -> Fo
         limits: &storage.limits,
         key,
         object,
-        md5: object
-            .md5
-            .filter(|_| is_proof && object.composite.is_none()),
+        digests: Digests {
+            md5: object
+                .md5
+                .filter(|_| is_proof && object.composite.is_none()),
+            crc64nvme: object.crc64nvme,
+        },
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     seal::{self, SealKey},
     upload::{
-        Md5, Upload,
+        Digests, Upload,
         object_record::{ObjectEntry, SideRecord},
     },
 };
@@ -66,10 +66,10 @@ impl RecordKeys {
         &self,
         bucket: &str,
         upload: &Upload,
-        md5: Option<Md5>,
+        digests: Digests,
     ) -> Option<String> {
         let key = self.keys.first()?;
-        let entry = ObjectEntry::of(upload, md5, key.largest_text(MAX_ENTRY_LENGTH))?;
+        let entry = ObjectEntry::of(upload, digests, key.largest_text(MAX_ENTRY_LENGTH))?;
         let place = Place {
             bucket,
             key: &upload.object_key,

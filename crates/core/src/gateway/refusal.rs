@@ -135,6 +135,9 @@ pub(super) fn not_own(difference: Difference) -> Error {
                 .with("object_size", size)
         }
         Difference::Md5 { expected, found } => digest_mismatch("file_id", "MD5", (expected, found)),
+        Difference::Crc64Nvme => {
+            replaced("the CRC64NVME of the object is not that of what was sent")
+        }
         Difference::Parts => replaced("the object is made of other parts than were sent"),
         Difference::Encryption => replaced(
             "the object is not encrypted as the storage demands; send its headers as signed",

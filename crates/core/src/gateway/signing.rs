@@ -19,7 +19,10 @@ use super::{
     caller::{Action, Caller},
     commit::Commits,
     records::{Fence, Records},
-    recovery::{inspect::Inspector, session::store_session},
+    recovery::{
+        inspect::Inspector,
+        session::{Sessions, store_session},
+    },
     refusal::{aborted, nothing_left, wrong_phase},
     storage::{Storage, Storages},
 };
@@ -30,8 +33,8 @@ use crate::{
     },
     error::{Error, Reason, Result},
     upload::{
-        Claim, Event, FileMetadata, MAX_CUT, Phase, Present, SINGLE_PUT_MAX, StoreKind, Upload,
-        UploadId, policy,
+        Claim, Digests, Event, FileMetadata, MAX_CUT, Part, Phase, Present, SINGLE_PUT_MAX,
+        StoreKind, Upload, UploadId, policy,
     },
 };
 
@@ -49,6 +52,7 @@ const MAX_CREATES: usize = 5;
 pub struct Signing {
     records: Arc<Records>,
     storages: Storages,
+    sessions: Arc<Sessions>,
     inspector: Arc<Inspector>,
     commits: Arc<Commits>,
 }
@@ -59,12 +63,14 @@ impl Signing {
     pub(super) fn new(
         records: Arc<Records>,
         storages: Storages,
+        sessions: Arc<Sessions>,
         inspector: Arc<Inspector>,
         commits: Arc<Commits>,
     ) -> Self {
         Self {
             records,
             storages,
+            sessions,
             inspector,
             commits,
         }
@@ -153,7 +159,8 @@ impl Signing {
         match next {
             Next::Part(part) => {
                 report.claims.push(part.into());
-                let upload = self.report(caller, id, report).await?;
+                let mut upload = self.report(caller, id, report).await?;
+                self.admit_clients(&mut upload).await?;
                 self.part_step(&upload, part).await
             }
             Next::Finish => {
@@ -188,7 +195,8 @@ impl Signing {
         id: &UploadId,
         part: PartToSign,
     ) -> Result<SignedStep> {
-        let upload = self.claim(caller, id, &[part.into()]).await?;
+        let mut upload = self.claim(caller, id, &[part.into()]).await?;
+        self.admit_clients(&mut upload).await?;
         self.part_step(&upload, part).await
     }
 
@@ -196,8 +204,8 @@ impl Signing {
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for a part that is not in the plan; `FailedPrecondition` if the upload is not
-    /// OPEN, if the size of the file is unknown, if the store needs a session that does not exist yet, or if a stream
-    /// has sent other bytes of a part.
+    /// OPEN, if the size of the file is unknown, if the store needs a session that does not exist yet, if a stream has sent
+    /// other bytes of a part, or with `NotSupported` if the store takes no parts from clients after those of a stream.
     pub async fn sign_parts(
         &self,
         caller: &Caller,
@@ -209,7 +217,8 @@ impl Signing {
             return Err(Error::invalid("parts", message));
         }
         let claims: Vec<Claim> = parts.iter().map(|&part| part.into()).collect();
-        let upload = self.claim(caller, id, &claims).await?;
+        let mut upload = self.claim(caller, id, &claims).await?;
+        self.admit_clients(&mut upload).await?;
         let mut steps = Vec::with_capacity(parts.len());
         for &part in parts {
             steps.push(self.part_step(&upload, part).await?);
@@ -244,14 +253,10 @@ impl Signing {
         self.records
             .transition(&mut upload, &Event::CommitSigned, Fence::None)
             .await?;
-        let parts: Vec<(u32, String)> = stored
-            .parts
-            .into_values()
-            .map(|part| (part.number, part.receipt))
-            .collect();
+        let parts: Vec<Part> = stored.parts.into_values().collect();
         let commit = ToSign::Commit {
             session: store_session(&upload),
-            object: &storage.new_object(&upload, None),
+            object: &storage.new_object(&upload, Digests::default()),
             parts: &parts,
         };
         self.step(&storage, &upload, StepType::Finish, &commit)
@@ -310,7 +315,8 @@ impl Signing {
 
     /// The first step of an upload.
     async fn first_step(&self, storage: &Storage, upload: &Upload) -> Result<SignedStep> {
-        let object = storage.new_object(upload, upload.promised_md5());
+        let promised = upload.promised_md5().map(Digests::from);
+        let object = storage.new_object(upload, promised.unwrap_or_default());
         if is_direct(storage, upload) {
             let put = ToSign::PutObject {
                 object: &object,
@@ -351,7 +357,11 @@ impl Signing {
         let storage = self.storages.get(&upload.storage_id)?;
         check_session(&storage, upload)?;
         if upload.parts.contradict(&part.into()) {
-            let message = format!("part {} was sent with other bytes before", part.number);
+            let message = format!(
+                "part {} was sent before, with other bytes or with an MD5 that is not known; compare the crc64nvme of the stored \
+                 part, and leave it out if it is the same",
+                part.number
+            );
             return Err(
                 Error::precondition(Reason::PrefixMismatch, message).with("part", part.number)
             );

@@ -14,7 +14,7 @@ use super::caller::Caller;
 use crate::{
     clock::Clock,
     error::{Error, Kind, Reason, Result},
-    state::StopStore,
+    state::{Note, NoteStore},
     upload::Timestamp,
 };
 
@@ -63,8 +63,8 @@ pub struct Stop {
 /// The stops of new uploads.
 #[derive(Debug)]
 pub struct Stops {
-    store: Arc<dyn StopStore>,
-    single_try: Arc<dyn StopStore>,
+    store: Arc<dyn NoteStore>,
+    single_try: Arc<dyn NoteStore>,
     clock: Arc<dyn Clock>,
     /// The stops that were read last.
     known: RwLock<Vec<Stop>>,
@@ -84,8 +84,8 @@ impl StopScope {
 impl Stops {
     /// The stops in `store`, whose calls are retried; `single_try` is the same store without retries.
     pub(super) fn new(
-        store: Arc<dyn StopStore>,
-        single_try: Arc<dyn StopStore>,
+        store: Arc<dyn NoteStore>,
+        single_try: Arc<dyn NoteStore>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Stops {
     /// # Errors
     /// `Unavailable`; the stops that were read before apply.
     pub async fn refresh(&self) -> Result<()> {
-        let stored = self.single_try.stops().await?;
+        let stored = self.single_try.note(&Note::Stops).await?;
         self.remember(parse(stored.as_deref())?);
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Stops {
     /// `PermissionDenied` if the caller is not an operator; `Unavailable`.
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Stop>> {
         caller.may_operate("list_upload_stops")?;
-        let stored = self.store.stops().await?;
+        let stored = self.store.note(&Note::Stops).await?;
         Ok(self.remember(parse(stored.as_deref())?))
     }
 
@@ -175,7 +175,7 @@ impl Stops {
     /// Replaces the stop of `scope` by `stop`, or removes it.
     async fn change(&self, scope: &StopScope, stop: Option<&Stop>) -> Result<Vec<Stop>> {
         for _ in 0..MAX_TRIES {
-            let seen = self.store.stops().await?;
+            let seen = self.store.note(&Note::Stops).await?;
             let mut stops = self.running(parse(seen.as_deref())?);
             stops.retain(|known| known.scope != *scope);
             stops.extend(stop.cloned());
@@ -184,7 +184,11 @@ impl Stops {
             }
             let text = serde_json::to_string(&stops)
                 .map_err(|error| Error::internal("write the stops of uploads", error))?;
-            if self.store.replace_stops(seen.as_deref(), &text).await? {
+            if self
+                .store
+                .replace_note(&Note::Stops, seen.as_deref(), &text)
+                .await?
+            {
                 return Ok(self.remember(stops));
             }
         }
@@ -271,15 +275,15 @@ mod tests {
     struct Text(Mutex<Option<String>>);
 
     #[async_trait]
-    impl StopStore for Text {
-        async fn stops(&self) -> Result<Option<String>> {
+    impl NoteStore for Text {
+        async fn note(&self, _: &Note) -> Result<Option<String>> {
             match &*self.0.lock().unwrap() {
                 Some(text) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
                 None => Err(Error::state_unavailable("down")),
             }
         }
 
-        async fn replace_stops(&self, _: Option<&str>, text: &str) -> Result<bool> {
+        async fn replace_note(&self, _: &Note, _: Option<&str>, text: &str) -> Result<bool> {
             *self.0.lock().unwrap() = Some(text.into());
             Ok(true)
         }

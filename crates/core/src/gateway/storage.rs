@@ -1,13 +1,15 @@
 //! The configured storages.
 
+mod integrity;
 mod limit;
 mod part;
 mod turns;
 
 use std::{sync::Arc, time::Duration};
 
+pub use self::integrity::{IntegrityChoice, compares_crc64};
 pub(super) use self::turns::Turn;
-use self::turns::Turns;
+use self::{integrity::IntegrityProbe, turns::Turns};
 
 use super::{
     caller::Caller,
@@ -19,8 +21,9 @@ use crate::{
     error::{All, Error, Kind, Reason, Result},
     meter::Meter,
     retry::Retry,
+    state::StateStore,
     upload::{
-        Encryption, Md5, Placement, StoreLimits, Upload, UploadId,
+        Digests, Encryption, Integrity, Placement, StoreLimits, Upload, UploadId,
         keys::{KeyTemplate, SIDE_OBJECTS, directory},
         object::Expected,
     },
@@ -60,6 +63,8 @@ pub struct Storage {
     pub placement: Placement,
     /// Whether every object must be encrypted as `placement` says. Then an upload cannot ask for another encryption.
     pub requires_encryption: bool,
+    /// Which digest the store compares with the bytes that it receives.
+    pub integrity: IntegrityChoice,
     /// The tenants whose files it takes. For other tenants it does not exist. Empty: all.
     pub tenants: Vec<String>,
     /// Whether it is the default storage of its tenants, before that of all.
@@ -67,6 +72,8 @@ pub struct Storage {
     /// One turn per part in flight. Each storage has its own, so that a slow or unavailable storage delays only its own
     /// senders.
     pub(super) turns: Arc<Turns>,
+    /// Finds out what `integrity` leaves open. `None` outside of a [`Gateway`](super::Gateway).
+    probe: Option<Arc<IntegrityProbe>>,
     /// The keys that seal what the store keeps of records.
     pub(super) record_keys: Arc<RecordKeys>,
     /// The retry budget is that of the storage, so that a storage that is unavailable takes none from the others.
@@ -116,6 +123,8 @@ impl Storage {
             expiry: FileExpiry::default(),
             placement: Placement::default(),
             requires_encryption: false,
+            integrity: IntegrityChoice::default(),
+            probe: None,
             tenants: Vec::new(),
             is_default: false,
             turns: Turns::new(usize::MAX),
@@ -168,6 +177,12 @@ impl Storage {
             requires_encryption,
             ..self
         }
+    }
+
+    /// Puts bytes with this digest.
+    #[must_use]
+    pub fn with_integrity(self, integrity: IntegrityChoice) -> Self {
+        Self { integrity, ..self }
     }
 
     /// Takes files of these tenants only, and those that name no storage if it is their default. An empty list: of all.
@@ -252,17 +267,19 @@ impl Storage {
         size <= self.limits.max_part_size
     }
 
-    /// The object that an upload becomes.
-    pub(super) fn new_object(&self, upload: &Upload, md5: Option<Md5>) -> NewObject {
+    /// The object that an upload becomes, with the digests of the whole file that are known.
+    pub(super) fn new_object(&self, upload: &Upload, digests: Digests) -> NewObject {
         let bucket = self.store.bucket();
         NewObject {
             key: upload.object_key.clone(),
             mime: upload.file.file_mime.clone(),
             upload_id: upload.id.clone(),
             size: upload.file.file_size,
-            record: self.record_keys.seal_entry(bucket, upload, md5),
+            record: self.record_keys.seal_entry(bucket, upload, digests),
             placement: upload.file.placement.clone(),
-            md5,
+            md5: digests.md5,
+            crc64nvme: digests.crc64nvme,
+            integrity: upload.session_integrity(),
         }
     }
 
@@ -271,6 +288,25 @@ impl Storage {
         Place {
             bucket: self.store.bucket(),
             key,
+        }
+    }
+
+    /// The digest for new sessions and single puts. The store is asked before the first one.
+    pub(super) async fn integrity(&self) -> Integrity {
+        match &self.probe {
+            Some(probe) => probe.integrity().await,
+            None => Integrity::Md5,
+        }
+    }
+
+    /// Whether clients can put parts, of which only the MD5 is known, into a session with CRC-64s.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn takes_plain_parts(&self) -> Result<bool> {
+        match &self.probe {
+            Some(probe) => probe.takes_plain_parts().await,
+            None => Ok(true),
         }
     }
 
@@ -402,7 +438,7 @@ impl Storages {
         retry_timeout: Duration,
         part_size: u64,
         in_flight: usize,
-        meter: &Arc<dyn Meter>,
+        (meter, notes): (&Arc<dyn Meter>, &Arc<dyn StateStore>),
         record_keys: &Arc<RecordKeys>,
     ) -> Self {
         for storage in &mut self.all {
@@ -415,6 +451,10 @@ impl Storages {
             storage.limits.max_part_size = storage.limits.max_part_size.min(part_size);
             storage.turns = Turns::new(in_flight);
             storage.record_keys = Arc::clone(record_keys);
+            storage.probe = Some(Arc::new(IntegrityProbe::new(
+                storage,
+                Arc::clone(notes) as _,
+            )));
         }
         self
     }

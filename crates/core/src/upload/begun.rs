@@ -1,8 +1,8 @@
 //! What every record has at the beginning.
 
 use super::{
-    Claims, Cleanup, Evidence, FileMetadata, Owner, Parts, Phase, Plan, StoreKind, Timestamp,
-    Upload, UploadId,
+    Claims, Cleanup, Evidence, FileMetadata, Integrity, Owner, Parts, Phase, Plan, StoreKind,
+    Timestamp, Upload, UploadId,
 };
 
 // === impl Upload ===
@@ -27,6 +27,7 @@ impl Upload {
             unproven: None,
             fingerprint: None,
             session: None,
+            integrity: Integrity::default(),
             writer: None,
             attempts: 1,
             lease: None,

@@ -148,6 +148,20 @@ impl Digests {
             crc64nvme: self.crc64nvme.or(other.crc64nvme),
         }
     }
+
+    /// Whether `known` has one of these digests. The caller has compared them.
+    pub fn is_proven_by(&self, known: Self) -> bool {
+        let both = |is_one: bool, is_other: bool| is_one && is_other;
+        both(self.md5.is_some(), known.md5.is_some())
+            || both(self.crc64nvme.is_some(), known.crc64nvme.is_some())
+    }
+
+    /// Whether both know the same digest, and it differs: then they are of different bytes.
+    pub fn contradict(&self, other: &Self) -> bool {
+        let md5s = self.md5.zip(other.md5);
+        let crc64s = self.crc64nvme.zip(other.crc64nvme);
+        md5s.is_some_and(|(one, two)| one != two) || crc64s.is_some_and(|(one, two)| one != two)
+    }
 }
 
 impl From<Md5> for Digests {
@@ -187,6 +201,14 @@ impl FileDigest {
         }
     }
 
+    /// Adds the next part of the file, of `size` bytes with this CRC-64/NVME, if that is enough.
+    pub fn combined(&self, crc64: Crc64Nvme, size: u64) -> Option<Self> {
+        match self {
+            Self::Md5(_) => None,
+            Self::Crc64Nvme(before) => Some(Self::Crc64Nvme(before.combine(crc64, size))),
+        }
+    }
+
     /// Adds the file's next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
@@ -216,12 +238,10 @@ impl FileDigest {
     /// # Errors
     /// The state is invalid.
     pub fn resume(state: &DigestState) -> Result<Self, InvalidDigest> {
-        if let Some((crc64, mark)) = state.0.split_first_chunk()
-            && *mark == CRC64_MARK
-        {
-            return Ok(Self::Crc64Nvme(Crc64Nvme(u64::from_be_bytes(*crc64))));
+        match state.crc64nvme() {
+            Some(crc64) => Ok(Self::Crc64Nvme(crc64)),
+            None => RunningMd5::resume(&state.0).map(Self::Md5),
         }
-        RunningMd5::resume(&state.0).map(Self::Md5)
     }
 }
 
@@ -232,6 +252,14 @@ impl fmt::Debug for FileDigest {
 }
 
 // === impl DigestState ===
+
+impl DigestState {
+    /// The CRC-64/NVME of all bytes so far, if the state is that of one.
+    pub fn crc64nvme(&self) -> Option<Crc64Nvme> {
+        let (crc64, mark) = self.0.split_first_chunk()?;
+        (*mark == CRC64_MARK).then(|| Crc64Nvme(u64::from_be_bytes(*crc64)))
+    }
+}
 
 impl fmt::Debug for DigestState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

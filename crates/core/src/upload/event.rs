@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claims, Cleanup, Denial, Evidence, Lease, Object, Parts, Phase, Plan, Timestamp, Upload,
-    UploadId,
+    Claims, Cleanup, Denial, Evidence, Integrity, Lease, Object, Parts, Phase, Plan, Timestamp,
+    Upload, UploadId,
 };
 
 /// An event in the life of an upload.
@@ -16,6 +16,8 @@ pub enum Event {
     SessionStarted {
         /// The store's id of the session.
         session: String,
+        /// Which digest its parts have.
+        integrity: Integrity,
     },
     /// The store lost the session, which has no recorded parts.
     SessionForgotten,
@@ -196,15 +198,15 @@ impl Upload {
 
     fn apply_open(&mut self, event: Event) -> Result<Applied, Rejected> {
         match event {
-            Event::SessionStarted { session } => match &self.session {
+            Event::SessionStarted { session, integrity } => match &self.session {
                 Some(known) if *known == session => return Ok(Applied::Same),
                 Some(_) => return Err(Rejected(self.phase)),
-                None => self.session = Some(session),
+                None => (self.session, self.integrity) = (Some(session), integrity),
             },
             Event::SessionForgotten if self.session.is_none() => return Ok(Applied::Same),
             Event::SessionForgotten if !self.parts.is_empty() => return Err(Rejected(self.phase)),
             Event::SessionForgotten => {
-                self.session = None;
+                (self.session, self.integrity) = (None, Integrity::default());
                 self.evidence.denial = None;
             }
             Event::Recut { cut } if cut != self.cut => return Ok(Applied::Same),

@@ -3,8 +3,8 @@
 //! [`verify`] is pure. Its callers send requests to the store, and decide what follows from the verdict.
 
 use super::{
-    Capabilities, CompositeMd5, Encryption, Md5, SINGLE_PUT_MAX, Shown, Snapshot, StoredObject,
-    StoredPart, Upload, UploadId,
+    Capabilities, CompositeMd5, Digests, Encryption, Md5, Part, SINGLE_PUT_MAX, Shown, Snapshot,
+    StoredObject, StoredPart, Upload, UploadId,
 };
 
 /// What the object must be.
@@ -12,9 +12,9 @@ use super::{
 pub struct Expected<'a> {
     upload_id: &'a UploadId,
     size: ExpectedSize,
-    /// The MD5 of the whole object: promised by the sender, or computed from the bytes that were put.
-    md5: Option<Md5>,
-    /// Whether the object is [`Verdict::Unknown`] unless its MD5 is proven.
+    /// Those of the whole object: promised by the sender, or computed from the bytes that were put.
+    digests: Digests,
+    /// Whether the object is [`Verdict::Unknown`] unless one of its digests is proven.
     needs_proof: bool,
     /// How it must be encrypted.
     encryption: Option<&'a Encryption>,
@@ -57,6 +57,8 @@ pub enum Difference {
         /// The MD5 that the store reports.
         found: Md5,
     },
+    /// It has a different CRC-64/NVME.
+    Crc64Nvme,
     /// It is made of other parts.
     Parts,
     /// It is not encrypted as the storage demands.
@@ -75,7 +77,10 @@ impl<'a> Expected<'a> {
                 || ExpectedSize::AtLeast(upload.committed_size()),
                 ExpectedSize::Exactly,
             ),
-            md5: upload.promised_md5(),
+            digests: Digests {
+                md5: upload.promised_md5(),
+                crc64nvme: size.and_then(|size| upload.parts.crc64nvme(size)),
+            },
             needs_proof: false,
             encryption: None,
             parts: upload,
@@ -103,12 +108,17 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// The object that a single put of `size` bytes with this MD5 makes. An object that existed before the put has the
-    /// same bytes only if its MD5 proves it: it then `needs_proof`.
-    pub fn of_single_put(upload: &'a Upload, size: u64, md5: Md5, needs_proof: bool) -> Self {
+    /// The object that a single put of `size` bytes with these digests makes. An object that existed before the put has the
+    /// same bytes only if a digest proves it: it then `needs_proof`.
+    pub fn of_single_put(
+        upload: &'a Upload,
+        size: u64,
+        digests: Digests,
+        needs_proof: bool,
+    ) -> Self {
         Self {
             size: ExpectedSize::Exactly(size),
-            md5: Some(md5),
+            digests,
             needs_proof,
             ..Self::of_record(upload)
         }
@@ -155,7 +165,7 @@ pub fn verify(
         return Verdict::Different(Difference::Encryption);
     }
     if is_put_whole(expected.parts, found, blocks) {
-        verify_md5(expected, found)
+        verify_whole(expected, found)
     } else {
         verify_parts(expected, capabilities, found, blocks)
     }
@@ -172,21 +182,25 @@ pub fn is_put_whole(upload: &Upload, found: &StoredObject, blocks: Option<&[Stor
     has_no_parts && (found.size <= SINGLE_PUT_MAX || is_copy)
 }
 
-/// Compares the MD5 of an object that was put whole: the one in the metadata, and the one that the store reports.
-fn verify_md5(expected: &Expected<'_>, found: &StoredObject) -> Verdict {
-    let Some(md5) = expected.md5 else {
+/// Compares the digests of an object that was put whole: those in the metadata, and those that the store reports.
+fn verify_whole(expected: &Expected<'_>, found: &StoredObject) -> Verdict {
+    let digests = expected.digests;
+    if digests == Digests::default() {
         return Verdict::Same;
+    }
+    let reported = Digests {
+        md5: found
+            .md5
+            .filter(|reported| found.has_digests || Some(*reported) == digests.md5),
+        crc64nvme: found.crc64nvme,
     };
-    let reported = found
-        .md5
-        .filter(|reported| found.has_digests || *reported == md5);
-    for known in [found.written_md5(), reported].into_iter().flatten() {
-        if known != md5 {
-            let (expected, found) = (md5, known);
-            return Verdict::Different(Difference::Md5 { expected, found });
+    let known = written(found);
+    for known in [known, reported] {
+        if let Some(difference) = difference(digests, known) {
+            return Verdict::Different(difference);
         }
     }
-    let is_proven = found.written_md5().or(reported).is_some();
+    let is_proven = digests.is_proven_by(known.or(reported));
     // The gateway has not seen the bytes of what the store copies whole, and notes no MD5 with it.
     if !is_proven && expected.parts.copy_of.is_some() {
         return Verdict::Different(Difference::Parts);
@@ -197,6 +211,26 @@ fn verify_md5(expected: &Expected<'_>, found: &StoredObject) -> Verdict {
     Verdict::Same
 }
 
+/// The digests that the gateway wrote into the metadata.
+fn written(found: &StoredObject) -> Digests {
+    Digests {
+        md5: found.written_md5(),
+        crc64nvme: found.written_crc64nvme(),
+    }
+}
+
+/// The digest in which `found` differs from `expected`, as far as both are known.
+fn difference(expected: Digests, found: Digests) -> Option<Difference> {
+    let md5s = expected.md5.zip(found.md5);
+    let crc64s = expected.crc64nvme.zip(found.crc64nvme);
+    let other_md5 = md5s.filter(|(one, two)| one != two);
+    let is_other_crc64 = crc64s.is_some_and(|(one, two)| one != two);
+    match other_md5 {
+        Some((expected, found)) => Some(Difference::Md5 { expected, found }),
+        None => is_other_crc64.then_some(Difference::Crc64Nvme),
+    }
+}
+
 /// Compares the parts of an object, as far as the store reports them.
 fn verify_parts(
     expected: &Expected<'_>,
@@ -204,10 +238,14 @@ fn verify_parts(
     found: &StoredObject,
     blocks: Option<&[StoredPart]>,
 ) -> Verdict {
-    if let (Some(expected), Some(found)) = (expected.md5, found.written_md5())
-        && expected != found
-    {
-        return Verdict::Different(Difference::Md5 { expected, found });
+    let reported = Digests {
+        md5: None,
+        crc64nvme: found.crc64nvme,
+    };
+    for known in [written(found), reported] {
+        if let Some(difference) = difference(expected.digests, known) {
+            return Verdict::Different(difference);
+        }
     }
     let upload = expected.parts;
     let fits = (!found.has_digests || composite_fits(upload, found.composite))
@@ -219,12 +257,11 @@ fn verify_parts(
     }
 }
 
-/// Whether the composite MD5 matches the recorded and claimed MD5s of all parts. True if the store reports none, or if
-/// one of them is unknown.
+/// Whether the composite MD5 matches the recorded and claimed MD5s of all parts. True if the store reports none, or if one of them is unknown.
 fn composite_fits(upload: &Upload, found: Option<CompositeMd5>) -> bool {
     let numbers = 1..=upload.object_part_count().unwrap_or(0);
     let md5 = |number| {
-        let recorded = upload.parts.get(number).and_then(|part| part.md5);
+        let recorded = upload.parts.get(number).and_then(Part::probable_md5);
         recorded.or_else(|| upload.claims.md5(number))
     };
     let md5s: Option<Vec<Md5>> = numbers.map(md5).collect();

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DigestChoice, Digests, Encryption, FileMetadata, Md5, Object, Owner, Permissions, Phase,
-    Placement, Plan, StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
+    Crc64Nvme, DigestChoice, Digests, Encryption, FileMetadata, Md5, Object, Owner, Permissions,
+    Phase, Placement, Plan, StoreKind, StoreLimits, StoredObject, Timestamp, Upload, UploadId,
 };
 
 /// The longest file name in an entry, in bytes.
@@ -46,6 +46,8 @@ pub struct ObjectEntry {
     expire_after: Option<u64>,
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     md5: Option<Md5>,
+    #[serde(rename = "d6", default, skip_serializing_if = "Option::is_none")]
+    crc64nvme: Option<Crc64Nvme>,
     /// In bytes, if it was known.
     #[serde(rename = "z", default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
@@ -88,16 +90,16 @@ pub struct Found<'a> {
     pub key: &'a str,
     /// The object.
     pub object: &'a StoredObject,
-    /// Its MD5, if the store computed it.
-    pub md5: Option<Md5>,
+    /// Its digests, if the store computed them.
+    pub digests: Digests,
 }
 
 // === impl ObjectEntry ===
 
 impl ObjectEntry {
-    /// The entry of an upload in at most `max` bytes of JSON. `md5` is that of the whole object, if it is known. `None` if even
+    /// The entry of an upload in at most `max` bytes of JSON. `digests` are those of the whole object, as far as they are known. `None` if even
     /// without a file name it would be longer.
-    pub fn of(upload: &Upload, md5: Option<Md5>, max: usize) -> Option<Self> {
+    pub fn of(upload: &Upload, digests: Digests, max: usize) -> Option<Self> {
         let Upload { file, owner, .. } = upload;
         let is_short = |id: &&String| id.len() <= MAX_FILE_ID_LENGTH;
         let mut entry = Self {
@@ -114,7 +116,8 @@ impl ObjectEntry {
             public: file.public,
             permissions: file.permissions,
             expire_after: file.expire_after,
-            md5: md5.or(upload.promised_md5()),
+            md5: digests.md5.or(upload.promised_md5()),
+            crc64nvme: digests.crc64nvme,
             size: file.file_size,
             storage_id: upload.storage_id.clone(),
         };
@@ -165,6 +168,13 @@ impl ObjectEntry {
         &self.storage_id
     }
 
+    fn digests(&self) -> Digests {
+        Digests {
+            md5: self.md5,
+            crc64nvme: self.crc64nvme,
+        }
+    }
+
     fn owner(&self) -> Owner {
         Owner {
             tenant: self.tenant.clone(),
@@ -187,9 +197,8 @@ impl ObjectEntry {
 
     /// Whether the object can be the one of the entry: it has the size and the digest that were known.
     pub fn is_of(&self, found: &Found<'_>) -> bool {
-        let is_other_md5 = self.md5.zip(found.md5).is_some_and(|(one, two)| one != two);
         let size = found.object.size;
-        self.size.is_none_or(|known| known == size) && !is_other_md5
+        self.size.is_none_or(|known| known == size) && !self.digests().contradict(&found.digests)
     }
 
     /// The record of the upload. The time at which an expiring file expires is in its side object: without it, no completion was
@@ -207,11 +216,13 @@ impl ObjectEntry {
             opaque_file_id: self.opaque_file_id,
             created_at: self.created_at,
             file_expires_at: None,
-            digests: self
-                .md5
-                .filter(|md5| found.object.md5 == Some(*md5))
-                .map(Digests::from)
-                .unwrap_or_default(),
+            // Of an object with this MD5 or CRC-64, which a client can have put by itself.
+            digests: Digests {
+                md5: self.md5.filter(|md5| found.object.md5 == Some(*md5)),
+                crc64nvme: self
+                    .crc64nvme
+                    .filter(|crc64| found.object.written_crc64nvme() == Some(*crc64)),
+            },
         };
         let mut upload = upload.rebuild(found);
         upload.file_expires_at = upload.file_expires(now);
@@ -362,8 +373,8 @@ impl Lost {
                 key: found.key.to_owned(),
                 etag: etag.clone(),
                 size,
-                md5: self.digests.md5.or(found.md5),
-                crc64nvme: self.digests.crc64nvme,
+                md5: self.digests.or(found.digests).md5,
+                crc64nvme: self.digests.or(found.digests).crc64nvme,
             }),
             file: FileMetadata {
                 file_size: Some(size),

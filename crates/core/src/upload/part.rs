@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DigestState, Md5};
+use super::{Checksum, Crc64Nvme, DigestState, Md5};
 
 /// The random tag of one opened stream: 31 bits, never zero. Tags are only compared for equality. They have no order,
 /// so a state store that was rolled back cannot issue a tag twice.
@@ -13,7 +13,7 @@ use super::{DigestState, Md5};
 pub struct WriterTag(u32);
 
 /// One part that the store has acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The number, from 1.
     pub number: u32,
@@ -21,13 +21,13 @@ pub struct Part {
     pub offset: u64,
     /// The size in bytes.
     pub size: u64,
-    /// The MD5, if the gateway or the store computed it. `None` on Azure for a part that a client put itself.
-    pub md5: Option<Md5>,
+    /// Its digest, if the gateway or the store computed it: the one that the store compared. `None` on Azure for a part that a
+    /// client put itself.
+    pub checksum: Option<Checksum>,
     /// The name of the part in a commit: the ETag on S3 (without quotes), the block id on Azure.
     pub receipt: String,
     /// The digest of the whole file up to the end of this part, if the upload has one and a resume can need it (see
     /// [`Parts::insert`]).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<DigestState>,
 }
 
@@ -100,9 +100,31 @@ impl Part {
         self.offset.saturating_add(self.size)
     }
 
+    /// The MD5, if that is its checksum.
+    pub fn md5(&self) -> Option<Md5> {
+        self.checksum.and_then(Checksum::md5)
+    }
+
+    /// The MD5, as far as it is known: the ETag of a part with a CRC-64 is its MD5, unless a key of KMS encrypts it. Only that it equals
+    /// another one proves something.
+    pub fn probable_md5(&self) -> Option<Md5> {
+        match self.checksum? {
+            Checksum::Md5(md5) => Some(md5),
+            Checksum::Crc64Nvme(_) => {
+                let md5: Option<Md5> = self.receipt.parse().ok();
+                md5.filter(|md5| md5.to_hex() == self.receipt)
+            }
+        }
+    }
+
+    /// The CRC-64/NVME, if that is its checksum.
+    pub fn crc64nvme(&self) -> Option<Crc64Nvme> {
+        self.checksum.and_then(Checksum::crc64nvme)
+    }
+
     /// Whether the store has the same part, whatever is known about the whole file.
     fn is_same(&self, other: &Self) -> bool {
-        (self.size, self.md5, &self.receipt) == (other.size, other.md5, &other.receipt)
+        (self.size, self.checksum, &self.receipt) == (other.size, other.checksum, &other.receipt)
     }
 }
 
@@ -127,8 +149,8 @@ impl Parts {
     /// Adds a part. It replaces a part with the same number.
     ///
     /// Digest states that no resume can need are dropped: a stream continues from the last committed part or, after the
-    /// parts that are missing now have arrived, from a later one. Bytes that are sent again are compared with the MD5s
-    /// of their parts. A part without an MD5 is compared by the digests of the whole file at its start and at its end,
+    /// parts that are missing now have arrived, from a later one. Bytes that are sent again are compared with the checksums
+    /// of their parts. A part without one is compared by the digests of the whole file at its start and at its end,
     /// so these stay.
     pub fn insert(&mut self, part: Part) {
         self.extend([part]);
@@ -147,10 +169,13 @@ impl Parts {
     }
 
     fn drop_digest_of(&mut self, number: u32) {
-        let has_md5 = |number| self.get(number).is_some_and(|part| part.md5.is_some());
+        let has_checksum = |number| {
+            let part = self.get(number);
+            part.is_some_and(|part| part.checksum.is_some())
+        };
         if number < self.committed
-            && has_md5(number)
-            && has_md5(number + 1)
+            && has_checksum(number)
+            && has_checksum(number + 1)
             && let Some(part) = self.by_number.get_mut(&number)
         {
             part.digest = None;
@@ -200,10 +225,27 @@ impl Parts {
             .map(|(_, part)| part)
     }
 
-    /// Whether the part is recorded with another MD5 than the claimed one. Such a claim is ignored.
+    /// Whether the part is recorded with another MD5 than the claimed one, or with a CRC-64 and an MD5 that is not known: the client may
+    /// have other bytes. Such a claim is ignored.
     pub fn contradict(&self, claim: &Claim) -> bool {
-        let recorded = self.get(claim.number).and_then(|part| part.md5);
-        matches!((recorded, claim.md5), (Some(recorded), Some(claimed)) if recorded != claimed)
+        let recorded = self
+            .get(claim.number)
+            .filter(|part| part.checksum.is_some());
+        recorded
+            .zip(claim.md5)
+            .is_some_and(|(part, claimed)| part.probable_md5() != Some(claimed))
+    }
+
+    /// The CRC-64/NVME of a file of `size` bytes, if these are the committed parts, and theirs or that of the file is known.
+    pub fn crc64nvme(&self, size: u64) -> Option<Crc64Nvme> {
+        let last = self.last_committed().filter(|last| last.end() == size)?;
+        let running = last.digest.as_ref().and_then(DigestState::crc64nvme);
+        running.or_else(|| {
+            self.iter_committed()
+                .try_fold(Crc64Nvme::default(), |before, part| {
+                    Some(before.combine(part.crc64nvme()?, part.size))
+                })
+        })
     }
 
     /// The number of known parts, including those after a gap.
@@ -331,7 +373,7 @@ mod tests {
             number,
             offset: u64::from(number - 1),
             size: 1,
-            md5,
+            checksum: md5.map(Checksum::Md5),
             receipt: number.to_string(),
             digest: Some(FileDigest::begin(DigestChoice::Md5).unwrap().state()),
         }
@@ -360,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_states_around_a_part_without_an_md5_stay() {
+    fn digest_states_around_a_part_without_a_checksum_stay() {
         let md5 = Some(Md5::of(b""));
         let mut parts: Parts = [(1, md5), (2, md5), (3, None), (4, md5), (5, md5)]
             .map(|(number, md5)| part(number, md5))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Capabilities, Part, Plan, Shown, StoredPart, Upload};
+use super::{Capabilities, Checksum, Integrity, Part, Plan, Shown, StoredPart, Upload};
 
 /// The parts that are present: those of which the object can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,29 +117,41 @@ fn parts(
     claimed: &BTreeMap<u32, &StoredPart>,
     listed: &[StoredPart],
 ) -> BTreeMap<u32, Part> {
-    let sizes: HashMap<&str, u64> = listed
+    let by_receipt: HashMap<&str, &StoredPart> = listed
         .iter()
-        .map(|part| (part.receipt.as_str(), part.size))
+        .map(|part| (part.receipt.as_str(), part))
         .collect();
     let parts = (1..=upload.part_count().unwrap_or(0)).filter_map(|number| {
         if let Some(part) = upload.parts.get(number) {
-            let is_there = sizes.get(part.receipt.as_str()) == Some(&part.size);
-            return is_there.then(|| (number, part.clone()));
+            let found = by_receipt.get(part.receipt.as_str())?;
+            let present = part.clone().named_in(upload.session_integrity(), found);
+            return (found.size == part.size).then_some((number, present));
         }
         let (span, found) = (upload.span(number)?, claimed.get(&number)?);
         let part = Part {
             number,
             offset: span.offset,
             size: span.size,
-            md5: found
-                .md5
-                .filter(|md5| upload.claims.md5(number) == Some(*md5)),
+            checksum: client_checksum(upload, number, found),
             receipt: found.receipt.clone(),
             digest: None,
         };
         (found.size == span.size).then_some((number, part))
     });
     parts.collect()
+}
+
+/// The checksum of a part that a client put: the CRC-64 in a session whose commit names it, else the MD5, which the ETag proves only
+/// if it is the claimed one.
+fn client_checksum(upload: &Upload, number: u32, found: &StoredPart) -> Option<Checksum> {
+    match (upload.session_integrity(), found.crc64nvme) {
+        (Integrity::Crc64Nvme, Some(crc64)) => Some(crc64.into()),
+        _ => {
+            let claimed = upload.claims.md5(number);
+            let md5 = found.md5.filter(|md5| claimed == Some(*md5));
+            md5.map(Checksum::Md5)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct StoredPart {
     /// The receipt, parsed as an MD5. On S3 it is the MD5 of the part, unless KMS encrypts the part: so it proves
     /// something only if it equals the expected MD5.
     pub md5: Option<Md5>,
+    /// The CRC-64/NVME, if the store lists one: it has computed it from the bytes.
+    pub crc64nvme: Option<Crc64Nvme>,
     /// The size in bytes.
     pub size: u64,
 }
@@ -66,6 +68,8 @@ pub struct StoredObject {
     pub md5: Option<Md5>,
     /// The MD5 of the MD5s of its parts, of an entity tag that has the form of one (S3).
     pub composite: Option<CompositeMd5>,
+    /// The CRC-64/NVME of the whole object, if the store reports one: it has computed it from the bytes.
+    pub crc64nvme: Option<Crc64Nvme>,
     /// Whether the store computes entity tags from the bytes, so that a different digest means different bytes. False
     /// with KMS encryption, and on a storage with `etags = "opaque"`. An equal digest is proof in any case.
     pub has_digests: bool,
@@ -109,10 +113,12 @@ pub mod metadata_keys {
     pub const SIZE: &str = "uploadsize";
     /// The MD5 of the whole object in hexadecimal, if it was known.
     pub const MD5: &str = "uploadmd5";
+    /// The CRC-64/NVME of the whole object, as S3 writes it, if it was known.
+    pub const CRC64NVME: &str = "uploadcrc64nvme";
     /// The sealed [`ObjectEntry`](crate::upload::object_record::ObjectEntry).
     pub const RECORD: &str = "uploadrecord";
     /// All keys that callers must not use.
-    pub(in crate::upload) const OWN: [&str; 4] = [UPLOAD_ID, SIZE, MD5, RECORD];
+    pub(in crate::upload) const OWN: [&str; 5] = [UPLOAD_ID, SIZE, MD5, CRC64NVME, RECORD];
 }
 
 // === impl StoredObject ===
@@ -133,6 +139,11 @@ impl StoredObject {
     /// The MD5 that the gateway wrote into the metadata.
     pub fn written_md5(&self) -> Option<Md5> {
         self.metadata.get(metadata_keys::MD5)?.parse().ok()
+    }
+
+    /// The CRC-64/NVME that the gateway wrote into the metadata.
+    pub fn written_crc64nvme(&self) -> Option<Crc64Nvme> {
+        self.metadata.get(metadata_keys::CRC64NVME)?.parse().ok()
     }
 
     /// The sealed entry in the metadata from which the record can be rebuilt.
@@ -182,7 +193,7 @@ impl Object {
     /// Whether both are the object of the upload, which each caller verifies before it records it. The key is never reused.
     /// A repeated commit of the same parts gets another ETag (Azure), and an inspection may know no MD5.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let is_other_md5 = self.md5.zip(other.md5).is_some_and(|(one, two)| one != two);
-        (&self.key, self.size) == (&other.key, other.size) && !is_other_md5
+        (&self.key, self.size) == (&other.key, other.size)
+            && !self.digests().contradict(&other.digests())
     }
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::trail::Trail;
 use super::{
-    DigestState, Evidence, FileMetadata, Fingerprint, Md5, Owner, Part, Plan, StoreKind, Timestamp,
-    Upload, UploadId, WriterTag,
+    Checksum, Crc64Nvme, DigestState, Evidence, FileMetadata, Fingerprint, Integrity, Md5, Owner,
+    Part, Plan, StoreKind, Timestamp, Upload, UploadId, WriterTag,
 };
 
 /// The committed prefix of a record at one moment. The fields are those of [`Upload`]; their names in JSON are single
@@ -75,6 +75,8 @@ pub struct Listed<'a> {
     pub size: u64,
     /// The receipt, parsed as an MD5. On some stores that is the MD5 of the part.
     pub md5: Option<Md5>,
+    /// The CRC-64/NVME that the store lists.
+    pub crc64nvme: Option<Crc64Nvme>,
 }
 
 // === impl Snapshot ===
@@ -83,6 +85,8 @@ impl Snapshot {
     /// The snapshot of `upload`, up to the end of `trail`.
     pub fn of(upload: &Upload, trail: &Trail) -> Self {
         let last = upload.parts.get(trail.parts());
+        // What digest the parts of a session have, the parts show.
+        let is_named = upload.integrity == Integrity::Md5 || last.is_some();
         Self {
             id: upload.id.clone(),
             version: upload.version,
@@ -90,7 +94,7 @@ impl Snapshot {
             expires_at: upload.expires_at,
             storage_id: upload.storage_id.clone(),
             store_kind: upload.store_kind,
-            session: upload.session.clone(),
+            session: upload.session.clone().filter(|_| is_named),
             file: upload.file.clone(),
             plan: upload.plan.clone(),
             cut: upload.cut,
@@ -174,7 +178,10 @@ impl Snapshot {
             number,
             offset: span.offset,
             size,
-            md5: listed.md5.filter(|_| self.trail.has_md5s()),
+            checksum: match listed.md5.filter(|_| self.trail.has_md5s()) {
+                Some(md5) => Some(md5.into()),
+                None => listed.crc64nvme.map(Checksum::Crc64Nvme),
+            },
             receipt: listed.receipt.to_owned(),
             digest: None,
         })
@@ -207,7 +214,7 @@ mod tests {
                 number,
                 offset: span.offset,
                 size: span.size,
-                md5: Some(md5),
+                checksum: Some(md5.into()),
                 receipt: match store_kind {
                     StoreKind::S3 => md5.to_hex(),
                     StoreKind::Azure => format!("{number} by {bits}"),
@@ -269,7 +276,8 @@ mod tests {
         (writer_of(&part.receipt) == writer).then_some(Listed {
             receipt: &part.receipt,
             size: part.size,
-            md5: part.md5.filter(|md5| md5.to_hex() == part.receipt),
+            md5: part.md5().filter(|md5| md5.to_hex() == part.receipt),
+            crc64nvme: None,
         })
     }
 
@@ -289,7 +297,7 @@ mod tests {
             prop_assert_eq!(parts.len(), writers.len());
             for (found, part) in parts.iter().zip(upload.parts.iter()) {
                 prop_assert_eq!(&found.receipt, &part.receipt);
-                prop_assert_eq!(found.md5, part.md5.filter(|_| !azure));
+                prop_assert_eq!(found.checksum, part.checksum.filter(|_| !azure));
             }
             let digest = |part: Option<&Part>| part.and_then(|part| part.digest.clone());
             prop_assert_eq!(digest(parts.last()), digest(upload.parts.last_committed()));
@@ -380,11 +388,12 @@ mod tests {
                 receipt: &part.receipt,
                 size: part.size,
                 md5,
+                crc64nvme: None,
             })
         };
         let parts = snapshot(&upload).parts_among(find);
         assert_eq!(parts.len(), 2);
-        assert!(parts.iter().all(|part| part.md5.is_none()));
+        assert!(parts.iter().all(|part| part.checksum.is_none()));
     }
 
     #[test]

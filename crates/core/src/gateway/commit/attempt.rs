@@ -3,7 +3,10 @@
 //! A negative answer counts only if a call that could contradict it agrees: a missing session or part is confirmed by the
 //! commit itself, which names the parts, and by HEAD.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use crate::{
     blobs::{Commit, NewObject, Session, StoredObject, StoredPart, contradiction},
@@ -17,7 +20,7 @@ use crate::{
         storage::Storage,
     },
     upload::{
-        Denied, Md5, Part, Upload,
+        Denied, Digests, Part, Upload,
         object::{Difference, Verdict, verify},
     },
 };
@@ -52,12 +55,12 @@ pub(super) type Outcome = std::result::Result<StoredObject, NotMade>;
 // === impl Attempt ===
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(storage: &'a Storage, upload: &'a Upload, md5: Option<Md5>) -> Self {
+    pub(super) fn new(storage: &'a Storage, upload: &'a Upload, digests: Digests) -> Self {
         Self {
             storage,
             upload,
             session: store_session(upload),
-            object: storage.new_object(upload, md5),
+            object: storage.new_object(upload, digests),
             parts: upload.parts.iter_committed().cloned().collect(),
             is_unanswered: AtomicBool::new(false),
             is_acknowledged: AtomicBool::new(false),
@@ -94,7 +97,7 @@ impl<'a> Attempt<'a> {
             {
                 return Ok(outcome);
             }
-            let answer = self.send().await?;
+            let answer = self.send(listed.as_deref().unwrap_or_default()).await?;
             if answer == Commit::Done {
                 self.is_acknowledged.store(true, Ordering::Relaxed);
             }
@@ -124,11 +127,12 @@ impl<'a> Attempt<'a> {
         !has_parts(&self.storage.capabilities(), self.upload, listed)
     }
 
-    /// Sends the commit.
-    async fn send(&self) -> Result<Commit> {
+    /// Sends the commit of the parts that the store has listed.
+    async fn send(&self, listed: &[StoredPart]) -> Result<Commit> {
+        let parts = self.named(listed);
         let before = self.is_unanswered.swap(true, Ordering::Relaxed);
         let store = &self.storage.single_try;
-        let answer = store.commit(&self.session, &self.object, &self.parts).await;
+        let answer = store.commit(&self.session, &self.object, &parts).await;
         let is_answered = match &answer {
             Ok(_) => true,
             Err(error) => error.operator_code().is_some() || !error.is_retryable(),
@@ -139,12 +143,26 @@ impl<'a> Attempt<'a> {
         answer
     }
 
+    fn named(&self, listed: &[StoredPart]) -> Vec<Part> {
+        let by_number: HashMap<_, _> = listed.iter().map(|part| (part.number, part)).collect();
+        let parts = self.parts.iter().map(|part| {
+            let found = by_number.get(&Some(part.number));
+            let found = found.filter(|found| found.receipt == part.receipt);
+            let (part, integrity) = (part.clone(), self.object.integrity);
+            match found {
+                Some(found) => part.named_in(integrity, found),
+                None => part,
+            }
+        });
+        parts.collect()
+    }
+
     /// The object of a single put that the release before recorded as a part. If the receipt is the MD5 of the bytes, the answer
     /// of the store has proven everything.
     async fn find_single_put(&self) -> Result<Outcome> {
         if let [part] = &self.parts[..]
             && !self.storage.requires_encryption
-            && part.md5.is_some_and(|md5| md5.to_hex() == part.receipt)
+            && part.md5().is_some_and(|md5| md5.to_hex() == part.receipt)
         {
             return Ok(Ok(self.object.stored(part.receipt.clone(), part.size)));
         }

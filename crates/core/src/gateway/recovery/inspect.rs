@@ -79,11 +79,8 @@ impl Inspector {
             }
             // No request creates the store's session. The record gets one nevertheless: without a session the upload
             // would be treated as a single put.
-            let session = storage
-                .store
-                .begin(&storage.new_object(upload, None))
-                .await?;
-            let started = Event::SessionStarted { session };
+            let integrity = storage.session_integrity(upload).await;
+            let started = storage.begin_session(upload, integrity).await?;
             self.records
                 .transition(upload, &started, Fence::Writer)
                 .await?;
@@ -210,11 +207,13 @@ impl Inspector {
         let is_single_put = is_put_whole(upload, &found, blocks.as_deref());
         let found = placed(storage, &*storage.store, upload, found).await?;
         let is_proof = is_single_put && capabilities.computes_object_md5 && found.has_digests;
-        let md5 = found.md5.filter(|_| is_proof);
-        Ok(Ok(Verified {
-            digests: md5.map(Digests::from).unwrap_or_default(),
-            found,
-        }))
+        let digests = Digests {
+            md5: found.md5.filter(|_| is_proof),
+            crc64nvme: found
+                .crc64nvme
+                .or_else(|| upload.parts.crc64nvme(found.size)),
+        };
+        Ok(Ok(Verified { found, digests }))
     }
 
     /// Aborts an upload that can never become the expected object. The sweeper removes what the store has of it. Returns

@@ -15,7 +15,7 @@ use crate::{
         token::invalid_token,
     },
     upload::{
-        Digests, Event, FileDigest, Listed, Part, Snapshot, Upload, WriterTag,
+        Digests, Event, FileDigest, Integrity, Listed, Part, Snapshot, Upload, WriterTag,
         object::{Expected, Verdict, verify},
     },
 };
@@ -89,9 +89,13 @@ impl Rebuilder {
         if let (None, true, Some(session)) =
             (&upload.session, upload.parts.is_empty(), &snapshot.session)
         {
-            let session = session.clone();
+            let started = Event::SessionStarted {
+                session: session.clone(),
+                // Its parts show which digest they have.
+                integrity: Integrity::default(),
+            };
             self.records
-                .transition(upload, &Event::SessionStarted { session }, Fence::Writer)
+                .transition(upload, &started, Fence::Writer)
                 .await?;
         }
         if upload.session.is_none() || upload.session != snapshot.session {
@@ -168,6 +172,7 @@ impl Rebuilder {
         digests.md5 = digests
             .md5
             .filter(|md5| found.md5.is_none_or(|stored| stored == *md5));
+        digests.crc64nvme = found.crc64nvme.or(digests.crc64nvme);
         Ok(Some(Verified { digests, found }))
     }
 }
@@ -185,6 +190,7 @@ fn snapshot_parts(snapshot: &Snapshot, listed: &[StoredPart]) -> Vec<Part> {
             receipt: &part.receipt,
             size: part.size,
             md5: part.md5,
+            crc64nvme: part.crc64nvme,
         })
     })
 }

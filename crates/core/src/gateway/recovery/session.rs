@@ -10,7 +10,7 @@ use crate::{
         records::{Fence, Records},
         storage::{Storage, Storages},
     },
-    upload::{Cleanup, Event, Upload},
+    upload::{Cleanup, Digests, Event, Integrity, Upload},
 };
 
 /// Creates and ends sessions.
@@ -37,25 +37,49 @@ impl Sessions {
         let (sessions, storage) = (Arc::clone(self), Arc::clone(storage));
         let mut upload = upload.clone();
         let begun = tokio::spawn(call::propagate(async move {
-            let session = storage
-                .store
-                .begin(&storage.new_object(&upload, upload.promised_md5()))
-                .await?;
-            let event = Event::SessionStarted {
-                session: session.clone(),
-            };
-            let recorded = sessions
-                .records
-                .transition(&mut upload, &event, Fence::Writer);
-            if let Err(error) = recorded.await {
-                sessions.end_unrecorded(&upload, &session, &error).await;
-                return Err(error);
-            }
+            let integrity = storage.session_integrity(&upload).await;
+            sessions.start(&storage, &mut upload, integrity).await?;
             Ok(upload)
         }));
         begun
             .await
             .map_err(|error| Error::internal("create a session", error))?
+    }
+
+    /// Creates a session and records it. If it cannot be recorded, it is ended again.
+    async fn start(
+        &self,
+        storage: &Storage,
+        upload: &mut Upload,
+        integrity: Integrity,
+    ) -> Result<()> {
+        let started = storage.begin_session(upload, integrity).await?;
+        let recorded = self
+            .records
+            .transition(upload, &started, Fence::Writer)
+            .await;
+        if let (Err(error), Event::SessionStarted { session, .. }) = (&recorded, &started) {
+            self.end_unrecorded(upload, session, error).await;
+        }
+        recorded
+    }
+
+    /// Ends the session of an upload without parts, and creates another one.
+    pub(in crate::gateway) async fn restart(
+        &self,
+        storage: &Storage,
+        upload: &mut Upload,
+        integrity: Integrity,
+    ) -> Result<()> {
+        let before = upload.clone();
+        self.records
+            .transition(upload, &Event::SessionForgotten, Fence::Writer)
+            .await?;
+        self.start(storage, upload, integrity).await?;
+        if let Err(error) = self.end(&before).await {
+            tracing::warn!(upload_id = %upload.id, %error, "a session without a record is left to the sweeper");
+        }
+        Ok(())
     }
 
     /// Removes everything of an aborted upload from the store: its session, and an object that was never recorded. No
@@ -133,7 +157,8 @@ pub(in crate::gateway) async fn placed(
     if storage.capabilities().binds_placement {
         return Ok(found);
     }
-    let mut object = storage.new_object(upload, upload.promised_md5());
+    let promised = upload.promised_md5().map(Digests::from);
+    let mut object = storage.new_object(upload, promised.unwrap_or_default());
     // Each time it is sealed, an entry has another text.
     object.record = found.entry().map(str::to_owned).or(object.record);
     store.put_placement(&object, &found).await

@@ -29,7 +29,7 @@ pub(super) fn to_known_part(storage: &Storage, upload: &Upload, part: &Part) -> 
     let claimed = upload.claims.md5(part.number);
     let claimed = claimed.filter(|_| !storage.capabilities().lists_part_digests);
     KnownPart {
-        md5: part.md5.or(claimed),
+        md5: part.probable_md5().or(claimed),
         ..KnownPart::from(part)
     }
 }
@@ -44,6 +44,7 @@ pub(super) fn known_parts(upload: &Upload) -> Vec<KnownPart> {
             offset,
             size,
             md5: claim.md5,
+            crc64nvme: None,
         };
         Some((claim.number, part))
     });

@@ -34,6 +34,7 @@ impl Signing {
         if is_direct(&storage, &upload) || check_session(&storage, &upload).is_err() {
             return self.first_step(&storage, &upload).await.map(Some);
         }
+        self.admit_clients(&mut upload).await?;
         match self.inspector.stored_parts(&storage, &upload).await? {
             Some(present) if present.has_nothing() && upload.session.is_none() => {
                 self.first_step(&storage, &upload).await.map(Some)

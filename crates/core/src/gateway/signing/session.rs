@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 use super::Signing;
 use crate::{
     error::{Error, Reason, Result},
-    gateway::records::Fence,
-    upload::{Event, Phase, Upload},
+    gateway::{records::Fence, refusal::wrong_phase},
+    upload::{Event, Integrity, Phase, Upload},
 };
 
 /// The longest session id that a store makes, in bytes. Those of AWS are shorter than 200.
@@ -34,6 +34,8 @@ impl Signing {
         if upload.session.is_none() {
             let started = Event::SessionStarted {
                 session: session.clone(),
+                // The requests of clients have MD5s.
+                integrity: Integrity::Md5,
             };
             match self.records.transition(upload, &started, Fence::None).await {
                 // Another caller recorded a session at the same time.
@@ -48,6 +50,41 @@ impl Signing {
             _ => Ok(()),
         }
     }
+}
+
+impl Signing {
+    /// Makes the session of an upload one into which clients can put parts. If the store refuses them in the session that a stream
+    /// began, the upload gets a new one, as long as it has no parts.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` with `NotSupported` if it has parts: only a stream can continue it.
+    pub(super) async fn admit_clients(&self, upload: &mut Upload) -> Result<()> {
+        let storage = self.storages.get(&upload.storage_id)?;
+        let is_open = upload.phase == Phase::Open && upload.session.is_some();
+        if !is_open
+            || upload.session_integrity() == Integrity::Md5
+            || storage.takes_plain_parts().await?
+        {
+            return Ok(());
+        }
+        if !upload.parts.is_empty() {
+            return Err(streamed_only());
+        }
+        // The stream must not record parts of the old session any more.
+        let fenced = self.records.fence(upload).await?;
+        *upload = fenced.ok_or_else(|| wrong_phase(upload.phase))?;
+        if !upload.parts.is_empty() {
+            return Err(streamed_only());
+        }
+        self.sessions
+            .restart(&storage, upload, Integrity::Md5)
+            .await
+    }
+}
+
+fn streamed_only() -> Error {
+    let message = "the store takes no parts from clients in the session of this stream; only a stream can continue the upload";
+    Error::precondition(Reason::NotSupported, message)
 }
 
 fn checked(session: String) -> Result<String> {

@@ -2,7 +2,7 @@
 
 use crate::{
     blobs::sign::SignedRequest,
-    upload::{Claim, Md5, Part, StoreKind, UploadId},
+    upload::{Claim, Crc64Nvme, Md5, Part, StoreKind, UploadId},
 };
 
 /// One signed step of an upload.
@@ -48,6 +48,8 @@ pub struct KnownPart {
     pub size: u64,
     /// The MD5: known, or claimed by the client.
     pub md5: Option<Md5>,
+    /// The CRC-64/NVME, if the store compared it.
+    pub crc64nvme: Option<Crc64Nvme>,
 }
 
 /// A part for which a request is signed.
@@ -99,7 +101,8 @@ impl From<&Part> for KnownPart {
             number: part.number,
             offset: part.offset,
             size: part.size,
-            md5: part.md5,
+            md5: part.probable_md5(),
+            crc64nvme: part.crc64nvme(),
         }
     }
 }

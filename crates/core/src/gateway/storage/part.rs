@@ -6,15 +6,44 @@ use tokio::time::Instant;
 
 use super::{Storage, Turn};
 use crate::{
-    blobs::{Copied, NewObject, NewPart, PartCopy, Session},
+    blobs::{Begun, Copied, NewObject, NewPart, PartCopy, Session},
     error::Result,
     gateway::copy_from::CopyFrom,
-    upload::UploadId,
+    upload::{Digests, Event, Integrity, Upload, UploadId},
 };
 
 // === impl Storage ===
 
 impl Storage {
+    /// Creates the session for the parts of an upload, and returns the event to record.
+    ///
+    /// # Errors
+    /// As [`MultipartStore::begin`](crate::blobs::MultipartStore::begin), after the retry time-out.
+    pub(in crate::gateway) async fn begin_session(
+        &self,
+        upload: &Upload,
+        integrity: Integrity,
+    ) -> Result<Event> {
+        let promised = upload.promised_md5().map(Digests::from);
+        let object = NewObject {
+            integrity,
+            ..self.new_object(upload, promised.unwrap_or_default())
+        };
+        let Begun { id, integrity } = self.store.begin(&object).await?;
+        Ok(Event::SessionStarted {
+            session: id,
+            integrity,
+        })
+    }
+
+    /// Which digest the parts of a new session have. Copies are proven by the MD5s of their parts.
+    pub(in crate::gateway) async fn session_integrity(&self, upload: &Upload) -> Integrity {
+        match upload.copy_of {
+            Some(_) => Integrity::Md5,
+            None => self.integrity().await,
+        }
+    }
+
     /// Puts a part of `upload`, which may have a turn, and returns its receipt.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Parts that the store copies by itself, and records of them.
 
-use super::part::{Destination, PartWriter};
+use super::part::{Destination, PartWriter, ReceivedPart};
 use crate::{
     blobs::{Copied, PartCopy, cannot_copy},
     error::Result,
     gateway::{copy_from::CopyFrom, storage::Turn},
-    upload::{Md5, Part, Span},
+    upload::{Checksum, Md5, Part, Span},
 };
 
 // === impl PartWriter ===
@@ -35,7 +35,7 @@ impl PartWriter {
             number,
             offset: span.offset,
             size: span.size,
-            md5: Some(md5.ok_or_else(no_md5)?),
+            checksum: Some(md5.ok_or_else(no_md5)?.into()),
             receipt,
             digest: None,
         };
@@ -47,19 +47,25 @@ impl PartWriter {
 // === impl Destination ===
 
 impl Destination {
-    /// Lets the store copy a part by itself of which the bytes, with this MD5, were received from the source, and returns the receipt.
+    /// Lets the store copy a part by itself of which the bytes, with this checksum, were received from the source, and returns the
+    /// receipt.
     /// `None` if the store does not prove that it has copied the same bytes, or cannot: then they are put.
     pub(super) async fn copy_received(
         &self,
         turn: &mut Option<Turn>,
-        part: (u32, Span),
-        md5: Md5,
+        part: &ReceivedPart,
+        checksum: Checksum,
     ) -> Option<String> {
         let offered = self.copy_from.as_deref().filter(|from| from.is_offered());
-        let (Some(from), 1..) = (offered, part.1.size) else {
+        let span = Span {
+            offset: part.offset,
+            size: part.bytes.len() as u64,
+        };
+        let (Some(from), Some(md5), 1..) = (offered, checksum.md5(), span.size) else {
             return None;
         };
-        let why = match self.copy(turn, from, part, Some(md5)).await {
+        let copied = self.copy(turn, from, (part.number, span), Some(md5));
+        let why = match copied.await {
             Ok(copied) if copied.md5 == Some(md5) => return Some(copied.receipt),
             Ok(_) => cannot_copy("the store does not prove what it copies"),
             // Also if it is unavailable for longer than it is retried: the store of the copy may reach the source through a network

@@ -31,7 +31,7 @@ use self::{
 use crate::{
     error::{Error, Result},
     meter::{Done, Meter},
-    upload::{FileDigest, Md5, RunningMd5},
+    upload::{Checksum, Crc64Nvme, FileDigest, Integrity, Md5, RunningMd5},
 };
 
 /// If fewer parts of an upload may be in flight, a part that waits for a batch delays the others, and must be urgent.
@@ -104,11 +104,30 @@ impl Hasher {
         }
     }
 
-    /// The MD5 of one part. An urgent part does not wait for others, and neither do the parts that wait with it.
+    /// The checksum of one part. An urgent part does not wait for others, and neither do the parts that wait with it.
     ///
     /// # Errors
     /// `Internal` if a hashing thread has ended, or the runtime is shutting down.
-    pub(super) async fn part(&self, bytes: Bytes, is_urgent: bool) -> Result<Md5> {
+    pub(super) async fn part(
+        &self,
+        integrity: Integrity,
+        bytes: Bytes,
+        is_urgent: bool,
+    ) -> Result<Checksum> {
+        match integrity {
+            Integrity::Md5 => self.md5(bytes, is_urgent).await.map(Checksum::Md5),
+            Integrity::Crc64Nvme => {
+                let crc64 = self.crc64(Crc64Nvme::default(), bytes).await?;
+                Ok(crc64.into())
+            }
+        }
+    }
+
+    /// The MD5 of some bytes. Urgent ones do not wait for others.
+    ///
+    /// # Errors
+    /// `Internal` if a hashing thread has ended, or the runtime is shutting down.
+    pub(super) async fn md5(&self, bytes: Bytes, is_urgent: bool) -> Result<Md5> {
         let digest = self.add(RunningMd5::default(), bytes, is_urgent).await?;
         Ok(digest.finish())
     }
@@ -120,13 +139,19 @@ impl Hasher {
     pub(super) async fn file(&self, digest: FileDigest, bytes: Bytes) -> Result<FileDigest> {
         match digest {
             FileDigest::Md5(md5) => self.add(md5, bytes, true).await.map(FileDigest::Md5),
-            // Part by part it takes as long as it takes to copy the bytes.
             FileDigest::Crc64Nvme(crc64) => {
-                let _running = self.begin();
-                let hash = move || crc64.extend(&bytes);
-                blocking(hash).await.map(FileDigest::Crc64Nvme)
+                self.crc64(crc64, bytes).await.map(FileDigest::Crc64Nvme)
             }
         }
+    }
+
+    /// The CRC-64 of the bytes of `before`, followed by `bytes`. It takes as long as it takes to copy them.
+    async fn crc64(&self, before: Crc64Nvme, bytes: Bytes) -> Result<Crc64Nvme> {
+        let _running = self.begin();
+        if bytes.len() <= SHORT {
+            return Ok(before.extend(&bytes));
+        }
+        blocking(move || before.extend(&bytes)).await
     }
 
     async fn add(
@@ -250,7 +275,7 @@ mod tests {
 
     async fn assert_digests(hasher: &Hasher) {
         let parts = parts();
-        let hashed = parts.iter().map(|part| hasher.part(part.clone(), false));
+        let hashed = parts.iter().map(|part| hasher.md5(part.clone(), false));
         let digests = join_all(hashed).await;
         for (part, digest) in parts.iter().zip(digests) {
             assert_eq!(digest.unwrap(), Md5::of(part));
@@ -293,7 +318,7 @@ mod tests {
 
     async fn assert_digests_beside(hasher: &Hasher) {
         for part in parts() {
-            let digest = hasher.part(part.clone(), true).await;
+            let digest = hasher.md5(part.clone(), true).await;
             assert_eq!(digest.unwrap(), Md5::of(&part));
         }
     }

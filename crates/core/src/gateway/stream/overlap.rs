@@ -9,7 +9,7 @@ use crate::{
     upload::{FileDigest, Part, Span, Upload},
 };
 
-/// The parts without an MD5 of their own that a stream has sent again so far.
+/// The parts without a checksum of their own that a stream has sent again so far.
 #[derive(Debug, Default)]
 pub(super) struct Overlap(Option<Compared>);
 
@@ -40,8 +40,11 @@ impl Overlap {
         let Some(recorded) = upload.parts.get(number) else {
             return Ok(false);
         };
-        let is_same = match recorded.md5 {
-            Some(md5) => hasher.part(bytes.clone(), true).await? == md5,
+        let is_same = match recorded.checksum {
+            Some(checksum) => {
+                let integrity = checksum.integrity();
+                hasher.part(integrity, bytes.clone(), true).await? == checksum
+            }
             // The digest of this part is only claimed, so it cannot be compared. It is replaced.
             None if !keeps_digest => return Ok(false),
             None => {
@@ -58,7 +61,7 @@ impl Overlap {
             .with("offset", span.offset))
     }
 
-    /// The digest of the file up to the end of this part. If the store does not list MD5s, the parts of a rebuilt
+    /// The digest of the file up to the end of this part. If the store lists no digests, the parts of a rebuilt
     /// record have none. The digest of the whole file is known at the end of the last of them, so they are compared
     /// together, from the start.
     async fn digest(

@@ -18,7 +18,7 @@ use crate::{
     },
     meter::{Done, Meter},
     observe::PartToStore,
-    upload::{DigestState, FileDigest, Part, Span, UploadId, WriterTag},
+    upload::{Crc64Nvme, DigestState, FileDigest, Integrity, Part, UploadId, WriterTag},
 };
 
 /// How often a part is put that was damaged in flight, or for which the store denied a session that it lists.
@@ -30,6 +30,8 @@ pub(super) struct Destination {
     pub(super) upload_id: UploadId,
     pub(super) key: String,
     pub(super) session: String,
+    /// Which digest its parts have.
+    pub(super) integrity: Integrity,
     /// The encryption scope of the object.
     pub(super) scope: Option<String>,
     pub(super) writer: WriterTag,
@@ -128,36 +130,45 @@ impl PartWriter {
         &self,
         to: &Destination,
         turn: Turn,
-        part: ReceivedPart,
+        mut part: ReceivedPart,
     ) -> Result<Part> {
+        let link = part.link.take();
+        let hashing = || {
+            let bytes = part.bytes.clone();
+            self.hasher.part(to.integrity, bytes, part.is_urgent)
+        };
+        // It takes a moment, and the CRC-64 of the file is combined from it.
+        let crc64 = match to.integrity {
+            Integrity::Crc64Nvme => hashing().await?.crc64nvme(),
+            Integrity::Md5 => None,
+        };
         let put = async {
-            let md5 = self.hasher.part(part.bytes.clone(), part.is_urgent).await?;
-            let mut turn = Some(turn);
-            let span = Span {
-                offset: part.offset,
-                size: part.bytes.len() as u64,
+            let checksum = match crc64 {
+                Some(crc64) => crc64.into(),
+                None => hashing().await?,
             };
-            let copied = to.copy_received(&mut turn, (part.number, span), md5);
-            if let Some(receipt) = copied.await {
-                return Ok((md5, receipt));
+            let mut turn = Some(turn);
+            if let Some(receipt) = to.copy_received(&mut turn, &part, checksum).await {
+                return Ok((checksum, receipt));
             }
             let part = NewPart {
                 number: part.number,
                 writer: to.writer,
-                md5,
+                checksum,
                 body: part.bytes.clone(),
             };
             let receipt = put_part(to, turn, part).await?;
-            Ok((md5, receipt))
+            Ok((checksum, receipt))
         };
+        let follow = self.follow(link, &part.bytes, crc64);
         // Both run to completion even if the put fails, because the next part waits for this link.
-        let (put, digest) = tokio::join!(put, self.follow(part.link, &part.bytes));
-        let (md5, receipt) = put?;
+        let (put, digest) = tokio::join!(put, follow);
+        let (checksum, receipt) = put?;
         let stored = Part {
             number: part.number,
             offset: part.offset,
             size: part.bytes.len() as u64,
-            md5: Some(md5),
+            checksum: Some(checksum),
             receipt,
             digest: digest?,
         };
@@ -194,14 +205,24 @@ impl PartWriter {
         });
     }
 
-    async fn follow(&self, link: Option<DigestLink>, bytes: &Bytes) -> Result<Option<DigestState>> {
+    /// Adds a part to the digest of the file: its CRC-64, if it is known and enough, or else its bytes.
+    async fn follow(
+        &self,
+        link: Option<DigestLink>,
+        bytes: &Bytes,
+        crc64: Option<Crc64Nvme>,
+    ) -> Result<Option<DigestState>> {
         let Some(DigestLink { before, after }) = link else {
             return Ok(None);
         };
         let digest = before
             .await
             .map_err(|_| Error::fault("hash a file: the previous part was dropped"))?;
-        let digest = self.hasher.file(digest, bytes.clone()).await?;
+        let size = bytes.len() as u64;
+        let digest = match crc64.and_then(|crc64| digest.combined(crc64, size)) {
+            Some(combined) => combined,
+            None => self.hasher.file(digest, bytes.clone()).await?,
+        };
         let state = digest.state();
         // Fails if there is no next part.
         let _ = after.send(digest);

@@ -13,7 +13,7 @@ use crate::{
     },
     meter::Done,
     upload::{
-        Denied, Md5, StoredObject, Upload,
+        Denied, Digests, StoredObject, Upload,
         object::{Difference, Expected, Verdict, verify},
     },
 };
@@ -24,19 +24,22 @@ const MAX_PUTS: usize = 3;
 // === impl PartWriter ===
 
 impl PartWriter {
-    /// Puts the bytes of a small file, with their MD5, as the object of `upload`, and returns the object. An object with the same bytes is one that an earlier
+    /// Puts the bytes of a small file, with their digests, as the object of `upload`, and returns the object. An object with the same bytes is one that an earlier
     /// attempt made. `None`, and nothing is sent, if the store has no conditional put.
     pub(super) async fn put_whole(
         &self,
         storage: &Storage,
         upload: &mut Upload,
-        (bytes, md5): (&Bytes, Md5),
+        (bytes, digests): (&Bytes, Digests),
     ) -> Result<Option<StoredObject>> {
         let size = bytes.len() as u64;
         // The size of the file may not have been known before.
         let mut sized = upload.clone();
         sized.file.file_size = Some(size);
-        let object = storage.new_object(&sized, Some(md5));
+        let object = NewObject {
+            integrity: storage.integrity().await,
+            ..storage.new_object(&sized, digests)
+        };
         let put = match put_object(storage, &object, bytes).await {
             Err(error) if error.kind() == Kind::Unimplemented => return Ok(None),
             put => put?,
@@ -47,14 +50,16 @@ impl PartWriter {
         });
         let is_new = match put {
             // The answer proves everything.
-            Put::Stored(stored) if stored.md5 == Some(md5) && !storage.requires_encryption => {
+            Put::Stored(stored)
+                if digests.is_proven_by(stored.digests) && !storage.requires_encryption =>
+            {
                 return Ok(Some(object.stored(stored.etag, size)));
             }
             Put::Stored(_) => true,
             Put::Exists => false,
         };
-        // What existed before has the same bytes only if its MD5 proves it.
-        let expected = Expected::of_single_put(&sized, size, md5, !is_new);
+        // What existed before has the same bytes only if a digest proves it.
+        let expected = Expected::of_single_put(&sized, size, digests, !is_new);
         let found = storage
             .retry
             .run_whole(|| find_own(storage, &object.key, &expected))

@@ -106,7 +106,7 @@ impl Case {
                 number,
                 offset: span.offset,
                 size: span.size.min(size - span.offset),
-                md5: Some(md5),
+                checksum: Some(md5.into()),
                 receipt: if is_azure {
                     format!("block {number}")
                 } else {
@@ -127,7 +127,7 @@ impl Case {
                 metadata.insert("uploadmd5".to_owned(), self.md5().to_hex());
             }
         }
-        let md5s = self.parts(upload).filter_map(|part| part.md5);
+        let md5s = self.parts(upload).filter_map(|part| part.md5());
         let has_composite = !self.is_whole() && !self.is_azure;
         let reported = |md5| {
             if self.is_opaque {
@@ -159,6 +159,7 @@ impl Case {
             writer,
             cut: 0,
             md5: None,
+            crc64nvme: None,
             size: part.size,
         });
         (self.is_azure && !self.is_whole()).then(|| blocks.collect())
@@ -172,7 +173,7 @@ impl Case {
 
     /// The verdict about an object that existed before a single put.
     fn verdict_of_put(&self, upload: &Upload, found: &StoredObject) -> Verdict {
-        let expected = Expected::of_single_put(upload, self.size, self.md5(), true);
+        let expected = Expected::of_single_put(upload, self.size, self.md5().into(), true);
         verify(&expected, &self.capabilities(), Some(found), None)
     }
 }
@@ -180,7 +181,7 @@ impl Case {
 fn claim(part: &Part) -> Claim {
     Claim {
         number: part.number,
-        md5: part.md5,
+        md5: part.md5(),
         signed_for: Some(0),
     }
 }

@@ -85,6 +85,7 @@ impl World {
                 writer: None,
                 cut: *cut,
                 md5: None,
+                crc64nvme: None,
                 size: *size,
             });
         parts.collect()

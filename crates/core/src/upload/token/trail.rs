@@ -93,7 +93,7 @@ impl Trail {
         match &mut self.mark {
             Mark::Chain(hash, is_md5) => {
                 *hash = hash.next(part);
-                *is_md5 &= part.md5.is_some_and(|md5| md5.to_hex() == part.receipt);
+                *is_md5 &= part.md5().is_some_and(|md5| md5.to_hex() == part.receipt);
             }
             Mark::Writers(runs) => {
                 let bits = writer.map_or(0, WriterTag::bits);

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     gateway::{audit::audit, copy_from::is_refusal, message::FinishCopy, records::Fence},
     observe::{self, PartToStore},
-    upload::{CompositeMd5, Md5, Upload},
+    upload::{CompositeMd5, Digests, Md5, Part, Upload},
 };
 
 // === impl Receiver ===
@@ -41,7 +41,7 @@ impl Receiver {
     /// Checks that the parts of a copy have the MD5s that those of its source have.
     pub(super) fn check_copied(&self, proof: &FinishCopy) -> Result<()> {
         let parts = self.upload.parts.iter_committed();
-        let md5s: Option<Vec<Md5>> = parts.map(|part| part.md5).collect();
+        let md5s: Option<Vec<Md5>> = parts.map(Part::md5).collect();
         let composite = md5s.map(CompositeMd5::of);
         match proof.composite {
             Some(expected) if composite != Some(expected) => {
@@ -86,7 +86,7 @@ impl Receiver {
         let no_source = || cannot_copy("the stream has no source to copy from");
         let from = self.copy_from.as_deref().ok_or_else(no_source)?;
         // Without an MD5 in its metadata, which would say more than is known before the copy is compared.
-        let object = storage.new_object(upload, None);
+        let object = storage.new_object(upload, Digests::default());
         let copied = storage.copy_object(&object, from).await;
         copied
             .map_err(|error| cannot_copy("the store does not copy the object").caused_by(error))?;

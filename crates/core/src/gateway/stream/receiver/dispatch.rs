@@ -93,6 +93,7 @@ impl Receiver {
             upload_id: self.upload.id.clone(),
             key: self.upload.object_key.clone(),
             session: self.upload.session.clone().unwrap_or_default(),
+            integrity: self.upload.session_integrity(),
             scope: self
                 .upload
                 .file

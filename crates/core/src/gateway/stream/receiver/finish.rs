@@ -162,14 +162,14 @@ impl Receiver {
             buffer,
         } = current_part;
         let bytes = buffer.freeze();
-        let md5 = self.shared.hasher.part(bytes.clone(), true).await?;
+        let md5 = self.shared.hasher.md5(bytes.clone(), true).await?;
         let digests = Digests {
             md5: Some(md5),
             crc64nvme: Some(Crc64Nvme::of(&bytes)),
         };
         // Checked before the put, so that a wrong file is not stored.
         self.check_promise(promised, digests).await?;
-        let digests = self.chain.as_ref().map(|_| digests).unwrap_or_default();
+        let known = self.chain.as_ref().map(|_| digests).unwrap_or_default();
         let shared = Arc::clone(&self.shared);
         let observed = PartToStore {
             number,
@@ -177,9 +177,9 @@ impl Receiver {
         };
         let put = shared
             .parts
-            .put_whole(&self.storage, &mut self.upload, (&bytes, md5));
+            .put_whole(&self.storage, &mut self.upload, (&bytes, digests));
         if let Some(found) = observe::part(observed, put).await? {
-            return Ok((digests, Some(found)));
+            return Ok((known, Some(found)));
         }
         let part = ReceivedPart {
             number,
@@ -194,7 +194,7 @@ impl Receiver {
         let stored = shared.parts.store_part(&destination, turn, part);
         let stored = observe::part(observed, stored).await?;
         self.count_part(stored);
-        Ok((digests, None))
+        Ok((known, None))
     }
 
     async fn check_promise(&mut self, promised: Promised, digests: Digests) -> Result<()> {

@@ -1,0 +1,206 @@
+//! Which digest the store of a storage compares with the bytes that it receives.
+//!
+//! Every store compares MD5s. A CRC-64/NVME is much cheaper, but a store that does not know it ignores it silently. So before the
+//! first use a store is asked: it gets a few bytes with a wrong CRC-64/NVME. Only one that refuses them for that reason gets
+//! CRC-64s.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    blobs::{BlobStore, NewObject, sign::OPAQUE},
+    error::{Reason, Result},
+    state::{Note, NoteStore},
+    upload::{
+        Crc64Nvme, Integrity, Md5, Placement, UploadId,
+        keys::{SIDE_OBJECTS, directory},
+    },
+};
+
+/// When a store is asked again whose answer decided nothing.
+const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// How long uploads wait for the answer. Without one they use MD5s.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The bytes that are put. Not empty: an empty body may not be compared.
+const BODY: &[u8] =
+    b"The upload gateway asks whether the store compares this with its CRC-64/NVME. Delete it.\n";
+
+/// Which digest a storage is configured to use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntegrityChoice {
+    /// The CRC-64/NVME if the store compares it, else the MD5.
+    #[default]
+    Auto,
+    /// The CRC-64/NVME, without asking the store.
+    Crc64Nvme,
+    /// The MD5.
+    Md5,
+}
+
+/// Finds out which digest a store compares.
+#[derive(Debug)]
+pub(super) struct IntegrityProbe {
+    storage_id: String,
+    store: Arc<dyn BlobStore>,
+    prefix: String,
+    placement: Placement,
+    /// Has the answer for all replicas.
+    notes: Arc<dyn NoteStore>,
+    answer: Mutex<Answer>,
+    takes_plain_parts: OnceCell<bool>,
+}
+
+/// What is known of a store.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Unknown,
+    Known(Integrity),
+    /// Its answer decided nothing.
+    Undecided {
+        ask_at: Instant,
+    },
+}
+
+// === impl IntegrityProbe ===
+
+impl IntegrityProbe {
+    pub(super) fn new(storage: &super::Storage, notes: Arc<dyn NoteStore>) -> Self {
+        let answer = match storage.integrity {
+            IntegrityChoice::Auto => Answer::Unknown,
+            IntegrityChoice::Crc64Nvme => Answer::Known(Integrity::Crc64Nvme),
+            IntegrityChoice::Md5 => Answer::Known(Integrity::Md5),
+        };
+        Self {
+            storage_id: storage.id.clone(),
+            store: Arc::clone(&storage.single_try),
+            prefix: storage.prefix.clone(),
+            placement: storage.placement.clone(),
+            notes,
+            answer: Mutex::new(answer),
+            takes_plain_parts: OnceCell::new(),
+        }
+    }
+
+    /// The digest for new sessions and single puts. Asks the store if that was never done; without a decisive answer the MD5.
+    pub(super) async fn integrity(&self) -> Integrity {
+        let mut answer = self.answer.lock().await;
+        match *answer {
+            Answer::Known(integrity) => return integrity,
+            Answer::Undecided { ask_at } if ask_at > Instant::now() => return Integrity::Md5,
+            Answer::Unknown | Answer::Undecided { .. } => {}
+        }
+        let found = timeout(PATIENCE, self.find_out()).await.ok().flatten();
+        *answer = match found {
+            Some(integrity) => Answer::Known(integrity),
+            None => Answer::Undecided {
+                ask_at: Instant::now() + ASK_AGAIN,
+            },
+        };
+        found.unwrap_or_default()
+    }
+
+    /// The answer that a replica has kept, or that of the store, which is kept then.
+    async fn find_out(&self) -> Option<Integrity> {
+        let note = Note::Integrity(self.storage_id.clone());
+        let kept = self.notes.note(&note).await;
+        if let Ok(Some(text)) = &kept
+            && let Ok(integrity) = serde_json::from_str(text)
+        {
+            return Some(integrity);
+        }
+        let integrity = match compares_crc64(&*self.store, &self.prefix, &self.placement).await {
+            Ok(true) => Integrity::Crc64Nvme,
+            Ok(false) => Integrity::Md5,
+            Err(error) => {
+                tracing::warn!(storage_id = self.storage_id, %error, "the store has not answered whether it compares CRC64NVMEs; it gets MD5s, and is asked again in an hour");
+                return None;
+            }
+        };
+        let kept = async {
+            let text = serde_json::to_string(&integrity).unwrap_or_default();
+            let seen = kept?;
+            self.notes.replace_note(&note, seen.as_deref(), &text).await
+        };
+        // The next start asks again.
+        if let Err(error) = kept.await {
+            tracing::warn!(storage_id = self.storage_id, %error, "the answer of the store about CRC64NVME could not be kept");
+        }
+        tracing::info!(
+            storage_id = self.storage_id,
+            ?integrity,
+            "the store has answered which digest it compares"
+        );
+        Some(integrity)
+    }
+
+    /// Whether a session with CRC-64s takes parts of which only the MD5 is known. The store is asked once.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn takes_plain_parts(&self) -> Result<bool> {
+        let ask = async || {
+            let object = NewObject {
+                integrity: Integrity::Crc64Nvme,
+                ..probe_object(&self.prefix, &self.placement)
+            };
+            self.store.takes_plain_parts(&object).await
+        };
+        self.takes_plain_parts.get_or_try_init(ask).await.copied()
+    }
+}
+
+/// Asks a store whether it compares CRC-64s: it gets an object below `prefix`, stored like `placement`, whose CRC-64 is wrong.
+///
+/// # Errors
+/// The store's answer decides nothing.
+pub async fn compares_crc64(
+    store: &dyn BlobStore,
+    prefix: &str,
+    placement: &Placement,
+) -> Result<bool> {
+    let object = probe_object(prefix, placement);
+    let error = match store.replace(&object, Bytes::from_static(BODY)).await {
+        Err(error) if error.reason() == Reason::ChecksumMismatch => return Ok(true),
+        Ok(()) => {
+            remove(store, &object.key).await;
+            return Ok(false);
+        }
+        Err(error) => error,
+    };
+    // It may be stored although the response was lost.
+    if error.is_retryable() && error.operator_code().is_none() {
+        remove(store, &object.key).await;
+    }
+    Err(error)
+}
+
+async fn remove(store: &dyn BlobStore, key: &str) {
+    if let Err(error) = store.delete(key).await {
+        tracing::warn!(key, %error, "the object with which the store was asked about CRC64NVME could not be deleted");
+    }
+}
+
+/// The object with a wrong CRC-64. Its key is that of no upload and of no side object.
+fn probe_object(prefix: &str, placement: &Placement) -> NewObject {
+    let upload_id = UploadId::generate(None);
+    NewObject {
+        key: format!("{}{SIDE_OBJECTS}/probe-{upload_id}", directory(prefix)),
+        mime: OPAQUE.to_owned(),
+        upload_id,
+        size: Some(BODY.len() as u64),
+        md5: Some(Md5::of(BODY)),
+        crc64nvme: Some(Crc64Nvme(!Crc64Nvme::of(BODY).0)),
+        integrity: Integrity::Crc64Nvme,
+        record: None,
+        placement: Box::new(placement.clone()),
+    }
+}
