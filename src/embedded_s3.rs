@@ -8,12 +8,19 @@
 //! one that this upload made and the call names the same parts, otherwise `NoSuchUpload`. A download whose object is
 //! replaced or deleted fails; it never mixes two objects. There is one bucket, without versions. Its CORS rule is that of the
 //! configuration; browsers may read the entity tag.
+//!
+//! Of the checksums it knows CRC64NVME, of the type `FULL_OBJECT`: that of an object that is put, of a part, and of the
+//! whole object when it is completed are compared, and lists and reads return them. As in S3, a part names it only if
+//! its upload was created with it. Such an upload accepts parts without it as well, and computes it.
 
+mod access;
+mod checksum;
 mod config;
 mod drain;
 mod failure;
 mod files;
 mod list;
+mod part_crc;
 mod read;
 mod receive;
 mod server;
@@ -29,9 +36,10 @@ use std::sync::Arc;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
 
+use access::Keys;
 pub use config::EmbeddedS3Config;
 use server::Server;
-use service::{Keys, Service};
+use service::Service;
 use storage::Storage;
 
 /// A running embedded S3. Dropping it stops it at once; [`EmbeddedS3::stop`] lets running requests finish.

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use s3s::dto::*;
 use s3s::{S3Result, s3_error};
 
+use super::checksum;
 use super::storage::{Manifest, Session};
 use super::uploads::StoredPart;
 use super::values::{hexadecimal, length};
@@ -21,12 +22,13 @@ pub(super) fn page_limit(asked: Option<i32>) -> S3Result<usize> {
 /// The response to `ListParts`.
 pub(super) fn parts(
     input: ListPartsInput,
-    parts: Vec<StoredPart>,
-    truncated: bool,
+    (session, parts, truncated): (Session, Vec<StoredPart>, bool),
 ) -> S3Result<ListPartsOutput> {
+    let (checksum_algorithm, checksum_type) = checksum::answered_upload(session.crc64nvme);
     let last = parts.last().map(|part| i32::from(part.number));
     let parts = parts.into_iter().map(|part| {
         Ok(Part {
+            checksum_crc64nvme: part.crc64nvme.map(String::from),
             e_tag: Some(ETag::Strong(hexadecimal(&part.md5))),
             last_modified: Some(part.modified.into()),
             part_number: Some(part.number.into()),
@@ -36,6 +38,8 @@ pub(super) fn parts(
     });
     Ok(ListPartsOutput {
         bucket: Some(input.bucket),
+        checksum_algorithm,
+        checksum_type,
         is_truncated: Some(truncated),
         key: Some(input.key),
         max_parts: Some(input.max_parts.unwrap_or(PAGE)),
@@ -94,7 +98,10 @@ pub(super) fn uploads(
 }
 
 fn upload(upload_id: String, session: Session) -> MultipartUpload {
+    let (checksum_algorithm, checksum_type) = checksum::answered_upload(session.crc64nvme);
     MultipartUpload {
+        checksum_algorithm,
+        checksum_type,
         initiated: Some(session.initiated.into()),
         key: Some(session.key),
         upload_id: Some(upload_id),

@@ -1,4 +1,4 @@
-//! Receives a request body into a durable temporary file and computes its MD5.
+//! Receives a request body into a durable temporary file and computes its MD5 and CRC64NVME.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,7 +12,9 @@ use md5::{Digest, Md5};
 use s3s::dto::StreamingBlob;
 use s3s::s3_error;
 use tokio::task::{JoinHandle, spawn_blocking};
+use upload_gateway_core::upload::Crc64Nvme;
 
+use super::checksum::NamedCrc;
 use super::failure::Failure;
 use super::files::Temporary;
 use crate::private_files;
@@ -30,21 +32,26 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Received {
     pub(super) file: Temporary,
     pub(super) md5: [u8; 16],
+    pub(super) crc64nvme: Crc64Nvme,
+    /// Whether the request named the CRC64NVME.
+    pub(super) crc64nvme_named: bool,
     pub(super) size: u64,
 }
 
 /// What a request declares about its body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Declared {
     pub(super) content_length: Option<i64>,
     /// The Content-MD5 header: base64 of 16 bytes.
     pub(super) content_md5: Option<String>,
+    pub(super) crc64nvme: NamedCrc,
 }
 
 struct Writer {
     file: File,
     temporary: Temporary,
     digest: Md5,
+    crc64nvme: Crc64Nvme,
     size: u64,
 }
 
@@ -52,7 +59,7 @@ struct Writer {
 ///
 /// # Errors
 ///
-/// `InvalidDigest`, `BadDigest`, `IncompleteBody`, `EntityTooLarge`, `RequestTimeout`, or an internal error.
+/// `InvalidDigest`, `InvalidRequest`, `BadDigest`, `IncompleteBody`, `EntityTooLarge`, `RequestTimeout`, or an internal error.
 pub(super) async fn receive(
     temporary: Temporary,
     body: Option<StreamingBlob>,
@@ -84,7 +91,8 @@ pub(super) async fn receive(
     }
     let writer = write(writing, batch).await?.await??;
     writer.check(&declared)?;
-    Ok(spawn_blocking(move || writer.finish()).await??)
+    let named = declared.crc64nvme.check(writer.crc64nvme)?;
+    Ok(spawn_blocking(move || writer.finish(named)).await??)
 }
 
 async fn next_chunk(body: &mut StreamingBlob) -> Result<Option<Bytes>, Failure> {
@@ -113,6 +121,7 @@ impl Writer {
             file: private_files::create_new(temporary.path())?,
             temporary,
             digest: Md5::new(),
+            crc64nvme: Crc64Nvme::default(),
             size: 0,
         })
     }
@@ -120,6 +129,7 @@ impl Writer {
     fn write(mut self, batch: &[Bytes]) -> io::Result<Self> {
         for chunk in batch {
             self.digest.update(chunk);
+            self.crc64nvme = self.crc64nvme.extend(chunk);
             self.file.write_all(chunk)?;
             self.size += chunk.len() as u64;
         }
@@ -149,13 +159,15 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<Received> {
+    fn finish(mut self, crc64nvme_named: bool) -> io::Result<Received> {
         let md5: [u8; 16] = self.digest.finalize().into();
         self.file.write_all(&md5)?;
         self.file.sync_all()?;
         Ok(Received {
             file: self.temporary,
             md5,
+            crc64nvme: self.crc64nvme,
+            crc64nvme_named,
             size: self.size,
         })
     }

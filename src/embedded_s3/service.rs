@@ -3,21 +3,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use hyper::header::HeaderName;
-use s3s::access::{S3Access, S3AccessContext};
-use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::*;
-use s3s::path::S3Path;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use tokio::task::spawn_blocking;
-use url::form_urlencoded;
 
+use super::checksum::{self, NamedCrc};
 use super::failure::{Failure, Outcome};
 use super::list;
 use super::read;
 use super::receive::{Declared, Received, receive};
 use super::storage::{Attributes, Manifest, Storage};
-use super::uploads::Completion;
+use super::uploads::{Completion, NamedPart};
 use super::values::{hexadecimal, length};
 
 /// The highest part number (S3's own limit).
@@ -29,57 +25,6 @@ pub(super) struct Service {
     storage: Arc<Storage>,
 }
 
-/// Allows requests signed with one key, on one bucket.
-#[derive(Clone)]
-pub(super) struct Keys {
-    pub(super) bucket: String,
-    pub(super) access_key_id: String,
-    pub(super) secret_access_key: SecretKey,
-}
-
-#[async_trait::async_trait]
-impl S3Auth for Keys {
-    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key != self.access_key_id {
-            return Err(s3_error!(InvalidAccessKeyId));
-        }
-        Ok(self.secret_access_key.clone())
-    }
-}
-
-#[async_trait::async_trait]
-impl S3Access for Keys {
-    async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
-        if context.credentials().is_none() {
-            return Err(s3_error!(AccessDenied, "a signature is required"));
-        }
-        if has_unsigned_header(context) {
-            return Err(s3_error!(AccessDenied, "sign all headers x-amz-…"));
-        }
-        match context.s3_path() {
-            S3Path::Bucket { bucket } | S3Path::Object { bucket, .. }
-                if **bucket != *self.bucket =>
-            {
-                Err(s3_error!(NoSuchBucket))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Whether a request with a signed URL has a header of S3 that the signature does not cover. It could make another request of it,
-/// such as a copy of an object that its sender may not read. S3 refuses it, too.
-fn has_unsigned_header(context: &S3AccessContext<'_>) -> bool {
-    let query = context.uri().query().unwrap_or_default();
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    let Some((_, signed)) = pairs.find(|(name, _)| name == "X-Amz-SignedHeaders") else {
-        return false;
-    };
-    let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
-    let mut names = context.headers().keys().map(HeaderName::as_str);
-    names.any(|name| name.starts_with("x-amz-") && !is_signed(name))
-}
-
 #[async_trait::async_trait]
 impl S3 for Service {
     async fn create_multipart_upload(
@@ -87,6 +32,8 @@ impl S3 for Service {
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let input = request.input;
+        let algorithm = input.checksum_algorithm.as_ref();
+        let crc64nvme = checksum::of_upload(algorithm, input.checksum_type.as_ref())?;
         let attributes = Attributes {
             cache_control: input.cache_control,
             content_disposition: input.content_disposition,
@@ -97,10 +44,13 @@ impl S3 for Service {
         };
         let key = input.key.clone();
         let upload_id = self
-            .blocking(move |storage| storage.create_upload(key, attributes))
+            .blocking(move |storage| storage.create_upload(key, attributes, crc64nvme))
             .await?;
+        let (checksum_algorithm, checksum_type) = checksum::answered_upload(crc64nvme);
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
+            checksum_algorithm,
+            checksum_type,
             key: Some(input.key),
             upload_id: Some(upload_id),
             ..Default::default()
@@ -115,15 +65,21 @@ impl S3 for Service {
         let declared = Declared {
             content_length: input.content_length,
             content_md5: input.content_md5,
+            crc64nvme: NamedCrc {
+                header: input.checksum_crc64nvme,
+                trailers: request.trailing_headers,
+            },
         };
         let received = receive(self.storage.temporary(), input.body, declared).await?;
         let number = part_number(input.part_number)?;
         let md5 = received.md5;
-        self.blocking(move |storage| {
-            storage.store_part(&input.key, &input.upload_id, number, received)
-        })
-        .await?;
+        let crc64nvme = self
+            .blocking(move |storage| {
+                storage.store_part(&input.key, &input.upload_id, number, received)
+            })
+            .await?;
         Ok(S3Response::new(UploadPartOutput {
+            checksum_crc64nvme: crc64nvme.map(String::from),
             e_tag: Some(ETag::Strong(hexadecimal(&md5))),
             ..Default::default()
         }))
@@ -138,10 +94,10 @@ impl S3 for Service {
         let after = u16::try_from(input.part_number_marker.unwrap_or(0))
             .map_err(|_| s3_error!(InvalidArgument, "part-number-marker is out of range"))?;
         let (key, upload_id) = (input.key.clone(), input.upload_id.clone());
-        let (parts, truncated) = self
+        let listed = self
             .blocking(move |storage| storage.list_parts(&key, &upload_id, after, limit))
             .await?;
-        Ok(S3Response::new(list::parts(input, parts, truncated)?))
+        Ok(S3Response::new(list::parts(input, listed)?))
     }
 
     async fn complete_multipart_upload(
@@ -159,13 +115,17 @@ impl S3 for Service {
         let completion = Completion {
             parts: named.into_iter().map(named_part).collect::<S3Result<_>>()?,
             only_new: only_new(input.if_match.as_ref(), input.if_none_match.as_ref())?,
+            crc64nvme: checksum::parse(input.checksum_crc64nvme)?,
             size: input.mpu_object_size,
         };
         let key = input.key.clone();
         let manifest = self
             .blocking(move |storage| storage.complete(&key, &input.upload_id, &completion))
             .await?;
+        let (checksum_crc64nvme, checksum_type) = checksum::answered(manifest.crc64nvme);
         Ok(S3Response::new(CompleteMultipartUploadOutput {
+            checksum_crc64nvme,
+            checksum_type,
             location: Some(format!("/{}/{}", input.bucket, input.key)),
             bucket: Some(input.bucket),
             key: Some(input.key),
@@ -200,6 +160,10 @@ impl S3 for Service {
         let declared = Declared {
             content_length: input.content_length,
             content_md5: input.content_md5,
+            crc64nvme: NamedCrc {
+                header: input.checksum_crc64nvme,
+                trailers: request.trailing_headers,
+            },
         };
         let received = receive(self.storage.temporary(), input.body, declared).await?;
         let only_new = only_new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
@@ -215,7 +179,10 @@ impl S3 for Service {
         let manifest = self
             .blocking(move |storage| storage.put_object(key, attributes, only_new, received))
             .await?;
+        let (checksum_crc64nvme, checksum_type) = checksum::answered(manifest.crc64nvme);
         Ok(S3Response::new(PutObjectOutput {
+            checksum_crc64nvme,
+            checksum_type,
             e_tag: Some(ETag::Strong(manifest.etag)),
             ..Default::default()
         }))
@@ -248,8 +215,11 @@ impl S3 for Service {
         let manifest = self
             .blocking(move |storage| storage.put_object(key, attributes, false, received))
             .await?;
+        let (checksum_crc64nvme, checksum_type) = checksum::answered(manifest.crc64nvme);
         Ok(S3Response::new(CopyObjectOutput {
             copy_object_result: Some(CopyObjectResult {
+                checksum_crc64nvme,
+                checksum_type,
                 e_tag: Some(ETag::Strong(manifest.etag)),
                 last_modified: Some(manifest.modified.into()),
                 ..Default::default()
@@ -269,12 +239,14 @@ impl S3 for Service {
         let source = (&input.copy_source, input.copy_source_if_match);
         let received = self.copied(&input.bucket, source, range).await?;
         let md5 = received.md5;
-        self.blocking(move |storage| {
-            storage.store_part(&input.key, &input.upload_id, number, received)
-        })
-        .await?;
+        let crc64nvme = self
+            .blocking(move |storage| {
+                storage.store_part(&input.key, &input.upload_id, number, received)
+            })
+            .await?;
         Ok(S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(CopyPartResult {
+                checksum_crc64nvme: crc64nvme.map(String::from),
                 e_tag: Some(ETag::Strong(hexadecimal(&md5))),
                 ..Default::default()
             }),
@@ -294,6 +266,10 @@ impl S3 for Service {
         let content_range = range
             .as_ref()
             .map(|range| format!("bytes {}-{}/{size}", range.start, range.end - 1));
+        // It is that of the whole object.
+        let crc64nvme = manifest.crc64nvme.filter(|_| range.is_none());
+        let (checksum_crc64nvme, checksum_type) =
+            checksum::answered_if(input.checksum_mode.as_ref(), crc64nvme);
         let range = range.unwrap_or(0..size);
         let content_length = length(range.end - range.start)?;
         let body = read::stream(self.storage.segments(&manifest, &range));
@@ -303,6 +279,8 @@ impl S3 for Service {
             accept_ranges: Some("bytes".to_owned()),
             body: Some(body),
             cache_control: attributes.cache_control,
+            checksum_crc64nvme,
+            checksum_type,
             content_disposition: attributes.content_disposition,
             content_encoding: attributes.content_encoding,
             content_language: attributes.content_language,
@@ -324,10 +302,14 @@ impl S3 for Service {
         refuse_part_number(input.part_number)?;
         let manifest = self.object(input.key, input.if_match).await?;
         let content_length = length(manifest.size())?;
+        let (checksum_crc64nvme, checksum_type) =
+            checksum::answered_if(input.checksum_mode.as_ref(), manifest.crc64nvme);
         let attributes = manifest.attributes;
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             cache_control: attributes.cache_control,
+            checksum_crc64nvme,
+            checksum_type,
             content_disposition: attributes.content_disposition,
             content_encoding: attributes.content_encoding,
             content_language: attributes.content_language,
@@ -411,7 +393,7 @@ impl Service {
         let body = read::stream(self.storage.segments(&manifest, &range));
         let declared = Declared {
             content_length: Some(length(range.end - range.start)?),
-            content_md5: None,
+            ..Default::default()
         };
         let received = receive(self.storage.temporary(), Some(body), declared);
         Ok(received.await?)
@@ -449,10 +431,13 @@ fn copied_range(text: &str) -> S3Result<Range<u64>> {
     range.ok_or_else(|| s3_error!(InvalidArgument, "a range is bytes=FIRST-LAST"))
 }
 
-fn named_part(part: CompletedPart) -> S3Result<(u16, String)> {
-    let number = part_number(part.part_number.ok_or_else(|| s3_error!(MalformedXML))?)?;
+fn named_part(part: CompletedPart) -> S3Result<NamedPart> {
     let etag = part.e_tag.ok_or_else(|| s3_error!(MalformedXML))?;
-    Ok((number, etag.into_value()))
+    Ok(NamedPart {
+        number: part_number(part.part_number.ok_or_else(|| s3_error!(MalformedXML))?)?,
+        etag: etag.into_value(),
+        crc64nvme: checksum::parse(part.checksum_crc64nvme)?,
+    })
 }
 
 /// Whether a write must not replace an object. Other conditions are refused, not ignored.

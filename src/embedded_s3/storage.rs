@@ -5,6 +5,7 @@
 //! objects/<SHA-256 of the key>   JSON manifest of an object: attributes, ETag, upload id, its parts' numbers and sizes
 //! sessions/<upload id>           JSON session of an upload that is open
 //! parts/<upload id>/<number>     a part's bytes followed by their 16-byte MD5, so that one rename replaces both
+//! parts/<upload id>/<number>.crc64nvme   the part's CRC ([`super::part_crc`])
 //! temporary/<random>             files that are not complete yet; emptied at start
 //! ```
 //!
@@ -24,6 +25,7 @@ use std::time::SystemTime;
 use s3s::s3_error;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use upload_gateway_core::upload::Crc64Nvme;
 
 use super::failure::Outcome;
 use super::files::{
@@ -73,6 +75,9 @@ pub(super) struct Session {
     pub(super) key: String,
     pub(super) initiated: SystemTime,
     pub(super) attributes: Attributes,
+    /// Whether its parts and its object have a CRC64NVME. Sessions of earlier builds have none.
+    #[serde(default)]
+    pub(super) crc64nvme: bool,
 }
 
 /// A complete object.
@@ -86,6 +91,9 @@ pub(super) struct Manifest {
     pub(super) upload_id: String,
     /// Number and size, in order.
     pub(super) parts: Vec<(u16, u64)>,
+    /// Of the whole object. Those of earlier builds and of uploads without it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) crc64nvme: Option<Crc64Nvme>,
 }
 
 // === impl Storage ===
@@ -211,6 +219,7 @@ impl Storage {
             attributes,
             upload_id,
             parts: vec![(1, received.size)],
+            crc64nvme: Some(received.crc64nvme),
         };
         self.publish(&manifest)?;
         Ok(manifest)

@@ -2,6 +2,7 @@
 
 mod access;
 mod browsers;
+mod checksums;
 mod crash;
 mod format;
 mod kill;

@@ -4,11 +4,12 @@ use std::process::Stdio;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::types::CompletedMultipartUpload;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use upload_gateway::embedded_s3::EmbeddedS3;
+use upload_gateway_core::upload::Crc64Nvme;
 
 use super::server::*;
 
@@ -81,6 +82,8 @@ async fn sigkill_loses_nothing_acknowledged_and_shows_nothing_half_written() {
                     .find(|part| part.part_number == Some(number))
                     .unwrap();
                 assert_eq!(part.e_tag, Some(etag));
+                let crc = Crc64Nvme::of(&content(number, 70_000)).to_string();
+                assert_eq!(part.checksum_crc64_nvme, Some(crc));
             }
             Acknowledged::Object { key } => {
                 assert!(server.read_key(&key).await.is_ok(), "{key} is lost")
@@ -114,6 +117,7 @@ async fn write_until_killed(
     acknowledged: mpsc::UnboundedSender<Acknowledged>,
 ) -> Option<()> {
     let create = client.create_multipart_upload().bucket(BUCKET).key(KEY);
+    let create = create.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
     let shared = create.send().await.ok()?.upload_id?;
     for number in 1..1000 {
         let body = content(number, 70_000);
