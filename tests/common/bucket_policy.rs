@@ -3,21 +3,13 @@
 
 use std::{
     collections::HashMap,
-    future::IntoFuture,
     sync::{Arc, Mutex},
 };
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    http::{
-        HeaderMap, HeaderValue, Method, Response, StatusCode,
-        header::{CONNECTION, TRANSFER_ENCODING},
-        request::Parts as Head,
-    },
-};
-use tokio::{net::TcpListener, task::JoinHandle};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request::Parts as Head};
+use bytes::Bytes;
+
+use super::front::{Behind, Front, error};
 
 /// The headers that a request must have, each with the only value that is allowed.
 pub type Headers = &'static [(&'static str, &'static str)];
@@ -43,17 +35,16 @@ pub struct BucketPolicy {
     /// Its URL, without a path.
     pub endpoint: String,
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    _front: Front,
 }
 
 #[derive(Debug)]
 struct Shared {
-    store: String,
+    behind: Behind,
     demands: Demands,
     /// The demanded headers of new objects, by path.
     placed: Mutex<HashMap<String, Headers>>,
     refused: Mutex<usize>,
-    http: reqwest::Client,
 }
 
 // === impl BucketPolicy ===
@@ -61,38 +52,23 @@ struct Shared {
 impl BucketPolicy {
     /// Starts one in front of the store at `store`, `http://127.0.0.1:PORT`.
     pub async fn start(store: &str, demands: Demands) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
-            store: store.to_owned(),
+            behind: Behind::new(store),
             demands,
             placed: Mutex::default(),
             refused: Mutex::default(),
-            http: reqwest::Client::new(),
         });
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
-        let serving = axum::serve(listener, router).into_future();
-        let task = tokio::spawn(async {
-            let _ = serving.await;
-        });
+        let front = Front::start(Arc::clone(&shared), answer).await;
         Self {
-            endpoint,
+            endpoint: front.endpoint.clone(),
             shared,
-            task,
+            _front: front,
         }
     }
 
     /// How many requests it refused.
     pub fn refused(&self) -> usize {
         *self.shared.refused.lock().unwrap()
-    }
-}
-
-impl Drop for BucketPolicy {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -136,15 +112,13 @@ impl Shared {
         head.method == Method::GET && !query.contains("list-type") && !query.contains("upload")
     }
 
-    fn refusal(&self) -> Response<Body> {
+    fn refusal(&self) -> Response<Bytes> {
         *self.refused.lock().unwrap() += 1;
         error(StatusCode::FORBIDDEN, "AccessDenied")
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
+async fn answer(shared: Arc<Shared>, head: Head, body: Bytes) -> Response<Bytes> {
     let demanded = shared.demanded(&head);
     let is_met = |(name, value): &(&str, &str)| {
         head.headers
@@ -158,29 +132,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if shared.demands.archives && shared.reads_object(&head) {
         return error(StatusCode::FORBIDDEN, "InvalidObjectState");
     }
-    let with_query = head.uri.path_and_query().unwrap().as_str();
-    let url = format!("{}{with_query}", shared.store);
-    let request = shared.http.request(head.method.clone(), url);
-    let sent = request.headers(head.headers.clone()).body(body).send();
-    let sent = sent.await.unwrap();
-    let (status, mut headers) = (sent.status(), sent.headers().clone());
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(CONNECTION);
-    if status.is_success() {
-        shared.describe(&head, demanded, &mut headers);
+    let mut response = shared.behind.pass(head.clone(), body).await;
+    if response.status().is_success() {
+        shared.describe(&head, demanded, response.headers_mut());
     }
-    let mut response = Response::new(Body::from(sent.bytes().await.unwrap()));
-    (*response.status_mut(), *response.headers_mut()) = (status, headers);
-    response
-}
-
-fn error(status: StatusCode, code: &str) -> Response<Body> {
-    let body = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{code}</Message></Error>"
-    );
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    let code = HeaderValue::from_str(code).unwrap();
-    response.headers_mut().insert("x-ms-error-code", code);
     response
 }

@@ -1,37 +1,33 @@
 //! A server in front of an S3 store that makes ETags look like MD5s which they are not: the 32 digits are reversed.
 
-use std::{future::IntoFuture, sync::Arc};
+use std::sync::Arc;
 
 use aws_sdk_s3::{
     Client,
     types::{CompletedMultipartUpload, CompletedPart},
 };
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header::ETAG},
-    response::{IntoResponse, Response},
-};
-use tokio::{net::TcpListener, task::JoinHandle};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header::ETAG, request::Parts as Head};
+use bytes::Bytes;
 
-use super::S3Backend;
+use super::{
+    S3Backend,
+    front::{Behind, Front},
+};
 
 /// The server; it stops when dropped.
 #[derive(Debug)]
 pub struct OpaqueEtags {
     /// Its URL, without a path.
     pub endpoint: String,
-    task: JoinHandle<()>,
+    _front: Front,
 }
 
 #[derive(Debug)]
-struct Behind {
-    endpoint: String,
+struct Shared {
+    behind: Behind,
     bucket: String,
     /// Sends the requests that name ETags: their signature covers the body.
     client: Client,
-    http: reqwest::Client,
 }
 
 // === impl OpaqueEtags ===
@@ -39,66 +35,43 @@ struct Behind {
 impl OpaqueEtags {
     /// Starts one in front of `store`.
     pub async fn start(store: &S3Backend) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let behind = Behind {
-            endpoint: store.endpoint.clone(),
+        let shared = Arc::new(Shared {
+            behind: Behind::new(&store.endpoint),
             bucket: store.bucket.clone(),
             client: store.client(),
-            http: reqwest::Client::new(),
-        };
-        let router = Router::new().fallback(answer).with_state(Arc::new(behind));
-        let serving = axum::serve(listener, router).into_future();
-        let task = tokio::spawn(async {
-            let _ = serving.await;
         });
-        Self { endpoint, task }
+        let front = Front::start(shared, answer).await;
+        Self {
+            endpoint: front.endpoint.clone(),
+            _front: front,
+        }
     }
 }
 
-impl Drop for OpaqueEtags {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn answer(State(behind): State<Arc<Behind>>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
+async fn answer(shared: Arc<Shared>, head: Head, body: Bytes) -> Response<Bytes> {
     let query = head.uri.query().unwrap_or_default();
     if head.method == Method::POST
         && let Some(id) = value(query, "uploadId")
     {
-        let key = head
-            .uri
-            .path()
-            .strip_prefix(&format!("/{}/", behind.bucket));
+        let bucket = format!("/{}/", shared.bucket);
+        let key = head.uri.path().strip_prefix(&bucket);
         let named = String::from_utf8_lossy(&body);
-        return behind.complete(key.unwrap(), id, &named).await;
+        return shared.complete(key.unwrap(), id, &named).await;
     }
-    let path = head.uri.path_and_query().unwrap().as_str();
-    let request = behind
-        .http
-        .request(head.method, format!("{}{path}", behind.endpoint));
-    let sent = request.headers(head.headers).body(body).send().await;
-    let answer = sent.unwrap();
-    let (status, mut headers) = (answer.status(), answer.headers().clone());
-    if let Some(etag) = headers.get_mut(ETAG) {
+    let mut response = shared.behind.pass(head, body).await;
+    if let Some(etag) = response.headers_mut().get_mut(ETAG) {
         *etag = HeaderValue::from_str(&reversed(etag.to_str().unwrap())).unwrap();
     }
-    let mut body = answer.bytes().await.unwrap();
-    if body.starts_with(b"<?xml") {
-        body = with_reversed_etags(&String::from_utf8_lossy(&body)).into();
-    }
-    let mut response = Response::new(Body::from(body));
-    (*response.status_mut(), *response.headers_mut()) = (status, headers);
-    response
+    response.map(|body| match body.starts_with(b"<?xml") {
+        true => with_reversed_etags(&String::from_utf8_lossy(&body)).into(),
+        false => body,
+    })
 }
 
-// === impl Behind ===
+// === impl Shared ===
 
-impl Behind {
-    async fn complete(&self, key: &str, id: &str, named: &str) -> Response {
+impl Shared {
+    async fn complete(&self, key: &str, id: &str, named: &str) -> Response<Bytes> {
         let parts = named.split("<Part>").skip(1).map(|part| {
             CompletedPart::builder()
                 .part_number(between(part, "<PartNumber>", "<").parse().unwrap())
@@ -116,13 +89,14 @@ impl Behind {
         let etag = match complete.send().await {
             Ok(output) => reversed(output.e_tag().unwrap()),
             Err(error) => {
-                return (StatusCode::BAD_REQUEST, format!("{error:?}")).into_response();
+                let mut refusal = Response::new(format!("{error:?}").into());
+                *refusal.status_mut() = StatusCode::BAD_REQUEST;
+                return refusal;
             }
         };
-        format!(
+        Response::new(format!(
             "<?xml version=\"1.0\"?><CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
-        )
-        .into_response()
+        ).into())
     }
 }
 

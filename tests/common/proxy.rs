@@ -1,21 +1,11 @@
 //! A proxy in front of a store that injects faults: it forwards requests, except those that it answers itself.
 
-use std::{
-    future::IntoFuture,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    http::{
-        HeaderMap, HeaderName, StatusCode,
-        header::{HOST, TRANSFER_ENCODING},
-    },
-    response::{IntoResponse, Response},
-};
-use tokio::{net::TcpListener, task::JoinHandle};
+use axum::http::{HeaderMap, HeaderName, Response, StatusCode, request::Parts as Head};
+use bytes::Bytes;
+
+use super::front::{Behind, Front};
 
 /// An answer to the next request with this method whose query contains the text.
 #[derive(Debug, Clone)]
@@ -38,15 +28,14 @@ pub(crate) struct Proxy {
     /// Its URL, without a path.
     pub(crate) endpoint: String,
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    _front: Front,
 }
 
 #[derive(Debug)]
 struct Shared {
-    store: String,
+    behind: Behind,
     faults: Mutex<Vec<Fault>>,
     drops_names: bool,
-    http: reqwest::Client,
 }
 
 // === impl Proxy ===
@@ -63,23 +52,16 @@ impl Proxy {
     }
 
     async fn begin(store: &str, faults: Vec<Fault>, drops_names: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
-            store: store.to_owned(),
+            behind: Behind::new(store),
             faults: Mutex::new(faults),
             drops_names,
-            http: reqwest::Client::new(),
         });
-        let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
-        let serving = axum::serve(listener, router).into_future();
-        let task = tokio::spawn(async {
-            let _ = serving.await;
-        });
+        let front = Front::start(Arc::clone(&shared), pass).await;
         Self {
-            endpoint,
+            endpoint: front.endpoint.clone(),
             shared,
-            task,
+            _front: front,
         }
     }
 
@@ -89,41 +71,20 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (mut head, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
+async fn pass(shared: Arc<Shared>, mut head: Head, body: Bytes) -> Response<Bytes> {
     if shared.drops_names {
         head.headers = without_dropped_names(head.headers);
     }
     let query = head.uri.query().unwrap_or_default();
-    let fault = shared.fault(head.method.as_str(), query);
-    let instead = fault.map(|fault| {
-        let status = StatusCode::from_u16(fault.status).unwrap();
-        (fault.reaches_store, (status, fault.body).into_response())
-    });
-    let instead = match instead {
-        Some((false, answer)) => return answer,
-        other => other.map(|(_, answer)| answer),
+    let Some(fault) = shared.fault(head.method.as_str(), query) else {
+        return shared.behind.pass(head, body).await;
     };
-    let path = head.uri.path_and_query().unwrap().as_str();
-    // The signature covers the host.
-    assert!(head.headers.contains_key(HOST));
-    let url = format!("{}{path}", shared.store);
-    let request = shared.http.request(head.method, url);
-    let sent = request.headers(head.headers).body(body).send().await;
-    let answer = sent.unwrap();
-    let (status, mut headers) = (answer.status(), answer.headers().clone());
-    // The body is sent on with its length.
-    headers.remove(TRANSFER_ENCODING);
-    let mut response = Response::new(Body::from(answer.bytes().await.unwrap()));
-    (*response.status_mut(), *response.headers_mut()) = (status, headers);
-    instead.unwrap_or(response)
+    if fault.reaches_store {
+        shared.behind.pass(head, body).await;
+    }
+    let mut instead = Response::new(Bytes::from_static(fault.body.as_bytes()));
+    *instead.status_mut() = StatusCode::from_u16(fault.status).unwrap();
+    instead
 }
 
 fn without_dropped_names(headers: HeaderMap) -> HeaderMap {

@@ -27,6 +27,7 @@ mod authorities;
 mod blob;
 mod embedded_s3;
 mod lifecycle;
+mod odd_stores;
 mod requests;
 mod search;
 mod signatures;
