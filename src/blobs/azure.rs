@@ -15,6 +15,7 @@ mod config;
 mod copy;
 mod cors;
 mod delegation;
+mod digests;
 mod fault;
 mod http;
 mod inspection;
@@ -53,10 +54,7 @@ use upload_gateway_core::{
     },
     clock::Clock,
     error::{Error, Result},
-    upload::{
-        Crc64Nvme, Digests, Encryption, Integrity, MIB, Md5, Placement, StoreKind, StoreLimits,
-        Timestamp,
-    },
+    upload::{Encryption, Integrity, MIB, Md5, Placement, StoreKind, StoreLimits, Timestamp},
 };
 use url::Url;
 
@@ -231,13 +229,9 @@ impl AzureStore {
         let blob = self.blob(&object.key).block_blob_client();
         let answer = within(PUT_TIMEOUT, blob.upload(body.into(), Some(options)));
         let output = answer.await?;
-        let md5 = output.content_md5.and_then(|md5| md5.try_into().ok());
         Ok(StoredPut {
             etag: entity_tag(output.etag),
-            digests: Digests {
-                md5: md5.map(Md5),
-                crc64nvme: output.content_crc64.and_then(crc64),
-            },
+            digests: digests::named(output.content_md5, output.content_crc64),
         })
     }
 
@@ -492,12 +486,6 @@ fn entity_tag(etag: Option<Etag>) -> String {
         .unwrap_or_default()
         .trim_matches('"')
         .to_owned()
-}
-
-/// The CRC-64 that Azure names.
-fn crc64(bytes: Vec<u8>) -> Option<Crc64Nvme> {
-    let bytes = bytes.try_into().ok()?;
-    Some(Crc64Nvme(u64::from_le_bytes(bytes)))
 }
 
 /// Whether the bytes did not match the digest sent with them. Azurite has no error code of its own for that.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | flags; 0: there is no part |
 //! | 1–8 | the size, big endian. The offset follows from the plan |
-//! | 9–24 | the checksum: an MD5 (a flag says so), or a CRC-64/NVME of 8 bytes, zeros and a 1, which releases before read as no checksum, or zeros |
+//! | 9–24 | the checksum: an MD5 (with a flag), or a CRC-64/NVME of 8 bytes, zeros and a 1, which releases before read as no checksum, or zeros |
 //! | 25–40 | the receipt: an MD5 in hexadecimal digits (S3) as its 16 bytes, a block id (Azure) as its 6 bytes, any other text as its MD5. The text is then kept beside the slots |
 //!
 //! | bytes of a claim | content |
@@ -281,6 +281,14 @@ mod tests {
                 assert_eq!(read, Ok(Some(part)), "{receipt}");
             }
         }
+    }
+
+    #[test]
+    fn releases_before_read_a_crc64_as_no_checksum() {
+        let (slot, _) = write_part(&part(1, "0000", Some(Crc64Nvme(u64::MAX).into()))).unwrap();
+        assert_eq!(slot[0] & HAS_MD5, 0);
+        let (slot, _) = write_part(&part(1, "0000", Some(Md5([1; 16]).into()))).unwrap();
+        assert_eq!(checksum(&slot), Some(Md5([1; 16]).into()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod common;
 
 mod browser;
 mod grpc;
+mod integrity;
 mod placement;
 mod rest;
 mod signing;

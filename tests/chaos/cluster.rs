@@ -79,7 +79,11 @@ struct Ports {
 
 impl Cluster {
     /// Starts everything; `None` if a program is missing.
-    pub(crate) async fn start(topology: Topology, directory: &Path) -> io::Result<Option<Self>> {
+    pub(crate) async fn start(
+        topology: Topology,
+        directory: &Path,
+        integrity: &str,
+    ) -> io::Result<Option<Self>> {
         let redis = tokio::task::block_in_place(|| RedisServers::start(topology));
         let (Some(_), Some(redis), Some((s3_server, s3)), Some((azure_server, azure))) = (
             common::find("prlimit"),
@@ -100,7 +104,8 @@ impl Cluster {
                 (embedded_configuration(ports, directory), Disk::Limited)
             } else {
                 let text = configuration(index, ports, &links, &redis, &s3, &azure)?;
-                (text, Disk::Roomy)
+                let integrity = format!("allow_http = true\nintegrity = \"{integrity}\"\n");
+                (text.replace("allow_http = true\n", &integrity), Disk::Roomy)
             };
             fs::write(&file, text)?;
             let log = directory.join(format!("gateway-{index}.log"));

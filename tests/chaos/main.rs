@@ -132,14 +132,15 @@ async fn run(
     // Removed only at the end, so that a run that is interrupted leaves it, too.
     let directory = TempDir::with_prefix("upload-gateway-chaos.")?.keep();
     fs::write(directory.join("schedule.txt"), schedule.to_string())?;
+    let integrity = if seed % 2 == 0 { "md5" } else { "auto" };
     println!(
-        "chaos: seed {seed}, redis {}, {} uploads, {} s, logs in {}",
+        "chaos: seed {seed}, redis {}, {integrity}, {} uploads, {} s, logs in {}",
         topology.name(),
         schedule.uploads.len(),
         schedule.time.as_secs(),
         directory.display()
     );
-    let Some(cluster) = Cluster::start(topology, &directory).await? else {
+    let Some(cluster) = Cluster::start(topology, &directory, integrity).await? else {
         return Ok(0);
     };
     let begin = Instant::now();

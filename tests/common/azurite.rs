@@ -26,7 +26,7 @@ const ACCOUNT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// A new, empty container.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AzureBackend {
     /// `http://127.0.0.1:PORT/ACCOUNT`.
     pub endpoint: String,

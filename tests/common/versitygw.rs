@@ -18,7 +18,7 @@ const ACCESS_KEY: &str = "test-access-key";
 const SECRET_KEY: &str = "test-secret-key";
 
 /// A new, empty bucket.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct S3Backend {
     /// `http://127.0.0.1:PORT`, for path-style requests.
     pub endpoint: String,

@@ -13,6 +13,7 @@ macro_rules! conformance {
         conformance!(store versitygw: $($($area $case)*)* $($($other $only)*)*);
         conformance!(store azurite: $($($area $case)*)* $($($other $only)*)*);
         conformance!(store memory_azure: $($($area $case)*)* $($($other $only)*)*);
+        conformance!(store embedded_crc64: $($($area $case)*)*);
         conformance!(store versitygw_crc64: $($($area $case)*)*);
         conformance!(store azurite_crc64: $($($area $case)*)*);
         conformance!(store memory_azure_crc64: $($($area $case)*)*);

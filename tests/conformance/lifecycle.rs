@@ -452,3 +452,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_integrity_of_a_session_is_fixed_when_it_begins() {
+    let mut upload = upload(Phase::Open);
+    let begun = |integrity| Event::SessionStarted {
+        session: "one".into(),
+        integrity,
+    };
+    upload.apply(begun(Integrity::Crc64Nvme)).unwrap();
+    assert_eq!(upload.apply(begun(Integrity::Md5)), Ok(Applied::Same));
+    assert_eq!(upload.session_integrity(), Integrity::Crc64Nvme);
+    upload.apply(Event::SessionForgotten).unwrap();
+    assert_eq!(upload.session_integrity(), Integrity::Md5);
+}
+
+#[test]
+fn a_part_shows_the_integrity_that_a_release_before_has_dropped() {
+    let mut upload = upload(Phase::Open);
+    let part = |number, checksum| Part {
+        number,
+        offset: 0,
+        size: 7,
+        checksum: Some(checksum),
+        receipt: "r".into(),
+        digest: None,
+    };
+    upload.parts.insert(part(1, Md5::of(b"a").into()));
+    assert_eq!(upload.session_integrity(), Integrity::Md5);
+    upload.parts.insert(part(2, Crc64Nvme(1).into()));
+    assert_eq!(upload.session_integrity(), Integrity::Crc64Nvme);
+}

@@ -380,7 +380,7 @@ fn doctor_accepts_the_embedded_stores_and_reports_a_missing_redis() {
         .unwrap();
     assert!(well.status.success(), "{well:?}");
     let lines = String::from_utf8(well.stdout).unwrap();
-    assert_eq!(lines.matches("ok    ").count(), 6, "{lines}");
+    assert_eq!(lines.matches("ok    ").count(), 7, "{lines}");
 
     let config = directory.path().join("gateway.toml");
     let text = "redis_url = 'redis://127.0.0.1:1'\n[[storage]]\nid = 'media'\nkind = 's3'\nbucket = 'media'\n\

@@ -120,7 +120,7 @@ async fn azure_has_no_setting_for_etags_and_keeps_nothing() {
     };
     let report = doctor(&azure_toml(&azure), "").await;
     assert!(report.succeeded, "{}", report.lines);
-    assert_eq!(report.lines.matches("ok  ").count(), 11, "{}", report.lines);
+    assert_eq!(report.lines.matches("ok  ").count(), 12, "{}", report.lines);
     assert!(!report.has("etags"), "{}", report.lines);
     let pages = azure.client().list_blobs(None).unwrap();
     let blobs: Vec<_> = pages.try_collect().await.unwrap();

@@ -135,7 +135,7 @@ async fn another_file_is_refused_before_a_byte_is_sent() {
     changed[1 << 20] ^= 1;
     let longer = [&right[..], b"more"].concat();
     for (wrong, difference) in [
-        (&changed[..], "part 1, at byte 0, has another MD5"),
+        (&changed[..], "part 1, at byte 0, has another CRC64NVME"),
         (&longer, "its size is 12582916, not 12582912"),
         (&right[..1 << 20], "its size is 1048576, not 12582912"),
     ] {

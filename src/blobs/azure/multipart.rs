@@ -15,12 +15,13 @@ use upload_gateway_core::{
         StoredPart, part_damaged,
     },
     error::{Error, Result},
-    upload::{Digests, Md5, Part, WriterTag},
+    upload::{Digests, Part, WriterTag},
 };
 
 use super::{
     AzureStore, BlockId, NOT_FOUND,
     block_list::stored_part,
+    digests,
     fault::{code, fault, is_refusal, report},
     http::within,
     is_damage, metadata,
@@ -58,15 +59,8 @@ impl MultipartStore for AzureStore {
                 fault("put a block", error)
             }
         })?;
-        let stored = Digests {
-            md5: output
-                .content_md5()
-                .ok()
-                .flatten()
-                .and_then(|md5| md5.try_into().ok())
-                .map(Md5),
-            crc64nvme: output.content_crc64().ok().flatten().and_then(super::crc64),
-        };
+        let (md5, crc64) = (output.content_md5(), output.content_crc64());
+        let stored = digests::named(md5.ok().flatten(), crc64.ok().flatten());
         if Digests::from(part.checksum).contradict(&stored) {
             return Err(part_damaged(format!(
                 "part {} has {stored:?} in the store, and {:?} here",

@@ -29,7 +29,7 @@ const REFUSED: [&str; 6] = [
 /// Codes with which a store refuses bytes that do not have the digest that was sent with them.
 const DAMAGED: [&str; 2] = ["BadDigest", "XAmzContentChecksumMismatch"];
 
-/// Codes with which a store refuses a checksum where it does not expect one, or a part without one where it does.
+/// Codes with which a store refuses a checksum that it does not expect, or a part without one in a session that demands it.
 const NO_CHECKSUM: [&str; 3] = ["InvalidArgument", "InvalidRequest", "NotImplemented"];
 
 /// Codes that only an operator can fix: credentials, permissions, or the bucket.

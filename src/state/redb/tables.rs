@@ -299,10 +299,7 @@ impl<'a> Tables<'a> {
     pub(super) fn secret(&mut self, offered: &Secret) -> Result<Secret> {
         if let Some(kept) = self.facts.get("secret").map_err(internal)? {
             let bytes = kept.value().try_into().map_err(|cause| {
-                Error::internal(
-                    "the state file holds a secret that is not 32 bytes long",
-                    cause,
-                )
+                Error::internal("the stored secret is not 32 bytes long", cause)
             })?;
             return Ok(Secret::new(bytes));
         }
@@ -317,12 +314,12 @@ impl<'a> Tables<'a> {
         &mut self,
         note: &str,
         seen: Option<&str>,
-        text: &str,
+        to: &str,
     ) -> Result<bool> {
         let stored = read_note(&self.facts, note)?;
-        let is_expected = stored.as_deref() == seen || stored.as_deref() == Some(text);
+        let is_expected = stored.as_deref() == seen || stored.as_deref() == Some(to);
         if is_expected {
-            self.facts.insert(note, text.as_bytes()).map_err(internal)?;
+            self.facts.insert(note, to.as_bytes()).map_err(internal)?;
         }
         Ok(is_expected)
     }
@@ -356,7 +353,6 @@ impl Snapshot {
         })
     }
 
-    /// The text of a note.
     pub(super) fn note(&self, note: &str) -> Result<Option<String>> {
         read_note(&self.facts, note)
     }

@@ -99,6 +99,10 @@ pub(crate) async fn azurite() -> Option<Subject> {
 }
 
 /// The same stores, which compare CRC-64s.
+pub(crate) async fn embedded_crc64() -> Option<Subject> {
+    Some(embedded().await?.with_crc64())
+}
+
 pub(crate) async fn versitygw_crc64() -> Option<Subject> {
     Some(versitygw().await?.with_crc64())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_s3::config::Credentials;
 use axum::http::request::Parts;
 use tempfile::TempDir;
 
@@ -9,7 +10,11 @@ use super::{
     super::stand_in::{Answer, Behaviour, StandIn, answer, refusal},
     Setups,
 };
-use crate::common::{self, OpaqueEtags, S3Backend, free_port};
+use crate::common::{
+    self, OpaqueEtags, S3Backend, free_port,
+    layer::Protocol,
+    odd_store::{Habit, OddStore},
+};
 
 pub(super) async fn setups() -> Option<Setups> {
     let s3 = common::s3().await?;
@@ -57,6 +62,14 @@ pub(super) async fn setups() -> Option<Setups> {
         with(&s3.endpoint, &opaque.endpoint),
     );
     setups.keep(opaque);
+    let keys = Credentials::from_keys(s3.access_key, s3.secret_key, None);
+    let dropping = Habit::DropsChecksums(Some(keys));
+    let dropping = OddStore::start(&s3.endpoint, Protocol::S3, dropping).await;
+    setups.add(
+        "`integrity` is `crc64nvme` although the store ignores it",
+        with(&s3.endpoint, &dropping.endpoint) + "integrity = \"crc64nvme\"\n",
+    );
+    setups.keep(dropping);
 
     let renaming = Behaviour {
         renames_host: true,

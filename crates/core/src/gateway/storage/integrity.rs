@@ -27,7 +27,7 @@ use crate::{
 const ASK_AGAIN: Duration = Duration::from_secs(60 * 60);
 
 /// How long uploads wait for the answer. Without one they use MD5s.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The bytes that are put. Not empty: an empty body may not be compared.
 const BODY: &[u8] =
@@ -98,7 +98,10 @@ impl IntegrityProbe {
             Answer::Undecided { ask_at } if ask_at > Instant::now() => return Integrity::Md5,
             Answer::Unknown | Answer::Undecided { .. } => {}
         }
-        let found = timeout(PATIENCE, self.find_out()).await.ok().flatten();
+        let found = timeout(ANSWER_TIMEOUT, self.find_out())
+            .await
+            .ok()
+            .flatten();
         *answer = match found {
             Some(integrity) => Answer::Known(integrity),
             None => Answer::Undecided {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::upload::{
-    Claim, Features, FileMetadata, MIB, PART_SIZE, Part, Parts, Plan, StoreKind, StoreLimits,
-    Timestamp, WriterTag, keys,
+    Claim, Crc64Nvme, Features, FileMetadata, MIB, PART_SIZE, Part, Parts, Plan, StoreKind,
+    StoreLimits, Timestamp, WriterTag, keys,
 };
 
 /// A file, and how it was stored.
@@ -321,5 +321,29 @@ proptest! {
         prop_assert_eq!(case.verdict_of_put(&upload, &object), verdict);
         object.md5 = Some(case.md5());
         prop_assert_eq!(case.verdict_of_put(&upload, &object), Verdict::Same);
+    }
+
+    #[test]
+    fn an_object_with_another_crc64_than_its_parts_is_different(case in any_case(), is_reported: bool) {
+        let case = Case { is_claimed: false, is_size_declared: true, ..case };
+        prop_assume!(!case.is_whole());
+        let mut upload = case.upload();
+        let compared = upload.parts.iter().map(|part| Part {
+            checksum: Some(Crc64Nvme(u64::from(part.number)).into()),
+            ..part.clone()
+        });
+        upload.parts = compared.collect();
+        let whole = upload.parts.crc64nvme(case.size).unwrap();
+        let with = |crc64: Crc64Nvme| {
+            let mut object = case.object(&upload);
+            if is_reported {
+                object.crc64nvme = Some(crc64);
+            } else {
+                object.metadata.insert("uploadcrc64nvme".to_owned(), crc64.to_string());
+            }
+            case.verdict(&upload, Some(&object))
+        };
+        prop_assert_eq!(with(whole), Verdict::Same);
+        prop_assert_eq!(with(Crc64Nvme(!whole.0)), Verdict::Different(Difference::Crc64Nvme));
     }
 }
