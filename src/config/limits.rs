@@ -50,7 +50,7 @@ table! {
         pub max_message_size: ByteSize = ByteSize(4 * MIB), in ByteSize(512 * 1024)..=ByteSize(64 * MIB);
         /// The largest file. Not set: what the store and the memory budget allow.
         pub max_file_size: Option<ByteSize> = None;
-        /// How many parts of one upload are in flight to the store at a time.
+        /// How many parts of one upload are in flight to the store at a time, at most.
         pub parts_in_flight: u32 = 8, in POSITIVE;
         /// How many parts of all uploads are in flight to one store at a time, at most: fewer while the store is slow or
         /// throttles.

@@ -3,6 +3,7 @@
 mod integrity;
 mod limit;
 mod part;
+mod shortest;
 mod turns;
 
 use std::{sync::Arc, time::Duration};

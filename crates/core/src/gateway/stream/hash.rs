@@ -96,6 +96,11 @@ impl Hasher {
         self.running.load(Ordering::Relaxed)
     }
 
+    /// Whether parts are hashed side by side.
+    pub(super) fn batches(&self) -> bool {
+        !self.threads.is_empty()
+    }
+
     fn begin(&self) -> Running<'_> {
         self.running.fetch_add(1, Ordering::Relaxed);
         Running {

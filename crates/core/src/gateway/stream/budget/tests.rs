@@ -250,3 +250,21 @@ async fn a_part_that_is_larger_than_the_budget_does_not_wait() {
     assert_eq!(error.reason(), Reason::BudgetTooSmall);
     assert!(!budget.is_short(&CALLER));
 }
+
+#[tokio::test]
+async fn streams_one_after_the_other_do_not_add_kept_buffers() {
+    let budget = Budget::new(10 * PART_SIZE, PART_SIZE, 0, WAIT_LIMIT);
+    for _ in 0..4 {
+        let mut parts = Vec::new();
+        for number in 0..3 {
+            let reuses = number > 0;
+            let part = budget.buffer(&CALLER, budget.number(), 5 << 20, reuses);
+            let mut part = part.unwrap();
+            part.extend(&[7; 5 << 20]).await.unwrap();
+            parts.push(part);
+        }
+        drop(parts);
+        assert_eq!(budget.lock().spare.len(), 3);
+        assert_eq!(budget.lock().free, 6 * PART_SIZE);
+    }
+}

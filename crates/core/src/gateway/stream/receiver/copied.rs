@@ -26,7 +26,8 @@ impl Receiver {
         if self.upload.parts.get(number).is_some() {
             return Ok(());
         }
-        let (destination, turn) = self.next_turn().await?;
+        let in_flight = self.shared.settings.parts_in_flight;
+        let (destination, turn) = self.next_turn(in_flight).await?;
         let (shared, committed) = (Arc::clone(&self.shared), self.upload.parts.committed());
         let size = span.size;
         self.in_flight.spawn(call::propagate(async move {

@@ -1,8 +1,11 @@
 //! The parts of a stream in flight: dispatched, awaited and counted.
 //!
-//! Their number is limited per stream, and for all streams to one storage. At the limit, the receiver stops reading.
+//! Their number is limited per stream, and for all streams to one storage. At the limit, the receiver stops reading. A stream has no
+//! more in flight than its store needs, because each keeps its bytes in memory.
 
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use super::{CurrentPart, Receiver, to_usize};
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     },
     observe,
     retry::CallWait,
-    upload::Part,
+    upload::{PART_SIZE, Part},
 };
 
 // === impl Receiver ===
@@ -42,14 +45,10 @@ impl Receiver {
         if recorded.await? {
             return Ok(());
         }
-        let (destination, turn) = self.next_turn().await?;
+        let allowed = self.allowed_in_flight(span.size);
+        let (destination, turn) = self.next_turn(allowed).await?;
         let end = span.offset + bytes.len() as u64;
         let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
-        let allowed = self
-            .storage
-            .turns
-            .limit()
-            .min(self.shared.settings.parts_in_flight);
         let link = self.chain.as_mut().map(DigestChain::link);
         let part = ReceivedPart {
             number,
@@ -61,17 +60,36 @@ impl Receiver {
         };
         let shared = Arc::clone(&self.shared);
         self.in_flight.spawn(call::propagate(async move {
-            let observed = part.observed();
+            let (observed, begun) = (part.observed(), Instant::now());
+            let size = observed.size;
             let stored = shared.parts.store_part(&destination, turn, part);
-            observe::part(observed, stored).await
+            let stored = observe::part(observed, stored).await;
+            // Shorter ones would be no measure.
+            if stored.is_ok() && size >= PART_SIZE {
+                destination.storage.turns.recorded(begun.elapsed());
+            }
+            stored
         }));
         Ok(())
     }
 
-    /// Where the next part is stored, and its turn. Waits until fewer parts are in flight.
-    pub(super) async fn next_turn(&mut self) -> Result<(Arc<Destination>, Turn)> {
+    /// How many parts of `size` bytes may be in flight.
+    fn allowed_in_flight(&self, size: u64) -> usize {
+        let Self {
+            shared, storage, ..
+        } = self;
+        let limit = storage.turns.limit().min(shared.settings.parts_in_flight);
+        match shared.hasher.batches() {
+            // Side by side, more parts cost no more.
+            true => limit,
+            false => storage.turns.needed(size).min(limit),
+        }
+    }
+
+    /// Where the next part is stored, and its turn. Waits until fewer than `allowed` parts are in flight.
+    pub(super) async fn next_turn(&mut self, allowed: usize) -> Result<(Arc<Destination>, Turn)> {
         let destination = self.destination().await?;
-        while self.in_flight.len() >= self.shared.settings.parts_in_flight {
+        while self.in_flight.len() >= allowed {
             if let Some(stored) = self.in_flight.join_next().await {
                 self.settle(stored)?;
             }
