@@ -206,12 +206,7 @@ where
 {
     /// Serves the connection to its end, after the handshake of TLS.
     async fn begin(self, tcp: TcpStream, address: SocketAddr, tls: Option<Tls>) {
-        if let Err(error) = tcp.set_nodelay(true) {
-            tracing::debug!(%error, "set TCP_NODELAY");
-        }
-        if let Err(error) = SockRef::from(&tcp).set_send_buffer_size(SEND_BUFFER) {
-            tracing::debug!(%error, "set SO_SNDBUF");
-        }
+        set_options(&tcp);
         let Some(tls) = tls else {
             let certificates = Vec::new();
             return self
@@ -298,6 +293,16 @@ where
         if result.is_some() {
             discard_rest(&mut counted).await;
         }
+    }
+}
+
+/// Sends short answers at once, and bounds what the system keeps of long ones.
+fn set_options(tcp: &TcpStream) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%error, "set TCP_NODELAY");
+    }
+    if let Err(error) = SockRef::from(tcp).set_send_buffer_size(SEND_BUFFER) {
+        tracing::debug!(%error, "set SO_SNDBUF");
     }
 }
 

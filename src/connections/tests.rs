@@ -264,3 +264,13 @@ async fn a_client_that_still_sends_reads_the_last_response() {
     assert!(response.starts_with(b"HTTP/1.1 200 OK\r\n"));
     sending.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn short_answers_are_sent_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (accepted, _client) = tokio::join!(listener.accept(), TcpStream::connect(address));
+    let (tcp, _) = accepted.unwrap();
+    set_options(&tcp);
+    assert!(tcp.nodelay().unwrap());
+}

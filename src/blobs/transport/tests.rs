@@ -1,10 +1,12 @@
 //! Tests of proxies and of the time for the send buffer. How requests are sent and time out is tested for both SDKs, with
 //! the adapters.
 
+use hyper_rustls::MaybeHttpsStream;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt},
     net::TcpListener,
 };
+use tower_service::Service as _;
 
 use super::*;
 
@@ -69,6 +71,19 @@ async fn loopback_addresses_are_reached_without_a_proxy() {
         let (answer, _) = tokio::join!(sent, serve_one(&listener, "200 OK"));
         assert_eq!(answer.unwrap().status().as_u16(), 200);
     }
+}
+
+#[tokio::test]
+async fn requests_are_sent_at_once_from_where_they_are() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut route = Route::new(Matcher::builder().build(), client_config(None).unwrap());
+    let uri = format!("http://{}/", listener.local_addr().unwrap());
+    let MaybeHttpsStream::Http(connection) = route.call(uri.parse().unwrap()).await.unwrap() else {
+        panic!("the connection has TLS below HTTP");
+    };
+    assert!(connection.inner().stream().nodelay().unwrap());
+    // Else hyper would copy the slices of a body together.
+    assert!(connection.inner().is_write_vectored());
 }
 
 #[test]
