@@ -52,9 +52,9 @@ soak: ## Attack a gateway in every way beside honest uploads: memory, failures, 
 fuzz: ## Fuzz all parsers of external input, and the signatures: SECONDS_EACH seconds (30) for each target (needs c++)
 	@fuzz/run $(or $(SECONDS_EACH),30)
 
-bench: ## Measure a release build beside tusd and direct uploads (half an hour; CELLS="1x2GiB 1000x1KiB" measures some cells)
-	@tests/backends/install bench
-	CELLS="$(CELLS)" cargo bench --locked --bench gateway -- peers
+bench: ## Measure a release build beside tusd and direct uploads (half an hour; CELLS="1x2GiB 1000x1KiB" measures some cells; PEERS=rustus)
+	@tests/backends/install bench $(PEERS)
+	CELLS="$(CELLS)" PEERS="$(PEERS)" cargo bench --locked --bench gateway -- peers
 
 bench-all: ## Measure everything else, too: throughput, CPU, memory, lists, signatures, … (an hour)
 	@tests/backends/install bench

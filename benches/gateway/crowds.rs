@@ -24,12 +24,15 @@ pub(crate) const SLOW: usize = 500;
 
 /// The number of uploads that share the memory, and the size of each: together six times the budget.
 pub(crate) const UPLOADS: u64 = 1000;
-pub(crate) const UPLOAD_SIZE: u64 = 6 * MESSAGE;
+pub(crate) const UPLOAD_SIZE: u64 = 24 * MESSAGE;
 
-/// The memory budget that they share, and what each may use besides, in bytes.
+/// The memory budget that they share, and what each may use besides, in bytes: its window and some more.
 pub(crate) const BUDGET: u64 = 64 * MIB;
 pub(crate) const WINDOW: u64 = MIB / 16;
-pub(crate) const MESSAGE: u64 = MIB / 4;
+pub(crate) const REST: u64 = MIB / 64;
+
+/// The size of their messages in bytes.
+const MESSAGE: u64 = MIB / 16;
 
 /// How often each of the two is measured, alternately. The best counts, because other load only makes it slower.
 const ROUNDS: usize = 3;

@@ -16,6 +16,7 @@ use axum::{
     extract::{Query, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{AppendHeaders, IntoResponse, Response},
+    serve::ListenerExt,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -79,10 +80,13 @@ pub(crate) fn store() -> Router {
     Router::new().fallback(answer).with_state(Arc::default())
 }
 
-/// Serves `store`, perhaps with a layer around it, until the process ends, and returns its endpoint.
-pub(crate) async fn serve(store: Router) -> Result<String> {
+/// Serves `store`, perhaps with a layer around it, until the process ends, and returns its endpoint. Counts its connections.
+pub(crate) async fn serve(store: Router, connections: Arc<AtomicU64>) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}", listener.local_addr()?);
+    let listener = listener.tap_io(move |_| {
+        connections.fetch_add(1, Ordering::Relaxed);
+    });
     tokio::spawn(axum::serve(listener, store).into_future());
     Ok(endpoint)
 }

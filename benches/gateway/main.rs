@@ -5,9 +5,8 @@
 //! S3 server (versitygw), which limits the throughput itself, and one that discards what it gets, so that the gateway is
 //! the limit. Each case has a fresh gateway, so that its peak memory is its own; the same bytes then go to the same store
 //! through `aws-sdk-s3` alone, with as many parts in flight. The section `crowds` measures many streams at once, `records`
-//! a record of 50,000 parts, `finding` lists of a million records, `downloads` files that are read, `files` directories with
-//! many small files, `room` many files and a
-//! Redis with little memory, `peers` the same files through the gateway, through tusd and directly, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
+//! a record of 50,000 parts, `finding` lists of a million records, `downloads` files that are read, `far` a stream over
+//! long round trips, `files` directories with many small files, `room` many files and a Redis with little memory, `peers` the same files through the gateway, through tusd and directly, `signing` signatures, `guarded` authentication and TLS, `traced` traces, and `baseline`, if the
 //! variable `BASELINE` names another build of the gateway, what changed since. Missed targets do not fail a benchmark.
 //!
 //! Payload bytes are copied once, into the part's buffer. Unit tests compare addresses: in `grpc::messages`, the pieces of a
@@ -15,20 +14,22 @@
 //! itself.
 
 mod baseline;
+mod commands;
 mod crowds;
 mod direct;
 mod discard;
 mod downloads;
+mod far;
 mod files;
 mod finding;
 mod guarded;
 mod payload;
 mod peers;
 mod process;
+mod proxy;
 mod records;
 mod report;
 mod room;
-mod round_trips;
 mod signing;
 mod store;
 mod through;
@@ -44,7 +45,7 @@ use tokio::time::Instant;
 use upload_gateway_client::proto::v1::Upload;
 
 use self::{
-    direct::Integrity, payload::Payload, process::Gateway, report::Report, round_trips::RoundTrips,
+    commands::Commands, direct::Integrity, payload::Payload, process::Gateway, report::Report,
     store::Store,
 };
 
@@ -76,7 +77,7 @@ struct Measurement {
     /// In bytes.
     peak_memory: u64,
     parts: u64,
-    round_trips: round_trips::Counts,
+    commands: commands::Counts,
 }
 
 /// Which cases are run.
@@ -207,6 +208,10 @@ async fn run(selection: &Selection) -> Result<()> {
         let read = downloads::measure(&stores[0], &redis_url, &payload, selection.quick);
         report::downloads(&read.await?);
     }
+    if "far".contains(&selection.filter) {
+        let far = far::measure(last, &redis_url, &payload, selection.quick);
+        report::far(&far.await?);
+    }
     if "files".contains(&selection.filter) {
         let files = files::measure(&stores[0], &redis_url, &payload, selection.quick);
         report::files(&files.await?);
@@ -255,13 +260,13 @@ async fn measure(
     let uploads = through::upload(&gateway.address, warm_up, payload, None).await?;
     store.delete(keys(uploads)).await?;
 
-    let mut redis = RoundTrips::watch(redis_url).await?;
+    let mut redis = Commands::watch(redis_url).await?;
     let cpu = gateway.cpu()?;
     let begin = Instant::now();
     let uploads = through::upload(&gateway.address, load, payload, expected).await?;
     let through = begin.elapsed();
     let cpu = gateway.cpu()? - cpu;
-    let round_trips = redis.end().await?;
+    let commands = redis.end().await?;
     let peak_memory = gateway.peak_memory()?;
     let parts = uploads
         .iter()
@@ -291,7 +296,7 @@ async fn measure(
         cpu,
         peak_memory,
         parts,
-        round_trips,
+        commands,
     })
 }
 

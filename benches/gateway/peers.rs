@@ -1,9 +1,10 @@
 //! The gateway beside tusd and beside a direct upload: the same files to the same store from each, in turns.
 //!
 //! The fixed list of cells is in [`Cell::all`]; the variable `CELLS` chooses some of them by name. In each cell, every sender
-//! first sends all files once, uncounted in time, while Redis commands and requests to the store are counted. Then come the
-//! rounds; every second one is in reverse order. The files are removed after each.
+//! first sends all files once, uncounted in time, while requests to the store are counted. Then come the rounds; every second one is
+//! in reverse order. The files are removed after each. Redis round trips are counted beside that, for one upload after the other.
 
+mod economy;
 mod senders;
 mod tus;
 
@@ -11,21 +12,29 @@ use std::{env, fmt, sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
+use upload_gateway_core::upload::PART_SIZE;
 
+pub(crate) use self::economy::Economy;
 use self::senders::Sender;
 pub(crate) use self::senders::{Digest, Name};
-use crate::{GIB, MIB, Result, payload::Payload, report, round_trips::RoundTrips, store::Store};
+use crate::{GIB, MIB, Result, payload::Payload, report, store::Store};
 
 /// The variable with the names of the cells that are measured, separated by spaces. Not set or empty: all.
 const CELLS: &str = "CELLS";
 
 const KIB: u64 = 1024;
 
+/// The name of the file of [`PARTS`] parts, which is sent once, to the last store, and not timed.
+const PARTS_CELL: &str = "10000-parts";
+
+/// As many as an upload can have in S3.
+const PARTS: u64 = 10_000;
+
 /// How often each cell is measured.
 const ROUNDS: usize = 5;
 
 /// No cell starts later than this, so that all of them take at most half an hour.
-const LAST_START: Duration = Duration::from_mins(27);
+const LAST_START: Duration = Duration::from_mins(25);
 
 /// Files of one size, at most 2 GiB and 2,000 of them together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +55,9 @@ pub(crate) struct Measured {
     pub(crate) rounds: Vec<Round>,
     /// Of its process, in bytes. `None` for a direct upload.
     pub(crate) peak_memory: Option<u64>,
-    /// Redis commands while all files were sent once. `None` for a sender without Redis.
-    pub(crate) round_trips: Option<u64>,
-    /// Requests to the store meanwhile. `None` if the store does not count them.
+    /// Redis round trips of each upload. `None` for a sender without Redis, and if they are not counted.
+    pub(crate) round_trips: Option<f64>,
+    /// Requests to the store while all files were sent once. `None` if the store does not count them.
     pub(crate) requests: Option<u64>,
 }
 
@@ -88,7 +97,7 @@ impl Cell {
     /// Those that `names` selects: a name is that of a cell, or of several without the number of files at once.
     fn named(names: &str) -> Result<Vec<Self>> {
         let mut cells = Vec::new();
-        for name in names.split_whitespace() {
+        for name in names.split_whitespace().filter(|name| *name != PARTS_CELL) {
             let found = |cell: &Self| {
                 let full = cell.to_string();
                 full == name || full.split('@').next() == Some(name)
@@ -97,7 +106,8 @@ impl Cell {
             cells.extend(Self::all().into_iter().filter(found));
             if cells.len() == before {
                 let all: Vec<String> = Self::all().iter().map(Self::to_string).collect();
-                return Err(format!("no cell {name}; there are {}", all.join(", ")).into());
+                let all = all.join(", ");
+                return Err(format!("no cell {name}; there are {all}, {PARTS_CELL}").into());
             }
         }
         Ok(cells)
@@ -157,6 +167,7 @@ pub(crate) async fn measure(
 ) -> Result<()> {
     let names = env::var(CELLS).unwrap_or_default();
     let all = names.trim().is_empty();
+    let has_parts = all || names.split_whitespace().any(|name| name == PARTS_CELL);
     let cells = if all {
         Cell::all()
     } else {
@@ -180,6 +191,11 @@ pub(crate) async fn measure(
             }
         }
     }
+    if has_parts && let Some(store) = stores.last() {
+        let parts = if quick { 50 } else { PARTS };
+        let files = (1, parts * PART_SIZE);
+        report.parts(&economy::measure(store, redis_url, payload, files).await?);
+    }
     report.end(all && !quick && !left_out && stores.len() > 1)
 }
 
@@ -191,7 +207,7 @@ async fn run(
     rounds: usize,
 ) -> Result<Vec<Measured>> {
     let mut senders = Vec::new();
-    for name in Name::all(cell.every_digest) {
+    for name in Name::all(cell.every_digest)? {
         match Sender::start(name, store, redis_url, cell.at_once).await? {
             Some(sender) => senders.push(Arc::new(sender)),
             None => report::log("tusd is not installed; run tests/backends/install bench"),
@@ -199,7 +215,15 @@ async fn run(
     }
     let mut all = Vec::new();
     for sender in &senders {
-        all.push(counted(sender, store, cell, redis_url, payload).await?);
+        all.push(first(sender, store, cell, payload).await?);
+    }
+    let files = if cell.is_small() { 32 } else { 2 };
+    let files = (cell.files.min(files), cell.size);
+    let economy = economy::measure(store, redis_url, payload, files).await?;
+    for measured in &mut all {
+        if measured.name == Name::Gateway(Digest::Default) {
+            measured.round_trips = Some(economy.round_trips);
+        }
     }
     for number in 0..rounds {
         let mut turns: Vec<_> = senders.iter().zip(&mut all).collect();
@@ -222,17 +246,14 @@ async fn run(
 }
 
 /// The first time, which also creates connections and fills caches.
-async fn counted(
+async fn first(
     sender: &Arc<Sender>,
     store: &Store,
     cell: Cell,
-    redis_url: &str,
     payload: &Payload,
 ) -> Result<Measured> {
     let before = store.requests();
-    let mut redis = RoundTrips::watch(redis_url).await?;
     let round = send(sender, cell, payload).await?;
-    let counts = redis.end().await?;
     let requests = store
         .requests()
         .zip(before)
@@ -242,7 +263,7 @@ async fn counted(
         name: sender.name(),
         rounds: Vec::new(),
         peak_memory: None,
-        round_trips: matches!(sender.name(), Name::Gateway(_)).then_some(counts.all),
+        round_trips: None,
         requests,
     })
 }

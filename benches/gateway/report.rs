@@ -7,6 +7,7 @@
 )]
 
 mod downloads;
+mod far;
 mod files;
 mod peers;
 mod room;
@@ -15,7 +16,7 @@ use std::{fs, time::Duration};
 
 use upload_gateway::config::Limits;
 
-pub(crate) use self::{downloads::downloads, files::files, peers::Peers, room::room};
+pub(crate) use self::{downloads::downloads, far::far, files::files, peers::Peers, room::room};
 
 use crate::{
     GIB, Load, MIB, Measurement,
@@ -39,7 +40,7 @@ const BASE_MEMORY: u64 = 48 * MIB;
 /// The target: the share of its speed that a stream keeps beside slow streams on its connection.
 const LEAST_SPEED: f64 = 0.8;
 
-/// The target: the most memory in bytes of many uploads, beside the budget and the streams' windows and messages.
+/// The target: the most memory in bytes of many uploads, beside the budget and what each stream may use.
 const MOST_BESIDES: u64 = 64 * MIB;
 
 /// The target: the most memory of a record of 50,000 parts in Redis, in bytes, if its ETags are MD5s.
@@ -87,7 +88,7 @@ impl Report {
         println!("{}\n", machine());
         println!(
             "| store | load | file digest | gateway MiB/s | direct MiB/s | ratio | direct with Content-MD5 | ratio | CPU s/GiB | peak RSS MiB \
-             | Redis round trips per part: recording (all) |"
+             | Redis commands per part: recording (all) |"
         );
         println!("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     }
@@ -101,7 +102,7 @@ impl Report {
             load,
             file_digest,
             parts,
-            round_trips,
+            commands,
             ..
         } = measurement;
         let parts = count(parts);
@@ -116,8 +117,8 @@ impl Report {
             measurement.ratio(measurement.direct_checked),
             measurement.cpu_per_gib(),
             measurement.peak_memory / MIB,
-            count(round_trips.commonest) / parts,
-            count(round_trips.all) / parts,
+            count(commands.commonest) / parts,
+            count(commands.all) / parts,
         );
         self.measurements.push(measurement);
     }
@@ -181,11 +182,11 @@ impl Report {
         }
         let recorded = all
             .iter()
-            .map(|one| count(one.round_trips.commonest) / count(one.parts))
+            .map(|one| count(one.commands.commonest) / count(one.parts))
             .fold(0.0, f64::max);
         judge(
             recorded <= 1.0,
-            &format!("Redis round trips per part ≤ 1: {recorded:.2}"),
+            &format!("Redis commands per part ≤ 1: {recorded:.2}"),
         );
     }
 }
@@ -216,7 +217,7 @@ pub(crate) fn crowd(measured: &Crowd) {
         elapsed,
         peak_memory,
     } = measured;
-    let each = crowds::WINDOW + crowds::MESSAGE;
+    let each = crowds::WINDOW + crowds::REST;
     let most = crowds::BUDGET + MOST_BESIDES + crowds::UPLOADS * each;
     println!(
         "\n{} uploads of {} KiB at once, memory_budget {} MiB: all finished in {:.1} s\n",
@@ -331,7 +332,7 @@ pub(crate) fn records(measured: &Records) {
 /// The section of signatures.
 pub(crate) fn signing(all: &[Signing]) {
     println!(
-        "\n| call | parts per call | calls at once | p50 ms | p99 ms | signatures/s | signatures per core second | Redis round trips per call |"
+        "\n| call | parts per call | calls at once | p50 ms | p99 ms | signatures/s | signatures per core second | Redis commands per call |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     for one in all {
@@ -341,7 +342,7 @@ pub(crate) fn signing(all: &[Signing]) {
             in_flight,
             calls,
             elapsed,
-            round_trips,
+            commands,
             ..
         } = one;
         println!(
@@ -350,7 +351,7 @@ pub(crate) fn signing(all: &[Signing]) {
             one.percentile(99).as_secs_f64() * 1e3,
             count(calls * window) / elapsed.as_secs_f64(),
             one.per_core_second(),
-            count(*round_trips) / count(*calls),
+            count(*commands) / count(*calls),
         );
     }
     println!();
@@ -364,11 +365,11 @@ pub(crate) fn signing(all: &[Signing]) {
     );
     let most = all
         .iter()
-        .map(|one| count(one.round_trips) / count(one.calls))
+        .map(|one| count(one.commands) / count(one.calls))
         .fold(0.0, f64::max);
     judge(
         most <= 1.0,
-        &format!("Redis round trips per signing call ≤ 1: {most:.2}"),
+        &format!("Redis commands per signing call ≤ 1: {most:.2}"),
     );
 }
 

@@ -17,7 +17,7 @@ use upload_gateway_client::proto::v1::{
 };
 use upload_gateway_core::upload::{Md5, PART_SIZE};
 
-use crate::{Result, process::Gateway, round_trips::RoundTrips, store::Store};
+use crate::{Result, commands::Commands, process::Gateway, store::Store};
 
 /// The parts of the upload: as many as S3 accepts.
 const PARTS: i32 = 10_000;
@@ -37,7 +37,7 @@ pub(crate) struct Signing {
     pub(crate) cpu: Duration,
     /// The duration of each call, sorted.
     pub(crate) latencies: Vec<Duration>,
-    pub(crate) round_trips: u64,
+    pub(crate) commands: u64,
 }
 
 /// One kind of load.
@@ -113,7 +113,7 @@ pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Resu
     ] {
         // Costs that occur only once.
         run(&client, &upload_id, Case { calls: 32, ..case }).await?;
-        let mut redis = RoundTrips::watch(redis_url).await?;
+        let mut redis = Commands::watch(redis_url).await?;
         let cpu = gateway.cpu()?;
         let begin = Instant::now();
         let mut latencies = run(&client, &upload_id, case).await?;
@@ -132,7 +132,7 @@ pub(crate) async fn measure(store: &Store, redis_url: &str, quick: bool) -> Resu
             elapsed,
             cpu,
             latencies,
-            round_trips: redis.end().await?.commonest,
+            commands: redis.end().await?.commonest,
         });
     }
     Ok(all)

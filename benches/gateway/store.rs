@@ -33,6 +33,7 @@ pub(crate) struct Store {
     access_key: &'static str,
     secret_key: &'static str,
     requests: Option<Arc<AtomicU64>>,
+    connections: Option<Arc<AtomicU64>>,
     _server: Option<Server>,
 }
 
@@ -46,6 +47,7 @@ impl Store {
             access_key: backend.access_key,
             secret_key: backend.secret_key,
             requests: None,
+            connections: None,
             _server: Some(server),
         }
     }
@@ -58,14 +60,16 @@ impl Store {
             counter.fetch_add(1, Ordering::Relaxed);
             next.run(request)
         };
+        let connections = Arc::new(AtomicU64::new(0));
         let store = discard::store().layer(middleware::from_fn(count));
         Ok(Self {
             name: "discarding",
             bucket: "discarded".to_owned(),
-            endpoint: discard::serve(store).await?,
+            endpoint: discard::serve(store, Arc::clone(&connections)).await?,
             access_key: "any",
             secret_key: "anything",
             requests: Some(requests),
+            connections: Some(connections),
             _server: None,
         })
     }
@@ -96,6 +100,11 @@ impl Store {
     /// How many requests it has received. `None`: it does not count them.
     pub(crate) fn requests(&self) -> Option<u64> {
         Some(self.requests.as_ref()?.load(Ordering::Relaxed))
+    }
+
+    /// How many connections it has accepted. `None`: it does not count them.
+    pub(crate) fn connections(&self) -> Option<u64> {
+        Some(self.connections.as_ref()?.load(Ordering::Relaxed))
     }
 
     /// Deletes the objects, so that the next case has room.

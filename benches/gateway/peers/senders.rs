@@ -1,13 +1,13 @@
 //! What sends the files: the gateway, tusd, or this process alone.
 
-use std::fmt;
+use std::{env, fmt};
 
 use tonic::transport::{Channel, Endpoint};
 use upload_gateway_client::proto::v1::{
     FileDigest, FileMetadata, GetLimitsRequest, upload_service_client::UploadServiceClient,
 };
 
-use super::tus::Tusd;
+use super::tus::Tus;
 use crate::{
     Result,
     direct::{self, Integrity},
@@ -16,6 +16,9 @@ use crate::{
     store::Store,
     through,
 };
+
+/// The variable with further servers.
+const PEERS: &str = "PEERS";
 
 /// Uploads by several services.
 const STREAMS_PER_CONNECTION: usize = 16;
@@ -26,6 +29,7 @@ pub(crate) enum Name {
     /// `aws-sdk-s3` with its defaults in this process.
     Direct,
     Tusd,
+    Rustus,
     Gateway(Digest),
 }
 
@@ -41,7 +45,7 @@ pub(crate) enum Digest {
 #[derive(Debug)]
 pub(super) enum Sender {
     Direct(direct::Sender),
-    Tusd(Box<Tusd>),
+    Tus(Name, Box<Tus>),
     Gateway(Box<Through>),
 }
 
@@ -57,12 +61,22 @@ pub(super) struct Through {
 // === impl Name ===
 
 impl Name {
-    pub(super) fn all(every_digest: bool) -> Vec<Self> {
+    /// The senders of a cell. `PEERS` names more servers, separated by spaces.
+    ///
+    /// # Errors
+    /// It names another one than rustus.
+    pub(super) fn all(every_digest: bool) -> Result<Vec<Self>> {
         let mut all = vec![Self::Direct, Self::Tusd, Self::Gateway(Digest::Default)];
+        for peer in env::var(PEERS).unwrap_or_default().split_whitespace() {
+            match peer {
+                "rustus" => all.push(Self::Rustus),
+                _ => return Err(format!("{PEERS}={peer}: there is only rustus").into()),
+            }
+        }
         if every_digest {
             all.extend([Digest::Md5, Digest::None].map(Self::Gateway));
         }
-        all
+        Ok(all)
     }
 }
 
@@ -71,6 +85,7 @@ impl fmt::Display for Name {
         formatter.write_str(match self {
             Self::Direct => "direct",
             Self::Tusd => "tusd",
+            Self::Rustus => "rustus",
             Self::Gateway(Digest::Default) => "gateway",
             Self::Gateway(Digest::Md5) => "gateway, MD5 of the file",
             Self::Gateway(Digest::None) => "gateway, no file digest",
@@ -106,10 +121,11 @@ impl Sender {
     ) -> Result<Option<Self>> {
         Ok(Some(match name {
             Name::Direct => Self::Direct(direct::Sender::new(store, Integrity::Default)?),
-            Name::Tusd => match Tusd::start(store)? {
-                Some(tusd) => Self::Tusd(Box::new(tusd)),
+            Name::Tusd => match Tus::tusd(store)? {
+                Some(tusd) => Self::Tus(name, Box::new(tusd)),
                 None => return Ok(None),
             },
+            Name::Rustus => Self::Tus(name, Box::new(Tus::rustus(store)?)),
             Name::Gateway(digest) => {
                 let through = Through::start(digest, store, redis_url, at_once);
                 Self::Gateway(Box::new(through.await?))
@@ -120,7 +136,7 @@ impl Sender {
     pub(super) fn name(&self) -> Name {
         match self {
             Self::Direct(_) => Name::Direct,
-            Self::Tusd(_) => Name::Tusd,
+            Self::Tus(name, _) => *name,
             Self::Gateway(through) => Name::Gateway(through.digest),
         }
     }
@@ -129,7 +145,7 @@ impl Sender {
     pub(super) fn process(&self) -> Option<&Process> {
         match self {
             Self::Direct(_) => None,
-            Self::Tusd(tusd) => Some(tusd.process()),
+            Self::Tus(_, tus) => Some(tus.process()),
             Self::Gateway(through) => Some(through.gateway.process()),
         }
     }
@@ -146,7 +162,7 @@ impl Sender {
                 let key = format!("direct/{number}");
                 Ok(vec![sender.file(key, payload, size).await?])
             }
-            Self::Tusd(tusd) => tusd.send(payload, size).await,
+            Self::Tus(_, tus) => tus.send(payload, size).await,
             Self::Gateway(through) => through.send(number, payload, size).await,
         }
     }
@@ -155,7 +171,12 @@ impl Sender {
 // === impl Through ===
 
 impl Through {
-    async fn start(digest: Digest, store: &Store, redis_url: &str, at_once: usize) -> Result<Self> {
+    pub(super) async fn start(
+        digest: Digest,
+        store: &Store,
+        redis_url: &str,
+        at_once: usize,
+    ) -> Result<Self> {
         let gateway = Gateway::start(store, redis_url)?;
         let mut clients = Vec::new();
         for _ in 0..at_once.div_ceil(STREAMS_PER_CONNECTION) {
@@ -171,7 +192,12 @@ impl Through {
         })
     }
 
-    async fn send(&self, number: u64, payload: &Payload, size: u64) -> Result<Vec<String>> {
+    pub(super) async fn send(
+        &self,
+        number: u64,
+        payload: &Payload,
+        size: u64,
+    ) -> Result<Vec<String>> {
         let client = usize::try_from(number)? % self.clients.len();
         let (client, payload) = (self.clients[client].clone(), payload.clone());
         let file = (self.digest.metadata(), None);

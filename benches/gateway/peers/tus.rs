@@ -1,4 +1,4 @@
-//! tusd, the server of the tus project, and a client of its protocol that only sends: <https://tus.io/protocols/resumable-upload>.
+//! tusd and rustus, servers of the tus protocol, and a client of it that only sends: <https://tus.io/protocols/resumable-upload>.
 
 use std::{convert::Infallible, process::Command};
 
@@ -25,18 +25,18 @@ use crate::{
 /// The size of a piece of a body: the chunks that the gateway prefers.
 const PIECE: u64 = 256 * 1024;
 
-/// A running tusd with its defaults on a store, and connections to it.
+/// A running server with its defaults on a store, and connections to it.
 #[derive(Debug)]
-pub(super) struct Tusd {
+pub(super) struct Tus {
     process: Process,
     /// The URL of new uploads.
     uploads: String,
     http: Client<HttpConnector, Body>,
 }
 
-impl Tusd {
-    /// `None`: it is not installed.
-    pub(super) fn start(store: &Store) -> Result<Option<Self>> {
+impl Tus {
+    /// tusd. `None`: it is not installed.
+    pub(super) fn tusd(store: &Store) -> Result<Option<Self>> {
         let Some(program) = common::find("tusd") else {
             return Ok(None);
         };
@@ -59,14 +59,44 @@ impl Tusd {
                 ]);
             command
         });
+        Ok(Some(Self::at(server)))
+    }
+
+    /// rustus, which keeps a file on its disk until the last byte and then sends it to the store.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub(super) fn rustus(store: &Store) -> Result<Self> {
+        let program = common::find("rustus")
+            .ok_or("rustus is not installed; run tests/backends/install bench rustus")?;
+        let [access_key, secret_key] = store.credentials();
+        let server = Server::start(|port, directory| {
+            let mut command = Command::new(&program);
+            command
+                .env_clear()
+                .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+                .args(["--storage", "hybrid-s3", "--s3-force-path-style"])
+                .args(["--s3-region", "us-east-1", "--s3-bucket", &store.bucket])
+                .args(["--s3-url", store.endpoint()])
+                .args(["--s3-access-key", access_key, "--s3-secret-key", secret_key])
+                .arg("--data-dir")
+                .arg(directory)
+                .arg("--info-dir")
+                .arg(directory);
+            command
+        });
+        Ok(Self::at(server))
+    }
+
+    fn at(server: Server) -> Self {
         let process = Process::new(server);
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Ok(Some(Self {
+        Self {
             uploads: format!("http://127.0.0.1:{}/files/", process.port()),
             process,
             http: Client::builder(TokioExecutor::new()).build(connector),
-        }))
+        }
     }
 
     pub(super) fn process(&self) -> &Process {
@@ -132,7 +162,7 @@ fn expect(
     name: impl header::AsHeaderName,
 ) -> Result<&str> {
     if answer.status() != status {
-        return Err(format!("tusd answered {}", answer.status()).into());
+        return Err(format!("the server of tus answered {}", answer.status()).into());
     }
     let value = answer.headers().get(name).ok_or("a header is missing")?;
     Ok(value.to_str()?)
@@ -141,6 +171,6 @@ fn expect(
 fn check(offset: &str, size: u64) -> Result<()> {
     match offset.parse() == Ok(size) {
         true => Ok(()),
-        false => Err(format!("tusd stored {offset} bytes of {size}").into()),
+        false => Err(format!("the server of tus stored {offset} bytes of {size}").into()),
     }
 }

@@ -7,7 +7,7 @@ use upload_gateway_core::upload::PART_SIZE;
 use super::{count, judge, machine};
 use crate::{
     GIB, MIB, Result,
-    peers::{Cell, Digest, Measured, Name, Round},
+    peers::{Cell, Digest, Economy, Measured, Name, Round},
 };
 
 /// The targets on the strict store: the share of a direct upload's throughput, and that of tusd's CPU time.
@@ -26,21 +26,24 @@ const MOST_LATENCY: [(usize, f64); 2] = [(50, 1.2), (99, 1.5)];
 /// The target of small files, 64 at once, on the strict store: how many times as many a second as through tusd.
 const LEAST_OF_TUSD: f64 = 2.0;
 
-/// The targets: Redis commands of an upload with one request to the store, and besides one for each part of another.
+/// The targets: Redis round trips of an upload with one request to the store, and besides one for each part of another.
 const MOST_ROUND_TRIPS: f64 = 3.0;
 const MOST_ROUND_TRIPS_BESIDE_PARTS: f64 = 4.0;
+
+/// The target: parts for each new connection to the store.
+const LEAST_PARTS_PER_CONNECTION: u64 = 100;
 
 /// The lines in docs/performance.md between which the tables are.
 const BEGIN: &str = "<!-- written by `make bench` -->\n";
 const END: &str = "<!-- end -->\n";
 
 const LARGE: &str = "\
-| store | files | sender | MiB/s | ratio to direct | ratio to tusd | CPU s/GiB | peak RSS MiB | Redis commands per upload | store requests per upload |
+| store | files | sender | MiB/s | ratio to direct | ratio to tusd | CPU s/GiB | peak RSS MiB | Redis round trips per upload | store requests per upload |
 |---|---|---|---:|---:|---:|---:|---:|---:|---:|
 ";
 
 const SMALL: &str = "\
-| store | files | sender | files/s | ratio to tusd | p50 ms | times direct | p99 ms | times direct | CPU ms per file | peak RSS MiB | Redis commands per upload | store requests per upload |
+| store | files | sender | files/s | ratio to tusd | p50 ms | times direct | p99 ms | times direct | CPU ms per file | peak RSS MiB | Redis round trips per upload | store requests per upload |
 |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 ";
 
@@ -109,7 +112,11 @@ impl Peers {
         let gateway = find(all, Name::Gateway(Digest::Default));
         if let (Some(gateway), Some(direct)) = (gateway, find(all, Name::Direct)) {
             let tusd = find(all, Name::Tusd);
-            let mut targets = round_trips(cell, gateway);
+            let trips = gateway.round_trips;
+            let mut targets: Vec<_> = trips
+                .map(|each| round_trips(cell.size, each))
+                .into_iter()
+                .collect();
             if store == "versitygw" {
                 targets.extend(beside(cell, gateway, direct, tusd));
             } else if cell.size >= 128 * MIB {
@@ -119,6 +126,30 @@ impl Peers {
             let named = |(reached, target)| (reached, format!("{store} {cell}: {target}"));
             self.targets.extend(targets.into_iter().map(named));
         }
+    }
+
+    /// Adds the file of many parts.
+    pub(crate) fn parts(&mut self, measured: &Economy) {
+        let Economy {
+            round_trips: each,
+            connections,
+            requests,
+            size,
+        } = measured;
+        let parts = size.div_ceil(PART_SIZE);
+        let requests = requests.unwrap_or_default();
+        let connections = connections.unwrap_or_default();
+        let text = format!(
+            "\nOne file of {parts} parts, to the discarding store: {each:.0} Redis round trips, {requests} requests to the store, \
+             {connections} new connections to it.\n"
+        );
+        print!("{text}");
+        self.tables.push_str(&text);
+        let most = parts.div_ceil(LEAST_PARTS_PER_CONNECTION);
+        let target = format!("new connections to the store ≤ {most}: {connections}");
+        let targets = [round_trips(*size, *each), (connections <= most, target)];
+        let named = |(reached, target)| (reached, format!("a file of {parts} parts: {target}"));
+        self.targets.extend(targets.map(named));
     }
 
     /// Prints whether the targets were reached. With `write`, docs/performance.md gets the tables.
@@ -188,8 +219,9 @@ fn costs(cell: Cell, one: &Measured) -> String {
         text(total.map(|total| format!("{:.1}", count(total) / count(cell.files))))
     };
     let memory = text(one.peak_memory.map(|bytes| bytes / MIB));
-    let (commands, requests) = (per_upload(one.round_trips), per_upload(one.requests));
-    format!("{memory} | {commands} | {requests} |")
+    let trips = text(one.round_trips.map(|each| format!("{each:.1}")));
+    let requests = per_upload(one.requests);
+    format!("{memory} | {trips} | {requests} |")
 }
 
 /// The targets beside the other senders on the strict store.
@@ -238,22 +270,14 @@ fn beside(
     targets
 }
 
-fn round_trips(cell: Cell, gateway: &Measured) -> Vec<(bool, String)> {
-    let parts = cell.size.div_ceil(PART_SIZE);
+fn round_trips(size: u64, each: f64) -> (bool, String) {
+    let parts = size.div_ceil(PART_SIZE);
     let most = match parts {
         ..=1 => MOST_ROUND_TRIPS,
         parts => count(parts) + MOST_ROUND_TRIPS_BESIDE_PARTS,
     };
-    let each = gateway
-        .round_trips
-        .map(|all| count(all) / count(cell.files));
-    let target = |each| {
-        (
-            each <= most,
-            format!("Redis commands per upload ≤ {most}: {each:.1}"),
-        )
-    };
-    each.map(target).into_iter().collect()
+    let target = format!("Redis round trips per upload ≤ {most}: {each:.1}");
+    (each <= most, target)
 }
 
 fn elapsed(round: &Round) -> f64 {

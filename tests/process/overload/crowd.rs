@@ -1,6 +1,6 @@
 //! Many streams: slow ones beside a fast one, and fast ones that share too little memory.
 
-use std::{fs, io::Cursor, time::Duration};
+use std::{fs, io::Cursor, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -73,7 +73,9 @@ async fn a_fast_stream_finishes_beside_five_hundred_slow_ones() {
     };
     let gateway = gateway(
         &redis,
-        &[discard::serve(discard::store()).await.unwrap()],
+        &[discard::serve(discard::store(), Arc::default())
+            .await
+            .unwrap()],
         "",
     );
     let client = connect(&gateway).await;
@@ -106,7 +108,9 @@ async fn a_thousand_uploads_share_a_small_budget_and_all_finish() {
     let limits = "memory_budget = \"64MiB\"\nstream_window = \"64KiB\"";
     let gateway = gateway(
         &redis,
-        &[discard::serve(discard::store()).await.unwrap()],
+        &[discard::serve(discard::store(), Arc::default())
+            .await
+            .unwrap()],
         limits,
     );
     let client = Client::connect(&format!("http://{}", gateway.address())).unwrap();

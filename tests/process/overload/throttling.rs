@@ -59,7 +59,9 @@ async fn busy(
         refused,
     });
     let layer = from_fn_with_state(Arc::clone(&throttle), pass);
-    let endpoint = discard::serve(discard::store().layer(layer)).await.unwrap();
+    let endpoint = discard::serve(discard::store().layer(layer), Arc::default())
+        .await
+        .unwrap();
     (endpoint, throttle, refusals)
 }
 
@@ -124,7 +126,12 @@ async fn a_busy_store_does_not_delay_uploads_to_another() {
         return;
     };
     let (endpoint, _throttle, mut refusals) = busy(Some(1)).await;
-    let stores = [discard::serve(discard::store()).await.unwrap(), endpoint];
+    let stores = [
+        discard::serve(discard::store(), Arc::default())
+            .await
+            .unwrap(),
+        endpoint,
+    ];
     let limits =
         "parts_in_flight_total = 2\nstore_retry_timeout_seconds = 120\ncommit_lease_seconds = 180";
     let gateway = gateway(&redis, &stores, limits);

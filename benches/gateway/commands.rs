@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt};
 use crate::Result;
 
 /// Counts the commands.
-pub(crate) struct RoundTrips {
+pub(crate) struct Commands {
     url: String,
     lines: Pin<Box<dyn Stream<Item = String> + Send>>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Counts {
     pub(crate) commonest: u64,
 }
 
-impl RoundTrips {
+impl Commands {
     pub(crate) async fn watch(url: &str) -> Result<Self> {
         let monitor = redis::Client::open(url)?.get_async_monitor().await?;
         Ok(Self {
