@@ -1,5 +1,6 @@
 //! A store that reads parts and drops them: S3's multipart calls, without checks and without copies. It keeps only the bytes of
-//! very small objects, since other servers keep their records of uploads in such.
+//! very small objects, since other servers keep their records of uploads in such. Of these it compares the CRC-64; it repeats that
+//! of larger ones as if it had compared it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +24,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use upload_gateway_core::upload::Md5;
+use upload_gateway_core::upload::{Crc64Nvme, Md5};
 
 use super::Result;
 
@@ -32,6 +33,15 @@ const UPLOAD_ID: &str = "x-amz-meta-uploadid";
 
 /// The header with the MD5 of a part.
 const CONTENT_MD5: &str = "content-md5";
+
+/// The header with the CRC-64 of bytes.
+const CRC64: &str = "x-amz-checksum-crc64nvme";
+
+/// The headers of an upload whose parts have CRC-64s.
+const WITH_CRC64: [(&str, &str); 2] = [
+    ("x-amz-checksum-algorithm", "CRC64NVME"),
+    ("x-amz-checksum-type", "FULL_OBJECT"),
+];
 
 /// The most bytes of an object that are kept.
 const KEPT: u64 = 4096;
@@ -47,6 +57,7 @@ struct Discarded {
 #[derive(Debug)]
 struct Session {
     metadata: Option<String>,
+    has_crc64s: bool,
     parts: BTreeMap<u32, Part>,
 }
 
@@ -54,6 +65,7 @@ struct Session {
 struct Part {
     size: u64,
     etag: String,
+    crc64: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -110,13 +122,16 @@ async fn answer(
         (Method::GET, Some(session), _) => store.list_parts(&session),
         (Method::POST, Some(session), _) => store.complete(&session, key),
         (Method::PUT, None, _) => {
+            if is_damaged(&head.headers, content.as_deref()) {
+                return refused(StatusCode::BAD_REQUEST, "BadDigest");
+            }
             let object = Object {
                 size,
                 etag: etag(&head.headers),
                 metadata: metadata(&head.headers),
                 content,
             };
-            store.put_object(key, object)
+            store.put_object(key, object, text(&head.headers, CRC64))
         }
         (Method::GET, None, _) => store.get(&key),
         (Method::HEAD, ..) => store.head(&key),
@@ -145,18 +160,24 @@ impl Discarded {
             .last_session
             .fetch_add(1, Ordering::Relaxed)
             .to_string();
+        let has_crc64s = headers.contains_key(WITH_CRC64[0].0);
         let session = Session {
             metadata: metadata(headers),
+            has_crc64s,
             parts: BTreeMap::new(),
         };
         lock(&self.sessions).insert(id.clone(), session);
-        xml(&format!(
+        let answer = xml(&format!(
             "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
-        ))
+        ));
+        match has_crc64s {
+            true => (AppendHeaders(WITH_CRC64), answer).into_response(),
+            false => answer,
+        }
     }
 
     fn put_part(&self, session: &str, number: u32, size: u64, headers: &HeaderMap) -> Response {
-        let etag = etag(headers);
+        let (etag, crc64) = (etag(headers), text(headers, CRC64));
         match lock(&self.sessions).get_mut(session) {
             None => no_such_upload(),
             Some(session) => {
@@ -165,9 +186,11 @@ impl Discarded {
                     Part {
                         size,
                         etag: etag.clone(),
+                        crc64: crc64.clone(),
                     },
                 );
-                [(header::ETAG, etag)].into_response()
+                let crc64 = AppendHeaders(crc64.map(|crc64| (CRC64, crc64)));
+                ([(header::ETAG, etag)], crc64).into_response()
             }
         }
     }
@@ -178,11 +201,18 @@ impl Discarded {
             return no_such_upload();
         };
         let mut list = String::from("<ListPartsResult><IsTruncated>false</IsTruncated>");
-        for (number, Part { size, etag }) in &session.parts {
+        if session.has_crc64s {
+            list.push_str("<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm>");
+            list.push_str("<ChecksumType>FULL_OBJECT</ChecksumType>");
+        }
+        for (number, Part { size, etag, crc64 }) in &session.parts {
+            let crc64 = crc64.as_ref().map_or_else(String::new, |crc64| {
+                format!("<ChecksumCRC64NVME>{crc64}</ChecksumCRC64NVME>")
+            });
             // Cannot fail for a String.
             let _ = write!(
                 list,
-                "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size></Part>"
+                "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size>{crc64}</Part>"
             );
         }
         list.push_str("</ListPartsResult>");
@@ -207,8 +237,9 @@ impl Discarded {
         xml(&answer)
     }
 
-    fn put_object(&self, key: String, object: Object) -> Response {
-        let answer = [(header::ETAG, object.etag.clone())].into_response();
+    fn put_object(&self, key: String, object: Object, crc64: Option<String>) -> Response {
+        let crc64 = AppendHeaders(crc64.map(|crc64| (CRC64, crc64)));
+        let answer = ([(header::ETAG, object.etag.clone())], crc64).into_response();
         lock(&self.objects).insert(key, object);
         answer
     }
@@ -253,7 +284,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn metadata(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get(UPLOAD_ID)?.to_str().ok()?.to_owned())
+    text(headers, UPLOAD_ID)
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+/// Whether small bytes do not have the CRC-64 in the headers.
+fn is_damaged(headers: &HeaderMap, content: Option<&[u8]>) -> bool {
+    let crc64 = text(headers, CRC64).zip(content);
+    crc64.is_some_and(|(crc64, content)| crc64 != Crc64Nvme::of(content).to_string())
 }
 
 /// The entity tag that S3 computes for the bytes with this `Content-MD5`; without the header, a constant.
@@ -291,6 +332,10 @@ fn no_such_upload() -> Response {
 }
 
 fn not_found(code: &str) -> Response {
+    refused(StatusCode::NOT_FOUND, code)
+}
+
+fn refused(status: StatusCode, code: &str) -> Response {
     let error = xml(&format!("<Error><Code>{code}</Code></Error>"));
-    (StatusCode::NOT_FOUND, error).into_response()
+    (status, error).into_response()
 }

@@ -1,4 +1,4 @@
-//! Which digest stores get, and what follows where they do not compare it, demand it or refuse the question.
+//! Which digest stores get: those that compare CRC-64s, and those that ignore them, demand them or refuse the question.
 
 use aws_sdk_s3::config::Credentials;
 use upload_gateway::config::{S3Profile, StorageConfig};

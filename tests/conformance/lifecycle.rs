@@ -4,9 +4,9 @@ mod due;
 
 use proptest::{collection::vec, prelude::*};
 use upload_gateway_core::upload::{
-    ACTIVE_WINDOW, AbortReason, Applied, Cleanup, Denial, Denied, Event, FileMetadata, Integrity,
-    Lease, MIB, Md5, Object, PART_SIZE, Part, Phase, Plan, Rejected, StoreKind, StoreLimits,
-    Timestamp, Upload, UploadId, WriterTag,
+    ACTIVE_WINDOW, AbortReason, Applied, Cleanup, Crc64Nvme, Denial, Denied, Event, FileMetadata,
+    Integrity, Lease, MIB, Md5, Object, PART_SIZE, Part, Phase, Plan, Rejected, StoreKind,
+    StoreLimits, Timestamp, Upload, UploadId, WriterTag,
 };
 
 const PHASES: [Phase; 5] = [

@@ -149,11 +149,10 @@ impl Digests {
         }
     }
 
-    /// Whether `known` has one of these digests. The caller has compared them.
-    pub fn is_proven_by(&self, known: Self) -> bool {
-        let both = |is_one: bool, is_other: bool| is_one && is_other;
-        both(self.md5.is_some(), known.md5.is_some())
-            || both(self.crc64nvme.is_some(), known.crc64nvme.is_some())
+    /// Whether `known` has one of these digests: then they are of the same bytes.
+    pub fn is_proven_by(&self, known: &Self) -> bool {
+        self.md5.is_some() && self.md5 == known.md5
+            || self.crc64nvme.is_some() && self.crc64nvme == known.crc64nvme
     }
 
     /// Whether both know the same digest, and it differs: then they are of different bytes.
@@ -293,6 +292,33 @@ mod tests {
         for etag in ["", "-2", "x-2", &composite.md5.to_hex()] {
             assert_eq!(CompositeMd5::of_etag(etag), None, "{etag}");
         }
+    }
+
+    #[test]
+    fn one_equal_digest_proves_bytes_and_another_one_contradicts_them() {
+        let of = |bytes: &[u8]| Digests {
+            md5: Some(Md5::of(bytes)),
+            crc64nvme: Some(Crc64Nvme::of(bytes)),
+        };
+        let (own, other, unknown) = (of(b"a"), of(b"b"), Digests::default());
+        // An ETag that has the form of an MD5 and is none.
+        let encrypted = Digests {
+            md5: other.md5,
+            ..own
+        };
+        for (known, is_proof, is_contradiction) in [
+            (own, true, false),
+            (own.md5.unwrap().into(), true, false),
+            (own.crc64nvme.unwrap().into(), true, false),
+            (other, false, true),
+            (other.md5.unwrap().into(), false, true),
+            (encrypted, true, true),
+            (unknown, false, false),
+        ] {
+            let found = (own.is_proven_by(&known), own.contradict(&known));
+            assert_eq!(found, (is_proof, is_contradiction), "{known:?}");
+        }
+        assert!(!unknown.is_proven_by(&unknown));
     }
 
     #[test]

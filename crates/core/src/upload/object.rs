@@ -200,7 +200,7 @@ fn verify_whole(expected: &Expected<'_>, found: &StoredObject) -> Verdict {
             return Verdict::Different(difference);
         }
     }
-    let is_proven = digests.is_proven_by(known.or(reported));
+    let is_proven = digests.is_proven_by(&known.or(reported));
     // The gateway has not seen the bytes of what the store copies whole, and notes no MD5 with it.
     if !is_proven && expected.parts.copy_of.is_some() {
         return Verdict::Different(Difference::Parts);

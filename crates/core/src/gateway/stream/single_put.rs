@@ -51,7 +51,7 @@ impl PartWriter {
         let is_new = match put {
             // The answer proves everything.
             Put::Stored(stored)
-                if digests.is_proven_by(stored.digests) && !storage.requires_encryption =>
+                if digests.is_proven_by(&stored.digests) && !storage.requires_encryption =>
             {
                 return Ok(Some(object.stored(stored.etag, size)));
             }

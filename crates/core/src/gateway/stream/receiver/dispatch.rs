@@ -20,7 +20,7 @@ use crate::{
     },
     observe,
     retry::CallWait,
-    upload::{PART_SIZE, Part},
+    upload::{Integrity, PART_SIZE, Part},
 };
 
 // === impl Receiver ===
@@ -45,7 +45,8 @@ impl Receiver {
         if recorded.await? {
             return Ok(());
         }
-        let allowed = self.allowed_in_flight(span.size);
+        let integrity = self.destination().await?.integrity;
+        let allowed = self.allowed_in_flight(integrity, span.size);
         let (destination, turn) = self.next_turn(allowed).await?;
         let end = span.offset + bytes.len() as u64;
         let is_last = bytes.len() < to_usize(span.size) || self.upload.settled_size() == Some(end);
@@ -73,16 +74,16 @@ impl Receiver {
         Ok(())
     }
 
-    /// How many parts of `size` bytes may be in flight.
-    fn allowed_in_flight(&self, size: u64) -> usize {
+    /// How many parts of `size` bytes with this digest may be in flight.
+    fn allowed_in_flight(&self, integrity: Integrity, size: u64) -> usize {
         let Self {
             shared, storage, ..
         } = self;
         let limit = storage.turns.limit().min(shared.settings.parts_in_flight);
-        match shared.hasher.batches() {
+        match integrity {
             // Side by side, more parts cost no more.
-            true => limit,
-            false => storage.turns.needed(size).min(limit),
+            Integrity::Md5 if shared.hasher.batches() => limit,
+            Integrity::Md5 | Integrity::Crc64Nvme => storage.turns.needed(size).min(limit),
         }
     }
 
