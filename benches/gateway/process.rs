@@ -34,6 +34,13 @@ impl Gateway {
         Self::of(program.as_ref(), store, redis_url, config)
     }
 
+    /// With MD5s for the parts.
+    pub(crate) fn with_part_md5s(store: &Store, redis_url: &str) -> Result<Self> {
+        let program = env!("CARGO_BIN_EXE_upload-gateway");
+        let text = store.configuration() + "integrity = \"md5\"\n";
+        Self::written(program.as_ref(), &["--redis-url", redis_url], text)
+    }
+
     /// With its state in a file in `data`.
     pub(crate) fn embedded(store: &Store, data: &Path) -> Result<Self> {
         let program = env!("CARGO_BIN_EXE_upload-gateway");
@@ -52,9 +59,13 @@ impl Gateway {
     }
 
     fn run(program: &OsStr, store: &Store, state: &[&str], config: &str) -> Result<Self> {
+        Self::written(program, state, config.to_owned() + &store.configuration())
+    }
+
+    fn written(program: &OsStr, state: &[&str], text: String) -> Result<Self> {
         let configuration = TempDir::with_prefix("upload-gateway-bench.")?;
         let file = configuration.path().join("config.toml");
-        fs::write(&file, config.to_owned() + &store.configuration())?;
+        fs::write(&file, text)?;
         let process = Server::start(|port, directory| {
             let mut command = Command::new(program);
             command

@@ -427,7 +427,8 @@ fn storage(store: StoreConfig) -> StorageConfig {
             content_encoding: None,
             storage_class: None,
             require_encryption: false,
-            integrity: IntegrityChoice::default(),
+            // Without the question, so that the first put is that of a file.
+            integrity: IntegrityChoice::Crc64Nvme,
             tenants: Vec::new(),
         },
         store,

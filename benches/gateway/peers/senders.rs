@@ -33,12 +33,16 @@ pub(crate) enum Name {
     Gateway(Digest),
 }
 
-/// The digest of the whole file that the gateway computes.
+/// The digests that the gateway computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Digest {
     Default,
+    /// The MD5 of the whole file.
     Md5,
+    /// None of the whole file.
     None,
+    /// The MD5s of the parts, as for a store without CRC-64s.
+    Parts,
 }
 
 /// A sender, ready to send.
@@ -74,7 +78,7 @@ impl Name {
             }
         }
         if every_digest {
-            all.extend([Digest::Md5, Digest::None].map(Self::Gateway));
+            all.extend([Digest::Md5, Digest::None, Digest::Parts].map(Self::Gateway));
         }
         Ok(all)
     }
@@ -89,6 +93,7 @@ impl fmt::Display for Name {
             Self::Gateway(Digest::Default) => "gateway",
             Self::Gateway(Digest::Md5) => "gateway, MD5 of the file",
             Self::Gateway(Digest::None) => "gateway, no file digest",
+            Self::Gateway(Digest::Parts) => "gateway, MD5 of parts",
         })
     }
 }
@@ -99,7 +104,7 @@ impl Digest {
     fn metadata(self) -> FileMetadata {
         FileMetadata {
             file_digest: match self {
-                Self::Default => FileDigest::Auto,
+                Self::Default | Self::Parts => FileDigest::Auto,
                 Self::Md5 => FileDigest::Md5,
                 Self::None => FileDigest::None,
             }
@@ -177,7 +182,10 @@ impl Through {
         redis_url: &str,
         at_once: usize,
     ) -> Result<Self> {
-        let gateway = Gateway::start(store, redis_url)?;
+        let gateway = match digest {
+            Digest::Parts => Gateway::with_part_md5s(store, redis_url)?,
+            _ => Gateway::start(store, redis_url)?,
+        };
         let mut clients = Vec::new();
         for _ in 0..at_once.div_ceil(STREAMS_PER_CONNECTION) {
             let endpoint = Endpoint::from_shared(gateway.address.clone())?;

@@ -301,7 +301,7 @@ mod tests {
             crc64nvme: Some(Crc64Nvme::of(bytes)),
         };
         let (own, other, unknown) = (of(b"a"), of(b"b"), Digests::default());
-        // An ETag that has the form of an MD5 and is none.
+        // An ETag that has the form of an MD5, of an encrypted object.
         let encrypted = Digests {
             md5: other.md5,
             ..own

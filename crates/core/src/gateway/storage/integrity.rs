@@ -70,6 +70,19 @@ enum Answer {
     },
 }
 
+// === impl Answer ===
+
+impl Answer {
+    /// The digest to use now. `None`: the store is to be asked.
+    fn now(self) -> Option<Integrity> {
+        match self {
+            Self::Known(integrity) => Some(integrity),
+            Self::Undecided { ask_at } if ask_at > Instant::now() => Some(Integrity::Md5),
+            Self::Unknown | Self::Undecided { .. } => None,
+        }
+    }
+}
+
 // === impl IntegrityProbe ===
 
 impl IntegrityProbe {
@@ -91,24 +104,34 @@ impl IntegrityProbe {
     }
 
     /// The digest for new sessions and single puts. Asks the store if that was never done; without a decisive answer the MD5.
-    pub(super) async fn integrity(&self) -> Integrity {
-        let mut answer = self.answer.lock().await;
-        match *answer {
-            Answer::Known(integrity) => return integrity,
-            Answer::Undecided { ask_at } if ask_at > Instant::now() => return Integrity::Md5,
-            Answer::Unknown | Answer::Undecided { .. } => {}
+    pub(super) async fn integrity(self: &Arc<Self>) -> Integrity {
+        if let Ok(answer) = self.answer.try_lock()
+            && let Some(integrity) = answer.now()
+        {
+            return integrity;
         }
-        let found = timeout(ANSWER_TIMEOUT, self.find_out())
-            .await
-            .ok()
-            .flatten();
-        *answer = match found {
+        // Runs to its end even if the caller is cancelled: what the store has accepted is deleted.
+        let probe = Arc::clone(self);
+        let asked = tokio::spawn(async move { probe.ask().await });
+        match timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(integrity)) => integrity,
+            Ok(Err(_)) | Err(_) => Integrity::Md5,
+        }
+    }
+
+    /// Asks the store, unless another caller has done that meanwhile.
+    async fn ask(&self) -> Integrity {
+        let mut answer = self.answer.lock().await;
+        if let Some(integrity) = answer.now() {
+            return integrity;
+        }
+        *answer = match self.find_out().await {
             Some(integrity) => Answer::Known(integrity),
             None => Answer::Undecided {
                 ask_at: Instant::now() + ASK_AGAIN,
             },
         };
-        found.unwrap_or_default()
+        answer.now().unwrap_or_default()
     }
 
     /// The answer that a replica has kept, or that of the store, which is kept then.
@@ -171,34 +194,23 @@ pub async fn compares_crc64(
     placement: &Placement,
 ) -> Result<bool> {
     let object = probe_object(prefix, placement);
-    let error = match store.replace(&object, Bytes::from_static(BODY)).await {
+    match store.replace(&object, Bytes::from_static(BODY)).await {
         Err(error) if error.reason() == Reason::ChecksumMismatch => return Ok(true),
-        Ok(()) => {
-            remove(store, &object.key).await;
-            return Ok(false);
-        }
-        Err(error) => error,
-    };
-    // It may be stored although the response was lost.
-    if error.is_retryable() && error.operator_code().is_none() {
-        remove(store, &object.key).await;
+        put => put?,
     }
-    Err(error)
+    if let Err(error) = store.delete(&object.key).await {
+        tracing::warn!(key = object.key, %error, "the object with which the store was asked about CRC64NVME could not be deleted");
+    }
+    Ok(false)
 }
 
-async fn remove(store: &dyn BlobStore, key: &str) {
-    if let Err(error) = store.delete(key).await {
-        tracing::warn!(key, %error, "the object with which the store was asked about CRC64NVME could not be deleted");
-    }
-}
-
-/// The object with a wrong CRC-64. Its key is that of no upload and of no side object.
+/// The object with a wrong CRC-64. Its key is that of no upload and of no side object, and always the same, so that there is one at
+/// most if responses were lost or it cannot be deleted.
 fn probe_object(prefix: &str, placement: &Placement) -> NewObject {
-    let upload_id = UploadId::generate(None);
     NewObject {
-        key: format!("{}{SIDE_OBJECTS}/probe-{upload_id}", directory(prefix)),
+        key: format!("{}{SIDE_OBJECTS}/probe", directory(prefix)),
         mime: OPAQUE.to_owned(),
-        upload_id,
+        upload_id: UploadId::generate(None),
         size: Some(BODY.len() as u64),
         md5: Some(Md5::of(BODY)),
         crc64nvme: Some(Crc64Nvme(!Crc64Nvme::of(BODY).0)),
