@@ -132,7 +132,11 @@ async fn run(
     // Removed only at the end, so that a run that is interrupted leaves it, too.
     let directory = TempDir::with_prefix("upload-gateway-chaos.")?.keep();
     fs::write(directory.join("schedule.txt"), schedule.to_string())?;
-    let integrity = if seed % 2 == 0 { "md5" } else { "auto" };
+    let integrity = if seed.is_multiple_of(2) {
+        "md5"
+    } else {
+        "auto"
+    };
     println!(
         "chaos: seed {seed}, redis {}, {integrity}, {} uploads, {} s, logs in {}",
         topology.name(),
