@@ -51,6 +51,7 @@ use upload_gateway_core::{
         StoredObject, StoredPart, StoredPut, contradiction, object_archived, object_changed,
         object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
+        unproven,
     },
     clock::Clock,
     error::{Error, Result},
@@ -359,6 +360,7 @@ impl ObjectStore for AzureStore {
     async fn put_object(&self, object: &NewObject, body: Bytes) -> Result<Put> {
         let answer = self.put(object, body, Some(Etag::from("*")));
         match answer.await {
+            Ok(stored) if object.is_unproven_by(&stored.digests) => Err(unproven("put a blob")),
             Ok(stored) => Ok(Put::Stored(stored)),
             Err(error) => match code(&error) {
                 Some("BlobAlreadyExists" | "ConditionNotMet") => Ok(Put::Exists),

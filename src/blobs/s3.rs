@@ -57,6 +57,7 @@ use upload_gateway_core::{
         StoredObject, StoredPart, StoredPut, contradiction, object_archived, object_changed,
         object_not_found, part_damaged,
         sign::{SignedRequest, Signer, ToSign},
+        unproven,
     },
     clock::Clock,
     error::{Error, Kind, Reason, Result},
@@ -322,6 +323,9 @@ impl ObjectStore for S3Store {
                     md5: etag.parse().ok(),
                     crc64nvme: crc64::whole(output.checksum_crc64_nvme(), output.checksum_type()),
                 };
+                if object.is_unproven_by(&digests) {
+                    return Err(unproven("put an object"));
+                }
                 Ok(Put::Stored(StoredPut { etag, digests }))
             }
             Err(error) => match error.code() {

@@ -481,5 +481,6 @@ fn a_part_shows_the_integrity_that_a_release_before_has_dropped() {
     upload.parts.insert(part(1, Md5::of(b"a").into()));
     assert_eq!(upload.session_integrity(), Integrity::Md5);
     upload.parts.insert(part(2, Crc64Nvme(1).into()));
+    upload.parts.insert(part(3, Md5::of(b"b").into()));
     assert_eq!(upload.session_integrity(), Integrity::Crc64Nvme);
 }

@@ -293,6 +293,21 @@ pub const PUT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 // === impl NewObject ===
 
 impl NewObject {
+    /// The digests of the whole object, as far as they are known.
+    pub fn digests(&self) -> Digests {
+        Digests {
+            md5: self.md5,
+            crc64nvme: self.crc64nvme,
+        }
+    }
+
+    /// Whether nothing proves what was stored: a store that does not know CRC-64s ignores them, and its answer names no digest of what it
+    /// has received.
+    pub fn is_unproven_by(&self, named: &Digests) -> bool {
+        let is_compared = self.integrity == Integrity::Crc64Nvme && self.crc64nvme.is_some();
+        is_compared && !self.digests().is_proven_by(named)
+    }
+
     /// What the store compares with the bytes of the whole object, if it is known.
     pub fn checksum(&self) -> Option<Checksum> {
         match self.integrity {
@@ -341,6 +356,13 @@ pub fn part_damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>)
         "the store received other bytes than were sent",
     )
     .caused_by(source)
+}
+
+/// The error for an answer that does not name the CRC-64 of what was put, so that nothing proves it.
+pub fn unproven(action: &str) -> Error {
+    Error::store_unavailable(format!(
+        "{action}: the response has no CRC64NVME of what was sent; if it stays so, set integrity = \"md5\" for the storage"
+    ))
 }
 
 /// The error for two answers of a store of which one cannot be true.

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use upload_gateway_core::{
     blobs::{
         Begun, Commit, MultipartStore, NewObject, NewPart, PUT_TIMEOUT, Session, SessionPage,
-        StoredPart, part_damaged,
+        StoredPart, part_damaged, unproven,
     },
     error::{Error, Result},
     upload::{Digests, Part, WriterTag},
@@ -66,6 +66,10 @@ impl MultipartStore for AzureStore {
                 "part {} has {stored:?} in the store, and {:?} here",
                 part.number, part.checksum
             )));
+        }
+        let is_proven = Digests::from(part.checksum).is_proven_by(&stored);
+        if part.checksum.crc64nvme().is_some() && !is_proven {
+            return Err(unproven("put a block"));
         }
         Ok(id.to_base64())
     }

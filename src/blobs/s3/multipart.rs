@@ -15,7 +15,7 @@ use bytes::Bytes;
 use upload_gateway_core::{
     blobs::{
         Begun, Commit, MultipartStore, NewObject, NewPart, Session, SessionPage, StoredPart,
-        part_damaged,
+        part_damaged, unproven,
     },
     error::{Error, Result},
     upload::{Checksum, Crc64Nvme, Integrity, Md5, Part, WriterTag},
@@ -115,10 +115,10 @@ impl MultipartStore for S3Store {
         if object.integrity == Integrity::Crc64Nvme {
             match self.create(object, Integrity::Crc64Nvme).await {
                 Err(error) if is_about_checksum(error.code()) => {}
-                created => return begun(created),
+                created => return begun(created, Integrity::Crc64Nvme),
             }
         }
-        begun(self.create(object, Integrity::Md5).await)
+        begun(self.create(object, Integrity::Md5).await, Integrity::Md5)
     }
 
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
@@ -152,7 +152,7 @@ impl MultipartStore for S3Store {
         };
         let answer = self.send(&session, part).await?;
         if let Err(error) = self.abort(&session).await {
-            tracing::warn!(%error, "a session is left to the sweeper");
+            tracing::warn!(key = object.key, %error, "a multipart upload with which the store was asked about MD5s could not be aborted");
         }
         match answer {
             Ok(_) => Ok(true),
@@ -244,14 +244,21 @@ fn begun(
         CreateMultipartUploadOutput,
         SdkError<CreateMultipartUploadError, HttpResponse>,
     >,
+    asked: Integrity,
 ) -> Result<Begun> {
     let output = created.map_err(|error| fault("begin a multipart upload", error))?;
-    let integrity = crc64::integrity(output.checksum_algorithm(), output.checksum_type());
+    let named = crc64::integrity(output.checksum_algorithm(), output.checksum_type());
     let id = output.upload_id.filter(|id| !id.is_empty());
     let id = id.ok_or_else(|| {
         Error::store_unavailable("begin a multipart upload: the response has no upload id")
     })?;
-    Ok(Begun { id, integrity })
+    Ok(Begun {
+        id,
+        integrity: match asked {
+            Integrity::Md5 => Integrity::Md5,
+            Integrity::Crc64Nvme => named,
+        },
+    })
 }
 
 /// Compares the CRC-64 of a part with the one that the store names. Without it nothing proves the bytes.
@@ -261,8 +268,6 @@ fn check_crc64(output: &UploadPartOutput, (number, crc64): (u32, Crc64Nvme)) -> 
         Some(found) => Err(part_damaged(format!(
             "part {number} has CRC64NVME {found} in the store, and {crc64} here"
         ))),
-        None => Err(Error::store_unavailable(
-            "put a part: the response has no CRC64NVME; if it stays so, set integrity = \"md5\" for the storage",
-        )),
+        None => Err(unproven("put a part")),
     }
 }

@@ -121,11 +121,11 @@ impl PartTables<Slots<'_>, Texts<'_>> {
             .map_err(internal)?
         {
             let number = entry.map_err(internal)?.0.value().1;
-            let has_md5 = |number| {
+            let has_checksum = |number| {
                 let slot = self.slot(id, number)?;
                 Ok::<_, Error>(slot.is_some_and(|slot| slot::checksum(&slot).is_some()))
             };
-            if has_md5(number)? && has_md5(number + 1)? {
+            if has_checksum(number)? && has_checksum(number + 1)? {
                 dropped.push(number);
             }
         }

@@ -43,10 +43,10 @@ impl Upload {
     /// Which digest the parts have that the gateway puts into the session. A release that did not know [`Upload::integrity`] may
     /// have dropped it: the parts still show it.
     pub fn session_integrity(&self) -> Integrity {
-        let last = self.parts.last_committed().and_then(|part| part.checksum);
-        match last {
-            Some(Checksum::Crc64Nvme(_)) => Integrity::Crc64Nvme,
-            Some(Checksum::Md5(_)) | None => self.integrity,
+        let has_crc64 = |part: &Part| part.crc64nvme().is_some();
+        match self.parts.iter_committed().any(has_crc64) {
+            true => Integrity::Crc64Nvme,
+            false => self.integrity,
         }
     }
 }

@@ -3,8 +3,8 @@
 //! [`verify`] is pure. Its callers send requests to the store, and decide what follows from the verdict.
 
 use super::{
-    Capabilities, CompositeMd5, Digests, Encryption, Md5, Part, SINGLE_PUT_MAX, Shown, Snapshot,
-    StoredObject, StoredPart, Upload, UploadId,
+    Capabilities, CompositeMd5, Digests, Encryption, Integrity, Md5, Part, SINGLE_PUT_MAX, Shown,
+    Snapshot, StoredObject, StoredPart, Upload, UploadId,
 };
 
 /// What the object must be.
@@ -16,6 +16,8 @@ pub struct Expected<'a> {
     digests: Digests,
     /// Whether the object is [`Verdict::Unknown`] unless one of its digests is proven.
     needs_proof: bool,
+    /// Whether the digests in the metadata are proof: the store has compared the bytes with them, or with the MD5 beside them.
+    trusts_metadata: bool,
     /// How it must be encrypted.
     encryption: Option<&'a Encryption>,
     /// The record with the parts that the object is made of.
@@ -82,8 +84,18 @@ impl<'a> Expected<'a> {
                 crc64nvme: size.and_then(|size| upload.parts.crc64nvme(size)),
             },
             needs_proof: false,
+            trusts_metadata: true,
             encryption: None,
             parts: upload,
+        }
+    }
+
+    /// The same object, which was put with this digest. A store that ignores CRC-64s has compared nothing with the metadata.
+    #[must_use]
+    pub fn put_with(self, integrity: Integrity) -> Self {
+        Self {
+            trusts_metadata: integrity == Integrity::Md5,
+            ..self
         }
     }
 
@@ -200,7 +212,10 @@ fn verify_whole(expected: &Expected<'_>, found: &StoredObject) -> Verdict {
             return Verdict::Different(difference);
         }
     }
-    let is_proven = digests.is_proven_by(&known.or(reported));
+    let is_proven = match expected.trusts_metadata {
+        true => digests.is_proven_by(&known.or(reported)),
+        false => digests.is_proven_by(&reported),
+    };
     // The gateway has not seen the bytes of what the store copies whole, and notes no MD5 with it.
     if !is_proven && expected.parts.copy_of.is_some() {
         return Verdict::Different(Difference::Parts);

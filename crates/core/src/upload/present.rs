@@ -121,10 +121,11 @@ fn parts(
         .iter()
         .map(|part| (part.receipt.as_str(), part))
         .collect();
+    let integrity = upload.session_integrity();
     let parts = (1..=upload.part_count().unwrap_or(0)).filter_map(|number| {
         if let Some(part) = upload.parts.get(number) {
             let found = by_receipt.get(part.receipt.as_str())?;
-            let present = part.clone().named_in(upload.session_integrity(), found);
+            let present = part.clone().named_in(integrity, found);
             return (found.size == part.size).then_some((number, present));
         }
         let (span, found) = (upload.span(number)?, claimed.get(&number)?);
@@ -132,7 +133,7 @@ fn parts(
             number,
             offset: span.offset,
             size: span.size,
-            checksum: client_checksum(upload, number, found),
+            checksum: client_checksum(upload, integrity, found),
             receipt: found.receipt.clone(),
             digest: None,
         };
@@ -143,11 +144,11 @@ fn parts(
 
 /// The checksum of a part that a client put: the CRC-64 in a session whose commit names it, else the MD5, which the ETag proves only
 /// if it is the claimed one.
-fn client_checksum(upload: &Upload, number: u32, found: &StoredPart) -> Option<Checksum> {
-    match (upload.session_integrity(), found.crc64nvme) {
+fn client_checksum(upload: &Upload, integrity: Integrity, found: &StoredPart) -> Option<Checksum> {
+    match (integrity, found.crc64nvme) {
         (Integrity::Crc64Nvme, Some(crc64)) => Some(crc64.into()),
         _ => {
-            let claimed = upload.claims.md5(number);
+            let claimed = upload.claims.md5(found.number?);
             let md5 = found.md5.filter(|md5| claimed == Some(*md5));
             md5.map(Checksum::Md5)
         }

@@ -75,11 +75,11 @@ impl Sessions {
         self.records
             .transition(upload, &Event::SessionForgotten, Fence::Writer)
             .await?;
-        self.start(storage, upload, integrity).await?;
+        let started = self.start(storage, upload, integrity).await;
         if let Err(error) = self.end(&before).await {
             tracing::warn!(upload_id = %upload.id, %error, "a session without a record is left to the sweeper");
         }
-        Ok(())
+        started
     }
 
     /// Removes everything of an aborted upload from the store: its session, and an object that was never recorded. No

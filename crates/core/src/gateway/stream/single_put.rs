@@ -59,7 +59,8 @@ impl PartWriter {
             Put::Exists => false,
         };
         // What existed before has the same bytes only if a digest proves it.
-        let expected = Expected::of_single_put(&sized, size, digests, !is_new);
+        let expected =
+            Expected::of_single_put(&sized, size, digests, !is_new).put_with(object.integrity);
         let found = storage
             .retry
             .run_whole(|| find_own(storage, &object.key, &expected))
