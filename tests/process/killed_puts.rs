@@ -20,6 +20,9 @@ const KILLS: usize = 10;
 const PARALLEL: usize = 16;
 const LARGE: usize = 12 << 20;
 
+/// The rate of a run that is killed.
+const LIMIT: [&str; 2] = ["--limit-rate", "8MiB"];
+
 /// What a run sends besides the bytes of files, for each file that it looks at: calls, and what describes the file.
 const CALL: u64 = 512;
 
@@ -89,7 +92,8 @@ async fn a_directory_arrives_once_however_often_the_command_is_killed() {
     let size: usize = files.values().map(Vec::len).sum();
     let mut allowed = size as u64;
     for kill in 1..=KILLS {
-        let mut running = put().spawn().unwrap();
+        // A kill takes a moment: without a limit, the last runs can end before theirs.
+        let mut running = put().args(LIMIT).spawn().unwrap();
         // Some end among small files, and some in a large one.
         let next = 1 << random.random_range(14..22);
         let end = forwarder.received() + random.random_range(next..2 * next);

@@ -102,11 +102,11 @@ impl fmt::Debug for Crc64Nvme {
 
 // === impl Digests ===
 
-impl From<Md5> for Digests {
-    fn from(md5: Md5) -> Self {
+impl From<(Md5, Crc64Nvme)> for Digests {
+    fn from((md5, crc64nvme): (Md5, Crc64Nvme)) -> Self {
         Self {
             md5: Some(md5),
-            crc64nvme: None,
+            crc64nvme: Some(crc64nvme),
         }
     }
 }
@@ -128,6 +128,18 @@ impl Md5Hasher {
 // === impl Digests ===
 
 impl Digests {
+    /// Those of them that the gateway knows of the object, too.
+    pub(crate) fn known_of(self, object: Option<&Object>) -> Self {
+        Self {
+            md5: self
+                .md5
+                .filter(|_| object.is_some_and(|object| !object.md5.is_empty())),
+            crc64nvme: self
+                .crc64nvme
+                .filter(|_| object.is_some_and(|object| object.crc64nvme.is_some())),
+        }
+    }
+
     /// The name of a digest that differs from one of the API, as far as both are known.
     pub(crate) fn other_than(&self, md5: &str, crc64nvme: Option<u64>) -> Option<&'static str> {
         let is_other_md5 = |own: Md5| !md5.is_empty() && own.to_string() != md5;

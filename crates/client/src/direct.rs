@@ -22,6 +22,7 @@ use crate::{
         sealed::{Context, Describes, Run},
     },
     client::Client,
+    digest::Digests,
     error::ClientError,
     proto::v1::{
         CompleteUploadRequest, CreateUploadRequest, ErrorReason, FileDigest, FileMetadata,
@@ -112,13 +113,14 @@ impl Run for DirectUpload {
             if saved.compares_checksums() {
                 digests = Some(file.digests(file.span()).await?);
             }
-            let found = saved.find_complete(&client, digests, &options.retry, &events);
+            let found =
+                saved.find_complete(&client, digests.map(Digests::from), &options.retry, &events);
             if let Some(uploaded) = found.await? {
                 return Ok(uploaded);
             }
             // It is not claimed: the gateway finds the upload of the same file, and several processes may send its parts.
         }
-        let (md5, _) = match digests {
+        let (md5, crc64) = match digests {
             Some(digests) => digests,
             None => file.digests(file.span()).await?,
         };
@@ -142,13 +144,12 @@ impl Run for DirectUpload {
         if let Some(saved) = &saved {
             saved.complete(&upload.upload_id).await;
         }
-        verify(&upload, size, md5.into())?;
-        let object = upload.object.as_ref();
-        let is_proven = object.is_some_and(|object| !object.md5.is_empty());
+        let compared = Digests::from((md5, crc64)).known_of(upload.object.as_ref());
+        verify(&upload, size, compared)?;
         Ok(Uploaded {
             size,
-            md5: is_proven.then_some(md5),
-            crc64nvme: None,
+            md5: compared.md5,
+            crc64nvme: compared.crc64nvme,
             resumed_from: direct.job.progress.resumed_from(size),
             was_complete: false,
             upload,

@@ -116,15 +116,23 @@ mod tests {
             }),
             ..Upload::default()
         };
+        let with_crc64 = |bytes| {
+            let mut upload = complete(3, "");
+            let object = upload.object.as_mut().unwrap();
+            object.crc64nvme = Some(Crc64Nvme::of(bytes).0);
+            upload
+        };
         for (upload, is_same) in [
             (complete(3, &md5.to_string()), true),
             (complete(3, ""), true),
             (complete(4, &md5.to_string()), false),
             (complete(3, &Md5::of(b"xyz").to_string()), false),
+            (with_crc64(b"abc"), true),
+            (with_crc64(b"xyz"), false),
             (Upload::default(), false),
         ] {
             assert_eq!(
-                verify(&upload, 3, md5.into()).is_ok(),
+                verify(&upload, 3, (md5, Crc64Nvme::of(b"abc")).into()).is_ok(),
                 is_same,
                 "{upload:?}"
             );

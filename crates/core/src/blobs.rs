@@ -390,3 +390,36 @@ pub fn object_not_found(key: &str) -> Error {
         format!("no object {key} in the store"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_with_a_crc64_is_proven_only_by_an_equal_digest_in_the_answer() {
+        let object = |integrity, bytes: &[u8]| NewObject {
+            key: "a".into(),
+            mime: "text/plain".into(),
+            upload_id: UploadId::generate(None),
+            size: None,
+            md5: Some(Md5::of(bytes)),
+            crc64nvme: Some(Crc64Nvme::of(bytes)),
+            integrity,
+            record: None,
+            placement: Box::default(),
+        };
+        let (right, wrong) = (
+            object(Integrity::Crc64Nvme, b"a"),
+            object(Integrity::Md5, b"b"),
+        );
+        for (named, is_proven) in [
+            (Digests::default(), false),
+            (wrong.digests(), false),
+            (Md5::of(b"a").into(), true),
+            (Crc64Nvme::of(b"a").into(), true),
+        ] {
+            assert_eq!(right.is_unproven_by(&named), !is_proven, "{named:?}");
+            assert!(!wrong.is_unproven_by(&named), "an MD5 is always compared");
+        }
+    }
+}

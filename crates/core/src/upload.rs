@@ -30,7 +30,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    checksum::{Checksum, Integrity},
+    checksum::{Checksum, Integrity, listed_crc64s},
     choice::DigestChoice,
     crc64::{Crc64Nvme, InvalidCrc64},
     digest::{CompositeMd5, DigestState, Digests, FileDigest, InvalidDigest, Md5},

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Check, Resume, SavedUpload};
 use crate::{
     client::Client,
-    digest::{Crc64Nvme, Digests, Md5},
+    digest::Digests,
     error::ClientError,
     proto::v1::{ErrorReason, FileMetadata, Phase},
     retry::RetryPolicy,
@@ -74,7 +74,7 @@ impl Saved {
     pub(crate) async fn find_complete(
         &self,
         client: &Client,
-        file: Option<(Md5, Crc64Nvme)>,
+        file: Option<Digests>,
         retry: &RetryPolicy,
         events: &Events,
     ) -> Result<Option<Uploaded>, ClientError> {
@@ -90,16 +90,9 @@ impl Saved {
             Err(failure) if is_gone(&failure) => return Ok(None),
             upload => upload?,
         };
-        let digests = Digests {
-            md5: file.map(|(md5, _)| md5),
-            crc64nvme: file.map(|(_, crc64)| crc64),
-        };
-        let is_comparable = file.is_none()
-            || upload
-                .object
-                .as_ref()
-                .is_some_and(|object| !object.md5.is_empty() || object.crc64nvme.is_some());
-        let is_same = is_comparable && verify(&upload, stamp.size, digests).is_ok();
+        let compared = file.unwrap_or_default().known_of(upload.object.as_ref());
+        let is_comparable = file.is_none() || compared != Digests::default();
+        let is_same = is_comparable && verify(&upload, stamp.size, compared).is_ok();
         if upload.phase() != Phase::Complete || !is_same {
             return Ok(None);
         }
@@ -109,8 +102,8 @@ impl Saved {
         Ok(Some(Uploaded {
             upload,
             size: stamp.size,
-            md5: digests.md5,
-            crc64nvme: digests.crc64nvme,
+            md5: compared.md5,
+            crc64nvme: compared.crc64nvme,
             resumed_from: 0,
             was_complete: true,
         }))

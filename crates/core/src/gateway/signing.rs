@@ -33,8 +33,8 @@ use crate::{
     },
     error::{Error, Reason, Result},
     upload::{
-        Claim, Digests, Event, FileMetadata, MAX_CUT, Part, Phase, Present, SINGLE_PUT_MAX,
-        StoreKind, Upload, UploadId, policy,
+        Claim, Digests, Event, FileMetadata, MAX_CUT, Phase, Present, SINGLE_PUT_MAX, StoreKind,
+        Upload, UploadId, policy,
     },
 };
 
@@ -253,7 +253,7 @@ impl Signing {
         self.records
             .transition(&mut upload, &Event::CommitSigned, Fence::None)
             .await?;
-        let parts: Vec<Part> = stored.parts.into_values().collect();
+        let parts = stored.named();
         let commit = ToSign::Commit {
             session: store_session(&upload),
             object: &storage.new_object(&upload, Digests::default()),

@@ -1,5 +1,7 @@
 //! How a store proves that it received the bytes of one request.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Crc64Nvme, Digests, Md5, Part, StoredPart, Upload};
@@ -51,18 +53,24 @@ impl Upload {
     }
 }
 
+/// The CRC-64s that a store lists, by the numbers of the parts.
+pub fn listed_crc64s(listed: &[StoredPart]) -> BTreeMap<u32, Crc64Nvme> {
+    let crc64s = listed.iter().map(|part| part.number.zip(part.crc64nvme));
+    crc64s.flatten().collect()
+}
+
 // === impl Part ===
 
 impl Part {
-    /// The part as a commit names it that the store lists as `found`. In a session with CRC-64s the commit needs that of each part,
-    /// also of one that a release before has put with its MD5.
+    /// The part as a commit in a session with CRC-64s names it: with the one that the store lists, if the record has none, as of a part
+    /// that was put with its MD5.
     #[must_use]
-    pub fn named_in(self, integrity: Integrity, found: &StoredPart) -> Self {
-        let checksum = match (integrity, found.crc64nvme) {
-            (Integrity::Crc64Nvme, Some(crc64)) if self.crc64nvme().is_none() => Some(crc64.into()),
-            _ => self.checksum,
-        };
-        Self { checksum, ..self }
+    pub fn named(self, listed: Option<Crc64Nvme>) -> Self {
+        let known = self.crc64nvme().or(listed).map(Checksum::Crc64Nvme);
+        Self {
+            checksum: known.or(self.checksum),
+            ..self
+        }
     }
 }
 

@@ -67,14 +67,6 @@ impl Crc64Nvme {
     pub fn to_azure(self) -> String {
         STANDARD.encode(self.0.to_le_bytes())
     }
-
-    /// Parses the form of `x-ms-content-crc64`.
-    ///
-    /// # Errors
-    /// The text is not base64 of 8 bytes.
-    pub fn of_azure(text: &str) -> Result<Self, InvalidCrc64> {
-        eight_bytes(text).map(u64::from_le_bytes).map(Self)
-    }
 }
 
 impl fmt::Display for Crc64Nvme {
@@ -179,7 +171,6 @@ mod tests {
             "ZZYyy35L4m-=",
         ] {
             assert_eq!(text.parse::<Crc64Nvme>(), Err(InvalidCrc64), "{text}");
-            assert_eq!(Crc64Nvme::of_azure(text), Err(InvalidCrc64), "{text}");
         }
     }
 
@@ -197,7 +188,8 @@ mod tests {
         fn text_forms_are_read_back(value: u64) {
             let crc = Crc64Nvme(value);
             prop_assert_eq!(crc.to_string().parse(), Ok(crc));
-            prop_assert_eq!(Crc64Nvme::of_azure(&crc.to_azure()), Ok(crc));
+            // The same bytes in the other order.
+            prop_assert_eq!(crc.to_azure().parse(), Ok(Crc64Nvme(value.swap_bytes())));
         }
 
         #[test]

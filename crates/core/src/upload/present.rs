@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Capabilities, Checksum, Integrity, Part, Plan, Shown, StoredPart, Upload};
+use super::{
+    Capabilities, Checksum, Crc64Nvme, Integrity, Part, Plan, Shown, StoredPart, Upload,
+    listed_crc64s,
+};
 
 /// The parts that are present: those of which the object can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct Present {
     pub is_mixed: bool,
     /// The numbers of the parts that have another size than most.
     pub misfits: Vec<u32>,
+    /// Those that the store lists, in a session whose commit names them.
+    crc64s: BTreeMap<u32, Crc64Nvme>,
 }
 
 // === impl Present ===
@@ -24,6 +29,18 @@ impl Present {
     pub fn is_whole(&self, file_size: Option<u64>) -> bool {
         let count = file_size.and_then(|size| self.plan.part_count(size));
         count.is_some_and(|count| self.parts.len() == count as usize)
+    }
+
+    /// The parts in their order, as a commit names them.
+    pub fn named(self) -> Vec<Part> {
+        let crc64s = self.crc64s;
+        let parts = self.parts.into_values();
+        parts
+            .map(|part| {
+                let listed = crc64s.get(&part.number).copied();
+                part.named(listed)
+            })
+            .collect()
     }
 
     /// Whether no part is present, and none contradicts another one.
@@ -66,6 +83,10 @@ impl Present {
             parts: BTreeMap::new(),
             is_mixed: false,
             misfits: Vec::new(),
+            crc64s: match upload.session_integrity() {
+                Integrity::Md5 => BTreeMap::new(),
+                Integrity::Crc64Nvme => listed_crc64s(listed),
+            },
         };
         if upload.is_cut_by_client {
             let sizes: Vec<_> = claimed
@@ -117,16 +138,15 @@ fn parts(
     claimed: &BTreeMap<u32, &StoredPart>,
     listed: &[StoredPart],
 ) -> BTreeMap<u32, Part> {
-    let by_receipt: HashMap<&str, &StoredPart> = listed
+    let sizes: HashMap<&str, u64> = listed
         .iter()
-        .map(|part| (part.receipt.as_str(), part))
+        .map(|part| (part.receipt.as_str(), part.size))
         .collect();
     let integrity = upload.session_integrity();
     let parts = (1..=upload.part_count().unwrap_or(0)).filter_map(|number| {
         if let Some(part) = upload.parts.get(number) {
-            let found = by_receipt.get(part.receipt.as_str())?;
-            let present = part.clone().named_in(integrity, found);
-            return (found.size == part.size).then_some((number, present));
+            let is_there = sizes.get(part.receipt.as_str()) == Some(&part.size);
+            return is_there.then(|| (number, part.clone()));
         }
         let (span, found) = (upload.span(number)?, claimed.get(&number)?);
         let part = Part {
@@ -142,16 +162,16 @@ fn parts(
     parts.collect()
 }
 
-/// The checksum of a part that a client put: the CRC-64 in a session whose commit names it, else the MD5, which the ETag proves only
-/// if it is the claimed one.
+/// The checksum of a part that a client put: the CRC-64 in a session whose commit names it, else the MD5, which the ETag proves. Not
+/// known if the ETag is not the claimed MD5: a stream may have put other bytes, and the claim shows it when the object is compared.
 fn client_checksum(upload: &Upload, integrity: Integrity, found: &StoredPart) -> Option<Checksum> {
+    let claimed = upload.claims.md5(found.number?);
+    if claimed.is_some() && found.md5 != claimed {
+        return None;
+    }
     match (integrity, found.crc64nvme) {
         (Integrity::Crc64Nvme, Some(crc64)) => Some(crc64.into()),
-        _ => {
-            let claimed = upload.claims.md5(found.number?);
-            let md5 = found.md5.filter(|md5| claimed == Some(*md5));
-            md5.map(Checksum::Md5)
-        }
+        _ => claimed.map(Checksum::Md5),
     }
 }
 

@@ -4,7 +4,7 @@
 //! commit itself, which names the parts, and by HEAD.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -20,7 +20,7 @@ use crate::{
         storage::Storage,
     },
     upload::{
-        Denied, Digests, Part, Upload,
+        Denied, Digests, Integrity, Part, Upload, listed_crc64s,
         object::{Difference, Verdict, verify},
     },
 };
@@ -143,16 +143,16 @@ impl<'a> Attempt<'a> {
         answer
     }
 
-    fn named(&self, listed: &[StoredPart]) -> Vec<Part> {
-        let by_number: HashMap<_, _> = listed.iter().map(|part| (part.number, part)).collect();
-        let parts = self.parts.iter().map(|part| {
-            let found = by_number.get(&Some(part.number));
-            let found = found.filter(|found| found.receipt == part.receipt);
-            let (part, integrity) = (part.clone(), self.object.integrity);
-            match found {
-                Some(found) => part.named_in(integrity, found),
-                None => part,
-            }
+    /// The parts as the commit names them.
+    fn named(&self, listed: &[StoredPart]) -> Cow<'_, [Part]> {
+        let has_all = || self.parts.iter().all(|part| part.crc64nvme().is_some());
+        if self.object.integrity == Integrity::Md5 || has_all() {
+            return Cow::Borrowed(&self.parts);
+        }
+        let crc64s = listed_crc64s(listed);
+        let parts = self.parts.iter().cloned().map(|part| {
+            let listed = crc64s.get(&part.number).copied();
+            part.named(listed)
         });
         parts.collect()
     }

@@ -27,9 +27,11 @@ pub(super) fn is_direct(storage: &Storage, upload: &Upload) -> bool {
 /// the stored one is left out, so that the client sends the part again.
 pub(super) fn to_known_part(storage: &Storage, upload: &Upload, part: &Part) -> KnownPart {
     let claimed = upload.claims.md5(part.number);
-    let claimed = claimed.filter(|_| !storage.capabilities().lists_part_digests);
+    // An ETag that looks like an MD5 is one if it is the claimed MD5.
+    let is_listed = storage.capabilities().lists_part_digests;
+    let claimed = claimed.filter(|md5| !is_listed || part.probable_md5() == Some(*md5));
     KnownPart {
-        md5: part.probable_md5().or(claimed),
+        md5: part.md5().or(claimed),
         ..KnownPart::from(part)
     }
 }

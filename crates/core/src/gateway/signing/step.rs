@@ -101,7 +101,7 @@ impl From<&Part> for KnownPart {
             number: part.number,
             offset: part.offset,
             size: part.size,
-            md5: part.probable_md5(),
+            md5: part.md5(),
             crc64nvme: part.crc64nvme(),
         }
     }

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     blobs::{BlobStore, NewObject, sign::OPAQUE},
-    error::{Reason, Result},
+    error::{Error, Reason, Result},
     state::{Note, NoteStore},
     upload::{
         Crc64Nvme, Integrity, Md5, Placement, UploadId,
@@ -55,7 +55,7 @@ pub(super) struct IntegrityProbe {
     placement: Placement,
     /// Has the answer for all replicas.
     notes: Arc<dyn NoteStore>,
-    answer: Mutex<Answer>,
+    answer: Arc<Mutex<Answer>>,
     takes_plain_parts: OnceCell<bool>,
 }
 
@@ -73,6 +73,16 @@ enum Answer {
 // === impl Answer ===
 
 impl Answer {
+    /// `None`: the store's answer decided nothing.
+    fn of(found: Option<Integrity>) -> Self {
+        match found {
+            Some(integrity) => Self::Known(integrity),
+            None => Self::Undecided {
+                ask_at: Instant::now() + ASK_AGAIN,
+            },
+        }
+    }
+
     /// The digest to use now. `None`: the store is to be asked.
     fn now(self) -> Option<Integrity> {
         match self {
@@ -98,40 +108,35 @@ impl IntegrityProbe {
             prefix: storage.prefix.clone(),
             placement: storage.placement.clone(),
             notes,
-            answer: Mutex::new(answer),
+            answer: Arc::new(Mutex::new(answer)),
             takes_plain_parts: OnceCell::new(),
         }
     }
 
-    /// The digest for new sessions and single puts. Asks the store if that was never done; without a decisive answer the MD5.
+    /// The digest for new sessions and single puts. Asks the store if that was never done; without a decisive answer in time the MD5.
     pub(super) async fn integrity(self: &Arc<Self>) -> Integrity {
         if let Ok(answer) = self.answer.try_lock()
             && let Some(integrity) = answer.now()
         {
             return integrity;
         }
-        // Runs to its end even if the caller is cancelled: what the store has accepted is deleted.
-        let probe = Arc::clone(self);
-        let asked = tokio::spawn(async move { probe.ask().await });
-        match timeout(ANSWER_TIMEOUT, asked).await {
-            Ok(Ok(integrity)) => integrity,
-            Ok(Err(_)) | Err(_) => Integrity::Md5,
-        }
+        let found = timeout(ANSWER_TIMEOUT, self.ask()).await;
+        found.unwrap_or_default()
     }
 
-    /// Asks the store, unless another caller has done that meanwhile.
-    async fn ask(&self) -> Integrity {
-        let mut answer = self.answer.lock().await;
+    /// Asks the store, unless another caller does that or has done it meanwhile.
+    async fn ask(self: &Arc<Self>) -> Integrity {
+        let mut answer = Arc::clone(&self.answer).lock_owned().await;
         if let Some(integrity) = answer.now() {
             return integrity;
         }
-        *answer = match self.find_out().await {
-            Some(integrity) => Answer::Known(integrity),
-            None => Answer::Undecided {
-                ask_at: Instant::now() + ASK_AGAIN,
-            },
-        };
-        answer.now().unwrap_or_default()
+        // Runs to its end even if the caller is cancelled: what the store has accepted is deleted.
+        let probe = Arc::clone(self);
+        let asked = tokio::spawn(async move {
+            *answer = Answer::of(probe.find_out().await);
+            answer.now()
+        });
+        asked.await.ok().flatten().unwrap_or_default()
     }
 
     /// The answer that a replica has kept, or that of the store, which is kept then.
@@ -174,11 +179,13 @@ impl IntegrityProbe {
     /// Those of the store.
     pub(super) async fn takes_plain_parts(&self) -> Result<bool> {
         let ask = async || {
-            let object = NewObject {
-                integrity: Integrity::Crc64Nvme,
-                ..probe_object(&self.prefix, &self.placement)
-            };
-            self.store.takes_plain_parts(&object).await
+            let object = probe_object(&self.prefix, &self.placement);
+            let store = Arc::clone(&self.store);
+            // Runs to its end even if the caller is cancelled: what it begins, it ends.
+            let asked = tokio::spawn(async move { store.takes_plain_parts(&object).await });
+            asked
+                .await
+                .map_err(|error| Error::internal("ask whether a store takes parts", error))?
         };
         self.takes_plain_parts.get_or_try_init(ask).await.copied()
     }
@@ -217,5 +224,27 @@ fn probe_object(prefix: &str, placement: &Placement) -> NewObject {
         integrity: Integrity::Crc64Nvme,
         record: None,
         placement: Box::new(placement.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_is_asked_again_an_hour_after_an_answer_that_decided_nothing() {
+        let (undecided, known) = (Answer::of(None), Answer::of(Some(Integrity::Crc64Nvme)));
+        assert_eq!(Answer::Unknown.now(), None);
+        for (passed, now) in [
+            (Duration::ZERO, Some(Integrity::Md5)),
+            (ASK_AGAIN - Duration::from_secs(1), Some(Integrity::Md5)),
+            (Duration::from_secs(1), None),
+        ] {
+            advance(passed).await;
+            assert_eq!(undecided.now(), now, "{passed:?}");
+            assert_eq!(known.now(), Some(Integrity::Crc64Nvme));
+        }
     }
 }

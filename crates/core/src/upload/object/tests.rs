@@ -346,4 +346,22 @@ proptest! {
         prop_assert_eq!(with(whole), Verdict::Same);
         prop_assert_eq!(with(Crc64Nvme(!whole.0)), Verdict::Different(Difference::Crc64Nvme));
     }
+
+    #[test]
+    fn metadata_proves_nothing_that_was_put_with_a_crc64(case in any_case()) {
+        prop_assume!(case.is_whole());
+        let upload = case.upload();
+        let digests = Digests { md5: Some(case.md5()), crc64nvme: Some(Crc64Nvme(7)) };
+        let mut object = StoredObject { md5: None, ..case.object(&upload) };
+        object.metadata.insert("uploadid".to_owned(), upload.id.to_string());
+        object.metadata.insert("uploadmd5".to_owned(), case.md5().to_hex());
+        let verdict = |object: &StoredObject, integrity| {
+            let put = Expected::of_single_put(&upload, case.size, digests, true);
+            verify(&put.put_with(integrity), &case.capabilities(), Some(object), None)
+        };
+        prop_assert_eq!(verdict(&object, Integrity::Md5), Verdict::Same);
+        prop_assert_eq!(verdict(&object, Integrity::Crc64Nvme), Verdict::Unknown);
+        object.crc64nvme = digests.crc64nvme;
+        prop_assert_eq!(verdict(&object, Integrity::Crc64Nvme), Verdict::Same);
+    }
 }

@@ -266,3 +266,43 @@ fn a_reported_part_is_not_a_signed_one() {
         [1]
     );
 }
+
+#[test]
+fn a_part_with_another_etag_than_the_claimed_md5_has_no_checksum_and_is_named_by_its_crc64() {
+    let claim = |number| Claim {
+        number,
+        md5: Some(Md5::of(b"claimed")),
+        signed_for: Some(0),
+    };
+    let listed = |number, bytes: &[u8]| StoredPart {
+        receipt: Md5::of(bytes).to_hex(),
+        number: Some(number),
+        writer: None,
+        cut: 0,
+        md5: Some(Md5::of(bytes)),
+        crc64nvme: Some(Crc64Nvme::of(bytes)),
+        size: PART_SIZE,
+    };
+    let capabilities = Capabilities {
+        creates_sessions: true,
+        one_part_per_number: true,
+        lists_part_digests: true,
+        names_writers: false,
+        binds_part_size: true,
+        ..CAPABILITIES
+    };
+    let upload = Upload {
+        is_cut_by_client: false,
+        session: Some("session".into()),
+        integrity: Integrity::Crc64Nvme,
+        claims: [claim(1), claim(2)].into_iter().collect(),
+        ..World::new(2 * PART_SIZE).upload
+    };
+    let parts = [listed(1, b"claimed"), listed(2, b"other")];
+    let present = Present::new(&upload, &capabilities, &parts);
+    let crc64 = |bytes| Some(Checksum::from(Crc64Nvme::of(bytes)));
+    assert_eq!(present.parts[&1].checksum, crc64(b"claimed"));
+    assert_eq!(present.parts[&2].checksum, None);
+    let named = present.named().into_iter().map(|part| part.checksum);
+    assert!(named.eq([crc64(b"claimed"), crc64(b"other")]));
+}
