@@ -20,8 +20,8 @@ const KILLS: usize = 10;
 const PARALLEL: usize = 16;
 const LARGE: usize = 12 << 20;
 
-/// The rate of a run that is killed.
-const LIMIT: [&str; 2] = ["--limit-rate", "8MiB"];
+/// The rate of each upload of a run that is killed: a large file takes 12 s, and a kill only a moment.
+const LIMIT: [&str; 2] = ["--limit-rate", "1MiB"];
 
 /// What a run sends besides the bytes of files, for each file that it looks at: calls, and what describes the file.
 const CALL: u64 = 512;
@@ -92,10 +92,10 @@ async fn a_directory_arrives_once_however_often_the_command_is_killed() {
     let size: usize = files.values().map(Vec::len).sum();
     let mut allowed = size as u64;
     for kill in 1..=KILLS {
-        // A kill takes a moment: without a limit, the last runs can end before theirs.
         let mut running = put().args(LIMIT).spawn().unwrap();
-        // Some end among small files, and some in a large one.
-        let next = 1 << random.random_range(14..22);
+        // Some end among small files, and some in a large one. All together take less than half of the bytes: no run
+        // ends before its kill.
+        let next = 1 << random.random_range(14..20);
         let end = forwarder.received() + random.random_range(next..2 * next);
         forwarder.has_received(end).await;
         running.kill().await.unwrap();
