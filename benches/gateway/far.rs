@@ -40,7 +40,7 @@ pub(crate) async fn measure(
         let gateway = Gateway::configured(store, redis_url, &limits)?;
         let server = gateway.address.trim_start_matches("http://").parse()?;
         for round_trip in ROUND_TRIPS.map(Duration::from_millis) {
-            let proxy = Proxy::start(server, round_trip).await?;
+            let proxy = Proxy::delaying(server, round_trip).await?;
             let load = Load {
                 streams: 1,
                 file_size: match round_trip.is_zero() && !quick {

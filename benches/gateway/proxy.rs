@@ -42,15 +42,33 @@ struct Turns {
 }
 
 impl Proxy {
+    /// To `server`. Counts round trips that contain `counted`, which is not empty.
+    pub(crate) async fn counting(server: SocketAddr, counted: &'static [u8]) -> Result<Self> {
+        Self::start(server, Duration::ZERO, Some(counted)).await
+    }
+
     /// To `server`, whose round trip takes `round_trip` longer then.
-    pub(crate) async fn start(server: SocketAddr, round_trip: Duration) -> Result<Self> {
+    pub(crate) async fn delaying(server: SocketAddr, round_trip: Duration) -> Result<Self> {
+        Self::start(server, round_trip, None).await
+    }
+
+    async fn start(
+        server: SocketAddr,
+        round_trip: Duration,
+        counted: Option<&'static [u8]>,
+    ) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let round_trips = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&round_trips);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connect(client, server, round_trip, Arc::clone(&counter)));
+                tokio::spawn(connect(
+                    client,
+                    (server, round_trip),
+                    counted,
+                    Arc::clone(&counter),
+                ));
             }
         });
         Ok(Self {
@@ -59,8 +77,8 @@ impl Proxy {
         })
     }
 
-    /// How often a client has sent something after an answer, or at first: a round trip each, however many requests it has sent
-    /// together.
+    /// How often a client has sent something that counts after an answer, or at first: a round trip each, however many requests it
+    /// has sent together.
     pub(crate) fn round_trips(&self) -> u64 {
         self.round_trips.load(Ordering::Relaxed)
     }
@@ -68,8 +86,8 @@ impl Proxy {
 
 async fn connect(
     client: TcpStream,
-    server: SocketAddr,
-    round_trip: Duration,
+    (server, round_trip): (SocketAddr, Duration),
+    counted: Option<&'static [u8]>,
     round_trips: Arc<AtomicU64>,
 ) -> std::io::Result<()> {
     let server = TcpStream::connect(server).await?;
@@ -85,14 +103,16 @@ async fn connect(
     let delay = round_trip / 2;
     let asking = {
         let turns = Arc::clone(&turns);
-        let sent = move || {
-            if turns.has_answered.swap(false, Ordering::Relaxed) {
+        let sent = move |piece: &[u8]| {
+            let counts = counted
+                .is_some_and(|counted| piece.windows(counted.len()).any(|found| found == counted));
+            if counts && turns.has_answered.swap(false, Ordering::Relaxed) {
                 turns.round_trips.fetch_add(1, Ordering::Relaxed);
             }
         };
         forward(from_client, to_server, delay, sent)
     };
-    let answered = move || turns.has_answered.store(true, Ordering::Relaxed);
+    let answered = move |_: &[u8]| turns.has_answered.store(true, Ordering::Relaxed);
     let answering = forward(from_server, to_client, delay, answered);
     tokio::try_join!(asking, answering)?;
     Ok(())
@@ -103,7 +123,7 @@ async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     delay: Duration,
-    moved: impl Fn() + Send + Sync,
+    moved: impl Fn(&[u8]) + Send + Sync,
 ) -> std::io::Result<()> {
     let (pieces, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(IN_FLIGHT);
     let read = async {
@@ -112,7 +132,7 @@ async fn forward(
             if from.read_buf(&mut piece).await? == 0 {
                 break;
             }
-            moved();
+            moved(&piece);
             if pieces.send((Instant::now() + delay, piece)).await.is_err() {
                 break;
             }

@@ -1,11 +1,12 @@
 //! What uploads cost besides time, one after the other: Redis round trips, and connections to the store.
 
-use std::time::Duration;
-
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::senders::{Digest, Through};
 use crate::{MIB, Result, payload::Payload, proxy::Proxy, store::Store};
+
+/// All that uploads do in Redis are scripts. What a replica does by itself is not: health checks, stops, counts.
+const UPLOADS: &[u8] = b"EVALSHA";
 
 /// What uploads of one size cost.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(super) async fn measure(
         return Err("a Redis without TLS is needed".into());
     };
     let server = format!("{host}:{port}").parse()?;
-    let proxy = Proxy::start(server, Duration::ZERO).await?;
+    let proxy = Proxy::counting(server, UPLOADS).await?;
     let url = format!("redis://{}", proxy.address);
     let through = Through::start(Digest::Default, store, &url, 1).await?;
     let first = through.send(0, payload, size.min(16 * MIB)).await?;

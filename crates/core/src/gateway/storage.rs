@@ -1,5 +1,6 @@
 //! The configured storages.
 
+mod intake;
 mod integrity;
 mod limit;
 mod part;
@@ -9,8 +10,8 @@ mod turns;
 use std::{sync::Arc, time::Duration};
 
 pub use self::integrity::{IntegrityChoice, compares_crc64};
-pub(super) use self::turns::Turn;
-use self::{integrity::IntegrityProbe, turns::Turns};
+pub(super) use self::{intake::HeldPart, turns::Turn};
+use self::{intake::Intake, integrity::IntegrityProbe, turns::Turns};
 
 use super::{
     caller::Caller,
@@ -73,6 +74,8 @@ pub struct Storage {
     /// One turn per part in flight. Each storage has its own, so that a slow or unavailable storage delays only its own
     /// senders.
     pub(super) turns: Arc<Turns>,
+    /// The parts that are in memory.
+    pub(super) intake: Arc<Intake>,
     /// Finds out what `integrity` leaves open. `None` outside of a [`Gateway`](super::Gateway).
     probe: Option<Arc<IntegrityProbe>>,
     /// The keys that seal what the store keeps of records.
@@ -129,6 +132,7 @@ impl Storage {
             tenants: Vec::new(),
             is_default: false,
             turns: Turns::new(usize::MAX),
+            intake: Arc::default(),
             record_keys: Arc::default(),
             retry: Arc::new(Retry::new(Duration::ZERO)),
         }
@@ -451,6 +455,7 @@ impl Storages {
             storage.store = Arc::new(Decorated::new(single_try, Arc::clone(&storage.retry)));
             storage.limits.max_part_size = storage.limits.max_part_size.min(part_size);
             storage.turns = Turns::new(in_flight);
+            storage.intake = Arc::default();
             storage.record_keys = Arc::clone(record_keys);
             storage.probe = Some(Arc::new(IntegrityProbe::new(
                 storage,

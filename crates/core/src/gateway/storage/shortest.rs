@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// has. To a store that answers in 20 ms, [`MIN`] parts of 5 MiB are this fast.
 const FASTEST: u64 = 512 * 1024 * 1024;
 
+/// Nor are all uploads of a gateway together, in bytes per second.
+const FASTEST_TOGETHER: u64 = 2 * FASTEST;
+
 /// For how long a time counts at least; for twice as long at most, if other parts are stored.
 const COUNTS_FOR: Duration = Duration::from_secs(10);
 
@@ -43,13 +46,21 @@ impl ShortestTime {
     /// How many parts of `size` bytes an upload has in flight that no other limit slows down: as many as arrive while one is in
     /// flight. The fewest as long as no time is known.
     pub(super) fn in_flight(&self, size: u64) -> usize {
-        let times = [self.current, self.previous];
-        let Some(least) = times.into_iter().flatten().min() else {
-            return MIN;
-        };
-        let arriving = least.as_nanos() * u128::from(FASTEST) / 1_000_000_000;
-        let parts = arriving.div_ceil(u128::from(size.max(1)));
+        let parts = self.arriving(FASTEST).div_ceil(size.max(1));
         usize::try_from(parts).unwrap_or(usize::MAX).max(MIN)
+    }
+
+    /// How many bytes all uploads together have in flight that no other limit slows down. None as long as no time is known.
+    pub(super) fn in_flight_together(&self) -> u64 {
+        self.arriving(FASTEST_TOGETHER)
+    }
+
+    /// How many bytes arrive at this rate while one part is in flight.
+    fn arriving(&self, rate: u64) -> u64 {
+        let times = [self.current, self.previous];
+        let least = times.into_iter().flatten().min().unwrap_or_default();
+        let bytes = least.as_nanos() * u128::from(rate) / 1_000_000_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }
 

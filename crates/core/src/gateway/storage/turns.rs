@@ -4,12 +4,11 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{limit::AdaptiveLimit, shortest::ShortestTime};
+use super::limit::AdaptiveLimit;
 use crate::{
     error::{Error, Result},
     upload::UploadId,
@@ -22,7 +21,6 @@ pub(in crate::gateway) struct Turns(Mutex<Queue>);
 #[derive(Debug)]
 struct Queue {
     limit: AdaptiveLimit,
-    shortest: ShortestTime,
     /// The number of turns that are taken.
     taken: usize,
     /// Each upload once; the first one is next.
@@ -47,7 +45,6 @@ impl Turns {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Queue {
             limit: AdaptiveLimit::new(max),
-            shortest: ShortestTime::default(),
             taken: 0,
             waiting: VecDeque::new(),
         })))
@@ -56,16 +53,6 @@ impl Turns {
     /// How many parts may be in flight now.
     pub(in crate::gateway) fn limit(&self) -> usize {
         self.lock().limit.current()
-    }
-
-    /// How many parts of `size` bytes one upload needs in flight, for all of its speed. Each keeps its bytes in memory.
-    pub(in crate::gateway) fn needed(&self, size: u64) -> usize {
-        self.lock().shortest.in_flight(size)
-    }
-
-    /// A part that came from a sender is recorded. It has been in flight for this time.
-    pub(in crate::gateway) fn recorded(&self, took: Duration) {
-        self.lock().shortest.record(took);
     }
 
     /// Waits for a turn for a part of `upload`. Uploads that wait get turns one after the other. Each turn is returned

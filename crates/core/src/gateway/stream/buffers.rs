@@ -9,6 +9,7 @@ use memmap2::MmapMut;
 use super::budget::{Budget, Reservation};
 use crate::{
     error::{Error, Result},
+    gateway::storage::HeldPart,
     upload::{Owner, PART_SIZE},
 };
 
@@ -21,6 +22,7 @@ pub(super) struct PartBuffer {
     /// Whether a kept buffer may be used. All of its bytes count as reserved.
     reuses: bool,
     reservation: Reservation,
+    held: Option<HeldPart>,
 }
 
 // === impl Budget ===
@@ -57,6 +59,7 @@ impl Budget {
             length: 0,
             reuses,
             reservation,
+            held: None,
         })
     }
 }
@@ -64,6 +67,12 @@ impl Budget {
 // === impl PartBuffer ===
 
 impl PartBuffer {
+    /// Counts it among the parts of its storage.
+    pub(super) fn held(mut self, held: Option<HeldPart>) -> Self {
+        self.held = held;
+        self
+    }
+
     /// Appends bytes, which must fit. Reserves memory for them first. This is the only copy that the gateway makes of
     /// them.
     ///
@@ -107,7 +116,10 @@ impl PartBuffer {
     }
 
     /// Makes the bytes shareable. The memory is returned to the budget when the last reference is dropped.
-    pub(super) fn freeze(self) -> Bytes {
+    pub(super) fn freeze(mut self) -> Bytes {
+        if let Some(held) = &mut self.held {
+            held.received();
+        }
         self.reservation.fill(0);
         Bytes::from_owner(self)
     }

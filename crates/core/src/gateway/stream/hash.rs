@@ -101,6 +101,11 @@ impl Hasher {
         !self.threads.is_empty()
     }
 
+    /// How many parts at most are hashed side by side.
+    pub(super) fn lanes(&self) -> u64 {
+        self.threads.iter().map(|thread| thread.lanes as u64).sum()
+    }
+
     fn begin(&self) -> Running<'_> {
         self.running.fetch_add(1, Ordering::Relaxed);
         Running {

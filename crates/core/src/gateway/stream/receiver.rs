@@ -264,7 +264,7 @@ impl Receiver {
         while !data.is_empty() {
             let mut current_part = match self.current_part.take() {
                 Some(current_part) => current_part,
-                None => self.begin_part(offset)?,
+                None => self.begin_part(offset).await?,
             };
             let room = to_usize(current_part.span.size) - current_part.buffer.len();
             let piece = data.split_to(room.min(data.len()));
@@ -347,7 +347,8 @@ impl Receiver {
         }
     }
 
-    fn begin_part(&self, offset: u64) -> Result<CurrentPart> {
+    /// The part that begins at `offset`. Waits until there is memory for it.
+    async fn begin_part(&self, offset: u64) -> Result<CurrentPart> {
         let number = self.upload.plan.part_beginning_at(offset);
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
         let (number, span) =
@@ -356,6 +357,8 @@ impl Receiver {
             let memory_budget = self.shared.settings.memory_budget;
             return Err(budget_too_small(span.size, memory_budget));
         }
+        let lanes = self.md5_lanes();
+        let held = self.storage.intake.begin(span.size, lanes).await;
         // A kept buffer counts fully from its first byte. So only a sender that has already sent a part gets one: a
         // slow sender must not occupy more memory than it has sent.
         let reuses = self.next_offset.is_some();
@@ -369,7 +372,7 @@ impl Receiver {
         Ok(CurrentPart {
             number,
             span,
-            buffer,
+            buffer: buffer.held(held),
         })
     }
 

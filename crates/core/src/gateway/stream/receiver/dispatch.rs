@@ -67,7 +67,7 @@ impl Receiver {
             let stored = observe::part(observed, stored).await;
             // Shorter ones would be no measure.
             if stored.is_ok() && size >= PART_SIZE {
-                destination.storage.turns.recorded(begun.elapsed());
+                destination.storage.intake.recorded(begun.elapsed());
             }
             stored
         }));
@@ -83,7 +83,19 @@ impl Receiver {
         match integrity {
             // Side by side, more parts cost no more.
             Integrity::Md5 if shared.hasher.batches() => limit,
-            Integrity::Md5 | Integrity::Crc64Nvme => storage.turns.needed(size).min(limit),
+            Integrity::Md5 | Integrity::Crc64Nvme => storage.intake.needed(size).min(limit),
+        }
+    }
+
+    /// In how many lanes the MD5s of a new part are computed, as far as is known. 0 if it has none.
+    pub(super) fn md5_lanes(&self) -> u64 {
+        let destination = self.destination.as_ref();
+        let of_part = destination.is_some_and(|to| to.integrity == Integrity::Md5);
+        let of_file = self.chain.is_some() && self.upload.file.file_digest.allows_md5();
+        if of_part || of_file {
+            self.shared.hasher.lanes()
+        } else {
+            0
         }
     }
 

@@ -154,7 +154,7 @@ impl Receiver {
         debug_assert!(total <= SINGLE_PUT_MAX, "a larger file is stored in parts");
         let current_part = match self.current_part.take() {
             Some(current_part) => current_part,
-            None => self.begin_part(0)?,
+            None => self.begin_part(0).await?,
         };
         let CurrentPart {
             number,
