@@ -10,8 +10,11 @@ mod turns;
 use std::{sync::Arc, time::Duration};
 
 pub use self::integrity::{IntegrityChoice, compares_crc64};
-pub(super) use self::{intake::HeldPart, turns::Turn};
 use self::{intake::Intake, integrity::IntegrityProbe, turns::Turns};
+pub(super) use self::{
+    intake::{HeldPart, UNCOUNTED},
+    turns::Turn,
+};
 
 use super::{
     caller::Caller,

@@ -17,8 +17,8 @@ use tokio::{
 use super::shortest::ShortestTime;
 use crate::upload::PART_SIZE;
 
-/// Parts of up to this many bytes do not count: the HTTP/2 window of their stream is as large.
-const SMALL: u64 = 256 * 1024;
+/// So many bytes of a part do not count: many senders that send little must not wait for each other.
+pub(in crate::gateway) const UNCOUNTED: u64 = 64 * 1024;
 
 /// How many parts of its size may be in memory beside a new one, in addition to those that the store needs in flight. More, if that
 /// many MD5s are computed side by side.
@@ -80,22 +80,15 @@ impl Intake {
         self.lock().shortest.in_flight(size)
     }
 
-    /// Waits until a part of `size` bytes may begin, at most for [`LONGEST_WAIT`]; parts begin in the order in which they came.
-    /// `None` if it is too small to count. MD5s of its bytes are computed in one of so many `lanes`, or in none.
-    pub(in crate::gateway) async fn begin(
-        self: &Arc<Self>,
-        size: u64,
-        lanes: u64,
-    ) -> Option<HeldPart> {
-        if size <= SMALL {
-            return None;
-        }
+    /// Waits until a part of `size` bytes may be received, at most for [`LONGEST_WAIT`]; parts begin in the order in which they came.
+    /// MD5s of its bytes are computed in one of so many `lanes`, or in none.
+    pub(in crate::gateway) async fn begin(self: &Arc<Self>, size: u64, lanes: u64) -> HeldPart {
         let end = Instant::now() + LONGEST_WAIT;
         let mut begins = {
             let mut parts = self.lock();
             parts.forget_slow();
             if parts.waiting.is_empty() && parts.has_room(size, lanes) {
-                return Some(self.hold(&mut parts, size));
+                return self.hold(&mut parts, size);
             }
             parts.enqueue(size, lanes)
         };
@@ -103,12 +96,12 @@ impl Intake {
         self.serve();
         while Instant::now() < end {
             match timeout(CHECK_PAUSE, &mut begins).await {
-                Ok(Ok(held)) => return Some(held),
+                Ok(Ok(held)) => return held,
                 Ok(Err(_)) => break,
                 Err(_) => self.serve(),
             }
         }
-        Some(self.hold(&mut self.lock(), size))
+        self.hold(&mut self.lock(), size)
     }
 
     /// Lets parts begin that wait.
@@ -230,7 +223,7 @@ mod tests {
     async fn fill(intake: &Arc<Intake>) -> Vec<HeldPart> {
         let mut parts = Vec::new();
         while let Some(part) = intake.begin(PART_SIZE, 0).now_or_never() {
-            parts.extend(part);
+            parts.push(part);
         }
         parts
     }
@@ -309,16 +302,9 @@ mod tests {
         let intake = Arc::<Intake>::default();
         let mut parts = fill(&intake).await;
         while let Some(part) = intake.begin(PART_SIZE, 16).now_or_never() {
-            parts.extend(part);
+            parts.push(part);
         }
         assert_eq!(parts.len(), 17);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn small_parts_do_not_wait() {
-        let intake = Arc::<Intake>::default();
-        let _parts = fill(&intake).await;
-        assert!(intake.begin(SMALL, 0).now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     error::{Error, Kind, Reason, Result},
-    gateway::refusal::budget_too_small,
+    gateway::{refusal::budget_too_small, storage::UNCOUNTED},
     upload::{Owner, PART_SIZE},
 };
 
@@ -65,6 +65,8 @@ pub(super) struct Reservation {
     owner: Owner,
     holder: Holder,
     amount: Amount,
+    /// Whether the ledger counts it among the parts that fill buffers.
+    is_filled: bool,
     begun: Instant,
 }
 
@@ -136,6 +138,7 @@ impl Budget {
                 part: Some(self.number()),
             },
             amount: Amount::default(),
+            is_filled: false,
             begun: Instant::now(),
         }
     }
@@ -154,6 +157,7 @@ impl Budget {
         let mut reservation = self.begin(owner, stream);
         self.lock().hold(owner, PART_SIZE);
         reservation.amount.from_free = PART_SIZE;
+        reservation.count_filled();
         Some((memory, reservation))
     }
 
@@ -236,6 +240,7 @@ impl Reservation {
         self.amount.add(moved);
         let bytes = bytes - moved.total();
         if bytes == 0 {
+            self.count_filled();
             return Ok(None);
         }
         let wish = Wish {
@@ -245,7 +250,7 @@ impl Reservation {
             reuses: reuses && self.reserved() == 0,
         };
         let got = self.budget.get(&self.owner, self.holder, wish);
-        Ok(match got.await? {
+        let kept = match got.await? {
             Grant::FromFree => {
                 self.amount.from_free += bytes;
                 None
@@ -258,7 +263,17 @@ impl Reservation {
                 self.amount.from_free += PART_SIZE;
                 Some(memory)
             }
-        })
+        };
+        self.count_filled();
+        Ok(kept)
+    }
+
+    /// Counts the part once it fills a buffer.
+    fn count_filled(&mut self) {
+        if !self.is_filled && self.reserved() > UNCOUNTED {
+            self.is_filled = true;
+            self.budget.lock().begin_filling();
+        }
     }
 
     /// How many bytes are reserved.
@@ -290,6 +305,9 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.lock();
         ledger.give_back(&self.owner, self.holder, self.amount);
+        if self.is_filled {
+            ledger.end_filling();
+        }
         ledger.end(&self.owner);
     }
 }

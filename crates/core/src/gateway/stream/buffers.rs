@@ -67,10 +67,14 @@ impl Budget {
 // === impl PartBuffer ===
 
 impl PartBuffer {
-    /// Counts it among the parts of its storage.
-    pub(super) fn held(mut self, held: Option<HeldPart>) -> Self {
-        self.held = held;
-        self
+    /// Counts it among the parts of its storage until it is dropped.
+    pub(super) fn set_held(&mut self, held: HeldPart) {
+        self.held = Some(held);
+    }
+
+    /// Whether it counts among the parts of its storage.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Appends bytes, which must fit. Reserves memory for them first. This is the only copy that the gateway makes of

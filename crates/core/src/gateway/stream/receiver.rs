@@ -34,7 +34,7 @@ use crate::{
         drain::Drain,
         message::{Chunk, Counts, Finish, Message},
         refusal::{budget_too_small, too_large},
-        storage::Storage,
+        storage::{HeldPart, Storage, UNCOUNTED},
     },
     upload::{Md5, Part, Phase, Snapshot, Span, Trail, Upload, WriterTag},
 };
@@ -268,6 +268,11 @@ impl Receiver {
             };
             let room = to_usize(current_part.span.size) - current_part.buffer.len();
             let piece = data.split_to(room.min(data.len()));
+            let length = current_part.buffer.len() + piece.len();
+            if length as u64 > UNCOUNTED && !current_part.buffer.is_held() {
+                let held = self.hold(current_part.span).await;
+                current_part.buffer.set_held(held);
+            }
             current_part.buffer.extend(&piece).await?;
             if let Some(before) = self.arriving.as_ref().map(Arriving::full_size) {
                 let received = before + current_part.buffer.len() as u64;
@@ -347,7 +352,7 @@ impl Receiver {
         }
     }
 
-    /// The part that begins at `offset`. Waits until there is memory for it.
+    /// The part that begins at `offset`.
     async fn begin_part(&self, offset: u64) -> Result<CurrentPart> {
         let number = self.upload.plan.part_beginning_at(offset);
         let planned = number.and_then(|number| self.upload.span(number).map(|span| (number, span)));
@@ -357,23 +362,34 @@ impl Receiver {
             let memory_budget = self.shared.settings.memory_budget;
             return Err(budget_too_small(span.size, memory_budget));
         }
-        let lanes = self.md5_lanes();
-        let held = self.storage.intake.begin(span.size, lanes).await;
         // A kept buffer counts fully from its first byte. So only a sender that has already sent a part gets one: a
-        // slow sender must not occupy more memory than it has sent.
+        // slow sender must not occupy more memory than it has sent, nor wait before it has sent much.
         let reuses = self.next_offset.is_some();
+        let held = match reuses && span.size > UNCOUNTED {
+            true => Some(self.hold(span).await),
+            false => None,
+        };
         let budget = &self.shared.budget;
-        let buffer = budget.buffer(
+        let mut buffer = budget.buffer(
             &self.upload.owner,
             self.memory.stream(),
             to_usize(span.size),
             reuses,
         )?;
+        if let Some(held) = held {
+            buffer.set_held(held);
+        }
         Ok(CurrentPart {
             number,
             span,
-            buffer: buffer.held(held),
+            buffer,
         })
+    }
+
+    /// Waits until a part may be in memory.
+    async fn hold(&self, span: Span) -> HeldPart {
+        let lanes = self.md5_lanes();
+        self.storage.intake.begin(span.size, lanes).await
     }
 
     /// Whether the file is put as one object, after the sender has finished it.

@@ -41,9 +41,9 @@ pub(super) struct Ledger {
     pub(super) waiting: Vec<Waiter>,
     /// Kept buffers. Their bytes are neither free nor held by a caller.
     pub(super) spare: Vec<MmapMut>,
-    /// How many parts there are, and the most that there were at a time.
-    parts: usize,
-    most_parts: usize,
+    /// How many parts fill buffers, and the most that did at a time.
+    filling: usize,
+    most_filling: usize,
     /// Parts that wait for their senders.
     idle: Vec<Idle>,
     /// When a stream that waits last looked for each kind of streams to recall.
@@ -143,8 +143,8 @@ impl Ledger {
             streams: HashMap::new(),
             waiting: Vec::new(),
             spare: Vec::new(),
-            parts: 0,
-            most_parts: 0,
+            filling: 0,
+            most_filling: 0,
             idle: Vec::new(),
             last_recall: [None; 3],
             holdings: HashMap::new(),
@@ -213,16 +213,25 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    /// Adds a part of `owner`. Frees kept buffers beyond the most parts that there were at a time: a part that is the first of its
-    /// stream has new memory, and would add one each time.
-    pub(super) fn begin(&mut self, owner: &Owner) {
-        self.parts += 1;
-        self.most_parts = self.most_parts.max(self.parts);
-        while self.spare.len() + self.parts > self.most_parts
+    /// Adds a part that fills a buffer. Frees kept buffers beyond the most parts that did so at a time: a part that is the first of
+    /// its stream has new memory, and would add one each time.
+    pub(super) fn begin_filling(&mut self) {
+        self.filling += 1;
+        self.most_filling = self.most_filling.max(self.filling);
+        while self.spare.len() + self.filling > self.most_filling
             && let Some(spare) = self.spare.pop()
         {
             self.credit(spare.len() as u64);
         }
+    }
+
+    /// Removes a part that filled a buffer.
+    pub(super) fn end_filling(&mut self) {
+        self.filling -= 1;
+    }
+
+    /// Adds a part of `owner`.
+    pub(super) fn begin(&mut self, owner: &Owner) {
         match self.holdings.get_mut(owner) {
             Some(holding) => holding.parts += 1,
             None => {
@@ -234,7 +243,6 @@ impl Ledger {
 
     /// Removes a part of `owner`, which has returned its reservation.
     pub(super) fn end(&mut self, owner: &Owner) {
-        self.parts -= 1;
         if let Some(holding) = self.holdings.get_mut(owner) {
             holding.parts -= 1;
             if holding.parts == 0 {
