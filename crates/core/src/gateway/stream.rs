@@ -19,6 +19,7 @@ mod single_put;
 use std::{sync::Arc, time::Duration};
 
 use futures::Stream;
+use tokio::{sync::Semaphore, time::timeout};
 
 pub use self::budget::MessageMemory;
 use self::{
@@ -57,12 +58,19 @@ use crate::{
 /// How long a stream may take for its first message, `open`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How many streams open their uploads at a time. Each takes some 50 KiB of memory meanwhile.
+const OPENING: usize = 64;
+
+/// How long a stream waits for the others that open their uploads: the state store may be slow.
+const OPENING_WAIT: Duration = Duration::from_secs(1);
+
 /// Receives upload streams, within the limits of the process.
 #[derive(Debug)]
 pub struct Streams {
     shared: Arc<Shared>,
     storages: Storages,
     opener: Opener,
+    opening: Semaphore,
     admission: Arc<Admission>,
 }
 
@@ -138,6 +146,7 @@ impl Streams {
             shared,
             storages,
             opener,
+            opening: Semaphore::new(OPENING),
             admission,
         })
     }
@@ -265,6 +274,7 @@ impl Streams {
         } = &*self.shared;
         let (promised, copy_from) = (open.promised_md5(), open.copy_from());
         let snapshot = tokens.snapshot(caller, &open)?;
+        let opening = timeout(OPENING_WAIT, self.opening.acquire()).await;
         let opened = tokio::select! {
             // First, because a write of the state store is completed even if its future is dropped.
             biased;
@@ -272,6 +282,7 @@ impl Streams {
             () = observer.opened.closed() => return Err(client_gone()),
             opened = Box::pin(self.opener.open(caller, open, snapshot.as_ref())) => opened?,
         };
+        drop(opening);
         let (Opened::Writing(upload, ..) | Opened::Committing(upload) | Opened::Finished(upload)) =
             &opened;
         let mut trail = tokens.new_trail(upload);

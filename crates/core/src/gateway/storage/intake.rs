@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::shortest::ShortestTime;
-use crate::upload::PART_SIZE;
+use crate::upload::{Owner, PART_SIZE};
 
 /// So many bytes of a part do not count: many senders that send little must not wait for each other.
 pub(in crate::gateway) const UNCOUNTED: u64 = 64 * 1024;
@@ -27,8 +27,7 @@ const BESIDE: u64 = 4;
 /// For how long a part counts while it is being received. A sender that takes longer is slow, and fills little memory meanwhile.
 const RECEIVED_WITHIN: Duration = Duration::from_millis(250);
 
-/// A part that has waited for so long begins whatever is in memory: the store or the senders are slow, and the memory budget
-/// is the limit.
+/// A part that has waited for so long begins whatever is in memory: the store has become slow, and the memory budget is the limit.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How often a part that waits looks for parts that count no longer.
@@ -47,7 +46,8 @@ struct Parts {
     receiving: BTreeMap<u64, (Instant, u64)>,
     /// The number of the next part.
     next: u64,
-    waiting: VecDeque<Waiting>,
+    /// Each caller once; the first one is next.
+    waiting: VecDeque<(Owner, VecDeque<Waiting>)>,
 }
 
 /// A part that waits until it may begin.
@@ -80,9 +80,15 @@ impl Intake {
         self.lock().shortest.in_flight(size)
     }
 
-    /// Waits until a part of `size` bytes may be received, at most for [`LONGEST_WAIT`]; parts begin in the order in which they came.
-    /// MD5s of its bytes are computed in one of so many `lanes`, or in none.
-    pub(in crate::gateway) async fn begin(self: &Arc<Self>, size: u64, lanes: u64) -> HeldPart {
+    /// Waits until a part of `size` bytes may be received, at most for [`LONGEST_WAIT`]. The parts of one caller begin in the order in
+    /// which they came, and callers take turns. MD5s of its bytes are computed in one of so many `lanes`, or in none. A part stops waiting
+    /// if others wait for memory that its stream may have: `is_short`.
+    pub(in crate::gateway) async fn begin(
+        self: &Arc<Self>,
+        owner: &Owner,
+        (size, lanes): (u64, u64),
+        is_short: impl Fn() -> bool + Send,
+    ) -> HeldPart {
         let end = Instant::now() + LONGEST_WAIT;
         let mut begins = {
             let mut parts = self.lock();
@@ -90,11 +96,11 @@ impl Intake {
             if parts.waiting.is_empty() && parts.has_room(size, lanes) {
                 return self.hold(&mut parts, size);
             }
-            parts.enqueue(size, lanes)
+            parts.enqueue(owner, size, lanes)
         };
         // The parts that waited before may all have stopped waiting.
         self.serve();
-        while Instant::now() < end {
+        while Instant::now() < end && !is_short() {
             match timeout(CHECK_PAUSE, &mut begins).await {
                 Ok(Ok(held)) => return held,
                 Ok(Err(_)) => break,
@@ -143,29 +149,44 @@ impl Parts {
         self.bytes <= beside.saturating_add(self.shortest.in_flight_together())
     }
 
-    fn enqueue(&mut self, size: u64, lanes: u64) -> oneshot::Receiver<HeldPart> {
+    fn enqueue(&mut self, owner: &Owner, size: u64, lanes: u64) -> oneshot::Receiver<HeldPart> {
         // Parts of streams that have ended. Removed here, so that the queue is no longer than the parts that wait.
-        self.waiting.retain(|waiting| !waiting.begins.is_closed());
+        for (_, waiting) in &mut self.waiting {
+            waiting.retain(|waiting| !waiting.begins.is_closed());
+        }
+        self.waiting.retain(|(_, waiting)| !waiting.is_empty());
         let (begins, begun) = oneshot::channel();
-        self.waiting.push_back(Waiting {
+        let waiting = Waiting {
             size,
             lanes,
             begins,
-        });
+        };
+        let mut callers = self.waiting.iter_mut();
+        match callers.find(|(caller, _)| caller == owner) {
+            Some((_, others)) => others.push_back(waiting),
+            None => self
+                .waiting
+                .push_back((owner.clone(), VecDeque::from([waiting]))),
+        }
         begun
     }
 
-    /// The next part that waits, if there is room for it.
+    /// The next part that waits, if there is room for it. The next caller comes first then.
     fn next(&mut self) -> Option<Waiting> {
-        while let Some(first) = self.waiting.front()
-            && self.has_room(first.size, first.lanes)
-        {
-            let first = self.waiting.pop_front()?;
-            if !first.begins.is_closed() {
-                return Some(first);
+        loop {
+            let first = self.waiting.front()?.1.front();
+            if first.is_some_and(|first| !self.has_room(first.size, first.lanes)) {
+                return None;
+            }
+            let (owner, mut waiting) = self.waiting.pop_front()?;
+            let part = waiting.pop_front();
+            if !waiting.is_empty() {
+                self.waiting.push_back((owner, waiting));
+            }
+            if let Some(part) = part.filter(|part| !part.begins.is_closed()) {
+                return Some(part);
             }
         }
-        None
     }
 
     /// Adds a part that is being received, and returns its number.
@@ -214,15 +235,19 @@ impl Drop for HeldPart {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use futures::FutureExt;
     use tokio::time::advance;
 
     use super::*;
 
+    static ME: LazyLock<Owner> = LazyLock::new(Owner::default);
+
     /// As many parts as begin at once.
     async fn fill(intake: &Arc<Intake>) -> Vec<HeldPart> {
         let mut parts = Vec::new();
-        while let Some(part) = intake.begin(PART_SIZE, 0).now_or_never() {
+        while let Some(part) = intake.begin(&ME, (PART_SIZE, 0), || false).now_or_never() {
             parts.push(part);
         }
         parts
@@ -242,8 +267,8 @@ mod tests {
         let intake = Arc::<Intake>::default();
         let mut parts = fill(&intake).await;
         parts.iter_mut().for_each(HeldPart::received);
-        let mut first = Box::pin(intake.begin(PART_SIZE, 0));
-        let mut second = Box::pin(intake.begin(PART_SIZE, 0));
+        let mut first = Box::pin(intake.begin(&ME, (PART_SIZE, 0), || false));
+        let mut second = Box::pin(intake.begin(&ME, (PART_SIZE, 0), || false));
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());
         parts.pop();
@@ -252,11 +277,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_caller_does_not_wait_for_all_parts_of_another() {
+        let intake = Arc::<Intake>::default();
+        let mut parts = fill(&intake).await;
+        parts.iter_mut().for_each(HeldPart::received);
+        let other = Owner {
+            subject: "other".to_owned(),
+            ..Owner::default()
+        };
+        let mut mine = [(); 3].map(|()| Box::pin(intake.begin(&ME, (PART_SIZE, 0), || false)));
+        for part in &mut mine {
+            assert!(futures::poll!(part).is_pending());
+        }
+        let mut theirs = Box::pin(intake.begin(&other, (PART_SIZE, 0), || false));
+        assert!(futures::poll!(&mut theirs).is_pending());
+        let [first, mut second, _third] = mine;
+        parts.pop();
+        let _part = first.now_or_never().unwrap();
+        parts.pop();
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(theirs.now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_part_that_stopped_waiting_holds_up_none_behind_it() {
         let intake = Arc::<Intake>::default();
         let mut parts = fill(&intake).await;
-        let mut first = Box::pin(intake.begin(PART_SIZE, 0));
-        let mut second = Box::pin(intake.begin(PART_SIZE, 0));
+        let mut first = Box::pin(intake.begin(&ME, (PART_SIZE, 0), || false));
+        let mut second = Box::pin(intake.begin(&ME, (PART_SIZE, 0), || false));
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());
         drop(first);
@@ -269,7 +317,7 @@ mod tests {
         let intake = Arc::<Intake>::default();
         let _parts = fill(&intake).await;
         let begun = Instant::now();
-        let _part = intake.begin(PART_SIZE, 0).await;
+        let _part = intake.begin(&ME, (PART_SIZE, 0), || false).await;
         assert_eq!(begun.elapsed(), RECEIVED_WITHIN);
     }
 
@@ -279,8 +327,17 @@ mod tests {
         let mut parts = fill(&intake).await;
         parts.iter_mut().for_each(HeldPart::received);
         let begun = Instant::now();
-        let _part = intake.begin(PART_SIZE, 0).await;
+        let _part = intake.begin(&ME, (PART_SIZE, 0), || false).await;
         assert_eq!(begun.elapsed(), LONGEST_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_whose_stream_has_memory_for_which_others_wait_does_not() {
+        let intake = Arc::default();
+        let mut parts = fill(&intake).await;
+        parts.iter_mut().for_each(HeldPart::received);
+        let part = intake.begin(&ME, (PART_SIZE, 0), || true);
+        assert!(part.now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,7 +349,12 @@ mod tests {
         assert_eq!(more.len(), parts.len());
         drop(more);
         parts.iter_mut().for_each(HeldPart::received);
-        assert!(intake.begin(PART_SIZE, 0).now_or_never().is_none());
+        assert!(
+            intake
+                .begin(&ME, (PART_SIZE, 0), || false)
+                .now_or_never()
+                .is_none()
+        );
         drop(parts);
         assert_eq!(intake.lock().bytes, 0);
     }
@@ -301,7 +363,7 @@ mod tests {
     async fn more_are_in_memory_if_their_md5s_are_computed_side_by_side() {
         let intake = Arc::<Intake>::default();
         let mut parts = fill(&intake).await;
-        while let Some(part) = intake.begin(PART_SIZE, 16).now_or_never() {
+        while let Some(part) = intake.begin(&ME, (PART_SIZE, 16), || false).now_or_never() {
             parts.push(part);
         }
         assert_eq!(parts.len(), 17);
@@ -313,7 +375,12 @@ mod tests {
         let large = 64 * PART_SIZE;
         let mut parts = Vec::new();
         for _ in 0..BESIDE {
-            parts.push(intake.begin(large, 0).now_or_never().unwrap());
+            parts.push(
+                intake
+                    .begin(&ME, (large, 0), || false)
+                    .now_or_never()
+                    .unwrap(),
+            );
         }
     }
 }

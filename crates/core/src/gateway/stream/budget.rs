@@ -121,6 +121,11 @@ impl Budget {
         )
     }
 
+    /// Whether any part or message waits for bytes.
+    pub(super) fn is_short_now(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
     /// Whether parts have waited for so long that `owner` should not start another one. If `owner` is within its share,
     /// parts of callers beyond their share do not count.
     pub(super) fn is_short(&self, owner: &Owner) -> bool {

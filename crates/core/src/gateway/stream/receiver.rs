@@ -389,7 +389,12 @@ impl Receiver {
     /// Waits until a part may be in memory.
     async fn hold(&self, span: Span) -> HeldPart {
         let lanes = self.md5_lanes();
-        self.storage.intake.begin(span.size, lanes).await
+        let budget = &self.shared.budget;
+        let intake = &self.storage.intake;
+        let begun = intake.begin(&self.upload.owner, (span.size, lanes), || {
+            budget.is_short_now()
+        });
+        begun.await
     }
 
     /// Whether the file is put as one object, after the sender has finished it.
