@@ -62,7 +62,7 @@ async fn signing(
         (open, Bearer::default()),
         (guarded, Bearer::new(&issuer.token("bench"))?),
     ];
-    turns::signing(&callers, quick).await
+    turns::signing(&callers, 1, quick).await
 }
 
 async fn first_call(issuer: &Issuer, store: &Store, redis_url: &str) -> Result<Duration> {

@@ -17,11 +17,16 @@ use crate::{
 /// How often each load is measured.
 const TURNS: usize = 5;
 
+/// How many parts a call of `SignParts` signs.
+pub(crate) const WINDOW: i32 = 100;
+
 /// Two gateways under the same loads.
 #[derive(Debug)]
 pub(crate) struct Compared {
-    /// The time of the same signing calls, median, of each.
-    pub(crate) signing: [Duration; 2],
+    /// The time of the same calls of `SignPart`, median, of each.
+    pub(crate) sign_part: [Duration; 2],
+    /// The time of the same calls of `SignParts`, median, of each.
+    pub(crate) sign_parts: [Duration; 2],
     /// The time of the same files, median, of each.
     pub(crate) files: [Duration; 2],
     /// Their load.
@@ -38,7 +43,8 @@ pub(crate) async fn compare(
     quick: bool,
 ) -> Result<Compared> {
     let callers = pair(signing_store)?.map(|gateway| (gateway, Bearer::default()));
-    let signing = signing(&callers, quick).await?;
+    let sign_part = signing(&callers, 1, quick).await?;
+    let sign_parts = signing(&callers, WINDOW, quick).await?;
     let gateways = pair(file_store)?;
     let load = Load {
         streams: 16,
@@ -51,22 +57,24 @@ pub(crate) async fn compare(
     }
     let channels = channels.try_into().map_err(|_| "two gateways")?;
     Ok(Compared {
-        signing,
+        sign_part,
+        sign_parts,
         files: files(&channels, file_store, payload, load).await?,
         load,
         memory: [gateways[0].peak_memory()?, gateways[1].peak_memory()?],
     })
 }
 
-/// The time of the same signing calls, median, of each of two gateways and their callers.
+/// The time of the same signing calls for `window` parts, median, of each of two gateways and their callers.
 pub(crate) async fn signing(
     gateways: &[(Gateway, Bearer); 2],
+    window: i32,
     quick: bool,
 ) -> Result<[Duration; 2]> {
     let case = Case {
         in_flight: 16,
-        window: 1,
-        calls: if quick { 500 } else { 5_000 },
+        window,
+        calls: if quick { 500 } else { 5_000 } / (window / 10).max(1),
     };
     let mut clients = Vec::new();
     for (gateway, bearer) in gateways {

@@ -13,7 +13,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{stream, stream::BoxStream};
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use upload_gateway::{
     config::Config,
     serve::{Backends, connect},
@@ -44,6 +49,8 @@ struct Slow {
     /// Each of the first HEAD calls reports that it has begun, and waits for permission to continue.
     begun: Vec<Semaphore>,
     let_go: Vec<Semaphore>,
+    /// Each part waits for permission.
+    parts: Semaphore,
     /// The time of the first signature: its credentials have expired then, and later ones are new.
     renewed_after: OnceLock<Timestamp>,
 }
@@ -63,6 +70,7 @@ impl Slow {
             looks: AtomicUsize::new(0),
             begun: gates(),
             let_go: gates(),
+            parts: Semaphore::new(Semaphore::MAX_PERMITS),
             renewed_after: OnceLock::new(),
         })
     }
@@ -183,6 +191,7 @@ impl MultipartStore for Slow {
     }
 
     async fn put_part(&self, session: &Session<'_>, part: NewPart) -> Result<String> {
+        let _permit = self.parts.acquire().await.unwrap();
         self.store.put_part(session, part).await
     }
 
@@ -367,5 +376,78 @@ async fn each_attempt_is_signed_for_its_own_time() {
         .create_signed(&Caller::default(), file, "")
         .await;
     assert!(step.unwrap().request.url.contains("X-Amz-Signature="));
+    backends.stop().await;
+}
+
+/// Opens a stream for a file of two parts, which runs in `streams`. Its messages are sent with what is returned.
+async fn open_stream(
+    gateway: &Arc<Gateway>,
+    streams: &mut JoinSet<Result<Upload>>,
+) -> mpsc::UnboundedSender<Result<Message>> {
+    let file = FileMetadata {
+        file_name: "a.bin".into(),
+        file_size: Some(2 * PART_SIZE),
+        ..FileMetadata::default()
+    };
+    let open = Message::Open(Open {
+        target: Target::File {
+            file,
+            storage_id: String::new(),
+        },
+        resume_token: String::new(),
+        restart: false,
+        takeover: Takeover::Force,
+    });
+    let (messages, receiver) = mpsc::unbounded_channel();
+    messages.send(Ok(open)).unwrap();
+    let (opened, is_open) = oneshot::channel();
+    let gateway = Arc::clone(gateway);
+    streams.spawn(async move {
+        let caller = Caller::default();
+        let (counts, _counts) = watch::channel(Counts::default());
+        let memory = gateway.streams.memory(&caller);
+        let mut messages = UnboundedReceiverStream::new(receiver);
+        let observer = Observer::new(opened, counts);
+        gateway
+            .streams
+            .receive(&caller, memory, &mut messages, observer)
+            .await
+    });
+    is_open.await.unwrap();
+    messages
+}
+
+#[tokio::test]
+async fn few_parts_are_in_memory_until_the_store_is_slow() {
+    const STREAMS: usize = 6;
+    static PART: [u8; 5 << 20] = [7; 5 << 20];
+    let directory = TempDir::new().unwrap();
+    let backends = backends(&directory).await;
+    let store = Slow::over(&backends, 0);
+    store.parts.forget_permits(Semaphore::MAX_PERMITS);
+    let gateway = gateway(&backends, &store).await;
+    let mut streams = JoinSet::new();
+    let mut senders = Vec::new();
+    for _ in 0..STREAMS {
+        senders.push(open_stream(&gateway, &mut streams).await);
+    }
+
+    tokio::time::pause();
+    for messages in &senders {
+        let chunk = Message::Chunk(Chunk {
+            offset: 0,
+            data: Bytes::from_static(&PART),
+            crc32c: None,
+        });
+        messages.send(Ok(chunk)).unwrap();
+    }
+    sleep(Duration::from_millis(200)).await;
+    let reserved = || gateway.load().reserved;
+    assert_eq!(reserved(), 5 * PART_SIZE);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(reserved(), STREAMS as u64 * PART_SIZE);
+
+    tokio::time::resume();
+    streams.shutdown().await;
     backends.stop().await;
 }

@@ -5,8 +5,9 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use super::senders::{Digest, Through};
 use crate::{MIB, Result, payload::Payload, proxy::Proxy, store::Store};
 
-/// All that uploads do in Redis are scripts. What a replica does by itself is not: health checks, stops, counts.
-const UPLOADS: &[u8] = b"EVALSHA";
+/// Each round trip of an upload has a script with the key of its record. What a replica does by itself has none: health checks,
+/// stops, counts.
+const UPLOADS: &[u8] = b":upload:{";
 
 /// What uploads of one size cost.
 #[derive(Debug)]

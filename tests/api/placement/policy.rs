@@ -250,7 +250,8 @@ async fn check_gone(guarded: &Guarded, gateway: &TestGateway, id: &str) {
     let store = connect_storage(&guarded.storage).await.unwrap();
     let key = format!("kept/here/{id}/film.mp4");
     until("the object is deleted", async || {
-        store.head(&key).await.unwrap().is_none()
+        // A HEAD beside the deletion may get a 500 from versitygw.
+        matches!(store.head(&key).await, Ok(None))
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! How many bytes of parts the gateway keeps in memory for one storage.
 //!
 //! A store that keeps up needs few, however many streams there are: a stream whose part must wait is not read. Slow senders and
-//! slow stores hold nobody up: a part that is being received counts for a moment only, and none waits for longer than another.
+//! slow stores delay other streams for a moment only: a part that is received slowly does not count, and waits are bounded.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,7 +17,7 @@ use tokio::{
 use super::shortest::ShortestTime;
 use crate::upload::{Owner, PART_SIZE};
 
-/// So many bytes of a part do not count: many senders that send little must not wait for each other.
+/// The first part of a stream does not wait before it has this many bytes: senders that send little must not wait for each other.
 pub(in crate::gateway) const UNCOUNTED: u64 = 64 * 1024;
 
 /// How many parts of its size may be in memory beside a new one, in addition to those that the store needs in flight. More, if that
@@ -81,7 +81,7 @@ impl Intake {
     }
 
     /// Waits until a part of `size` bytes may be received, at most for [`LONGEST_WAIT`]. The parts of one caller begin in the order in
-    /// which they came, and callers take turns. MD5s of its bytes are computed in one of so many `lanes`, or in none. A part stops waiting
+    /// which they came, and callers take turns. `lanes`: how many MD5s are computed side by side, 0 if none are. A part stops waiting
     /// if others wait for memory that its stream may have: `is_short`.
     pub(in crate::gateway) async fn begin(
         self: &Arc<Self>,
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_part_that_stopped_waiting_holds_up_none_behind_it() {
+    async fn a_part_that_stopped_waiting_delays_none_behind_it() {
         let intake = Arc::<Intake>::default();
         let mut parts = fill(&intake).await;
         let mut first = Box::pin(intake.begin(&ME, (PART_SIZE, 0), || false));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_senders_hold_a_part_up_for_a_moment_only() {
+    async fn slow_senders_delay_a_part_for_a_moment_only() {
         let intake = Arc::<Intake>::default();
         let _parts = fill(&intake).await;
         let begun = Instant::now();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_store_holds_a_part_up_for_a_second_only() {
+    async fn a_slow_store_delays_a_part_for_a_second_only() {
         let intake = Arc::<Intake>::default();
         let mut parts = fill(&intake).await;
         parts.iter_mut().for_each(HeldPart::received);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_part_that_was_received_slowly_counts_again_on_its_way_to_the_store() {
+    async fn a_part_that_was_received_slowly_counts_again_while_it_is_sent() {
         let intake = Arc::<Intake>::default();
         let mut parts = fill(&intake).await;
         advance(RECEIVED_WITHIN).await;

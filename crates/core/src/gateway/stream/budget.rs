@@ -65,8 +65,8 @@ pub(super) struct Reservation {
     owner: Owner,
     holder: Holder,
     amount: Amount,
-    /// Whether the ledger counts it among the parts that fill buffers.
-    is_filled: bool,
+    /// Whether the ledger counts it among the large parts.
+    is_large: bool,
     begun: Instant,
 }
 
@@ -143,7 +143,7 @@ impl Budget {
                 part: Some(self.number()),
             },
             amount: Amount::default(),
-            is_filled: false,
+            is_large: false,
             begun: Instant::now(),
         }
     }
@@ -162,7 +162,7 @@ impl Budget {
         let mut reservation = self.begin(owner, stream);
         self.lock().hold(owner, PART_SIZE);
         reservation.amount.from_free = PART_SIZE;
-        reservation.count_filled();
+        reservation.count_large();
         Some((memory, reservation))
     }
 
@@ -245,7 +245,7 @@ impl Reservation {
         self.amount.add(moved);
         let bytes = bytes - moved.total();
         if bytes == 0 {
-            self.count_filled();
+            self.count_large();
             return Ok(None);
         }
         let wish = Wish {
@@ -269,15 +269,15 @@ impl Reservation {
                 Some(memory)
             }
         };
-        self.count_filled();
+        self.count_large();
         Ok(kept)
     }
 
-    /// Counts the part once it fills a buffer.
-    fn count_filled(&mut self) {
-        if !self.is_filled && self.reserved() > UNCOUNTED {
-            self.is_filled = true;
-            self.budget.lock().begin_filling();
+    /// Counts the part among the large ones once it has more than the bytes that every stream may have.
+    fn count_large(&mut self) {
+        if !self.is_large && self.reserved() > UNCOUNTED {
+            self.is_large = true;
+            self.budget.lock().begin_large();
         }
     }
 
@@ -310,8 +310,8 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut ledger = self.budget.lock();
         ledger.give_back(&self.owner, self.holder, self.amount);
-        if self.is_filled {
-            ledger.end_filling();
+        if self.is_large {
+            ledger.end_large();
         }
         ledger.end(&self.owner);
     }

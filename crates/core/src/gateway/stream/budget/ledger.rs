@@ -41,9 +41,9 @@ pub(super) struct Ledger {
     pub(super) waiting: Vec<Waiter>,
     /// Kept buffers. Their bytes are neither free nor held by a caller.
     pub(super) spare: Vec<MmapMut>,
-    /// How many parts fill buffers, and the most that did at a time.
-    filling: usize,
-    most_filling: usize,
+    /// How many parts are large, and the most that were at a time.
+    large: usize,
+    most_large: usize,
     /// Parts that wait for their senders.
     idle: Vec<Idle>,
     /// When a stream that waits last looked for each kind of streams to recall.
@@ -143,8 +143,8 @@ impl Ledger {
             streams: HashMap::new(),
             waiting: Vec::new(),
             spare: Vec::new(),
-            filling: 0,
-            most_filling: 0,
+            large: 0,
+            most_large: 0,
             idle: Vec::new(),
             last_recall: [None; 3],
             holdings: HashMap::new(),
@@ -213,21 +213,21 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    /// Adds a part that fills a buffer. Frees kept buffers beyond the most parts that did so at a time: a part that is the first of
-    /// its stream has new memory, and would add one each time.
-    pub(super) fn begin_filling(&mut self) {
-        self.filling += 1;
-        self.most_filling = self.most_filling.max(self.filling);
-        while self.spare.len() + self.filling > self.most_filling
+    /// Adds a large part. Frees kept buffers beyond the most large parts that there were at a time: a part that is the first of its
+    /// stream has new memory, and would add one each time.
+    pub(super) fn begin_large(&mut self) {
+        self.large += 1;
+        self.most_large = self.most_large.max(self.large);
+        while self.spare.len() + self.large > self.most_large
             && let Some(spare) = self.spare.pop()
         {
             self.credit(spare.len() as u64);
         }
     }
 
-    /// Removes a part that filled a buffer.
-    pub(super) fn end_filling(&mut self) {
-        self.filling -= 1;
+    /// Removes a large part.
+    pub(super) fn end_large(&mut self) {
+        self.large -= 1;
     }
 
     /// Adds a part of `owner`.
