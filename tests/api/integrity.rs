@@ -3,7 +3,10 @@
 use aws_sdk_s3::config::Credentials;
 use upload_gateway::config::{S3Profile, StorageConfig};
 use upload_gateway_client::proto::v1::{ListPartsRequest, Part, Phase, Upload};
-use upload_gateway_core::upload::{Crc64Nvme, Md5};
+use upload_gateway_core::{
+    gateway::IntegrityChoice,
+    upload::{Crc64Nvme, Md5},
+};
 
 use crate::common::{
     self, AzureBackend, Conversation, S3Backend, TestGateway, bytes, chunk, finish,
@@ -117,6 +120,22 @@ async fn a_store_that_ignores_crc64s_gets_md5s_and_keeps_nothing() {
     let front = OddStore::start(host, Protocol::Azure, dropping).await;
     let gateway = over(azure_at(&azure, &front.endpoint)).await;
     assert_digest(&upload(&gateway).await.1, false);
+}
+
+/// The operator says that the store compares CRC-64s, but it ignores them.
+#[tokio::test]
+async fn nothing_counts_as_compared_in_a_store_that_ignores_crc64s_by_mistake() {
+    let Some(s3) = common::s3().await else { return };
+    let front = OddStore::start(&s3.endpoint, Protocol::S3, dropping(&s3)).await;
+    let mut storage = s3_at(&s3, &front.endpoint);
+    storage.options.integrity = IntegrityChoice::Crc64Nvme;
+    let gateway = over(storage).await;
+    // The session names no algorithm, so its parts have MD5s.
+    assert_digest(&upload(&gateway).await.1, false);
+    // The store answers a small file with its MD5.
+    let small = gateway.upload(vec![open("a.txt", Some(3)), chunk(0, b"abc"), finish()]);
+    let small = small.await.unwrap();
+    assert_eq!(small.object.unwrap().md5, Md5::of(b"abc").to_string());
 }
 
 #[tokio::test]

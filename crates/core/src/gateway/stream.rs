@@ -314,6 +314,7 @@ impl Streams {
                     version: upload.version,
                     writer,
                     takeovers,
+                    counts: observer.counts.subscribe(),
                 };
                 let storage = self.storages.get(&upload.storage_id)?;
                 let shared = Arc::clone(&self.shared);

@@ -175,7 +175,8 @@ impl Parts {
     fn next(&mut self) -> Option<Waiting> {
         loop {
             let first = self.waiting.front()?.1.front();
-            if first.is_some_and(|first| !self.has_room(first.size, first.lanes)) {
+            let waits = first.filter(|first| !first.begins.is_closed());
+            if waits.is_some_and(|first| !self.has_room(first.size, first.lanes)) {
                 return None;
             }
             let (owner, mut waiting) = self.waiting.pop_front()?;

@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     error::{Error, Kind, Reason, Result},
     gateway::{
-        message::Takeover,
+        message::{Counts, Takeover},
         records::{Fence, Records},
     },
     state::{Predecessor, TakeoverWatch},
@@ -27,19 +30,23 @@ pub(super) struct WriterHeartbeat {
     pub(super) version: u64,
     pub(super) writer: WriterTag,
     pub(super) takeovers: TakeoverWatch,
+    /// Changes when a part has been recorded.
+    pub(super) counts: watch::Receiver<Counts>,
 }
 
 // === impl WriterHeartbeat ===
 
 impl WriterHeartbeat {
     /// Returns when the record has another writer or is lost. Until then it sends three heartbeats per idle time-out,
-    /// so that the upload counts as active and does not expire while no part of it can be recorded.
+    /// so that the upload counts as active and does not expire while no part of it can be recorded. A part that is recorded is as
+    /// good as a heartbeat.
     pub(super) async fn fenced(&mut self) -> Error {
         let interval = self.records.heartbeat_interval().min(self.idle_timeout / 3);
         loop {
             tokio::select! {
                 () = self.takeovers.by_other_than(self.writer) => {}
                 () = sleep(interval) => {}
+                Ok(()) = self.counts.changed() => continue,
             }
             let heartbeat =
                 self.records
