@@ -39,7 +39,13 @@ fn dropping(s3: &S3Backend) -> Habit {
     Habit::DropsChecksums(Some(keys))
 }
 
+/// Over a storage that is asked, also if all others get MD5s.
 async fn over(storage: StorageConfig) -> TestGateway {
+    with_integrity(IntegrityChoice::Auto, storage).await
+}
+
+async fn with_integrity(integrity: IntegrityChoice, mut storage: StorageConfig) -> TestGateway {
+    storage.options.integrity = integrity;
     TestGateway::with(|config| {
         config.storage = vec![storage];
         config.faults.enabled = true;
@@ -127,9 +133,8 @@ async fn a_store_that_ignores_crc64s_gets_md5s_and_keeps_nothing() {
 async fn nothing_counts_as_compared_in_a_store_that_ignores_crc64s_by_mistake() {
     let Some(s3) = common::s3().await else { return };
     let front = OddStore::start(&s3.endpoint, Protocol::S3, dropping(&s3)).await;
-    let mut storage = s3_at(&s3, &front.endpoint);
-    storage.options.integrity = IntegrityChoice::Crc64Nvme;
-    let gateway = over(storage).await;
+    let storage = s3_at(&s3, &front.endpoint);
+    let gateway = with_integrity(IntegrityChoice::Crc64Nvme, storage).await;
     // The session names no algorithm, so its parts have MD5s.
     assert_digest(&upload(&gateway).await.1, false);
     // The store answers a small file with its MD5.
