@@ -71,10 +71,11 @@ pub(crate) async fn signing(
     window: i32,
     quick: bool,
 ) -> Result<[Duration; 2]> {
+    let calls = if quick { 500 } else { 5_000 };
     let case = Case {
         in_flight: 16,
         window,
-        calls: if quick { 500 } else { 5_000 } / (window / 10).max(1),
+        calls: calls / (window / 10).max(1),
     };
     let mut clients = Vec::new();
     for (gateway, bearer) in gateways {

@@ -1,6 +1,6 @@
 //! `put -r` that is killed again and again.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
 
 use futures::{StreamExt, stream};
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
@@ -20,7 +20,7 @@ const KILLS: usize = 10;
 const PARALLEL: usize = 16;
 const LARGE: usize = 12 << 20;
 
-/// The rate of each upload of a run that is killed: a large file takes 12 s, and a kill only a moment.
+/// The rate of each upload of a run that is killed, so that no run ends before its kill: a large file takes 12 s.
 const LIMIT: [&str; 2] = ["--limit-rate", "1MiB"];
 
 /// What a run sends besides the bytes of files, for each file that it looks at: calls, and what describes the file.
@@ -92,12 +92,18 @@ async fn a_directory_arrives_once_however_often_the_command_is_killed() {
     let size: usize = files.values().map(Vec::len).sum();
     let mut allowed = size as u64;
     for kill in 1..=KILLS {
-        let mut running = put().args(LIMIT).spawn().unwrap();
-        // Some end among small files, and some in a large one. All together take less than half of the bytes: no run
-        // ends before its kill.
-        let next = 1 << random.random_range(14..20);
+        // Nothing reads its output: a full pipe would stop it.
+        let mut running = put()
+            .args(LIMIT)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Some end among small files, and some in a large one.
+        let next = 1 << random.random_range(14..22);
         let end = forwarder.received() + random.random_range(next..2 * next);
         forwarder.has_received(end).await;
+        eprintln!("kill {kill}: {} of {size}", forwarder.received());
         running.kill().await.unwrap();
         forwarder.is_quiet().await;
         let uploads = uploads(&gateway).await;
